@@ -1,0 +1,13 @@
+# Every outside library, found once.
+find_package(Threads REQUIRED)
+find_package(PkgConfig REQUIRED)
+find_package(fmt REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(Boost REQUIRED COMPONENTS program_options)
+find_package(MPI REQUIRED COMPONENTS C)
+pkg_check_modules(libfabric REQUIRED IMPORTED_TARGET libfabric)
+pkg_check_modules(hwloc REQUIRED IMPORTED_TARGET hwloc)
+pkg_check_modules(fuse3 REQUIRED IMPORTED_TARGET fuse3)
+if(KRG_BUILD_TESTS)
+  find_package(GTest REQUIRED)
+endif()

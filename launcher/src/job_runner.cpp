@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "job_runner.h"
+
+#include <fmt/core.h>
+#include <poll.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+
+namespace krg {
+
+using nlohmann::json;
+using Clock = std::chrono::steady_clock;
+
+namespace {
+
+// Forwarded when somebody sends them to krgrun; from the terminal the program gets them by itself,
+// being in the same process group.
+constexpr int kForwarded[] = {SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2};
+// Between SIGTERM and SIGKILL at the time limit.
+constexpr std::chrono::seconds kGrace{5};
+
+std::vector<std::string> exported_environment(const std::string& exports) {
+  std::vector<std::string> kept;
+  bool all = false;
+  std::string rest = exports;
+  while (!rest.empty()) {
+    const size_t comma = rest.find(',');
+    const std::string item = rest.substr(0, comma);
+    rest = comma == std::string::npos ? "" : rest.substr(comma + 1);
+    if (item == "ALL") all = true;
+    if (item == "ALL" || item == "NONE" || item.empty()) continue;
+    if (item.find('=') != std::string::npos)
+      kept.push_back(item);
+    else if (const char* value = getenv(item.c_str()))
+      kept.push_back(item + "=" + value);
+  }
+  if (!all) return kept;
+  for (char** variable = environ; *variable; ++variable) {
+    const std::string entry = *variable;
+    const std::string name = entry.substr(0, entry.find('=') + 1);
+    const bool replaced = std::any_of(kept.begin(), kept.end(), [&](const std::string& other) {
+      return other.compare(0, name.size(), name) == 0;
+    });
+    if (!replaced) kept.push_back(entry);
+  }
+  return kept;
+}
+
+void set_variable(std::vector<std::string>& environment, const std::string& name,
+                  const std::string& value) {
+  std::erase_if(environment,
+                [&](const std::string& entry) { return entry.rfind(name + "=", 0) == 0; });
+  environment.push_back(name + "=" + value);
+}
+
+int exit_status_of(int wait_status) {
+  return WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 128 + WTERMSIG(wait_status);
+}
+
+}  // namespace
+
+JobRunner::JobRunner(const RunOptions& options) : options_(options) {
+  sigset_t caught;
+  sigemptyset(&caught);
+  for (int signal : {SIGCHLD, SIGWINCH}) sigaddset(&caught, signal);
+  for (int signal : kForwarded) {
+    // nohup(1) and its like: what the caller ignores, the program ignores.
+    struct sigaction current {};
+    sigaction(signal, nullptr, &current);
+    if (current.sa_handler != SIG_IGN) sigaddset(&caught, signal);
+  }
+  sigprocmask(SIG_BLOCK, &caught, &caller_mask_);
+  signals_ = UniqueFd(signalfd(-1, &caught, SFD_CLOEXEC | SFD_NONBLOCK));
+}
+
+JobRunner::~JobRunner() = default;
+
+Result<int> JobRunner::run(const std::string& control_path) {
+  TaskLaunch launch;
+  NamespaceSet namespaces;
+  if (auto begun = begin(control_path, launch, namespaces); !begun) return begun.error();
+  auto status = launch_and_wait(launch);
+  // Nothing of the job is left on any node when this is answered. A krgd that has gone took
+  // everything along.
+  auto finished = krgd_->call("job.finish", {{"job", job_}});
+  if (!finished && status && *status == 128 + SIGKILL) node_failed_ = true;
+  if (!finished && options_.verbosity >= 0)
+    fmt::print(stderr, "krgrun: node 0 has failed: {}\n", finished.error().message());
+  if (io_) io_->drain();
+  take_terminal_back();
+  if (!status) return status;
+  return final_status();
+}
+
+Result<int> JobRunner::run_in_session() {
+  TaskLaunch launch;
+  launch.environment = exported_environment(options_.exports);
+  auto status = launch_and_wait(launch);
+  if (io_) io_->drain();
+  take_terminal_back();
+  if (!status) return status;
+  return final_status();
+}
+
+Status JobRunner::begin(const std::string& control_path, TaskLaunch& launch,
+                        NamespaceSet& namespaces) {
+  auto client = ControlClient::connect(control_path);
+  if (!client) return client.error();
+  krgd_.emplace(std::move(*client));
+  krgd_->on_notice([this](const std::string& name, const json& packet) {
+    if (name != "node_failed") return;
+    fmt::print(stderr, "krgrun: node {} has failed; its processes are lost\n",
+               packet.value("node", 0));
+    if (options_.kill_on_bad_exit) {
+      node_failed_ = true;
+      signal_tasks(SIGKILL);
+    }
+  });
+  auto begun = krgd_->call("job.begin",
+                           {{"options", {{"caps", options_.caps}, {"command", options_.program}}}});
+  if (!begun) return begun.error();
+  const json& job = begun->result;
+  job_ = job.value("job", 0u);
+  const auto names = job.at("namespaces").get<std::vector<std::string>>();
+  for (size_t i = 0; i < names.size() && i < begun->fds.size(); ++i)
+    namespaces.add(names[i], std::move(begun->fds[i]));
+  launch.namespaces = &namespaces;
+  launch.job = job_;
+  launch.node = job.value("node", 0u);
+  launch.node_count = job.value("nodes", 1u);
+  launch.environment = exported_environment(options_.exports);
+  for (const auto& [name, value] : job.at("environment").items()) {
+    set_variable(launch.environment, name, value.get<std::string>());
+    if (name == "KRG_CONTROL") launch.control_path = value.get<std::string>();
+  }
+  return {};
+}
+
+Result<int> JobRunner::launch_and_wait(TaskLaunch& launch) {
+  std::array<char, 256> host{};
+  gethostname(host.data(), host.size() - 1);
+  const char* slurm_job = getenv("SLURM_JOB_ID");
+  const PatternValues values{slurm_job ? slurm_job : std::to_string(job_), host.data(), launch.node,
+                             0};
+  auto io = TaskIo::open(options_, values);
+  if (!io) return io.error();
+  io_ = std::move(*io);
+  launch.directory = options_.directory;
+  if (launch.directory.empty()) {
+    char* current = get_current_dir_name();
+    launch.directory = current ? current : "/";
+    free(current);
+  }
+  launch.program = options_.program;
+  launch.signal_mask = caller_mask_;
+  auto pids = launch.start(io_->streams());
+  if (!pids) return pids.error();
+  for (pid_t pid : *pids) tasks_.push_back({pid, std::nullopt});
+  io_->tasks_started();
+  if (options_.time_limit) deadline_ = Clock::now() + *options_.time_limit;
+  reap();
+  while (tasks_remain()) {
+    std::vector<pollfd> polled = {{signals_.get(), POLLIN, 0},
+                                  {krgd_ ? krgd_->fd() : -1, POLLIN, 0}};
+    io_->add_descriptors(polled);
+    int wait_ms = -1;
+    if (deadline_)
+      wait_ms = static_cast<int>(std::clamp<long>(
+          std::chrono::ceil<std::chrono::milliseconds>(*deadline_ - Clock::now()).count(), 0,
+          1 << 30));
+    const int ready = poll(polled.data(), polled.size(), wait_ms);
+    if (ready == 0 && deadline_ && Clock::now() >= *deadline_) on_time_limit();
+    if (ready <= 0) continue;
+    if (polled[0].revents) handle_signal();
+    if (polled[1].revents) krgd_spoke();
+    for (size_t i = 2; i < polled.size(); ++i) io_->handle(polled[i]);
+  }
+  return final_status();
+}
+
+void JobRunner::handle_signal() {
+  signalfd_siginfo info;
+  while (read(signals_.get(), &info, sizeof info) == sizeof info) {
+    const int signal = static_cast<int>(info.ssi_signo);
+    if (signal == SIGCHLD)
+      reap();
+    else if (signal == SIGWINCH)
+      io_->window_changed();
+    else if (info.ssi_code != SI_KERNEL || options_.pty)
+      signal_tasks(signal);
+  }
+}
+
+void JobRunner::reap() {
+  for (Task& task : tasks_) {
+    if (task.status) continue;
+    int status = 0;
+    if (waitpid(task.pid, &status, WNOHANG | WUNTRACED) != task.pid) continue;
+    if (WIFSTOPPED(status))
+      follow_stop(task);
+    else
+      task_ended(task, status);
+  }
+}
+
+void JobRunner::task_ended(Task& task, int status) {
+  task.status = exit_status_of(status);
+  if (*task.status != 0 && options_.kill_on_bad_exit)
+    for (const Task& other : tasks_)
+      if (!other.status) kill(other.pid, SIGKILL);
+}
+
+// A program that stops itself stops krgrun, so that the shell takes over; fg then continues both.
+// Stopped by the terminal, krgrun has been stopped along with it already.
+void JobRunner::follow_stop(const Task& task) {
+  if (options_.pty || tasks_.size() > 1) return;
+  raise(SIGSTOP);
+  kill(task.pid, SIGCONT);
+}
+
+void JobRunner::on_time_limit() {
+  if (!timed_out_) {
+    fmt::print(stderr, "krgrun: the time limit is reached\n");
+    timed_out_ = true;
+    signal_tasks(SIGTERM);
+    signal_tasks(SIGCONT);
+    deadline_ = Clock::now() + kGrace;
+  } else {
+    signal_tasks(SIGKILL);
+    deadline_.reset();
+  }
+}
+
+void JobRunner::krgd_spoke() {
+  if (krgd_->receive_notice()) return;
+  // krgd is the session's init: with it the kernel ends the tasks.
+  node_failed_ = true;
+  signal_tasks(SIGKILL);
+  deadline_.reset();
+  for (Task& task : tasks_) {
+    int status = 0;
+    if (!task.status && waitpid(task.pid, &status, 0) == task.pid)
+      task.status = exit_status_of(status);
+  }
+}
+
+void JobRunner::signal_tasks(int signal) const {
+  for (const Task& task : tasks_)
+    if (!task.status) kill(task.pid, signal);
+}
+
+bool JobRunner::tasks_remain() const {
+  return std::any_of(tasks_.begin(), tasks_.end(), [](const Task& task) { return !task.status; });
+}
+
+int JobRunner::final_status() const {
+  if (node_failed_) return exit_status::kNodeFailure;
+  if (timed_out_) return exit_status::kTimeout;
+  int highest = 0;
+  for (const Task& task : tasks_) highest = std::max(highest, task.status.value_or(0));
+  return highest;
+}
+
+// A shell that ran as the program gave the terminal to groups that are gone now.
+void JobRunner::take_terminal_back() const {
+  const pid_t foreground = tcgetpgrp(0);
+  if (foreground < 0 || foreground == getpgrp() || kill(-foreground, 0) == 0) return;
+  sigset_t background;
+  sigemptyset(&background);
+  sigaddset(&background, SIGTTOU);
+  sigprocmask(SIG_BLOCK, &background, nullptr);
+  tcsetpgrp(0, getpgrp());
+}
+
+}  // namespace krg

@@ -1,0 +1,67 @@
+// JobRunner: krgrun's part of one job, from job.begin to job.finish: starts the tasks, waits for
+// them, forwards signals, keeps the time limit, relays the pseudo-terminal and labelled lines, and
+// says what the exit status is.
+//
+// Threads: one.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <signal.h>
+
+#include <chrono>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "krg/runtime/control_client.h"
+#include "run_options.h"
+#include "task_io.h"
+#include "task_launch.h"
+
+namespace krg {
+
+class JobRunner {
+ public:
+  explicit JobRunner(const RunOptions& options);
+  ~JobRunner();
+
+  // Runs the program on the cluster behind `control_path` and waits for its end. Returns krgrun's
+  // exit status. Errors: what keeps the program from starting.
+  Result<int> run(const std::string& control_path);
+  // Runs it where this process already runs inside a session: as part of the job that it belongs
+  // to.
+  Result<int> run_in_session();
+
+ private:
+  struct Task {
+    pid_t pid;
+    std::optional<int> status;
+  };
+  Status begin(const std::string& control_path, TaskLaunch& launch, NamespaceSet& namespaces);
+  Result<int> launch_and_wait(TaskLaunch& launch);
+  void handle_signal();
+  void reap();
+  void task_ended(Task& task, int status);
+  void follow_stop(const Task& task);
+  void on_time_limit();
+  void krgd_spoke();
+  void signal_tasks(int signal) const;
+  bool tasks_remain() const;
+  int final_status() const;
+  void take_terminal_back() const;
+
+  const RunOptions& options_;
+  std::optional<ControlClient> krgd_;
+  uint32_t job_ = 0;
+  std::vector<Task> tasks_;
+  std::unique_ptr<TaskIo> io_;
+  UniqueFd signals_;
+  sigset_t caller_mask_{};
+  std::optional<std::chrono::steady_clock::time_point> deadline_;
+  bool timed_out_ = false;
+  bool node_failed_ = false;
+};
+
+}  // namespace krg

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "krgd.h"
+
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "krg/runtime/log.h"
+#include "state_dir.h"
+
+namespace krg {
+namespace {
+
+constexpr unsigned kMaxWorkers = 8;
+
+// Trees of krgfs that are bound where programs look for them.
+const std::vector<Session::View> kViews = {
+    {"proc", "/proc"}, {"cpu", "/sys/devices/system/cpu"}, {"tty/tty", "/dev/tty"}};
+
+NodeContext make_context(const KrgdOptions& options, EventLoop& loop, ChildReaper& reaper,
+                         const Session& session, WorkerPool& workers, Messenger& messenger,
+                         JobNamespaces& jobs) {
+  const NodeId self = messenger.self();
+  const unsigned count = messenger.node_count();
+  return NodeContext{
+      .loop = loop,
+      .workers = workers,
+      .messenger = messenger,
+      .self = self,
+      .node_count = count,
+      .pids = PidRange(self, count),
+      .paths = {node_dir(options.cluster_dir, self), session.root(), options.libexec_dir},
+      .session_mount_ns = session.mount_namespace(),
+      .children = &reaper,
+      .jobs = &jobs,
+  };
+}
+
+}  // namespace
+
+Krgd::Krgd(const KrgdOptions& krgd_options, EventLoop& event_loop, ChildReaper& reaper,
+           const Session& node_session, Transport& transport)
+    : options(krgd_options),
+      session(node_session),
+      messenger(transport),
+      workers(event_loop, kMaxWorkers),
+      node(make_context(krgd_options, event_loop, reaper, node_session, workers, messenger,
+                        job_namespaces)),
+      control(event_loop, geteuid()) {
+  wire();
+}
+
+void Krgd::wire() {
+  membership.on_excluded([this] { cluster.leave("the others hold this node for dead"); });
+  placement =
+      make_least_loaded(node, {.is_online = [this](NodeId n) { return membership.is_online(n); },
+                               .running = count_running_processes,
+                               .cores = usable_cores()});
+  wire_signals();
+  capability_service.add_commands(control);
+  process_finder.add_commands(control);
+  jobs.on_task_start([this](const JobTable::Task& task) -> Status {
+    const std::string caps = task.options.value("caps", "");
+    auto sets = initial_capabilities(caps);
+    return sets ? capabilities.adopt(task.pid, *sets) : sets.error();
+  });
+  jobs.on_task_start([this](const JobTable::Task& task) -> Status {
+    return task.listener ? syscalls.add_listener(std::move(task.listener)) : Status();
+  });
+}
+
+void Krgd::wire_signals() {
+  syscalls.set_handler(SYS_pidfd_send_signal, [this](SyscallBroker::Call call) {
+    const pid_t pid = view->process_of_directory(call.tid(), static_cast<int>(call.arg(0)));
+    if (pid == 0) return call.go_on();
+    pid_calls.signal_by_pidfd(std::move(call), pid);
+  });
+  shadows.set_delivery([this](pid_t body, const SignalInfo& signal) {
+    return signals.signal_body(terminals.receiver(body, signal), signal);
+  });
+  shadows.on_body_end(
+      [this](pid_t shadow, const BodyEnd& end) { remote_usage.body_ended(shadow, end.usage); });
+}
+
+bool Krgd::sees_node_only(pid_t pid) const {
+  const auto sets = capabilities.of(pid);
+  return sets && sets->effective.has(Capability::kSeeLocalProcStat);
+}
+
+Status Krgd::start() {
+  auto keeper = PidKeeper::create(node.loop, node.pids);
+  if (!keeper) return keeper.error();
+  pids = std::move(*keeper);
+  auto made = ProcView::create(node, files, processes, capabilities, resources);
+  if (!made) return made.error();
+  view = std::move(*made);
+  session.serve(files);
+  resources.start();
+  if (auto placing = start_placing(); !placing) return placing;
+  if (auto opened = open_control_sockets(); !opened) return opened;
+  if (!files.is_serving()) {
+    cluster.node_is_ready();
+    return {};
+  }
+  session.bind_views(workers, kViews, [this](Status bound) {
+    if (!bound) log_error("session", "{}", bound.error().message());
+    cluster.node_is_ready();
+  });
+  return {};
+}
+
+Status Krgd::start_placing() {
+  if (auto started = shadows.start(); !started) return started;
+  body_descriptors = body_descriptors_of(descriptors);
+  placer = std::make_unique<ExecPlacer>(
+      node,
+      ExecPlacer::Parts{syscalls, processes, shadows, capabilities, *placement, *body_descriptors,
+                        [this](pid_t body, rusage& usage) {
+                          if (auto more = remote_usage.close(body)) add_usage(usage, *more);
+                        },
+                        [this] { return membership.is_online(node.self); }});
+  return {};
+}
+
+Status Krgd::open_control_sockets() {
+  // In the state folder for krgrun and kradm, which run outside; in the session root for what runs
+  // inside.
+  for (const std::string& path : {node.paths.state_dir + "/ctl.sock", session.root() + "/ctl.sock"})
+    if (auto open = control.listen(path, 0666); !open) return open;
+  return {};
+}
+
+}  // namespace krg

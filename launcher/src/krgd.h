@@ -1,0 +1,114 @@
+// Krgd: the composition root: one node's parts, in the order in which they are made (and taken down
+// in reverse). It reads as the architecture (docs/ARCHITECTURE.md). To add a part: one member here,
+// after all that it uses; its wiring, if it has any, in Krgd::wire(); a tree that is bound
+// somewhere, in kViews (krgd.cpp).
+//
+// Threads: the loop's thread. Owned by main().
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "cluster_control.h"
+#include "job_table.h"
+#include "krg/procmgr/capability_service.h"
+#include "krg/procmgr/capability_table.h"
+#include "krg/procmgr/child_reaper.h"
+#include "krg/procmgr/cluster_view.h"
+#include "krg/procmgr/controlling_terminals.h"
+#include "krg/procmgr/descriptors.h"
+#include "krg/procmgr/exec_placer.h"
+#include "krg/procmgr/identity.h"
+#include "krg/procmgr/job_namespaces.h"
+#include "krg/procmgr/node_resources.h"
+#include "krg/procmgr/placement.h"
+#include "krg/procmgr/proc_view.h"
+#include "krg/procmgr/process_finder.h"
+#include "krg/procmgr/process_table.h"
+#include "krg/procmgr/remote_usage.h"
+#include "krg/procmgr/session_fs.h"
+#include "krg/procmgr/signals.h"
+#include "krg/procmgr/syscall_broker.h"
+#include "krg/runtime/control_server.h"
+#include "krg/runtime/membership.h"
+#include "krg/runtime/messenger.h"
+#include "krg/runtime/worker_pool.h"
+#include "node_administration.h"
+#include "node_inventory.h"
+#include "pid_keeper.h"
+#include "session.h"
+
+namespace krg {
+
+struct KrgdOptions {
+  std::string cluster_dir;  // STATE/<cluster>
+  std::string libexec_dir;
+};
+
+struct Krgd {
+  Krgd(const KrgdOptions& options, EventLoop& event_loop, ChildReaper& reaper,
+       const Session& node_session, Transport& transport);
+  Krgd(const Krgd&) = delete;
+  Krgd& operator=(const Krgd&) = delete;
+
+  // Opens the control sockets, serves the file system, keeps pids in their range, and reports this
+  // node ready.
+  Status start();
+
+  const KrgdOptions& options;
+  const Session& session;
+
+  // runtime: messages, who is there, and workers
+  Messenger messenger;
+  Membership membership{messenger};
+  WorkerPool workers;
+  JobNamespaces job_namespaces;
+  NodeContext node;
+
+  // procmgr: the session's processes
+  SessionFs files{node};
+  SyscallBroker syscalls{node};
+  Descriptors descriptors{node, files, syscalls};
+  NodeResources resources{node};
+  ProcessTable processes{node};
+  CapabilityTable capabilities{node};
+  std::unique_ptr<ProcView> view;
+  std::unique_ptr<Placement> placement;
+  ShadowHost shadows{node, processes};
+  std::unique_ptr<BodyDescriptors> body_descriptors;
+  std::unique_ptr<ExecPlacer> placer;
+
+  // procmgr: answers about and to other processes (procmgr/SIGNALS.md)
+  PidCalls pid_calls{node, syscalls, processes};
+  Signals signals{node, syscalls, processes, job_namespaces, pid_calls};
+  Identity identity{node, syscalls, processes, shadows};
+  ControllingTerminals terminals{node, files, syscalls, processes, descriptors, shadows};
+  RemoteUsage remote_usage{syscalls, *node.children};
+  ClusterView cluster_view{node,      syscalls,  processes,
+                           pid_calls, resources, [this](pid_t pid) { return sees_node_only(pid); }};
+
+  // launcher: tools and jobs
+  ControlServer control;
+  JobTable jobs{node, control, session};
+  ClusterControl cluster{node, control, jobs, options.cluster_dir};
+  CapabilityService capability_service{
+      node, capabilities, [this](GlobalPid pid, auto done) { processes.locate(pid, done); }};
+  ProcessFinder process_finder{node, [this] { return processes.local_processes(); }};
+  NodeInventory inventory{node,
+                          control,
+                          {.state = [this](NodeId peer) { return membership.state(peer); },
+                           .processes = [this] { return processes.local_processes().size(); }}};
+  NodeAdministration administration{node, membership, control};
+  std::unique_ptr<PidKeeper> pids;
+
+ private:
+  void wire();
+  void wire_signals();
+  // SEE_LOCAL_PROC_STAT: the process wants its node's figures, not the cluster's.
+  bool sees_node_only(pid_t pid) const;
+  Status start_placing();
+  Status open_control_sockets();
+};
+
+}  // namespace krg

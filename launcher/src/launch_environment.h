@@ -1,0 +1,25 @@
+// What the launcher of a rank (mpirun, srun) says about it in its environment.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace krg {
+
+// This process's place in the MPI job that it was started in; {0, 1} outside of one.
+struct LaunchPosition {
+  unsigned rank = 0;
+  unsigned size = 1;
+};
+LaunchPosition launch_position();
+
+// The environment without what a surrounding MPI job or Slurm step put there, so that an MPI
+// launcher started with it begins a job of its own. MCA parameters that choose transports stay.
+std::vector<std::string> environment_outside_of_mpi();
+
+// The folder of krgd, krgd_boot, krg_host and krg_shadow: $KRG_LIBEXEC_DIR, else found from this
+// program's own path (a build tree or an installation).
+std::string libexec_dir();
+
+}  // namespace krg

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "run_options.h"
+
+#include <gtest/gtest.h>
+
+using namespace krg;
+using namespace std::chrono_literals;
+
+namespace {
+
+Result<RunOptions> parse(std::vector<std::string> words) {
+  words.insert(words.begin(), "krgrun");
+  std::vector<char*> pointers;
+  for (std::string& word : words) pointers.push_back(word.data());
+  return parse_run_options(static_cast<int>(pointers.size()), pointers.data());
+}
+
+TEST(RunOptions, FollowSrunAndStopAtTheProgram) {
+  auto run =
+      parse({"-N", "4", "-n2", "--caps=+DISTANT_FORK", "-l", "-D", "/tmp", "make", "-j8", "-N9"});
+  ASSERT_TRUE(run) << run.error().message();
+  EXPECT_EQ(run->nodes, 4u);
+  EXPECT_EQ(run->tasks, 2u);
+  EXPECT_EQ(run->caps, "+DISTANT_FORK");
+  EXPECT_TRUE(run->label);
+  EXPECT_EQ(run->directory, "/tmp");
+  EXPECT_EQ(run->program, (std::vector<std::string>{"make", "-j8", "-N9"}));
+}
+
+TEST(RunOptions, TakeDefaultsFromTheEnvironment) {
+  setenv("KRGRUN_NODES", "3", 1);
+  setenv("KRGRUN_NETWORK", "host", 1);
+  setenv("KRGRUN_UNRELATED", "x", 1);
+  auto run = parse({"--", "-x"});
+  ASSERT_TRUE(run) << run.error().message();
+  EXPECT_EQ(run->nodes, 3u);
+  EXPECT_FALSE(run->own_network);
+  EXPECT_EQ(run->program, std::vector<std::string>{"-x"});
+  EXPECT_EQ(parse({"-N2", "true"})->nodes, 2u);
+  unsetenv("KRGRUN_NODES");
+  unsetenv("KRGRUN_NETWORK");
+}
+
+TEST(RunOptions, SayWhatIsWrong) {
+  EXPECT_FALSE(parse({}));
+  EXPECT_FALSE(parse({"-N0", "true"}));
+  EXPECT_FALSE(parse({"--no-such-thing", "true"}));
+  EXPECT_FALSE(parse({"--launcher=moon", "true"}));
+  EXPECT_FALSE(parse({"-N", "four", "true"}));
+  EXPECT_FALSE(parse({"--pty", "-n2", "true"}));
+}
+
+TEST(RunOptions, TimeLimitsAsSrun) {
+  EXPECT_EQ(*parse_time_limit("5"), 5min);
+  EXPECT_EQ(*parse_time_limit("5:30"), 5min + 30s);
+  EXPECT_EQ(*parse_time_limit("1:02:03"), 1h + 2min + 3s);
+  EXPECT_EQ(*parse_time_limit("2-3"), 51h);
+  EXPECT_EQ(*parse_time_limit("1-0:10"), 24h + 10min);
+  EXPECT_FALSE(parse_time_limit("soon"));
+  EXPECT_FALSE(parse_time_limit(""));
+}
+
+}  // namespace

@@ -1,0 +1,61 @@
+// CapabilityTable: the four capability sets of every process on this node (capabilities.h has the
+// sets and rules). Explicit sets are kept by pid and start time; descendants are recognised by the
+// timer slack tag that the kernel inherits over fork and exec (docs/ARCHITECTURE.md). A tag stands
+// for one pair of inheritable sets; a process without tag and entry has initial_capabilities().
+//
+// Threads: the loop's thread. Owned by krgd's main.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <memory>
+
+#include "krg/procmgr/capabilities.h"
+#include "krg/procmgr/node_context.h"
+
+namespace krg {
+
+class CapabilityTable {
+ public:
+  explicit CapabilityTable(NodeContext& node) : CapabilityTable(node.loop) {}
+  explicit CapabilityTable(EventLoop& loop);
+  ~CapabilityTable();
+  CapabilityTable(const CapabilityTable&) = delete;
+  CapabilityTable& operator=(const CapabilityTable&) = delete;
+
+  // True when some process of this node may have DISTANT_FORK: lets an exec go on without any
+  // look-up otherwise.
+  bool any_distant_fork() const;
+  // The sets of a process that executes here. Errors: ESRCH.
+  Result<CapabilitySets> of(pid_t pid) const;
+  // The sets of the process that forked `child`, whose parent is now `parent`: the parent's, or,
+  // when the child was orphaned meanwhile, what can still be known of the one that died: what it
+  // left to the child. Errors: ESRCH.
+  Result<CapabilitySets> of_forker(pid_t child, pid_t parent) const;
+  // Sets all four sets of a process that executes here (a job's first process, a body): no rules
+  // applied. Errors: ESRCH, EPERM (no CAP_SYS_NICE over the process), ENOTSUP (a real-time thread),
+  // ENOSPC (kMaxSlackTag different inheritable sets).
+  Status adopt(pid_t pid, const CapabilitySets& sets);
+  // Applies a change under the original's rules. Errors: EPERM, EINVAL, EBUSY, ENOSYS, ESRCH.
+  Status change(pid_t pid, const CapabilityChange& change);
+
+  // Marks a capability of a process as in use until the Use is destroyed: it cannot be dropped
+  // meanwhile (EBUSY). REQUIRES: the table outlives the Use.
+  class Use {
+   public:
+    Use(CapabilityTable& table, pid_t pid, Capability capability);
+    Use(Use&& other) noexcept;
+    Use& operator=(Use&&) = delete;
+    ~Use();
+
+   private:
+    CapabilityTable* table_;
+    pid_t pid_;
+    Capability capability_;
+  };
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace krg

@@ -1,0 +1,35 @@
+// ClusterView: the system calls that tell how big the machine is tell it of the cluster:
+// sched_getaffinity (hence nproc and the number of threads of an OpenMP program) and sysinfo.
+// A process that has SEE_LOCAL_PROC_STAT sees its node.
+//
+// The cluster's processors are numbered node after node (NodeResources). A thread that may run on
+// all processors of its node is told all of the cluster's; one that has been restricted, those
+// of its node that it has, by their cluster-wide numbers, which sched_setaffinity takes back.
+//
+// Threads: the loop's thread. Owned by krgd's main.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "krg/procmgr/node_resources.h"
+#include "krg/procmgr/pid_calls.h"
+
+namespace krg {
+
+class ClusterView {
+ public:
+  // `sees_node_only`: whether a process has SEE_LOCAL_PROC_STAT.
+  ClusterView(NodeContext& node, SyscallBroker& broker, ProcessTable& table, PidCalls& pid_calls,
+              NodeResources& resources, std::function<bool(pid_t)> sees_node_only);
+  ~ClusterView();
+  ClusterView(const ClusterView&) = delete;
+  ClusterView& operator=(const ClusterView&) = delete;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace krg

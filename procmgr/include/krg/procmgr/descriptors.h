@@ -1,0 +1,70 @@
+// Descriptors: takes a process's descriptors along to another node. On the origin, export_fds()
+// steals copies (pidfd_getfd) and says how each can be had elsewhere; on the target, import_fds()
+// makes local descriptors of them. A description stays alive at its home while any exported copy of
+// it is open anywhere.
+//
+// Threads: the loop's thread; all calls complete by callback, which may run inside the call.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "krg/procmgr/node_context.h"
+#include "krg/procmgr/session_fs.h"
+#include "krg/procmgr/syscall_broker.h"
+#include "krg/runtime/unique_fd.h"
+
+namespace krg {
+
+class TerminalMirrors;
+
+// One descriptor of a process, as it travels: the number in the process and how to make it (opaque
+// bytes).
+struct ExportedFd {
+  int number = -1;
+  std::string recipe;
+};
+
+// A descriptor made on the target, to be dup2'ed to `number` in the body.
+struct ImportedFd {
+  int number = -1;
+  UniqueFd fd;
+};
+
+class Descriptors {
+ public:
+  Descriptors(NodeContext& node, SessionFs& fs, SyscallBroker& broker);
+  ~Descriptors();
+  Descriptors(const Descriptors&) = delete;
+  Descriptors& operator=(const Descriptors&) = delete;
+
+  // Exports every descriptor of `pid` that is not close-on-exec. Error: ENOTSUP with the reason
+  // ("descriptor 5 is an epoll instance") when one cannot be taken along; nothing is exported then.
+  void export_fds(pid_t pid, std::function<void(Result<std::vector<ExportedFd>>)> done);
+  // Gives exports up that were never imported (the placement failed).
+  void cancel_export(const std::vector<ExportedFd>& fds);
+  // Makes the descriptors on this node for the body `pid`. Error: ENOTSUP or what opening says.
+  void import_fds(pid_t pid, std::vector<ExportedFd> fds,
+                  std::function<void(Result<std::vector<ImportedFd>>)> done);
+  // The body is about to be reported as ended: hands file offsets back home; `done` runs when home
+  // has them.
+  void body_ended(pid_t pid, std::function<void()> done);
+
+  // The pseudo-terminals of bodies; for ControllingTerminals.
+  TerminalMirrors& terminals();
+
+  // What is held now: descriptions of this node that others use (or that are being exported), and
+  // open streams of other nodes. Both are 0 when all is quiet.
+  size_t descriptions_kept() const;
+  size_t streams_open() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace krg

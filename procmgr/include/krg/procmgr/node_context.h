@@ -1,0 +1,53 @@
+// NodeContext: what every part of a node's krgd is given: the loop, the workers, the messenger, who
+// we are. Owned by krgd's main; outlives every part. SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <string>
+
+#include "krg/procmgr/pid_range.h"
+#include "krg/runtime/event_loop.h"
+#include "krg/runtime/messenger.h"
+#include "krg/runtime/worker_pool.h"
+
+namespace krg {
+
+class ChildReaper;
+class JobNamespaces;
+
+// Where things are, as krgd's own mount namespace sees them.
+struct SessionPaths {
+  std::string state_dir;     // STATE/<cluster>/n<id>, 0700
+  std::string session_root;  // the tmpfs that both mount namespaces share: proc/, fs/, ctl.sock
+  std::string libexec_dir;   // krg_shadow, krgd_boot, krg_host
+};
+
+struct NodeContext {
+  EventLoop& loop;
+  WorkerPool& workers;
+  Messenger& messenger;
+  NodeId self;
+  unsigned node_count;
+  PidRange pids;
+  SessionPaths paths;
+  int session_mount_ns = -1;  // descriptor of the session's mount namespace; -1 until it exists
+  // Where krgd waits for its children, and which process belongs to which job (child_reaper.h,
+  // job_namespaces.h); never null in krgd.
+  ChildReaper* children = nullptr;
+  JobNamespaces* jobs = nullptr;
+};
+
+// Message ids (Messenger's M::kId), one block per part.
+namespace message_ids {
+inline constexpr uint16_t kMembership = 0;    // runtime
+inline constexpr uint16_t kExec = 16;         // ExecPlacer, BodySpawner, ShadowHost
+inline constexpr uint16_t kSignals = 48;      // Signals, identity
+inline constexpr uint16_t kDescriptors = 80;  // streams
+inline constexpr uint16_t kTty = 112;
+inline constexpr uint16_t kProcView = 128;
+inline constexpr uint16_t kCapabilities = 144;
+inline constexpr uint16_t kPlacement = 160;
+inline constexpr uint16_t kSession = 176;  // launcher: jobs, shutdown
+// 192: KDDM (shmem/src/kddm_wire.h)
+}  // namespace message_ids
+
+}  // namespace krg

@@ -1,0 +1,39 @@
+// PidCalls: the system calls that name one other process (kill, prlimit64, sched_setscheduler, …),
+// when that process executes on another node: carried out there, in the caller's name, by the
+// kernel of that node, which checks permissions and fills in the sender of a signal. What cannot
+// work from afar (ptrace, process_vm_readv, kcmp, pidfd_open) is refused with EREMOTE: ESRCH
+// would be a lie. procmgr/SIGNALS.md has the whole table.
+//
+// Threads: the loop's thread. Owned by krgd's main.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <memory>
+
+#include "krg/procmgr/process_table.h"
+#include "krg/procmgr/syscall_broker.h"
+
+namespace krg {
+
+class PidCalls {
+ public:
+  // Registers the handlers of all of them but kill (Signals) and sched_{get,set}affinity
+  // (ClusterView), which come here where they name a process of another node.
+  PidCalls(NodeContext& node, SyscallBroker& broker, ProcessTable& table);
+  ~PidCalls();
+  PidCalls(const PidCalls&) = delete;
+  PidCalls& operator=(const PidCalls&) = delete;
+
+  // Carries `call`, whose pid argument is positive, out where that process executes: on this node
+  // the kernel does it as it stands.
+  void forward(SyscallBroker::Call call);
+  // Carries pidfd_send_signal(2) out whose descriptor stands for `pid` without being a pidfd of
+  // this kernel: a directory /proc/PID of krgfs (killall opens those).
+  void signal_by_pidfd(SyscallBroker::Call call, pid_t pid);
+
+ private:
+  struct Impl;
+  std::shared_ptr<Impl> impl_;  // shared with calls under way
+};
+
+}  // namespace krg

@@ -1,0 +1,70 @@
+// ProcessTable: which processes of the session are not simply native: shadows (their body is
+// elsewhere) and bodies (born elsewhere, executing here), and the jobs that processes belong to. It
+// answers "on which node does this pid execute?". Everything about native processes is read from
+// the kernel (the session's procfs) when it is needed.
+//
+// Threads: the loop's thread. Owned by krgd's main.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "krg/procmgr/node_context.h"
+
+namespace krg {
+
+// The start time that /proc/PID/stat shows (field 22), so that a reused pid is told apart; 0 when
+// there is none.
+uint64_t process_start_time(pid_t pid);
+
+struct JobId {
+  uint32_t value = 0;  // node id of the krgrun in the upper 16 bits
+  auto operator<=>(const JobId&) const = default;
+};
+
+class ProcessTable {
+ public:
+  struct Shadow {
+    NodeId body_node;
+    JobId job;
+  };
+  struct Body {
+    NodeId origin;  // where its shadow is
+    JobId job;
+    pid_t virtual_group;  // as its shadow had them when the body was made or last told
+    pid_t virtual_session;
+  };
+
+  explicit ProcessTable(NodeContext& node);
+  ~ProcessTable();
+  ProcessTable(const ProcessTable&) = delete;
+  ProcessTable& operator=(const ProcessTable&) = delete;
+
+  void add_shadow(pid_t pid, Shadow shadow);
+  void remove_shadow(pid_t pid);
+  const Shadow* find_shadow(pid_t pid) const;
+  std::vector<pid_t> shadows() const;
+
+  void add_body(pid_t pid, Body body);
+  void remove_body(pid_t pid);
+  Body* find_body(pid_t pid);
+  std::vector<pid_t> bodies() const;
+  // The body whose kernel process group `group` this is (a body leads its group), also after the
+  // body itself has gone while descendants remain; nullptr for a native group.
+  Body* find_group(pid_t group);
+
+  // Every session process that executes on this node: native ones and bodies, without shadows and
+  // krgd.
+  std::vector<pid_t> local_processes() const;
+  // On which node `pid` executes. Errors: ESRCH; EHOSTDOWN when its origin is dead.
+  void locate(GlobalPid pid, std::function<void(Result<NodeId>)> done);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace krg

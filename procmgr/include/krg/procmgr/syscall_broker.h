@@ -1,0 +1,77 @@
+// SyscallBroker: the system calls of session processes that krgd answers. The filter
+// (syscall_filter.h) stops only calls that may need a cluster-wide answer; the broker hands each to
+// the part that registered for its number.
+//
+// Threads: the loop's thread. A call may be answered at once or later; the process waits, killable
+// and interruptible. SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <utility>
+
+#include "krg/procmgr/node_context.h"
+#include "krg/runtime/unique_fd.h"
+
+namespace krg {
+
+class SyscallBroker {
+ public:
+  // One stopped system call. Movable; answered exactly once; dropped unanswered, it goes on
+  // natively.
+  class Call {
+   public:
+    Call(Call&&) noexcept;
+    Call& operator=(Call&&) noexcept;
+    ~Call();
+
+    pid_t tid() const;  // the calling thread, a session pid
+    int number() const;
+    uint64_t arg(unsigned i) const;
+    uint64_t instruction_pointer() const;
+
+    // True while the caller still waits in this very call (it may have been killed, and its pid
+    // reused).
+    bool is_valid() const;
+    // Reads and writes the caller's memory; only valid while is_valid() before and after.
+    Result<std::string> read_memory(RemoteAddr from, size_t bytes) const;
+    Result<std::string> read_string(RemoteAddr from, size_t limit) const;
+    Status write_memory(RemoteAddr to, std::string_view bytes) const;
+    // Puts a copy of `fd` into the caller's table, close-on-exec; returns its number there.
+    Result<int> add_fd(int fd) const;
+    // Puts it at `number`, in the place of what is there.
+    Status put_fd(int fd, int number, bool close_on_exec) const;
+
+    void go_on();  // the kernel carries the call out
+    void succeed(int64_t value);
+    void fail(int number);  // errno value
+
+   private:
+    friend class SyscallBroker;
+    struct State;
+    explicit Call(std::unique_ptr<State> state);
+    std::unique_ptr<State> state_;
+  };
+  using Handler = std::function<void(Call)>;
+
+  explicit SyscallBroker(EventLoop& loop);
+  explicit SyscallBroker(NodeContext& node) : SyscallBroker(node.loop) {}
+  ~SyscallBroker();
+  SyscallBroker(const SyscallBroker&) = delete;
+  SyscallBroker& operator=(const SyscallBroker&) = delete;
+
+  // One handler per system call number. REQUIRES: the filter notifies that number.
+  void set_handler(int number, Handler handler);
+  // Takes over a listener of a newly started job or body; dropped when its last process has gone.
+  Status add_listener(UniqueFd listener);
+  // How many are served now.
+  size_t listener_count() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace krg

@@ -1,0 +1,78 @@
+// SyscallFilter: the classic BPF program that stops the few system calls that may need a
+// cluster-wide answer (SECCOMP_RET_USER_NOTIF) and lets everything else pass untouched. The kernel
+// keeps a bitmap of the numbers that a filter always allows (5.11), so other calls cost nothing.
+//
+// number                                       stops when
+// execve, execveat                             always
+// kill                                         pid <= 0 or of another node; signal SIGSTOP,
+//                                                SIGCONT
+// tgkill, tkill, rt_sigqueueinfo,              pid of another node; signal SIGSTOP
+//   rt_tgsigqueueinfo
+// pidfd_open, process_vm_readv/writev, kcmp    pid of another node (kcmp: either)
+// pidfd_send_signal                            always (a directory of /proc may stand for a pidfd)
+// ptrace                                       PTRACE_ATTACH, PTRACE_SEIZE
+// getpgid, getsid, setpgid, setsid,            always
+//   getppid, getpgrp
+// getpriority, setpriority, ioprio_get/set     a pid that is not 0; a process group
+// sched_{get,set}{param,scheduler,attr},       a pid that is not 0
+//   prlimit64
+// sched_{get,set}affinity, sysinfo, times      always
+// getrusage                                    RUSAGE_CHILDREN
+// wait4, waitid                                with a place for the children's usage
+// ioctl                                        TIOCSPGRP, TIOCGPGRP, TIOCGSID, TIOCSCTTY
+// fstat, newfstatat, statx                     of descriptor 0, 1 or 2 itself; bodies only
+//
+// "of another node" is a comparison of the pid's upper bits: a shadow has a pid of this node, so a
+// signal reaches it natively and it passes it on; SIGSTOP is stopped here since a shadow cannot
+// catch it, and SIGCONT so that neither overtakes the other.
+//
+// Any of them passes when its sixth argument, which none of them uses, is kUnnotifiedCookie: for
+// calls that our own programs make in the session.
+//
+// Threads: a built filter is immutable. Source: seccomp(2), seccomp_unotify(2).
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <linux/filter.h>
+
+#include <span>
+#include <vector>
+
+#include "krg/procmgr/pid_range.h"
+#include "krg/procmgr/unnotified_cookie.h"
+#include "krg/runtime/result.h"
+#include "krg/runtime/unique_fd.h"
+
+namespace krg {
+
+struct SyscallFilterConfig {
+  PidRange pids;  // of the node that the filtered processes execute on
+  // For a body: its standard descriptors may be streams, whose type krgfs cannot show.
+  bool standard_streams = false;
+};
+
+class SyscallFilter {
+ public:
+  explicit SyscallFilter(const SyscallFilterConfig& config);
+
+  // Filters the calling thread and all that it forks from now on; returns the listener
+  // (close-on-exec). Sets no_new_privs only where the caller lacks CAP_SYS_ADMIN in its user
+  // namespace. Async-signal-safe and without allocation, so that a vfork child may call it. Errors:
+  // EBUSY when a listener is installed already (listeners cannot be stacked).
+  Result<UniqueFd> install() const;
+  std::span<const sock_filter> program() const { return program_; }
+
+ private:
+  std::vector<sock_filter> program_;
+};
+
+// Builds and installs. Not for a vfork child.
+Result<UniqueFd> install_syscall_filter(const SyscallFilterConfig& config);
+
+// execve(2) that the filter does not stop: for the first exec of a body or job, when nobody reads
+// the listener yet. Async-signal-safe. Returns only on failure, with errno set.
+int exec_unnotified(const char* path, char* const argv[], char* const envp[]) noexcept;
+// Likewise fexecve(3).
+int exec_unnotified_fd(int program, char* const argv[], char* const envp[]) noexcept;
+
+}  // namespace krg

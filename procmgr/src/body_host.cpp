@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "body_host.h"
+
+#include <sys/wait.h>
+
+#include <csignal>
+#include <map>
+
+#include "body_request.h"
+#include "body_spawner.h"
+#include "krg/procmgr/child_reaper.h"
+#include "krg/procmgr/job_namespaces.h"
+#include "krg/runtime/log.h"
+
+namespace krg {
+namespace {
+
+using namespace exec_messages;
+
+// As wait(2) would tell it.
+int wait_status_of(const ChildEvent& event) {
+  if (event.code == CLD_EXITED) return W_EXITCODE(event.status, 0);
+  return W_EXITCODE(0, event.status) | (event.code == CLD_DUMPED ? WCOREFLAG : 0);
+}
+
+}  // namespace
+
+struct BodyHost::Impl : std::enable_shared_from_this<Impl> {
+  // A body whose start has not been answered yet may end already.
+  struct Starting {
+    NodeId origin;
+    Messenger::Reply reply;
+    std::optional<ChildEvent> ended;
+  };
+
+  NodeContext& node;
+  ProcessTable& table;
+  CapabilityTable& capabilities;
+  BodyDescriptors& descriptors;
+  std::function<void(pid_t, rusage&)> add_usage;
+  std::function<bool()> takes_bodies;
+  BodySpawner spawner;
+  std::map<pid_t, Starting> starting;
+
+  Impl(NodeContext& n, const ExecPlacer::Parts& parts)
+      : node(n),
+        table(parts.table),
+        capabilities(parts.capabilities),
+        descriptors(parts.descriptors),
+        add_usage(parts.add_usage),
+        takes_bodies(parts.takes_bodies),
+        spawner(n, parts.broker) {}
+
+  void listen();
+  void on_start(NodeId origin, const StartBody& ask, std::string_view payload,
+                Messenger::Reply reply);
+  void spawn(const StartBody& ask, ExecSpec spec, std::vector<ImportedFd> fds);
+  void on_created(const StartBody& ask);
+  void on_started(pid_t pid, Result<int> exec_errno);
+  void on_child(pid_t pid, const ChildEvent& event);
+  void on_end(pid_t pid, const ChildEvent& event);
+  Result<int> job_namespace(const StartBody& ask);
+};
+
+void BodyHost::Impl::listen() {
+  std::weak_ptr<Impl> weak = weak_from_this();
+  node.messenger.on_request<StartBody>(
+      [weak](NodeId from, const StartBody& ask, std::string_view payload, Messenger::Reply reply) {
+        if (auto self = weak.lock()) self->on_start(from, ask, payload, std::move(reply));
+      });
+  node.messenger.on<ShadowDied>([weak](NodeId, const ShadowDied& died, std::string_view) {
+    auto self = weak.lock();
+    if (self && self->table.find_body(died.pid)) kill(died.pid, SIGKILL);
+  });
+}
+
+void BodyHost::Impl::on_start(NodeId origin, const StartBody& ask, std::string_view payload,
+                              Messenger::Reply reply) {
+  // Whoever chose this node did not know yet that it leaves.
+  if (takes_bodies && !takes_bodies()) return reply.fail(kNotImported, "this node is not online");
+  auto request = BodyRequest::parse(payload);
+  if (!request) return reply.fail(kNotImported, request.error().message());
+  if (starting.contains(ask.pid) || table.find_body(ask.pid))
+    return reply.fail(kNotImported, "a body of this pid is here");
+  starting.emplace(ask.pid, Starting{origin, std::move(reply), std::nullopt});
+  auto spec = std::make_shared<ExecSpec>(std::move(request->spec));
+  descriptors.import_fds(
+      ask.pid, std::move(request->fds),
+      [self = shared_from_this(), ask, spec](Result<std::vector<ImportedFd>> fds) {
+        if (fds) return self->spawn(ask, std::move(*spec), std::move(*fds));
+        auto failed = self->starting.extract(ask.pid);
+        failed.mapped().reply.fail(kNotImported, fds.error().message());
+      });
+}
+
+Result<int> BodyHost::Impl::job_namespace(const StartBody& ask) {
+  if (!ask.has_job || !node.jobs) return -1;
+  return node.jobs->descriptor(JobId{ask.job});
+}
+
+void BodyHost::Impl::spawn(const StartBody& ask, ExecSpec spec, std::vector<ImportedFd> fds) {
+  auto uts_ns = job_namespace(ask);
+  if (!uts_ns) return on_started(ask.pid, uts_ns.error());
+  BodySpawner::Request request;
+  request.pid = ask.pid;
+  request.spec = std::move(spec);
+  request.fds = std::move(fds);
+  request.uts_ns = *uts_ns;
+  request.on_created = [this, ask] { on_created(ask); };
+  spawner.spawn(std::move(request),
+                [self = shared_from_this(), pid = ask.pid](Result<int> started) {
+                  self->on_started(pid, std::move(started));
+                });
+}
+
+void BodyHost::Impl::on_created(const StartBody& ask) {
+  const NodeId origin = starting.at(ask.pid).origin;
+  table.add_body(ask.pid, {origin, JobId{ask.job}, ask.group, ask.session});
+  if (auto adopted = capabilities.adopt(ask.pid, ask.capabilities); !adopted)
+    log_warn("exec", "body {}: capabilities: {}", ask.pid, adopted.error().message());
+  node.children->watch(ask.pid, [weak = weak_from_this(), pid = ask.pid](const ChildEvent& event) {
+    if (auto self = weak.lock()) self->on_child(pid, event);
+  });
+}
+
+void BodyHost::Impl::on_started(pid_t pid, Result<int> exec_errno) {
+  auto entry = starting.extract(pid);
+  Starting& body = entry.mapped();
+  if (exec_errno && *exec_errno == 0) {
+    body.reply.ok();
+    if (body.ended) on_end(pid, *body.ended);
+    return;
+  }
+  // Whoever the child was, it is no body of anybody's: the reaper takes it silently.
+  if (!body.ended) node.children->unwatch(pid);
+  if (table.find_body(pid)) table.remove_body(pid);
+  const Error error = exec_errno ? errno_error("exec", *exec_errno) : exec_errno.error();
+  descriptors.body_ended(pid, [] {});
+  body.reply.fail(error.errno_or(EAGAIN), error.message());
+}
+
+void BodyHost::Impl::on_child(pid_t pid, const ChildEvent& event) {
+  ProcessTable::Body* body = table.find_body(pid);
+  if (!body) return;
+  if (event.is_end()) {
+    if (auto found = starting.find(pid); found != starting.end())
+      found->second.ended = event;
+    else
+      on_end(pid, event);
+    return;
+  }
+  BodyStopped changed;
+  changed.pid = pid;
+  changed.signal = event.code == CLD_CONTINUED ? 0 : event.status;
+  if (!node.messenger.send(body->origin, changed))
+    log_debug("exec", "node {} has failed", body->origin.value);
+}
+
+void BodyHost::Impl::on_end(pid_t pid, const ChildEvent& event) {
+  BodyEnded ended;
+  ended.pid = pid;
+  ended.wait_status = wait_status_of(event);
+  ended.usage = event.usage;
+  if (add_usage) add_usage(pid, ended.usage);
+  const NodeId origin = table.find_body(pid)->origin;
+  table.remove_body(pid);
+  // File offsets are back at home before the parent knows.
+  descriptors.body_ended(pid, [self = shared_from_this(), origin, ended] {
+    if (!self->node.messenger.send(origin, ended))
+      log_debug("exec", "node {} has failed", origin.value);
+  });
+}
+
+BodyHost::BodyHost(NodeContext& node, const ExecPlacer::Parts& parts)
+    : impl_(std::make_shared<Impl>(node, parts)) {
+  impl_->listen();
+}
+BodyHost::~BodyHost() = default;
+
+}  // namespace krg

@@ -1,0 +1,44 @@
+// BodyRequest: the payload of exec_messages::StartBody.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <vector>
+
+#include "exec_messages.h"
+#include "krg/procmgr/descriptors.h"
+#include "krg/procmgr/exec_spec.h"
+#include "packed_bytes.h"
+
+namespace krg {
+
+// How a target says that it has not imported the descriptors: the origin cancels their export.
+inline constexpr int kNotImported = EPROTONOSUPPORT;
+
+struct BodyRequest {
+  ExecSpec spec;
+  std::vector<ExportedFd> fds;
+
+  std::string serialize() const {
+    PackedWriter out;
+    out.put_string(spec.serialize()).put(static_cast<uint32_t>(fds.size()));
+    for (const ExportedFd& fd : fds) out.put(static_cast<int32_t>(fd.number)).put_string(fd.recipe);
+    return out.take();
+  }
+  // Error: EBADMSG.
+  static Result<BodyRequest> parse(std::string_view bytes) {
+    PackedReader in(bytes);
+    auto spec = ExecSpec::parse(in.get_string());
+    if (!spec) return spec.error();
+    BodyRequest request{std::move(*spec), {}};
+    const auto count = in.get<uint32_t>();
+    for (uint32_t i = 0; i < count && in.ok(); ++i) {
+      const auto number = in.get<int32_t>();
+      request.fds.push_back({number, std::string(in.get_string())});
+      if (number < 0) return errno_error("descriptor number", EBADMSG);
+    }
+    if (!in.ok() || !in.at_end()) return errno_error("body request", EBADMSG);
+    return request;
+  }
+};
+
+}  // namespace krg

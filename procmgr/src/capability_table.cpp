@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "krg/procmgr/capability_table.h"
+
+#include <fmt/format.h>
+#include <sys/epoll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <map>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "krg/procmgr/process_table.h"
+#include "krg/runtime/unique_fd.h"
+#include "slack_tag.h"
+
+namespace krg {
+namespace {
+
+constexpr pid_t kInit = 1;  // krgd itself
+
+}  // namespace
+
+struct CapabilityTable::Impl {
+  // What a tag stands for; all that a descendant's sets depend on.
+  struct Inheritance {
+    CapabilitySet effective, permitted;
+    auto operator<=>(const Inheritance&) const = default;
+    CapabilitySets sets() const { return CapabilitySets{{}, {}, effective, permitted}.at_fork(); }
+  };
+  // A process whose own sets differ from what its tag says. Goes away with the process (pidfd).
+  struct Entry {
+    CapabilitySets sets;
+    uint64_t start_time;
+    UniqueFd pidfd;
+    EventLoop::Watch watch;  // after pidfd: ends before it is closed
+  };
+
+  explicit Impl(EventLoop& event_loop) : loop(event_loop) {
+    CapabilitySets initial = initial_capabilities();
+    tags.push_back({initial.inheritable_effective, initial.inheritable_permitted});
+  }
+
+  const Entry* find(pid_t pid) const {
+    auto it = entries.find(pid);
+    if (it == entries.end() || it->second.start_time != process_start_time(pid)) return nullptr;
+    return &it->second;
+  }
+  Result<unsigned> tag_for(Inheritance wanted);
+  Status set(pid_t pid, const CapabilitySets& sets);
+  Status add_entry(pid_t pid, const CapabilitySets& sets);
+
+  EventLoop& loop;
+  std::vector<Inheritance> tags;  // by tag; [0] is what a process without tag has
+  std::unordered_map<pid_t, Entry> entries;
+  std::map<std::pair<pid_t, Capability>, unsigned> uses;
+};
+
+Result<unsigned> CapabilityTable::Impl::tag_for(Inheritance wanted) {
+  auto it = std::find(tags.begin(), tags.end(), wanted);
+  if (it != tags.end()) return static_cast<unsigned>(it - tags.begin());
+  if (tags.size() > kMaxSlackTag)
+    return errno_error("too many different inheritable capabilities", ENOSPC);
+  tags.push_back(wanted);
+  return static_cast<unsigned>(tags.size() - 1);
+}
+
+Status CapabilityTable::Impl::set(pid_t pid, const CapabilitySets& sets) {
+  if (pid <= kInit) return errno_error("the session's init keeps its capabilities", EPERM);
+  Result<unsigned> tag = tag_for({sets.inheritable_effective, sets.inheritable_permitted});
+  if (!tag) return tag.error();
+  if (Status tagged = write_slack_tag(pid, *tag); !tagged) return tagged;
+  if (sets != sets.at_fork()) return add_entry(pid, sets);
+  entries.erase(pid);
+  return {};
+}
+
+Status CapabilityTable::Impl::add_entry(pid_t pid, const CapabilitySets& sets) {
+  if (find(pid)) {
+    entries.at(pid).sets = sets;
+    return {};
+  }
+  UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+  if (!pidfd) return errno_error(fmt::format("process {}", pid));
+  uint64_t start_time = process_start_time(pid);
+  Result<EventLoop::Watch> watch =
+      loop.watch(pidfd.get(), EPOLLIN, [this, pid, start_time](uint32_t) {
+        auto it = entries.find(pid);
+        if (it != entries.end() && it->second.start_time == start_time) entries.erase(it);
+      });
+  if (!watch) return watch.error();
+  entries.erase(pid);  // of a process that has gone
+  entries.emplace(pid, Entry{sets, start_time, std::move(pidfd), *std::move(watch)});
+  return {};
+}
+
+CapabilityTable::CapabilityTable(EventLoop& loop) : impl_(std::make_unique<Impl>(loop)) {}
+CapabilityTable::~CapabilityTable() = default;
+
+bool CapabilityTable::any_distant_fork() const {
+  auto spreads = [](const auto& tag) { return tag.sets().effective.has(Capability::kDistantFork); };
+  if (std::any_of(impl_->tags.begin(), impl_->tags.end(), spreads)) return true;
+  return std::any_of(impl_->entries.begin(), impl_->entries.end(), [](const auto& entry) {
+    return entry.second.sets.effective.has(Capability::kDistantFork);
+  });
+}
+
+Result<CapabilitySets> CapabilityTable::of(pid_t pid) const {
+  if (const Impl::Entry* entry = impl_->find(pid)) return entry->sets;
+  Result<unsigned> tag = read_slack_tag(pid);
+  if (!tag) return tag.error();
+  return impl_->tags[*tag < impl_->tags.size() ? *tag : 0].sets();
+}
+
+Result<CapabilitySets> CapabilityTable::of_forker(pid_t child, pid_t parent) const {
+  if (parent > kInit)
+    if (Result<CapabilitySets> sets = of(parent)) return sets;
+  return of(child);
+}
+
+Status CapabilityTable::adopt(pid_t pid, const CapabilitySets& sets) {
+  return impl_->set(pid, sets);
+}
+
+Status CapabilityTable::change(pid_t pid, const CapabilityChange& change) {
+  Result<CapabilitySets> old = of(pid);
+  if (!old) return old.error();
+  CapabilitySet in_use;
+  for (auto it = impl_->uses.lower_bound({pid, Capability{}});
+       it != impl_->uses.end() && it->first.first == pid; ++it)
+    in_use = in_use | capability_set({it->first.second});
+  Result<CapabilitySets> sets = change_capabilities(*old, change, in_use);
+  if (!sets) return sets.error();
+  return impl_->set(pid, *sets);
+}
+
+CapabilityTable::Use::Use(CapabilityTable& table, pid_t pid, Capability capability)
+    : table_(&table), pid_(pid), capability_(capability) {
+  ++table_->impl_->uses[{pid, capability}];
+}
+
+CapabilityTable::Use::Use(Use&& other) noexcept
+    : table_(std::exchange(other.table_, nullptr)),
+      pid_(other.pid_),
+      capability_(other.capability_) {}
+
+CapabilityTable::Use::~Use() {
+  if (!table_) return;
+  auto it = table_->impl_->uses.find({pid_, capability_});
+  if (--it->second == 0) table_->impl_->uses.erase(it);
+}
+
+}  // namespace krg

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "krg/procmgr/child_reaper.h"
+
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <map>
+
+#include "krg/runtime/unique_fd.h"
+
+namespace krg {
+
+bool ChildEvent::is_end() const {
+  return code == CLD_EXITED || code == CLD_KILLED || code == CLD_DUMPED;
+}
+
+struct ChildReaper::Impl {
+  using Changed = std::function<void(const ChildEvent&)>;
+  UniqueFd signals;
+  EventLoop::Watch watch;
+  std::map<pid_t, Changed> watched, tracees;
+
+  void drain_signals() const;
+  bool reap_one();
+  void report(const ChildEvent& event);
+  static void report_to(std::map<pid_t, Changed>& watchers, const ChildEvent& event);
+};
+
+void ChildReaper::Impl::drain_signals() const {
+  signalfd_siginfo info;
+  while (read(signals.get(), &info, sizeof info) == sizeof info) {
+  }
+}
+
+// waitid(2) as the kernel has it: glibc's wrapper leaves out the fifth argument, the child's usage.
+bool ChildReaper::Impl::reap_one() {
+  siginfo_t info{};
+  ChildEvent event;
+  long waited =
+      syscall(SYS_waitid, P_ALL, 0, &info, WEXITED | WSTOPPED | WCONTINUED | WNOHANG, &event.usage);
+  if (waited != 0 || info.si_pid == 0) return false;
+  event.pid = info.si_pid;
+  event.code = info.si_code;
+  event.status = info.si_status;
+  event.uid = info.si_uid;
+  report(event);
+  return true;
+}
+
+void ChildReaper::Impl::report(const ChildEvent& event) {
+  if (event.code == CLD_TRAPPED || event.is_end()) report_to(tracees, event);
+  if (event.code != CLD_TRAPPED) report_to(watched, event);
+}
+
+void ChildReaper::Impl::report_to(std::map<pid_t, Changed>& watchers, const ChildEvent& event) {
+  auto found = watchers.find(event.pid);
+  if (found == watchers.end()) return;
+  Changed changed = found->second;  // a copy: the callback may end the watch
+  if (event.is_end()) watchers.erase(found);
+  changed(event);
+}
+
+ChildReaper::ChildReaper(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+ChildReaper::~ChildReaper() = default;
+
+Result<std::unique_ptr<ChildReaper>> ChildReaper::create(EventLoop& loop) {
+  sigset_t child;
+  sigemptyset(&child);
+  sigaddset(&child, SIGCHLD);
+  if (sigprocmask(SIG_BLOCK, &child, nullptr) != 0) return errno_error("sigprocmask");
+  auto impl = std::make_unique<Impl>();
+  impl->signals = UniqueFd(signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!impl->signals) return errno_error("signalfd");
+  auto watch = loop.watch(impl->signals.get(), EPOLLIN, [reaper = impl.get()](uint32_t) {
+    reaper->drain_signals();
+    while (reaper->reap_one()) {
+    }
+  });
+  if (!watch) return watch.error();
+  impl->watch = std::move(*watch);
+  return std::unique_ptr<ChildReaper>(new ChildReaper(std::move(impl)));
+}
+
+void ChildReaper::watch(pid_t pid, std::function<void(const ChildEvent&)> changed) {
+  check(impl_->watched.emplace(pid, std::move(changed)).second, "a child has one watcher");
+}
+
+void ChildReaper::unwatch(pid_t pid) {
+  impl_->watched.erase(pid);
+}
+
+void ChildReaper::watch_tracee(pid_t tid, std::function<void(const ChildEvent&)> changed) {
+  check(impl_->tracees.emplace(tid, std::move(changed)).second, "a tracee has one watcher");
+}
+
+void ChildReaper::unwatch_tracee(pid_t tid) {
+  impl_->tracees.erase(tid);
+}
+
+}  // namespace krg

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "krg/procmgr/cluster_view.h"
+
+#include <sched.h>
+#include <sys/syscall.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "pid_call_table.h"
+#include "processor_numbers.h"
+#include "stand_in.h"
+
+namespace krg {
+namespace {
+
+using Call = SyscallBroker::Call;
+
+// sysinfo's figures may be so old; a node's processors stay what they are.
+constexpr std::chrono::milliseconds kMaxAge{1000};
+constexpr std::chrono::hours kProcessorsMaxAge{24};
+constexpr size_t kWord = sizeof(unsigned long);  // masks are counted in words
+
+std::string_view bytes_of(const struct sysinfo& info) {
+  return {reinterpret_cast<const char*>(&info), sizeof info};
+}
+
+struct sysinfo to_sysinfo(const NodeFigures& sum) {
+  struct sysinfo info {};
+  info.uptime = static_cast<long>(sum.uptime_s);
+  const double loads[] = {sum.load_1min, sum.load_5min, sum.load_15min};
+  for (int i = 0; i < 3; ++i)
+    info.loads[i] = static_cast<unsigned long>(std::lround(loads[i] * (1 << SI_LOAD_SHIFT)));
+  info.totalram = sum.memory_bytes;
+  info.freeram = sum.free_bytes;
+  info.sharedram = sum.shared_bytes;
+  info.bufferram = sum.buffer_bytes;
+  info.totalswap = sum.swap_bytes;
+  info.freeswap = sum.free_swap_bytes;
+  info.procs = static_cast<unsigned short>(std::min<uint32_t>(sum.processes, UINT16_MAX));
+  info.mem_unit = 1;
+  return info;
+}
+
+}  // namespace
+
+struct ClusterView::Impl {
+  void get_affinity(Call call);
+  void set_affinity(Call call);
+  void tell_affinity(Call call, const ProcessorSet& allowed);
+  void restrict_to(Call call, const ProcessorSet& wanted);
+  void tell_sysinfo(Call call);
+
+  // True when the cluster's view is not for this caller.
+  bool is_native(const Call& call) const {
+    return node.node_count == 1 || sees_node_only(call.tid());
+  }
+  bool is_elsewhere(pid_t pid) const {
+    return pid > 0 && (table.find_shadow(pid) ||
+                       (!node.pids.is_local(GlobalPid{pid}) && !table.find_body(pid)));
+  }
+  ProcessorNumbers numbers() const {
+    return {resources.own_processors(), resources.first_processor(), resources.total_processors()};
+  }
+
+  NodeContext& node;
+  ProcessTable& table;
+  PidCalls& pid_calls;
+  NodeResources& resources;
+  std::function<bool(pid_t)> sees_node_only;
+};
+
+void ClusterView::Impl::get_affinity(Call call) {
+  const auto named = static_cast<pid_t>(call.arg(0));
+  if (is_elsewhere(named)) return pid_calls.forward(std::move(call));
+  const size_t room = static_cast<uint32_t>(call.arg(1));
+  if (is_native(call) || named < 0 || room % kWord != 0) return call.go_on();
+  std::string mask(kMaxCallBuffer, '\0');
+  const long got =
+      syscall(SYS_sched_getaffinity, named == 0 ? call.tid() : named, mask.size(), mask.data());
+  if (got < 0) return call.go_on();
+  mask.resize(static_cast<size_t>(got));
+  auto waiting = std::make_shared<Call>(std::move(call));
+  resources.get(kProcessorsMaxAge, [this, waiting, allowed = set_of_mask(mask)](const auto&) {
+    tell_affinity(std::move(*waiting), allowed);
+  });
+}
+
+void ClusterView::Impl::tell_affinity(Call call, const ProcessorSet& allowed) {
+  const ProcessorNumbers known = numbers();
+  const size_t room = static_cast<uint32_t>(call.arg(1));
+  const size_t needed = (known.total + 8 * kWord - 1) / (8 * kWord) * kWord;
+  if (room < needed) return call.fail(EINVAL);
+  const std::string told = mask_of_set(to_cluster(allowed, known), needed);
+  if (!call.write_memory(RemoteAddr{call.arg(2)}, told)) return call.fail(EFAULT);
+  call.succeed(static_cast<int64_t>(needed));
+}
+
+void ClusterView::Impl::set_affinity(Call call) {
+  const auto named = static_cast<pid_t>(call.arg(0));
+  if (is_elsewhere(named)) return pid_calls.forward(std::move(call));
+  if (is_native(call) || named < 0) return call.go_on();
+  const size_t bytes = std::min<size_t>(static_cast<uint32_t>(call.arg(1)), kMaxCallBuffer);
+  auto mask = call.read_memory(RemoteAddr{call.arg(2)}, bytes);
+  if (!mask) return call.fail(EFAULT);
+  auto waiting = std::make_shared<Call>(std::move(call));
+  resources.get(kProcessorsMaxAge, [this, waiting, wanted = set_of_mask(*mask)](const auto&) {
+    restrict_to(std::move(*waiting), wanted);
+  });
+}
+
+void ClusterView::Impl::restrict_to(Call call, const ProcessorSet& wanted) {
+  auto sender = read_sender(call.tid());
+  if (!sender) return;  // the caller has died
+  const auto here = to_node(wanted, numbers());
+  if (!here) return call.fail(EINVAL);
+  const std::string own = mask_of_set(*here, kMaxCallBuffer);
+  const auto named = static_cast<pid_t>(call.arg(0));
+  const pid_t target = named == 0 ? call.tid() : named;
+  auto result = call_as(*sender, RawCall{SYS_sched_setaffinity,
+                                         {static_cast<uint64_t>(target), own.size(),
+                                          reinterpret_cast<uint64_t>(own.data())}});
+  if (!result || *result < 0) return call.fail(result ? static_cast<int>(-*result) : EAGAIN);
+  call.succeed(0);
+}
+
+void ClusterView::Impl::tell_sysinfo(Call call) {
+  if (is_native(call)) return call.go_on();
+  auto waiting = std::make_shared<Call>(std::move(call));
+  resources.get(kMaxAge, [waiting](const std::vector<NodeReport>& reports) {
+    const struct sysinfo info = to_sysinfo(sum_of(reports));
+    if (!waiting->write_memory(RemoteAddr{waiting->arg(0)}, bytes_of(info)))
+      return waiting->fail(EFAULT);
+    waiting->succeed(0);
+  });
+}
+
+ClusterView::ClusterView(NodeContext& node, SyscallBroker& broker, ProcessTable& table,
+                         PidCalls& pid_calls, NodeResources& resources,
+                         std::function<bool(pid_t)> sees_node_only)
+    : impl_(new Impl{node, table, pid_calls, resources, std::move(sees_node_only)}) {
+  using Answer = void (Impl::*)(Call);
+  constexpr std::pair<int, Answer> kAnswers[] = {{SYS_sched_getaffinity, &Impl::get_affinity},
+                                                 {SYS_sched_setaffinity, &Impl::set_affinity},
+                                                 {SYS_sysinfo, &Impl::tell_sysinfo}};
+  for (auto [number, answer] : kAnswers)
+    broker.set_handler(number, [impl = impl_.get(), answer = answer](Call call) {
+      (impl->*answer)(std::move(call));
+    });
+}
+ClusterView::~ClusterView() = default;
+
+}  // namespace krg

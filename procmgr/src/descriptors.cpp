@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "krg/procmgr/descriptors.h"
+
+#include "fd_exporter.h"
+#include "fd_importer.h"
+#include "stream_stat_calls.h"
+
+namespace krg {
+
+struct Descriptors::Impl {
+  Impl(NodeContext& node, SessionFs& fs, SyscallBroker& broker)
+      : home(node),
+        tree(node, fs),
+        terminals(node, home),
+        mirrors(node),
+        relays(node, home),
+        exporter(node, fs, home, tree, terminals, mirrors),
+        importer(node, fs, home, tree, mirrors, relays),
+        stat_calls(broker, fs, tree) {
+    fs.add_tree(StreamTree::kName, tree);
+  }
+
+  RemoteHome home;
+  StreamTree tree;
+  HomeTerminals terminals;
+  TerminalMirrors mirrors;
+  SocketRelays relays;
+  FdExporter exporter;
+  FdImporter importer;
+  StreamStatCalls stat_calls;
+};
+
+Descriptors::Descriptors(NodeContext& node, SessionFs& fs, SyscallBroker& broker)
+    : impl_(std::make_unique<Impl>(node, fs, broker)) {}
+Descriptors::~Descriptors() = default;
+
+void Descriptors::export_fds(pid_t pid, std::function<void(Result<std::vector<ExportedFd>>)> done) {
+  done(impl_->exporter.export_all(pid));
+}
+
+void Descriptors::cancel_export(const std::vector<ExportedFd>& fds) {
+  impl_->exporter.cancel(fds);
+}
+
+void Descriptors::import_fds(pid_t pid, std::vector<ExportedFd> fds,
+                             std::function<void(Result<std::vector<ImportedFd>>)> done) {
+  impl_->importer.import_all(pid, fds, std::move(done));
+}
+
+void Descriptors::body_ended(pid_t pid, std::function<void()> done) {
+  impl_->mirrors.drain(pid, [impl = impl_.get(), pid, done = std::move(done)]() mutable {
+    impl->relays.drain(pid, [impl, pid, done = std::move(done)]() mutable {
+      impl->importer.body_ended(pid, std::move(done));
+    });
+  });
+}
+
+TerminalMirrors& Descriptors::terminals() {
+  return impl_->mirrors;
+}
+
+size_t Descriptors::descriptions_kept() const {
+  return impl_->home.size();
+}
+size_t Descriptors::streams_open() const {
+  return impl_->tree.open_files() + impl_->mirrors.size() + impl_->relays.size();
+}
+
+}  // namespace krg

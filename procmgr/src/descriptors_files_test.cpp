@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+
+#include "testing/descriptors_fixture.h"
+
+namespace krg::testing {
+namespace {
+
+TEST_F(DescriptorsTest, FstatShowsTheHomesAttributes) {
+  UniqueFd log = file("log", "0123456789", O_RDWR);
+  ASSERT_EQ(fchmod(log.get(), 0604), 0);
+  const timespec times[2] = {{1000, 1}, {2000, 2}};
+  ASSERT_EQ(futimens(log.get(), times), 0);
+  const pid_t body = place(kHome, kFar, {{1, log.get()}}, [] {
+    struct stat shown {};
+    if (fstat(1, &shown) != 0) return 1;
+    if (shown.st_size != 10 || (shown.st_mode & 07777) != 0604) return 2;
+    if (shown.st_mtim.tv_sec != 2000 || shown.st_mtim.tv_nsec != 2) return 3;
+    if (ftruncate(1, 4) != 0 || fstat(1, &shown) != 0 || shown.st_size != 4) return 4;
+    return kOk;
+  });
+  EXPECT_EQ(wait_for(body), 0);
+  EXPECT_EQ(contents("log"), "0123");
+}
+
+TEST_F(DescriptorsTest, SeveralWritersShareOneOffset) {
+  constexpr int kLines = 100;
+  UniqueFd shared = file("out", "", O_WRONLY);  // no O_APPEND
+  auto writer = [](char mark) {
+    return [mark] {
+      const std::string line = std::string(15, mark) + "\n";
+      for (int i = 0; i < kLines; ++i)
+        if (write(1, line.data(), line.size()) != 16) return 1;
+      return kOk;
+    };
+  };
+  std::vector<pid_t> writers = {start({{1, shared.get()}}, writer('a')),
+                                place(kHome, kFar, {{1, shared.get()}}, writer('b')),
+                                place(kHome, kFar, {{1, shared.get()}}, writer('c')),
+                                place(kHome, kFarther, {{1, shared.get()}}, writer('d'))};
+  for (pid_t pid : writers) EXPECT_EQ(wait_for(pid), 0);
+  EXPECT_TRUE(write_all(shared.get(), "end"));
+  const std::string all = contents("out");
+  ASSERT_EQ(all.size(), 4u * kLines * 16 + 3);
+  int count[4] = {};
+  for (size_t at = 0; at + 16 <= all.size(); at += 16) {
+    ASSERT_EQ(all.substr(at, 16), std::string(15, all[at]) + "\n");
+    ++count[all[at] - 'a'];
+  }
+  for (int lines : count) EXPECT_EQ(lines, kLines);
+}
+
+TEST_F(DescriptorsTest, AppendersReopenTheFileByPath) {
+  UniqueFd log = file("log", "begin\n", O_WRONLY | O_APPEND);
+  const pid_t body = place(kHome, kFar, {{1, log.get()}}, [] {
+    struct stat shown {};
+    return fstat(1, &shown) == 0 && shown.st_nlink == 1 && (fcntl(1, F_GETFL) & O_APPEND) &&
+                   write_all(1, "body\n")
+               ? kOk
+               : 1;
+  });
+  EXPECT_EQ(wait_for(body), 0);
+  EXPECT_TRUE(write_all(log.get(), "home\n"));
+  EXPECT_EQ(contents("log"), "begin\nbody\nhome\n");
+}
+
+TEST_F(DescriptorsTest, AReadOnlyFileIsReopenedAndItsOffsetComesBack) {
+  UniqueFd input = file("input", "line 1\nline 2\nline 3\n", O_RDONLY);
+  char line[8] = {};
+  ASSERT_EQ(read(input.get(), line, 7), 7);
+  struct stat here {};
+  ASSERT_EQ(fstat(input.get(), &here), 0);
+  const pid_t body = place(kHome, kFar, {{0, input.get()}}, [here] {
+    struct stat shown {};
+    if (fstat(0, &shown) != 0 || shown.st_dev != here.st_dev || shown.st_ino != here.st_ino)
+      return 1;  // the file itself, at native speed
+    char text[8];
+    return read(0, text, 7) == 7 && std::string_view(text, 7) == "line 2\n" ? kOk : 2;
+  });
+  EXPECT_EQ(wait_for(body), 0);
+  ASSERT_EQ(read(input.get(), line, 7), 7);
+  EXPECT_EQ(std::string(line), "line 3\n");
+}
+
+TEST_F(DescriptorsTest, ADeletedFileIsReadFromHomeWithItsOffset) {
+  UniqueFd here_document = file("doc", "line 1\nline 2\nline 3\n", O_RDONLY);
+  ASSERT_EQ(unlink(path("doc").c_str()), 0);
+  char line[8] = {};
+  ASSERT_EQ(read(here_document.get(), line, 7), 7);
+  const pid_t body = place(kHome, kFar, {{0, here_document.get()}}, [] {
+    char text[8];
+    if (read(0, text, 7) != 7 || std::string_view(text, 7) != "line 2\n") return 1;
+    if (lseek(0, 0, SEEK_SET) != 0 || read(0, text, 7) != 7 ||
+        std::string_view(text, 7) != "line 1\n")
+      return 2;
+    void* mapped = mmap(nullptr, 21, PROT_READ, MAP_PRIVATE, 0, 0);
+    if (mapped == MAP_FAILED || std::string_view(static_cast<char*>(mapped), 6) != "line 1")
+      return 3;
+    return lseek(0, 14, SEEK_SET) == 14 ? kOk : 4;
+  });
+  ASSERT_GT(body, 0) << last_error_.message();
+  EXPECT_EQ(wait_for(body), 0);
+  ASSERT_EQ(read(here_document.get(), line, 7), 7);
+  EXPECT_EQ(std::string(line), "line 3\n");
+}
+
+TEST_F(DescriptorsTest, APathThatLeadsToAnotherFileIsReadFromHome) {
+  UniqueFd old = file("f", "the old contents", O_RDONLY);
+  ASSERT_EQ(unlink(path("f").c_str()), 0);
+  ASSERT_EQ(link(("/proc/self/fd/" + std::to_string(old.get())).c_str(), path("g").c_str()), -1);
+  UniqueFd kept = file("kept", "the kept contents", O_RDONLY);
+  const pid_t body =
+      hold({{0, kept.get()}}, [] { return read_all(0) == "the kept contents" ? kOk : 1; });
+  auto exported = export_from(kHome, body);
+  ASSERT_TRUE(exported) << exported.error().message();
+  ASSERT_EQ(rename(path("kept").c_str(), path("moved").c_str()), 0);
+  file("kept", "a new file     !!", O_RDONLY);
+  auto imported = import_at(kFar, body, *exported);
+  ASSERT_TRUE(imported) << imported.error().message();
+  start_body(kFar, body, std::move(*imported));
+  EXPECT_EQ(wait_for(body), 0);
+}
+
+TEST_F(DescriptorsTest, DevicesAndDirectoriesAreReopened) {
+  UniqueFd null(open("/dev/null", O_RDWR | O_CLOEXEC)),
+      zero(open("/dev/zero", O_RDONLY | O_CLOEXEC));
+  UniqueFd directory(open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  UniqueFd handle(open(directory_.c_str(), O_PATH | O_CLOEXEC));
+  file("inside", "x", O_RDONLY);
+  const pid_t body = place(
+      kHome, kFar, {{1, null.get()}, {3, zero.get()}, {4, directory.get()}, {5, handle.get()}}, [] {
+        char c = 1;
+        if (write(1, &c, 1) != 1 || read(3, &c, 1) != 1 || c != 0) return 1;
+        UniqueFd inside(openat(4, "inside", O_RDONLY)), again(openat(5, "inside", O_RDONLY));
+        return inside && again && (fcntl(5, F_GETFL) & O_PATH) ? kOk : 2;
+      });
+  ASSERT_GT(body, 0) << last_error_.message();
+  EXPECT_EQ(wait_for(body), 0);
+}
+
+TEST_F(DescriptorsTest, WhatCannotGoAlongIsNamed) {
+  struct Case {
+    int fd;
+    const char* name;
+  };
+  const Case cases[] = {{epoll_create1(EPOLL_CLOEXEC), "epoll"},
+                        {eventfd(0, EFD_CLOEXEC), "eventfd"},
+                        {memfd_create("x", MFD_CLOEXEC), "memfd"},
+                        {open("/dev/fuse", O_RDWR | O_CLOEXEC), "/dev/fuse"}};
+  for (const Case& one : cases) {
+    UniqueFd fd(one.fd);
+    Pipe pipe;
+    EXPECT_EQ(place(kHome, kFar, {{1, pipe.writer.get()}, {7, fd.get()}}, [] { return 0; }), -1);
+    EXPECT_EQ(last_error_.errno_or(0), ENOTSUP);
+    EXPECT_NE(last_error_.context.find("descriptor 7"), std::string::npos) << last_error_.context;
+    EXPECT_NE(last_error_.context.find(one.name), std::string::npos) << last_error_.context;
+  }
+}
+
+}  // namespace
+}  // namespace krg::testing

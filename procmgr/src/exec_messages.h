@@ -1,0 +1,94 @@
+// Messages of placement at exec, shadows and the process table. The payloads are named beside each.
+// Origin: the node of the shadow; body node: where the program executes.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <sys/resource.h>
+
+#include "krg/procmgr/capabilities.h"
+#include "krg/procmgr/node_context.h"
+
+namespace krg::exec_messages {
+
+inline constexpr uint8_t kVersion = 1;
+
+// Request to a pid's origin: where does it execute? Reply: a NodeId. Errors: ESRCH.
+struct Locate {
+  static constexpr uint16_t kId = message_ids::kExec;
+  uint8_t version = kVersion;
+  pid_t pid = 0;
+};
+
+// Request to the body node: start a body. Payload: ExecSpec, then the descriptors. Reply: an
+// int32_t, 0 or the errno of exec. Error: the body cannot be had there.
+struct StartBody {
+  static constexpr uint16_t kId = message_ids::kExec + 1;
+  uint8_t version = kVersion;
+  pid_t pid = 0;
+  uint32_t job = 0;
+  pid_t group = 0, session = 0;
+  uint8_t has_job = 0;
+  CapabilitySets capabilities;
+};
+
+// Notice to the origin: the body has ended.
+struct BodyEnded {
+  static constexpr uint16_t kId = message_ids::kExec + 2;
+  uint8_t version = kVersion;
+  pid_t pid = 0;
+  int32_t wait_status = 0;
+  rusage usage{};
+};
+static_assert(sizeof(BodyEnded) <= 224);
+
+// Notice to the origin: the body was stopped by `signal`, or goes on (0).
+struct BodyStopped {
+  static constexpr uint16_t kId = message_ids::kExec + 3;
+  uint8_t version = kVersion;
+  pid_t pid = 0;
+  int32_t signal = 0;
+};
+
+// Notice to the body node: the shadow is dead, so must the body be.
+struct ShadowDied {
+  static constexpr uint16_t kId = message_ids::kExec + 4;
+  uint8_t version = kVersion;
+  pid_t pid = 0;
+};
+
+// Request to the node where a process executes: signal it. Errors: ESRCH.
+struct SignalProcess {
+  static constexpr uint16_t kId = message_ids::kExec + 5;
+  uint8_t version = kVersion;
+  pid_t pid = 0;
+  int32_t signal = 0, code = 0;
+  pid_t sender = 0;
+  uid_t sender_uid = 0;
+  uint64_t value = 0;
+};
+
+// Request to the origin: the body's setpgid(0, group), setsid() when `new_session`, or tcsetpgrp of
+// its shadow's controlling terminal when `foreground`.
+struct SetGroup {
+  static constexpr uint16_t kId = message_ids::kExec + 6;
+  uint8_t version = kVersion;
+  uint8_t new_session = 0;
+  uint8_t foreground = 0;
+  pid_t pid = 0, group = 0;
+};
+
+// Request to the origin: a ProcessIdentity.
+struct Identify {
+  static constexpr uint16_t kId = message_ids::kExec + 7;
+  uint8_t version = kVersion;
+  pid_t pid = 0;
+};
+
+// Notice to the body node: the shadow's group and session now.
+struct GroupChanged {
+  static constexpr uint16_t kId = message_ids::kExec + 8;
+  uint8_t version = kVersion;
+  pid_t pid = 0, group = 0, session = 0;
+};
+
+}  // namespace krg::exec_messages

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "krg/procmgr/exec_placer.h"
+
+#include <sys/syscall.h>
+
+#include "body_host.h"
+#include "body_request.h"
+#include "krg/procmgr/job_namespaces.h"
+#include "krg/runtime/log.h"
+
+namespace krg {
+
+using namespace exec_messages;
+
+struct ExecPlacer::Impl : std::enable_shared_from_this<Impl> {
+  // One exec that is being placed. Until its caller has become a shadow it can go on natively:
+  // dropping it does that.
+  struct Placing {
+    SyscallBroker::Call exec;
+    NodeId target;
+    ExecCaller caller;
+    Result<ExecSpec> spec;
+    std::vector<ExportedFd> fds;
+
+    pid_t pid() const { return exec.tid(); }
+  };
+  using PlacingPtr = std::shared_ptr<Placing>;
+
+  NodeContext& node;
+  Parts parts;
+  BodyHost bodies;
+  size_t placing_count = 0;
+
+  Impl(NodeContext& n, Parts p) : node(n), parts(p), bodies(n, p) {}
+
+  void on_exec(SyscallBroker::Call exec);
+  void read_spec(PlacingPtr placing);
+  void export_descriptors(PlacingPtr placing);
+  void ask_target(PlacingPtr placing);
+  void on_target_answer(PlacingPtr placing, Result<std::string> reply);
+  void stay(Placing& placing, const Error& why);
+};
+
+// Most execs are none of our business: this is what they pay.
+void ExecPlacer::Impl::on_exec(SyscallBroker::Call exec) {
+  if (!parts.capabilities.any_distant_fork() || placing_count >= kMaxPlacing) return;
+  auto caller = read_exec_caller(exec.tid());
+  if (!caller || caller->has_execed) return;
+  auto forker = parts.capabilities.of_forker(exec.tid(), caller->parent);
+  if (!forker || !forker->effective.has(Capability::kDistantFork)) return;
+  const NodeId target = parts.placement.choose(GlobalPid{exec.tid()});
+  if (target == node.self) return;
+  ++placing_count;
+  read_spec(std::make_shared<Placing>(
+      Placing{std::move(exec), target, *caller, errno_error("not read", ENODATA), {}}));
+}
+
+void ExecPlacer::Impl::read_spec(PlacingPtr placing) {
+  node.workers.submit(
+      [placing, mount_ns = node.session_mount_ns] {
+        placing->spec = read_exec_spec(placing->exec, placing->caller, mount_ns);
+      },
+      [self = shared_from_this(), placing] {
+        if (!placing->spec) return self->stay(*placing, placing->spec.error());
+        self->export_descriptors(placing);
+      });
+}
+
+void ExecPlacer::Impl::export_descriptors(PlacingPtr placing) {
+  parts.descriptors.export_fds(
+      placing->pid(), [self = shared_from_this(), placing](Result<std::vector<ExportedFd>> fds) {
+        if (!fds) return self->stay(*placing, fds.error());
+        placing->fds = std::move(*fds);
+        self->ask_target(placing);
+      });
+}
+
+void ExecPlacer::Impl::ask_target(PlacingPtr placing) {
+  auto capabilities = parts.capabilities.of(placing->pid());
+  if (!capabilities) {
+    parts.descriptors.cancel_export(placing->fds);
+    return stay(*placing, capabilities.error());
+  }
+  StartBody ask;
+  ask.pid = placing->pid();
+  // In a body's group here, its shadow's group and session are meant.
+  if (auto place = process_identity(parts.table, ask.pid)) {
+    ask.group = place->group;
+    ask.session = place->session;
+  }
+  ask.capabilities = *capabilities;
+  if (auto job = node.jobs ? node.jobs->job_of(ask.pid) : std::nullopt) {
+    ask.has_job = 1;
+    ask.job = job->value;
+  }
+  BodyRequest request{std::move(*placing->spec), placing->fds};
+  node.messenger.request(placing->target, ask, request.serialize(),
+                         [self = shared_from_this(), placing](Result<std::string> reply) {
+                           self->on_target_answer(placing, std::move(reply));
+                         });
+}
+
+void ExecPlacer::Impl::on_target_answer(PlacingPtr placing, Result<std::string> reply) {
+  if (!reply) {
+    const int number = reply.error().errno_or(EIO);
+    if (number == kNotImported || number == EHOSTDOWN)
+      parts.descriptors.cancel_export(placing->fds);
+    // The kernel here says why the exec fails, or carries it out.
+    return stay(*placing, reply.error());
+  }
+  --placing_count;
+  const pid_t pid = placing->pid();
+  ProcessTable::Shadow entry{placing->target, JobId{}};
+  if (node.jobs) entry.job = node.jobs->job_of(pid).value_or(JobId{});
+  auto converted = parts.shadows.become_shadow(std::move(placing->exec), entry);
+  if (converted) return;
+  log_warn("exec", "process {} has no shadow for its body on node {}: {}", pid,
+           placing->target.value, converted.error().message());
+  ShadowDied died;
+  died.pid = pid;
+  if (!node.messenger.send(placing->target, died))
+    log_debug("exec", "node {} has failed", placing->target.value);
+  parts.placement.ended(GlobalPid{pid});
+}
+
+void ExecPlacer::Impl::stay(Placing& placing, const Error& why) {
+  log_debug("exec", "process {} stays: {}", placing.pid(), why.message());
+  parts.placement.ended(GlobalPid{placing.pid()});
+  --placing_count;
+  placing.exec.go_on();
+}
+
+ExecPlacer::ExecPlacer(NodeContext& node, Parts parts)
+    : impl_(std::make_shared<Impl>(node, parts)) {
+  std::weak_ptr<Impl> weak = impl_;
+  parts.broker.set_handler(SYS_execve, [weak](SyscallBroker::Call exec) {
+    if (auto self = weak.lock()) self->on_exec(std::move(exec));
+  });
+  parts.shadows.on_shadow_end([weak](pid_t pid) {
+    if (auto self = weak.lock()) self->parts.placement.ended(GlobalPid{pid});
+  });
+}
+ExecPlacer::~ExecPlacer() = default;
+
+}  // namespace krg

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "fd_exporter.h"
+
+#include <fcntl.h>
+#include <fmt/core.h>
+#include <netinet/in.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/sysmacros.h>
+
+#include <array>
+#include <functional>
+#include <utility>
+
+#include "home_socket.h"
+#include "shared_memory.h"
+
+namespace krg {
+namespace {
+
+constexpr unsigned kMemoryDevices = 1;  // their major number (Linux Documentation, devices.txt)
+
+// What open(2) is given again elsewhere.
+constexpr int kKeptFlags = O_ACCMODE | O_APPEND | O_NONBLOCK | O_DIRECT | O_SYNC | O_DSYNC |
+                           O_NOATIME | O_DIRECTORY | O_PATH;
+
+std::string_view memory_device_path(dev_t device) {
+  if (major(device) != kMemoryDevices) return {};
+  switch (minor(device)) {
+    case 3:
+      return "/dev/null";
+    case 5:
+      return "/dev/zero";
+    case 7:
+      return "/dev/full";
+    case 8:
+      return "/dev/random";
+    case 9:
+      return "/dev/urandom";
+    default:
+      return {};
+  }
+}
+
+Error not_taken_along(const StolenFd& fd, std::string_view why = {}) {
+  const std::string kind = describe_fd(fd);
+  return errno_error(
+      fmt::format("descriptor {} is {}{}{}", fd.number, kind, why.empty() ? "" : ", ", why),
+      ENOTSUP);
+}
+
+uint64_t hash_of_boot_id() {
+  UniqueFd file(open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC));
+  std::array<char, 64> text{};
+  const ssize_t got = file ? read(file.get(), text.data(), text.size()) : -1;
+  return got <= 0 ? 0 : std::hash<std::string_view>{}({text.data(), static_cast<size_t>(got)}) | 1;
+}
+
+}  // namespace
+
+uint64_t filesystem_identity(dev_t device) {
+  static const uint64_t boot = hash_of_boot_id();
+  return boot == 0 ? 0 : boot ^ (static_cast<uint64_t>(device) << 1);
+}
+
+FileIdentity identity_of(const struct stat& attributes) {
+  return {attributes.st_ino, attributes.st_size, attributes.st_mtim.tv_sec,
+          attributes.st_mtim.tv_nsec, filesystem_identity(attributes.st_dev)};
+}
+
+Result<std::vector<ExportedFd>> FdExporter::export_all(pid_t pid) {
+  auto stolen = steal_fds(pid);
+  if (!stolen) return stolen.error();
+  std::vector<ExportedFd> exported;
+  exported_terminals_.clear();
+  exported_sockets_.clear();
+  for (StolenFd& fd : *stolen) {
+    const int number = fd.number;
+    auto recipe = export_one(std::move(fd));
+    if (!recipe) {
+      cancel(exported);
+      return recipe.error();
+    }
+    exported.push_back({number, std::move(*recipe)});
+  }
+  return exported;
+}
+
+void FdExporter::cancel(const std::vector<ExportedFd>& fds) {
+  for (const ExportedFd& fd : fds) {
+    auto recipe = decode_recipe(fd.recipe);
+    check(recipe.has_value(), "a recipe of ours can be read");
+    if (recipe->fixed.exporter == node_.self) home_.export_done(recipe->fixed.guard);
+  }
+}
+
+FdRecipe FdExporter::recipe_for(FdKind kind, const StolenFd& fd) const {
+  FdRecipe recipe;
+  recipe.kind = kind;
+  recipe.flags = fd.flags & kKeptFlags;
+  recipe.home = recipe.exporter = node_.self;
+  recipe.offset = fd.offset;
+  recipe.identity = identity_of(fd.attributes);
+  return recipe;
+}
+
+Result<std::string> FdExporter::export_one(StolenFd fd) {
+  const mode_t type = fd.attributes.st_mode & S_IFMT;
+  if (fs_.is_serving() && fd.attributes.st_dev == fs_.device()) {
+    if (auto source = tree_.source_of(fd.attributes.st_ino))
+      return export_again(std::move(fd), *source);
+    if (fs_.file_of(StreamTree::kName, fd.attributes.st_ino) != 0)
+      return not_taken_along(fd, "no longer known");
+    return encode_recipe(recipe_for(FdKind::kPath, fd), fd.link);
+  }
+  if (type == S_IFCHR) return export_character_device(std::move(fd));
+  if (type == S_IFSOCK) return export_socket(std::move(fd));
+  if (type == S_IFIFO) return export_stream(std::move(fd));
+  if (type != S_IFREG && type != S_IFDIR) return not_taken_along(fd);
+  if (fd.link.starts_with("/memfd:")) return not_taken_along(fd);
+  if (is_posix_shared_memory(fd.link)) return not_taken_along(fd, "shared memory of this node");
+  const bool read_only = (fd.flags & O_ACCMODE) == O_RDONLY;
+  if (read_only && (fd.link.starts_with("/proc/") || fd.link.starts_with("/sys/")))
+    return encode_recipe(recipe_for(FdKind::kPath, fd), fd.link);
+  if (type == S_IFDIR || (fd.flags & O_PATH)) {
+    if (fd.attributes.st_nlink == 0) return not_taken_along(fd, "deleted");
+    return encode_recipe(recipe_for(FdKind::kDirectory, fd), fd.link);
+  }
+  return export_regular(std::move(fd));
+}
+
+Result<std::string> FdExporter::export_character_device(StolenFd fd) {
+  const std::string_view path = memory_device_path(fd.attributes.st_rdev);
+  if (!path.empty()) return encode_recipe(recipe_for(FdKind::kDevice, fd), path);
+  unsigned number;
+  const bool is_master = ioctl(fd.copy.get(), TIOCGPTN, &number) == 0;
+  auto settings = terminal_settings(fd.copy.get());
+  if (!settings || is_master) return not_taken_along(fd);
+  return export_terminal(std::move(fd), *settings);
+}
+
+// All of a process's descriptors of one terminal are one terminal elsewhere, too.
+Result<std::string> FdExporter::export_terminal(StolenFd fd, const TerminalSettings& settings) {
+  FdRecipe recipe = recipe_for(FdKind::kTerminal, fd);
+  const dev_t device = fd.attributes.st_rdev;
+  auto encode = [](const FdRecipe& made, const TerminalSettings& its) {
+    return encode_recipe(made, {reinterpret_cast<const char*>(&its), sizeof its});
+  };
+  if (auto source = mirrors_.source_of(device)) {  // a terminal of another node: no chain
+    recipe.home = source->home;
+    recipe.id = source->id;
+    recipe.guard = home_.add_guard(std::move(fd.copy));
+    return encode(recipe, source->settings);
+  }
+  auto known = exported_terminals_.find(device);
+  if (known == exported_terminals_.end()) {
+    const int number = fd.number;
+    auto file = make_home_file(node_, std::move(fd.copy), fd.attributes, O_RDWR);
+    if (!file)
+      return errno_error(fmt::format("descriptor {}: {}", number, file.error().message()), ENOTSUP);
+    known = exported_terminals_.emplace(device, home_.add(std::move(*file))).first;
+    terminals_.add(known->second, settings);
+  }
+  recipe.id = recipe.guard = known->second;
+  return encode(recipe, settings);
+}
+
+Result<std::string> FdExporter::export_socket(StolenFd fd) {
+  auto option = [&](int name) {
+    int value = 0;
+    socklen_t size = sizeof value;
+    return getsockopt(fd.copy.get(), SOL_SOCKET, name, &value, &size) == 0 ? value : -1;
+  };
+  const int domain = option(SO_DOMAIN), type = option(SO_TYPE);
+  const bool known = domain == AF_UNIX ? type == SOCK_STREAM || type == SOCK_SEQPACKET
+                                       : (domain == AF_INET || domain == AF_INET6) &&
+                                             option(SO_PROTOCOL) == IPPROTO_TCP;
+  sockaddr_storage peer{};
+  socklen_t size = sizeof peer;
+  if (!known) return not_taken_along(fd, "neither unix stream or packets nor TCP");
+  if (option(SO_ACCEPTCONN) == 1) return not_taken_along(fd, "listening");
+  if (getpeername(fd.copy.get(), reinterpret_cast<sockaddr*>(&peer), &size) != 0)
+    return not_taken_along(fd, "not connected");
+  FdRecipe recipe = recipe_for(FdKind::kSocket, fd);
+  recipe.detail = static_cast<uint32_t>(type);
+  auto made = exported_sockets_.find(fd.attributes.st_ino);
+  if (made == exported_sockets_.end()) {
+    const HomeId id = home_.add(std::make_unique<HomeSocket>(node_, std::move(fd.copy)));
+    made = exported_sockets_.emplace(fd.attributes.st_ino, id).first;
+  }
+  recipe.id = recipe.guard = made->second;
+  return encode_recipe(recipe, {});
+}
+
+// By path where offsets need not be shared: read-only, or every write at the end.
+Result<std::string> FdExporter::export_regular(StolenFd fd) {
+  const int mode = fd.flags & O_ACCMODE;
+  const bool read_only = mode == O_RDONLY;
+  const bool append_only = mode == O_WRONLY && (fd.flags & O_APPEND);
+  const bool linked = fd.attributes.st_nlink > 0;
+  FdRecipe recipe = recipe_for(FdKind::kFile, fd);
+  if (!linked || !(read_only || append_only)) recipe.kind = FdKind::kStream;
+  recipe.seekable = read_only;
+  recipe.pollable = 0;
+  const std::string path = fd.link;
+  recipe.id = recipe.guard =
+      home_.add(std::make_unique<HomeRegular>(node_.workers, std::move(fd.copy)));
+  return encode_recipe(recipe, path);
+}
+
+Result<std::string> FdExporter::export_stream(StolenFd fd) {
+  FdRecipe recipe = recipe_for(FdKind::kStream, fd);
+  const int number = fd.number;
+  auto file = make_home_file(node_, std::move(fd.copy), fd.attributes, fd.flags);
+  if (!file)
+    return errno_error(fmt::format("descriptor {}: {}", number, file.error().message()), ENOTSUP);
+  recipe.id = recipe.guard = home_.add(std::move(*file));
+  return encode_recipe(recipe, {});
+}
+
+// A stream whose home is elsewhere keeps its home: no chain through this node.
+Result<std::string> FdExporter::export_again(StolenFd fd, const StreamSource& source) {
+  FdRecipe recipe = recipe_for(FdKind::kStream, fd);
+  recipe.home = source.home;
+  recipe.id = source.id;
+  recipe.seekable = source.seekable;
+  recipe.pollable = source.pollable;
+  recipe.guard = home_.add_guard(std::move(fd.copy));
+  return encode_recipe(recipe, {});
+}
+
+}  // namespace krg

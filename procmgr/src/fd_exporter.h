@@ -1,0 +1,53 @@
+// FdExporter: says how each descriptor of a process can be had on another node, and keeps at home
+// what must stay. Owner: Descriptors. Threads: the loop's thread.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <map>
+
+#include "fd_recipe.h"
+#include "home_terminals.h"
+#include "krg/procmgr/descriptors.h"
+#include "process_fds.h"
+#include "remote_home.h"
+#include "stream_tree.h"
+#include "terminal_mirrors.h"
+
+namespace krg {
+
+class FdExporter {
+ public:
+  FdExporter(NodeContext& node, SessionFs& fs, RemoteHome& home, StreamTree& tree,
+             HomeTerminals& terminals, TerminalMirrors& mirrors)
+      : node_(node), fs_(fs), home_(home), tree_(tree), terminals_(terminals), mirrors_(mirrors) {}
+
+  // All of them or none. Errors: ENOTSUP, naming the descriptor that cannot be taken along.
+  Result<std::vector<ExportedFd>> export_all(pid_t pid);
+  void cancel(const std::vector<ExportedFd>& fds);
+
+ private:
+  Result<std::string> export_one(StolenFd fd);
+  Result<std::string> export_character_device(StolenFd fd);
+  Result<std::string> export_terminal(StolenFd fd, const TerminalSettings& settings);
+  Result<std::string> export_socket(StolenFd fd);
+  Result<std::string> export_regular(StolenFd fd);
+  Result<std::string> export_stream(StolenFd fd);
+  Result<std::string> export_again(StolenFd fd, const StreamSource& source);
+  FdRecipe recipe_for(FdKind kind, const StolenFd& fd) const;
+
+  NodeContext& node_;
+  SessionFs& fs_;
+  RemoteHome& home_;
+  StreamTree& tree_;
+  HomeTerminals& terminals_;
+  TerminalMirrors& mirrors_;
+  std::map<dev_t, HomeId> exported_terminals_;  // of the process being exported
+  std::map<ino_t, HomeId> exported_sockets_;
+};
+
+// Names the file systems of this running kernel: two nodes with the same answer and the same device
+// number mean the same file system.
+uint64_t filesystem_identity(dev_t device);
+FileIdentity identity_of(const struct stat& attributes);
+
+}  // namespace krg

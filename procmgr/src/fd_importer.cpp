@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "fd_importer.h"
+
+#include <fcntl.h>
+#include <fmt/core.h>
+#include <linux/openat2.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "fd_exporter.h"
+#include "krg/runtime/log.h"
+
+namespace krg {
+namespace {
+
+// Opens `path` as a process of the session would.
+UniqueFd open_in(int root, const std::string& path, int flags) {
+  open_how how{};
+  // openat2(2) refuses flags that mean nothing together with O_PATH.
+  how.flags = O_CLOEXEC | static_cast<uint64_t>(flags & O_PATH ? flags & (O_PATH | O_DIRECTORY)
+                                                               : flags | O_NOCTTY);
+  how.resolve = RESOLVE_IN_ROOT;
+  return UniqueFd(static_cast<int>(syscall(SYS_openat2, root, path.c_str(), &how, sizeof how)));
+}
+
+// True when an opened file is the one that the recipe means.
+bool is_same_file(int fd, const FdRecipe& recipe) {
+  struct stat found {};
+  if (fstat(fd, &found) != 0) return false;
+  const FileIdentity here = identity_of(found);
+  const FileIdentity& there = recipe.identity;
+  const bool same_filesystem = here.filesystem != 0 && here.filesystem == there.filesystem;
+  if (here.inode != there.inode) return false;
+  if (recipe.kind == FdKind::kDirectory) return S_ISDIR(found.st_mode) || (recipe.flags & O_PATH);
+  // What is written must not go into a file that only looks the same; sizes may have changed.
+  if ((recipe.flags & O_ACCMODE) != O_RDONLY) return same_filesystem;
+  return here.size == there.size && here.mtime_s == there.mtime_s &&
+         here.mtime_ns == there.mtime_ns;
+}
+
+}  // namespace
+
+void FdImporter::import_all(pid_t pid, const std::vector<ExportedFd>& fds, Done done) {
+  auto job = std::make_shared<Job>();
+  job->pid = pid;
+  job->done = std::move(done);
+  bool needs_worker = false;
+  for (const ExportedFd& fd : fds) {
+    auto recipe = decode_recipe(fd.recipe);
+    if (!recipe) return fail(*job, recipe.error());
+    Item item;
+    item.number = fd.number;
+    item.recipe = std::move(*recipe);
+    Status prepared = prepare(*job, item);
+    needs_worker |= !item.fd;
+    job->items.push_back(std::move(item));
+    if (!prepared) return fail(*job, prepared.error());
+  }
+  if (!needs_worker) return finish(*job);
+  open_in_worker(job);
+}
+
+// What can be had without waiting is made here.
+Status FdImporter::prepare(const Job& job, Item& item) {
+  const FdRecipe& recipe = item.recipe.fixed;
+  switch (recipe.kind) {
+    case FdKind::kDevice:
+      item.fd = UniqueFd(open(item.recipe.path.c_str(), recipe.flags | O_CLOEXEC));
+      if (!item.fd) return errno_error("open of " + item.recipe.path);
+      return {};
+    case FdKind::kStream:
+      return prepare_stream(item);
+    case FdKind::kTerminal:
+      return recipe.home == node_.self ? prepare_stream(item) : prepare_terminal(job.pid, item);
+    case FdKind::kSocket:
+      return recipe.home == node_.self ? prepare_stream(item) : prepare_socket(job, item);
+    case FdKind::kPath:
+    case FdKind::kFile:
+    case FdKind::kDirectory:
+      return find_session_root();
+    default:
+      return errno_error("descriptor of an unknown kind", ENOTSUP);
+  }
+}
+
+Status FdImporter::prepare_stream(Item& item) {
+  const FdRecipe& recipe = item.recipe.fixed;
+  if (recipe.home == node_.self) {  // back at home: the description itself
+    auto copy = home_.native_copy(recipe.id);
+    if (!copy) return copy.error();
+    item.fd = std::move(*copy);
+    return {};
+  }
+  if (!fs_.is_serving())
+    return errno_error("streams of other nodes need /dev/fuse, which is not to be had here",
+                       ENOTSUP);
+  acquire(item);
+  item.import =
+      tree_.add_import({recipe.home, recipe.id, recipe.seekable != 0, recipe.pollable != 0});
+  return {};
+}
+
+// Takes a reference at the home.
+void FdImporter::acquire(Item& item) {
+  const FdRecipe& recipe = item.recipe.fixed;
+  StreamAcquire message;
+  message.home = recipe.id;
+  // The exporter lets go once the home knows us, and what we want of the exporter itself is asked.
+  item.settled = std::shared_ptr<void>(nullptr, [this, recipe](void*) { tell_exporter(recipe); });
+  node_.messenger.request(recipe.home, message, {},
+                          [settled = item.settled](Result<std::string> acquired) {
+                            if (!acquired)
+                              log_warn("streams", "import: {}", acquired.error().message());
+                          });
+}
+
+Status FdImporter::prepare_terminal(pid_t pid, Item& item) {
+  const FdRecipe& recipe = item.recipe.fixed;
+  TerminalMirrors::Source source{recipe.home, recipe.id, {}};
+  if (item.recipe.path.size() != sizeof source.settings)
+    return errno_error("recipe of a terminal", EPROTO);
+  std::memcpy(&source.settings, item.recipe.path.data(), sizeof source.settings);
+  bool is_new = false;
+  auto slave = mirrors_.open(pid, source, recipe.flags, is_new);
+  if (!slave) return slave.error();
+  if (is_new) acquire(item);
+  item.fd = std::move(*slave);
+  return {};
+}
+
+// Several descriptors of one socket are one socket here, too.
+Status FdImporter::prepare_socket(const Job& job, Item& item) {
+  const FdRecipe& recipe = item.recipe.fixed;
+  for (const Item& other : job.items) {
+    const FdRecipe& made = other.recipe.fixed;
+    if (made.kind != FdKind::kSocket || made.home != recipe.home || made.id != recipe.id) continue;
+    item.fd = UniqueFd(fcntl(other.fd.get(), F_DUPFD_CLOEXEC, 0));
+    if (!item.fd) return errno_error("dup");
+    return {};
+  }
+  acquire(item);
+  auto opened =
+      relays_.open(job.pid, recipe.home, recipe.id, static_cast<int>(recipe.detail), recipe.flags);
+  if (!opened) return opened.error();
+  item.fd = std::move(*opened);
+  return {};
+}
+
+Status FdImporter::find_session_root() {
+  if (session_root_) return {};
+  return run_in_mount_namespace(node_.session_mount_ns, [this]() -> Status {
+    session_root_ = UniqueFd(open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
+    if (!session_root_) return errno_error("open of the session's root directory");
+    return {};
+  });
+}
+
+void FdImporter::open_in_worker(const std::shared_ptr<Job>& job) {
+  auto open_all = [job, root = session_root_.get(), &tree = tree_] {
+    for (Item& item : job->items) {
+      const FdRecipe& recipe = item.recipe.fixed;
+      if (item.fd) continue;
+      if (item.import != 0) {
+        auto opened = tree.open_import(item.import, recipe.seekable != 0, recipe.flags);
+        if (!opened) {
+          item.error = opened.error();
+          continue;
+        }
+        item.fd = std::move(*opened);
+      } else {
+        item.fd = open_in(root, item.recipe.path, recipe.flags);
+        if (!item.fd) item.error = errno_error("open of " + item.recipe.path);
+        if (recipe.kind != FdKind::kPath && item.fd && !is_same_file(item.fd.get(), recipe)) {
+          item.fd.reset();
+          item.error = errno_error(item.recipe.path + " is another file here", ENOTSUP);
+        }
+        item.elsewhere = !item.fd && recipe.kind == FdKind::kFile;
+      }
+      if (item.fd && recipe.offset != 0) lseek(item.fd.get(), recipe.offset, SEEK_SET);
+    }
+  };
+  node_.workers.submit(open_all, [this, job] { open_streams_for_missing_files(job); });
+}
+
+void FdImporter::open_streams_for_missing_files(const std::shared_ptr<Job>& job) {
+  bool again = false;
+  for (Item& item : job->items) {
+    if (item.elsewhere) {
+      item.elsewhere = false;
+      item.recipe.fixed.kind = FdKind::kStream;
+      if (Status prepared = prepare_stream(item); !prepared) return fail(*job, prepared.error());
+      again = true;
+    } else if (!item.fd) {
+      return fail(*job, item.error);
+    }
+  }
+  if (again) return open_in_worker(job);
+  finish(*job);
+}
+
+void FdImporter::finish(Job& job) {
+  std::vector<ImportedFd> imported;
+  for (Item& item : job.items) {
+    lend_offset(job.pid, item);
+    if (!item.settled) tell_exporter(item.recipe.fixed);
+    imported.push_back({item.number, std::move(item.fd)});
+  }
+  job.done(std::move(imported));
+}
+
+void FdImporter::fail(Job& job, Error error) {
+  for (Item& item : job.items)
+    if (item.import != 0 && !item.fd) tree_.drop_import(item.import);
+  job.items.clear();  // closes what was opened
+  job.done(std::move(error));
+}
+
+void FdImporter::tell_exporter(const FdRecipe& recipe) {
+  if (recipe.guard.value == 0) return;
+  StreamExportDone message;
+  message.guard = recipe.guard;
+  if (!node_.messenger.send(recipe.exporter, message))
+    log_debug("streams", "export of n{} settled: the node is gone", recipe.exporter.value);
+}
+
+// A reopened file has an offset of its own; whoever goes on with the original after the body has
+// ended expects it where the body left it.
+void FdImporter::lend_offset(pid_t pid, const Item& item) {
+  const FdRecipe& recipe = item.recipe.fixed;
+  const bool by_path = recipe.kind == FdKind::kFile && (recipe.flags & O_ACCMODE) == O_RDONLY;
+  const bool by_stream = item.import != 0 && recipe.seekable;
+  if (!by_path && !by_stream) return;
+  Loan loan{UniqueFd(fcntl(item.fd.get(), F_DUPFD_CLOEXEC, 0)), recipe.exporter, recipe.guard,
+            recipe.offset};
+  if (!loan.fd) return log_warn("streams", "dup for the offset of descriptor {}", item.number);
+  StreamAcquire acquire;
+  acquire.home = recipe.guard;
+  node_.messenger.request(recipe.exporter, acquire, {}, [](Result<std::string>) {});
+  loans_[pid].push_back(std::move(loan));
+}
+
+void FdImporter::body_ended(pid_t pid, std::function<void()> done) {
+  auto found = loans_.find(pid);
+  if (found == loans_.end()) return done();
+  const std::vector<Loan> loans = std::move(found->second);
+  loans_.erase(found);
+  auto all_home = std::shared_ptr<void>(nullptr, [done = std::move(done)](void*) { done(); });
+  for (const Loan& loan : loans) {
+    const int64_t now = lseek(loan.fd.get(), 0, SEEK_CUR);
+    if (now < 0 || now == loan.lent) {
+      StreamClose close;
+      close.home = loan.guard;
+      if (!node_.messenger.send(loan.exporter, close)) continue;
+      continue;
+    }
+    StreamOffsetBack back;
+    back.home = loan.guard;
+    back.lent = loan.lent;
+    back.returned = now;
+    node_.messenger.request(loan.exporter, back, {}, [all_home](Result<std::string>) {});
+  }
+}
+
+}  // namespace krg

@@ -1,0 +1,60 @@
+// FdRecipe: how a descriptor that was exported from one node is made on another; the bytes inside
+// ExportedFd::recipe. Threads: a value. SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "krg/runtime/result.h"
+#include "stream_messages.h"
+
+namespace krg {
+
+enum class FdKind : uint8_t {
+  kDevice,  // one of /dev/null and its like: opened by path
+  kPath,    // opened by path, unchecked: files of procfs and sysfs, which each node has its own of
+  kFile,    // a regular file that may be had by path: else by stream
+  kDirectory,  // a directory or O_PATH descriptor: by path or not at all
+  kStream,     // I/O at home
+  kSocket,     // joined by a relay
+  kTerminal,   // mirrored by a pty
+};
+
+// What tells whether a path leads to the same file. `filesystem` is 0 where only the inode can say.
+struct FileIdentity {
+  uint64_t inode = 0;
+  int64_t size = 0;
+  int64_t mtime_s = 0;
+  int64_t mtime_ns = 0;
+  uint64_t filesystem = 0;  // the same on nodes that share the file system coherently
+};
+
+// The fixed part; `path` follows it.
+struct FdRecipe {
+  uint8_t version = 1;
+  FdKind kind = FdKind::kDevice;
+  uint8_t seekable = 0;  // the stream is read by offset
+  uint8_t pollable = 1;
+  int32_t flags = 0;  // as F_GETFL said
+  NodeId home;
+  NodeId exporter;      // who keeps `guard`
+  uint32_t detail = 0;  // of a socket: its type
+  HomeId id;
+  HomeId guard;
+  int64_t offset = 0;
+  FileIdentity identity;
+};
+static_assert(sizeof(FdRecipe) == 80);
+
+std::string encode_recipe(const FdRecipe& recipe, std::string_view path);
+struct DecodedRecipe {
+  FdRecipe fixed;
+  std::string path;
+};
+// Errors: EPROTO for another version.
+Result<DecodedRecipe> decode_recipe(std::string_view bytes);
+
+}  // namespace krg

@@ -1,0 +1,37 @@
+// HomeSocket: a connected socket that stays on this node while a process elsewhere uses it. Input
+// is looked at (MSG_PEEK) and sent; it is taken off the socket only when the body has consumed it,
+// so that what a body leaves unread is there for whoever reads next.
+// Owner: RemoteHome. Threads: the loop's thread. SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <memory>
+
+#include "home_file.h"
+#include "socket_messages.h"
+
+namespace krg {
+
+class HomeSocket : public HomeFile {
+ public:
+  HomeSocket(NodeContext& node, UniqueFd real);
+  ~HomeSocket() override;
+
+  void attach(NodeId body_node, uint64_t relay);
+  // Takes what the body wrote; answered when the socket has all of it.
+  void take(const SocketToHome& message, std::string_view data, Messenger::Reply reply);
+
+  // A socket is not read and written as a krgfs file.
+  void read(const StreamRequest&, size_t, Messenger::Reply reply) override { reply.fail(EINVAL); }
+  void write(const StreamRequest&, std::string_view, Messenger::Reply reply) override {
+    reply.fail(EINVAL);
+  }
+  uint32_t poll(StreamOperation, std::function<void()>) override { return 0; }
+  void cancel(StreamOperation) override {}
+  void forget_node(NodeId) override {}
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;  // answers that come late hold it weakly
+};
+
+}  // namespace krg

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "krg/procmgr/pid_calls.h"
+
+#include <sys/resource.h>
+#include <sys/syscall.h>
+
+#include <cstring>
+
+#include "krg/runtime/log.h"
+#include "pid_call_table.h"
+
+namespace krg {
+namespace {
+
+using Call = SyscallBroker::Call;
+
+// "Carry this call out where you are." Payload: what the call reads from memory. The reply is a
+// RemoteResult, followed by what the call wrote.
+struct RemoteCall {
+  static constexpr uint16_t kId = message_ids::kSignals + 1;
+  uint8_t version = 1;
+  uint8_t padding[3] = {};
+  Sender sender;
+  RawCall call;
+};
+static_assert(sizeof(RemoteCall) == 104);
+
+constexpr unsigned kIoPriorityOfProcess = 1;  // IOPRIO_WHO_PROCESS, ioprio_set(2)
+
+// kill may name a group (Signals); masks of processors are the cluster's (ClusterView).
+bool has_an_owner(int number) {
+  return number == SYS_kill || number == SYS_sched_getaffinity || number == SYS_sched_setaffinity;
+}
+
+RawCall raw_call_of(const Call& call) {
+  RawCall raw{call.number(), {}};
+  for (unsigned i = 0; i < raw.args.size(); ++i) raw.args[i] = call.arg(i);
+  return raw;
+}
+
+// getpriority and ioprio_get name a process, a group or a user by their first argument.
+bool names_a_process(const RawCall& call) {
+  switch (call.number) {
+    case SYS_getpriority:
+    case SYS_setpriority:
+      return static_cast<int>(call.args[0]) == PRIO_PROCESS;
+    case SYS_ioprio_get:
+    case SYS_ioprio_set:
+      return static_cast<unsigned>(call.args[0]) == kIoPriorityOfProcess;
+    default:
+      return true;
+  }
+}
+
+std::string_view bytes_of_value(const int64_t& value) {
+  return {reinterpret_cast<const char*>(&value), sizeof value};
+}
+
+void answer(Call call, const PidCall& shape, Result<std::string> reply) {
+  int64_t value;
+  if (!reply) return call.fail(reply.error().errno_or(ESRCH) == EHOSTDOWN ? ESRCH : EREMOTE);
+  if (reply->size() < sizeof value) return call.fail(EREMOTE);
+  std::memcpy(&value, reply->data(), sizeof value);
+  if (value < 0) return call.fail(static_cast<int>(-value));
+  const std::string_view written = std::string_view(*reply).substr(sizeof value);
+  if (!written.empty() && !call.write_memory(RemoteAddr{call.arg(shape.out.arg)}, written))
+    return call.fail(EFAULT);
+  call.succeed(value);
+}
+
+// The other node's side: the kernel does it in the sender's name.
+void carry_out(const RemoteCall& message, std::string_view input, Messenger::Reply reply) {
+  const PidCall* shape = find_pid_call(message.call.number);
+  if (!shape) return reply.fail(ENOSYS);
+  RawCall call = message.call;
+  const size_t in_bytes = bytes_of(shape->in, call);
+  const size_t out_bytes = bytes_of(shape->out, call);
+  if (in_bytes != input.size() || out_bytes > kMaxCallBuffer) return reply.fail(EINVAL);
+  std::string in(input), out(out_bytes, '\0');
+  if (in_bytes > 0) call.args[shape->in.arg] = reinterpret_cast<uint64_t>(in.data());
+  if (out_bytes > 0) call.args[shape->out.arg] = reinterpret_cast<uint64_t>(out.data());
+  auto value = call_as(message.sender, call);
+  if (!value) return reply.fail(value.error().errno_or(EIO));
+  log_debug("signals", "{}({}) for pid {}: {}", shape->name,
+            static_cast<pid_t>(call.args[shape->pid_arg]), message.sender.pid, *value);
+  std::string answer(bytes_of_value(*value));
+  // sched_getaffinity tells by its value how much it wrote.
+  if (*value >= 0)
+    answer.append(
+        out, 0,
+        call.number == SYS_sched_getaffinity ? static_cast<size_t>(*value) : std::string::npos);
+  reply.ok(answer);
+}
+
+}  // namespace
+
+struct PidCalls::Impl : std::enable_shared_from_this<PidCalls::Impl> {
+  // What to do once it is known that the process executes on another node.
+  using Elsewhere = std::function<void(Call, NodeId)>;
+
+  Impl(NodeContext& context, ProcessTable& processes) : node(context), table(processes) {}
+
+  // Lets the kernel carry out what concerns a process of this node; ESRCH where there is none.
+  void route(Call call, pid_t pid, Elsewhere elsewhere);
+  // Has node `to` carry `raw` out in the caller's name; its result answers `call`.
+  void send(Call call, const RawCall& raw, NodeId to);
+  bool is_here(pid_t pid) const {
+    return !table.find_shadow(pid) && (node.pids.is_local(GlobalPid{pid}) || table.find_body(pid));
+  }
+
+  NodeContext& node;
+  ProcessTable& table;
+};
+
+void PidCalls::Impl::route(Call call, pid_t pid, Elsewhere elsewhere) {
+  if (const auto* shadow = table.find_shadow(pid))
+    return elsewhere(std::move(call), shadow->body_node);
+  if (pid <= 0 || is_here(pid)) return call.go_on();
+  auto waiting = std::make_shared<Call>(std::move(call));
+  table.locate(GlobalPid{pid},
+               [self = node.self, waiting, elsewhere = std::move(elsewhere)](Result<NodeId> where) {
+                 if (!where) return waiting->fail(ESRCH);
+                 if (*where == self) return waiting->go_on();
+                 elsewhere(std::move(*waiting), *where);
+               });
+}
+
+void PidCalls::Impl::send(Call call, const RawCall& raw, NodeId to) {
+  const PidCall* shape = find_pid_call(raw.number);
+  RemoteCall message;
+  message.call = raw;
+  const size_t in_bytes = bytes_of(shape->in, message.call);
+  if (in_bytes > kMaxCallBuffer || bytes_of(shape->out, message.call) > kMaxCallBuffer)
+    return call.fail(EINVAL);
+  std::string input;
+  if (in_bytes > 0) {
+    auto read = call.read_memory(RemoteAddr{message.call.args[shape->in.arg]}, in_bytes);
+    if (!read) return call.fail(EFAULT);
+    input = std::move(*read);
+  }
+  auto sender = read_sender(call.tid());
+  if (!sender) return;  // the caller has died
+  message.sender = *sender;
+  auto waiting = std::make_shared<Call>(std::move(call));
+  node.messenger.request(to, message, input, [waiting, shape](Result<std::string> reply) {
+    answer(std::move(*waiting), *shape, std::move(reply));
+  });
+}
+
+PidCalls::PidCalls(NodeContext& node, SyscallBroker& broker, ProcessTable& table)
+    : impl_(std::make_shared<Impl>(node, table)) {
+  node.messenger.on_request<RemoteCall>(
+      [](NodeId, const RemoteCall& message, std::string_view input, Messenger::Reply reply) {
+        carry_out(message, input, std::move(reply));
+      });
+  for (const PidCall& shape : pid_calls()) {
+    if (has_an_owner(shape.number)) continue;
+    broker.set_handler(shape.number, [this](Call call) {
+      if (!names_a_process(raw_call_of(call))) return call.go_on();
+      forward(std::move(call));
+    });
+  }
+  // Which argument of the calls that only work on the caller's own node is the pid.
+  constexpr std::pair<int, unsigned> kLocalOnly[] = {
+      {SYS_ptrace, 1}, {SYS_process_vm_readv, 0}, {SYS_process_vm_writev, 0}, {SYS_pidfd_open, 0}};
+  for (auto [number, pid_arg] : kLocalOnly)
+    broker.set_handler(number, [impl = impl_.get(), pid_arg = pid_arg](Call call) {
+      const auto pid = static_cast<pid_t>(call.arg(pid_arg));
+      // A shadow has a pidfd like any child: it becomes readable when the body has ended.
+      if (call.number() == SYS_pidfd_open && impl->table.find_shadow(pid)) return call.go_on();
+      impl->route(std::move(call), pid, [](Call refused, NodeId) { refused.fail(EREMOTE); });
+    });
+  // kcmp compares two processes: both must be here.
+  broker.set_handler(SYS_kcmp, [impl = impl_.get()](Call call) {
+    const auto first = static_cast<pid_t>(call.arg(0)), second = static_cast<pid_t>(call.arg(1));
+    impl->route(std::move(call), impl->is_here(first) ? second : first,
+                [](Call refused, NodeId) { refused.fail(EREMOTE); });
+  });
+}
+PidCalls::~PidCalls() = default;
+
+void PidCalls::forward(Call call) {
+  const auto pid = static_cast<pid_t>(call.arg(find_pid_call(call.number())->pid_arg));
+  impl_->route(std::move(call), pid, [self = impl_](Call remote, NodeId to) {
+    const RawCall raw = raw_call_of(remote);
+    self->send(std::move(remote), raw, to);
+  });
+}
+
+void PidCalls::signal_by_pidfd(Call call, pid_t pid) {
+  RawCall raw{SYS_kill, {static_cast<uint64_t>(pid), call.arg(1)}};
+  if (call.arg(2) != 0) raw = {SYS_rt_sigqueueinfo, {raw.args[0], call.arg(1), call.arg(2)}};
+  if (call.arg(3) != 0) return call.fail(EINVAL);  // flags: none is known
+  if (!impl_->table.find_shadow(pid) && impl_->is_here(pid))
+    return impl_->send(std::move(call), raw, impl_->node.self);
+  impl_->route(std::move(call), pid, [self = impl_, raw](Call remote, NodeId to) {
+    self->send(std::move(remote), raw, to);
+  });
+}
+
+}  // namespace krg

@@ -1,0 +1,72 @@
+// ProcTree: the tree "proc" of krgfs, bound over /proc in the session's mount namespace. It shows
+// the cluster as one machine (procmgr/PROC.md says which file shows what): sums for what tells
+// about the machine, every process of the cluster, /proc/nodes; the rest links into the session's
+// own procfs.
+//
+// Threads: the loop's thread. Owned by ProcView.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "cluster_texts.h"
+#include "krg/procmgr/session_fs.h"
+#include "open_texts.h"
+#include "proc_pids.h"
+
+namespace krg {
+
+class ProcTree : public FsTree {
+ public:
+  // True when thread `tid` asked to see its own node instead of the sums.
+  using SeesLocal = std::function<bool(pid_t tid)>;
+
+  // `proc`: the session's procfs; `proc_directory`: its path, as programs see it too.
+  ProcTree(NodeContext& node, ProcessTable& table, PidIdentities& identities, NodeFiles& files,
+           ClusterFacts& facts, PlainFiles proc, std::string proc_directory, SeesLocal sees_local);
+
+  void lookup(const FsCaller& caller, FileId parent, std::string_view name,
+              FsReply<FsEntry> reply) override;
+  void getattr(const FsCaller& caller, FileId file, FsReply<FsEntry> reply) override;
+  void readlink(const FsCaller& caller, FileId file, FsReply<std::string> reply) override;
+  void readdir(const FsCaller& caller, FileId directory,
+               FsReply<std::vector<FsDirEntry>> reply) override;
+  void open(const FsCaller& caller, FileId file, int flags, FsReply<FsOpened> reply) override;
+  void read(const FsCaller& caller, FileId file, uint64_t handle, uint64_t offset, size_t size,
+            int flags, FsReply<std::string> reply) override;
+  void write(const FsCaller& caller, FileId file, uint64_t handle, uint64_t offset,
+             std::string_view data, int flags, FsReply<size_t> reply) override;
+  void truncate(const FsCaller& caller, FileId file, uint64_t size,
+                FsReply<FsEntry> reply) override;
+  void release(FileId file, uint64_t handle) override;
+  void forget(FileId file) override;
+
+  // The process whose directory `file` is; 0 when it is anything else.
+  pid_t process_of(FileId file) const { return pids_.process_of(file); }
+
+ private:
+  void lookup_in_root(const FsCaller& caller, std::string_view name, FsReply<FsEntry> reply);
+  void lookup_in_nodes(FileId parent, std::string_view name, FsReply<FsEntry> reply);
+  void list_root(const FsCaller& caller, FsReply<std::vector<FsDirEntry>> reply);
+  OpenTexts::Source source_of(const FsCaller& caller, FileId file);
+  std::string target_of(FileId link) const;
+  // The number of a plain name that is linked through; it keeps it.
+  FileId link_number(std::string_view name);
+
+  NodeContext& node_;
+  PlainFiles proc_;
+  std::string proc_directory_;
+  SeesLocal sees_local_;
+  OpenTexts texts_;
+  ClusterTexts machine_;
+  ProcPids pids_;
+  std::vector<std::string> links_;
+  Alive alive_;
+};
+
+// The thread group of thread `tid` of this session; 0 when it has gone.
+pid_t thread_group_of(const PlainFiles& proc, pid_t tid);
+
+}  // namespace krg

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "process_fds.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <fmt/core.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+
+#include <array>
+#include <charconv>
+#include <memory>
+#include <string_view>
+#include <utility>
+
+namespace krg {
+namespace {
+
+constexpr int kOpenCloexec = 02000000;  // O_CLOEXEC as fdinfo prints it (proc(5))
+
+// The number after `key` in an fdinfo file.
+int64_t field(std::string_view text, std::string_view key, int base) {
+  const size_t at = text.find(key);
+  if (at == std::string_view::npos) return 0;
+  text.remove_prefix(at + key.size());
+  text.remove_prefix(std::min(text.find_first_not_of(" \t"), text.size()));
+  int64_t value = 0;
+  std::from_chars(text.data(), text.data() + text.size(), value, base);
+  return value;
+}
+
+struct FdInfo {
+  int64_t offset = 0;
+  int flags = 0;
+};
+
+Result<FdInfo> read_fdinfo(int directory, const char* name) {
+  UniqueFd file(openat(directory, name, O_RDONLY | O_CLOEXEC));
+  if (!file) return errno_error("fdinfo");
+  std::array<char, 512> text;
+  const ssize_t got = read(file.get(), text.data(), text.size());
+  if (got < 0) return errno_error("fdinfo");
+  const std::string_view view(text.data(), static_cast<size_t>(got));
+  return FdInfo{field(view, "pos:", 10), static_cast<int>(field(view, "flags:", 8))};
+}
+
+// Attributes as the kernel has them cached: statx(2) with AT_STATX_DONT_SYNC asks nobody.
+Status read_attributes(StolenFd& fd) {
+  struct statx got {};
+  if (statx(fd.copy.get(), "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS, &got) != 0)
+    return errno_error("statx");
+  fd.attributes.st_mode = got.stx_mode;
+  fd.attributes.st_dev = makedev(got.stx_dev_major, got.stx_dev_minor);
+  fd.attributes.st_rdev = makedev(got.stx_rdev_major, got.stx_rdev_minor);
+  fd.attributes.st_ino = got.stx_ino;
+  fd.attributes.st_nlink = got.stx_nlink;
+  fd.attributes.st_size = static_cast<off_t>(got.stx_size);
+  fd.attributes.st_mtim.tv_sec = got.stx_mtime.tv_sec;
+  fd.attributes.st_mtim.tv_nsec = got.stx_mtime.tv_nsec;
+  return {};
+}
+
+Status steal_one(int pidfd, pid_t pid, StolenFd& fd) {
+  fd.copy = UniqueFd(static_cast<int>(syscall(SYS_pidfd_getfd, pidfd, fd.number, 0)));
+  if (!fd.copy) return errno_error(fmt::format("pidfd_getfd of descriptor {}", fd.number));
+  if (Status read = read_attributes(fd); !read) return read;
+  std::array<char, 4096> target;
+  const std::string link = fmt::format("/proc/{}/fd/{}", pid, fd.number);
+  const ssize_t length = readlink(link.c_str(), target.data(), target.size());
+  if (length < 0) return errno_error("readlink of " + link);
+  fd.link.assign(target.data(), static_cast<size_t>(length));
+  return {};
+}
+
+}  // namespace
+
+Result<std::vector<StolenFd>> steal_fds(pid_t pid) {
+  UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+  if (!pidfd) return errno_error(fmt::format("pidfd_open of {}", pid));
+  const std::string path = fmt::format("/proc/{}/fdinfo", pid);
+  std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir(path.c_str()), closedir);
+  if (!directory) return errno_error("open of " + path);
+  std::vector<StolenFd> stolen;
+  while (dirent* entry = readdir(directory.get())) {
+    if (entry->d_name[0] == '.') continue;
+    auto info = read_fdinfo(dirfd(directory.get()), entry->d_name);
+    if (!info) return info.error();
+    if (info->flags & kOpenCloexec) continue;
+    StolenFd fd;
+    fd.number = std::atoi(entry->d_name);
+    fd.flags = info->flags;
+    fd.offset = info->offset;
+    if (Status one = steal_one(pidfd.get(), pid, fd); !one) return one.error();
+    stolen.push_back(std::move(fd));
+  }
+  return stolen;
+}
+
+std::string describe_fd(const StolenFd& fd) {
+  static constexpr std::pair<std::string_view, std::string_view> kAnonymous[] = {
+      {"anon_inode:[eventpoll]", "an epoll instance"},
+      {"anon_inode:[eventfd", "an eventfd"},
+      {"anon_inode:[timerfd]", "a timerfd"},
+      {"anon_inode:[signalfd]", "a signalfd"},
+      {"anon_inode:inotify", "an inotify instance"},
+      {"anon_inode:[fanotify]", "a fanotify instance"},
+      {"anon_inode:[io_uring]", "an io_uring"},
+      {"anon_inode:[pidfd]", "a pidfd"},
+      {"pidfd:", "a pidfd"},
+      {"anon_inode:[userfaultfd]", "a userfaultfd"},
+      {"anon_inode:[perf_event]", "a perf event"},
+      {"anon_inode:seccomp notify", "a seccomp listener"},
+      {"/memfd:", "a memfd"},
+  };
+  for (auto& [prefix, name] : kAnonymous)
+    if (fd.link.starts_with(prefix)) return std::string(name);
+  if (S_ISSOCK(fd.attributes.st_mode)) return "a socket";
+  if (S_ISFIFO(fd.attributes.st_mode)) return "a pipe";
+  return fd.link;
+}
+
+}  // namespace krg

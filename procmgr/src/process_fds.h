@@ -1,0 +1,33 @@
+// ProcessFds: the descriptors of another process: which it has, what they are, and copies of them.
+// Threads: any; each call reads the kernel anew. SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <sys/stat.h>
+
+#include <string>
+#include <vector>
+
+#include "krg/runtime/result.h"
+#include "krg/runtime/unique_fd.h"
+
+namespace krg {
+
+// A descriptor of another process that survives its exec, and a copy of it.
+struct StolenFd {
+  int number = -1;
+  int flags = 0;       // F_GETFL
+  int64_t offset = 0;  // file position
+  UniqueFd copy;
+  struct stat attributes {};  // as far as known without asking the file system
+  std::string link;           // what /proc/PID/fd/N points to
+};
+
+// Copies of all descriptors of `pid` that are not close-on-exec, by number. Never makes a FUSE
+// file system answer: krgd may be the one who serves it. Errors: ESRCH; EPERM where ptrace is not
+// allowed.
+Result<std::vector<StolenFd>> steal_fds(pid_t pid);
+
+// What a person calls it: "an epoll instance", "a listening socket", "a pipe".
+std::string describe_fd(const StolenFd& fd);
+
+}  // namespace krg

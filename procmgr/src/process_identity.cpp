@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "krg/procmgr/process_identity.h"
+
+#include <unistd.h>
+
+#include "process_status.h"
+
+namespace krg {
+namespace {
+
+constexpr pid_t kKrgdPid = 1;
+
+// A session that was founded here is the kernel's to tell. In krgd's own stand bodies and what they
+// forked; of those in a group of their own, an ancestor tells.
+pid_t session_of(ProcessTable& table, const ProcessStatus& process) {
+  if (process.session != getsid(0)) return process.session;
+  for (pid_t ancestor = process.parent; ancestor > kKrgdPid;) {
+    auto status = read_process_status(ancestor);
+    if (!status) break;
+    if (const auto* leader = table.find_group(status->group)) return leader->virtual_session;
+    ancestor = status->parent;
+  }
+  return process.session;
+}
+
+}  // namespace
+
+Result<ProcessIdentity> process_identity(ProcessTable& table, pid_t pid) {
+  auto status = read_process_status(pid);
+  if (!status) return status.error();
+  ProcessIdentity identity{status->parent, status->group, status->session};
+  if (table.find_body(status->pid)) identity.parent = 0;
+  if (const auto* leader = table.find_group(status->group)) {
+    identity.group = leader->virtual_group;
+    identity.session = leader->virtual_session;
+  } else {
+    identity.session = session_of(table, *status);
+  }
+  return identity;
+}
+
+}  // namespace krg

@@ -1,0 +1,35 @@
+// ProcessStatus: what the session's procfs tells about a process or thread: its place in the tree,
+// its groups, whose it is. Read when it is asked for, never kept. Source: proc_pid_status(5),
+// proc_pid_stat(5). SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "krg/runtime/result.h"
+
+namespace krg {
+
+// Whose a process is, as permission checks look at it; travels in messages.
+struct Credentials {
+  uid_t real_uid = 0, effective_uid = 0, saved_uid = 0;
+  gid_t real_gid = 0, effective_gid = 0, saved_gid = 0;
+  uint64_t effective_capabilities = 0;  // of Linux (capabilities(7)), not of Kerrighed
+  auto operator<=>(const Credentials&) const = default;
+};
+
+struct ProcessStatus {
+  pid_t pid = 0;  // of the thread group
+  pid_t parent = 0;
+  pid_t group = 0, session = 0;  // 0: led by a process outside of the session
+  char state = '?';
+  bool is_zombie() const { return state == 'Z' || state == 'X'; }
+};
+
+// `tid`: of any thread. Errors: ESRCH.
+Result<ProcessStatus> read_process_status(pid_t tid);
+Result<Credentials> read_credentials(pid_t tid);
+
+}  // namespace krg

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "krg/procmgr/process_table.h"
+
+#include <dirent.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <charconv>
+#include <csignal>
+#include <cstring>
+#include <map>
+
+#include "exec_messages.h"
+
+namespace krg {
+namespace {
+
+constexpr pid_t kInit = 1;
+
+// Whether a process or zombie of this number, or a group, is there.
+bool exists(pid_t pid_or_negative_group) {
+  return kill(pid_or_negative_group, 0) == 0 || errno == EPERM;
+}
+
+template <class Map>
+std::vector<pid_t> keys_of(const Map& map) {
+  std::vector<pid_t> keys;
+  for (const auto& [key, value] : map) keys.push_back(key);
+  return keys;
+}
+
+}  // namespace
+
+struct ProcessTable::Impl {
+  NodeContext& node;
+  std::map<pid_t, Shadow> shadows;
+  std::map<pid_t, Body> bodies;
+  std::map<pid_t, Body> ended_bodies;  // that may have left processes in their group
+
+  explicit Impl(NodeContext& n) : node(n) {
+    node.messenger.on_request<exec_messages::Locate>(
+        [this](NodeId, const exec_messages::Locate& ask, std::string_view, Messenger::Reply reply) {
+          auto where = locate_here(ask.pid);
+          if (!where) return reply.fail(where.error().errno_or(ESRCH));
+          reply.ok({reinterpret_cast<const char*>(&*where), sizeof *where});
+        });
+  }
+
+  // REQUIRES: born here or executing here; else ESRCH.
+  Result<NodeId> locate_here(pid_t pid) const {
+    if (auto found = shadows.find(pid); found != shadows.end()) return found->second.body_node;
+    if (exists(pid)) return node.self;
+    return errno_error("no such process", ESRCH);
+  }
+  void forget_empty_groups() {
+    std::erase_if(ended_bodies, [](const auto& entry) { return !exists(-entry.first); });
+  }
+};
+
+ProcessTable::ProcessTable(NodeContext& node) : impl_(std::make_unique<Impl>(node)) {}
+ProcessTable::~ProcessTable() = default;
+
+void ProcessTable::add_shadow(pid_t pid, Shadow shadow) {
+  impl_->shadows.insert_or_assign(pid, shadow);
+}
+void ProcessTable::remove_shadow(pid_t pid) {
+  impl_->shadows.erase(pid);
+}
+const ProcessTable::Shadow* ProcessTable::find_shadow(pid_t pid) const {
+  auto found = impl_->shadows.find(pid);
+  return found == impl_->shadows.end() ? nullptr : &found->second;
+}
+std::vector<pid_t> ProcessTable::shadows() const {
+  return keys_of(impl_->shadows);
+}
+
+void ProcessTable::add_body(pid_t pid, Body body) {
+  impl_->ended_bodies.erase(pid);
+  impl_->bodies.insert_or_assign(pid, body);
+}
+void ProcessTable::remove_body(pid_t pid) {
+  auto found = impl_->bodies.find(pid);
+  if (found == impl_->bodies.end()) return;
+  impl_->ended_bodies.insert_or_assign(pid, found->second);
+  impl_->bodies.erase(found);
+  impl_->forget_empty_groups();
+}
+ProcessTable::Body* ProcessTable::find_body(pid_t pid) {
+  auto found = impl_->bodies.find(pid);
+  return found == impl_->bodies.end() ? nullptr : &found->second;
+}
+std::vector<pid_t> ProcessTable::bodies() const {
+  return keys_of(impl_->bodies);
+}
+ProcessTable::Body* ProcessTable::find_group(pid_t group) {
+  if (Body* living = find_body(group)) return living;
+  impl_->forget_empty_groups();
+  auto found = impl_->ended_bodies.find(group);
+  return found == impl_->ended_bodies.end() ? nullptr : &found->second;
+}
+
+std::vector<pid_t> ProcessTable::local_processes() const {
+  std::vector<pid_t> processes;
+  std::unique_ptr<DIR, int (*)(DIR*)> proc(opendir("/proc"), closedir);
+  if (!proc) return processes;
+  while (const dirent* entry = readdir(proc.get())) {
+    pid_t pid = 0;
+    const char* end = entry->d_name + strlen(entry->d_name);
+    auto [stop, error] = std::from_chars(entry->d_name, end, pid);
+    if (error != std::errc{} || stop != end || pid == kInit || pid == getpid()) continue;
+    if (!find_shadow(pid)) processes.push_back(pid);
+  }
+  return processes;
+}
+
+void ProcessTable::locate(GlobalPid pid, std::function<void(Result<NodeId>)> done) {
+  if (pid.value <= 0) return done(errno_error("no such process", ESRCH));
+  if (find_body(pid.value)) return done(impl_->node.self);
+  const NodeId origin = impl_->node.pids.origin(pid);
+  if (origin == impl_->node.self || origin.value >= impl_->node.node_count)
+    return done(impl_->locate_here(pid.value));
+  exec_messages::Locate ask;
+  ask.pid = pid.value;
+  impl_->node.messenger.request(origin, ask, {},
+                                [done = std::move(done)](Result<std::string> reply) {
+                                  NodeId where;
+                                  if (!reply) return done(reply.error());
+                                  if (reply->size() != sizeof where)
+                                    return done(errno_error("locate", EPROTO));
+                                  memcpy(&where, reply->data(), sizeof where);
+                                  done(where);
+                                });
+}
+
+}  // namespace krg

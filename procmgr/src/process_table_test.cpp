@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "krg/procmgr/process_table.h"
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+
+#include "testing/loopback_nodes.h"
+
+namespace krg {
+namespace {
+
+using testing::LoopbackNodes;
+
+Result<NodeId> locate(LoopbackNodes& nodes, ProcessTable& table, pid_t pid) {
+  std::optional<Result<NodeId>> found;
+  table.locate(GlobalPid{pid}, [&](Result<NodeId> where) { found = std::move(where); });
+  nodes.run_until([&] { return found.has_value(); });
+  return found.value_or(errno_error("no answer", ETIMEDOUT));
+}
+
+TEST(ProcessTable, TellsWhereAProcessExecutes) {
+  LoopbackNodes nodes(3);
+  ProcessTable zero(nodes[0]), one(nodes[1]), two(nodes[2]);
+  const pid_t born_on_one = nodes[1].pids.first() + 7;
+  one.add_shadow(born_on_one, {NodeId{2}, JobId{}});
+  two.add_body(born_on_one, {NodeId{1}, JobId{}, born_on_one, born_on_one});
+  for (ProcessTable* asked : {&zero, &one, &two})
+    EXPECT_EQ(locate(nodes, *asked, born_on_one).value_or(NodeId{9}), NodeId{2});
+  one.remove_shadow(born_on_one);
+  EXPECT_EQ(locate(nodes, zero, nodes[1].pids.end() - 1).error().errno_or(0), ESRCH);
+  EXPECT_EQ(locate(nodes, zero, 0).error().errno_or(0), ESRCH);
+}
+
+TEST(ProcessTable, ADeadOriginIsHostDown) {
+  LoopbackNodes nodes(2);
+  ProcessTable zero(nodes[0]), one(nodes[1]);
+  nodes.fabric().kill(NodeId{1}, LoopbackFabric::Death::kNoticed);
+  EXPECT_EQ(locate(nodes, zero, nodes[1].pids.first() + 7).error().errno_or(0), EHOSTDOWN);
+}
+
+TEST(ProcessTable, ListsLocalProcessesWithoutShadows) {
+  LoopbackNodes nodes(1);
+  ProcessTable table(nodes[0]);
+  const pid_t child = fork();
+  if (child == 0) {
+    pause();
+    _exit(0);
+  }
+  auto listed = [&] {
+    auto all = table.local_processes();
+    EXPECT_EQ(std::count(all.begin(), all.end(), getpid()), 0) << "krgd is none of them";
+    return std::count(all.begin(), all.end(), child) == 1;
+  };
+  EXPECT_TRUE(listed());
+  table.add_shadow(child, {NodeId{0}, JobId{}});
+  EXPECT_FALSE(listed());
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+}
+
+TEST(ProcessTable, KnowsAGroupUntilItsLastProcessHasGone) {
+  LoopbackNodes nodes(1);
+  ProcessTable table(nodes[0]);
+  const pid_t member = fork();
+  if (member == 0) {
+    setpgid(0, 0);
+    pause();
+    _exit(0);
+  }
+  setpgid(member, member);  // whichever of the two comes first
+  table.add_body(member, {NodeId{0}, JobId{}, 42, 41});
+  table.remove_body(member);
+  ASSERT_NE(table.find_group(member), nullptr) << "somebody of it lives";
+  EXPECT_EQ(table.find_group(member)->virtual_group, 42);
+  EXPECT_EQ(table.find_body(member), nullptr);
+  kill(member, SIGKILL);
+  waitpid(member, nullptr, 0);
+  EXPECT_EQ(table.find_group(member), nullptr);
+}
+
+}  // namespace
+}  // namespace krg

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "processor_numbers.h"
+
+#include <algorithm>
+
+namespace krg {
+
+ProcessorSet set_of_mask(std::string_view mask) {
+  ProcessorSet processors;
+  for (unsigned i = 0; i < mask.size() * 8; ++i)
+    if (static_cast<unsigned char>(mask[i / 8]) >> (i % 8) & 1) processors.insert(i);
+  return processors;
+}
+
+std::string mask_of_set(const ProcessorSet& processors, size_t bytes) {
+  std::string mask(bytes, '\0');
+  for (unsigned i : processors) mask.at(i / 8) = static_cast<char>(mask[i / 8] | 1 << (i % 8));
+  return mask;
+}
+
+ProcessorSet to_cluster(const ProcessorSet& allowed, const ProcessorNumbers& numbers) {
+  ProcessorSet told;
+  const bool unrestricted = std::all_of(numbers.own.begin(), numbers.own.end(),
+                                        [&](unsigned cpu) { return allowed.contains(cpu); });
+  const unsigned count = unrestricted ? numbers.total : static_cast<unsigned>(numbers.own.size());
+  for (unsigned i = 0; i < count; ++i) {
+    if (unrestricted)
+      told.insert(i);
+    else if (allowed.contains(numbers.own[i]))
+      told.insert(numbers.first + i);
+  }
+  return told;
+}
+
+std::optional<ProcessorSet> to_node(const ProcessorSet& wanted, const ProcessorNumbers& numbers) {
+  ProcessorSet here;
+  for (unsigned i = 0; i < numbers.own.size(); ++i)
+    if (wanted.contains(numbers.first + i)) here.insert(numbers.own[i]);
+  if (here.empty()) return std::nullopt;
+  return here;
+}
+
+}  // namespace krg

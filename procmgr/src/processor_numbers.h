@@ -1,0 +1,33 @@
+// Processor masks between a node's own numbers and the cluster's, which count node after node.
+// Pure. SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace krg {
+
+// A node's processors (kernel numbers, ascending) and where they stand in the cluster.
+struct ProcessorNumbers {
+  std::vector<unsigned> own;
+  unsigned first = 0;  // the cluster's number of own[0]
+  unsigned total = 0;  // of the whole cluster
+};
+
+using ProcessorSet = std::set<unsigned>;
+
+// The bits of a mask as sched_setaffinity(2) takes it, and back into `bytes` bytes.
+// REQUIRES for the second: every number fits.
+ProcessorSet set_of_mask(std::string_view mask);
+std::string mask_of_set(const ProcessorSet& processors, size_t bytes);
+
+// What a thread that may run on `allowed` (kernel numbers) is told.
+ProcessorSet to_cluster(const ProcessorSet& allowed, const ProcessorNumbers& numbers);
+// Where a thread may run that asked for `wanted` (cluster's numbers): those of this node; all of
+// the node's when it asked for the whole cluster. None: it asked for other nodes' only.
+std::optional<ProcessorSet> to_node(const ProcessorSet& wanted, const ProcessorNumbers& numbers);
+
+}  // namespace krg

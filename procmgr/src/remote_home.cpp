@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "remote_home.h"
+
+#include <fcntl.h>
+#include <fmt/core.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <vector>
+
+#include "krg/runtime/log.h"
+
+namespace krg {
+namespace {
+
+template <class Value>
+std::string_view bytes_of(const Value& value) {
+  return {reinterpret_cast<const char*>(&value), sizeof value};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<HomeFile>> make_home_file(NodeContext& node, UniqueFd real,
+                                                 const struct stat& attributes, int flags) {
+  if (S_ISFIFO(attributes.st_mode) || S_ISCHR(attributes.st_mode)) {
+    auto pipe = HomePipe::create(node.loop, std::move(real), flags);
+    if (!pipe) return pipe.error();
+    return std::unique_ptr<HomeFile>(std::move(*pipe));
+  }
+  if (S_ISREG(attributes.st_mode))
+    return std::unique_ptr<HomeFile>(std::make_unique<HomeRegular>(node.workers, std::move(real)));
+  return errno_error("neither a pipe nor a regular file", ENOTSUP);
+}
+
+RemoteHome::RemoteHome(NodeContext& node) : node_(node) {
+  // A pipe without readers is an error code here: the signal is for the program that wrote.
+  ::signal(SIGPIPE, SIG_IGN);
+  handle_input_output();
+  handle_references();
+  node_.messenger.on_peer_failure([this](NodeId failed) { drop_node(failed); });
+}
+
+HomeId RemoteHome::insert(Entry entry, HomeId id) {
+  entries_.emplace(id, std::move(entry));
+  return id;
+}
+
+HomeId RemoteHome::add(std::unique_ptr<HomeFile> file) {
+  return insert({std::move(file), {}, true, {}}, {next_.value++});
+}
+
+HomeId RemoteHome::add_guard(UniqueFd fd) {
+  return insert({nullptr, std::move(fd), true, {}}, {next_.value++});
+}
+
+HomeFile* RemoteHome::find(HomeId id) const {
+  auto found = entries_.find(id);
+  return found == entries_.end() ? nullptr : found->second.file.get();
+}
+
+std::vector<NodeId> RemoteHome::holders(HomeId id) const {
+  std::vector<NodeId> nodes;
+  if (auto found = entries_.find(id); found != entries_.end())
+    for (auto& [node, count] : found->second.references) nodes.push_back(node);
+  return nodes;
+}
+
+Result<UniqueFd> RemoteHome::native_copy(HomeId id) const {
+  HomeFile* file = find(id);
+  if (file == nullptr) return errno_error("the description is gone", ESTALE);
+  UniqueFd copy(fcntl(file->real(), F_DUPFD_CLOEXEC, 0));
+  if (!copy) return errno_error("dup");
+  return copy;
+}
+
+void RemoteHome::export_done(HomeId guard) {
+  auto found = entries_.find(guard);
+  if (found == entries_.end()) return;
+  found->second.exporting = false;
+  erase_if_unused(guard);
+}
+
+void RemoteHome::erase_if_unused(HomeId id) {
+  auto found = entries_.find(id);
+  if (found == entries_.end() || found->second.exporting || !found->second.references.empty())
+    return;
+  entries_.erase(found);
+}
+
+void RemoteHome::drop_reference(NodeId from, HomeId id) {
+  auto found = entries_.find(id);
+  if (found == entries_.end()) return;
+  auto held = found->second.references.find(from);
+  if (held == found->second.references.end()) return;
+  if (--held->second == 0) found->second.references.erase(held);
+  erase_if_unused(id);
+}
+
+void RemoteHome::drop_node(NodeId failed) {
+  std::vector<HomeId> held;
+  for (auto& [id, entry] : entries_) {
+    if (entry.references.erase(failed) == 0) continue;
+    held.push_back(id);
+    if (entry.file) entry.file->forget_node(failed);
+  }
+  for (HomeId id : held) erase_if_unused(id);
+}
+
+void RemoteHome::handle_input_output() {
+  Messenger& messenger = node_.messenger;
+  messenger.on_request<StreamRead>(
+      [this](NodeId from, const StreamRead& message, std::string_view, Messenger::Reply reply) {
+        HomeFile* file = find(message.home);
+        if (file == nullptr) return reply.fail(EIO, "the description is gone");
+        file->read({{from, message.operation}, message.offset, message.nonblocking != 0},
+                   message.size, std::move(reply));
+      });
+  messenger.on_request<StreamWrite>([this](NodeId from, const StreamWrite& message,
+                                           std::string_view data, Messenger::Reply reply) {
+    HomeFile* file = find(message.home);
+    if (file == nullptr) return reply.fail(EIO, "the description is gone");
+    file->write({{from, message.operation}, kAtPosition, message.nonblocking != 0}, data,
+                std::move(reply));
+  });
+  messenger.on<StreamCancel>([this](NodeId from, const StreamCancel& message, std::string_view) {
+    if (HomeFile* file = find(message.home)) file->cancel({from, message.operation});
+  });
+  messenger.on_request<StreamPoll>(
+      [this](NodeId from, const StreamPoll& message, std::string_view, Messenger::Reply reply) {
+        HomeFile* file = find(message.home);
+        if (file == nullptr) return reply.fail(EIO, "the description is gone");
+        std::function<void()> wake;
+        if (message.wake) {
+          wake = [this, from, handle = message.handle] {
+            StreamReady ready;
+            ready.handle = handle;
+            if (!node_.messenger.send(from, ready)) return;  // its death drops what it held
+          };
+        }
+        const uint32_t events = file->poll({from, message.handle}, std::move(wake));
+        reply.ok(bytes_of(events));
+      });
+}
+
+void RemoteHome::handle_references() {
+  Messenger& messenger = node_.messenger;
+  messenger.on_request<StreamAcquire>(
+      [this](NodeId from, const StreamAcquire& message, std::string_view, Messenger::Reply reply) {
+        acquire(from, message.home, std::move(reply));
+      });
+  messenger.on<StreamClose>([this](NodeId from, const StreamClose& message, std::string_view) {
+    drop_reference(from, message.home);
+  });
+  messenger.on<StreamExportDone>([this](NodeId, const StreamExportDone& message, std::string_view) {
+    export_done(message.guard);
+  });
+  messenger.on_request<StreamStat>(
+      [this](NodeId, const StreamStat& message, std::string_view, Messenger::Reply reply) {
+        stat(message, std::move(reply));
+      });
+  messenger.on_request<StreamReopen>(
+      [this](NodeId from, const StreamReopen& message, std::string_view, Messenger::Reply reply) {
+        reopen(from, message, std::move(reply));
+      });
+  messenger.on_request<StreamOffsetBack>(
+      [this](NodeId from, const StreamOffsetBack& message, std::string_view,
+             Messenger::Reply reply) { take_offset_back(from, message, std::move(reply)); });
+}
+
+void RemoteHome::acquire(NodeId from, HomeId id, Messenger::Reply reply) {
+  auto found = entries_.find(id);
+  if (found == entries_.end()) return reply.fail(ESTALE, "the description is gone");
+  ++found->second.references[from];
+  reply.ok();
+}
+
+void RemoteHome::stat(const StreamStat& message, Messenger::Reply reply) {
+  HomeFile* file = find(message.home);
+  if (file == nullptr) return reply.fail(EIO, "the description is gone");
+  if (message.truncate >= 0 && ftruncate(file->real(), message.truncate) != 0)
+    return reply.fail(errno);
+  struct stat attributes {};
+  if (fstat(file->real(), &attributes) != 0) return reply.fail(errno);
+  reply.ok(bytes_of(attributes));
+}
+
+void RemoteHome::reopen(NodeId from, const StreamReopen& message, Messenger::Reply reply) {
+  HomeFile* file = find(message.home);
+  if (file == nullptr) return reply.fail(EIO, "the description is gone");
+  const std::string path = fmt::format("/proc/self/fd/{}", file->real());
+  constexpr int kKept = O_ACCMODE | O_APPEND | O_TRUNC;
+  // O_NONBLOCK: the open of a FIFO must not wait here; HomePipe never reads this description.
+  UniqueFd opened(open(path.c_str(), (message.flags & kKept) | O_NONBLOCK | O_CLOEXEC));
+  struct stat attributes {};
+  if (!opened || fstat(opened.get(), &attributes) != 0) return reply.fail(errno);
+  auto made = make_home_file(node_, std::move(opened), attributes, message.flags);
+  if (!made) return reply.fail(made.error().errno_or(EIO));
+  const HomeId id = add(std::move(*made));
+  Entry& entry = entries_.at(id);
+  entry.exporting = false;
+  ++entry.references[from];
+  reply.ok(bytes_of(id));
+}
+
+void RemoteHome::take_offset_back(NodeId from, const StreamOffsetBack& message,
+                                  Messenger::Reply reply) {
+  if (HomeFile* file = find(message.home)) {
+    if (lseek(file->real(), 0, SEEK_CUR) == message.lent)
+      lseek(file->real(), message.returned, SEEK_SET);
+  }
+  drop_reference(from, message.home);
+  reply.ok();
+}
+
+}  // namespace krg

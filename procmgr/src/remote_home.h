@@ -1,0 +1,68 @@
+// RemoteHome: the descriptions of this node that processes of other nodes use, and who holds them.
+// An entry lives while an export of it is under way (the guard) or a node holds references; a
+// node's death drops its references.
+//
+// Owner: Descriptors. Threads: the loop's thread. SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "home_file.h"
+#include "stream_messages.h"
+
+namespace krg {
+
+class RemoteHome {
+ public:
+  explicit RemoteHome(NodeContext& node);
+  RemoteHome(const RemoteHome&) = delete;
+  RemoteHome& operator=(const RemoteHome&) = delete;
+
+  // Keeps a description for other nodes; the entry starts with its guard only.
+  HomeId add(std::unique_ptr<HomeFile> file);
+  // Keeps a descriptor alive while it is exported, without serving I/O on it.
+  HomeId add_guard(UniqueFd fd);
+  // A copy of the description itself, for a process of this very node. Errors: ESTALE.
+  Result<UniqueFd> native_copy(HomeId id) const;
+  // Nullptr when it is gone or only a guard.
+  HomeFile* find(HomeId id) const;
+  // The nodes that hold references.
+  std::vector<NodeId> holders(HomeId id) const;
+  // The export `guard` is settled: whoever imported it holds references of its own by now.
+  void export_done(HomeId guard);
+
+  // Entries that live; for tests and for telling leaks.
+  size_t size() const { return entries_.size(); }
+
+ private:
+  struct Entry {
+    std::unique_ptr<HomeFile> file;  // none: a guard
+    UniqueFd guarded;
+    bool exporting = true;
+    std::map<NodeId, unsigned> references;
+  };
+
+  void handle_input_output();
+  void handle_references();
+  HomeId insert(Entry entry, HomeId id);
+  void acquire(NodeId from, HomeId id, Messenger::Reply reply);
+  void drop_reference(NodeId from, HomeId id);
+  void drop_node(NodeId failed);
+  void erase_if_unused(HomeId id);
+  void stat(const StreamStat& message, Messenger::Reply reply);
+  void reopen(NodeId from, const StreamReopen& message, Messenger::Reply reply);
+  void take_offset_back(NodeId from, const StreamOffsetBack& message, Messenger::Reply reply);
+
+  NodeContext& node_;
+  std::map<HomeId, Entry> entries_;
+  HomeId next_{1};
+};
+
+// Makes the HomeFile that suits a description: a pipe, FIFO or terminal, or a regular file. Errors:
+// ENOTSUP.
+Result<std::unique_ptr<HomeFile>> make_home_file(NodeContext& node, UniqueFd real,
+                                                 const struct stat& attributes, int flags);
+
+}  // namespace krg

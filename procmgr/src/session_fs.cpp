@@ -1,0 +1,467 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "krg/procmgr/session_fs.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <unordered_map>
+
+#include "fuse_channel.h"
+#include "krg/runtime/log.h"
+
+namespace krg {
+namespace {
+
+// A node id of the protocol is the tree's number in the upper 8 bits and its FileId below; the root
+// that holds the trees is FUSE_ROOT_ID.
+constexpr int kTreeShift = 56;
+constexpr FileId kFileMask = (FileId{1} << kTreeShift) - 1;
+constexpr size_t kMaxTrees = 255;
+constexpr double kTreeRootValid_s = 3600;  // trees never go away while they are served
+
+uint64_t node_id(size_t tree, FileId file) {
+  return (static_cast<uint64_t>(tree + 1) << kTreeShift) | file;
+}
+
+fuse_attr protocol_attributes(uint64_t node, const struct stat& from) {
+  fuse_attr to{};
+  to.ino = node;
+  to.size = static_cast<uint64_t>(from.st_size);
+  to.blocks = static_cast<uint64_t>(from.st_blocks);
+  to.atime = static_cast<uint64_t>(from.st_atim.tv_sec);
+  to.mtime = static_cast<uint64_t>(from.st_mtim.tv_sec);
+  to.ctime = static_cast<uint64_t>(from.st_ctim.tv_sec);
+  to.atimensec = static_cast<uint32_t>(from.st_atim.tv_nsec);
+  to.mtimensec = static_cast<uint32_t>(from.st_mtim.tv_nsec);
+  to.ctimensec = static_cast<uint32_t>(from.st_ctim.tv_nsec);
+  to.mode = from.st_mode;
+  to.nlink = static_cast<uint32_t>(from.st_nlink);
+  to.uid = from.st_uid;
+  to.gid = from.st_gid;
+  to.blksize = static_cast<uint32_t>(from.st_blksize);
+  return to;
+}
+
+// A time in seconds as the protocol's pair.
+void set_valid(double valid_s, uint64_t& seconds, uint32_t& nanoseconds) {
+  const double whole = std::floor(valid_s);
+  seconds = static_cast<uint64_t>(whole);
+  nanoseconds = static_cast<uint32_t>((valid_s - whole) * 1e9);
+}
+
+// Reads the fixed part of a request; the rest follows. Too short a body reads as zeros.
+template <class Body>
+Body parse(std::string_view& body) {
+  Body parsed{};
+  std::memcpy(&parsed, body.data(), std::min(body.size(), sizeof parsed));
+  body.remove_prefix(std::min(body.size(), sizeof parsed));
+  return parsed;
+}
+
+// The entries of an open directory as the protocol wants them, cut at `size` bytes.
+std::string directory_piece(const std::vector<FsDirEntry>& entries, size_t first, size_t size) {
+  std::string piece;
+  for (size_t i = first; i < entries.size(); ++i) {
+    const std::string& name = entries[i].name;
+    const size_t bytes = FUSE_DIRENT_ALIGN(FUSE_NAME_OFFSET + name.size());
+    if (piece.size() + bytes > size) break;
+    fuse_dirent head{};
+    head.ino = 0xffffffff;  // unknown until looked up; 0 would hide the name from readdir(3)
+    head.off = i + 1;
+    head.namelen = static_cast<uint32_t>(name.size());
+    head.type = (entries[i].type & S_IFMT) >> 12;
+    piece.append(reinterpret_cast<const char*>(&head), FUSE_NAME_OFFSET);
+    piece.append(name);
+    piece.resize(FUSE_DIRENT_ALIGN(piece.size()));
+  }
+  return piece;
+}
+
+}  // namespace
+
+struct SessionFs::Impl : std::enable_shared_from_this<Impl> {
+  struct NamedTree {
+    std::string name;
+    FsTree* tree;
+  };
+  struct OpenDirectory {
+    bool filled = false;
+    std::vector<FsDirEntry> entries;
+  };
+  // The request being handled.
+  struct Request {
+    uint64_t unique;
+    uint64_t node;
+    FsCaller caller;
+    size_t number;  // of the tree
+    FsTree* tree;   // nullptr: the root
+    FileId file;
+  };
+
+  explicit Impl(EventLoop& loop)
+      : channel(loop, [this](const fuse_in_header& header, std::string_view body) {
+          handle(header, body);
+        }) {}
+
+  FuseChannel channel;
+  UniqueFd root;
+  dev_t device = 0;
+  std::vector<NamedTree> trees;
+  std::unordered_map<uint64_t, uint64_t> lookups;  // by node: what the kernel will forget
+  std::unordered_map<uint64_t, FsTree*> waiting;   // by unique: requests not answered yet
+  std::unordered_map<uint64_t, OpenDirectory> directories;
+  uint64_t next_directory = 1;
+
+  // An FsReply that turns a good answer into a message by `answered`.
+  template <class T, class Answered>
+  FsReply<T> reply_to(const Request& request, Answered answered) {
+    waiting.emplace(request.unique, request.tree);
+    return FsReply<T>([weak = weak_from_this(), unique = request.unique,
+                       answered = std::move(answered)](Result<T> answer) {
+      auto self = weak.lock();
+      if (!self) return;
+      self->waiting.erase(unique);
+      if (!answer) return self->channel.reply(unique, answer.error().errno_or(EIO));
+      answered(*self, unique, std::move(*answer));
+    });
+  }
+  FsReply<FsEntry> reply_entry(const Request& request, size_t number) {
+    return reply_to<FsEntry>(request, [number](Impl& self, uint64_t unique, FsEntry entry) {
+      self.answer_entry(unique, node_id(number, entry.id), entry);
+    });
+  }
+  FsReply<FsEntry> reply_attributes(const Request& request) {
+    return reply_to<FsEntry>(request,
+                             [node = request.node](Impl& self, uint64_t unique, FsEntry entry) {
+                               self.answer_attributes(unique, node, entry);
+                             });
+  }
+
+  void answer_entry(uint64_t unique, uint64_t node, const FsEntry& entry) {
+    fuse_entry_out out{};
+    out.nodeid = node;
+    set_valid(entry.valid_s, out.entry_valid, out.entry_valid_nsec);
+    set_valid(entry.valid_s, out.attr_valid, out.attr_valid_nsec);
+    out.attr = protocol_attributes(node, entry.attributes);
+    ++lookups[node];
+    channel.reply_struct(unique, out);
+  }
+  void answer_attributes(uint64_t unique, uint64_t node, const FsEntry& entry) {
+    fuse_attr_out out{};
+    set_valid(entry.valid_s, out.attr_valid, out.attr_valid_nsec);
+    out.attr = protocol_attributes(node, entry.attributes);
+    channel.reply_struct(unique, out);
+  }
+
+  void handle(const fuse_in_header& header, std::string_view body);
+  void handle_name_request(const fuse_in_header& header, const Request& request,
+                           std::string_view body);
+  void handle_file_request(const fuse_in_header& header, const Request& request,
+                           std::string_view body);
+  void handle_root(const fuse_in_header& header, const Request& request, std::string_view body);
+  void init(uint64_t unique, std::string_view body);
+  void open(const Request& request, std::string_view body);
+  void poll(const Request& request, std::string_view body);
+  void set_attributes(const Request& request, std::string_view body);
+  void open_directory(const Request& request);
+  void read_directory(const Request& request, std::string_view body);
+  void read_filled_directory(uint64_t unique, const fuse_read_in& in);
+  void forget(uint64_t node, uint64_t count);
+  void forget_batch(std::string_view body);
+  void interrupt(uint64_t unique);
+};
+
+void SessionFs::Impl::handle(const fuse_in_header& header, std::string_view body) {
+  switch (header.opcode) {  // those that name no file
+    case FUSE_INIT:
+      return init(header.unique, body);
+    case FUSE_FORGET:
+      return forget(header.nodeid, parse<fuse_forget_in>(body).nlookup);
+    case FUSE_BATCH_FORGET:
+      return forget_batch(body);
+    case FUSE_INTERRUPT:
+      return interrupt(parse<fuse_interrupt_in>(body).unique);
+    case FUSE_DESTROY:
+      return channel.reply(header.unique, 0);
+    case FUSE_STATFS: {
+      fuse_statfs_out out{};
+      out.st.bsize = out.st.frsize = 4096;
+      out.st.namelen = 255;
+      return channel.reply_struct(header.unique, out);
+    }
+    default:
+      break;
+  }
+  Request request{header.unique, header.nodeid, {}, 0, nullptr, 0};
+  request.caller = {static_cast<pid_t>(header.pid), header.uid, header.gid, header.unique};
+  if (header.nodeid != FUSE_ROOT_ID) {
+    request.number = (header.nodeid >> kTreeShift) - 1;
+    request.file = header.nodeid & kFileMask;
+    if (request.number >= trees.size()) return channel.reply(header.unique, ESTALE);
+    request.tree = trees[request.number].tree;
+  }
+  switch (header.opcode) {
+    case FUSE_OPENDIR:
+      return open_directory(request);
+    case FUSE_READDIR:
+      return read_directory(request, body);
+    case FUSE_RELEASEDIR:
+      directories.erase(parse<fuse_release_in>(body).fh);
+      return channel.reply(header.unique, 0);
+    default:
+      break;
+  }
+  if (request.tree == nullptr) return handle_root(header, request, body);
+  handle_name_request(header, request, body);
+}
+
+void SessionFs::Impl::handle_name_request(const fuse_in_header& header, const Request& request,
+                                          std::string_view body) {
+  FsTree& tree = *request.tree;
+  switch (header.opcode) {
+    case FUSE_LOOKUP:
+      return tree.lookup(request.caller, request.file, body.data(),  // ends with a NUL
+                         reply_entry(request, request.number));
+    case FUSE_GETATTR:
+      return tree.getattr(request.caller, request.file, reply_attributes(request));
+    case FUSE_SETATTR:
+      return set_attributes(request, body);
+    case FUSE_READLINK:
+      return tree.readlink(
+          request.caller, request.file,
+          reply_to<std::string>(request, [](Impl& self, uint64_t unique, std::string target) {
+            self.channel.reply(unique, 0, target);
+          }));
+    case FUSE_OPEN:
+      return open(request, body);
+    case FUSE_CREATE:
+    case FUSE_MKNOD:
+    case FUSE_MKDIR:
+    case FUSE_SYMLINK:
+    case FUSE_LINK:
+    case FUSE_UNLINK:
+    case FUSE_RMDIR:
+    case FUSE_RENAME:
+    case FUSE_RENAME2:
+      return channel.reply(header.unique, EROFS);
+    default:
+      return handle_file_request(header, request, body);
+  }
+}
+
+void SessionFs::Impl::handle_file_request(const fuse_in_header& header, const Request& request,
+                                          std::string_view body) {
+  FsTree& tree = *request.tree;
+  switch (header.opcode) {
+    case FUSE_READ: {
+      const auto in = parse<fuse_read_in>(body);
+      return tree.read(
+          request.caller, request.file, in.fh, in.offset, in.size, static_cast<int>(in.flags),
+          reply_to<std::string>(
+              request, [size = in.size](Impl& self, uint64_t unique, std::string data) {
+                self.channel.reply(unique, 0, std::string_view(data).substr(0, size));
+              }));
+    }
+    case FUSE_WRITE: {
+      const auto in = parse<fuse_write_in>(body);
+      return tree.write(
+          request.caller, request.file, in.fh, in.offset, body.substr(0, in.size),
+          static_cast<int>(in.flags),
+          reply_to<size_t>(request, [](Impl& self, uint64_t unique, size_t written) {
+            self.channel.reply_struct(unique, fuse_write_out{static_cast<uint32_t>(written), 0});
+          }));
+    }
+    case FUSE_POLL:
+      return poll(request, body);
+    case FUSE_FLUSH:
+      return tree.flush(request.caller, request.file, parse<fuse_flush_in>(body).fh,
+                        reply_to<int>(request, [](Impl& self, uint64_t unique, int) {
+                          self.channel.reply(unique, 0);
+                        }));
+    case FUSE_RELEASE:
+      tree.release(request.file, parse<fuse_release_in>(body).fh);
+      return channel.reply(header.unique, 0);
+    case FUSE_IOCTL:
+      return channel.reply(header.unique, ENOTTY);
+    // The kernel takes ENOSYS as "never ask again" for fsync, access, xattr and SEEK_DATA.
+    default:
+      return channel.reply(header.unique, ENOSYS);
+  }
+}
+
+// The root directory: the names of the trees.
+void SessionFs::Impl::handle_root(const fuse_in_header& header, const Request& request,
+                                  std::string_view body) {
+  if (header.opcode == FUSE_GETATTR) {
+    FsEntry entry;
+    entry.attributes.st_mode = S_IFDIR | 0555;
+    entry.attributes.st_nlink = 2 + trees.size();
+    return answer_attributes(header.unique, FUSE_ROOT_ID, entry);
+  }
+  if (header.opcode != FUSE_LOOKUP) return channel.reply(header.unique, ENOSYS);
+  auto found = std::find_if(trees.begin(), trees.end(),
+                            [&](const NamedTree& tree) { return tree.name == body.data(); });
+  if (found == trees.end()) return channel.reply(header.unique, ENOENT);
+  const auto number = static_cast<size_t>(found - trees.begin());
+  found->tree->getattr(
+      request.caller, kTreeRoot,
+      reply_to<FsEntry>(request, [number](Impl& self, uint64_t unique, FsEntry entry) {
+        entry.valid_s = kTreeRootValid_s;
+        self.answer_entry(unique, node_id(number, kTreeRoot), entry);
+      }));
+}
+
+void SessionFs::Impl::init(uint64_t unique, std::string_view body) {
+  const auto in = parse<fuse_init_in>(body);
+  if (in.major != FUSE_KERNEL_VERSION || in.minor < 31) {
+    log_error("krgfs", "the kernel speaks FUSE {}.{}, 7.31 is needed", in.major, in.minor);
+    return channel.reply(unique, EPROTO);
+  }
+  constexpr uint32_t kWanted = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES |
+                               FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV | FUSE_MAX_PAGES |
+                               FUSE_ABORT_ERROR | FUSE_CACHE_SYMLINKS;
+  fuse_init_out out{};
+  out.major = FUSE_KERNEL_VERSION;
+  out.minor = std::min<uint32_t>(in.minor, FUSE_KERNEL_MINOR_VERSION);
+  out.max_readahead = in.max_readahead;
+  out.flags = in.flags & kWanted;
+  out.max_background = 256;
+  out.congestion_threshold = 192;
+  out.max_write = kMaxFuseIoBytes;
+  out.max_pages = kMaxFuseIoBytes / 4096;
+  out.time_gran = 1;
+  channel.reply_struct(unique, out);
+}
+
+void SessionFs::Impl::open(const Request& request, std::string_view body) {
+  const auto in = parse<fuse_open_in>(body);
+  request.tree->open(request.caller, request.file, static_cast<int>(in.flags),
+                     reply_to<FsOpened>(request, [](Impl& self, uint64_t unique, FsOpened opened) {
+                       fuse_open_out out{};
+                       out.fh = opened.handle;
+                       if (opened.stream) out.open_flags |= FOPEN_STREAM | FOPEN_NONSEEKABLE;
+                       if (opened.direct_io)
+                         out.open_flags |= FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
+                       // Bit 5 is ignored by kernels before 5.16: they flush, which the tree's
+                       // flush() answers.
+                       if (!opened.flush) out.open_flags |= FOPEN_NOFLUSH;
+                       self.channel.reply_struct(unique, out);
+                     }));
+}
+
+void SessionFs::Impl::poll(const Request& request, std::string_view body) {
+  const auto in = parse<fuse_poll_in>(body);
+  std::function<void()> wake;
+  if (in.flags & FUSE_POLL_SCHEDULE_NOTIFY) {
+    wake = [weak = weak_from_this(), kernel_handle = in.kh] {
+      if (auto self = weak.lock()) self->channel.notify_poll(kernel_handle);
+    };
+  }
+  request.tree->poll(request.caller, request.file, in.fh, std::move(wake),
+                     reply_to<uint32_t>(request, [](Impl& self, uint64_t unique, uint32_t events) {
+                       self.channel.reply_struct(unique, fuse_poll_out{events, 0});
+                     }));
+}
+
+void SessionFs::Impl::set_attributes(const Request& request, std::string_view body) {
+  const auto in = parse<fuse_setattr_in>(body);
+  if (!(in.valid & FATTR_SIZE)) return channel.reply(request.unique, EPERM);
+  request.tree->truncate(request.caller, request.file, in.size, reply_attributes(request));
+}
+
+void SessionFs::Impl::open_directory(const Request& request) {
+  const uint64_t handle = next_directory++;
+  directories.emplace(handle, OpenDirectory{});
+  fuse_open_out out{};
+  out.fh = handle;
+  channel.reply_struct(request.unique, out);
+}
+
+// The list is taken once per rewind, so that what is read in pieces is one state of the directory.
+void SessionFs::Impl::read_directory(const Request& request, std::string_view body) {
+  const auto in = parse<fuse_read_in>(body);
+  auto found = directories.find(in.fh);
+  if (found == directories.end()) return channel.reply(request.unique, EBADF);
+  if (found->second.filled && in.offset > 0) return read_filled_directory(request.unique, in);
+  auto fill = [in](Impl& self, uint64_t unique, std::vector<FsDirEntry> entries) {
+    auto directory = self.directories.find(in.fh);
+    if (directory == self.directories.end()) return self.channel.reply(unique, EBADF);
+    entries.insert(entries.begin(), {{".", S_IFDIR}, {"..", S_IFDIR}});
+    directory->second = {true, std::move(entries)};
+    self.read_filled_directory(unique, in);
+  };
+  if (request.tree != nullptr) {
+    return request.tree->readdir(request.caller, request.file,
+                                 reply_to<std::vector<FsDirEntry>>(request, fill));
+  }
+  std::vector<FsDirEntry> names;
+  for (const NamedTree& tree : trees) names.push_back({tree.name, S_IFDIR});
+  fill(*this, request.unique, std::move(names));
+}
+
+void SessionFs::Impl::read_filled_directory(uint64_t unique, const fuse_read_in& in) {
+  channel.reply(unique, 0, directory_piece(directories.at(in.fh).entries, in.offset, in.size));
+}
+
+void SessionFs::Impl::forget(uint64_t node, uint64_t count) {
+  auto found = lookups.find(node);
+  if (found == lookups.end()) return;
+  found->second -= std::min(found->second, count);
+  if (found->second > 0) return;
+  lookups.erase(found);
+  const size_t number = (node >> kTreeShift) - 1;
+  if (number < trees.size()) trees[number].tree->forget(node & kFileMask);
+}
+
+void SessionFs::Impl::forget_batch(std::string_view body) {
+  const auto in = parse<fuse_batch_forget_in>(body);
+  for (uint32_t i = 0; i < in.count && body.size() >= sizeof(fuse_forget_one); ++i) {
+    const auto one = parse<fuse_forget_one>(body);
+    forget(one.nodeid, one.nlookup);
+  }
+}
+
+// The kernel sends an interrupt only for a request that was read before: what is not known here is
+// answered already.
+void SessionFs::Impl::interrupt(uint64_t unique) {
+  auto found = waiting.find(unique);
+  if (found != waiting.end() && found->second != nullptr) found->second->interrupt(unique);
+}
+
+SessionFs::SessionFs(NodeContext& node) : SessionFs(node.loop) {}
+SessionFs::SessionFs(EventLoop& loop) : impl_(std::make_shared<Impl>(loop)) {}
+SessionFs::~SessionFs() = default;
+
+void SessionFs::add_tree(std::string name, FsTree& tree) {
+  check(!is_serving(), "trees are added before serve()");
+  check(impl_->trees.size() < kMaxTrees, "at most 255 trees");
+  impl_->trees.push_back({std::move(name), &tree});
+}
+
+Status SessionFs::serve(KrgfsMount mount) {
+  impl_->root = std::move(mount.root);
+  impl_->device = mount.device;
+  return impl_->channel.start(std::move(mount.fuse));
+}
+
+bool SessionFs::is_serving() const {
+  return impl_->channel.is_open();
+}
+
+int SessionFs::root() const {
+  return impl_->root.get();
+}
+
+dev_t SessionFs::device() const {
+  return is_serving() ? impl_->device : 0;
+}
+
+FileId SessionFs::file_of(std::string_view name, ino_t inode) const {
+  const size_t number = (inode >> kTreeShift) - 1;
+  if (number >= impl_->trees.size() || impl_->trees[number].name != name) return 0;
+  return inode & kFileMask;
+}
+
+}  // namespace krg

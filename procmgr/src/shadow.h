@@ -1,0 +1,55 @@
+// Shadow: one shadow of this node, seen from krgd: the process that keeps the place of a body on
+// another node, and the control socket to it.
+//
+// become_shadow() turns a process that waits in a stopped execve into krg_shadow, by ptrace: the
+// call is answered, the process stops on its way back, its registers are pointed at the same
+// system call instruction again, now with execveat(kShadowProgramFd). Nothing is written into its
+// memory, which a vfork parent may share. (Tested: fork, vfork, posix_spawn; kernel 6.18.)
+//
+// Threads: the loop's thread, which is the tracer meanwhile. Owned by ShadowHost.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "krg/procmgr/syscall_broker.h"
+#include "krg/runtime/event_loop.h"
+#include "shadow_protocol.h"
+
+namespace krg {
+
+class Shadow {
+ public:
+  struct Events {
+    std::function<void(const ShadowReport&)> on_report;
+    std::function<void()> on_end;  // the shadow died; may destroy the Shadow
+  };
+
+  // Turns the caller of `exec`, an execve or execveat that was stopped, into a shadow. `program` is
+  // krg_shadow opened for reading. REQUIRES: the process has one thread, a descriptor table of its
+  // own, and may have two descriptors. Errors: EPERM of ptrace(2): the call goes on natively;
+  // others: it has died or been killed.
+  static Result<std::unique_ptr<Shadow>> become_shadow(EventLoop& loop, SyscallBroker::Call exec,
+                                                       int program, Events events);
+  Shadow(const Shadow&) = delete;
+  Shadow& operator=(const Shadow&) = delete;
+
+  pid_t pid() const { return pid_; }
+  // Errors: EPIPE when it died.
+  Status command(ShadowVerb verb, int32_t argument = 0);
+  // SIGCONT that the shadow does not pass on.
+  void resume();
+
+ private:
+  Shadow(pid_t pid, UniqueFd control, Events events)
+      : pid_(pid), control_(std::move(control)), events_(std::move(events)) {}
+  void on_readable();
+
+  const pid_t pid_;
+  UniqueFd control_;
+  Events events_;
+  EventLoop::Watch watch_;
+};
+
+}  // namespace krg

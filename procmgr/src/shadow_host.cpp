@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "krg/procmgr/shadow_host.h"
+
+#include <fcntl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include <csignal>
+#include <cstring>
+#include <map>
+
+#include "exec_messages.h"
+#include "krg/runtime/log.h"
+#include "process_status.h"
+#include "shadow.h"
+
+namespace krg {
+namespace {
+
+using namespace exec_messages;
+
+constexpr pid_t kInit = 1;  // krgd itself
+// How long a shadow that should run is watched for a stop that it was told before.
+constexpr std::chrono::milliseconds kSettlePeriod{2};
+constexpr int kSettleTries = 50;
+
+// Signals a process, or all of its kernel group, with krgd as the sender.
+Status signal_natively(pid_t body, int signal, bool whole_group) {
+  if (kill(whole_group ? -body : body, signal) != 0) return errno_error("kill");
+  return {};
+}
+
+}  // namespace
+
+bool SignalInfo::is_for_group() const {
+  return code == SI_KERNEL || (code == SI_USER && sender == kInit);
+}
+
+struct ShadowHost::Impl {
+  // A shadow runs or is stopped, which only the kernel knows; it ends with its Shadow.
+  struct Hosted {
+    std::unique_ptr<Shadow> shadow;
+    NodeId body_node;
+    bool is_ending = false;                            // told to end as its body did
+    std::vector<std::function<void(Status)>> answers;  // setpgid and setsid under way, in order
+    EventLoop::Timer settling;                         // see settle()
+  };
+
+  NodeContext& node;
+  ProcessTable& table;
+  UniqueFd program;
+  std::map<pid_t, Hosted> hosted;
+  std::vector<std::function<void(pid_t, const BodyEnd&)>> body_end_listeners;
+  std::vector<std::function<void(pid_t)>> shadow_end_listeners;
+  std::function<Status(pid_t, const SignalInfo&)> deliver;
+
+  Impl(NodeContext& n, ProcessTable& t) : node(n), table(t) {}
+
+  Hosted* find(pid_t pid) {
+    auto found = hosted.find(pid);
+    return found == hosted.end() ? nullptr : &found->second;
+  }
+  void listen();
+  void on_report(pid_t pid, const ShadowReport& report);
+  void on_answer(pid_t pid, Hosted& shadow, int32_t result);
+  void on_shadow_end(pid_t pid);
+  void on_body_ended(const BodyEnded& ended);
+  void on_body_stopped(const BodyStopped& stopped);
+  void on_peer_failure(NodeId peer);
+  void on_group_changed(const GroupChanged& changed);
+
+  void end_like(Hosted& shadow, int wait_status);
+  void settle(pid_t pid, int tries);
+  void forward(NodeId to, pid_t pid, const SignalInfo& info, std::function<void(Status)> done);
+  void change_group(const SetGroup& change, std::function<void(Status)> done);
+  void request_change(GlobalPid body, const SetGroup& change, std::function<void(Status)> done);
+};
+
+// ---- what other nodes ask and tell ----
+
+void ShadowHost::Impl::listen() {
+  Messenger& m = node.messenger;
+  m.on<BodyEnded>([this](NodeId, const BodyEnded& e, std::string_view) { on_body_ended(e); });
+  m.on<BodyStopped>([this](NodeId, const BodyStopped& s, std::string_view) { on_body_stopped(s); });
+  m.on<GroupChanged>(
+      [this](NodeId, const GroupChanged& c, std::string_view) { on_group_changed(c); });
+  m.on_request<SignalProcess>(
+      [this](NodeId, const SignalProcess& s, std::string_view, Messenger::Reply reply) {
+        auto sent = deliver(s.pid, {s.signal, s.code, s.sender, s.sender_uid, s.value});
+        sent ? reply.ok() : reply.fail(sent.error().errno_or(ESRCH));
+      });
+  m.on_request<SetGroup>(
+      [this](NodeId, const SetGroup& change, std::string_view, Messenger::Reply reply) {
+        auto shared = std::make_shared<Messenger::Reply>(std::move(reply));
+        change_group(change, [shared](Status changed) {
+          changed ? shared->ok() : shared->fail(changed.error().errno_or(EPERM));
+        });
+      });
+  m.on_request<Identify>(
+      [this](NodeId, const Identify& ask, std::string_view, Messenger::Reply reply) {
+        auto found = process_identity(table, ask.pid);
+        if (!found) return reply.fail(found.error().errno_or(ESRCH));
+        reply.ok({reinterpret_cast<const char*>(&*found), sizeof *found});
+      });
+  m.on_peer_failure([this](NodeId peer) { on_peer_failure(peer); });
+}
+
+void ShadowHost::Impl::on_body_ended(const BodyEnded& ended) {
+  Hosted* shadow = find(ended.pid);
+  if (!shadow) return;
+  for (auto& listener : body_end_listeners) listener(ended.pid, {ended.wait_status, ended.usage});
+  end_like(*shadow, ended.wait_status);
+}
+
+void ShadowHost::Impl::end_like(Hosted& shadow, int wait_status) {
+  shadow.is_ending = true;
+  if (WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGKILL) {
+    kill(shadow.shadow->pid(), SIGKILL);
+    return;
+  }
+  const Status told = WIFSIGNALED(wait_status)
+                          ? shadow.shadow->command(ShadowVerb::kDie, WTERMSIG(wait_status))
+                          : shadow.shadow->command(ShadowVerb::kExit, WEXITSTATUS(wait_status));
+  if (!told) log_debug("exec", "shadow {} has gone already", shadow.shadow->pid());
+  settle(shadow.shadow->pid(), kSettleTries);  // a stopped shadow does not listen
+}
+
+void ShadowHost::Impl::on_body_stopped(const BodyStopped& stopped) {
+  Hosted* shadow = find(stopped.pid);
+  if (!shadow || shadow->is_ending) return;
+  shadow->settling.reset();
+  if (stopped.signal == 0) return settle(stopped.pid, kSettleTries);
+  if (!shadow->shadow->command(ShadowVerb::kStop, stopped.signal))
+    log_debug("exec", "shadow {} has gone already", stopped.pid);
+}
+
+// The body goes on or has ended, but the shadow may be stopped, or about to stop: it has still to
+// read the order to do so, and a SIGCONT before that would be lost. So it is looked at for a while.
+void ShadowHost::Impl::settle(pid_t pid, int tries) {
+  Hosted* shadow = find(pid);
+  if (!shadow) return;
+  const auto status = read_process_status(pid);
+  const bool is_stopped = status && status->state == 'T';
+  if (is_stopped) shadow->shadow->resume();
+  if (tries == 0 || (is_stopped && !shadow->is_ending)) return shadow->settling.reset();
+  shadow->settling = node.loop.after(kSettlePeriod, [this, pid, tries] { settle(pid, tries - 1); });
+}
+
+void ShadowHost::Impl::on_group_changed(const GroupChanged& changed) {
+  if (ProcessTable::Body* body = table.find_body(changed.pid)) {
+    body->virtual_group = changed.group;
+    body->virtual_session = changed.session;
+  }
+}
+
+// Bodies there are lost; bodies here whose shadow was there are nobody's.
+void ShadowHost::Impl::on_peer_failure(NodeId peer) {
+  unsigned lost = 0, orphaned = 0;
+  for (auto& [pid, shadow] : hosted)
+    if (shadow.body_node == peer && ++lost) kill(pid, SIGKILL);
+  for (pid_t body : table.bodies())
+    if (table.find_body(body)->origin == peer && ++orphaned) kill(body, SIGKILL);
+  if (lost + orphaned > 0)
+    log_warn("exec", "node {} failed: {} processes that ran there and {} that came from there die",
+             peer.value, lost, orphaned);
+}
+
+// ---- what shadows tell ----
+
+void ShadowHost::Impl::on_report(pid_t pid, const ShadowReport& report) {
+  Hosted* shadow = find(pid);
+  if (!shadow) return;
+  if (report.kind == ShadowReport::kAnswer) return on_answer(pid, *shadow, report.result);
+  const SignalInfo info{report.signal, report.code, report.sender, report.sender_uid, report.value};
+  forward(shadow->body_node, pid, info, nullptr);
+}
+
+void ShadowHost::Impl::on_answer(pid_t pid, Hosted& shadow, int32_t result) {
+  if (shadow.answers.empty()) return;
+  auto done = std::move(shadow.answers.front());
+  shadow.answers.erase(shadow.answers.begin());
+  if (result < 0) return done(errno_error("shadow", -result));
+  if (auto now = process_identity(table, pid)) {
+    GroupChanged changed;
+    changed.pid = pid;
+    changed.group = now->group;
+    changed.session = now->session;
+    // Sent before the answer: the body's table is right when its call returns.
+    if (!node.messenger.send(shadow.body_node, changed))
+      log_debug("exec", "node {} has failed", shadow.body_node.value);
+  }
+  done({});
+}
+
+void ShadowHost::Impl::on_shadow_end(pid_t pid) {
+  auto gone = hosted.extract(pid);
+  if (gone.empty()) return;
+  Hosted& shadow = gone.mapped();
+  table.remove_shadow(pid);
+  for (auto& done : shadow.answers) done(errno_error("shadow", ESRCH));
+  for (auto& listener : shadow_end_listeners) listener(pid);
+  if (shadow.is_ending) return;
+  ShadowDied died;
+  died.pid = pid;
+  if (!node.messenger.send(shadow.body_node, died))
+    log_debug("exec", "node {} has failed", shadow.body_node.value);
+}
+
+// ---- the operations ----
+
+void ShadowHost::Impl::forward(NodeId to, pid_t pid, const SignalInfo& info,
+                               std::function<void(Status)> done) {
+  SignalProcess message;
+  message.pid = pid;
+  message.signal = info.signal;
+  message.code = info.code;
+  message.sender = info.sender;
+  message.sender_uid = info.sender_uid;
+  message.value = info.value;
+  node.messenger.request(to, message, {}, [done = std::move(done)](Result<std::string> reply) {
+    if (!done) return;
+    reply ? done({}) : done(reply.error());
+  });
+}
+
+void ShadowHost::Impl::change_group(const SetGroup& change, std::function<void(Status)> done) {
+  Hosted* shadow = find(change.pid);
+  if (!shadow || shadow->is_ending) return done(errno_error("shadow", ESRCH));
+  shadow->answers.push_back(std::move(done));
+  const ShadowVerb verb = change.new_session  ? ShadowVerb::kSetSession
+                          : change.foreground ? ShadowVerb::kSetForeground
+                                              : ShadowVerb::kSetGroup;
+  const Status told = shadow->shadow->command(verb, change.group);
+  // A shadow that has died answers all that waits when its end is seen.
+  if (!told) log_debug("exec", "shadow {} has gone already", change.pid);
+}
+
+void ShadowHost::Impl::request_change(GlobalPid body, const SetGroup& change,
+                                      std::function<void(Status)> done) {
+  node.messenger.request(node.pids.origin(body), change, {},
+                         [done = std::move(done)](Result<std::string> reply) {
+                           reply ? done({}) : done(reply.error());
+                         });
+}
+
+ShadowHost::ShadowHost(NodeContext& node, ProcessTable& table)
+    : impl_(std::make_unique<Impl>(node, table)) {
+  impl_->deliver = [&table](pid_t pid, const SignalInfo& info) {
+    return signal_natively(pid, info.signal, info.is_for_group() && table.find_body(pid));
+  };
+  impl_->listen();
+}
+ShadowHost::~ShadowHost() = default;
+
+Status ShadowHost::start() {
+  const std::string path = impl_->node.paths.libexec_dir + "/krg_shadow";
+  impl_->program = UniqueFd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!impl_->program) return errno_error(path);
+  return {};
+}
+
+Status ShadowHost::become_shadow(SyscallBroker::Call exec, ProcessTable::Shadow entry) {
+  const pid_t pid = exec.tid();
+  auto shadow = Shadow::become_shadow(
+      impl_->node.loop, std::move(exec), impl_->program.get(),
+      {[impl = impl_.get(), pid](const ShadowReport& report) { impl->on_report(pid, report); },
+       [impl = impl_.get(), pid] { impl->on_shadow_end(pid); }});
+  if (!shadow) return shadow.error();
+  impl_->table.add_shadow(pid, entry);
+  impl_->hosted.insert_or_assign(pid,
+                                 Impl::Hosted{std::move(*shadow), entry.body_node, false, {}, {}});
+  return {};
+}
+
+void ShadowHost::set_delivery(std::function<Status(pid_t, const SignalInfo&)> deliver) {
+  impl_->deliver = std::move(deliver);
+}
+
+void ShadowHost::send_signal(GlobalPid to, const SignalInfo& info,
+                             std::function<void(Status)> done) {
+  impl_->table.locate(to,
+                      [impl = impl_.get(), to, info, done = std::move(done)](Result<NodeId> where) {
+                        if (where) return impl->forward(*where, to.value, info, done);
+                        if (done) done(where.error());
+                      });
+}
+
+void ShadowHost::set_group(GlobalPid body, pid_t group, std::function<void(Status)> done) {
+  SetGroup change;
+  change.pid = body.value;
+  change.group = group;
+  impl_->request_change(body, change, std::move(done));
+}
+
+void ShadowHost::set_session(GlobalPid body, std::function<void(Status)> done) {
+  SetGroup change;
+  change.pid = body.value;
+  change.new_session = 1;
+  impl_->request_change(body, change, std::move(done));
+}
+
+void ShadowHost::set_foreground(GlobalPid body, pid_t group, std::function<void(Status)> done) {
+  SetGroup change;
+  change.pid = body.value;
+  change.group = group;
+  change.foreground = 1;
+  impl_->request_change(body, change, std::move(done));
+}
+
+void ShadowHost::identity(GlobalPid of, std::function<void(Result<ProcessIdentity>)> done) {
+  Identify ask;
+  ask.pid = of.value;
+  impl_->node.messenger.request(impl_->node.pids.origin(of), ask, {},
+                                [done = std::move(done)](Result<std::string> reply) {
+                                  ProcessIdentity found;
+                                  if (!reply) return done(reply.error());
+                                  if (reply->size() != sizeof found)
+                                    return done(errno_error("identity", EPROTO));
+                                  memcpy(&found, reply->data(), sizeof found);
+                                  done(found);
+                                });
+}
+
+void ShadowHost::on_body_end(std::function<void(pid_t, const BodyEnd&)> listener) {
+  impl_->body_end_listeners.push_back(std::move(listener));
+}
+
+void ShadowHost::on_shadow_end(std::function<void(pid_t)> listener) {
+  impl_->shadow_end_listeners.push_back(std::move(listener));
+}
+
+}  // namespace krg

@@ -1,0 +1,42 @@
+// What krgd and krg_shadow say to each other on the shadow's control socket (SOCK_SEQPACKET): one
+// struct a packet. Also read by the shadow, which has no C library: plain types only.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <cstdint>
+
+namespace krg {
+
+inline constexpr int kShadowControlFd = 0;  // where the shadow finds its end
+inline constexpr int kShadowProgramFd = 1;  // krg_shadow itself, close-on-exec
+
+enum class ShadowVerb : uint32_t {
+  kExit,           // argument: the exit code
+  kDie,            // argument: the signal to die of, without a core
+  kStop,           // argument: the signal to stop by
+  kSetGroup,       // setpgid(0, argument); answered
+  kSetSession,     // setsid(); answered
+  kSetForeground,  // tcsetpgrp() of its controlling terminal; answered
+};
+struct ShadowCommand {
+  ShadowVerb verb;
+  int32_t argument;
+};
+static_assert(sizeof(ShadowCommand) == 8);
+
+struct ShadowReport {
+  enum Kind : uint32_t { kSignal, kAnswer };
+  Kind kind;
+  int32_t signal;  // kSignal: as siginfo_t has them
+  int32_t code;
+  int32_t sender;
+  uint32_t sender_uid;
+  int32_t result;  // kAnswer: what the call returned; negative: -errno
+  uint64_t value;  // kSignal: si_value
+};
+static_assert(sizeof(ShadowReport) == 32);
+
+// si_value of a SIGCONT by which krgd resumes a shadow whose body goes on already: not passed on.
+inline constexpr uint64_t kResumeOnly = 0x6b72'6752'6573'756d;
+
+}  // namespace krg

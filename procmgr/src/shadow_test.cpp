@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "shadow.h"
+
+#include <fcntl.h>
+#include <spawn.h>
+#include <sys/syscall.h>
+
+#include <deque>
+
+#include "testing/filtered_child.h"
+
+namespace krg {
+namespace {
+
+using testing::FilteredChild;
+
+// A filtered child whose first stopped execve becomes a shadow.
+class ShadowTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    program = UniqueFd(open(KRG_SHADOW_PROGRAM, O_RDONLY | O_CLOEXEC));
+    ASSERT_TRUE(program) << KRG_SHADOW_PROGRAM;
+    broker.set_handler(SYS_execve, [this](SyscallBroker::Call call) {
+      auto made = Shadow::become_shadow(
+          loop, std::move(call), program.get(),
+          {[this](const ShadowReport& r) { reports.push_back(r); }, [this] { ended = true; }});
+      ASSERT_TRUE(made) << made.error().message();
+      shadow = std::move(*made);
+      if (on_shadow) on_shadow();
+    });
+  }
+  ShadowReport next_report() {
+    for (int i = 0; i < 400 && reports.empty(); ++i) loop.run_once(std::chrono::milliseconds(5));
+    if (reports.empty()) return {};
+    ShadowReport report = reports.front();
+    reports.pop_front();
+    return report;
+  }
+  void run_until_shadow() {
+    for (int i = 0; i < 400 && !shadow; ++i) loop.run_once(std::chrono::milliseconds(5));
+    ASSERT_TRUE(shadow);
+  }
+
+  EventLoop loop = std::move(*EventLoop::create());
+  SyscallBroker broker{loop};
+  UniqueFd program;
+  std::unique_ptr<Shadow> shadow;
+  std::deque<ShadowReport> reports;
+  std::function<void()> on_shadow;
+  bool ended = false;
+};
+
+int exec_true() {
+  execl("/bin/true", "true", nullptr);
+  return 99;
+}
+int status_or(int status, int otherwise) {
+  return WIFEXITED(status) ? WEXITSTATUS(status) : otherwise;
+}
+
+TEST_F(ShadowTest, ExitsAndDiesAsTold) {
+  on_shadow = [this] { EXPECT_TRUE(shadow->command(ShadowVerb::kExit, 42)); };
+  FilteredChild exits(broker, exec_true);
+  EXPECT_EQ(status_or(exits.wait_in(loop), -1), 42);
+  for (int i = 0; i < 100 && !ended; ++i) loop.run_once(std::chrono::milliseconds(5));
+  EXPECT_TRUE(ended);
+  for (int signal : {SIGTERM, SIGSEGV, SIGKILL, SIGRTMIN + 3}) {
+    on_shadow = [&] { EXPECT_TRUE(shadow->command(ShadowVerb::kDie, signal)); };
+    FilteredChild dies(broker, exec_true);
+    int status = dies.wait_in(loop);
+    ASSERT_TRUE(WIFSIGNALED(status)) << signal;
+    EXPECT_EQ(WTERMSIG(status), signal);
+    EXPECT_FALSE(WCOREDUMP(status));
+  }
+}
+
+TEST_F(ShadowTest, PassesSignalsOnEvenThoseSentBeforeOrIgnored) {
+  FilteredChild child(broker, [] {
+    signal(SIGINT, SIG_IGN);
+    signal(SIGUSR1, [](int) { _exit(98); });
+    sigset_t early;
+    sigemptyset(&early);
+    sigaddset(&early, SIGUSR2);
+    sigprocmask(SIG_BLOCK, &early, nullptr);
+    raise(SIGUSR2);
+    return exec_true();
+  });
+  on_shadow = [&] { kill(child.pid(), SIGUSR1); };  // while it turns into the shadow
+  run_until_shadow();
+  std::vector<int> seen{next_report().signal, next_report().signal};
+  std::sort(seen.begin(), seen.end());
+  EXPECT_EQ(seen, (std::vector<int>{SIGUSR1, SIGUSR2}));
+  kill(child.pid(), SIGINT);
+  ShadowReport report = next_report();
+  EXPECT_EQ(report.signal, SIGINT);
+  EXPECT_EQ(report.code, SI_USER);
+  EXPECT_EQ(report.sender, getpid());
+  sigval value;
+  value.sival_ptr = reinterpret_cast<void*>(0x1234567890);
+  sigqueue(child.pid(), SIGTERM, value);
+  report = next_report();
+  EXPECT_EQ(report.signal, SIGTERM);
+  EXPECT_EQ(report.code, SI_QUEUE);
+  EXPECT_EQ(report.value, 0x1234567890u);
+}
+
+TEST_F(ShadowTest, StopsAndGoesOn) {
+  FilteredChild child(broker, [] {
+    setpgid(0, 0);  // in an orphaned group SIGTSTP has no effect; ours may be one
+    return exec_true();
+  });
+  run_until_shadow();
+  for (int signal : {SIGSTOP, SIGTSTP}) {
+    ASSERT_TRUE(shadow->command(ShadowVerb::kStop, signal));
+    int status;
+    ASSERT_EQ(waitpid(child.pid(), &status, WUNTRACED), child.pid());
+    ASSERT_TRUE(WIFSTOPPED(status));
+    EXPECT_EQ(WSTOPSIG(status), signal);
+    shadow->resume();
+    ASSERT_EQ(waitpid(child.pid(), &status, WCONTINUED), child.pid());
+    EXPECT_TRUE(WIFCONTINUED(status));
+  }
+  ASSERT_TRUE(shadow->command(ShadowVerb::kSetGroup, 0));
+  next_report();  // it has read the last SIGCONT: signals of one number do not queue
+  kill(child.pid(), SIGCONT);
+  EXPECT_EQ(next_report().signal, SIGCONT) << "resume() is not passed on, a real SIGCONT is";
+}
+
+TEST_F(ShadowTest, ChangesItsGroupAndSession) {
+  setpgid(0, 0);  // ours may have its leader outside of this PID namespace: no number to name it by
+  FilteredChild child(broker, [] { return exec_true(); });
+  run_until_shadow();
+  ASSERT_TRUE(shadow->command(ShadowVerb::kSetGroup, 0));
+  EXPECT_EQ(next_report().result, 0);
+  EXPECT_EQ(getpgid(child.pid()), child.pid());
+  ASSERT_TRUE(shadow->command(ShadowVerb::kSetSession));
+  EXPECT_EQ(next_report().result, -EPERM);  // a group leader
+  ASSERT_TRUE(shadow->command(ShadowVerb::kSetGroup, getpgrp()));
+  EXPECT_EQ(next_report().result, 0);
+  ASSERT_TRUE(shadow->command(ShadowVerb::kSetSession));
+  EXPECT_EQ(next_report().result, child.pid());
+  EXPECT_EQ(getsid(child.pid()), child.pid());
+}
+
+TEST_F(ShadowTest, KeepsNothingOpenButItsControlSocket) {
+  FilteredChild child(broker, [] { return exec_true(); });
+  run_until_shadow();
+  ASSERT_TRUE(shadow->command(ShadowVerb::kSetGroup, 0));
+  next_report();  // it runs
+  std::string exe(100, '\0');
+  std::string proc = "/proc/" + std::to_string(child.pid());
+  exe.resize(static_cast<size_t>(readlink((proc + "/exe").c_str(), exe.data(), exe.size())));
+  EXPECT_TRUE(exe.ends_with("krg_shadow")) << exe;
+  for (int fd = 0; fd < 20; ++fd) {
+    bool open = faccessat(AT_FDCWD, (proc + "/fd/" + std::to_string(fd)).c_str(), F_OK,
+                          AT_SYMLINK_NOFOLLOW) == 0;
+    EXPECT_EQ(open, fd <= 1) << fd;  // the socket and the signalfd
+  }
+  kill(child.pid(), SIGKILL);
+  for (int i = 0; i < 400 && !ended; ++i) loop.run_once(std::chrono::milliseconds(5));
+  EXPECT_TRUE(ended);
+}
+
+// The parent shares its memory with the child, or at least goes on only when that has exec'ed.
+TEST_F(ShadowTest, LeavesTheParentUnharmed) {
+  on_shadow = [this] { EXPECT_TRUE(shadow->command(ShadowVerb::kExit, 5)); };
+  FilteredChild spawns(broker, [] {
+    char* argv[] = {const_cast<char*>("true"), nullptr};
+    pid_t pid;
+    int status = 0;
+    if (posix_spawn(&pid, "/bin/true", nullptr, nullptr, argv, environ) != 0) return 1;
+    if (waitpid(pid, &status, 0) != pid || status_or(status, -1) != 5) return 2;
+    volatile int canary[64];
+    for (int i = 0; i < 64; ++i) canary[i] = i;
+    pid = vfork();
+    if (pid == 0) {
+      execv("/bin/true", argv);
+      _exit(99);
+    }
+    if (waitpid(pid, &status, 0) != pid || status_or(status, -1) != 5) return 3;
+    for (int i = 0; i < 64; ++i)
+      if (canary[i] != i) return 4;
+    struct stat still;
+    return fstat(0, &still) == 0 || errno == EBADF ? 0 : 5;
+  });
+  EXPECT_EQ(status_or(spawns.wait_in(loop), -1), 0);
+}
+
+}  // namespace
+}  // namespace krg

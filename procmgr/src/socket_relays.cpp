@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "socket_relays.h"
+
+#include <fcntl.h>
+#include <linux/sockios.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include <optional>
+
+#include "home_socket.h"
+#include "krg/runtime/log.h"
+
+namespace krg {
+
+struct SocketRelays::Relay {
+  uint64_t number;
+  pid_t body;
+  NodeId home;
+  HomeId id;
+  UniqueFd local;                         // our end
+  bool sending = false;                   // a piece is under way home
+  bool ended = false;                     // the body has shut its writing down
+  std::string to_body;                    // not yet in the body's socket
+  std::optional<Messenger::Reply> piece;  // answered when the body has consumed it
+  std::vector<std::function<void()>> drained;
+  EventLoop::Watch watch;
+};
+
+SocketRelays::SocketRelays(NodeContext& node, RemoteHome& home) : node_(node) {
+  Messenger& messenger = node_.messenger;
+  auto find_socket = [&home](HomeId id) { return dynamic_cast<HomeSocket*>(home.find(id)); };
+  messenger.on_request<SocketAttach>([find_socket](NodeId from, const SocketAttach& message,
+                                                   std::string_view, Messenger::Reply reply) {
+    HomeSocket* socket = find_socket(message.home);
+    if (socket == nullptr) return reply.fail(ESTALE, "the socket is gone");
+    reply.ok();
+    socket->attach(from, message.relay);
+  });
+  messenger.on_request<SocketToHome>([find_socket](NodeId, const SocketToHome& message,
+                                                   std::string_view data, Messenger::Reply reply) {
+    HomeSocket* socket = find_socket(message.home);
+    if (socket == nullptr) return reply.fail(EPIPE, "the socket is gone");
+    socket->take(message, data, std::move(reply));
+  });
+  messenger.on_request<SocketToBody>(
+      [this](NodeId, const SocketToBody& message, std::string_view data, Messenger::Reply reply) {
+        auto found = relays_.find(message.relay);
+        if (found == relays_.end()) return reply.fail(EPIPE, "the body's socket is closed");
+        Relay& relay = *found->second;
+        if (message.is_end) {
+          shutdown(relay.local.get(), SHUT_WR);
+          return reply.ok();
+        }
+        relay.to_body = data;
+        relay.piece.emplace(std::move(reply));
+        pump_to_body(relay);
+      });
+}
+SocketRelays::~SocketRelays() = default;
+
+Result<UniqueFd> SocketRelays::open(pid_t body, NodeId home, HomeId id, int type, int flags) {
+  int ends[2];
+  if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends) != 0) return errno_error("socketpair");
+  UniqueFd given(ends[0]);
+  auto relay = std::make_unique<Relay>();
+  relay->number = next_++;
+  relay->body = body;
+  relay->home = home;
+  relay->id = id;
+  relay->local = UniqueFd(ends[1]);
+  if (flags & O_NONBLOCK) fcntl(given.get(), F_SETFL, O_NONBLOCK);
+  // Edge-triggered: EPOLLOUT then tells each time that the body has consumed something.
+  auto made = node_.loop.watch(relay->local.get(), EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+                               [this, number = relay->number](uint32_t) { pump(number); });
+  if (!made) return made.error();
+  relay->watch = std::move(*made);
+  SocketAttach attach;
+  attach.home = id;
+  attach.relay = relay->number;
+  node_.messenger.request(home, attach, {}, [this, number = relay->number](Result<std::string> ok) {
+    if (!ok) close(number);
+  });
+  relays_.emplace(relay->number, std::move(relay));
+  return given;
+}
+
+void SocketRelays::pump(uint64_t number) {
+  auto found = relays_.find(number);
+  if (found == relays_.end()) return;
+  pump_to_body(*found->second);
+  pump_to_home(*found->second);  // last: it may end the relay
+}
+
+void SocketRelays::pump_to_home(Relay& relay) {
+  if (relay.sending) return;
+  if (relay.ended) return end_if_closed(relay);
+  buffer_.resize(kMaxSocketPieceBytes);
+  iovec part{buffer_.data(), buffer_.size()};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  const ssize_t got = recvmsg(relay.local.get(), &message, MSG_DONTWAIT);
+  if (got < 0 && errno == EAGAIN) {
+    for (auto& done : std::exchange(relay.drained, {})) done();
+    return;
+  }
+  if (got > 0 && !(message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)))
+    return send_home(relay, false, std::string_view(buffer_).substr(0, static_cast<size_t>(got)));
+  if (got > 0) log_warn("sockets", "a body passed descriptors or too large a packet: cut off");
+  pollfd hangup{relay.local.get(), 0, 0};
+  ::poll(&hangup, 1, 0);
+  const bool closed = got != 0 || (hangup.revents & (POLLHUP | POLLERR));
+  if (closed) return close(relay.number);
+  relay.ended = true;
+  send_home(relay, true, {});
+}
+
+// Both directions have ended: the body has closed its socket, or may as well.
+void SocketRelays::end_if_closed(Relay& relay) {
+  for (auto& done : std::exchange(relay.drained, {})) done();
+  pollfd hangup{relay.local.get(), 0, 0};
+  ::poll(&hangup, 1, 0);
+  if ((hangup.revents & (POLLHUP | POLLERR)) && !relay.piece) close(relay.number);
+}
+
+void SocketRelays::send_home(Relay& relay, bool is_end, std::string_view data) {
+  relay.sending = true;
+  SocketToHome piece;
+  piece.home = relay.id;
+  piece.is_end = is_end;
+  node_.messenger.request(relay.home, piece, data,
+                          [this, number = relay.number](Result<std::string> taken) {
+                            auto found = relays_.find(number);
+                            if (found == relays_.end()) return;
+                            Relay& relay = *found->second;
+                            relay.sending = false;
+                            if (taken) return pump_to_home(relay);
+                            shutdown(relay.local.get(), SHUT_RD);  // its writes get EPIPE
+                            relay.ended = true;
+                            end_if_closed(relay);
+                          });
+}
+
+void SocketRelays::pump_to_body(Relay& relay) {
+  if (!relay.piece) return;
+  auto answer = [&](int number) {
+    auto piece = std::exchange(relay.piece, std::nullopt);
+    if (number != 0) return piece->fail(number);
+    piece->ok();
+  };
+  while (!relay.to_body.empty()) {
+    const ssize_t put = send(relay.local.get(), relay.to_body.data(), relay.to_body.size(),
+                             MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (put < 0 && errno == EAGAIN) return;
+    if (put < 0) return answer(EPIPE);
+    relay.to_body.erase(0, static_cast<size_t>(put));
+  }
+  // unix(7): what the peer has not read counts as unsent. A peer that closed with unread data
+  // leaves ECONNRESET behind.
+  int unread = 0;
+  if (ioctl(relay.local.get(), SIOCOUTQ, &unread) == 0 && unread > 0) return;
+  int error = 0;
+  socklen_t size = sizeof error;
+  getsockopt(relay.local.get(), SOL_SOCKET, SO_ERROR, &error, &size);
+  answer(error == 0 ? 0 : EPIPE);
+}
+
+void SocketRelays::drain(pid_t body, std::function<void()> done) {
+  auto all_drained = std::shared_ptr<void>(nullptr, [done = std::move(done)](void*) { done(); });
+  std::vector<uint64_t> numbers;
+  for (auto& [number, relay] : relays_)
+    if (relay->body == body && (!relay->ended || relay->sending)) numbers.push_back(number);
+  for (uint64_t number : numbers) {
+    relays_.at(number)->drained.push_back([all_drained] {});
+    pump_to_home(*relays_.at(number));
+  }
+}
+
+void SocketRelays::close(uint64_t number) {
+  auto found = relays_.find(number);
+  if (found == relays_.end()) return;
+  auto ended = std::move(found->second);  // it may be in its own callback
+  relays_.erase(found);
+  // Closed over unread data, it would give the body ECONNRESET in place of EPIPE.
+  buffer_.resize(kMaxSocketPieceBytes);
+  while (recv(ended->local.get(), buffer_.data(), buffer_.size(), MSG_DONTWAIT) > 0) continue;
+  StreamClose message;
+  message.home = ended->id;
+  if (!node_.messenger.send(ended->home, message))
+    log_debug("sockets", "n{} is gone", ended->home.value);
+}
+
+}  // namespace krg

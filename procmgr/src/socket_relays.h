@@ -1,0 +1,46 @@
+// SocketRelays: native socket pairs of this node that stand for connected sockets of other nodes:
+// the body has one end, the other is joined to the real socket at its home (home_socket.h). Order,
+// shutdown(2) and end of file pass in both directions.
+// Owner: Descriptors. Threads: the loop's thread. SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "krg/runtime/unique_fd.h"
+#include "remote_home.h"
+#include "socket_messages.h"
+
+namespace krg {
+
+class SocketRelays {
+ public:
+  SocketRelays(NodeContext& node, RemoteHome& home);
+  ~SocketRelays();
+  SocketRelays(const SocketRelays&) = delete;
+  SocketRelays& operator=(const SocketRelays&) = delete;
+
+  // The body's end. The relay takes over one reference at home, which the caller has asked for.
+  Result<UniqueFd> open(pid_t body, NodeId home, HomeId id, int type, int flags);
+  // Runs `done` when what the body wrote has arrived at home.
+  void drain(pid_t body, std::function<void()> done);
+  size_t size() const { return relays_.size(); }
+
+ private:
+  struct Relay;
+  void pump(uint64_t number);
+  void pump_to_home(Relay& relay);
+  void end_if_closed(Relay& relay);
+  void send_home(Relay& relay, bool is_end, std::string_view data);
+  void pump_to_body(Relay& relay);
+  void close(uint64_t number);
+
+  NodeContext& node_;
+  std::unordered_map<uint64_t, std::unique_ptr<Relay>> relays_;
+  std::string buffer_;
+  uint64_t next_ = 1;
+};
+
+}  // namespace krg

@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "stream_tree.h"
+
+#include <fcntl.h>
+#include <fmt/core.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+
+#include "krg/runtime/log.h"
+
+namespace krg {
+namespace {
+
+template <class Value>
+Result<Value> value_of(const Result<std::string>& reply) {
+  if (!reply) return reply.error();
+  Value value;
+  if (reply->size() != sizeof value) return errno_error("reply of a wrong size", EPROTO);
+  std::memcpy(&value, reply->data(), sizeof value);
+  return value;
+}
+
+// What a program gets when the home of its descriptor is lost.
+template <class T>
+Result<T> as_io_error(const Error& error) {
+  const int number = error.errno_or(EIO);
+  return errno_error(error.context, number == EHOSTDOWN || number == ECANCELED ? EIO : number);
+}
+
+// As the kernel would have for a write to a pipe without readers, before the write returns.
+void send_sigpipe(pid_t thread) {
+  syscall(SYS_tkill, thread, SIGPIPE);
+}
+
+bool is_own_thread(pid_t tid) {
+  return access(fmt::format("/proc/self/task/{}", tid).c_str(), F_OK) == 0;
+}
+
+// krgfs can show regular files only: the permissions, sizes and times are the home's.
+struct stat shown_attributes(const struct stat& at_home) {
+  struct stat shown = at_home;
+  shown.st_mode = S_IFREG | (at_home.st_mode & 07777);
+  return shown;
+}
+
+std::function<void(Result<struct stat>)> shown_to(FileId file, FsReply<FsEntry> reply) {
+  auto later = std::make_shared<FsReply<FsEntry>>(std::move(reply));
+  return [file, later](Result<struct stat> attributes) {
+    if (!attributes) return (*later)(attributes.error());
+    FsEntry entry;
+    entry.id = file;
+    entry.attributes = shown_attributes(*attributes);
+    (*later)(entry);
+  };
+}
+
+}  // namespace
+
+void StreamTree::handle_messages() {
+  node_.messenger.on<StreamReady>([this](NodeId, const StreamReady& message, std::string_view) {
+    auto found = handles_.find(message.handle);
+    if (found != handles_.end()) wake_pollers(found->second);
+  });
+  node_.messenger.on_peer_failure([this](NodeId failed) {
+    for (auto& [number, handle] : handles_)
+      if (handle.source.home == failed) wake_pollers(handle);
+  });
+}
+
+void StreamTree::wake_pollers(Handle& handle) {
+  if (auto wake = std::exchange(handle.wake, nullptr)) wake();
+}
+
+FileId StreamTree::add_import(const StreamSource& source) {
+  const FileId file = next_import_++;
+  imports_.emplace(file, Import{source, false, {}});
+  return file;
+}
+
+Result<UniqueFd> StreamTree::open_import(FileId import, bool seekable, int flags) const {
+  const std::string path = fmt::format("{}/{}", kName, import);
+  // splice(2) from a FUSE file goes through the page cache, where a stream has nothing, unless the
+  // file is O_DIRECT (Linux 6.5: vfs_splice_read, copy_splice_read).
+  if (!seekable) flags |= O_DIRECT;
+  UniqueFd opened(openat(fs_.root(), path.c_str(), flags | O_CLOEXEC));
+  if (!opened) return errno_error("opening a stream of another node");
+  return opened;
+}
+
+void StreamTree::drop_import(FileId import) {
+  auto found = imports_.find(import);
+  if (found == imports_.end() || found->second.opened) return;
+  close_at_home(found->second.source);
+  imports_.erase(found);
+}
+
+std::optional<StreamSource> StreamTree::source_of(ino_t inode) const {
+  const StreamSource* source = live_source(fs_.file_of(kName, inode));
+  return source ? std::optional(*source) : std::nullopt;
+}
+
+// Only descriptions with an open handle are held at home.
+const StreamSource* StreamTree::live_source(FileId file) const {
+  auto found = imports_.find(file);
+  if (found == imports_.end()) return nullptr;
+  if (!found->second.opened) return &found->second.source;
+  if (found->second.handles.empty()) return nullptr;
+  return &handles_.at(found->second.handles.front()).source;
+}
+
+void StreamTree::close_at_home(const StreamSource& source) {
+  StreamClose close;
+  close.home = source.id;
+  if (!node_.messenger.send(source.home, close))
+    log_debug("streams", "close of {} at n{}: the node is gone", source.id.value,
+              source.home.value);
+}
+
+void StreamTree::lookup(const FsCaller& caller, FileId, std::string_view name,
+                        FsReply<FsEntry> reply) {
+  FileId file = 0;
+  const auto parsed = std::from_chars(name.data(), name.data() + name.size(), file);
+  // Opening somebody's stream by its name would get around the owner's permissions.
+  if (parsed.ec != std::errc{} || !imports_.count(file) || !is_own_thread(caller.tid))
+    return reply(errno_error("", ENOENT));
+  FsEntry entry;
+  entry.id = file;
+  entry.attributes.st_mode = S_IFREG | 0600;
+  entry.attributes.st_nlink = 1;
+  // krgd's own: an id that its user namespace does not have could not be opened for writing.
+  entry.attributes.st_uid = geteuid();
+  entry.attributes.st_gid = getegid();
+  reply(entry);
+}
+
+void StreamTree::getattr(const FsCaller& caller, FileId file, FsReply<FsEntry> reply) {
+  if (file == kTreeRoot) return FsTree::getattr(caller, file, std::move(reply));
+  ask_attributes(file, -1, shown_to(file, std::move(reply)));
+}
+
+void StreamTree::truncate(const FsCaller&, FileId file, uint64_t size, FsReply<FsEntry> reply) {
+  ask_attributes(file, static_cast<int64_t>(size), shown_to(file, std::move(reply)));
+}
+
+void StreamTree::ask_home(FileId file, std::function<void(Result<struct stat>)> done) {
+  ask_attributes(file, -1, std::move(done));
+}
+
+void StreamTree::ask_attributes(FileId file, int64_t truncate,
+                                std::function<void(Result<struct stat>)> done) {
+  const StreamSource* source = live_source(file);
+  if (source == nullptr) return done(errno_error("", ESTALE));
+  StreamStat message;
+  message.home = source->id;
+  message.truncate = truncate;
+  node_.messenger.request(source->home, message, {},
+                          [done = std::move(done)](Result<std::string> answer) {
+                            auto attributes = value_of<struct stat>(answer);
+                            if (!attributes)
+                              return done(as_io_error<struct stat>(attributes.error()));
+                            done(*attributes);
+                          });
+}
+
+FsOpened StreamTree::opened_as(uint64_t handle, const StreamSource& source) {
+  FsOpened opened;
+  opened.handle = handle;
+  opened.stream = !source.seekable;
+  opened.direct_io = !source.seekable;  // a seekable one can be mapped and is read ahead
+  return opened;
+}
+
+uint64_t StreamTree::add_handle(FileId file, const StreamSource& source) {
+  const uint64_t handle = next_handle_++;
+  handles_.emplace(handle, Handle{source, {}});
+  imports_.at(file).handles.push_back(handle);
+  return handle;
+}
+
+// The first open is krgd's own, for the process that it imports for; any other comes from a program
+// that opened /dev/fd/N and expects a description of its own.
+void StreamTree::open(const FsCaller&, FileId file, int flags, FsReply<FsOpened> reply) {
+  auto found = imports_.find(file);
+  if (found == imports_.end()) return reply(errno_error("", EACCES));
+  if (found->second.opened) return reopen(file, flags, std::move(reply));
+  found->second.opened = true;
+  const StreamSource& source = found->second.source;
+  reply(opened_as(add_handle(file, source), source));
+}
+
+void StreamTree::reopen(FileId file, int flags, FsReply<FsOpened> reply) {
+  const StreamSource* source = live_source(file);
+  if (source == nullptr) return reply(errno_error("", ESTALE));
+  StreamReopen message;
+  message.home = source->id;
+  message.flags = flags;
+  auto later = std::make_shared<FsReply<FsOpened>>(std::move(reply));
+  node_.messenger.request(source->home, message, {},
+                          [this, later, file, from = *source, flags](Result<std::string> answer) {
+                            auto id = value_of<HomeId>(answer);
+                            if (!id) return (*later)(as_io_error<FsOpened>(id.error()));
+                            StreamSource opened = from;
+                            opened.id = *id;
+                            opened.seekable = !from.pollable && (flags & O_ACCMODE) == O_RDONLY;
+                            if (!imports_.count(file)) {
+                              close_at_home(opened);
+                              return (*later)(errno_error("", ESTALE));
+                            }
+                            (*later)(opened_as(add_handle(file, opened), opened));
+                          });
+}
+
+void StreamTree::read(const FsCaller& caller, FileId, uint64_t handle, uint64_t offset, size_t size,
+                      int flags, FsReply<std::string> reply) {
+  auto found = handles_.find(handle);
+  if (found == handles_.end()) return reply(errno_error("", EBADF));
+  const StreamSource& source = found->second.source;
+  StreamRead message;
+  message.home = source.id;
+  message.size = static_cast<uint32_t>(size);
+  message.nonblocking = (flags & O_NONBLOCK) != 0;
+  message.operation = caller.unique;
+  message.offset = source.seekable ? static_cast<int64_t>(offset) : kAtPosition;
+  operations_.emplace(caller.unique, source);
+  auto later = std::make_shared<FsReply<std::string>>(std::move(reply));
+  node_.messenger.request(source.home, message, {},
+                          [this, later, unique = caller.unique](Result<std::string> answer) {
+                            operations_.erase(unique);
+                            if (!answer) answer = as_io_error<std::string>(answer.error());
+                            (*later)(std::move(answer));
+                          });
+}
+
+void StreamTree::write(const FsCaller& caller, FileId, uint64_t handle, uint64_t,
+                       std::string_view data, int flags, FsReply<size_t> reply) {
+  auto found = handles_.find(handle);
+  if (found == handles_.end()) return reply(errno_error("", EBADF));
+  const StreamSource& source = found->second.source;
+  StreamWrite message;
+  message.home = source.id;
+  message.nonblocking = (flags & O_NONBLOCK) != 0;
+  message.operation = caller.unique;
+  operations_.emplace(caller.unique, source);
+  auto later = std::make_shared<FsReply<size_t>>(std::move(reply));
+  node_.messenger.request(source.home, message, data,
+                          [this, later, caller](Result<std::string> answer) {
+                            operations_.erase(caller.unique);
+                            auto written = value_of<uint64_t>(answer);
+                            if (written) return (*later)(static_cast<size_t>(*written));
+                            if (written.error().errno_or(EIO) == EPIPE) send_sigpipe(caller.tid);
+                            (*later)(as_io_error<size_t>(written.error()));
+                          });
+}
+
+void StreamTree::poll(const FsCaller&, FileId, uint64_t handle, std::function<void()> wake,
+                      FsReply<uint32_t> reply) {
+  auto found = handles_.find(handle);
+  if (found == handles_.end()) return reply(errno_error("", EBADF));
+  if (!found->second.source.pollable) return reply(POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM);
+  StreamPoll message;
+  message.home = found->second.source.id;
+  message.wake = wake != nullptr;
+  message.handle = handle;
+  if (wake) found->second.wake = std::move(wake);
+  auto later = std::make_shared<FsReply<uint32_t>>(std::move(reply));
+  node_.messenger.request(found->second.source.home, message, {},
+                          [later](Result<std::string> answer) {
+                            auto events = value_of<uint32_t>(answer);
+                            (*later)(events ? *events : uint32_t{POLLERR | POLLHUP});
+                          });
+}
+
+void StreamTree::release(FileId file, uint64_t handle) {
+  auto found = handles_.find(handle);
+  if (found == handles_.end()) return;
+  close_at_home(found->second.source);
+  handles_.erase(found);
+  auto import = imports_.find(file);
+  if (import == imports_.end()) return;
+  std::erase(import->second.handles, handle);
+  if (import->second.handles.empty()) imports_.erase(import);
+}
+
+void StreamTree::interrupt(uint64_t unique) {
+  auto found = operations_.find(unique);
+  if (found == operations_.end()) return;
+  StreamCancel cancel;
+  cancel.home = found->second.id;
+  cancel.operation = unique;
+  if (!node_.messenger.send(found->second.home, cancel))
+    log_debug("streams", "cancel at n{}: the node is gone", found->second.home.value);
+}
+
+}  // namespace krg

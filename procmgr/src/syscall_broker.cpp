@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "krg/procmgr/syscall_broker.h"
+
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/uio.h>
+
+#include <algorithm>
+#include <unordered_map>
+
+#include "krg/runtime/log.h"
+#include "seccomp_abi.h"
+
+namespace krg {
+namespace {
+
+constexpr size_t kMaxSyscallNumber = 512;
+constexpr uint64_t kPageBytes = 4096;
+
+// One listener; calls keep it open until they are answered.
+struct Listener {
+  UniqueFd fd;
+  EventLoop::Watch watch;
+};
+
+}  // namespace
+
+struct SyscallBroker::Call::State {
+  std::shared_ptr<Listener> listener;
+  seccomp_notif request{};
+
+  // ENOENT means that the caller died meanwhile: there is nobody to answer.
+  void answer(int64_t value, int error, uint32_t flags) const {
+    seccomp_notif_resp response{};
+    response.id = request.id;
+    response.val = value;
+    response.error = -error;
+    response.flags = flags;
+    if (ioctl(listener->fd.get(), SECCOMP_IOCTL_NOTIF_SEND, &response) != 0 && errno != ENOENT)
+      log_error("syscalls", "pid {} call {}: SECCOMP_IOCTL_NOTIF_SEND: {}", request.pid,
+                request.data.nr, errno_error({}).message());
+  }
+};
+
+SyscallBroker::Call::Call(std::unique_ptr<State> state) : state_(std::move(state)) {}
+SyscallBroker::Call::Call(Call&&) noexcept = default;
+SyscallBroker::Call& SyscallBroker::Call::operator=(Call&& other) noexcept {
+  if (this != &other) {
+    if (state_) go_on();
+    state_ = std::move(other.state_);
+  }
+  return *this;
+}
+SyscallBroker::Call::~Call() {
+  if (state_) go_on();
+}
+
+pid_t SyscallBroker::Call::tid() const {
+  return static_cast<pid_t>(state_->request.pid);
+}
+int SyscallBroker::Call::number() const {
+  return state_->request.data.nr;
+}
+uint64_t SyscallBroker::Call::arg(unsigned i) const {
+  check(i < 6, "a system call has six arguments");
+  return state_->request.data.args[i];
+}
+uint64_t SyscallBroker::Call::instruction_pointer() const {
+  return state_->request.data.instruction_pointer;
+}
+
+bool SyscallBroker::Call::is_valid() const {
+  uint64_t id = state_->request.id;
+  return ioctl(state_->listener->fd.get(), SECCOMP_IOCTL_NOTIF_ID_VALID, &id) == 0;
+}
+
+Result<std::string> SyscallBroker::Call::read_memory(RemoteAddr from, size_t bytes) const {
+  std::string data(bytes, '\0');
+  iovec local{data.data(), bytes};
+  iovec remote{reinterpret_cast<void*>(from.value), bytes};
+  ssize_t got = process_vm_readv(tid(), &local, 1, &remote, 1, 0);
+  if (got < 0) return errno_error("process_vm_readv");
+  if (static_cast<size_t>(got) != bytes) return errno_error("process_vm_readv", EFAULT);
+  return data;
+}
+
+Result<std::string> SyscallBroker::Call::read_string(RemoteAddr from, size_t limit) const {
+  std::string text;
+  while (text.size() <= limit) {
+    // Up to the end of the page: what follows may not be mapped.
+    RemoteAddr at = from + text.size();
+    auto piece = read_memory(at, kPageBytes - at.value % kPageBytes);
+    if (!piece) return piece.error();
+    size_t end = piece->find('\0');
+    text.append(*piece, 0, end);
+    if (end != std::string::npos) {
+      if (text.size() > limit) break;
+      return text;
+    }
+  }
+  return errno_error("string over its limit", ENAMETOOLONG);
+}
+
+Status SyscallBroker::Call::write_memory(RemoteAddr to, std::string_view bytes) const {
+  iovec local{const_cast<char*>(bytes.data()), bytes.size()};
+  iovec remote{reinterpret_cast<void*>(to.value), bytes.size()};
+  ssize_t put = process_vm_writev(tid(), &local, 1, &remote, 1, 0);
+  if (put < 0) return errno_error("process_vm_writev");
+  if (static_cast<size_t>(put) != bytes.size()) return errno_error("process_vm_writev", EFAULT);
+  return {};
+}
+
+Result<int> SyscallBroker::Call::add_fd(int fd) const {
+  seccomp_notif_addfd request{};
+  request.id = state_->request.id;
+  request.srcfd = static_cast<uint32_t>(fd);
+  request.newfd_flags = O_CLOEXEC;
+  int number = ioctl(state_->listener->fd.get(), SECCOMP_IOCTL_NOTIF_ADDFD, &request);
+  if (number < 0) return errno_error("SECCOMP_IOCTL_NOTIF_ADDFD");
+  return number;
+}
+
+Status SyscallBroker::Call::put_fd(int fd, int number, bool close_on_exec) const {
+  seccomp_notif_addfd request{};
+  request.id = state_->request.id;
+  request.flags = SECCOMP_ADDFD_FLAG_SETFD;
+  request.srcfd = static_cast<uint32_t>(fd);
+  request.newfd = static_cast<uint32_t>(number);
+  request.newfd_flags = close_on_exec ? O_CLOEXEC : 0;
+  if (ioctl(state_->listener->fd.get(), SECCOMP_IOCTL_NOTIF_ADDFD, &request) < 0)
+    return errno_error("SECCOMP_IOCTL_NOTIF_ADDFD");
+  return {};
+}
+
+void SyscallBroker::Call::go_on() {
+  std::exchange(state_, nullptr)->answer(0, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE);
+}
+void SyscallBroker::Call::succeed(int64_t value) {
+  std::exchange(state_, nullptr)->answer(value, 0, 0);
+}
+void SyscallBroker::Call::fail(int number) {
+  check(number > 0, "a failed call has an errno value");
+  std::exchange(state_, nullptr)->answer(0, number, 0);
+}
+
+struct SyscallBroker::Impl {
+  EventLoop& loop;
+  std::array<Handler, kMaxSyscallNumber> handlers;
+  std::unordered_map<Listener*, std::shared_ptr<Listener>> listeners;
+
+  explicit Impl(EventLoop& l) : loop(l) {}
+
+  void on_events(Listener* key, uint32_t events) {
+    auto listener = listeners.at(key);
+    if (events & EPOLLIN) return receive(listener);
+    // Only EPOLLHUP is left: the filter's last process has gone.
+    listener->watch.reset();
+    listeners.erase(key);
+  }
+
+  // Takes one call. It does not block: EPOLLIN says that one waits, and a caller that dies in
+  // between makes this ENOENT.
+  void receive(const std::shared_ptr<Listener>& listener) {
+    auto state = std::make_unique<Call::State>();
+    state->listener = listener;
+    if (ioctl(listener->fd.get(), SECCOMP_IOCTL_NOTIF_RECV, &state->request) != 0) {
+      if (errno != ENOENT && errno != EINTR)
+        log_error("syscalls", "{}", errno_error("SECCOMP_IOCTL_NOTIF_RECV").message());
+      return;
+    }
+    Call call(std::move(state));
+    const auto number = static_cast<size_t>(call.number());
+    if (number >= kMaxSyscallNumber || !handlers[number]) return;  // goes on natively
+    handlers[number](std::move(call));
+  }
+};
+
+SyscallBroker::SyscallBroker(EventLoop& loop) : impl_(std::make_unique<Impl>(loop)) {}
+SyscallBroker::~SyscallBroker() {
+  // A call that is still in hand keeps its listener open, but nothing is received any more.
+  for (auto& [key, listener] : impl_->listeners) listener->watch.reset();
+}
+
+void SyscallBroker::set_handler(int number, Handler handler) {
+  check(number >= 0 && static_cast<size_t>(number) < kMaxSyscallNumber,
+        "system call numbers are below 512");
+  impl_->handlers[static_cast<size_t>(number)] = std::move(handler);
+}
+
+Status SyscallBroker::add_listener(UniqueFd fd) {
+  auto listener = std::make_shared<Listener>();
+  listener->fd = std::move(fd);
+  // An answered caller is woken on this CPU, without a wake-up across; older kernels do without.
+  ioctl(listener->fd.get(), kNotifSetFlags, kNotifSyncWakeUp);
+  auto watch = impl_->loop.watch(listener->fd.get(), EPOLLIN,
+                                 [impl = impl_.get(), key = listener.get()](uint32_t events) {
+                                   impl->on_events(key, events);
+                                 });
+  if (!watch) return watch.error();
+  listener->watch = std::move(*watch);
+  impl_->listeners.emplace(listener.get(), listener);
+  return {};
+}
+
+size_t SyscallBroker::listener_count() const {
+  return impl_->listeners.size();
+}
+
+}  // namespace krg

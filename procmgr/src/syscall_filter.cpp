@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "krg/procmgr/syscall_filter.h"
+
+#include <asm/termbits.h>
+#include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/seccomp.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+
+#include <csignal>
+#include <cstddef>
+#include <initializer_list>
+
+namespace krg {
+namespace {
+
+// When a rule stops a call; `arg` is the argument it looks at.
+enum class When {
+  kAlways,
+  kForeignPid,         // a pid, neither 0 nor of this node
+  kGroupOrForeignPid,  // 0, negative, or of another node
+  kNonZero,            // the lower 32 bits are not 0
+  kPointer,            // all 64 bits: not null
+  kValue,              // the lower 32 bits are `value`
+  kStandardFd,         // 0, 1 or 2
+  kStandardFdItself,   // argument 0 is 0, 1 or 2, and `arg` has AT_EMPTY_PATH
+};
+struct Rule {
+  int number;
+  When when;
+  unsigned arg = 0;
+  uint32_t value = 0;
+};
+
+constexpr unsigned kCookieArgument = 5;
+constexpr uint32_t kPriorityOfProcess = PRIO_PROCESS, kPriorityOfGroup = PRIO_PGRP;
+constexpr uint32_t kIoPriorityOfProcess = 1, kIoPriorityOfGroup = 2;  // ioprio_set(2)
+
+// Rules of one number stand together; any of them stops the call.
+constexpr Rule kRules[] = {
+    {SYS_execve, When::kAlways},
+    {SYS_execveat, When::kAlways},
+    {SYS_kill, When::kGroupOrForeignPid, 0},
+    {SYS_kill, When::kValue, 1, SIGSTOP},
+    {SYS_kill, When::kValue, 1, SIGCONT},
+    {SYS_tgkill, When::kForeignPid, 0},
+    {SYS_tgkill, When::kValue, 2, SIGSTOP},
+    {SYS_tkill, When::kForeignPid, 0},
+    {SYS_tkill, When::kValue, 1, SIGSTOP},
+    {SYS_rt_sigqueueinfo, When::kForeignPid, 0},
+    {SYS_rt_sigqueueinfo, When::kValue, 1, SIGSTOP},
+    {SYS_rt_tgsigqueueinfo, When::kForeignPid, 0},
+    {SYS_rt_tgsigqueueinfo, When::kValue, 2, SIGSTOP},
+    {SYS_pidfd_open, When::kForeignPid, 0},
+    {SYS_pidfd_send_signal, When::kAlways},
+    {SYS_process_vm_readv, When::kForeignPid, 0},
+    {SYS_process_vm_writev, When::kForeignPid, 0},
+    {SYS_kcmp, When::kForeignPid, 0},
+    {SYS_kcmp, When::kForeignPid, 1},
+    {SYS_ptrace, When::kValue, 0, PTRACE_ATTACH},
+    {SYS_ptrace, When::kValue, 0, PTRACE_SEIZE},
+    {SYS_getpgid, When::kAlways},
+    {SYS_getsid, When::kAlways},
+    {SYS_setpgid, When::kAlways},
+    {SYS_setsid, When::kAlways},
+    {SYS_getppid, When::kAlways},
+    {SYS_getpgrp, When::kAlways},
+    {SYS_getpriority, When::kNonZero, 1},
+    {SYS_getpriority, When::kValue, 0, kPriorityOfGroup},
+    {SYS_setpriority, When::kNonZero, 1},
+    {SYS_setpriority, When::kValue, 0, kPriorityOfGroup},
+    {SYS_ioprio_get, When::kNonZero, 1},
+    {SYS_ioprio_get, When::kValue, 0, kIoPriorityOfGroup},
+    {SYS_ioprio_set, When::kNonZero, 1},
+    {SYS_ioprio_set, When::kValue, 0, kIoPriorityOfGroup},
+    {SYS_sched_getparam, When::kNonZero, 0},
+    {SYS_sched_setparam, When::kNonZero, 0},
+    {SYS_sched_getscheduler, When::kNonZero, 0},
+    {SYS_sched_setscheduler, When::kNonZero, 0},
+    {SYS_sched_getattr, When::kNonZero, 0},
+    {SYS_sched_setattr, When::kNonZero, 0},
+    {SYS_sched_setaffinity, When::kAlways},
+    {SYS_prlimit64, When::kNonZero, 0},
+    {SYS_sched_getaffinity, When::kAlways},
+    {SYS_sysinfo, When::kAlways},
+    {SYS_times, When::kAlways},
+    {SYS_getrusage, When::kValue, 0, static_cast<uint32_t>(RUSAGE_CHILDREN)},
+    {SYS_wait4, When::kPointer, 3},
+    {SYS_waitid, When::kPointer, 4},
+    {SYS_ioctl, When::kValue, 1, TIOCSPGRP},
+    {SYS_ioctl, When::kValue, 1, TIOCGPGRP},
+    {SYS_ioctl, When::kValue, 1, TIOCGSID},
+    {SYS_ioctl, When::kValue, 1, TIOCSCTTY},
+};
+constexpr Rule kStandardStreamRules[] = {
+    {SYS_fstat, When::kStandardFd, 0},
+    {SYS_newfstatat, When::kStandardFdItself, 3},
+    {SYS_statx, When::kStandardFdItself, 2},
+};
+static_assert(kPriorityOfProcess == 0 && kIoPriorityOfProcess == 1, "who is a pid then");
+
+constexpr sock_filter load(size_t offset) {
+  return BPF_STMT(BPF_LD | BPF_W | BPF_ABS, static_cast<uint32_t>(offset));
+}
+constexpr sock_filter load_low(unsigned arg) {
+  return load(offsetof(seccomp_data, args) + 8 * arg);
+}
+constexpr sock_filter load_high(unsigned arg) {
+  return load(offsetof(seccomp_data, args) + 8 * arg + 4);
+}
+// Skips `equal` instructions when the accumulator is `value`, else `different`.
+constexpr sock_filter branch(uint32_t value, uint8_t equal, uint8_t different) {
+  return BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, equal, different);
+}
+constexpr sock_filter answer(uint32_t action) {
+  return BPF_STMT(BPF_RET | BPF_K, action);
+}
+
+class Builder {
+ public:
+  explicit Builder(const SyscallFilterConfig& config)
+      : config_(config),
+        shift_(config.pids.shift()),
+        self_(static_cast<uint32_t>(config.pids.first()) >> config.pids.shift()) {}
+
+  std::vector<sock_filter> build() {
+    // Calls of other instruction sets (32-bit) have other numbers: they pass.
+    add({load(offsetof(seccomp_data, arch)), branch(AUDIT_ARCH_X86_64, 1, 0),
+         answer(SECCOMP_RET_ALLOW), load(offsetof(seccomp_data, nr))});
+    add_rules(kRules);
+    if (config_.standard_streams) add_rules(kStandardStreamRules);
+    add({answer(SECCOMP_RET_ALLOW)});
+    return std::move(program_);
+  }
+
+ private:
+  void add_rules(std::span<const Rule> rest) {
+    while (!rest.empty()) {
+      size_t count = 1;
+      while (count < rest.size() && rest[count].number == rest[0].number) ++count;
+      add_number(rest.first(count));
+      rest = rest.subspan(count);
+    }
+  }
+  void add(std::initializer_list<sock_filter> instructions) {
+    program_.insert(program_.end(), instructions);
+  }
+  // All rules of one number. The accumulator holds the number before, and after when it is another.
+  void add_number(std::span<const Rule> rules) {
+    const size_t test = program_.size();
+    add({branch(static_cast<uint32_t>(rules[0].number), 0, 0)});
+    add({load_low(kCookieArgument), branch(static_cast<uint32_t>(kUnnotifiedCookie), 0, 3),
+         load_high(kCookieArgument), branch(kUnnotifiedCookie >> 32, 0, 1),
+         answer(SECCOMP_RET_ALLOW)});
+    for (const Rule& rule : rules) add_rule(rule);
+    add({answer(SECCOMP_RET_ALLOW)});
+    const size_t length = program_.size() - test - 1;
+    check(length < 256, "a BPF jump reaches 255 instructions");
+    program_[test].jf = static_cast<uint8_t>(length);
+  }
+  // Answers "stop" when the rule holds, else falls through.
+  void add_rule(const Rule& rule) {
+    const sock_filter stop = answer(SECCOMP_RET_USER_NOTIF);
+    const sock_filter node_of_pid = BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, shift_);
+    switch (rule.when) {
+      case When::kAlways:
+        return add({stop});
+      case When::kForeignPid:
+        return add({load_low(rule.arg), branch(0, 3, 0), node_of_pid, branch(self_, 1, 0), stop});
+      case When::kGroupOrForeignPid:
+        return add({load_low(rule.arg), branch(0, 2, 0), node_of_pid, branch(self_, 1, 0), stop});
+      case When::kNonZero:
+        return add({load_low(rule.arg), branch(0, 1, 0), stop});
+      case When::kPointer:
+        return add(
+            {load_low(rule.arg), branch(0, 0, 2), load_high(rule.arg), branch(0, 1, 0), stop});
+      case When::kValue:
+        return add({load_low(rule.arg), branch(rule.value, 0, 1), stop});
+      case When::kStandardFdItself:
+        return add({load_low(rule.arg), BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, AT_EMPTY_PATH, 0, 5),
+                    load_low(0), branch(0, 2, 0), branch(1, 1, 0), branch(2, 0, 1), stop});
+      case When::kStandardFd:
+        return add({load_low(rule.arg), branch(0, 2, 0), branch(1, 1, 0), branch(2, 0, 1), stop});
+    }
+  }
+
+  const SyscallFilterConfig& config_;
+  const uint32_t shift_, self_;
+  std::vector<sock_filter> program_;
+};
+
+}  // namespace
+
+SyscallFilter::SyscallFilter(const SyscallFilterConfig& config)
+    : program_(Builder(config).build()) {}
+
+Result<UniqueFd> SyscallFilter::install() const {
+  sock_fprog program{static_cast<unsigned short>(program_.size()),
+                     const_cast<sock_filter*>(program_.data())};
+  // Once krgd has a call in hand, only a fatal signal ends the wait: a signal with a handler does
+  // not make execve fail with EINTR (SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, kernel 5.19).
+  const unsigned long flags =
+      SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+  long listener = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
+  if (listener < 0 && errno == EACCES) {  // neither CAP_SYS_ADMIN nor no_new_privs
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return errno_error("no_new_privs");
+    listener = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
+  }
+  if (listener < 0) return errno_error("seccomp");
+  return UniqueFd(static_cast<int>(listener));
+}
+
+Result<UniqueFd> install_syscall_filter(const SyscallFilterConfig& config) {
+  return SyscallFilter(config).install();
+}
+
+int exec_unnotified(const char* path, char* const argv[], char* const envp[]) noexcept {
+  return static_cast<int>(syscall(SYS_execve, path, argv, envp, 0L, 0L, kUnnotifiedCookie));
+}
+
+int exec_unnotified_fd(int program, char* const argv[], char* const envp[]) noexcept {
+  return static_cast<int>(
+      syscall(SYS_execveat, program, "", argv, envp, AT_EMPTY_PATH, kUnnotifiedCookie));
+}
+
+}  // namespace krg

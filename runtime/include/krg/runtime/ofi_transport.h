@@ -1,0 +1,46 @@
+// The ofi transport: libfabric endpoints of type RDM. It comes up in two steps, so that addresses
+// can be exchanged by whatever boots the cluster: open() makes the endpoint and tells its address,
+// connect() takes everybody's addresses and gives the Transport. Connections are made when first
+// used. Owner: krgd's main. Threads: the loop's thread; libfabric is only entered from there.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+
+#include "krg/runtime/transport.h"
+
+namespace krg {
+
+struct OfiOptions {
+  std::string provider = "tcp;ofi_rxm";
+  // A network interface's name or one of this machine's IPv4 addresses; empty: the interface of the
+  // default route, else the first that is up.
+  std::string interface;
+
+  // KRG_OFI_PROVIDER, KRG_OFI_INTERFACE.
+  static OfiOptions from_environment();
+};
+
+class OfiEndpoint {
+ public:
+  struct Impl;  // known to the transport's own sources
+  // Errors: no such provider or interface; what libfabric says.
+  static Result<OfiEndpoint> open(EventLoop& loop, const OfiOptions& options);
+  OfiEndpoint(OfiEndpoint&&) noexcept;
+  OfiEndpoint& operator=(OfiEndpoint&&) noexcept;
+  ~OfiEndpoint();
+
+  // Where others reach this endpoint: opaque bytes, at most 256.
+  const std::string& address() const;
+  // The transport over this endpoint; `addresses` by node id, this node's own among them.
+  Result<std::unique_ptr<Transport>> connect(NodeId self,
+                                             std::span<const std::string> addresses) &&;
+
+ private:
+  explicit OfiEndpoint(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace krg

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "connection_cutter.h"
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <charconv>
+#include <cstring>
+#include <filesystem>
+#include <optional>
+#include <system_error>
+
+namespace krg {
+namespace {
+
+std::optional<sockaddr_in> parse(const std::string& address) {
+  sockaddr_in parsed{};
+  if (address.size() < sizeof parsed) return std::nullopt;
+  std::memcpy(&parsed, address.data(), sizeof parsed);
+  if (parsed.sin_family != AF_INET) return std::nullopt;
+  return parsed;
+}
+
+// One end of the connection `fd`, by getsockname or getpeername; nothing for what is no such
+// socket.
+std::optional<sockaddr_in> end_of(int fd, int (*ask)(int, sockaddr*, socklen_t*)) {
+  sockaddr_in end{};
+  socklen_t length = sizeof end;
+  if (ask(fd, reinterpret_cast<sockaddr*>(&end), &length) != 0) return std::nullopt;
+  if (length != sizeof end || end.sin_family != AF_INET) return std::nullopt;
+  return end;
+}
+
+}  // namespace
+
+int cut_connections(const std::string& local, const std::string& peer, bool shares_host) {
+  const auto own = parse(local), other = parse(peer);
+  if (!own || !other) return 0;
+  int cut = 0;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd", error)) {
+    const std::string name = entry.path().filename();
+    int fd = -1;
+    std::from_chars(name.data(), name.data() + name.size(), fd);
+    const auto remote_end = end_of(fd, ::getpeername), local_end = end_of(fd, ::getsockname);
+    if (!remote_end || !local_end || remote_end->sin_addr.s_addr != other->sin_addr.s_addr)
+      continue;
+    const bool made_by_us = remote_end->sin_port == other->sin_port;
+    const bool made_by_peer = !shares_host && local_end->sin_port == own->sin_port;
+    if ((made_by_us || made_by_peer) && shutdown(fd, SHUT_RDWR) == 0) ++cut;
+  }
+  return cut;
+}
+
+bool same_host(const std::string& a, const std::string& b) {
+  const auto first = parse(a), second = parse(b);
+  return first && second && first->sin_addr.s_addr == second->sin_addr.s_addr;
+}
+
+}  // namespace krg

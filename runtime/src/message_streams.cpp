@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "message_streams.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace krg {
+namespace {
+
+// Copies one span after the other to `to`; returns where the copy ended.
+std::byte* append(std::byte* to, std::span<const std::byte> bytes) {
+  if (!bytes.empty()) std::memcpy(to, bytes.data(), bytes.size());
+  return to + bytes.size();
+}
+std::span<const std::byte> bytes_of(const FrameHeader& frame) {
+  return std::as_bytes(std::span(&frame, 1));
+}
+
+}  // namespace
+
+MessageStreams::MessageStreams(EventLoop& loop, FrameCarrier& carrier, NodeId self, unsigned nodes)
+    : loop_(loop), carrier_(carrier), self_(self), peers_(nodes) {}
+
+void MessageStreams::set_handler(HandlerId id, MessageHandler handler) {
+  check(id < kAllHandlers, "a handler id is below kMaxHandlers");
+  handlers_[id] = std::move(handler);
+}
+
+Status MessageStreams::send(NodeId to, HandlerId id, std::span<const std::byte> header,
+                            std::span<const std::byte> payload, Limit limit) {
+  check(id < kAllHandlers && header.size() <= kMaxHeaderBytes && payload.size() <= kMaxPayloadBytes,
+        "a message keeps its limits");
+  Peer& peer = peers_.at(to.value);
+  if (peer.failed) return errno_error("send to a failed node", EHOSTDOWN);
+  FrameHeader frame{.from = self_.value,
+                    .handler = id,
+                    .header_bytes = static_cast<uint16_t>(header.size()),
+                    .payload_bytes = static_cast<uint32_t>(payload.size())};
+  const bool first = peer.queue.empty();
+  if (first && to != self_ && send_in_one_frame(to, frame, header, payload)) return {};
+  if (peer.queued_bytes >= kSendQueueLimitBytes && limit == Limit::kKeep) {
+    peer.wants_writable = true;
+    return errno_error("send queue full", ENOBUFS);
+  }
+  Outgoing& message = peer.queue.emplace_back(Outgoing{id, frame.header_bytes, {}});
+  message.data.reserve(header.size() + payload.size());
+  message.data.insert(message.data.end(), header.begin(), header.end());
+  message.data.insert(message.data.end(), payload.begin(), payload.end());
+  peer.queued_bytes += sizeof(FrameHeader) + message.data.size();
+  if (!first) return {};
+  if (to != self_) {
+    pump(to);
+  } else {
+    loop_.post([this, alive = std::weak_ptr(alive_)] {
+      if (alive.lock()) deliver_to_self();
+    });
+  }
+  return {};
+}
+
+// The short way: no copy but the one into the frame. False when the message is too long for it or
+// no frame is free.
+bool MessageStreams::send_in_one_frame(NodeId to, const FrameHeader& frame,
+                                       std::span<const std::byte> header,
+                                       std::span<const std::byte> payload) {
+  const size_t length = sizeof frame + header.size() + payload.size();
+  auto buffer = carrier_.acquire(to);
+  if (buffer.size() < length) return false;
+  append(append(append(buffer.data(), bytes_of(frame)), header), payload);
+  carrier_.post(to, length);
+  return true;
+}
+
+void MessageStreams::pump(NodeId to) {
+  Peer& peer = peers_[to.value];
+  while (!peer.queue.empty()) {
+    auto buffer = carrier_.acquire(to);
+    if (buffer.empty()) break;
+    Outgoing& message = peer.queue.front();
+    FrameHeader frame{
+        .continues = message.sent > 0,
+        .from = self_.value,
+        .handler = message.handler,
+        .header_bytes = message.header_bytes,
+        .payload_bytes = static_cast<uint32_t>(message.data.size() - message.header_bytes)};
+    auto part = std::span<const std::byte>(message.data).subspan(message.sent);
+    part = part.first(std::min(part.size(), buffer.size() - sizeof frame));
+    append(append(buffer.data(), bytes_of(frame)), part);
+    message.sent += part.size();
+    if (message.sent == message.data.size()) {
+      peer.queued_bytes -= sizeof(FrameHeader) + message.data.size();
+      peer.queue.pop_front();
+    }
+    carrier_.post(to, sizeof frame + part.size());
+  }
+  if (!peer.wants_writable || peer.queued_bytes >= kSendQueueLimitBytes / 2) return;
+  peer.wants_writable = false;
+  loop_.post([this, to, alive = std::weak_ptr(alive_)] {
+    if (alive.lock() && writable_ && !peers_[to.value].failed) writable_(to);
+  });
+}
+
+void MessageStreams::deliver_to_self() {
+  Peer& peer = peers_[self_.value];
+  auto batch = std::exchange(peer.queue, {});
+  peer.queued_bytes = 0;
+  const bool tell_writable = std::exchange(peer.wants_writable, false);
+  auto alive = std::weak_ptr(alive_);
+  for (auto& message : batch) {
+    auto data = std::span<const std::byte>(message.data);
+    deliver(self_, message.handler, data.first(message.header_bytes),
+            data.subspan(message.header_bytes));
+    if (alive.expired()) return;
+  }
+  if (tell_writable && writable_) writable_(self_);
+}
+
+Status MessageStreams::frame_arrived(std::span<const std::byte> bytes, NodeId* from) {
+  *from = kNoNode;
+  FrameHeader frame;
+  if (bytes.size() < sizeof frame) return text_error("a frame shorter than its header");
+  std::memcpy(&frame, bytes.data(), sizeof frame);
+  if (frame.version != FrameHeader::kVersion || frame.from >= peers_.size())
+    return text_error("a frame that is not ours");
+  *from = NodeId{frame.from};
+  Peer& peer = peers_[frame.from];
+  if (peer.failed) return {};
+  auto body = bytes.subspan(sizeof frame);
+  return frame.continues ? later_frame(*from, body) : first_frame(*from, frame, body);
+}
+
+Status MessageStreams::first_frame(NodeId from, const FrameHeader& frame,
+                                   std::span<const std::byte> body) {
+  Incoming& incoming = peers_[from.value].incoming;
+  const size_t whole = size_t{frame.header_bytes} + frame.payload_bytes;
+  if (incoming.expected_bytes > 0 || frame.handler >= kAllHandlers ||
+      frame.header_bytes > kMaxHeaderBytes || frame.payload_bytes > kMaxPayloadBytes ||
+      body.size() > whole)
+    return text_error("a frame that breaks the protocol");
+  if (body.size() == whole) {
+    deliver(from, frame.handler, body.first(frame.header_bytes), body.subspan(frame.header_bytes));
+    return {};
+  }
+  incoming.handler = frame.handler;
+  incoming.header_bytes = frame.header_bytes;
+  incoming.expected_bytes = whole;
+  incoming.data.reserve(whole);
+  incoming.data.assign(body.begin(), body.end());
+  return {};
+}
+
+Status MessageStreams::later_frame(NodeId from, std::span<const std::byte> body) {
+  Incoming& incoming = peers_[from.value].incoming;
+  if (incoming.data.size() + body.size() > incoming.expected_bytes)
+    return text_error("a message longer than announced");
+  incoming.data.insert(incoming.data.end(), body.begin(), body.end());
+  if (incoming.data.size() < incoming.expected_bytes) return {};
+  Incoming whole = std::exchange(incoming, {});
+  auto data = std::span<const std::byte>(whole.data);
+  deliver(from, whole.handler, data.first(whole.header_bytes), data.subspan(whole.header_bytes));
+  return {};
+}
+
+void MessageStreams::deliver(NodeId from, HandlerId id, std::span<const std::byte> header,
+                             std::span<const std::byte> payload) {
+  if (const auto& handler = handlers_[id]) handler(from, header, payload);
+}
+
+void MessageStreams::fail(NodeId node) {
+  Peer& peer = peers_.at(node.value);
+  peer = {};
+  peer.failed = true;
+}
+
+}  // namespace krg

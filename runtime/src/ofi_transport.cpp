@@ -1,0 +1,567 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "krg/runtime/ofi_transport.h"
+
+#include <rdma/fi_atomic.h>
+#include <rdma/fi_rma.h>
+#include <sys/epoll.h>
+
+#include <deque>
+#include <vector>
+
+#include "adaptive_spin.h"
+#include "connection_cutter.h"
+#include "krg/runtime/log.h"
+#include "message_one_sided.h"
+#include "message_streams.h"
+#include "ofi_handles.h"
+
+namespace krg {
+namespace {
+
+using std::chrono::microseconds;
+
+// A frame stays below rxm's eager limit (16 KiB with rxm's own header): one copy, no rendezvous.
+constexpr size_t kFrameBytes = 16 * 1024 - 256;
+static_assert(kFrameBytes >= kMinFrameBytes);
+constexpr size_t kReceives = 64;       // posted frames
+constexpr size_t kFramesPerPeer = 32;  // in flight
+constexpr int kCompletionsPerRound = 256;
+// How soon to try again what the provider had no room for, when nothing else wakes the loop.
+constexpr microseconds kRetry{500};
+// How long the provider may take to give back the operations of a cut connection.
+constexpr microseconds kFlush{500'000};
+
+// What libfabric is given as the context of an operation; it must lie at the start (FI_CONTEXT).
+struct Operation {
+  enum class Kind : uint8_t { kReceive, kSend, kOneSided };
+  fi_context2 context{};
+  Kind kind;
+  explicit Operation(Kind k) : kind(k) {}
+};
+
+struct FrameOperation : Operation {
+  explicit FrameOperation(Kind k) : Operation(k), buffer(new std::byte[kFrameBytes]) {}
+  uint16_t peer = 0;
+  size_t length = 0;
+  std::unique_ptr<std::byte[]> buffer;
+};
+
+// A get, put or atomic; the provider holds pointers into it until it completes, even when its peer
+// failed long ago.
+struct OneSidedOperation : Operation {
+  enum class Verb : uint8_t { kGet, kPut, kFetchAdd, kCompareSwap };
+  OneSidedOperation() : Operation(Kind::kOneSided) {}
+  Verb verb = Verb::kGet;
+  uint16_t peer = 0;
+  uint64_t address = 0, key = 0;
+  std::span<std::byte> local;
+  uint64_t operand = 0, expected = 0, previous = 0;
+  AtomicCompletion done;  // empty: failed already, or not in use
+};
+
+// An error that says something about the operation, not about the peer.
+bool blames_operation(int number) {
+  return number == FI_EKEYREJECTED || number == FI_EACCES || number == FI_EPERM ||
+         number == FI_EINVAL || number == FI_EMSGSIZE || number == FI_EFAULT;
+}
+
+class OfiTransport final : public Transport, private FrameCarrier {
+ public:
+  struct Address {
+    std::string name;  // as fi_getname(3) gave it
+    fi_addr_t handle;
+  };
+
+  OfiTransport(std::unique_ptr<OfiEndpoint::Impl> endpoint, NodeId self,
+               std::span<const Address> peers);
+  ~OfiTransport() override;
+  Status start();
+
+  std::string_view name() const override { return "ofi"; }
+  NodeId self() const override { return self_; }
+  unsigned node_count() const override { return static_cast<unsigned>(peers_.size()); }
+  EventLoop& loop() const override { return e_->loop; }
+  void set_handler(HandlerId id, MessageHandler handler) override {
+    check(id < kMaxHandlers, "a handler id is below kMaxHandlers");
+    streams_.set_handler(id, std::move(handler));
+  }
+  Status send(NodeId to, HandlerId id, std::span<const std::byte> header,
+              std::span<const std::byte> payload) override {
+    return streams_.send(to, id, header, payload);
+  }
+  void on_writable(std::function<void(NodeId)> writable) override {
+    streams_.on_writable(std::move(writable));
+  }
+  size_t send_queue_limit_bytes() const override { return kSendQueueLimitBytes; }
+  Result<std::unique_ptr<MemoryRegion>> register_memory(std::span<std::byte> bytes) override;
+  void get(NodeId from, const RemoteRegion& remote, uint64_t offset, std::span<std::byte> local,
+           Completion done) override;
+  void put(NodeId to, const RemoteRegion& remote, uint64_t offset, std::span<const std::byte> local,
+           Completion done) override;
+  void fetch_add(NodeId at, const RemoteRegion& remote, uint64_t offset, uint64_t add,
+                 AtomicCompletion done) override;
+  void compare_swap(NodeId at, const RemoteRegion& remote, uint64_t offset, uint64_t expected,
+                    uint64_t desired, AtomicCompletion done) override;
+  void on_peer_failure(std::function<void(NodeId)> failed) override {
+    on_failed_ = std::move(failed);
+  }
+  void mark_failed(NodeId peer) override {
+    if (peer != self_) peer_failed(peer.value, "declared dead");
+  }
+
+ private:
+  class Region;
+  struct Peer {
+    fi_addr_t address;
+    std::string name;
+    unsigned frames_in_flight = 0;
+    std::deque<FrameOperation*> unposted;  // the provider had no room; in order
+  };
+
+  std::span<std::byte> acquire(NodeId to) override;
+  void post(NodeId to, size_t length) override;
+  bool try_post(FrameOperation& frame);
+  void post_receive(FrameOperation& frame);
+
+  OneSidedOperation& new_operation(OneSidedOperation::Verb verb, NodeId peer,
+                                   const RemoteRegion& remote, uint64_t offset,
+                                   AtomicCompletion done);
+  void start_operation(OneSidedOperation& op, const RemoteRegion& remote, uint64_t offset);
+  bool try_start(OneSidedOperation& op);
+  void finish(OneSidedOperation& op, Status outcome);
+
+  microseconds idle();
+  bool progress();
+  void retry_unposted();
+  void completed(Operation& operation, size_t length);
+  void failed_completion();
+  void peer_failed(uint16_t peer, const std::string& why);
+  void cut_off(uint16_t peer);
+  void fail_operations(uint16_t peer);
+
+  std::unique_ptr<OfiEndpoint::Impl> e_;
+  const NodeId self_;
+  std::vector<Peer> peers_;
+  MessageStreams streams_;
+  MessageOneSided by_messages_;
+  std::vector<std::unique_ptr<FrameOperation>> frames_;  // all there are
+  std::vector<FrameOperation*> free_frames_, unposted_receives_;
+  FrameOperation* acquired_ = nullptr;
+  std::deque<OneSidedOperation> operations_;  // all there are; addresses stay
+  std::vector<OneSidedOperation*> free_operations_;
+  std::deque<OneSidedOperation*> unstarted_;
+  size_t unposted_count_ = 0;  // frames in all peers' unposted
+  uint64_t next_key_ = 1;
+  std::function<void(NodeId)> on_failed_;
+  AdaptiveSpin spin_;
+  std::vector<EventLoop::Timer> flushes_;  // one per failed peer
+  EventLoop::Watch watch_;
+  EventLoop::IdleHook idle_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // for what is posted to the loop
+};
+
+class OfiTransport::Region final : public MemoryRegion {
+ public:
+  Region(OfiTransport& owner, Fid<fid_mr> registration, RemoteRegion remote,
+         std::span<std::byte> bytes)
+      : owner_(owner),
+        alive_(owner.alive_),
+        registration_(std::move(registration)),
+        remote_(remote),
+        bytes_(bytes) {}
+  ~Region() override {
+    check(!alive_.expired(), "a region goes before its transport");
+    owner_.by_messages_.withdraw(remote_.key);
+  }
+  RemoteRegion remote() const override { return remote_; }
+  std::span<std::byte> bytes() const override { return bytes_; }
+
+ private:
+  OfiTransport& owner_;
+  std::weak_ptr<bool> alive_;
+  Fid<fid_mr> registration_;
+  RemoteRegion remote_;
+  std::span<std::byte> bytes_;
+};
+
+OfiTransport::OfiTransport(std::unique_ptr<OfiEndpoint::Impl> endpoint, NodeId self,
+                           std::span<const Address> peers)
+    : e_(std::move(endpoint)),
+      self_(self),
+      streams_(e_->loop, *this, self, static_cast<unsigned>(peers.size())),
+      by_messages_(e_->loop, streams_) {
+  for (const auto& [name, handle] : peers) {
+    peers_.emplace_back().address = handle;
+    peers_.back().name = name;
+  }
+}
+
+OfiTransport::~OfiTransport() {
+  idle_.reset();
+  watch_.reset();
+  alive_.reset();
+  e_.reset();  // the provider lets go of all operations before they are freed
+}
+
+Status OfiTransport::start() {
+  for (size_t i = 0; i < kReceives; ++i) {
+    auto& frame = frames_.emplace_back(std::make_unique<FrameOperation>(Operation::Kind::kReceive));
+    post_receive(*frame);
+  }
+  auto watch = e_->loop.watch(e_->wait_fd, EPOLLIN, [this](uint32_t) { progress(); });
+  if (!watch) return watch.error();
+  watch_ = std::move(*watch);
+  idle_ = e_->loop.add_idle_hook([this] { return idle(); });
+  return {};
+}
+
+// --- frames -------------------------------------------------------------------------------------
+
+std::span<std::byte> OfiTransport::acquire(NodeId to) {
+  const Peer& peer = peers_[to.value];
+  if (peer.frames_in_flight >= kFramesPerPeer || !peer.unposted.empty()) return {};
+  if (!acquired_) {
+    if (free_frames_.empty()) {
+      frames_.push_back(std::make_unique<FrameOperation>(Operation::Kind::kSend));
+      free_frames_.push_back(frames_.back().get());
+    }
+    acquired_ = free_frames_.back();
+    free_frames_.pop_back();
+  }
+  return {acquired_->buffer.get(), kFrameBytes};
+}
+
+void OfiTransport::post(NodeId to, size_t length) {
+  FrameOperation& frame = *std::exchange(acquired_, nullptr);
+  frame.peer = to.value;
+  frame.length = length;
+  Peer& peer = peers_[to.value];
+  ++peer.frames_in_flight;
+  if (try_post(frame)) return;
+  peer.unposted.push_back(&frame);
+  ++unposted_count_;
+}
+
+// False when the provider has no room now.
+bool OfiTransport::try_post(FrameOperation& frame) {
+  Peer& peer = peers_[frame.peer];
+  ssize_t returned = fi_send(e_->endpoint.get(), frame.buffer.get(), frame.length, nullptr,
+                             peer.address, &frame.context);
+  if (returned == -FI_EAGAIN) return false;
+  if (returned != 0) {
+    --peer.frames_in_flight;
+    free_frames_.push_back(&frame);
+    peer_failed(frame.peer, ofi_error("fi_send", returned).message());
+  }
+  return true;
+}
+
+void OfiTransport::post_receive(FrameOperation& frame) {
+  ssize_t returned = fi_recv(e_->endpoint.get(), frame.buffer.get(), kFrameBytes, nullptr,
+                             FI_ADDR_UNSPEC, &frame.context);
+  if (returned == 0) return;
+  if (returned != -FI_EAGAIN) log_error("ofi", "{}", ofi_error("fi_recv", returned).message());
+  unposted_receives_.push_back(&frame);
+}
+
+// --- one-sided ----------------------------------------------------------------------------------
+
+Result<std::unique_ptr<MemoryRegion>> OfiTransport::register_memory(std::span<std::byte> bytes) {
+  if (bytes.empty()) return errno_error("an empty region", EINVAL);
+  const uint64_t access = FI_REMOTE_READ | FI_REMOTE_WRITE | FI_READ | FI_WRITE;
+  const uint64_t mr_mode = static_cast<uint64_t>(e_->info->domain_attr->mr_mode);
+  fid_mr* opened = nullptr;
+  int returned = fi_mr_reg(e_->domain.get(), bytes.data(), bytes.size(), access, 0, next_key_++, 0,
+                           &opened, nullptr);
+  if (returned != 0) return ofi_error("fi_mr_reg", returned);
+  Fid<fid_mr> registration(opened);
+  if (mr_mode & FI_MR_ENDPOINT) {
+    returned = fi_mr_bind(registration.get(), &e_->endpoint->fid, 0);
+    if (returned == 0) returned = fi_mr_enable(registration.get());
+    if (returned != 0) return ofi_error("fi_mr_enable", returned);
+  }
+  RemoteRegion remote{
+      .base = mr_mode & FI_MR_VIRT_ADDR ? reinterpret_cast<uint64_t>(bytes.data()) : 0,
+      .key = fi_mr_key(registration.get()),
+      .length = bytes.size()};
+  by_messages_.expose(remote.key, bytes);
+  return std::unique_ptr<MemoryRegion>(
+      std::make_unique<Region>(*this, std::move(registration), remote, bytes));
+}
+
+void OfiTransport::get(NodeId from, const RemoteRegion& remote, uint64_t offset,
+                       std::span<std::byte> local, Completion done) {
+  auto& op = new_operation(OneSidedOperation::Verb::kGet, from, remote, offset,
+                           [done = std::move(done)](Result<uint64_t> result) {
+                             done(result ? Status() : Status(result.error()));
+                           });
+  op.local = local;
+  start_operation(op, remote, offset);
+}
+
+void OfiTransport::put(NodeId to, const RemoteRegion& remote, uint64_t offset,
+                       std::span<const std::byte> local, Completion done) {
+  auto& op = new_operation(OneSidedOperation::Verb::kPut, to, remote, offset,
+                           [done = std::move(done)](Result<uint64_t> result) {
+                             done(result ? Status() : Status(result.error()));
+                           });
+  op.local = {const_cast<std::byte*>(local.data()), local.size()};  // a put only reads it
+  start_operation(op, remote, offset);
+}
+
+void OfiTransport::fetch_add(NodeId at, const RemoteRegion& remote, uint64_t offset, uint64_t add,
+                             AtomicCompletion done) {
+  if (!e_->has_atomics) return by_messages_.fetch_add(at, remote.key, offset, add, std::move(done));
+  auto& op = new_operation(OneSidedOperation::Verb::kFetchAdd, at, remote, offset, std::move(done));
+  op.operand = add;
+  start_operation(op, remote, offset);
+}
+
+void OfiTransport::compare_swap(NodeId at, const RemoteRegion& remote, uint64_t offset,
+                                uint64_t expected, uint64_t desired, AtomicCompletion done) {
+  if (!e_->has_atomics)
+    return by_messages_.compare_swap(at, remote.key, offset, expected, desired, std::move(done));
+  auto& op =
+      new_operation(OneSidedOperation::Verb::kCompareSwap, at, remote, offset, std::move(done));
+  op.operand = desired;
+  op.expected = expected;
+  start_operation(op, remote, offset);
+}
+
+OneSidedOperation& OfiTransport::new_operation(OneSidedOperation::Verb verb, NodeId peer,
+                                               const RemoteRegion& remote, uint64_t offset,
+                                               AtomicCompletion done) {
+  if (free_operations_.empty()) free_operations_.push_back(&operations_.emplace_back());
+  OneSidedOperation& op = *free_operations_.back();
+  free_operations_.pop_back();
+  op.verb = verb;
+  op.peer = peer.value;
+  op.address = remote.base + offset;
+  op.key = remote.key;
+  op.local = {reinterpret_cast<std::byte*>(&op.previous), sizeof op.previous};
+  op.done = std::move(done);
+  return op;
+}
+
+// Starts the operation, or completes it from the loop when it cannot be.
+void OfiTransport::start_operation(OneSidedOperation& op, const RemoteRegion& remote,
+                                   uint64_t offset) {
+  const size_t length = op.local.size();
+  Status refused;
+  if (offset > remote.length || length > remote.length - offset)
+    refused = errno_error("outside of the region", ERANGE);
+  else if (streams_.failed(NodeId{op.peer}))
+    refused = errno_error("one-sided operation on a failed node", EHOSTDOWN);
+  else if (length > e_->info->ep_attr->max_msg_size)
+    refused = errno_error("one-sided operation", EMSGSIZE);
+  if (!refused || length == 0) {
+    e_->loop.post([this, &op, refused, alive = std::weak_ptr(alive_)] {
+      if (alive.lock()) finish(op, refused);
+    });
+  } else if (!unstarted_.empty() || !try_start(op)) {
+    unstarted_.push_back(&op);
+  }
+}
+
+// False when the provider has no room now.
+bool OfiTransport::try_start(OneSidedOperation& op) {
+  fid_ep* ep = e_->endpoint.get();
+  const fi_addr_t at = peers_[op.peer].address;
+  ssize_t returned = 0;
+  switch (op.verb) {
+    case OneSidedOperation::Verb::kGet:
+      returned = fi_read(ep, op.local.data(), op.local.size(), nullptr, at, op.address, op.key,
+                         &op.context);
+      break;
+    case OneSidedOperation::Verb::kPut:
+      returned = fi_write(ep, op.local.data(), op.local.size(), nullptr, at, op.address, op.key,
+                          &op.context);
+      break;
+    case OneSidedOperation::Verb::kFetchAdd:
+      returned = fi_fetch_atomic(ep, &op.operand, 1, nullptr, &op.previous, nullptr, at, op.address,
+                                 op.key, FI_UINT64, FI_SUM, &op.context);
+      break;
+    case OneSidedOperation::Verb::kCompareSwap:
+      returned =
+          fi_compare_atomic(ep, &op.operand, 1, nullptr, &op.expected, nullptr, &op.previous,
+                            nullptr, at, op.address, op.key, FI_UINT64, FI_CSWAP, &op.context);
+      break;
+  }
+  if (returned == -FI_EAGAIN) return false;
+  if (returned == 0) return true;
+  // The provider did not take it: complete it from the loop.
+  e_->loop.post([this, &op, error = ofi_error("one-sided operation", returned),
+                 alive = std::weak_ptr(alive_)] {
+    if (alive.lock()) finish(op, error);
+  });
+  return true;
+}
+
+// The provider is done with the operation: completes it, unless its peer's failure did before.
+void OfiTransport::finish(OneSidedOperation& op, Status outcome) {
+  auto done = std::exchange(op.done, {});
+  const uint64_t previous = op.previous;
+  free_operations_.push_back(&op);
+  if (done) done(outcome ? Result<uint64_t>(previous) : Result<uint64_t>(outcome.error()));
+}
+
+// --- progress -----------------------------------------------------------------------------------
+
+microseconds OfiTransport::idle() {
+  // What was handled here may be what the loop's caller waits for: it must get its turn.
+  if (spin_.spin([this] { return progress(); })) return microseconds(0);
+  if (unposted_count_ > 0 || !unstarted_.empty() || !unposted_receives_.empty()) return kRetry;
+  // Only after fi_trywait(3) says so may the descriptor be waited for.
+  fid* queue = &e_->completions->fid;
+  if (fi_trywait(e_->fabric.get(), &queue, 1) != FI_SUCCESS) return microseconds(0);
+  spin_.blocks();
+  return std::chrono::hours(1);
+}
+
+// Lets the provider work and handles what completed; true when there was any.
+bool OfiTransport::progress() {
+  int handled = 0;
+  while (handled < kCompletionsPerRound) {
+    fi_cq_msg_entry entries[16];
+    ssize_t count = fi_cq_read(e_->completions.get(), entries, 16);
+    if (count == -FI_EAVAIL) {
+      failed_completion();
+      ++handled;
+      continue;
+    }
+    if (count <= 0) {
+      if (count != -FI_EAGAIN && count != 0)
+        log_error("ofi", "{}", ofi_error("fi_cq_read", count).message());
+      break;
+    }
+    for (ssize_t i = 0; i < count; ++i)
+      completed(*static_cast<Operation*>(entries[i].op_context), entries[i].len);
+    handled += static_cast<int>(count);
+  }
+  retry_unposted();
+  return handled > 0;
+}
+
+void OfiTransport::retry_unposted() {
+  if (unposted_count_ > 0) {
+    for (auto& peer : peers_) {
+      while (!peer.unposted.empty() && try_post(*peer.unposted.front())) {
+        if (peer.unposted.empty()) break;  // the peer failed meanwhile
+        peer.unposted.pop_front();
+        --unposted_count_;
+      }
+    }
+  }
+  while (!unstarted_.empty()) {
+    OneSidedOperation& op = *unstarted_.front();
+    if (streams_.failed(NodeId{op.peer})) {
+      finish(op, errno_error("the node failed", EHOSTDOWN));
+    } else if (!try_start(op)) {
+      break;
+    }
+    unstarted_.pop_front();
+  }
+  for (auto* frame : std::exchange(unposted_receives_, {})) post_receive(*frame);
+}
+
+void OfiTransport::completed(Operation& operation, size_t length) {
+  if (operation.kind == Operation::Kind::kOneSided)
+    return finish(static_cast<OneSidedOperation&>(operation), {});
+  auto& frame = static_cast<FrameOperation&>(operation);
+  if (operation.kind == Operation::Kind::kSend) {
+    free_frames_.push_back(&frame);
+    --peers_[frame.peer].frames_in_flight;
+    if (peers_[frame.peer].unposted.empty()) streams_.pump(NodeId{frame.peer});
+    return;
+  }
+  NodeId from;
+  Status arrived = streams_.frame_arrived({frame.buffer.get(), length}, &from);
+  if (!arrived) {
+    log_error("ofi", "{}", arrived.error().message());
+    if (from != kNoNode) peer_failed(from.value, arrived.error().message());
+  }
+  post_receive(frame);
+}
+
+void OfiTransport::failed_completion() {
+  fi_cq_err_entry entry{};
+  if (fi_cq_readerr(e_->completions.get(), &entry, 0) != 1) return;
+  const Error error = ofi_error("", entry.err);
+  if (!entry.op_context) return log_warn("ofi", "error without operation: {}", error.message());
+  auto& operation = *static_cast<Operation*>(entry.op_context);
+  if (operation.kind == Operation::Kind::kReceive) {
+    log_debug("ofi", "receive: {}", error.message());
+    return post_receive(static_cast<FrameOperation&>(operation));
+  }
+  if (operation.kind == Operation::Kind::kSend) {
+    auto& frame = static_cast<FrameOperation&>(operation);
+    free_frames_.push_back(&frame);
+    --peers_[frame.peer].frames_in_flight;
+    return peer_failed(frame.peer, error.message());
+  }
+  auto& op = static_cast<OneSidedOperation&>(operation);
+  const uint16_t peer = op.peer;
+  if (blames_operation(entry.err) && !streams_.failed(NodeId{peer})) return finish(op, error);
+  finish(op, errno_error("one-sided operation", EHOSTDOWN));
+  peer_failed(peer, error.message());
+}
+
+// Cuts the peer off, fails what is under way to it, and tells of its death from the loop.
+void OfiTransport::peer_failed(uint16_t number, const std::string& why) {
+  const NodeId node{number};
+  if (streams_.failed(node)) return;
+  log_warn("ofi", "n{} failed: {}", number, why);
+  streams_.fail(node);
+  Peer& peer = peers_[number];
+  unposted_count_ -= peer.unposted.size();
+  for (auto* frame : std::exchange(peer.unposted, {})) {
+    free_frames_.push_back(frame);
+    --peer.frames_in_flight;
+  }
+  cut_off(number);
+  e_->loop.post([this, node, alive = std::weak_ptr(alive_)] {
+    if (alive.expired()) return;
+    by_messages_.fail(node);
+    if (on_failed_) on_failed_(node);
+  });
+  // One-sided operations fail when the provider gives them back, which the cut makes it do: only
+  // then it writes to their memory no more.
+  flushes_.push_back(e_->loop.after(kFlush, [this, number] { fail_operations(number); }));
+}
+
+void OfiTransport::cut_off(uint16_t number) {
+  bool shares_host = false;
+  for (const auto& other : peers_)
+    shares_host |= &other != &peers_[number] && same_host(other.name, peers_[number].name);
+  const int cut = cut_connections(e_->address, peers_[number].name, shares_host);
+  log_debug("ofi", "n{}: {} connections cut", number, cut);
+}
+
+// Completes the operations that the provider has not given back; it may still hold them.
+void OfiTransport::fail_operations(uint16_t number) {
+  auto alive = std::weak_ptr(alive_);
+  for (size_t i = 0; i < operations_.size(); ++i) {
+    if (operations_[i].peer != number || !operations_[i].done) continue;
+    std::exchange(operations_[i].done, {})(errno_error("the node failed", EHOSTDOWN));
+    if (alive.expired()) return;
+  }
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Transport>> make_ofi_transport(std::unique_ptr<OfiEndpoint::Impl> endpoint,
+                                                      NodeId self,
+                                                      std::span<const std::string> addresses) {
+  std::vector<OfiTransport::Address> peers;
+  for (const auto& address : addresses) {
+    auto& peer = peers.emplace_back(OfiTransport::Address{address, FI_ADDR_UNSPEC});
+    int inserted =
+        fi_av_insert(endpoint->addresses.get(), address.data(), 1, &peer.handle, 0, nullptr);
+    if (inserted != 1) return ofi_error("fi_av_insert", inserted < 0 ? inserted : -EINVAL);
+  }
+  auto transport = std::make_unique<OfiTransport>(std::move(endpoint), self, peers);
+  if (Status started = transport->start(); !started) return started.error();
+  return std::unique_ptr<Transport>(std::move(transport));
+}
+
+}  // namespace krg

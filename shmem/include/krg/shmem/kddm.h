@@ -1,0 +1,86 @@
+// Kddm: a node's share of all sets of coherent objects. It runs the protocol (kddm_protocol.h) over
+// the Messenger: get for reading, grab for writing, put when done, remove. An object is pinned from
+// the grant to its put; the bytes may be used in between, whichever node they came from.
+//
+// Every node opens a set under the same id and with the same options before it uses it; a message
+// for a set that is not open yet here waits for it.
+//
+// Threads: the loop's thread. Callbacks run in the loop, after the call that caused them has
+// returned, or inside it when the object is at hand. Limits: kMaxObjectBytes per object;
+// kMaxEarlyMessages per set that is not open yet. SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+
+#include "krg/runtime/event_loop.h"
+#include "krg/runtime/messenger.h"
+#include "krg/shmem/ids.h"
+#include "krg/shmem/io_linker.h"
+
+namespace krg {
+
+inline constexpr size_t kMinObjectBytes = 8;
+inline constexpr size_t kMaxObjectBytes = 4u << 20;
+inline constexpr size_t kMaxEarlyMessages = 4096;
+
+struct KddmSetOptions {
+  size_t object_bytes = 4096;
+  std::shared_ptr<IoLinker> linker;  // none: make_zero_linker()
+};
+
+// Counters since the set was opened here.
+struct KddmStatistics {
+  uint64_t gets = 0;  // operations asked for
+  uint64_t grabs = 0;
+  uint64_t local_hits = 0;  // granted without a message
+  uint64_t first_touches = 0;
+  uint64_t copies_sent = 0;
+  uint64_t ownerships_sent = 0;
+  uint64_t invalidations_received = 0;
+  uint64_t bytes_sent = 0;    // object data only
+  uint64_t objects_here = 0;  // objects with valid bytes on this node now
+};
+
+class Kddm {
+ public:
+  explicit Kddm(Messenger& messenger);
+  ~Kddm();
+  Kddm(const Kddm&) = delete;
+  Kddm& operator=(const Kddm&) = delete;
+
+  // Errors: EEXIST, EINVAL (object size).
+  Status open_set(SetId set, KddmSetOptions options);
+  // Forgets the set on this node; the caller sees to it that no node uses it any more.
+  void close_set(SetId set);
+
+  enum class Touch : uint8_t { kFirstTouch, kNoFirstTouch };
+  // The bytes stay valid until put(). Errors: ENOENT (kNoFirstTouch and there is no object),
+  // EOWNERDEAD (lost with a node, or its IO linker could not make it).
+  using Granted = std::function<void(Result<std::span<std::byte>>)>;
+  // Pins the object for reading: others may read it at the same time.
+  void get(SetId set, ObjectId object, Touch touch, Granted granted);
+  // Pins the object for writing: nobody else has it.
+  void grab(SetId set, ObjectId object, Touch touch, Granted granted);
+  // Ends one get or the grab of this object.
+  void put(SetId set, ObjectId object);
+  // Removes the object everywhere; `done` when it is gone.
+  void remove(SetId set, ObjectId object, std::function<void()> done);
+  // Moves an object that this node owns, if nobody uses it, into `target`'s memory; drops a mere
+  // copy.
+  void flush(SetId set, ObjectId object, NodeId target);
+  // Local look-up only: the bytes if they are valid here, unpinned: use them before the next event.
+  std::span<const std::byte> find(SetId set, ObjectId object) const;
+
+  // REQUIRES: the set is open here.
+  KddmStatistics statistics(SetId set) const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace krg

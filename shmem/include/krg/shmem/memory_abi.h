@@ -1,0 +1,31 @@
+// Kernel interface of userfaultfd and pagemap that the C library's headers (kernel 6.1) do not have
+// yet. SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+#include <linux/userfaultfd.h>
+
+#include <cstdint>
+
+namespace krg {
+
+// userfaultfd(2): features by the kernel that brought them.
+inline constexpr uint64_t kUffdWpUnpopulated = 1 << 13;  // 6.4
+inline constexpr uint64_t kUffdPoison = 1 << 14;         // 6.6
+inline constexpr uint64_t kUffdWpAsync = 1 << 15;        // 6.7
+inline constexpr uint64_t kUffdMove = 1 << 16;           // 6.8
+
+// PAGEMAP_SCAN (ioctl_pagemap_scan(2), kernel 6.7): the pages of a range that match, as regions.
+struct PageRegion {
+  uint64_t start, end, categories;
+};
+struct PagemapScan {
+  uint64_t size, flags, start, end, walk_end;
+  uint64_t regions, region_count, max_pages;
+  uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+inline constexpr unsigned long kPagemapScan = _IOWR('f', 16, PagemapScan);
+inline constexpr uint64_t kPageIsWritten = 1 << 1;
+
+}  // namespace krg

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "kddm_wire.h"
+
+#include <cstring>
+
+namespace krg::kddm {
+namespace {
+
+enum Flag : uint8_t {
+  kDirected = 1,
+  kExists = 2,
+  kLost = 4,
+  kWithData = 8,
+  kHasCopy = 16,
+  kFirstTouch = 32,
+};
+
+}  // namespace
+
+Wire encode(SetId set, ObjectId object, const Message& message) {
+  Wire wire;
+  wire.type = static_cast<uint8_t>(message.type);
+  wire.flags = static_cast<uint8_t>(
+      (message.directed ? kDirected : 0) | (message.exists ? kExists : 0) |
+      (message.lost ? kLost : 0) | (message.with_data ? kWithData : 0) |
+      (message.has_copy ? kHasCopy : 0) | (message.first_touch ? kFirstTouch : 0));
+  wire.requester = message.requester.value;
+  wire.copyset_size = static_cast<uint16_t>(message.copyset.size());
+  wire.acks = message.acks;
+  wire.set = set.value;
+  wire.object = object.value;
+  wire.object_version = message.version;
+  wire.promise = message.promise;
+  return wire;
+}
+
+std::string encode_copyset(const Message& message) {
+  std::string bytes;
+  for (NodeId node : message.copyset)
+    bytes.append(reinterpret_cast<const char*>(&node.value), sizeof node.value);
+  return bytes;
+}
+
+Result<Decoded> decode(const Wire& wire, std::string_view payload) {
+  const size_t copyset_bytes = wire.copyset_size * sizeof(uint16_t);
+  if (wire.version != 1 || wire.type >= kMessageTypeCount || payload.size() < copyset_bytes)
+    return errno_error("KDDM message", EBADMSG);
+  Decoded decoded;
+  decoded.message = {.type = static_cast<MessageType>(wire.type),
+                     .requester = NodeId{wire.requester},
+                     .directed = (wire.flags & kDirected) != 0,
+                     .version = wire.object_version,
+                     .exists = (wire.flags & kExists) != 0,
+                     .lost = (wire.flags & kLost) != 0,
+                     .with_data = (wire.flags & kWithData) != 0,
+                     .has_copy = (wire.flags & kHasCopy) != 0,
+                     .first_touch = (wire.flags & kFirstTouch) != 0,
+                     .acks = wire.acks,
+                     .promise = wire.promise};
+  for (size_t i = 0; i < wire.copyset_size; ++i) {
+    uint16_t node;
+    std::memcpy(&node, payload.data() + i * sizeof node, sizeof node);
+    decoded.message.copyset.insert(NodeId{node});
+  }
+  decoded.data = payload.substr(copyset_bytes);
+  return decoded;
+}
+
+}  // namespace krg::kddm

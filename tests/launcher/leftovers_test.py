@@ -1,0 +1,101 @@
+"""Nothing is left behind, whatever ends first: processes, mounts, sockets, networks, shared memory.
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+import os
+import signal
+import unittest
+
+import session_case
+from launcher_case import LauncherCase, wait_until
+
+# Daemons and grandchildren that try to outlive the job.
+STUBBORN = "trap '' TERM HUP; setsid sleep 1000 & (sleep 1000 &) ; echo up; sleep 1000"
+
+
+class Leftovers(LauncherCase):
+    def start_stubborn(self, nodes):
+        process = self.start("krgrun", "-N", str(nodes), "sh", "-c", STUBBORN)
+        self.assertEqual(process.stdout.readline(), "up\n", process.poll())
+        return process
+
+    def kill_each(self, name):
+        pids = self.pids_of(name)
+        self.assertTrue(pids, f"no {name} among {self.processes()}")
+        return pids
+
+    def test_after_exit(self):
+        result = self.krgrun("sh", "-c", "setsid sleep 1000 & (sleep 1000 &); exit 5", nodes=2, caps=None)
+        self.assertEqual(result.returncode, 5, result.stderr)
+        self.assert_nothing_left()
+
+    def test_krgrun_killed(self):
+        process = self.start_stubborn(2)
+        os.kill(self.kill_each("krgrun")[0], signal.SIGKILL)
+        self.assert_nothing_left()
+        self.assertEqual(process.wait(10), -signal.SIGKILL)
+
+    def test_krg_host_killed(self):
+        process = self.start_stubborn(2)
+        for pid in self.kill_each("krg_host"):
+            os.kill(pid, signal.SIGKILL)
+            break
+        self.assertEqual(process.wait(15), 122)
+        self.assert_nothing_left()
+
+    def test_program_killed(self):
+        process = self.start_stubborn(2)
+        program = [pid for pid in self.pids_of("sh")]
+        os.kill(min(program), signal.SIGKILL)
+        self.assertEqual(process.wait(15), 128 + signal.SIGKILL)
+        self.assert_nothing_left()
+
+    def node_of_krgd(self, pid):
+        """The node that a krgd is: its network address ends in node + 1."""
+        with open(f"/proc/{pid}/net/fib_trie", encoding="ascii") as routes:
+            text = routes.read()
+        return next(n for n in range(2) if f"|-- 198.18.0.{n + 1}\n" in text)
+
+    def test_krgd_of_node_0_killed(self):
+        process = self.start_stubborn(2)
+        for pid in self.kill_each("krgd"):
+            if self.node_of_krgd(pid) == 0:
+                os.kill(pid, signal.SIGKILL)
+        self.assertEqual(process.wait(15), 122)
+        self.assert_nothing_left()
+
+    def test_krgd_of_another_node_killed(self):
+        process = self.start_stubborn(2)
+        for pid in self.kill_each("krgd"):
+            if self.node_of_krgd(pid) == 1:
+                os.kill(pid, signal.SIGKILL)
+        self.assertIn("node 1 has failed", process.stderr.readline())
+        self.assertIsNone(process.poll(), "the job goes on without a node that it does not need")
+        os.kill(min(self.pids_of("sh")), signal.SIGKILL)
+        self.assertEqual(process.wait(15), 128 + signal.SIGKILL)
+        self.assert_nothing_left()
+
+    def test_mpirun_killed_during_the_boot(self):
+        process = self.start("krgrun", "-N", "2", "true")
+        pids = wait_until(lambda: self.pids_of("mpirun"))
+        self.assertTrue(pids)
+        os.kill(pids[0], signal.SIGKILL)
+        self.assertEqual(process.wait(20), 125)
+        self.assert_nothing_left()
+
+    def test_krgd_boot_killed_during_the_boot(self):
+        process = self.start("krgrun", "-N", "2", "true")
+        pids = wait_until(lambda: self.pids_of("krgd_boot"))
+        self.assertTrue(pids)
+        os.kill(pids[0], signal.SIGKILL)
+        self.assertEqual(process.wait(20), 125)
+        self.assert_nothing_left()
+
+    def test_krgrun_killed_during_the_boot(self):
+        self.start("krgrun", "-N", "2", "true")
+        self.assertTrue(wait_until(lambda: self.pids_of("krgd_boot")))
+        os.kill(self.kill_each("krgrun")[0], signal.SIGKILL)
+        self.assert_nothing_left()
+
+
+if __name__ == "__main__":
+    session_case.main()

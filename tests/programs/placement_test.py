@@ -1,0 +1,71 @@
+"""Processes that are placed when they exec: however they were forked, they stay their parent's children.
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+import session_case
+from session_case import SessionCase
+
+# Starts 12 children that tell their host and exit with their number; prints the hosts that differ from this one.
+PARENT = """
+import os, socket, subprocess, sys
+command = lambda i: ["bash", "-c", "echo $HOSTNAME; sleep 0.1; exit %d" % i]
+def by_fork(i, out):
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(out, 1)
+        os.execvp("bash", command(i))
+    return pid
+def by_posix_spawn(i, out):
+    return os.posix_spawnp("bash", command(i), os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, out, 1)])
+started = []
+def by_vfork(i, out):
+    started.append(subprocess.Popen(command(i), stdout=out))
+    return started[-1].pid
+reader, writer = os.pipe()
+how = {"fork": by_fork, "posix_spawn": by_posix_spawn, "vfork": by_vfork}[sys.argv[1]]
+pids = {how(i, writer): i for i in range(12)}
+os.close(writer)
+hosts = os.fdopen(reader).read().split()
+for pid, i in pids.items():
+    waited, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == i, (waited, i, status)
+assert len(hosts) == 12, hosts
+print(len(set(hosts)))
+"""
+
+
+class PlacementTest(SessionCase):
+    def test_children_of_every_kind_run_on_several_nodes(self):
+        for how in ("fork", "posix_spawn", "vfork"):
+            with self.subTest(how):
+                result = self.krgrun("python3", "-c", PARENT, how, check=True)
+                self.assertGreater(int(result.stdout), 1, "hosts")
+
+    def test_a_body_ends_with_its_shadow_and_stops_with_it(self):
+        out = self.shell(
+            "state() { ps -o stat= -p $1 | cut -c1; }; set +m; exec 2>/dev/null\n"
+            "for i in 1 2 3 4 5 6; do sleep 1000 & pids+=($!); done; sleep 0.5\n"
+            "for p in ${pids[*]}; do kill -STOP $p; done; sleep 0.5; for p in ${pids[*]}; do state $p; done\n"
+            "for p in ${pids[*]}; do kill -CONT $p; done; sleep 0.5; for p in ${pids[*]}; do state $p; done\n"
+            "for p in ${pids[*]}; do kill -KILL $p; done; for p in ${pids[*]}; do wait $p; echo $?; done\n"
+            "sleep 0.5; pgrep -x sleep | wc -l")
+        self.assertEqual(out.split(), ["T"] * 6 + ["S"] * 6 + ["137"] * 6 + ["0"])
+
+    def test_a_body_places_its_own_children(self):
+        out = self.shell("for i in 1 2 3 4; do bash -c 'for j in 1 2 3; do bash -c \"echo \\$HOSTNAME; sleep 0.2; "
+                         "exit $((j + 1))\" & p[$j]=$!; done; for j in 1 2 3; do wait ${p[$j]}; echo $?; done' & done; wait")
+        words = out.split()
+        self.assertEqual(sorted(w for w in words if w.isdigit()), sorted(["2", "3", "4"] * 4))
+        self.assertGreater(len({w for w in words if not w.isdigit()}), 1)
+
+    def test_what_cannot_exec_fails_as_it_does_natively(self):
+        script = self.work / "script"
+        script.write_text("no magic\nexit 3\n")
+        script.chmod(0o755)
+        data = self.work / "data"
+        data.write_text("")
+        out = self.shell("exec 2>/dev/null; for i in 1 2 3; do ./script; echo $?; ./data; echo $?; ./missing; echo $?; done")
+        self.assertEqual(out.split(), ["3", "126", "127"] * 3)
+
+
+if __name__ == "__main__":
+    session_case.main()

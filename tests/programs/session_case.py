@@ -1,0 +1,121 @@
+"""SessionCase: the base of the tests that run real programs under krgrun.
+
+As root, a test also runs as an ordinary user when KRG_TEST_AS=user: the programs are then started by
+nobody, in a mount namespace where /dev/fuse is open to everybody, as most distributions have it.
+
+Environment: KRG_BUILD_DIR (where bin/ and examples/ are), KRG_TEST_AS (root or user).
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import unittest
+
+NODES = 4
+SPREAD = "--caps=+DISTANT_FORK"
+# Bash code that keeps this node busy, at the lowest priority, till the job ends: every command is then started elsewhere.
+BUSY = "( (renice -n 19 $BASHPID >/dev/null; while :; do :; done) & )"
+NOBODY = 65534
+SKIPPED = 77  # the exit status that says: not run, for the reason printed
+
+
+class SessionCase(unittest.TestCase):
+    """One test folder, owned by the user who runs the programs; krgrun in PATH."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.build = pathlib.Path(os.environ["KRG_BUILD_DIR"])
+        cls.as_user = os.environ.get("KRG_TEST_AS", "root") == "user"
+        cls.dir = pathlib.Path(tempfile.mkdtemp(prefix="krg-programs-"))
+        cls.dir.chmod(0o755)
+        cls.work = cls.dir / "work"
+        cls.work.mkdir()
+        if cls.as_user:
+            os.chown(cls.work, NOBODY, NOBODY)
+        cls.addClassCleanup(shutil.rmtree, cls.dir, ignore_errors=True)
+
+    def environment(self, **more):
+        env = {name: value for name, value in os.environ.items()
+               if not name.startswith(("KRG", "SLURM", "OMPI", "PMIX", "XDG_RUNTIME"))}
+        env["PATH"] = f"{self.build}/bin:{self.build}/examples:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+        env["LC_ALL"] = "C"
+        if self.as_user:
+            env["HOME"] = str(self.work)
+        env.update(more)
+        return env
+
+    def owner(self):
+        """User and group that run the programs."""
+        return (NOBODY, NOBODY) if self.as_user and os.geteuid() == 0 else (os.geteuid(), os.getegid())
+
+    def command(self, arguments):
+        """What starts `arguments` as the user of this test."""
+        if not self.as_user or os.geteuid() != 0:
+            return [str(a) for a in arguments]
+        device = self.dir / "fuse"
+        if not device.exists():
+            os.mknod(device, 0o666 | 0o020000, os.makedev(10, 229))
+            device.chmod(0o666)
+        script = 'mount --bind "$0" /dev/fuse && exec setpriv --reuid=%d --regid=%d --clear-groups "$@"'
+        return ["unshare", "-m", "sh", "-c", script % (NOBODY, NOBODY), str(device),
+                *(str(a) for a in arguments)]
+
+    def run_program(self, arguments, timeout=60, check=False, **options):
+        """As subprocess.run, with the output captured; everything is ended at the time limit."""
+        options.setdefault("stdout", subprocess.PIPE)
+        options.setdefault("stderr", subprocess.PIPE)
+        text = options.pop("input", None)
+        stdin = subprocess.PIPE if text is not None else options.pop("stdin", subprocess.DEVNULL)
+        process = subprocess.Popen(self.command(arguments), cwd=options.pop("cwd", self.work),
+                                   env=self.environment(**options.pop("env", {})), stdin=stdin,
+                                   start_new_session=True, text=True, **options)
+        if self.as_user and os.geteuid() == 0:  # as if the user had made them
+            for pipe in filter(None, (process.stdin, process.stdout, process.stderr)):
+                os.fchown(pipe.fileno(), NOBODY, NOBODY)
+        try:
+            out, err = process.communicate(text, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+            self.fail(f"{arguments} took longer than {timeout} s; it wrote:\n{out}\n{err}")
+        result = subprocess.CompletedProcess(arguments, process.returncode, out, err)
+        if check:
+            self.assertEqual(result.returncode, 0, f"{arguments}\n{out}\n{err}")
+        return result
+
+    def krgrun(self, *arguments, caps=SPREAD, nodes=NODES, **options):
+        """Runs a program on `nodes` virtual nodes."""
+        flags = ["-N", str(nodes), *([caps] if caps else [])]
+        return self.run_program(["krgrun", *flags, *arguments], **options)
+
+    def shell(self, script, **options):
+        """Runs a bash script in a session; its output, stripped. It must succeed and be silent on stderr."""
+        result = self.krgrun("bash", "-c", script, **options)
+        self.assertEqual((result.returncode, result.stderr or ""), (0, ""), f"{script}\n{result.stdout}")
+        return result.stdout.strip()
+
+
+def lacks(name, reason):
+    """Ends the whole test program: the machine lacks something (a probe of kradm check)."""
+    print(f"lacks {name}: {reason}")
+    sys.exit(SKIPPED)
+
+
+def main():
+    """Runs the tests of the calling module."""
+    build = pathlib.Path(os.environ["KRG_BUILD_DIR"])
+    found = subprocess.run([build / "bin/kradm", "check", "--json"], capture_output=True, text=True,
+                           check=False).stdout
+    probes = {p["name"]: p["state"] for p in json.loads(found or '{"probes": []}')["probes"]}
+    needed = ["network_namespaces"]
+    if os.environ.get("KRG_TEST_AS") == "user":
+        needed += ["user_namespaces"] + ([] if os.geteuid() == 0 else ["fuse_device"])
+    for name in needed:
+        if probes.get(name) == "lacking":
+            lacks(name, "no virtual nodes for this user")
+    unittest.main(verbosity=2)

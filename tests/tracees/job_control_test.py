@@ -1,0 +1,85 @@
+"""An interactive bash on a pseudo-terminal: its jobs execute on other nodes, and Ctrl-C, Ctrl-Z, bg, fg,
+kill %1, jobs and exit do what they do at home. SPDX-License-Identifier: GPL-2.0-or-later
+"""
+import re
+import time
+
+import session_case
+from session_case import SPREAD, SessionCase
+from terminal import PROMPT, Terminal
+
+
+class JobControlTest(SessionCase):
+    def setUp(self):
+        # The prompt's text is not in the command that sets it, so that its echo is not taken for it.
+        environment = self.environment(PS1="krg-''ready> ", TERM="dumb", BASH_SILENCE="1")
+        arguments = self.command(["krgrun", "-N", "2", SPREAD, "bash", "--norc", "--noediting", "-i"])
+        self.terminal = Terminal(arguments, environment, self.work, self.owner())
+        self.addCleanup(self.terminal.close)
+        self.terminal.type("PS1='krg-''ready> '\n")
+        self.terminal.expect(re.escape(PROMPT))
+        self.run_line = self.terminal.run
+        # Where nodes are equally loaded the first programs may stay on the shell's own.
+        self.run_line("/bin/true; /bin/true")
+
+    def assert_elsewhere(self, job="%1"):
+        """The job executes on another node than the shell."""
+        where = self.run_line(f"krg_where $$ $(jobs -p {job})")
+        nodes = re.findall(r"^\s*\d+\s+(\d+)\s", where, re.M)  # PID NODE HOST COMMAND
+        self.assertEqual(len(nodes), 2, where)
+        self.assertNotEqual(nodes[0], nodes[1], where)
+
+    def test_ctrl_c_ends_the_foreground_job(self):
+        self.terminal.type("sleep 1000\n")
+        self.terminal.expect("sleep 1000\n")
+        time.sleep(0.5)
+        self.terminal.type("\x03")
+        self.terminal.expect(re.escape(PROMPT))
+        self.assertEqual(self.run_line("echo $?").strip(), "130")
+
+    def test_ctrl_c_ends_a_pipeline(self):
+        self.terminal.type("sleep 1000 | cat | cat\n")
+        self.terminal.expect("cat\n")
+        time.sleep(0.5)
+        self.terminal.type("\x03")
+        self.terminal.expect(re.escape(PROMPT))
+        self.assertEqual(self.run_line("echo ${PIPESTATUS[*]}").strip().split()[0], "130")
+
+    def test_ctrl_z_bg_and_fg(self):
+        self.terminal.type("sleep 1000\n")
+        self.terminal.expect("sleep 1000\n")
+        time.sleep(0.5)
+        self.terminal.type("\x1a")
+        self.terminal.expect("Stopped")
+        self.terminal.expect(re.escape(PROMPT))
+        self.assertIn("Stopped", self.run_line("jobs"))
+        self.assert_elsewhere()
+        self.assertIn("sleep 1000 &", self.run_line("bg"))
+        self.assertIn("Running", self.run_line("jobs"))
+        self.terminal.type("fg\n")
+        self.terminal.expect("fg\nsleep 1000\n")
+        time.sleep(0.2)
+        self.terminal.type("\x03")
+        self.terminal.expect(re.escape(PROMPT))
+        self.assertEqual(self.run_line("echo $?").strip(), "130")
+
+    def test_kill_of_a_background_job(self):
+        self.run_line("sleep 1000 &")
+        self.assert_elsewhere()
+        self.run_line("kill %1; wait %1; echo status $?")
+        self.assertNotIn("Running", self.run_line("jobs"))
+
+    def test_a_stopped_job_is_killed(self):
+        self.run_line("sleep 1000 &")
+        self.run_line("kill -STOP %1; sleep 0.3")
+        self.assertIn("Stopped", self.run_line("jobs"))
+        self.run_line("kill -KILL %1; sleep 0.3")
+        self.assertNotIn("Stopped", self.run_line("jobs"))
+
+    def test_exit_gives_the_status(self):
+        self.terminal.type("exit 7\n")
+        self.assertEqual(self.terminal.end(), 7)
+
+
+if __name__ == "__main__":
+    session_case.main()
