@@ -20,6 +20,7 @@
 #include "krg/runtime/messenger.h"
 #include "krg/shmem/ids.h"
 #include "krg/shmem/io_linker.h"
+#include "krg/shmem/object_memory.h"
 
 namespace krg {
 
@@ -30,6 +31,8 @@ inline constexpr size_t kMaxEarlyMessages = 4096;
 struct KddmSetOptions {
   size_t object_bytes = 4096;
   std::shared_ptr<IoLinker> linker;  // none: make_zero_linker()
+  // Where the objects live on this node; none: make_heap_memory().
+  std::shared_ptr<ObjectMemory> memory;
 };
 
 // Counters since the set was opened here.

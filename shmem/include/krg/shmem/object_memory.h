@@ -1,0 +1,33 @@
+// ObjectMemory: where one set's objects have their bytes on this node. Kddm asks it for a place
+// before bytes come, and tells it before they change hands, so that what shows them to others (page
+// tables of programs, see page_set.h) follows first.
+//
+// Threads: the loop's thread. Owned by the set's options; outlives the open set.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+
+#include "krg/shmem/ids.h"
+
+namespace krg {
+
+class ObjectMemory {
+ public:
+  virtual ~ObjectMemory() = default;
+  // A place for the object's bytes, object_bytes long: zeros when it was not placed before, else
+  // what it was. It stays valid until release().
+  virtual std::span<std::byte> place(ObjectId object) = 0;
+  // Nobody may write the object's bytes from here on (a grab comes before the next write): they are
+  // about to be sent, or stay as a copy beside others. Called before the bytes are read.
+  virtual void protect(ObjectId object) = 0;
+  // The bytes are not valid any more: nobody may see them from here on.
+  virtual void release(ObjectId object) = 0;
+};
+
+// Ordinary memory of this process, one allocation an object.
+std::unique_ptr<ObjectMemory> make_heap_memory(size_t object_bytes);
+
+}  // namespace krg
