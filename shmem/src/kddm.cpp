@@ -28,6 +28,22 @@ class ZeroLinker : public IoLinker {
   }
 };
 
+class HeapMemory : public ObjectMemory {
+ public:
+  explicit HeapMemory(size_t object_bytes) : object_bytes_(object_bytes) {}
+  std::span<std::byte> place(ObjectId object) override {
+    auto& bytes = objects_[object.value];
+    if (!bytes) bytes = std::make_unique<std::byte[]>(object_bytes_);  // zeroed
+    return {bytes.get(), object_bytes_};
+  }
+  void protect(ObjectId) override {}
+  void release(ObjectId object) override { objects_.erase(object.value); }
+
+ private:
+  const size_t object_bytes_;
+  std::unordered_map<uint64_t, std::unique_ptr<std::byte[]>> objects_;
+};
+
 bool is_request(MessageType type) {
   return type == MessageType::kReadRequest || type == MessageType::kWriteRequest ||
          type == MessageType::kRemoveRequest || type == MessageType::kGiveRequest;
@@ -39,12 +55,14 @@ std::unique_ptr<IoLinker> make_zero_linker() {
   return std::make_unique<ZeroLinker>();
 }
 
+std::unique_ptr<ObjectMemory> make_heap_memory(size_t object_bytes) {
+  return std::make_unique<HeapMemory>(object_bytes);
+}
+
 struct Kddm::Impl {
-  // Readers of an overtaken copy keep its buffer while a newer one is installed.
-  using Buffer = std::shared_ptr<std::vector<std::byte>>;
   struct Object {
     kddm::Entry entry;
-    Buffer bytes;
+    std::span<std::byte> bytes;  // empty: the set's memory holds nothing for it
   };
   struct Operation {
     Granted granted;                // get, grab
@@ -62,9 +80,16 @@ struct Kddm::Impl {
     kddm::Wire wire;
     std::string payload;
   };
-  // What a protocol step wants told to callers, once the step's other actions are carried out.
-  struct Told {
-    std::function<void()> call;
+  // What a protocol step wants sent and told, once its other actions are carried out: what programs
+  // may still see here has gone before anybody else hears of the step.
+  struct Outgoing {
+    NodeId to;
+    kddm::Wire wire;
+    std::string payload;
+  };
+  struct Outcome {
+    std::vector<Outgoing> messages;
+    std::vector<std::function<void()>> calls;
   };
 
   Messenger& messenger;
@@ -102,67 +127,81 @@ struct Kddm::Impl {
     Object& at = object_of(set, object);
     Actions actions;
     call(at.entry, place_of(set, object), actions);
-    std::vector<Told> told;
-    for (Action& action : actions) perform(set, object, at, action, data, told);
+    Outcome outcome;
+    for (Action& action : actions) perform(set, object, at, action, data, outcome);
     forget_if_initial(set, object);
-    for (Told& tell : told) tell.call();
+    for (Outgoing& message : outcome.messages) send(message);
+    for (auto& tell : outcome.calls) tell();
   }
 
   void forget_if_initial(Set& set, ObjectId object) {
     auto found = set.objects.find(object.value);
     if (found != set.objects.end() &&
-        kddm::is_initial(found->second.entry, place_of(set, object)) && !found->second.bytes)
+        kddm::is_initial(found->second.entry, place_of(set, object)) && found->second.bytes.empty())
       set.objects.erase(found);
   }
 
   void perform(Set& set, ObjectId object, Object& at, Action& action, std::string_view data,
-               std::vector<Told>& told) {
+               Outcome& outcome) {
     switch (action.kind) {
       case Action::Kind::kSend:
-        return send(set, object, at, action);
+        outcome.messages.push_back(encode(set, object, at, action));
+        return;
       case Action::Kind::kInstall:
         check(data.size() == set.options.object_bytes, "an object has its set's size");
-        at.bytes = std::make_shared<std::vector<std::byte>>(data.size());
-        std::memcpy(at.bytes->data(), data.data(), data.size());
+        at.bytes = set.options.memory->place(object);
+        std::memcpy(at.bytes.data(), data.data(), data.size());
         return;
       case Action::Kind::kDropData:
-        at.bytes = nullptr;
+        release(set, object, at);
         return;
       case Action::Kind::kFirstTouch:
-        told.push_back({[this, id = set.id, object] { first_touch(id, object); }});
+        outcome.calls.push_back([this, id = set.id, object] { first_touch(id, object); });
         return;
       case Action::Kind::kComplete:
-        return complete(set, object, at, action, told);
+        return complete(set, object, at, action, outcome);
     }
   }
 
-  void send(Set& set, ObjectId object, Object& at, const Action& action) {
-    std::string payload = kddm::encode_copyset(action.message);
+  static void release(Set& set, ObjectId object, Object& at) {
+    at.bytes = {};
+    set.options.memory->release(object);
+  }
+
+  Outgoing encode(Set& set, ObjectId object, const Object& at, const Action& action) {
+    Outgoing outgoing{action.to, kddm::encode(set.id, object, action.message),
+                      kddm::encode_copyset(action.message)};
     if (action.message.with_data) {
-      check(at.bytes != nullptr, "who sends an object has it");
-      payload.append(reinterpret_cast<const char*>(at.bytes->data()), at.bytes->size());
-      set.statistics.bytes_sent += at.bytes->size();
+      check(!at.bytes.empty(), "who sends an object has it");
+      set.options.memory->protect(object);
+      outgoing.payload.append(reinterpret_cast<const char*>(at.bytes.data()), at.bytes.size());
+      set.statistics.bytes_sent += at.bytes.size();
     }
     set.statistics.copies_sent += action.message.type == MessageType::kCopy;
     set.statistics.ownerships_sent +=
         action.message.type == MessageType::kOwnership || action.message.type == MessageType::kGift;
-    Status sent = messenger.send(action.to, kddm::encode(set.id, object, action.message), payload);
+    return outgoing;
+  }
+
+  void send(const Outgoing& message) {
+    Status sent = messenger.send(message.to, message.wire, message.payload);
     if (!sent)
-      log_warn("kddm", "set {} object {}: {} to node {}: {}", set.id.value, object.value,
-               kddm::name_of(action.message.type), action.to.value, sent.error().message());
+      log_warn("kddm", "set {} object {}: {} to node {}: {}", message.wire.set, message.wire.object,
+               kddm::name_of(static_cast<MessageType>(message.wire.type)), message.to.value,
+               sent.error().message());
   }
 
   void first_touch(SetId id, ObjectId object) {
     Set& set = set_of(id);
     ++set.statistics.first_touches;
-    auto bytes = std::make_shared<std::vector<std::byte>>(set.options.object_bytes);
-    object_of(set, object).bytes = bytes;
-    set.options.linker->first_touch(object, *bytes, [this, id, object, bytes](Status made) {
+    Object& at = object_of(set, object);
+    at.bytes = set.options.memory->place(object);
+    set.options.linker->first_touch(object, at.bytes, [this, id, object](Status made) {
       Set& set = set_of(id);
       if (!made) {
         log_error("kddm", "set {} object {}: first touch: {}", id.value, object.value,
                   made.error().message());
-        object_of(set, object).bytes = nullptr;
+        release(set, object, object_of(set, object));
       }
       step(set, object, {}, [&](kddm::Entry& e, const kddm::Place& p, Actions& a) {
         kddm::filled(e, p, made.has_value(), a);
@@ -170,27 +209,25 @@ struct Kddm::Impl {
     });
   }
 
-  void complete(Set& set, ObjectId object, Object& at, const Action& action,
-                std::vector<Told>& told) {
+  void complete(Set& set, ObjectId object, const Object& at, const Action& action,
+                Outcome& outcome) {
     auto found = operations.find(action.op);
     check(found != operations.end(), "an operation ends once");
     Operation operation = std::move(found->second);
     operations.erase(found);
     if (operation.removed) {
-      told.push_back({std::move(operation.removed)});
+      outcome.calls.push_back(std::move(operation.removed));
       return;
     }
     Result<std::span<std::byte>> result = errno_error("", ENOENT);
     if (action.outcome == kddm::Outcome::kGranted) {
-      pinned[{set.id.value, object.value}].push_back(at.bytes);
-      result = std::span(*at.bytes);
+      result = at.bytes;
     } else {
       result = errno_error(fmt::format("object {} of set {}", object.value, set.id.value),
                            action.outcome == kddm::Outcome::kLost ? EOWNERDEAD : ENOENT);
     }
-    told.push_back({[granted = std::move(operation.granted), result = std::move(result)] {
-      granted(result);
-    }});
+    outcome.calls.push_back(
+        [granted = std::move(operation.granted), result = std::move(result)] { granted(result); });
   }
 
   void receive(NodeId from, const kddm::Wire& wire, std::string_view payload) {
@@ -221,7 +258,7 @@ struct Kddm::Impl {
         set.directory.try_emplace(object.value, kddm::DirectoryEntry{messenger.self()});
     Actions actions;
     kddm::direct(at->second, from, message, actions);
-    for (const Action& action : actions) send(set, object, object_of(set, object), action);
+    for (const Action& action : actions) send(encode(set, object, {}, action));
   }
 
   void start(SetId id, ObjectId object, Touch touch, kddm::OpKind kind, Granted granted) {
@@ -238,15 +275,6 @@ struct Kddm::Impl {
       set.statistics.local_hits += a.size() == 1 && a.front().kind == Action::Kind::kComplete;
     });
   }
-
-  // The buffers that local pins use, per object: one for each pin, so that they outlive an
-  // overtaken copy.
-  struct PairHash {
-    size_t operator()(const std::pair<uint64_t, uint64_t>& p) const {
-      return p.first * 0x9e3779b97f4a7c15ull ^ p.second;
-    }
-  };
-  std::unordered_map<std::pair<uint64_t, uint64_t>, std::vector<Buffer>, PairHash> pinned;
 };
 
 Kddm::Kddm(Messenger& messenger) : impl_(std::make_unique<Impl>(messenger)) {
@@ -263,6 +291,7 @@ Status Kddm::open_set(SetId set, KddmSetOptions options) {
                                    options.object_bytes, kMinObjectBytes, kMaxObjectBytes),
                        EINVAL);
   if (!options.linker) options.linker = make_zero_linker();
+  if (!options.memory) options.memory = make_heap_memory(options.object_bytes);
   auto opened = std::make_unique<Impl::Set>();
   opened->id = set;
   opened->options = std::move(options);
@@ -289,10 +318,6 @@ void Kddm::grab(SetId set, ObjectId object, Touch touch, Granted granted) {
 
 void Kddm::put(SetId id, ObjectId object) {
   Impl::Set& set = impl_->set_of(id);
-  auto pins = impl_->pinned.find({id.value, object.value});
-  check(pins != impl_->pinned.end() && !pins->second.empty(), "put ends a get or a grab");
-  pins->second.erase(pins->second.begin());
-  if (pins->second.empty()) impl_->pinned.erase(pins);
   impl_->step(set, object, {}, [](kddm::Entry& e, const kddm::Place& p, Actions& a) {
     kddm::put(e, p, e.writer ? kddm::OpKind::kGrab : kddm::OpKind::kGet, a);
   });
@@ -314,10 +339,10 @@ void Kddm::flush(SetId id, ObjectId object, NodeId target) {
 std::span<const std::byte> Kddm::find(SetId set, ObjectId object) const {
   auto& objects = impl_->set_of(set).objects;
   auto found = objects.find(object.value);
-  if (found == objects.end() || !found->second.bytes || !found->second.entry.has_data ||
+  if (found == objects.end() || !found->second.entry.has_data ||
       found->second.entry.drop_when_unpinned)
     return {};
-  return *found->second.bytes;
+  return found->second.bytes;
 }
 
 KddmStatistics Kddm::statistics(SetId id) const {

@@ -248,27 +248,15 @@ void receive_copy(Entry& entry, const Place& place, const Message& message, Acti
     });
     return progress(entry, place, actions);
   }
-  entry.version = message.version;
-  install(entry, actions);
-  entry.state = State::kReadCopy;
-  if (message.version >= entry.invalid_below) return progress(entry, place, actions);
-  // Invalidated on its way: only reads that were waiting then may use it, and nothing after them.
-  entry.drop_when_unpinned = true;
-  std::erase_if(entry.waiting, [&](const WaitingOp& op) {
-    if (op.kind != OpKind::kGet || message.version < op.not_before) return false;
-    ++entry.readers;
-    complete(actions, op.op, Outcome::kGranted);
-    return true;
-  });
-  if (entry.readers == 0) {
-    drop_data(entry, actions);
-    entry.state = State::kInvCopy;
+  // A copy that its invalidation overtook is not used: whoever waits for it asks again.
+  if (message.version >= entry.invalid_below) {
+    entry.version = message.version;
+    install(entry, actions);
+    entry.state = State::kReadCopy;
   }
   progress(entry, place, actions);
 }
 
-// The object itself has come: readers that still use an overtaken copy keep theirs, everybody else
-// sees this one.
 void install_owned(Entry& entry, const Message& message) {
   check(!is_owner(entry), "an object has one owner");
   check(entry.deferred_acks.empty(), "ownership comes after the acks that it waits for");
@@ -312,8 +300,8 @@ void receive_invalidate(Entry& entry, const Place& place, const Message& message
     entry.deferred_acks.push_back(message.requester);
     return;
   }
-  send(actions, message.requester, {.type = MessageType::kInvalidateAck});
   drop_data(entry, actions);
+  send(actions, message.requester, {.type = MessageType::kInvalidateAck});
   if (entry.state == State::kReadCopy) {
     entry.state = State::kInvCopy;
     progress(entry, place, actions);
@@ -397,12 +385,12 @@ std::string_view name_of(MessageType type) {
 }
 
 void get(Entry& entry, const Place& place, OpId op, bool first_touch, Actions& actions) {
-  entry.waiting.push_back({op, OpKind::kGet, first_touch, entry.invalid_below});
+  entry.waiting.push_back({op, OpKind::kGet, first_touch});
   progress(entry, place, actions);
 }
 
 void grab(Entry& entry, const Place& place, OpId op, bool first_touch, Actions& actions) {
-  entry.waiting.push_back({op, OpKind::kGrab, first_touch, entry.invalid_below});
+  entry.waiting.push_back({op, OpKind::kGrab, first_touch});
   progress(entry, place, actions);
 }
 

@@ -10,7 +10,9 @@ Report report(const Entry& entry, const Place& place) {
   const bool owner = is_owner(entry);
   return {.node = place.self,
           .owner = owner,
-          .copy = !owner && entry.has_data && !entry.drop_when_unpinned,
+          // A copy that still owes its ack is current: no write can have begun.
+          .copy = !owner && entry.has_data &&
+                  (!entry.drop_when_unpinned || !entry.deferred_acks.empty()),
           .pinned = !owner && entry.readers > 0,
           .exists = owner && entry.state != State::kInvOwner && entry.state != State::kInvFilling,
           .lost = owner && entry.lost,
@@ -52,7 +54,9 @@ void recover_as_owner(Entry& entry, const Decision& decision, Actions& actions) 
     if (entry.acks_missing == 0) finish_removal(entry, actions);
     return;
   }
-  if (!is_owner(entry) && (!entry.has_data || entry.drop_when_unpinned)) {
+  entry.deferred_acks.clear();
+  entry.drop_when_unpinned = false;
+  if (!is_owner(entry) && !decision.exists) {
     entry.state = State::kInvOwner;
     entry.lost = decision.lost;
     return;

@@ -119,6 +119,7 @@ class SimCluster {
   void run_step(unsigned node, unsigned object, const std::string& event, Call call) {
     Object& at = nodes_[node].objects[object];
     const State before = at.entry.state;
+    readers_before_ = at.entry.readers;
     Actions actions;
     call(at.entry, place(node, object), actions);
     if (seen_) (*seen_)[{before, event}].insert(at.entry.state);
@@ -142,6 +143,8 @@ class SimCluster {
           at.filling = true;
           break;
         case Action::Kind::kInstall:
+          // An object has one place in a node's memory: nobody may be using the bytes before.
+          ASSERT_TRUE(readers_before_ == 0 || at.data == arriving_) << trace();
           at.data = arriving_;
           break;
         case Action::Kind::kDropData:
@@ -322,8 +325,7 @@ class SimCluster {
                          entry.state == State::kWaitObjRmAck;
       owners += owner;
       writers += entry.writer;
-      // Readers of an overtaken copy (see WaitingOp) do not stand in a writer's way.
-      if (!entry.drop_when_unpinned || !entry.deferred_acks.empty()) readers += entry.readers;
+      readers += entry.readers;
     }
     ASSERT_LE(owners, 1u) << trace();
     ASSERT_LE(writers, 1u) << trace();
@@ -398,7 +400,8 @@ class SimCluster {
   unsigned grants_ = 0;
   bool draining_ = false;
   bool recovering_ = false;
-  uint64_t arriving_ = 0;  // the bytes that came with the message being delivered
+  unsigned readers_before_ = 0;  // of the step being carried out
+  uint64_t arriving_ = 0;        // the bytes that came with the message being delivered
 };
 
 uint64_t first_seed() {

@@ -17,7 +17,10 @@ constexpr SetId kSet{7};
 // N nodes in this process over a shuffling loopback fabric.
 class KddmTest : public ::testing::Test {
  protected:
-  void make(unsigned nodes, size_t object_bytes, std::shared_ptr<IoLinker> linker = nullptr) {
+  using MemoryOf = std::function<std::shared_ptr<ObjectMemory>(unsigned node)>;
+  void make(
+      unsigned nodes, size_t object_bytes, std::shared_ptr<IoLinker> linker = nullptr,
+      const MemoryOf& memory = [](unsigned) { return nullptr; }) {
     loop_ = std::make_unique<EventLoop>(std::move(*EventLoop::create()));
     fabric_ = std::make_unique<LoopbackFabric>(*loop_,
                                                LoopbackFabric::Options{.nodes = nodes, .seed = 42});
@@ -25,7 +28,7 @@ class KddmTest : public ::testing::Test {
       messengers_.push_back(
           std::make_unique<Messenger>(fabric_->node(NodeId{static_cast<uint16_t>(n)})));
       kddms_.push_back(std::make_unique<Kddm>(*messengers_.back()));
-      ASSERT_TRUE(kddms_.back()->open_set(kSet, {object_bytes, linker}));
+      ASSERT_TRUE(kddms_.back()->open_set(kSet, {object_bytes, linker, memory(n)}));
     }
   }
   void TearDown() override {
@@ -138,6 +141,45 @@ TEST_F(KddmTest, AnObjectThatCannotBeMadeIsAnErrorOnEveryNode) {
   }
 }
 
+// What a node's memory is asked for, and whether objects may be seen and written in it.
+class WatchedMemory : public ObjectMemory {
+ public:
+  explicit WatchedMemory(size_t object_bytes) : heap_(make_heap_memory(object_bytes)) {}
+  std::span<std::byte> place(ObjectId object) override {
+    visible = writable = true;
+    return heap_->place(object);
+  }
+  void protect(ObjectId) override { writable = false; }
+  void release(ObjectId object) override {
+    visible = writable = false;
+    heap_->release(object);
+  }
+  bool visible = false, writable = false;
+
+ private:
+  std::unique_ptr<ObjectMemory> heap_;
+};
+
+TEST_F(KddmTest, MemoryIsProtectedBeforeItIsSharedAndReleasedBeforeAnotherNodeWrites) {
+  std::vector<std::shared_ptr<WatchedMemory>> memories;
+  make(3, 64, std::make_shared<CountingLinker>(),
+       [&](unsigned) { return memories.emplace_back(std::make_shared<WatchedMemory>(64)); });
+  const ObjectId object{4};
+  EXPECT_EQ(add(0, object, 1), 401u) << "a first touch is made in the memory";
+  EXPECT_TRUE(memories[0]->writable);
+  EXPECT_EQ(add(1, object, 0), 401u);
+  EXPECT_TRUE(memories[0]->visible);
+  EXPECT_FALSE(memories[0]->writable) << "there is a copy";
+  bool granted = false;
+  kddms_[2]->grab(kSet, object, Kddm::Touch::kFirstTouch, [&](auto bytes) {
+    ASSERT_TRUE(bytes);
+    EXPECT_FALSE(memories[0]->visible || memories[1]->visible) << "somebody else may write";
+    EXPECT_TRUE(memories[2]->visible);
+    granted = true;
+  });
+  run_until([&] { return granted; });
+}
+
 TEST_F(KddmTest, NoFirstTouchSaysThatThereIsNone) {
   make(3, 8);
   for (unsigned node = 0; node < 3; ++node) {
@@ -178,7 +220,7 @@ TEST_F(KddmTest, FlushMovesTheObjectIntoAnotherNodesMemory) {
 TEST_F(KddmTest, MessagesForASetWaitUntilItIsOpened) {
   make(2, 8);
   const SetId late{8};
-  ASSERT_TRUE(kddms_[0]->open_set(late, {8, nullptr}));
+  ASSERT_TRUE(kddms_[0]->open_set(late, {.object_bytes = 8}));
   unsigned granted = 0;
   for (unsigned object = 0; object < 8; ++object)
     kddms_[0]->grab(late, ObjectId{object}, Kddm::Touch::kFirstTouch, [&](auto bytes) {
@@ -187,15 +229,15 @@ TEST_F(KddmTest, MessagesForASetWaitUntilItIsOpened) {
     });
   for (int i = 0; i < 50; ++i) loop_->run_once(milliseconds(0));
   EXPECT_LT(granted, 8u) << "some of them are managed by the other node";
-  ASSERT_TRUE(kddms_[1]->open_set(late, {8, nullptr}));
+  ASSERT_TRUE(kddms_[1]->open_set(late, {.object_bytes = 8}));
   run_until([&] { return granted == 8; });
 }
 
 TEST_F(KddmTest, RefusesSizesOutsideOfItsLimits) {
   make(1, 8);
-  EXPECT_FALSE(kddms_[0]->open_set(SetId{9}, {4, nullptr}));
-  EXPECT_FALSE(kddms_[0]->open_set(SetId{9}, {kMaxObjectBytes + 1, nullptr}));
-  EXPECT_FALSE(kddms_[0]->open_set(kSet, {8, nullptr})) << "it is open already";
+  EXPECT_FALSE(kddms_[0]->open_set(SetId{9}, {.object_bytes = 4}));
+  EXPECT_FALSE(kddms_[0]->open_set(SetId{9}, {.object_bytes = kMaxObjectBytes + 1}));
+  EXPECT_FALSE(kddms_[0]->open_set(kSet, {.object_bytes = 8})) << "it is open already";
 }
 
 TEST_F(KddmTest, ConcurrentAdditionsAreNeverLost) {

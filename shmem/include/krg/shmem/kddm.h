@@ -30,9 +30,9 @@ inline constexpr size_t kMaxEarlyMessages = 4096;
 
 struct KddmSetOptions {
   size_t object_bytes = 4096;
-  std::shared_ptr<IoLinker> linker;  // none: make_zero_linker()
+  std::shared_ptr<IoLinker> linker = nullptr;  // none: make_zero_linker()
   // Where the objects live on this node; none: make_heap_memory().
-  std::shared_ptr<ObjectMemory> memory;
+  std::shared_ptr<ObjectMemory> memory = nullptr;
 };
 
 // Counters since the set was opened here.

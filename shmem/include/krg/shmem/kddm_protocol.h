@@ -105,14 +105,11 @@ struct Action {
 };
 using Actions = std::vector<Action>;
 
-// A local operation that waits. A copy that an invalidation overtook on its way may still be used
-// by a read that was waiting before that invalidation came (it counts as before the write), and by
-// no other: `not_before` is the oldest version that this operation may see.
+// A local operation that waits.
 struct WaitingOp {
   OpId op = 0;
   OpKind kind = OpKind::kGet;
   bool first_touch = true;
-  uint64_t not_before = 0;
 };
 
 // One object as one node sees it.
