@@ -8,9 +8,8 @@
 //   shared    a page, mapped write-protected where it was touched
 //   modified  a page, mapped writable where it was touched
 //
-// Threads: the loop's thread. Owned by who opened it (procmgr's SharedMemory); the programs'
-// mappings may outlive it only after shut_down().
-// Source: userfaultfd(2), ioctl_userfaultfd(2), Linux 6.1 or newer.
+// Threads: the loop's thread. Owned by who opened it (procmgr's SharedMemory).
+// Source: userfaultfd(2), ioctl_userfaultfd(2), Linux 6.4 or newer (UFFDIO_CONTINUE_MODE_WP).
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
@@ -32,9 +31,16 @@ namespace krg {
 
 inline constexpr size_t kPageBytes = 4096;
 
+// Reads the events of all userfaultfds that share it. A process that changes its address space
+// while it maps several sets waits in the kernel until each of them has read its event, and until
+// then refuses all of them: so all page sets that one process may map have to share one object.
+class UserfaultfdGroup;
+std::shared_ptr<UserfaultfdGroup> make_userfaultfd_group();
+
 struct PageSetOptions {
-  std::shared_ptr<IoLinker> linker;  // none: pages start as zeros
-  // A page that was just granted is not given away again before this has passed (ping-pong).
+  std::shared_ptr<IoLinker> linker;              // none: pages start as zeros
+  std::shared_ptr<UserfaultfdGroup> group = {};  // none: one of its own
+  // A page that was just granted to a fault is not given away before this has passed (ping-pong).
   std::chrono::microseconds hold_time{200};
   // Pages fetched ahead of sequential or strided faults, at the most.
   unsigned max_read_ahead = 256;
@@ -43,25 +49,24 @@ struct PageSetOptions {
 struct PageSetStatistics {
   uint64_t read_faults = 0;
   uint64_t write_faults = 0;
-  uint64_t upgrades = 0;           // write faults on a page that was mapped for reading
-  uint64_t fetched_ahead = 0;      // pages asked for before their fault
-  uint64_t fetched_ahead_hit = 0;  // of those, touched before they were taken away
+  uint64_t upgrades = 0;       // write faults on a page that was mapped for reading
+  uint64_t answered_here = 0;  // faults that needed no other node and no wait
+  uint64_t mapped_around = 0;  // pages mapped beside the one of the fault, being here already
+  uint64_t fetched_ahead = 0;  // pages asked for before their fault
+  // Of those, pages that their stream of faults passed. An estimate: a touch of a page that is
+  // mapped already is seen by nobody.
+  uint64_t fetched_ahead_hit = 0;
   uint64_t pages_here = 0;
-};
-
-// What a program's memory must be registered with: opened in that program.
-struct UserfaultfdRequest {
-  int flags;  // of userfaultfd(2); O_NONBLOCK | O_CLOEXEC, and UFFD_USER_MODE_ONLY where needed
-  uint64_t features;  // for UFFDIO_API
-  uint64_t modes;     // for UFFDIO_REGISTER
 };
 
 class PageSet {
  public:
-  // Opens the set `set` in `kddm` with memory of its own; `pages` may be changed later.
-  // Errors: what memfd_create(2) and Kddm::open_set say.
+  // Opens the set `set` in `kddm` with memory of its own; `pages` may be changed later. Every node
+  // opens it so before it is used.
+  // Errors: what memfd_create(2) and Kddm::open_set say; ENOSYS where the kernel is older than 6.4.
   static Result<std::unique_ptr<PageSet>> create(EventLoop& loop, Kddm& kddm, SetId set,
                                                  size_t pages, PageSetOptions options = {});
+  // REQUIRES: no program maps the set any more, and no other node uses it.
   ~PageSet();
   PageSet(const PageSet&) = delete;
   PageSet& operator=(const PageSet&) = delete;
@@ -74,27 +79,37 @@ class PageSet {
   // The memfd that programs map MAP_SHARED; page i of the set is at i * kPageBytes.
   int memory() const;
 
-  // How programs have to open and register their userfaultfd. `user_mode_only`: without the
-  // privilege to serve faults that the kernel makes for a program.
-  static UserfaultfdRequest userfaultfd_request(bool user_mode_only);
-  // Serves the faults of [address, address + count pages) in `pid`'s address space, which maps
-  // pages from `first` on and is registered with `userfaultfd` as userfaultfd_request() says. The
-  // mapping is forgotten when it is unmapped, or its address space goes. A fork's copy is served as
-  // well. Errors: EINVAL (out of the set's range).
+  // What a program has to call userfaultfd(2) with; nothing else is to be done to the descriptor.
+  // `user_mode_only`: without the privilege to serve faults that the kernel makes for a program
+  // (system calls on pages that are not there then fail with EFAULT or come short).
+  static int userfaultfd_flags(bool user_mode_only);
+  // Whether forks are followed: a child's copy of a mapping is then served like its parent's.
+  // Needs CAP_SYS_PTRACE in the initial user namespace, in this process. Where they are not, a
+  // child must not touch the mapping (MADV_DONTFORK, or it maps and attaches anew).
+  static bool follows_forks();
+  // Sets `userfaultfd`, opened by the process `pid` (as this process sees it), up for the range
+  // [address, address + count pages), which maps pages from `first` on, and serves its faults.
+  // REQUIRES: no page of the range was touched before. The mapping follows mremap and is forgotten
+  // when it is unmapped, or its address space goes (exit, exec).
+  // Errors: EINVAL (out of the set's range), what ioctl_userfaultfd(2) says.
   Status attach(UniqueFd userfaultfd, pid_t pid, RemoteAddr address, PageIndex first, size_t count);
   // Mappings that are served now. on_idle runs each time it falls to zero.
   size_t mapping_count() const;
   void on_idle(std::function<void()> idle);
 
   // read(2) and write(2) of the set as a file, by krgd: any range inside of it, coherent; not
-  // atomic over pages. Errors in the completion: EOWNERDEAD (a page was lost with its node).
+  // atomic over pages. Errors in the completion: EINVAL (out of the set's range), EOWNERDEAD (a
+  // page was lost with its node).
   void read(uint64_t offset, size_t bytes, std::function<void(Result<std::string>)> done);
   void write(uint64_t offset, std::string_view bytes, std::function<void(Status)> done);
+  // Pages become zeros on all nodes: what madvise(MADV_REMOVE) and fallocate(FALLOC_FL_PUNCH_HOLE)
+  // ask for. (A program's own MADV_REMOVE is seen too late to be coherent.)
+  void discard(PageIndex first, size_t count, std::function<void()> done);
 
   // Programs that touch a page that was lost with a node get SIGBUS.
   PageSetStatistics statistics() const;
 
-  // Where `address` of `pid` lies in the set, if one of its mappings covers it: for futexes.
+  // Where `address` of `pid` lies in the set, if it maps it there: for futexes.
   struct Location {
     PageIndex page;
     size_t offset;  // bytes into the page
