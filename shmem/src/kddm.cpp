@@ -155,6 +155,8 @@ struct Kddm::Impl {
       case Action::Kind::kDropData:
         release(set, object, at);
         return;
+      case Action::Kind::kRemoved:
+        return;
       case Action::Kind::kFirstTouch:
         outcome.calls.push_back([this, id = set.id, object] { first_touch(id, object); });
         return;

@@ -28,7 +28,9 @@ void finish_removal(Entry& entry, Actions& actions) {
   drop_data(entry, actions);
   entry.state = State::kInvOwner;
   entry.lost = false;
-  send(actions, std::exchange(entry.remover, kNoNode), {.type = MessageType::kRemoved});
+  actions.push_back({.kind = Action::Kind::kRemoved});
+  const NodeId remover = std::exchange(entry.remover, kNoNode);
+  if (remover != kNoNode) send(actions, remover, {.type = MessageType::kRemoved});
 }
 
 namespace {
@@ -394,6 +396,18 @@ void grab(Entry& entry, const Place& place, OpId op, bool first_touch, Actions& 
   progress(entry, place, actions);
 }
 
+bool try_get(Entry& entry) {
+  if (!is_readable(entry) || !entry.waiting.empty()) return false;
+  ++entry.readers;
+  return true;
+}
+
+bool try_grab(Entry& entry) {
+  if (entry.state != State::kWriteOwner || is_pinned(entry) || !entry.waiting.empty()) return false;
+  entry.writer = true;
+  return true;
+}
+
 void put(Entry& entry, const Place& place, OpKind kind, Actions& actions) {
   if (kind == OpKind::kGrab) {
     check(entry.writer, "put of a grab that holds the object");
@@ -484,9 +498,9 @@ bool is_initial(const Entry& entry, const Place& place) {
   const bool at_rest = place.self == place.manager
                            ? entry.state == State::kInvOwner && entry.version == 0
                            : entry.state == State::kInvCopy;
-  return at_rest && !is_pinned(entry) && entry.waiting.empty() && entry.requests.empty() &&
-         entry.removals.empty() && entry.deferred_acks.empty() && entry.acks_missing == 0 &&
-         !entry.read_outstanding && !entry.write_outstanding;
+  return at_rest && !entry.lost && !is_pinned(entry) && entry.waiting.empty() &&
+         entry.requests.empty() && entry.removals.empty() && entry.deferred_acks.empty() &&
+         entry.acks_missing == 0 && !entry.read_outstanding && !entry.write_outstanding;
 }
 
 }  // namespace krg::kddm

@@ -49,8 +49,10 @@ void recover_as_owner(Entry& entry, const Decision& decision, Actions& actions) 
   entry.copyset.clear();
   entry.version = decision.version;
   entry.acks_missing = static_cast<int>(decision.acks);
+  if (entry.state == State::kInvOwner) entry.lost = decision.lost;
   if (entry.state == State::kInvFilling || entry.state == State::kInvOwner) return;
   if (entry.state == State::kWaitObjRmAck) {
+    entry.remover = kNoNode;
     if (entry.acks_missing == 0) finish_removal(entry, actions);
     return;
   }

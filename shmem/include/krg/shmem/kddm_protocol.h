@@ -96,6 +96,7 @@ struct Action {
     kFirstTouch,  // have the IO linker make the object, then call filled()
     kInstall,     // the bytes that came with this message are the object now
     kDropData,    // the local bytes are no longer valid
+    kRemoved,     // the owner's word that there is no such object any more
   };
   Kind kind = Kind::kSend;
   NodeId to = kNoNode;
@@ -131,7 +132,7 @@ struct Entry {
   bool write_outstanding = false;   // likewise, answered by kOwnership
   bool lost = false;                // kInvOwner: not "never existed" but lost with a node
   NodeId gift_to = kNoNode;         // kWaitChgOwnAck
-  NodeId remover = kNoNode;         // kWaitObjRmAck
+  NodeId remover = kNoNode;         // kWaitObjRmAck; none when it asks again after a loss
   std::deque<WaitingOp> waiting;    // local operations
   std::deque<Message> requests;     // other nodes' requests, in the manager's order
   std::vector<NodeId> deferred_acks;  // invalidations that wait for the last reader
@@ -147,6 +148,9 @@ struct Place {
 // Local operations. A granted operation pins the object until put().
 void get(Entry& entry, const Place& place, OpId op, bool first_touch, Actions& actions);
 void grab(Entry& entry, const Place& place, OpId op, bool first_touch, Actions& actions);
+// Pins the object at once if that takes no message and nobody waits for it; else changes nothing.
+bool try_get(Entry& entry);
+bool try_grab(Entry& entry);
 // REQUIRES: the object is pinned that way.
 void put(Entry& entry, const Place& place, OpKind kind, Actions& actions);
 void remove(Entry& entry, const Place& place, OpId op, Actions& actions);
