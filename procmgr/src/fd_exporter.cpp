@@ -13,7 +13,7 @@
 #include <utility>
 
 #include "home_socket.h"
-#include "shared_memory.h"
+#include "local_shared_memory.h"
 
 namespace krg {
 namespace {

@@ -50,8 +50,43 @@ void FsTree::write(const FsCaller&, FileId, uint64_t, uint64_t, std::string_view
   refuse(reply, EINVAL);
 }
 
-void FsTree::truncate(const FsCaller&, FileId, uint64_t, FsReply<FsEntry> reply) {
+void FsTree::truncate(const FsCaller&, FileId, uint64_t, bool, FsReply<FsEntry> reply) {
   refuse(reply, EPERM);
+}
+
+void FsTree::setattr(const FsCaller&, FileId, const FsChange&, FsReply<FsEntry> reply) {
+  refuse(reply, EPERM);
+}
+
+void FsTree::extend(const FsCaller&, FileId, uint64_t, FsReply<int> reply) {
+  refuse(reply, EOPNOTSUPP);
+}
+
+void FsTree::create(const FsCaller&, FileId, std::string_view, mode_t, int,
+                    FsReply<FsCreated> reply) {
+  refuse(reply, EROFS);
+}
+
+void FsTree::make(const FsCaller&, FileId, std::string_view, mode_t, std::string_view,
+                  FsReply<FsEntry> reply) {
+  refuse(reply, EROFS);
+}
+
+void FsTree::link(const FsCaller&, FileId, FileId, std::string_view, FsReply<FsEntry> reply) {
+  refuse(reply, EROFS);
+}
+
+void FsTree::unlink(const FsCaller&, FileId, std::string_view, bool, FsReply<int> reply) {
+  refuse(reply, EROFS);
+}
+
+void FsTree::rename(const FsCaller&, FileId, std::string_view, FileId, std::string_view, unsigned,
+                    FsReply<int> reply) {
+  refuse(reply, EROFS);
+}
+
+void FsTree::statfs(const FsCaller&, FsReply<FsSpace> reply) {
+  reply(FsSpace{});
 }
 
 // Not ENOSYS: the kernel would never ask for any file of the mount again.

@@ -259,7 +259,8 @@ void ProcTree::write(const FsCaller&, FileId, uint64_t handle, uint64_t, std::st
 }
 
 // Opening with O_TRUNC is what a shell's > does; procfs ignores it.
-void ProcTree::truncate(const FsCaller& caller, FileId file, uint64_t, FsReply<FsEntry> reply) {
+void ProcTree::truncate(const FsCaller& caller, FileId file, uint64_t, bool,
+                        FsReply<FsEntry> reply) {
   getattr(caller, file, std::move(reply));
 }
 

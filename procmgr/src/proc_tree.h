@@ -38,7 +38,7 @@ class ProcTree : public FsTree {
             int flags, FsReply<std::string> reply) override;
   void write(const FsCaller& caller, FileId file, uint64_t handle, uint64_t offset,
              std::string_view data, int flags, FsReply<size_t> reply) override;
-  void truncate(const FsCaller& caller, FileId file, uint64_t size,
+  void truncate(const FsCaller& caller, FileId file, uint64_t size, bool by_descriptor,
                 FsReply<FsEntry> reply) override;
   void release(FileId file, uint64_t handle) override;
   void forget(FileId file) override;

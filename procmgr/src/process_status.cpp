@@ -66,4 +66,15 @@ Result<Credentials> read_credentials(pid_t tid) {
   return who;
 }
 
+Result<std::vector<gid_t>> read_supplementary_groups(pid_t tid) {
+  auto text = read_proc_file(tid, "status");
+  if (!text) return text.error();
+  std::vector<gid_t> groups;
+  const char* rest = value_of(*text, "Groups");
+  gid_t group = 0;
+  for (int length = 0; rest && sscanf(rest, " %u%n", &group, &length) == 1; rest += length)
+    groups.push_back(group);
+  return groups;
+}
+
 }  // namespace krg

@@ -31,5 +31,6 @@ struct ProcessStatus {
 // `tid`: of any thread. Errors: ESRCH.
 Result<ProcessStatus> read_process_status(pid_t tid);
 Result<Credentials> read_credentials(pid_t tid);
+Result<std::vector<gid_t>> read_supplementary_groups(pid_t tid);
 
 }  // namespace krg

@@ -13,7 +13,7 @@
 
 #include "krg/procmgr/exec_spec.h"
 #include "krg/runtime/unique_fd.h"
-#include "shared_memory.h"
+#include "local_shared_memory.h"
 #include "text_scan.h"
 
 namespace krg {

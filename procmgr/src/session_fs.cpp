@@ -1,64 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "krg/procmgr/session_fs.h"
-
 #include <fcntl.h>
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
-#include <unordered_map>
 
-#include "fuse_channel.h"
 #include "krg/runtime/log.h"
+#include "session_fs_impl.h"
 
 namespace krg {
 namespace {
 
-// A node id of the protocol is the tree's number in the upper 8 bits and its FileId below; the root
-// that holds the trees is FUSE_ROOT_ID.
-constexpr int kTreeShift = 56;
-constexpr FileId kFileMask = (FileId{1} << kTreeShift) - 1;
 constexpr size_t kMaxTrees = 255;
 constexpr double kTreeRootValid_s = 3600;  // trees never go away while they are served
-
-uint64_t node_id(size_t tree, FileId file) {
-  return (static_cast<uint64_t>(tree + 1) << kTreeShift) | file;
-}
-
-fuse_attr protocol_attributes(uint64_t node, const struct stat& from) {
-  fuse_attr to{};
-  to.ino = node;
-  to.size = static_cast<uint64_t>(from.st_size);
-  to.blocks = static_cast<uint64_t>(from.st_blocks);
-  to.atime = static_cast<uint64_t>(from.st_atim.tv_sec);
-  to.mtime = static_cast<uint64_t>(from.st_mtim.tv_sec);
-  to.ctime = static_cast<uint64_t>(from.st_ctim.tv_sec);
-  to.atimensec = static_cast<uint32_t>(from.st_atim.tv_nsec);
-  to.mtimensec = static_cast<uint32_t>(from.st_mtim.tv_nsec);
-  to.ctimensec = static_cast<uint32_t>(from.st_ctim.tv_nsec);
-  to.mode = from.st_mode;
-  to.nlink = static_cast<uint32_t>(from.st_nlink);
-  to.uid = from.st_uid;
-  to.gid = from.st_gid;
-  to.blksize = static_cast<uint32_t>(from.st_blksize);
-  return to;
-}
-
-// A time in seconds as the protocol's pair.
-void set_valid(double valid_s, uint64_t& seconds, uint32_t& nanoseconds) {
-  const double whole = std::floor(valid_s);
-  seconds = static_cast<uint64_t>(whole);
-  nanoseconds = static_cast<uint32_t>((valid_s - whole) * 1e9);
-}
-
-// Reads the fixed part of a request; the rest follows. Too short a body reads as zeros.
-template <class Body>
-Body parse(std::string_view& body) {
-  Body parsed{};
-  std::memcpy(&parsed, body.data(), std::min(body.size(), sizeof parsed));
-  body.remove_prefix(std::min(body.size(), sizeof parsed));
-  return parsed;
-}
 
 // The entries of an open directory as the protocol wants them, cut at `size` bytes.
 std::string directory_piece(const std::vector<FsDirEntry>& entries, size_t first, size_t size) {
@@ -81,98 +33,6 @@ std::string directory_piece(const std::vector<FsDirEntry>& entries, size_t first
 
 }  // namespace
 
-struct SessionFs::Impl : std::enable_shared_from_this<Impl> {
-  struct NamedTree {
-    std::string name;
-    FsTree* tree;
-  };
-  struct OpenDirectory {
-    bool filled = false;
-    std::vector<FsDirEntry> entries;
-  };
-  // The request being handled.
-  struct Request {
-    uint64_t unique;
-    uint64_t node;
-    FsCaller caller;
-    size_t number;  // of the tree
-    FsTree* tree;   // nullptr: the root
-    FileId file;
-  };
-
-  explicit Impl(EventLoop& loop)
-      : channel(loop, [this](const fuse_in_header& header, std::string_view body) {
-          handle(header, body);
-        }) {}
-
-  FuseChannel channel;
-  UniqueFd root;
-  dev_t device = 0;
-  std::vector<NamedTree> trees;
-  std::unordered_map<uint64_t, uint64_t> lookups;  // by node: what the kernel will forget
-  std::unordered_map<uint64_t, FsTree*> waiting;   // by unique: requests not answered yet
-  std::unordered_map<uint64_t, OpenDirectory> directories;
-  uint64_t next_directory = 1;
-
-  // An FsReply that turns a good answer into a message by `answered`.
-  template <class T, class Answered>
-  FsReply<T> reply_to(const Request& request, Answered answered) {
-    waiting.emplace(request.unique, request.tree);
-    return FsReply<T>([weak = weak_from_this(), unique = request.unique,
-                       answered = std::move(answered)](Result<T> answer) {
-      auto self = weak.lock();
-      if (!self) return;
-      self->waiting.erase(unique);
-      if (!answer) return self->channel.reply(unique, answer.error().errno_or(EIO));
-      answered(*self, unique, std::move(*answer));
-    });
-  }
-  FsReply<FsEntry> reply_entry(const Request& request, size_t number) {
-    return reply_to<FsEntry>(request, [number](Impl& self, uint64_t unique, FsEntry entry) {
-      self.answer_entry(unique, node_id(number, entry.id), entry);
-    });
-  }
-  FsReply<FsEntry> reply_attributes(const Request& request) {
-    return reply_to<FsEntry>(request,
-                             [node = request.node](Impl& self, uint64_t unique, FsEntry entry) {
-                               self.answer_attributes(unique, node, entry);
-                             });
-  }
-
-  void answer_entry(uint64_t unique, uint64_t node, const FsEntry& entry) {
-    fuse_entry_out out{};
-    out.nodeid = node;
-    set_valid(entry.valid_s, out.entry_valid, out.entry_valid_nsec);
-    set_valid(entry.valid_s, out.attr_valid, out.attr_valid_nsec);
-    out.attr = protocol_attributes(node, entry.attributes);
-    ++lookups[node];
-    channel.reply_struct(unique, out);
-  }
-  void answer_attributes(uint64_t unique, uint64_t node, const FsEntry& entry) {
-    fuse_attr_out out{};
-    set_valid(entry.valid_s, out.attr_valid, out.attr_valid_nsec);
-    out.attr = protocol_attributes(node, entry.attributes);
-    channel.reply_struct(unique, out);
-  }
-
-  void handle(const fuse_in_header& header, std::string_view body);
-  void handle_name_request(const fuse_in_header& header, const Request& request,
-                           std::string_view body);
-  void handle_file_request(const fuse_in_header& header, const Request& request,
-                           std::string_view body);
-  void handle_root(const fuse_in_header& header, const Request& request, std::string_view body);
-  void init(uint64_t unique, std::string_view body);
-  void open(const Request& request, std::string_view body);
-  void poll(const Request& request, std::string_view body);
-  void set_attributes(const Request& request, std::string_view body);
-  void open_directory(const Request& request);
-  void read_directory(const Request& request, std::string_view body);
-  void read_filled_directory(uint64_t unique, const fuse_read_in& in);
-  void forget(uint64_t node, uint64_t count);
-  void forget_batch(std::string_view body);
-  void interrupt(uint64_t unique);
-};
-
 void SessionFs::Impl::handle(const fuse_in_header& header, std::string_view body) {
   switch (header.opcode) {  // those that name no file
     case FUSE_INIT:
@@ -185,24 +45,20 @@ void SessionFs::Impl::handle(const fuse_in_header& header, std::string_view body
       return interrupt(parse<fuse_interrupt_in>(body).unique);
     case FUSE_DESTROY:
       return channel.reply(header.unique, 0);
-    case FUSE_STATFS: {
-      fuse_statfs_out out{};
-      out.st.bsize = out.st.frsize = 4096;
-      out.st.namelen = 255;
-      return channel.reply_struct(header.unique, out);
-    }
     default:
       break;
   }
   Request request{header.unique, header.nodeid, {}, 0, nullptr, 0};
   request.caller = {static_cast<pid_t>(header.pid), header.uid, header.gid, header.unique};
   if (header.nodeid != FUSE_ROOT_ID) {
-    request.number = (header.nodeid >> kTreeShift) - 1;
+    request.number = tree_number(header.nodeid);
     request.file = header.nodeid & kFileMask;
     if (request.number >= trees.size()) return channel.reply(header.unique, ESTALE);
     request.tree = trees[request.number].tree;
   }
   switch (header.opcode) {
+    case FUSE_STATFS:
+      return statfs(request);
     case FUSE_OPENDIR:
       return open_directory(request);
     case FUSE_READDIR:
@@ -226,8 +82,6 @@ void SessionFs::Impl::handle_name_request(const fuse_in_header& header, const Re
                          reply_entry(request, request.number));
     case FUSE_GETATTR:
       return tree.getattr(request.caller, request.file, reply_attributes(request));
-    case FUSE_SETATTR:
-      return set_attributes(request, body);
     case FUSE_READLINK:
       return tree.readlink(
           request.caller, request.file,
@@ -236,18 +90,8 @@ void SessionFs::Impl::handle_name_request(const fuse_in_header& header, const Re
           }));
     case FUSE_OPEN:
       return open(request, body);
-    case FUSE_CREATE:
-    case FUSE_MKNOD:
-    case FUSE_MKDIR:
-    case FUSE_SYMLINK:
-    case FUSE_LINK:
-    case FUSE_UNLINK:
-    case FUSE_RMDIR:
-    case FUSE_RENAME:
-    case FUSE_RENAME2:
-      return channel.reply(header.unique, EROFS);
     default:
-      return handle_file_request(header, request, body);
+      if (!handle_change(header, request, body)) handle_file_request(header, request, body);
   }
 }
 
@@ -277,9 +121,7 @@ void SessionFs::Impl::handle_file_request(const fuse_in_header& header, const Re
       return poll(request, body);
     case FUSE_FLUSH:
       return tree.flush(request.caller, request.file, parse<fuse_flush_in>(body).fh,
-                        reply_to<int>(request, [](Impl& self, uint64_t unique, int) {
-                          self.channel.reply(unique, 0);
-                        }));
+                        reply_done(request));
     case FUSE_RELEASE:
       tree.release(request.file, parse<fuse_release_in>(body).fh);
       return channel.reply(header.unique, 0);
@@ -339,15 +181,7 @@ void SessionFs::Impl::open(const Request& request, std::string_view body) {
   const auto in = parse<fuse_open_in>(body);
   request.tree->open(request.caller, request.file, static_cast<int>(in.flags),
                      reply_to<FsOpened>(request, [](Impl& self, uint64_t unique, FsOpened opened) {
-                       fuse_open_out out{};
-                       out.fh = opened.handle;
-                       if (opened.stream) out.open_flags |= FOPEN_STREAM | FOPEN_NONSEEKABLE;
-                       if (opened.direct_io)
-                         out.open_flags |= FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
-                       // Bit 5 is ignored by kernels before 5.16: they flush, which the tree's
-                       // flush() answers.
-                       if (!opened.flush) out.open_flags |= FOPEN_NOFLUSH;
-                       self.channel.reply_struct(unique, out);
+                       self.channel.reply_struct(unique, protocol_open(opened));
                      }));
 }
 
@@ -363,12 +197,6 @@ void SessionFs::Impl::poll(const Request& request, std::string_view body) {
                      reply_to<uint32_t>(request, [](Impl& self, uint64_t unique, uint32_t events) {
                        self.channel.reply_struct(unique, fuse_poll_out{events, 0});
                      }));
-}
-
-void SessionFs::Impl::set_attributes(const Request& request, std::string_view body) {
-  const auto in = parse<fuse_setattr_in>(body);
-  if (!(in.valid & FATTR_SIZE)) return channel.reply(request.unique, EPERM);
-  request.tree->truncate(request.caller, request.file, in.size, reply_attributes(request));
 }
 
 void SessionFs::Impl::open_directory(const Request& request) {
@@ -411,7 +239,7 @@ void SessionFs::Impl::forget(uint64_t node, uint64_t count) {
   found->second -= std::min(found->second, count);
   if (found->second > 0) return;
   lookups.erase(found);
-  const size_t number = (node >> kTreeShift) - 1;
+  const size_t number = tree_number(node);
   if (number < trees.size()) trees[number].tree->forget(node & kFileMask);
 }
 
@@ -459,7 +287,7 @@ dev_t SessionFs::device() const {
 }
 
 FileId SessionFs::file_of(std::string_view name, ino_t inode) const {
-  const size_t number = (inode >> kTreeShift) - 1;
+  const size_t number = tree_number(inode);
   if (number >= impl_->trees.size() || impl_->trees[number].name != name) return 0;
   return inode & kFileMask;
 }

@@ -90,7 +90,8 @@ class MemoryTree : public FsTree {
     files.at(id).data += data;
     reply(data.size());
   }
-  void truncate(const FsCaller& caller, FileId id, uint64_t size, FsReply<FsEntry> reply) override {
+  void truncate(const FsCaller& caller, FileId id, uint64_t size, bool,
+                FsReply<FsEntry> reply) override {
     files.at(id).data.resize(size);
     getattr(caller, id, std::move(reply));
   }

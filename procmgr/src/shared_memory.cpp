@@ -1,53 +1,44 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "shared_memory.h"
+#include "krg/procmgr/shared_memory.h"
 
-#include <fmt/core.h>
-#include <sys/shm.h>
-#include <sys/statfs.h>
-
-#include <fstream>
-#include <string>
+#include "shared_files.h"
+#include "shared_home.h"
+#include "shared_messages.h"
+#include "shared_tree.h"
 
 namespace krg {
-namespace {
 
-constexpr std::string_view kPosixFolder = "/dev/shm/";
-constexpr std::string_view kSystemVName = "/SYSV";  // proc_pid_maps(5) shows the key after it
+struct SharedMemory::Impl {
+  Impl(NodeContext& node, Kddm& kddm, SessionFs& fs) : files(node, kddm), tree(node, files) {
+    fs.add_tree(std::string(SharedTree::kName), tree);
+    if (node.self == kSharedHome) home.emplace(node, files);
+    node.messenger.on_request<SharedResize>(
+        [this](NodeId, const SharedResize& message, std::string_view, Messenger::Reply reply) {
+          auto done = files.resize(message.file, message.size);
+          if (!done) return reply.fail(done.error().errno_or(EIO), done.error().context);
+          reply.ok();
+        });
+    node.messenger.on<SharedGone>(
+        [this](NodeId, const SharedGone& message, std::string_view) { files.drop(message.file); });
+  }
 
-// The folder itself is one file. A tmpfs without a limit on files counts none: then who knows.
-bool node_has_posix_objects() {
-  struct statfs space {};
-  if (statfs("/dev/shm", &space) != 0) return false;
-  return space.f_files == 0 || space.f_files - space.f_ffree > 1;
+  SharedFiles files;
+  SharedTree tree;
+  std::optional<SharedHome> home;
+};
+
+SharedMemory::SharedMemory(NodeContext& node, Kddm& kddm, SessionFs& fs, SyscallBroker&)
+    : impl_(std::make_unique<Impl>(node, kddm, fs)) {}
+SharedMemory::~SharedMemory() = default;
+
+std::optional<SharedPlace> SharedMemory::locate(pid_t pid, RemoteAddr address) const {
+  auto place = impl_->files.locate(pid, address);
+  if (!place) return {};
+  return SharedPlace{place->set, place->location.page, place->location.offset};
 }
 
-bool node_has_system_v_segments() {
-  struct shm_info info {};
-  return shmctl(0, SHM_INFO, reinterpret_cast<struct shmid_ds*>(&info)) >= 0 && info.used_ids > 0;
-}
-
-// "from-to rw-s offset device inode   path"
-bool is_shared_memory_line(std::string_view line) {
-  const size_t modes = line.find(' ');
-  const size_t path = line.find('/');
-  if (modes == std::string_view::npos || path == std::string_view::npos) return false;
-  const std::string_view name = line.substr(path);
-  return line.substr(modes + 1, 4).ends_with('s') &&
-         (is_posix_shared_memory(name) || name.starts_with(kSystemVName));
-}
-
-}  // namespace
-
-bool is_posix_shared_memory(std::string_view path) {
-  return path.starts_with(kPosixFolder);
-}
-
-bool maps_shared_memory(pid_t pid) {
-  if (!node_has_posix_objects() && !node_has_system_v_segments()) return false;
-  std::ifstream maps(fmt::format("/proc/{}/maps", pid));
-  for (std::string line; std::getline(maps, line);)
-    if (is_shared_memory_line(line)) return true;
-  return false;
+size_t SharedMemory::file_count() const {
+  return impl_->files.size();
 }
 
 }  // namespace krg

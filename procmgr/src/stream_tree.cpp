@@ -144,7 +144,8 @@ void StreamTree::getattr(const FsCaller& caller, FileId file, FsReply<FsEntry> r
   ask_attributes(file, -1, shown_to(file, std::move(reply)));
 }
 
-void StreamTree::truncate(const FsCaller&, FileId file, uint64_t size, FsReply<FsEntry> reply) {
+void StreamTree::truncate(const FsCaller&, FileId file, uint64_t size, bool,
+                          FsReply<FsEntry> reply) {
   ask_attributes(file, static_cast<int64_t>(size), shown_to(file, std::move(reply)));
 }
 

@@ -51,7 +51,7 @@ class StreamTree : public FsTree {
             int flags, FsReply<std::string> reply) override;
   void write(const FsCaller& caller, FileId file, uint64_t handle, uint64_t offset,
              std::string_view data, int flags, FsReply<size_t> reply) override;
-  void truncate(const FsCaller& caller, FileId file, uint64_t size,
+  void truncate(const FsCaller& caller, FileId file, uint64_t size, bool by_descriptor,
                 FsReply<FsEntry> reply) override;
   void poll(const FsCaller& caller, FileId file, uint64_t handle, std::function<void()> wake,
             FsReply<uint32_t> reply) override;

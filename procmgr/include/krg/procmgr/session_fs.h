@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -48,6 +49,25 @@ struct FsOpened {
   bool stream = false;  // no file position: reads and writes go on where the stream is
   bool direct_io = true;
   bool flush = false;  // close(2) calls flush() and waits for it
+};
+
+// A file made and opened by one request.
+struct FsCreated {
+  FsEntry entry;
+  FsOpened opened;
+};
+// What setattr changes: the members that are there.
+struct FsChange {
+  std::optional<mode_t> mode;
+  std::optional<uid_t> uid;
+  std::optional<gid_t> gid;
+  std::optional<timespec> accessed, modified;
+  bool times_are_now = false;  // as utimes(2) without times asks: whoever may write may do so
+};
+// What statfs(2) tells, in bytes.
+struct FsSpace {
+  uint64_t total = 0, available = 0;
+  uint64_t files = 0, files_available = 0;
 };
 
 // An answer to one request, given exactly once, now or later; dropped, it answers EIO.
@@ -86,7 +106,28 @@ class FsTree {
                     int flags, FsReply<std::string> reply);
   virtual void write(const FsCaller&, FileId file, uint64_t handle, uint64_t offset,
                      std::string_view data, int flags, FsReply<size_t> reply);
-  virtual void truncate(const FsCaller&, FileId file, uint64_t size, FsReply<FsEntry> reply);
+  // `by_descriptor`: one that is open for writing; else the caller's right to write counts.
+  virtual void truncate(const FsCaller&, FileId file, uint64_t size, bool by_descriptor,
+                        FsReply<FsEntry> reply);
+  virtual void setattr(const FsCaller&, FileId file, const FsChange& change,
+                       FsReply<FsEntry> reply);
+  // fallocate(2) without a mode: the file is `end` bytes long at least.
+  virtual void extend(const FsCaller&, FileId file, uint64_t end, FsReply<int> reply);
+  // The umask has been applied to every mode.
+  virtual void create(const FsCaller&, FileId parent, std::string_view name, mode_t mode, int flags,
+                      FsReply<FsCreated> reply);
+  // Anything but a regular file that open(2) makes: a directory, a link to `target`, a FIFO, ….
+  virtual void make(const FsCaller&, FileId parent, std::string_view name, mode_t mode,
+                    std::string_view target, FsReply<FsEntry> reply);
+  virtual void link(const FsCaller&, FileId file, FileId parent, std::string_view name,
+                    FsReply<FsEntry> reply);
+  // `directory`: rmdir(2), not unlink(2).
+  virtual void unlink(const FsCaller&, FileId parent, std::string_view name, bool directory,
+                      FsReply<int> reply);
+  // `flags`: of renameat2(2).
+  virtual void rename(const FsCaller&, FileId from, std::string_view name, FileId to,
+                      std::string_view new_name, unsigned flags, FsReply<int> reply);
+  virtual void statfs(const FsCaller&, FsReply<FsSpace> reply);
   // Current poll(2) events; when `wake` is not null it is called once, later, when they may have
   // changed. The default is "always ready", as for a regular file.
   virtual void poll(const FsCaller&, FileId file, uint64_t handle, std::function<void()> wake,

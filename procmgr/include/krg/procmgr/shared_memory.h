@@ -1,0 +1,50 @@
+// SharedMemory: memory that unmodified programs on different nodes share by name: the session's
+// /dev/shm (POSIX shared memory objects, named semaphores) is one tree of krgfs, "shm", whose files
+// every node maps coherently (krg/shmem/page_set.h).
+//
+// Names, attributes and uses are kept by node 0 (shared_home.h), contents lie where they are used.
+// A file lives until its last name, descriptor and mapping on any node is gone.
+//
+// Threads: the loop's thread. Owned by krgd's main; the Kddm outlives it.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "krg/procmgr/node_context.h"
+#include "krg/procmgr/session_fs.h"
+#include "krg/procmgr/syscall_broker.h"
+#include "krg/shmem/ids.h"
+#include "krg/shmem/kddm.h"
+
+namespace krg {
+
+// Where a word of shared memory is, by a name that is the same on all nodes and in all processes.
+struct SharedPlace {
+  SetId set;
+  PageIndex page;
+  size_t offset = 0;  // bytes into the page
+  auto operator<=>(const SharedPlace&) const = default;
+};
+
+class SharedMemory {
+ public:
+  // Adds its tree to `fs`. REQUIRES: before fs.serve().
+  SharedMemory(NodeContext& node, Kddm& kddm, SessionFs& fs, SyscallBroker& broker);
+  ~SharedMemory();
+  SharedMemory(const SharedMemory&) = delete;
+  SharedMemory& operator=(const SharedMemory&) = delete;
+
+  // What lies at `address` in the process `pid` of this node (any thread's address space is its
+  // process's), when that is memory that other nodes may share; else nothing.
+  std::optional<SharedPlace> locate(pid_t pid, RemoteAddr address) const;
+  // Files that have contents; 0 when all is quiet.
+  size_t file_count() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace krg

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "shared_files.h"
+
+#include "krg/runtime/log.h"
+#include "shared_messages.h"
+
+namespace krg {
+namespace {
+
+// Page sets of shared files among all sets of the cluster.
+constexpr uint64_t kFirstSet = uint64_t{0x5348} << 48;
+
+size_t pages_of(uint64_t bytes) {
+  return (bytes + kPageBytes - 1) / kPageBytes;
+}
+
+}  // namespace
+
+std::shared_ptr<SharedFile> SharedFiles::find(FileId file) const {
+  auto found = files_.find(file);
+  return found == files_.end() ? nullptr : found->second;
+}
+
+Status SharedFiles::resize(FileId id, uint64_t bytes) {
+  auto file = find(id);
+  if (file) {
+    if (auto done = file->pages->resize(pages_of(bytes)); !done) return done;
+    file->bytes = bytes;
+    return {};
+  }
+  if (bytes == 0) return {};
+  auto pages = PageSet::create(node_.loop, kddm_, SetId{kFirstSet | id}, pages_of(bytes));
+  if (!pages) return pages.error();
+  file = std::make_shared<SharedFile>(SharedFile{id, bytes, std::move(*pages)});
+  file->pages->on_idle([this, weak = std::weak_ptr(file)] { on_idle(weak); });
+  files_.emplace(id, std::move(file));
+  return {};
+}
+
+// It may be the page set itself that tells us so: it goes in a turn of its own.
+void SharedFiles::drop(FileId id) {
+  auto found = files_.find(id);
+  if (found == files_.end()) return;
+  node_.loop.post([file = std::move(found->second)] {});
+  files_.erase(found);
+}
+
+void SharedFiles::read(FileId id, uint64_t offset, size_t bytes,
+                       std::function<void(Result<std::string>)> done) const {
+  auto file = find(id);
+  if (!file || offset >= file->bytes) return done(std::string{});
+  const size_t count = std::min<uint64_t>(bytes, file->bytes - offset);
+  file->pages->read(offset, count, [file, done = std::move(done)](Result<std::string> read) {
+    done(std::move(read));
+  });
+}
+
+void SharedFiles::write(FileId id, uint64_t offset, std::string_view bytes,
+                        std::function<void(Status)> done) const {
+  auto file = find(id);
+  if (!file) return done(errno_error({}, EIO));
+  file->pages->write(offset, bytes,
+                     [file, done = std::move(done)](Status written) { done(std::move(written)); });
+}
+
+void SharedFiles::hold(SharedFile& file) {
+  if (std::exchange(file.is_held, true)) return;
+  SharedNotice held;
+  held.what = SharedNotice::kHeld;
+  held.file = file.id;
+  if (auto sent = node_.messenger.send(kSharedHome, held); !sent)
+    log_warn("shm", "file {}: {}", file.id, sent.error().message());
+}
+
+void SharedFiles::on_idle(const std::weak_ptr<SharedFile>& weak) {
+  auto file = weak.lock();
+  if (!file || !std::exchange(file->is_held, false)) return;
+  SharedNotice released;
+  released.file = file->id;
+  if (auto sent = node_.messenger.send(kSharedHome, released); !sent)
+    log_warn("shm", "file {}: {}", file->id, sent.error().message());
+}
+
+std::optional<SharedFiles::Place> SharedFiles::locate(pid_t pid, RemoteAddr address) const {
+  for (const auto& [id, file] : files_)
+    if (auto location = file->pages->locate(pid, address))
+      return Place{file->pages->id(), *location};
+  return {};
+}
+
+}  // namespace krg

@@ -1,0 +1,65 @@
+// SharedFiles: this node's view of the contents of the session's shared files (/dev/shm and System
+// V segments): a page set for each, the same on every node, opened and resized when the home says
+// so.
+//
+// Owner: SharedMemory. Threads: the loop's thread.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <map>
+#include <memory>
+
+#include "krg/procmgr/session_fs.h"
+#include "krg/shmem/page_set.h"
+
+namespace krg {
+
+// The contents of one file on this node; there are none before it has had a first byte.
+struct SharedFile {
+  FileId id = 0;
+  uint64_t bytes = 0;
+  std::unique_ptr<PageSet> pages;
+  bool is_held = false;  // the home knows that mappings use it
+};
+
+class SharedFiles {
+ public:
+  SharedFiles(NodeContext& node, Kddm& kddm) : node_(node), kddm_(kddm) {}
+  SharedFiles(const SharedFiles&) = delete;
+  SharedFiles& operator=(const SharedFiles&) = delete;
+
+  // Nothing while the file is empty, or unknown.
+  std::shared_ptr<SharedFile> find(FileId file) const;
+  // As the home says, on all nodes alike. Errors: what PageSet says.
+  Status resize(FileId file, uint64_t bytes);
+  // The file is gone everywhere.
+  void drop(FileId file);
+
+  // read(2) and write(2) inside of the file as it is here.
+  void read(FileId file, uint64_t offset, size_t bytes,
+            std::function<void(Result<std::string>)> done) const;
+  void write(FileId file, uint64_t offset, std::string_view bytes,
+             std::function<void(Status)> done) const;
+
+  // The file is about to be mapped here: the home is told, and told again when no mapping is left.
+  void hold(SharedFile& file);
+  // The file and place that `address` of `pid` maps.
+  struct Place {
+    SetId set;
+    PageSet::Location location;
+  };
+  std::optional<Place> locate(pid_t pid, RemoteAddr address) const;
+  size_t size() const { return files_.size(); }
+
+ private:
+  void on_idle(const std::weak_ptr<SharedFile>& file);
+
+  NodeContext& node_;
+  Kddm& kddm_;
+  std::map<FileId, std::shared_ptr<SharedFile>> files_;
+};
+
+// The node that keeps names, attributes and who uses what. Without node 0 there is no cluster.
+inline constexpr NodeId kSharedHome{0};
+
+}  // namespace krg

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "shared_home.h"
+
+#include <fcntl.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include <ctime>
+
+#include "krg/runtime/log.h"
+#include "packed_bytes.h"
+
+namespace krg {
+namespace {
+
+timespec real_time() {
+  timespec now{};
+  clock_gettime(CLOCK_REALTIME, &now);
+  return now;
+}
+
+template <class T>
+std::string_view bytes_of(const T& value) {
+  return {reinterpret_cast<const char*>(&value), sizeof value};
+}
+
+void answer(Messenger::Reply& reply, const Result<SharedAttributes>& attributes) {
+  if (!attributes) return reply.fail(attributes.error().errno_or(EIO));
+  reply.ok(bytes_of(*attributes));
+}
+void answer(Messenger::Reply& reply, const Status& status) {
+  if (!status) return reply.fail(status.error().errno_or(EIO));
+  reply.ok();
+}
+
+FsChange change_of(const SharedRequest& request) {
+  FsChange change;
+  if (request.changes & SharedRequest::kMode) change.mode = request.mode;
+  if (request.changes & SharedRequest::kUid) change.uid = request.new_uid;
+  if (request.changes & SharedRequest::kGid) change.gid = request.new_gid;
+  if (request.changes & SharedRequest::kAccessed)
+    change.accessed = {request.accessed_s, request.accessed_ns};
+  if (request.changes & SharedRequest::kModified)
+    change.modified = {request.modified_s, request.modified_ns};
+  change.times_are_now = request.changes & SharedRequest::kNow;
+  return change;
+}
+
+// Half of this machine's memory, as a tmpfs has by default; every node's pages may come here.
+FsSpace space_for(const SharedNames& names) {
+  struct sysinfo info {};
+  sysinfo(&info);
+  FsSpace space;
+  space.total = info.totalram * info.mem_unit / 2;
+  const uint64_t used = names.bytes();
+  space.available = used < space.total ? space.total - used : 0;
+  space.files = kMaxSharedFiles;
+  space.files_available = kMaxSharedFiles - names.size();
+  return space;
+}
+
+std::string packed(const std::vector<FsDirEntry>& entries) {
+  PackedWriter bytes;
+  for (const FsDirEntry& entry : entries) bytes.put_string(entry.name).put(entry.type);
+  return bytes.take();
+}
+
+}  // namespace
+
+SharedHome::SharedHome(NodeContext& node, SharedFiles& files)
+    : node_(node), files_(files), names_(geteuid(), getegid(), real_time) {
+  node.messenger.on_request<SharedRequest>(
+      [this](NodeId from, const SharedRequest& request, std::string_view payload, Reply reply) {
+        PackedReader reader(payload);
+        Question question{from,
+                          request,
+                          std::string(reader.get_string()),
+                          std::string(reader.get_string()),
+                          {request.uid, request.gid, {}}};
+        while (!reader.at_end()) question.caller.groups.push_back(reader.get<gid_t>());
+        if (!reader.ok()) return reply.fail(EBADMSG);
+        handle(question, std::move(reply));
+        tell_gone();
+      });
+  node.messenger.on<SharedNotice>(
+      [this](NodeId from, const SharedNotice& notice, std::string_view) {
+        if (notice.what == SharedNotice::kWritten) return names_.touch(notice.file);
+        if (notice.what == SharedNotice::kHeld) return names_.use(notice.file, from);
+        names_.unuse(notice.file, from);
+        tell_gone();
+      });
+  node.messenger.on_peer_failure([this](NodeId failed) {
+    names_.node_failed(failed);
+    tell_gone();
+  });
+}
+
+void SharedHome::handle(const Question& question, Reply reply) {
+  const SharedRequest& request = question.request;
+  switch (request.op) {
+    case SharedOp::kList: {
+      auto entries = names_.list(question.caller, request.file);
+      if (!entries) return reply.fail(entries.error().errno_or(EIO));
+      return reply.ok(packed(*entries));
+    }
+    case SharedOp::kReadLink: {
+      auto target = names_.link_target(request.file);
+      if (!target) return reply.fail(target.error().errno_or(EIO));
+      return reply.ok(*target);
+    }
+    case SharedOp::kSpace:
+      return reply.ok(bytes_of(space_for(names_)));
+    case SharedOp::kOpen:
+    case SharedOp::kCreate:
+      return open(question, std::move(reply));
+    case SharedOp::kTruncate:
+    case SharedOp::kExtend:
+    case SharedOp::kAppend:
+      return change_size(question, std::move(reply));
+    case SharedOp::kUnlink:
+    case SharedOp::kRemoveDirectory:
+      return answer(reply, names_.unlink(question.caller, request.file, question.name,
+                                         request.op == SharedOp::kRemoveDirectory));
+    case SharedOp::kRename:
+      return answer(reply,
+                    names_.rename(question.caller, request.file, question.name, request.other,
+                                  question.second, static_cast<unsigned>(request.flags)));
+    default:
+      return answer(reply, change_names(question));
+  }
+}
+
+Result<SharedAttributes> SharedHome::change_names(const Question& question) {
+  const SharedRequest& request = question.request;
+  switch (request.op) {
+    case SharedOp::kAttributes:
+      return names_.attributes(request.file);
+    case SharedOp::kLookup:
+      return names_.lookup(question.caller, request.file, question.name);
+    case SharedOp::kMake:
+      return names_.make(question.caller, request.file, question.name, request.mode,
+                         question.second);
+    case SharedOp::kLink:
+      return names_.link(question.caller, request.other, request.file, question.name);
+    case SharedOp::kChange:
+      return names_.change(question.caller, request.file, change_of(request));
+    default:
+      return errno_error("an operation of another version", ENOSYS);
+  }
+}
+
+// The asking node uses the file from here on, until it says otherwise.
+void SharedHome::open(const Question& question, Reply reply) {
+  const SharedRequest& request = question.request;
+  auto opened = request.op == SharedOp::kOpen
+                    ? names_.open(question.caller, request.file, request.flags)
+                    : names_.create(question.caller, request.file, question.name, request.mode,
+                                    request.flags);
+  if (opened) names_.use(opened->id, question.from);
+  if (!opened || !(request.flags & O_TRUNC) || !S_ISREG(opened->mode)) return answer(reply, opened);
+  auto shared = std::make_shared<Reply>(std::move(reply));
+  resize(opened->id, {SharedOp::kTruncate, 0,
+                      [shared](const Result<SharedAttributes>& done) { answer(*shared, done); }});
+}
+
+void SharedHome::change_size(const Question& question, Reply reply) {
+  const SharedRequest& request = question.request;
+  auto known = names_.attributes(request.file);
+  if (!known) return answer(reply, known);
+  if (S_ISDIR(known->mode)) return reply.fail(EISDIR);
+  if (!S_ISREG(known->mode)) return reply.fail(EINVAL);
+  if (!request.by_descriptor)
+    if (auto granted = names_.may_write(question.caller, request.file); !granted)
+      return answer(reply, granted);
+  auto shared = std::make_shared<Reply>(std::move(reply));
+  resize(request.file, {request.op, request.size,
+                        [shared](const Result<SharedAttributes>& done) { answer(*shared, done); }});
+}
+
+void SharedHome::resize(FileId file, Resize resize) {
+  auto& queue = resizes_[file];
+  queue.push_back(std::move(resize));
+  if (queue.size() == 1) begin(file);
+}
+
+void SharedHome::begin(FileId file) {
+  const Resize& next = resizes_.at(file).front();
+  auto known = names_.attributes(file);
+  if (!known) return finish(file, known.error());
+  uint64_t size = next.amount;
+  if (next.how == SharedOp::kAppend) size += known->size;
+  if (next.how == SharedOp::kExtend) size = std::max(size, known->size);
+  if (size > kMaxSharedBytes) return finish(file, errno_error({}, EFBIG));
+  if (size == known->size) return finish(file, {});
+  tell_size(file, known->size, size);
+}
+
+// Every node has the new size before anybody sees it.
+void SharedHome::tell_size(FileId file, uint64_t old, uint64_t size) {
+  auto outcome = std::make_shared<Status>();
+  auto all = std::shared_ptr<void>(nullptr, [this, file, old, size, outcome](void*) {
+    if (!*outcome) return finish(file, std::move(*outcome));
+    names_.set_size(file, size);
+    clear_tail(file, old, size);
+  });
+  SharedResize message;
+  message.file = file;
+  message.size = size;
+  for (uint16_t i = 0; i < node_.node_count; ++i) {
+    if (node_.messenger.is_failed(NodeId{i})) continue;
+    node_.messenger.request(NodeId{i}, message, {}, [all, outcome](Result<std::string> done) {
+      if (!done && done.error().errno_or(EIO) != EHOSTDOWN) *outcome = done.error();
+    });
+  }
+}
+
+// What is behind the end in the last page must read as zeros when the file grows again.
+void SharedHome::clear_tail(FileId file, uint64_t old, uint64_t size) {
+  const size_t tail = size % kPageBytes;
+  if (size >= old || tail == 0) return finish(file, {});
+  files_.write(file, size, std::string(kPageBytes - tail, '\0'),
+               [this, file](Status cleared) { finish(file, std::move(cleared)); });
+}
+
+void SharedHome::finish(FileId file, Status outcome) {
+  auto found = resizes_.find(file);
+  const Resize ended = std::move(found->second.front());
+  found->second.pop_front();
+  const bool more = !found->second.empty();
+  if (!more) resizes_.erase(found);
+  ended.done(outcome ? names_.attributes(file) : Result<SharedAttributes>(outcome.error()));
+  if (more) begin(file);
+}
+
+void SharedHome::tell_gone() {
+  for (FileId file : names_.take_gone()) {
+    SharedGone gone;
+    gone.file = file;
+    for (uint16_t i = 0; i < node_.node_count; ++i)
+      if (!node_.messenger.is_failed(NodeId{i}))
+        if (auto sent = node_.messenger.send(NodeId{i}, gone); !sent)
+          log_debug("shm", "file {} is gone: n{} does not hear it", file, i);
+  }
+}
+
+}  // namespace krg

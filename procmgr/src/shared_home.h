@@ -1,0 +1,60 @@
+// SharedHome: the node that keeps the session's /dev/shm: it answers what the others ask about
+// names and attributes (SharedNames), gives every node a file's new size before the one who asked
+// goes on, and tells them when a file is gone.
+//
+// Owner: SharedMemory, on kSharedHome. Threads: the loop's thread. Invariant: the changes of one
+// file's size happen one after the other. SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <deque>
+#include <map>
+
+#include "shared_files.h"
+#include "shared_names.h"
+
+namespace krg {
+
+// A longer file is refused (EFBIG).
+inline constexpr uint64_t kMaxSharedBytes = uint64_t{1} << 40;
+
+class SharedHome {
+ public:
+  SharedHome(NodeContext& node, SharedFiles& files);
+  SharedHome(const SharedHome&) = delete;
+  SharedHome& operator=(const SharedHome&) = delete;
+
+  size_t file_count() const { return names_.size(); }
+
+ private:
+  using Reply = Messenger::Reply;
+  using Resized = std::function<void(Result<SharedAttributes>)>;
+  struct Resize {
+    SharedOp how;  // kTruncate, kExtend, kAppend
+    uint64_t amount;
+    Resized done;
+  };
+  struct Question {
+    NodeId from;
+    SharedRequest request;
+    std::string name, second;
+    SharedCaller caller;
+  };
+
+  void handle(const Question& question, Reply reply);
+  void open(const Question& question, Reply reply);
+  void change_size(const Question& question, Reply reply);
+  Result<SharedAttributes> change_names(const Question& question);
+  void resize(FileId file, Resize resize);
+  void begin(FileId file);
+  void tell_size(FileId file, uint64_t old, uint64_t size);
+  void clear_tail(FileId file, uint64_t old, uint64_t size);
+  void finish(FileId file, Status outcome);
+  void tell_gone();
+
+  NodeContext& node_;
+  SharedFiles& files_;
+  SharedNames names_;
+  std::map<FileId, std::deque<Resize>> resizes_;  // the first one is under way
+};
+
+}  // namespace krg
