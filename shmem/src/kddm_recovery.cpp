@@ -6,6 +6,15 @@
 
 namespace krg::kddm {
 
+namespace {
+
+// Local readers still use what was lost since: they owe nobody an ack, and hold up nobody.
+bool reads_lost_object(const Entry& entry) {
+  return entry.readers > 0 && entry.drop_when_unpinned && entry.deferred_acks.empty();
+}
+
+}  // namespace
+
 Report report(const Entry& entry, const Place& place) {
   const bool owner = is_owner(entry);
   return {.node = place.self,
@@ -13,7 +22,7 @@ Report report(const Entry& entry, const Place& place) {
           // A copy that still owes its ack is current: no write can have begun.
           .copy = !owner && entry.has_data &&
                   (!entry.drop_when_unpinned || !entry.deferred_acks.empty()),
-          .pinned = !owner && entry.readers > 0,
+          .pinned = !owner && entry.readers > 0 && !reads_lost_object(entry),
           .exists = owner && entry.state != State::kInvOwner && entry.state != State::kInvFilling,
           .lost = owner && entry.lost,
           .version = std::max(entry.version, entry.invalid_below)};
@@ -68,12 +77,13 @@ void recover_as_owner(Entry& entry, const Decision& decision, Actions& actions) 
 
 void recover_as_other(Entry& entry, const Decision& decision, Actions& actions) {
   check(!is_owner(entry), "the survivors have one owner");
+  const bool owes_ack = decision.exists && !reads_lost_object(entry);
   entry.acks_missing = 0;
   entry.deferred_acks.clear();
   if (entry.readers > 0) {
     entry.state = State::kReadCopy;
     entry.drop_when_unpinned = true;
-    if (decision.exists) entry.deferred_acks.push_back(decision.owner);
+    if (owes_ack) entry.deferred_acks.push_back(decision.owner);
   } else {
     entry.state = State::kInvCopy;
     drop_data(entry, actions);
