@@ -14,6 +14,7 @@
 #include <optional>
 
 #include "exec_words.h"
+#include "krg/procmgr/placement.h"
 #include "krg/runtime/unique_fd.h"
 #include "launch_environment.h"
 #include "namespaces.h"
@@ -167,6 +168,7 @@ std::vector<std::string> VirtualMachineRoom::launch_environment() const {
         "KRG_LIBEXEC_DIR=" + libexec_dir(),
         std::string("KRG_OFI_INTERFACE=") + (options_.own_network ? "eth0" : "lo")})
     environment.push_back(setting);
+  if (usable_cores() < 2 * options_.nodes) environment.emplace_back("KRG_SHARED_CORES=1");
   return environment;
 }
 

@@ -30,8 +30,10 @@ uint64_t permitted_capabilities() {
   return data[0].permitted | uint64_t{data[1].permitted} << 32;
 }
 
-BodyPlan::Own read_own() {
-  BodyPlan::Own own;
+}  // namespace
+
+KrgdAttributes KrgdAttributes::read() {
+  KrgdAttributes own;
   own.permitted = permitted_capabilities();
   for (unsigned c = 0; c < kCapabilities; ++c)
     if (prctl(PR_CAPBSET_READ, c, 0, 0, 0) == 1) own.bounding |= uint64_t{1} << c;
@@ -51,8 +53,6 @@ BodyPlan::Own read_own() {
   own.groups.resize(static_cast<size_t>(std::max(count, 0)));
   return own;
 }
-
-}  // namespace
 
 const char* name_of(BodyStage stage) {
   switch (stage) {
@@ -74,12 +74,12 @@ const char* name_of(BodyStage stage) {
   return "?";
 }
 
-BodyPlan::BodyPlan(ExecSpec from, BodyPlace where)
+BodyPlan::BodyPlan(ExecSpec from, BodyPlace where, const KrgdAttributes& krgds)
     : spec(std::move(from)),
       place(where),
       argv(spec.argv.pointers()),
       environment(spec.environment.pointers()),
-      own(read_own()) {
+      own(krgds) {
   message.msg_iov = &report_vector;
   message.msg_iovlen = 1;
   cmsghdr header{};
@@ -91,8 +91,9 @@ BodyPlan::BodyPlan(ExecSpec from, BodyPlace where)
 
 Result<std::unique_ptr<BodyPlan>> BodyPlan::make(ExecSpec spec, std::vector<ImportedFd> fds,
                                                  std::span<const sock_filter> filter,
-                                                 UniqueFd control, BodyPlace place) {
-  std::unique_ptr<BodyPlan> plan(new BodyPlan(std::move(spec), place));
+                                                 UniqueFd control, BodyPlace place,
+                                                 const KrgdAttributes& own) {
+  std::unique_ptr<BodyPlan> plan(new BodyPlan(std::move(spec), place, own));
   plan->filter.len = static_cast<unsigned short>(filter.size());
   plan->filter.filter = const_cast<sock_filter*>(filter.data());
   int lowest = 0;

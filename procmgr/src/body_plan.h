@@ -45,12 +45,26 @@ struct BodyPlace {
   int mount_ns = -1, uts_ns = -1;
 };
 
+// What a child of krgd's has to begin with. krgd does not change it once it serves.
+struct KrgdAttributes {
+  static KrgdAttributes read();
+  uint64_t bounding = 0, permitted = 0;  // capabilities
+  std::array<rlimit, RLIM_NLIMITS> limits{};
+  uint64_t ignored_signals = 0;
+  int policy = 0, nice = 0;
+  std::array<uid_t, 3> uids{};  // real, effective, saved
+  std::array<gid_t, 3> gids{};
+  std::vector<gid_t> groups;
+};
+
 struct BodyPlan {
-  // `filter` may be empty and outlives the plan; `control` is the child's end of its control
-  // socket. Errors: EMFILE when krgd may not have descriptors above those that the body wants.
+  // `filter` may be empty; it and `own` outlive the plan; `control` is the child's end of its
+  // control socket. Errors: EMFILE when krgd may not have descriptors above those that the body
+  // wants.
   static Result<std::unique_ptr<BodyPlan>> make(ExecSpec spec, std::vector<ImportedFd> fds,
                                                 std::span<const sock_filter> filter,
-                                                UniqueFd control, BodyPlace place);
+                                                UniqueFd control, BodyPlace place,
+                                                const KrgdAttributes& own);
   BodyPlan(const BodyPlan&) = delete;
   BodyPlan& operator=(const BodyPlan&) = delete;
 
@@ -66,16 +80,7 @@ struct BodyPlan {
   const std::vector<char*> argv, environment;  // of the spec
   std::atomic<uint32_t> may_exec = 0;          // a futex: krgd has told its tables of the body
 
-  // krgd's own, which the child has to begin with.
-  struct Own {
-    uint64_t bounding = 0, permitted = 0;  // capabilities
-    std::array<rlimit, RLIM_NLIMITS> limits{};
-    uint64_t ignored_signals = 0;
-    int policy = 0, nice = 0;
-    std::array<uid_t, 3> uids{};  // real, effective, saved
-    std::array<gid_t, 3> gids{};
-    std::vector<gid_t> groups;
-  } own;
+  const KrgdAttributes& own;
 
   // Closes krgd's copies of the above; the child has its own once it exists.
   void close_in_krgd();
@@ -87,7 +92,7 @@ struct BodyPlan {
   msghdr message{};
 
  private:
-  BodyPlan(ExecSpec spec, BodyPlace place);
+  BodyPlan(ExecSpec spec, BodyPlace place, const KrgdAttributes& own);
   std::vector<UniqueFd> open_in_krgd_;
 };
 

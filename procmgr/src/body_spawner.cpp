@@ -120,6 +120,7 @@ struct BodySpawner::Impl {
   NodeContext& node;
   SyscallBroker& broker;
   const SyscallFilter filter;
+  const KrgdAttributes own = KrgdAttributes::read();
   const int32_t own_oom_score_adj = read_oom_score_adj();
   std::vector<Stack> idle_stacks;
   std::map<pid_t, Starting> starting;
@@ -164,7 +165,7 @@ Status BodySpawner::Impl::start(Request& request, std::function<void(Result<int>
   fcntl(pair->first.get(), F_SETFL, O_NONBLOCK);
   const int32_t oom_score_adj = request.spec.attributes.oom_score_adj;
   auto plan = BodyPlan::make(std::move(request.spec), std::move(request.fds), filter.program(),
-                             std::move(pair->second), {node.session_mount_ns, request.uts_ns});
+                             std::move(pair->second), {node.session_mount_ns, request.uts_ns}, own);
   if (!plan) return plan.error();
   auto stack = take_stack();
   if (!stack) return stack.error();

@@ -19,8 +19,10 @@ struct ExecPlacer::Impl : std::enable_shared_from_this<Impl> {
     SyscallBroker::Call exec;
     NodeId target;
     ExecCaller caller;
+    // Read by a worker while the loop exports the descriptors.
     Result<ExecSpec> spec;
-    std::vector<ExportedFd> fds;
+    Result<std::vector<ExportedFd>> fds;
+    unsigned under_way = 2;
 
     pid_t pid() const { return exec.tid(); }
   };
@@ -36,6 +38,8 @@ struct ExecPlacer::Impl : std::enable_shared_from_this<Impl> {
   void on_exec(SyscallBroker::Call exec);
   void read_spec(PlacingPtr placing);
   void export_descriptors(PlacingPtr placing);
+  void taken_down(PlacingPtr placing);
+  void cancel_export(Placing& placing);
   void ask_target(PlacingPtr placing);
   void on_target_answer(PlacingPtr placing, Result<std::string> reply);
   void stay(Placing& placing, const Error& why);
@@ -51,8 +55,11 @@ void ExecPlacer::Impl::on_exec(SyscallBroker::Call exec) {
   const NodeId target = parts.placement.choose(GlobalPid{exec.tid()});
   if (target == node.self) return;
   ++placing_count;
-  read_spec(std::make_shared<Placing>(
-      Placing{std::move(exec), target, *caller, errno_error("not read", ENODATA), {}}));
+  auto placing = std::make_shared<Placing>(Placing{std::move(exec), target, *caller,
+                                                   errno_error("not read", ENODATA),
+                                                   errno_error("not exported", ENODATA)});
+  read_spec(placing);
+  export_descriptors(placing);
 }
 
 void ExecPlacer::Impl::read_spec(PlacingPtr placing) {
@@ -60,25 +67,35 @@ void ExecPlacer::Impl::read_spec(PlacingPtr placing) {
       [placing, mount_ns = node.session_mount_ns] {
         placing->spec = read_exec_spec(placing->exec, placing->caller, mount_ns);
       },
-      [self = shared_from_this(), placing] {
-        if (!placing->spec) return self->stay(*placing, placing->spec.error());
-        self->export_descriptors(placing);
-      });
+      [self = shared_from_this(), placing] { self->taken_down(placing); });
 }
 
 void ExecPlacer::Impl::export_descriptors(PlacingPtr placing) {
   parts.descriptors.export_fds(
       placing->pid(), [self = shared_from_this(), placing](Result<std::vector<ExportedFd>> fds) {
-        if (!fds) return self->stay(*placing, fds.error());
-        placing->fds = std::move(*fds);
-        self->ask_target(placing);
+        placing->fds = std::move(fds);
+        self->taken_down(placing);
       });
+}
+
+void ExecPlacer::Impl::taken_down(PlacingPtr placing) {
+  if (--placing->under_way > 0) return;
+  if (!placing->spec) {
+    cancel_export(*placing);
+    return stay(*placing, placing->spec.error());
+  }
+  if (!placing->fds) return stay(*placing, placing->fds.error());
+  ask_target(placing);
+}
+
+void ExecPlacer::Impl::cancel_export(Placing& placing) {
+  if (placing.fds) parts.descriptors.cancel_export(*placing.fds);
 }
 
 void ExecPlacer::Impl::ask_target(PlacingPtr placing) {
   auto capabilities = parts.capabilities.of(placing->pid());
   if (!capabilities) {
-    parts.descriptors.cancel_export(placing->fds);
+    cancel_export(*placing);
     return stay(*placing, capabilities.error());
   }
   StartBody ask;
@@ -93,7 +110,7 @@ void ExecPlacer::Impl::ask_target(PlacingPtr placing) {
     ask.has_job = 1;
     ask.job = job->value;
   }
-  BodyRequest request{std::move(*placing->spec), placing->fds};
+  BodyRequest request{std::move(*placing->spec), *placing->fds};
   node.messenger.request(placing->target, ask, request.serialize(),
                          [self = shared_from_this(), placing](Result<std::string> reply) {
                            self->on_target_answer(placing, std::move(reply));
@@ -103,8 +120,7 @@ void ExecPlacer::Impl::ask_target(PlacingPtr placing) {
 void ExecPlacer::Impl::on_target_answer(PlacingPtr placing, Result<std::string> reply) {
   if (!reply) {
     const int number = reply.error().errno_or(EIO);
-    if (number == kNotImported || number == EHOSTDOWN)
-      parts.descriptors.cancel_export(placing->fds);
+    if (number == kNotImported || number == EHOSTDOWN) cancel_export(*placing);
     // The kernel here says why the exec fails, or carries it out.
     return stay(*placing, reply.error());
   }

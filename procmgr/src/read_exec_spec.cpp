@@ -162,13 +162,22 @@ bool same_namespace(pid_t tid, const char* name, const struct stat& own) {
          theirs.st_ino == own.st_ino && theirs.st_dev == own.st_dev;
 }
 
-Status check_namespaces(pid_t tid, int session_mount_ns) {
+// krgd's own namespaces of the session, which it does not leave.
+std::vector<std::pair<const char*, struct stat>> own_namespaces() {
+  std::vector<std::pair<const char*, struct stat>> own;
   for (const char* name : {"user", "pid", "net", "ipc", "cgroup"}) {
-    struct stat own {};
-    if (stat(fmt::format("/proc/self/ns/{}", name).c_str(), &own) != 0) continue;  // not built in
-    if (!same_namespace(tid, name, own))
-      return cannot_move(fmt::format("a {} namespace of its own", name));
+    struct stat found {};
+    if (stat(fmt::format("/proc/self/ns/{}", name).c_str(), &found) == 0)  // else not built in
+      own.emplace_back(name, found);
   }
+  return own;
+}
+
+Status check_namespaces(pid_t tid, int session_mount_ns) {
+  static const auto own = own_namespaces();
+  for (const auto& [name, found] : own)
+    if (!same_namespace(tid, name, found))
+      return cannot_move(fmt::format("a {} namespace of its own", name));
   struct stat session {};
   if (session_mount_ns >= 0 &&
       (fstat(session_mount_ns, &session) != 0 || !same_namespace(tid, "mnt", session)))

@@ -75,6 +75,9 @@ uint32_t run_filter(std::span<const sock_filter> program, const seccomp_data& da
       case BPF_JMP | BPF_JEQ | BPF_K:
         at += accumulator == f.k ? f.jt : f.jf;
         break;
+      case BPF_JMP | BPF_JGE | BPF_K:
+        at += accumulator >= f.k ? f.jt : f.jf;
+        break;
       case BPF_JMP | BPF_JSET | BPF_K:
         at += (accumulator & f.k) != 0 ? f.jt : f.jf;
         break;

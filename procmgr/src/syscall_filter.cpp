@@ -14,6 +14,7 @@
 #include <csignal>
 #include <cstddef>
 #include <initializer_list>
+#include <map>
 
 namespace krg {
 namespace {
@@ -40,7 +41,7 @@ constexpr unsigned kCookieArgument = 5;
 constexpr uint32_t kPriorityOfProcess = PRIO_PROCESS, kPriorityOfGroup = PRIO_PGRP;
 constexpr uint32_t kIoPriorityOfProcess = 1, kIoPriorityOfGroup = 2;  // ioprio_set(2)
 
-// Rules of one number stand together; any of them stops the call.
+// Any rule of its number stops the call.
 constexpr Rule kRules[] = {
     {SYS_execve, When::kAlways},
     {SYS_execveat, When::kAlways},
@@ -120,6 +121,8 @@ constexpr sock_filter answer(uint32_t action) {
   return BPF_STMT(BPF_RET | BPF_K, action);
 }
 
+// Installing a filter has the kernel try it on every system call number, to learn which ones it
+// always allows: so the numbers stand in a search tree, and the rules behind it end in one place.
 class Builder {
  public:
   explicit Builder(const SyscallFilterConfig& config)
@@ -131,66 +134,81 @@ class Builder {
     // Calls of other instruction sets (32-bit) have other numbers: they pass.
     add({load(offsetof(seccomp_data, arch)), branch(AUDIT_ARCH_X86_64, 1, 0),
          answer(SECCOMP_RET_ALLOW), load(offsetof(seccomp_data, nr))});
-    add_rules(kRules);
-    if (config_.standard_streams) add_rules(kStandardStreamRules);
-    add({answer(SECCOMP_RET_ALLOW)});
+    std::map<int, std::vector<Rule>> rules;
+    for (const Rule& rule : kRules) rules[rule.number].push_back(rule);
+    if (config_.standard_streams)
+      for (const Rule& rule : kStandardStreamRules) rules[rule.number].push_back(rule);
+    const std::vector<std::pair<int, std::vector<Rule>>> sorted(rules.begin(), rules.end());
+    add_tree(sorted);
+    add_stop();
     return std::move(program_);
   }
 
  private:
-  void add_rules(std::span<const Rule> rest) {
-    while (!rest.empty()) {
-      size_t count = 1;
-      while (count < rest.size() && rest[count].number == rest[0].number) ++count;
-      add_number(rest.first(count));
-      rest = rest.subspan(count);
-    }
-  }
+  using Numbers = std::span<const std::pair<int, std::vector<Rule>>>;
+
   void add(std::initializer_list<sock_filter> instructions) {
     program_.insert(program_.end(), instructions);
   }
-  // All rules of one number. The accumulator holds the number before, and after when it is another.
-  void add_number(std::span<const Rule> rules) {
-    const size_t test = program_.size();
-    add({branch(static_cast<uint32_t>(rules[0].number), 0, 0)});
+  // Goes to what `numbers` has for the number in the accumulator.
+  void add_tree(Numbers numbers) {
+    if (numbers.size() == 1) return add_number(numbers[0].first, numbers[0].second);
+    const Numbers lower = numbers.first(numbers.size() / 2);
+    const Numbers upper = numbers.subspan(numbers.size() / 2);
+    // A conditional jump reaches 255 instructions only, an unconditional one any.
+    add({BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, static_cast<uint32_t>(upper[0].first), 0, 1)});
+    const size_t jump = program_.size();
+    add({BPF_STMT(BPF_JMP | BPF_JA, 0)});
+    add_tree(lower);
+    program_[jump].k = static_cast<uint32_t>(program_.size() - jump - 1);
+    add_tree(upper);
+  }
+  void add_number(int number, const std::vector<Rule>& rules) {
+    add({branch(static_cast<uint32_t>(number), 1, 0), answer(SECCOMP_RET_ALLOW)});
+    for (const Rule& rule : rules) add_rule(rule);
+    if (rules.back().when != When::kAlways) add({answer(SECCOMP_RET_ALLOW)});
+  }
+  // Where the calls go that are to be stopped: but for the cookie, they are.
+  void add_stop() {
+    for (size_t jump : stops_) program_[jump].k = static_cast<uint32_t>(program_.size() - jump - 1);
     add({load_low(kCookieArgument), branch(static_cast<uint32_t>(kUnnotifiedCookie), 0, 3),
          load_high(kCookieArgument), branch(kUnnotifiedCookie >> 32, 0, 1),
-         answer(SECCOMP_RET_ALLOW)});
-    for (const Rule& rule : rules) add_rule(rule);
-    add({answer(SECCOMP_RET_ALLOW)});
-    const size_t length = program_.size() - test - 1;
-    check(length < 256, "a BPF jump reaches 255 instructions");
-    program_[test].jf = static_cast<uint8_t>(length);
+         answer(SECCOMP_RET_ALLOW), answer(SECCOMP_RET_USER_NOTIF)});
   }
-  // Answers "stop" when the rule holds, else falls through.
+  // Goes to where calls are stopped when the rule holds, else falls through.
   void add_rule(const Rule& rule) {
-    const sock_filter stop = answer(SECCOMP_RET_USER_NOTIF);
+    add_condition(rule);
+    stops_.push_back(program_.size());
+    add({BPF_STMT(BPF_JMP | BPF_JA, 0)});
+  }
+  // Skips the one instruction behind it unless the rule holds.
+  void add_condition(const Rule& rule) {
     const sock_filter node_of_pid = BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, shift_);
     switch (rule.when) {
       case When::kAlways:
-        return add({stop});
+        return;
       case When::kForeignPid:
-        return add({load_low(rule.arg), branch(0, 3, 0), node_of_pid, branch(self_, 1, 0), stop});
+        return add({load_low(rule.arg), branch(0, 3, 0), node_of_pid, branch(self_, 1, 0)});
       case When::kGroupOrForeignPid:
-        return add({load_low(rule.arg), branch(0, 2, 0), node_of_pid, branch(self_, 1, 0), stop});
+        return add({load_low(rule.arg), branch(0, 2, 0), node_of_pid, branch(self_, 1, 0)});
       case When::kNonZero:
-        return add({load_low(rule.arg), branch(0, 1, 0), stop});
+        return add({load_low(rule.arg), branch(0, 1, 0)});
       case When::kPointer:
-        return add(
-            {load_low(rule.arg), branch(0, 0, 2), load_high(rule.arg), branch(0, 1, 0), stop});
+        return add({load_low(rule.arg), branch(0, 0, 2), load_high(rule.arg), branch(0, 1, 0)});
       case When::kValue:
-        return add({load_low(rule.arg), branch(rule.value, 0, 1), stop});
+        return add({load_low(rule.arg), branch(rule.value, 0, 1)});
       case When::kStandardFdItself:
         return add({load_low(rule.arg), BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, AT_EMPTY_PATH, 0, 5),
-                    load_low(0), branch(0, 2, 0), branch(1, 1, 0), branch(2, 0, 1), stop});
+                    load_low(0), branch(0, 2, 0), branch(1, 1, 0), branch(2, 0, 1)});
       case When::kStandardFd:
-        return add({load_low(rule.arg), branch(0, 2, 0), branch(1, 1, 0), branch(2, 0, 1), stop});
+        return add({load_low(rule.arg), branch(0, 2, 0), branch(1, 1, 0), branch(2, 0, 1)});
     }
   }
 
   const SyscallFilterConfig& config_;
   const uint32_t shift_, self_;
   std::vector<sock_filter> program_;
+  std::vector<size_t> stops_;  // jumps to add_stop()'s
 };
 
 }  // namespace

@@ -7,31 +7,49 @@
 #include <sched.h>
 
 #include <chrono>
+#include <cstdlib>
 
 namespace krg {
 
 class AdaptiveSpin {
  public:
   using Clock = std::chrono::steady_clock;
-  // Longer than a wake-up of the peer on a busy machine takes (60 µs each way): else both sides
-  // give up just before the answer comes, and stay in that mode.
+  // How long it spins at the most. Longer than a wake-up of the peer on a busy machine takes (60 µs
+  // each way): else both sides give up just before the answer comes, and stay in that mode.
   static constexpr std::chrono::microseconds kLongest{200};
-  // Woken so soon, the loop is in a conversation in which spinning pays.
-  static constexpr std::chrono::microseconds kSoon{200};
+  // Where nodes share cores, the time that one spins is time that another cannot work: just what a
+  // conversation between two idle nodes takes.
+  static constexpr std::chrono::microseconds kLongestOnSharedCores{15};
   // So long it keeps the core to itself.
-  static constexpr std::chrono::microseconds kAlone{20};
+  static constexpr std::chrono::microseconds kAlone{5};
+  // A yield that takes longer let somebody else run: the core is wanted, and spinning keeps those
+  // waiting whose answer is awaited. For so long after that it blocks at once.
+  static constexpr std::chrono::microseconds kYieldedTo{3};
+  static constexpr std::chrono::microseconds kWanted{2000};
+
+  // KRG_SHARED_CORES=1: this machine has more nodes than it has cores for.
+  AdaptiveSpin() : AdaptiveSpin(std::getenv("KRG_SHARED_CORES") != nullptr) {}
+  explicit AdaptiveSpin(bool shared_cores)
+      : longest_(shared_cores ? kLongestOnSharedCores : kLongest),
+        soon_(shared_cores ? 3 * longest_ : longest_) {}
 
   // Calls `look` until it returns true (found something) or the budget is used up; tells which.
   template <class Look>
   bool spin(Look look) {
     if (look()) return reward();
     const auto start = Clock::now();
-    if (blocked_at_ != Clock::time_point{} && start - blocked_at_ < kSoon) reward();
+    if (blocked_at_ != Clock::time_point{} && start - blocked_at_ < soon_) reward();
     blocked_at_ = {};
-    for (auto spun = start - start; spun < budget_; spun = Clock::now() - start) {
+    if (start < wanted_until_) return false;
+    for (auto now = start; now - start < budget_; now = Clock::now()) {
       if (look()) return reward();
       // Whoever has work goes first: programs, or the peer on this very core.
-      if (spun > kAlone) sched_yield();
+      if (now - start < kAlone) continue;
+      const auto before = Clock::now();
+      sched_yield();
+      if (Clock::now() - before < kYieldedTo) continue;
+      wanted_until_ = Clock::now() + kWanted;
+      return look() && reward();
     }
     budget_ /= 2;
     if (budget_ < std::chrono::microseconds(4)) budget_ = {};
@@ -42,12 +60,15 @@ class AdaptiveSpin {
 
  private:
   bool reward() {
-    budget_ = kLongest;
+    budget_ = longest_;
     return true;
   }
 
+  const std::chrono::microseconds longest_;
+  const std::chrono::microseconds soon_;  // woken so soon, it is in a conversation: spinning pays
   std::chrono::nanoseconds budget_{0};
   Clock::time_point blocked_at_{};
+  Clock::time_point wanted_until_{};
 };
 
 }  // namespace krg
