@@ -16,6 +16,14 @@ inline constexpr uint64_t kUffdPoison = 1 << 14;         // 6.6
 inline constexpr uint64_t kUffdWpAsync = 1 << 15;        // 6.7
 inline constexpr uint64_t kUffdMove = 1 << 16;           // 6.8
 
+inline constexpr uint64_t kUffdContinueWriteProtected = 1 << 1;  // UFFDIO_CONTINUE_MODE_WP, 6.4
+struct UffdPoisonRange {                                         // UFFDIO_POISON, 6.6
+  uffdio_range range;
+  uint64_t mode;
+  int64_t updated;
+};
+inline constexpr unsigned long kUffdPoisonCall = _IOWR(UFFDIO, 0x08, UffdPoisonRange);
+
 // PAGEMAP_SCAN (ioctl_pagemap_scan(2), kernel 6.7): the pages of a range that match, as regions.
 struct PageRegion {
   uint64_t start, end, categories;

@@ -38,7 +38,7 @@ class UserfaultfdGroup;
 std::shared_ptr<UserfaultfdGroup> make_userfaultfd_group();
 
 struct PageSetOptions {
-  std::shared_ptr<IoLinker> linker;              // none: pages start as zeros
+  std::shared_ptr<IoLinker> linker = {};         // none: pages start as zeros
   std::shared_ptr<UserfaultfdGroup> group = {};  // none: one of its own
   // A page that was just granted to a fault is not given away before this has passed (ping-pong).
   std::chrono::microseconds hold_time{200};
@@ -117,6 +117,7 @@ class PageSet {
   std::optional<Location> locate(pid_t pid, RemoteAddr address) const;
 
  private:
+  PageSet();
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

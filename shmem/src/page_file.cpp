@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "page_file.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <utility>
+
+namespace krg {
+
+constexpr size_t kPagesUnderWay = 64;  // of one transfer
+
+struct PageFile::Transfer {
+  bool write;
+  uint64_t offset;
+  std::string bytes;
+  std::function<void(Result<std::string>)> done;
+  Status outcome = {};
+  uint64_t next = 0;  // bytes that have been asked for
+  size_t under_way = 0;
+};
+
+void PageFile::read(size_t pages, uint64_t offset, size_t bytes,
+                    std::function<void(Result<std::string>)> done) {
+  start(std::make_shared<Transfer>(
+            Transfer{false, offset, std::string(bytes, '\0'), std::move(done)}),
+        pages);
+}
+
+void PageFile::write(size_t pages, uint64_t offset, std::string_view bytes,
+                     std::function<void(Status)> done) {
+  auto ended = [done = std::move(done)](Result<std::string> result) {
+    done(result ? Status() : Status(result.error()));
+  };
+  start(std::make_shared<Transfer>(Transfer{true, offset, std::string(bytes), std::move(ended)}),
+        pages);
+}
+
+void PageFile::start(std::shared_ptr<Transfer> transfer, size_t pages) {
+  const uint64_t size = pages * kPageBytes;
+  if (transfer->offset > size || transfer->bytes.size() > size - transfer->offset)
+    return transfer->done(errno_error(
+        fmt::format("set {}: {} bytes at {}", set_.value, transfer->bytes.size(), transfer->offset),
+        EINVAL));
+  if (transfer->bytes.empty()) return transfer->done(std::string());
+  ++transfer->under_way;  // keeps it from ending while it starts
+  for (size_t i = 0; i < kPagesUnderWay; ++i) use_next(transfer);
+  if (--transfer->under_way > 0) return;
+  transfer->done(transfer->outcome ? Result<std::string>(std::move(transfer->bytes))
+                                   : Result<std::string>(transfer->outcome.error()));
+}
+
+// Copies the next page's part as soon as this node may, then goes on with another one.
+void PageFile::use_next(const std::shared_ptr<Transfer>& transfer) {
+  if (transfer->next >= transfer->bytes.size()) return;
+  const uint64_t at = transfer->next;
+  const uint64_t position = transfer->offset + at;
+  const size_t in_page = position % kPageBytes;
+  const size_t length = std::min(kPageBytes - in_page, transfer->bytes.size() - at);
+  transfer->next += length;
+  ++transfer->under_way;
+  const ObjectId object{position / kPageBytes};
+  auto use = [this, transfer, object, at, in_page, length](Result<std::span<std::byte>> page) {
+    if (!page) {
+      transfer->outcome = page.error();
+    } else {
+      std::byte* there = page->data() + in_page;
+      char* here = transfer->bytes.data() + at;
+      std::memcpy(transfer->write ? static_cast<void*>(there) : here,
+                  transfer->write ? static_cast<void*>(here) : there, length);
+      kddm_.put(set_, object);
+    }
+    use_next(transfer);
+    if (--transfer->under_way > 0) return;
+    transfer->done(transfer->outcome ? Result<std::string>(std::move(transfer->bytes))
+                                     : Result<std::string>(transfer->outcome.error()));
+  };
+  if (transfer->write) {
+    kddm_.grab(set_, object, Kddm::Touch::kFirstTouch, std::move(use));
+  } else {
+    kddm_.get(set_, object, Kddm::Touch::kFirstTouch, std::move(use));
+  }
+}
+
+void PageFile::discard(PageIndex first, size_t count, std::function<void()> done) {
+  if (count == 0) return done();
+  auto left = std::make_shared<size_t>(count);
+  auto removed = [left, done = std::move(done)] {
+    if (--*left == 0) done();
+  };
+  for (uint64_t i = 0; i < count; ++i) kddm_.remove(set_, ObjectId{first.value + i}, removed);
+}
+
+}  // namespace krg

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "page_holder.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "krg/runtime/check.h"
+
+namespace krg {
+
+PageHolder::PageHolder(EventLoop& loop, Kddm& kddm, SetId set, PageFrames& frames,
+                       std::chrono::microseconds hold_time, Handlers handlers)
+    : loop_(loop),
+      kddm_(kddm),
+      set_(set),
+      frames_(frames),
+      hold_time_(hold_time),
+      handlers_(std::move(handlers)),
+      access_(frames.pages(), PageAccess::kNone) {}
+
+Status PageHolder::resize(size_t pages) {
+  if (Status resized = frames_.resize(pages); !resized) return resized;
+  for (size_t i = pages; i < access_.size(); ++i) set_access({i}, PageAccess::kNone);
+  access_.resize(pages, PageAccess::kNone);
+  return {};
+}
+
+void PageHolder::stop() {
+  open_.reset();
+  timer_.reset();
+}
+
+// --- asking -------------------------------------------------------------------------------------
+
+void PageHolder::ask(PageIndex page, PageAccess access, Why why) {
+  Asked& asked = asked_[page.value];
+  asked.hold |= why == Why::kFault;
+  if (asked.get || asked.grab) return;
+  auto done = [this, page, access, open = std::weak_ptr(open_)](Result<std::span<std::byte>> got) {
+    if (open.expired()) return;
+    granted(page, access, got ? Status() : Status(got.error()));
+  };
+  const ObjectId object{page.value};
+  if (access == PageAccess::kRead) {
+    asked.get = true;
+    return kddm_.get(set_, object, Kddm::Touch::kFirstTouch, std::move(done));
+  }
+  asked.grab = true;
+  end_hold(page);  // a get of ours would keep our own grab waiting
+  kddm_.grab(set_, object, Kddm::Touch::kFirstTouch, std::move(done));
+}
+
+void PageHolder::granted(PageIndex page, PageAccess access, Status outcome) {
+  const Asked asked = asked_.extract(page.value).mapped();
+  const bool in_set = page.value < access_.size();  // else it was cut off meanwhile
+  if (outcome && in_set) set_access(page, std::max(access_[page.value], access));
+  // A hold begins before the answer, which may ask for more and so end it.
+  const bool held = outcome && asked.hold && hold(page);
+  if (in_set) handlers_.answered(page, outcome);
+  if (outcome && !held) kddm_.put(set_, ObjectId{page.value});
+}
+
+void PageHolder::set_access(PageIndex page, PageAccess access) {
+  pages_here_ += (access != PageAccess::kNone) - (access_[page.value] != PageAccess::kNone);
+  access_[page.value] = access;
+}
+
+// --- holding ------------------------------------------------------------------------------------
+
+// Keeps the pin for a while. False when there is one already.
+bool PageHolder::hold(PageIndex page) {
+  const auto until = Clock::now() + hold_time_;
+  if (!held_.emplace(page.value, until).second) return false;
+  due_.emplace_back(until, page);
+  arm();
+  return true;
+}
+
+void PageHolder::end_hold(PageIndex page) {
+  if (held_.erase(page.value) > 0) kddm_.put(set_, ObjectId{page.value});
+}
+
+void PageHolder::end_due_holds() {
+  const auto now = Clock::now();
+  while (!due_.empty() && due_.front().first <= now) {
+    const auto [until, page] = due_.front();
+    due_.pop_front();
+    auto found = held_.find(page.value);
+    if (found != held_.end() && found->second == until) end_hold(page);
+  }
+  arm();
+}
+
+void PageHolder::arm() {
+  if (due_.empty() || timer_) return;
+  const auto wait = std::chrono::ceil<std::chrono::microseconds>(due_.front().first - Clock::now());
+  timer_ = loop_.after(std::max(wait, std::chrono::microseconds(0)), [this] {
+    timer_.reset();
+    end_due_holds();
+  });
+}
+
+// --- what the protocol says ---------------------------------------------------------------------
+
+std::span<std::byte> PageHolder::place(ObjectId object) {
+  if (object.value >= access_.size()) {
+    const Status grown = resize(object.value + 1);
+    check(grown.has_value(), "there is memory for a page that another node uses");
+  }
+  return frames_.page(PageIndex{object.value});
+}
+
+void PageHolder::protect(ObjectId object) {
+  const PageIndex page{object.value};
+  if (page.value >= access_.size() || access_[page.value] != PageAccess::kWrite) return;
+  set_access(page, PageAccess::kRead);
+  handlers_.protect(page);
+}
+
+void PageHolder::release(ObjectId object) {
+  const PageIndex page{object.value};
+  if (page.value >= access_.size()) return;
+  set_access(page, PageAccess::kNone);
+  frames_.punch(page, 1);
+  handlers_.released(page);
+}
+
+}  // namespace krg

@@ -1,0 +1,84 @@
+// PageHolder: what this node may do with each page of a page set, and the operations on the KDDM
+// set that get it the right to do more. A page that a program asked for is held for a while before
+// others get it, so that who asked can use it. It is the set's ObjectMemory: the protocol takes
+// rights away through it.
+//
+// Threads: the loop's thread. Owned by the page set; Kddm shares it while the set is open.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <chrono>
+#include <deque>
+#include <functional>
+#include <unordered_map>
+#include <vector>
+
+#include "krg/runtime/event_loop.h"
+#include "krg/shmem/kddm.h"
+#include "krg/shmem/object_memory.h"
+#include "page_frames.h"
+
+namespace krg {
+
+// In this order: more includes less.
+enum class PageAccess : uint8_t { kNone, kRead, kWrite };
+
+class PageHolder : public ObjectMemory {
+ public:
+  enum class Why : uint8_t { kAhead, kFault };
+  struct Handlers {
+    // An operation on the page has ended; access() says what it brought.
+    std::function<void(PageIndex, Status)> answered;
+    // Take the right to write away from all programs, before this returns.
+    std::function<void(PageIndex)> protect;
+    // The page's frame has been punched.
+    std::function<void(PageIndex)> released;
+  };
+  PageHolder(EventLoop& loop, Kddm& kddm, SetId set, PageFrames& frames,
+             std::chrono::microseconds hold_time, Handlers handlers);
+
+  PageAccess access(PageIndex page) const { return access_[page.value]; }
+  size_t pages_here() const { return pages_here_; }
+  // Asks for more than there is, unless an operation on the page is under way. `answered` may run
+  // inside of this call.
+  void ask(PageIndex page, PageAccess access, Why why);
+  bool is_asked(PageIndex page) const { return asked_.contains(page.value); }
+  // Grows, or shrinks: what lies beyond a smaller end is gone. A node that has grown before this
+  // one makes it grow, too, when it uses a page behind the end.
+  Status resize(size_t pages);
+  // The set closes: no more callbacks.
+  void stop();
+
+  std::span<std::byte> place(ObjectId object) override;
+  void protect(ObjectId object) override;
+  void release(ObjectId object) override;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  struct Asked {
+    bool get = false, grab = false;  // under way
+    bool hold = false;
+  };
+  void granted(PageIndex page, PageAccess access, Status outcome);
+  void set_access(PageIndex page, PageAccess access);
+  bool hold(PageIndex page);
+  void end_hold(PageIndex page);
+  void end_due_holds();
+  void arm();
+
+  EventLoop& loop_;
+  Kddm& kddm_;
+  const SetId set_;
+  PageFrames& frames_;
+  const std::chrono::microseconds hold_time_;
+  const Handlers handlers_;
+  std::vector<PageAccess> access_;
+  size_t pages_here_ = 0;
+  std::unordered_map<uint64_t, Asked> asked_;
+  std::unordered_map<uint64_t, Clock::time_point> held_;     // pinned until then
+  std::deque<std::pair<Clock::time_point, PageIndex>> due_;  // some of them have ended already
+  EventLoop::Timer timer_;
+  std::shared_ptr<bool> open_ = std::make_shared<bool>(true);
+};
+
+}  // namespace krg

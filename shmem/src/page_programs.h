@@ -1,0 +1,234 @@
+// PagePrograms: nodes in this process over a loopback fabric, each with the same page set, and
+// child processes that map a node's share of it as programs would. For tests.
+//
+// A child runs a function of the test and ends with its answer as exit status. Children die with
+// the test; what one waits for is bounded by the test's own timeout.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <gtest/gtest.h>
+#include <linux/userfaultfd.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "krg/runtime/loopback_transport.h"
+#include "krg/runtime/messenger.h"
+#include "krg/shmem/page_set.h"
+#include "userfaultfd.h"
+
+namespace krg {
+
+inline constexpr SetId kPages{21};
+
+// What children and the test share natively, beside the page set.
+struct Control {
+  std::atomic<uint64_t> words[64];
+  void await(size_t word, uint64_t value) {
+    while (words[word].load() < value) sched_yield();
+  }
+};
+
+// A child's view of the page set.
+class Program {
+ public:
+  Program(int memory, size_t pages, int socket, bool user_mode_only)
+      : memory_(memory), pages_(pages), socket_(socket), user_mode_only_(user_mode_only) {}
+
+  // Maps pages of the set and has them served. Null when something fails.
+  uint64_t* map(size_t first = 0, size_t count = 0, int protection = PROT_READ | PROT_WRITE) {
+    if (count == 0) count = pages_ - first;
+    void* at = mmap(nullptr, count * kPageBytes, protection, MAP_SHARED, memory_,
+                    static_cast<off_t>(first * kPageBytes));
+    if (at == MAP_FAILED) return nullptr;
+    const int fd =
+        static_cast<int>(syscall(SYS_userfaultfd, PageSet::userfaultfd_flags(user_mode_only_)));
+    if (fd < 0) return nullptr;
+    const uint64_t request[3] = {reinterpret_cast<uint64_t>(at), first, count};
+    if (!send_descriptor(request, sizeof request, fd)) return nullptr;
+    close(fd);
+    char answer = 1;
+    return ::read(socket_, &answer, 1) == 1 && answer == 0 ? static_cast<uint64_t*>(at) : nullptr;
+  }
+
+ private:
+  bool send_descriptor(const void* bytes, size_t size, int fd) const {
+    iovec io{const_cast<void*>(bytes), size};
+    alignas(cmsghdr) char buffer[CMSG_SPACE(sizeof fd)] = {};
+    msghdr message{};
+    message.msg_iov = &io;
+    message.msg_iovlen = 1;
+    message.msg_control = buffer;
+    message.msg_controllen = sizeof buffer;
+    cmsghdr* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof fd);
+    std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
+    return sendmsg(socket_, &message, 0) == static_cast<ssize_t>(size);
+  }
+
+  int memory_;
+  size_t pages_;
+  int socket_;
+  bool user_mode_only_;
+};
+
+class PagePrograms : public ::testing::Test {
+ protected:
+  using Main = std::function<int(Program&)>;
+  struct Child {
+    pid_t pid = 0;
+    unsigned node = 0;
+    UniqueFd socket;
+    EventLoop::Watch requests;
+    int status = -1;  // of waitpid, once it has ended
+    bool ended = false;
+  };
+
+  void SetUp() override {
+    if (!(Userfaultfd::kernel_features() & (1 << 13)))
+      GTEST_SKIP() << "lacks userfaultfd: page sets need Linux 6.4";
+    user_mode_only_ = !can_open(PageSet::userfaultfd_flags(false));
+    void* shared =
+        mmap(nullptr, sizeof(Control), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    ASSERT_NE(shared, MAP_FAILED);
+    control_ = new (shared) Control{};
+  }
+
+  void make(unsigned nodes, size_t pages, const PageSetOptions& options = {}, uint64_t seed = 1) {
+    loop_ = std::make_unique<EventLoop>(std::move(*EventLoop::create()));
+    fabric_ = std::make_unique<LoopbackFabric>(
+        *loop_, LoopbackFabric::Options{.nodes = nodes, .seed = seed});
+    for (unsigned n = 0; n < nodes; ++n) {
+      messengers_.push_back(
+          std::make_unique<Messenger>(fabric_->node(NodeId{static_cast<uint16_t>(n)})));
+      kddms_.push_back(std::make_unique<Kddm>(*messengers_.back()));
+      auto opened = PageSet::create(*loop_, *kddms_.back(), kPages, pages, options);
+      ASSERT_TRUE(opened) << opened.error().message();
+      sets_.push_back(std::move(*opened));
+    }
+  }
+
+  void TearDown() override {
+    for (auto& child : children_) {
+      if (child->ended) continue;
+      kill(child->pid, SIGKILL);
+      waitpid(child->pid, nullptr, 0);
+    }
+    children_.clear();
+    sets_.clear();
+    kddms_.clear();
+    messengers_.clear();
+    fabric_.reset();
+    loop_.reset();
+    if (control_) munmap(control_, sizeof(Control));
+  }
+
+  // Starts a program on a node.
+  Child& start(unsigned node, const Main& program) {
+    int sockets[2];
+    EXPECT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets), 0);
+    const pid_t parent = getpid();
+    const pid_t pid = fork();
+    if (pid == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
+      if (getppid() != parent) _exit(99);
+      alarm(120);
+      Program self(sets_[node]->memory(), sets_[node]->pages(), sockets[1], user_mode_only_);
+      _exit(program(self));
+    }
+    EXPECT_GT(pid, 0);
+    ::close(sockets[1]);
+    auto& child = *children_.emplace_back(std::make_unique<Child>());
+    child.pid = pid;
+    child.node = node;
+    child.socket = UniqueFd(sockets[0]);
+    auto watch = loop_->watch(sockets[0], EPOLLIN, [this, &child](uint32_t) { serve(child); });
+    EXPECT_TRUE(watch);
+    child.requests = std::move(*watch);
+    return child;
+  }
+
+  template <class Done>
+  void run_until(Done done) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(100);
+    while (!done()) {
+      ASSERT_LT(std::chrono::steady_clock::now(), deadline) << "nothing more happens";
+      loop_->run_once(std::chrono::milliseconds(2));
+      reap();
+    }
+  }
+  void run_to_end() {
+    run_until([&] {
+      for (const auto& child : children_)
+        if (!child->ended) return false;
+      return true;
+    });
+  }
+  // All programs end with status 0.
+  void expect_success() {
+    run_to_end();
+    for (const auto& child : children_)
+      EXPECT_EQ(child->status, 0) << "program " << child->pid << " on node " << child->node;
+  }
+  bool can_open(int flags) {
+    UniqueFd fd(static_cast<int>(syscall(SYS_userfaultfd, flags)));
+    return static_cast<bool>(fd);
+  }
+
+  Control* control_ = nullptr;
+  bool user_mode_only_ = false;
+  std::unique_ptr<EventLoop> loop_;
+  std::unique_ptr<LoopbackFabric> fabric_;
+  std::vector<std::unique_ptr<Messenger>> messengers_;
+  std::vector<std::unique_ptr<Kddm>> kddms_;
+  std::vector<std::unique_ptr<PageSet>> sets_;
+  std::vector<std::unique_ptr<Child>> children_;
+
+ private:
+  void serve(Child& child) {
+    uint64_t request[3];
+    iovec io{request, sizeof request};
+    alignas(cmsghdr) char buffer[CMSG_SPACE(sizeof(int))] = {};
+    msghdr message{};
+    message.msg_iov = &io;
+    message.msg_iovlen = 1;
+    message.msg_control = buffer;
+    message.msg_controllen = sizeof buffer;
+    const ssize_t got = recvmsg(child.socket.get(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (got <= 0) return child.requests.reset();
+    int fd = -1;
+    if (cmsghdr* header = CMSG_FIRSTHDR(&message)) std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
+    ASSERT_EQ(got, static_cast<ssize_t>(sizeof request));
+    Status attached = sets_[child.node]->attach(UniqueFd(fd), child.pid, RemoteAddr{request[0]},
+                                                PageIndex{request[1]}, request[2]);
+    EXPECT_TRUE(attached) << attached.error().message();
+    const char answer = attached ? 0 : 1;
+    EXPECT_EQ(::write(child.socket.get(), &answer, 1), 1);
+  }
+
+  void reap() {
+    for (auto& child : children_) {
+      if (child->ended || waitpid(child->pid, &child->status, WNOHANG) != child->pid) continue;
+      child->ended = true;
+      child->requests.reset();
+    }
+  }
+};
+
+}  // namespace krg

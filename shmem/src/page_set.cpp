@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "krg/shmem/page_set.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "krg/runtime/check.h"
+#include "krg/runtime/log.h"
+#include "krg/shmem/memory_abi.h"
+#include "page_file.h"
+#include "page_frames.h"
+#include "page_holder.h"
+#include "program_spaces.h"
+
+namespace krg {
+namespace {
+
+// Pages that are here are mapped this many at once around a fault that belongs to no run, as the
+// kernel does it for files (fault_around_bytes).
+constexpr uint64_t kAround = 16;
+// Pages are fetched ahead for writing with more restraint: each one is taken away from all others.
+constexpr unsigned kWriteAheadDivisor = 4;
+
+}  // namespace
+
+struct PageSet::Impl {
+  Impl(EventLoop& loop, Kddm& kddm, SetId set, PageFrames memory, const PageSetOptions& options);
+
+  void serve_faults();
+  void serve(const ProgramFault& fault);
+  void fetch_ahead(const ReadAhead::Plan& plan, PageAccess access);
+  void answered(PageIndex page, const Status& outcome);
+  void show(const ProgramFault& fault);
+  void released(PageIndex page);
+  void removing(PageIndex first, size_t count);
+  Status resize(size_t new_pages);
+
+  Kddm& kddm;
+  const SetId set;
+  size_t pages;
+  const unsigned max_read_ahead;
+  PageFrames frames;
+  PageSetStatistics statistics;
+  std::shared_ptr<PageHolder> holder;
+  std::unordered_map<uint64_t, std::vector<ProgramFault>> waiting;  // faults, by page
+  std::function<void()> idle;
+  ProgramSpaces spaces;
+  PageFile file;
+};
+
+PageSet::Impl::Impl(EventLoop& loop, Kddm& k, SetId s, PageFrames memory,
+                    const PageSetOptions& options)
+    : kddm(k),
+      set(s),
+      pages(memory.pages()),
+      max_read_ahead(options.max_read_ahead),
+      frames(std::move(memory)),
+      holder(std::make_shared<PageHolder>(
+          loop, k, s, frames, options.hold_time,
+          PageHolder::Handlers{
+              .answered = [this](PageIndex page, Status outcome) { answered(page, outcome); },
+              .protect = [this](PageIndex page) { spaces.protect(page); },
+              .released = [this](PageIndex page) { released(page); }})),
+      spaces(loop, frames, options.group ? options.group : make_userfaultfd_group(),
+             {.faults = [this] { serve_faults(); },
+              .removing = [this](PageIndex first, size_t count) { removing(first, count); },
+              .idle =
+                  [this] {
+                    if (idle) idle();
+                  }}),
+      file(k, s) {}
+
+// --- faults -------------------------------------------------------------------------------------
+
+void PageSet::Impl::serve_faults() {
+  for (const ProgramFault& fault : spaces.take_faults()) serve(fault);
+}
+
+void PageSet::Impl::serve(const ProgramFault& fault) {
+  if (fault.page.value >= pages) return spaces.make_lost(fault.at);
+  ++(fault.write ? statistics.write_faults : statistics.read_faults);
+  statistics.upgrades += fault.was_mapped;
+  const PageAccess access = fault.write ? PageAccess::kWrite : PageAccess::kRead;
+  ReadAhead* read_ahead = spaces.read_ahead(fault.at.space);
+  if (!read_ahead) return;
+  const unsigned most = fault.write ? max_read_ahead / kWriteAheadDivisor : max_read_ahead;
+  const ReadAhead::Plan plan = read_ahead->on_fault(fault.thread, fault.page.value, most);
+  statistics.fetched_ahead_hit += plan.passed;
+  if (holder->access(fault.page) >= access) {
+    ++statistics.answered_here;
+    show(fault);
+  } else {
+    waiting[fault.page.value].push_back(fault);
+    holder->ask(fault.page, access, PageHolder::Why::kFault);
+  }
+  fetch_ahead(plan, access);
+}
+
+void PageSet::Impl::fetch_ahead(const ReadAhead::Plan& plan, PageAccess access) {
+  for (unsigned i = 0; i < plan.count; ++i) {
+    const int64_t number = plan.first + plan.stride * static_cast<int64_t>(i);
+    if (number < 0 || number >= static_cast<int64_t>(pages)) return;
+    const PageIndex page{static_cast<uint64_t>(number)};
+    if (holder->access(page) >= access || holder->is_asked(page)) continue;
+    ++statistics.fetched_ahead;
+    holder->ask(page, access, PageHolder::Why::kAhead);
+  }
+}
+
+void PageSet::Impl::answered(PageIndex page, const Status& outcome) {
+  auto found = waiting.extract(page.value);
+  if (found.empty()) return;
+  std::vector<ProgramFault> unanswered;
+  for (const ProgramFault& fault : found.mapped()) {
+    if (!outcome) {
+      log_warn("pages", "set {} page {}: {}: SIGBUS for thread {}", set.value, page.value,
+               outcome.error().message(), fault.thread);
+      spaces.make_lost(fault.at);
+    } else if (fault.write && holder->access(page) < PageAccess::kWrite) {
+      unanswered.push_back(fault);
+    } else {
+      show(fault);
+    }
+  }
+  if (unanswered.empty()) return;
+  waiting.emplace(page.value, std::move(unanswered));
+  holder->ask(page, PageAccess::kWrite, PageHolder::Why::kFault);
+}
+
+// Maps the page of a fault, and those beside it that are here with the same rights.
+void PageSet::Impl::show(const ProgramFault& fault) {
+  const PageAccess access = holder->access(fault.page);
+  const bool writable = access == PageAccess::kWrite;
+  if (fault.was_mapped) return spaces.allow_writing(fault.at, 1);
+  auto fits = [&](PageIndex page) { return page.value < pages && holder->access(page) == access; };
+  const ReadAhead* read_ahead = spaces.read_ahead(fault.at.space);
+  const int64_t stride = read_ahead ? read_ahead->stride_at(fault.page.value) : 0;
+  const auto in_block = static_cast<unsigned>(fault.page.value % kAround);
+  const unsigned before_most = stride == -1 ? max_read_ahead + 1 : in_block + 1;
+  const unsigned after_most =
+      stride == 1 ? max_read_ahead + 1 : static_cast<unsigned>(kAround) - in_block;
+  const unsigned before = spaces.run_length(fault.at, -1, before_most, fits);
+  const unsigned after = spaces.run_length(fault.at, 1, after_most, fits);
+  if (before == 0 || after == 0) return;  // the mapping has gone
+  statistics.mapped_around += before + after - 2;
+  const RemoteAddr start{fault.at.address.value - (before - 1) * kPageBytes};
+  spaces.map({fault.at.space, start}, before + after - 1, writable);
+}
+
+// --- what takes pages away ----------------------------------------------------------------------
+
+void PageSet::Impl::released(PageIndex page) {
+  spaces.forget(page);
+  // Who waits to write the page that it could read has to be shown all of it now.
+  auto found = waiting.find(page.value);
+  if (found == waiting.end()) return;
+  for (ProgramFault& fault : found->second) fault.was_mapped = false;
+}
+
+// A program may be about to punch pages out of the memfd: nobody shall have other copies of them.
+void PageSet::Impl::removing(PageIndex first, size_t count) {
+  for (uint64_t i = first.value; i < first.value + count && i < pages; ++i)
+    if (holder->access({i}) == PageAccess::kRead)
+      holder->ask({i}, PageAccess::kWrite, PageHolder::Why::kAhead);
+}
+
+Status PageSet::Impl::resize(size_t new_pages) {
+  if (Status resized = holder->resize(new_pages); !resized) return resized;
+  pages = new_pages;
+  for (auto at = waiting.begin(); at != waiting.end();) {
+    if (at->first < pages) {
+      ++at;
+      continue;
+    }
+    for (const ProgramFault& fault : at->second) spaces.wake(fault.at);  // SIGBUS from the kernel
+    at = waiting.erase(at);
+  }
+  return {};
+}
+
+// --- the interface ------------------------------------------------------------------------------
+
+Result<std::unique_ptr<PageSet>> PageSet::create(EventLoop& loop, Kddm& kddm, SetId set,
+                                                 size_t pages, PageSetOptions options) {
+  if (!(Userfaultfd::kernel_features() & kUffdWpUnpopulated))
+    return errno_error("page sets need userfaultfd of Linux 6.4 or newer", ENOSYS);
+  auto frames = PageFrames::create(pages);
+  if (!frames) return frames.error();
+  std::unique_ptr<PageSet> page_set(new PageSet);
+  page_set->impl_ = std::make_unique<Impl>(loop, kddm, set, std::move(*frames), options);
+  KddmSetOptions objects{.object_bytes = kPageBytes,
+                         .linker = std::move(options.linker),
+                         .memory = page_set->impl_->holder};
+  if (Status opened = kddm.open_set(set, std::move(objects)); !opened) {
+    page_set->impl_.reset();
+    return opened.error();
+  }
+  return page_set;
+}
+
+PageSet::PageSet() = default;
+
+PageSet::~PageSet() {
+  if (!impl_) return;
+  impl_->holder->stop();
+  impl_->kddm.close_set(impl_->set);
+}
+
+SetId PageSet::id() const {
+  return impl_->set;
+}
+size_t PageSet::pages() const {
+  return impl_->pages;
+}
+Status PageSet::resize(size_t pages) {
+  return impl_->resize(pages);
+}
+int PageSet::memory() const {
+  return impl_->frames.memfd();
+}
+int PageSet::userfaultfd_flags(bool user_mode_only) {
+  return O_CLOEXEC | O_NONBLOCK | (user_mode_only ? UFFD_USER_MODE_ONLY : 0);
+}
+bool PageSet::follows_forks() {
+  return Userfaultfd::may_follow_forks();
+}
+
+Status PageSet::attach(UniqueFd userfaultfd, pid_t pid, RemoteAddr address, PageIndex first,
+                       size_t count) {
+  if (count == 0 || first.value > impl_->pages || count > impl_->pages - first.value ||
+      address.value % kPageBytes != 0)
+    return errno_error(
+        fmt::format("set {}: {} pages from {} on", impl_->set.value, count, first.value), EINVAL);
+  return impl_->spaces.attach(std::move(userfaultfd), pid, address, first, count);
+}
+size_t PageSet::mapping_count() const {
+  return impl_->spaces.mapping_count();
+}
+void PageSet::on_idle(std::function<void()> idle) {
+  impl_->idle = std::move(idle);
+}
+
+void PageSet::read(uint64_t offset, size_t bytes, std::function<void(Result<std::string>)> done) {
+  impl_->file.read(impl_->pages, offset, bytes, std::move(done));
+}
+void PageSet::write(uint64_t offset, std::string_view bytes, std::function<void(Status)> done) {
+  impl_->file.write(impl_->pages, offset, bytes, std::move(done));
+}
+void PageSet::discard(PageIndex first, size_t count, std::function<void()> done) {
+  impl_->file.discard(first, count, std::move(done));
+}
+
+PageSetStatistics PageSet::statistics() const {
+  PageSetStatistics statistics = impl_->statistics;
+  statistics.pages_here = impl_->holder->pages_here();
+  return statistics;
+}
+std::optional<PageSet::Location> PageSet::locate(pid_t pid, RemoteAddr address) const {
+  return impl_->spaces.locate(pid, address);
+}
+
+}  // namespace krg

@@ -1,0 +1,269 @@
+// Programs on several nodes that share memory. SPDX-License-Identifier: GPL-2.0-or-later
+#include "krg/shmem/page_set.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "page_programs.h"
+
+namespace krg {
+namespace {
+
+constexpr size_t kWordsPerPage = kPageBytes / sizeof(uint64_t);
+
+class PageSetTest : public PagePrograms {};
+
+// Lets all `programs` go on at the same time.
+void meet(Control& control, uint64_t programs) {
+  ++control.words[63];
+  control.await(63, programs);
+}
+
+uint64_t add(uint64_t& word, uint64_t amount) {
+  return std::atomic_ref(word).fetch_add(amount);  // one lock-prefixed instruction
+}
+
+TEST_F(PageSetTest, AtomicIncrementsFromFourNodesAreNeverLost) {
+  make(4, 2, {.hold_time = std::chrono::microseconds(0)});
+  constexpr uint64_t kTimes = 20'000;
+  for (unsigned node = 0; node < 4; ++node)
+    start(node, [this](Program& self) {
+      uint64_t* memory = self.map();
+      if (!memory) return 2;
+      meet(*control_, 4);
+      for (uint64_t i = 0; i < kTimes; ++i) {
+        add(memory[i % 3 == 0 ? kWordsPerPage : 8], 1);
+        if (i % 64 == 0) sched_yield();
+      }
+      return 0;
+    });
+  expect_success();
+  start(2, [](Program& self) {
+    uint64_t* memory = self.map();
+    if (!memory) return 2;
+    return memory[8] + memory[kWordsPerPage] == 4 * kTimes ? 0 : 3;
+  });
+  expect_success();
+  for (const auto& set : sets_) EXPECT_GT(set->statistics().write_faults, 10u);
+}
+
+// Word 0 carries the message, word kWordsPerPage the flag; the answer goes beside the page set.
+TEST_F(PageSetTest, WhoSeesTheFlagSeesTheMessage) {
+  make(2, 2);
+  constexpr uint64_t kTimes = 500;
+  start(0, [this](Program& self) {
+    auto* memory = static_cast<volatile uint64_t*>(self.map());
+    if (!memory) return 2;
+    for (uint64_t i = 1; i <= kTimes; ++i) {
+      memory[0] = i;
+      memory[kWordsPerPage] = i;
+      control_->await(0, i);
+    }
+    return 0;
+  });
+  start(1, [this](Program& self) {
+    auto* memory = static_cast<volatile uint64_t*>(self.map());
+    if (!memory) return 2;
+    for (uint64_t i = 1; i <= kTimes; ++i) {
+      while (memory[kWordsPerPage] < i) sched_yield();
+      if (memory[0] < i) return 3;
+      control_->words[0] = i;
+    }
+    return 0;
+  });
+  expect_success();
+  EXPECT_GT(sets_[1]->statistics().read_faults, kTimes / 4) << "the pages did go to and fro";
+}
+
+TEST_F(PageSetTest, OfTwoStoresEachBeforeALoadOneIsSeen) {
+  make(2, 2);
+  constexpr uint64_t kTimes = 500;
+  for (unsigned node = 0; node < 2; ++node)
+    start(node, [this, node](Program& self) {
+      auto* memory = static_cast<volatile uint64_t*>(self.map());
+      if (!memory) return 2;
+      for (uint64_t i = 1; i <= kTimes; ++i) {
+        control_->words[node] = i;
+        control_->await(1 - node, i);
+        memory[node * kWordsPerPage] = i;
+        std::atomic_thread_fence(std::memory_order_seq_cst);
+        const uint64_t other = memory[(1 - node) * kWordsPerPage];
+        control_->words[2 + node] = other < i;  // the other's store was not seen
+        control_->words[4 + node] = i;
+        control_->await(5 - node, i);
+        if (control_->words[2] && control_->words[3]) return 3;
+        control_->words[6 + node] = i;
+        control_->await(7 - node, i);
+      }
+      return 0;
+    });
+  expect_success();
+}
+
+// A lock and what it protects, all in the shared memory.
+void lock(uint64_t& word) {
+  std::atomic_ref lock(word);
+  while (lock.exchange(1) != 0)
+    while (lock.load(std::memory_order_relaxed) != 0) sched_yield();
+}
+void unlock(uint64_t& word) {
+  std::atomic_ref(word).store(0);
+}
+
+TEST_F(PageSetTest, ASpinLockProtectsWhatItProtectsNatively) {
+  make(3, 5);
+  constexpr uint64_t kTimes = 3'000;
+  for (unsigned node = 0; node < 3; ++node)
+    start(node, [this](Program& self) {
+      uint64_t* memory = self.map();
+      if (!memory) return 2;
+      meet(*control_, 3);
+      for (uint64_t i = 0; i < kTimes; ++i) {
+        lock(memory[0]);
+        const uint64_t before = memory[kWordsPerPage];
+        if (i % 32 == 0) sched_yield();
+        for (size_t page = 1; page < 5; ++page)
+          if (memory[page * kWordsPerPage] != before) return 3;
+        for (size_t page = 1; page < 5; ++page) memory[page * kWordsPerPage] = before + 1;
+        unlock(memory[0]);
+      }
+      return 0;
+    });
+  expect_success();
+  bool done = false;
+  sets_[0]->read(4 * kPageBytes, 8, [&](Result<std::string> bytes) {
+    ASSERT_TRUE(bytes);
+    uint64_t value;
+    std::memcpy(&value, bytes->data(), sizeof value);
+    EXPECT_EQ(value, 3 * kTimes);
+    done = true;
+  });
+  run_until([&] { return done; });
+}
+
+// Two programs on each of three nodes take turns at random; each word was written last by whom the
+// reference says.
+TEST_F(PageSetTest, RandomReadsAndWritesAgreeWithAReference) {
+  constexpr unsigned kPrograms = 6, kWords = 24;
+  constexpr uint64_t kSteps = 4'000;
+  make(3, 12, {.hold_time = std::chrono::microseconds(20)});
+  for (unsigned me = 0; me < kPrograms; ++me)
+    start(me / 2, [this, me](Program& self) {
+      auto* memory = static_cast<volatile uint64_t*>(self.map());
+      if (!memory) return 2;
+      std::mt19937 random(5);  // the same in all of them
+      for (uint64_t step = 0; step < kSteps; ++step) {
+        const bool mine = random() % kPrograms == me;
+        const auto word = static_cast<size_t>(random() % kWords);
+        const bool write = random() % 2;
+        if (!mine) continue;
+        control_->await(0, step);
+        volatile uint64_t& there = memory[word * kWordsPerPage / 2];
+        if (there != control_->words[8 + word].load()) return 3;
+        if (write) there = control_->words[8 + word] = step + 1;
+        control_->words[0] = step + 1;
+      }
+      return 0;
+    });
+  expect_success();
+}
+
+TEST_F(PageSetTest, AScanFetchesAheadAndSeesEveryPage) {
+  constexpr size_t kScanned = 2'000;
+  make(2, kScanned);
+  const auto fill = [](Program& self) {
+    uint64_t* memory = self.map();
+    if (!memory) return 2;
+    for (uint64_t page = 0; page < kScanned; ++page) memory[page * kWordsPerPage + 3] = page + 7;
+    return 0;
+  };
+  start(0, fill);
+  expect_success();
+  EXPECT_LT(sets_[0]->statistics().write_faults, kScanned / 4);
+  for (const bool backward : {false, true}) {
+    const PageSetStatistics before = sets_[1]->statistics();
+    start(1, [backward](Program& self) {
+      const uint64_t* memory = self.map();
+      if (!memory) return 2;
+      for (uint64_t i = 0; i < kScanned; ++i) {
+        const uint64_t page = backward ? kScanned - 1 - i : i;
+        if (memory[page * kWordsPerPage + 3] != page + 7) return 3;
+      }
+      return 0;
+    });
+    expect_success();
+    const PageSetStatistics after = sets_[1]->statistics();
+    EXPECT_LT(after.read_faults - before.read_faults, kScanned / 4);
+    EXPECT_EQ(after.pages_here, kScanned);
+    if (!backward) {
+      EXPECT_GT(after.fetched_ahead, kScanned / 2);
+      EXPECT_GT(after.fetched_ahead_hit, kScanned / 2);
+      EXPECT_LE(after.fetched_ahead_hit, after.fetched_ahead);
+    }
+    start(0, fill);
+    expect_success();
+  }
+}
+
+TEST_F(PageSetTest, AForksChildSharesOn) {
+  if (!PageSet::follows_forks())
+    GTEST_SKIP() << "lacks userfaultfd_kernel_faults: nor are forks told without that privilege";
+  make(2, 2);
+  constexpr uint64_t kTimes = 2'000;
+  for (unsigned node = 0; node < 2; ++node)
+    start(node, [](Program& self) {
+      uint64_t* memory = self.map();
+      if (!memory) return 2;
+      add(memory[0], 0);
+      const pid_t child = fork();
+      for (uint64_t i = 0; i < kTimes; ++i) add(memory[0], 1);
+      if (child == 0) {
+        const pid_t grandchild = fork();
+        for (uint64_t i = 0; i < kTimes; ++i) add(memory[kWordsPerPage], 1);
+        if (grandchild == 0) _exit(0);
+        int status = -1;
+        _exit(waitpid(grandchild, &status, 0) == grandchild && status == 0 ? 0 : 1);
+      }
+      int status = -1;
+      return waitpid(child, &status, 0) == child && status == 0 ? 0 : 3;
+    });
+  expect_success();
+  start(1, [](Program& self) {
+    const uint64_t* memory = self.map();
+    if (!memory) return 2;
+    return memory[0] == 4 * kTimes && memory[kWordsPerPage] == 4 * kTimes ? 0 : 3;
+  });
+  expect_success();
+  run_until([&] { return sets_[0]->mapping_count() == 0 && sets_[1]->mapping_count() == 0; });
+}
+
+TEST_F(PageSetTest, AKilledProgramKeepsNobodyWaiting) {
+  make(3, 2);
+  unsigned idle = 0;
+  sets_[1]->on_idle([&] { ++idle; });
+  Child& victim = start(1, [this](Program& self) {
+    uint64_t* memory = self.map();
+    if (!memory) return 2;
+    control_->words[0] = 1;
+    for (;;) add(memory[0], 1);
+  });
+  for (unsigned node : {0u, 2u})
+    start(node, [this](Program& self) {
+      uint64_t* memory = self.map();
+      if (!memory) return 2;
+      while (control_->words[1] == 0) add(memory[0], 1);
+      for (uint64_t i = 0; i < 1'000; ++i) add(memory[0], 1);
+      return 0;
+    });
+  run_until([&] { return control_->words[0] == 1 && sets_[1]->statistics().write_faults > 3; });
+  kill(victim.pid, SIGKILL);
+  control_->words[1] = 1;
+  run_to_end();
+  EXPECT_TRUE(WIFSIGNALED(victim.status));
+  for (size_t i = 1; i < children_.size(); ++i) EXPECT_EQ(children_[i]->status, 0);
+  run_until([&] { return sets_[1]->mapping_count() == 0 && idle == 1; });
+}
+
+}  // namespace
+}  // namespace krg

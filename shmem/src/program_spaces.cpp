@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "program_spaces.h"
+
+#include <sched.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+
+#include "krg/runtime/check.h"
+#include "krg/runtime/log.h"
+#include "program_maps.h"
+
+namespace krg {
+
+using Outcome = Userfaultfd::Outcome;
+
+// How often the ends of address spaces are looked for that no descriptor tells of (exec, the ends
+// of children).
+constexpr std::chrono::seconds kAlivePeriod{1};
+
+uint64_t UserfaultfdGroup::join(std::function<void()> read_events) {
+  members_.emplace(next_, std::move(read_events));
+  return next_++;
+}
+void UserfaultfdGroup::leave(uint64_t token) {
+  members_.erase(token);
+}
+void UserfaultfdGroup::read_all() {
+  for (auto& [token, read_events] : members_) read_events();
+}
+std::shared_ptr<UserfaultfdGroup> make_userfaultfd_group() {
+  return std::make_shared<UserfaultfdGroup>();
+}
+
+struct ProgramSpaces::Space {
+  uint64_t id;
+  Userfaultfd userfaultfd;
+  pid_t pid;  // 0: a fork's child
+  std::vector<ProgramRange> ranges;
+  ReadAhead read_ahead = {};
+  UniqueFd pidfd = {};
+  bool gone = false;
+  EventLoop::Watch events = {}, exit = {};
+
+  ProgramRange* range_at(RemoteAddr address) {
+    for (ProgramRange& range : ranges)
+      if (range.covers(address)) return &range;
+    return nullptr;
+  }
+};
+
+ProgramSpaces::ProgramSpaces(EventLoop& loop, PageFrames& frames,
+                             std::shared_ptr<UserfaultfdGroup> group, Handlers handlers)
+    : loop_(loop), frames_(frames), group_(std::move(group)), handlers_(std::move(handlers)) {
+  group_token_ = group_->join([this] { read_events(); });
+}
+
+ProgramSpaces::~ProgramSpaces() {
+  group_->leave(group_token_);
+}
+
+// --- coming and going ---------------------------------------------------------------------------
+
+Status ProgramSpaces::attach(UniqueFd userfaultfd, pid_t pid, RemoteAddr address, PageIndex first,
+                             size_t count) {
+  auto ready = Userfaultfd::set_up(std::move(userfaultfd));
+  if (!ready) return ready.error();
+  UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+  if (!pidfd) return errno_error("pidfd_open");
+  if (Status registered = ready->register_range(address, count * kPageBytes); !registered)
+    return registered;
+  Space& space = add(std::move(*ready), pid, {{address, first, std::vector<bool>(count)}});
+  space.pidfd = std::move(pidfd);
+  Status watched = watch(space);
+  if (!watched) end(space);
+  return watched;
+}
+
+ProgramSpaces::Space& ProgramSpaces::add(Userfaultfd userfaultfd, pid_t pid,
+                                         std::vector<ProgramRange> ranges) {
+  const uint64_t id = next_space_++;
+  ++changes_;
+  if (!alive_timer_) alive_timer_ = loop_.every(kAlivePeriod, [this] { check_alive(); });
+  auto space = std::make_unique<Space>(Space{id, std::move(userfaultfd), pid, std::move(ranges)});
+  return *spaces_.emplace(id, std::move(space)).first->second;
+}
+
+Status ProgramSpaces::watch(Space& space) {
+  auto events = loop_.watch(space.userfaultfd.fd(), EPOLLIN, [this, id = space.id](uint32_t) {
+    if (Space* found = find(id)) read_events(*found);
+    if (!faults_.empty()) handlers_.faults();
+  });
+  if (!events) return events.error();
+  space.events = std::move(*events);
+  if (!space.pidfd) return {};
+  auto exit = loop_.watch(space.pidfd.get(), EPOLLIN, [this, id = space.id](uint32_t) {
+    Space* found = find(id);
+    if (!found) return;
+    found->exit.set_events(0);
+    // Another process may still use the same address space (vfork).
+    if (found->userfaultfd.space_is_gone()) end(*found);
+  });
+  if (!exit) return exit.error();
+  space.exit = std::move(*exit);
+  return {};
+}
+
+ProgramSpaces::Space* ProgramSpaces::find(uint64_t id) const {
+  auto found = spaces_.find(id);
+  return found == spaces_.end() || found->second->gone ? nullptr : found->second.get();
+}
+
+void ProgramSpaces::check_alive() {
+  for (auto& [id, space] : spaces_)
+    if (!space->gone && space->userfaultfd.space_is_gone()) end(*space);
+}
+
+// The space is not touched any more, and freed once nobody can be using it.
+void ProgramSpaces::end(Space& space) {
+  space.gone = true;
+  space.ranges.clear();
+  ++changes_;
+  schedule_sweep();
+}
+
+void ProgramSpaces::schedule_sweep() {
+  if (std::exchange(sweep_scheduled_, true)) return;
+  loop_.post([this, alive = std::weak_ptr(alive_)] {
+    if (!alive.expired()) sweep();
+  });
+}
+
+void ProgramSpaces::sweep() {
+  sweep_scheduled_ = false;
+  std::erase_if(spaces_, [](const auto& entry) { return entry.second->gone; });
+  if (spaces_.empty()) alive_timer_.reset();
+  if (mapping_count() == 0 && handlers_.idle) handlers_.idle();
+}
+
+size_t ProgramSpaces::mapping_count() const {
+  size_t count = 0;
+  for (const auto& [id, space] : spaces_) count += space->ranges.size();
+  return count;
+}
+
+ReadAhead* ProgramSpaces::read_ahead(uint64_t id) {
+  Space* space = find(id);
+  return space ? &space->read_ahead : nullptr;
+}
+
+// --- events -------------------------------------------------------------------------------------
+
+// May run in the middle of anything: faults are told of later.
+void ProgramSpaces::read_events() {
+  for (auto& [id, space] : spaces_)
+    if (!space->gone) read_events(*space);
+  if (faults_.empty()) return;
+  loop_.post([this, alive = std::weak_ptr(alive_)] {
+    if (!alive.expired() && !faults_.empty()) handlers_.faults();
+  });
+}
+
+void ProgramSpaces::read_events(Space& space) {
+  std::array<uffd_msg, 32> messages;
+  size_t got = 0;
+  do {
+    got = space.userfaultfd.read(messages);
+    for (size_t i = 0; i < got; ++i) apply(space, messages[i]);
+  } while (got == messages.size());
+}
+
+void ProgramSpaces::apply(Space& space, const uffd_msg& message) {
+  switch (message.event) {
+    case UFFD_EVENT_PAGEFAULT:
+      return fault(space, message);
+    case UFFD_EVENT_FORK: {
+      UniqueFd inherited(static_cast<int>(message.arg.fork.ufd));
+      Space& child = add(Userfaultfd::of_fork(std::move(inherited)), 0, space.ranges);
+      if (Status watched = watch(child); !watched)
+        log_error("pages", "a fork's child: {}", watched.error().message());
+      return;
+    }
+    case UFFD_EVENT_REMAP: {
+      const auto& moved = message.arg.remap;
+      const RemoteAddr from{moved.from};
+      ++changes_;
+      for (ProgramRange& range : cut(space.ranges, from, from + moved.len)) {
+        range.address.value += moved.to - moved.from;
+        space.ranges.push_back(std::move(range));
+      }
+      return;
+    }
+    case UFFD_EVENT_UNMAP:
+      ++changes_;
+      cut(space.ranges, RemoteAddr{message.arg.remove.start}, RemoteAddr{message.arg.remove.end});
+      if (space.ranges.empty()) end(space);
+      return;
+    case UFFD_EVENT_REMOVE: {
+      auto kept = space.ranges;
+      for (const ProgramRange& range :
+           cut(kept, RemoteAddr{message.arg.remove.start}, RemoteAddr{message.arg.remove.end}))
+        handlers_.removing(range.first, range.count());
+      return;
+    }
+    default:
+      log_warn("pages", "userfaultfd event {}", message.event);
+  }
+}
+
+void ProgramSpaces::fault(Space& space, const uffd_msg& message) {
+  const auto& fault = message.arg.pagefault;
+  const RemoteAddr address{fault.address & ~uint64_t{kPageBytes - 1}};
+  ProgramRange* range = space.range_at(address);
+  if (!range) {
+    // mremap made a mapping longer where it is, which the kernel does not tell.
+    for (ProgramRange& lower : space.ranges)
+      if (lower.address < address && (!range || range->address < lower.address)) range = &lower;
+    if (!range || range->page_at(address).value >= frames_.pages()) return;
+    range->mapped.resize(range->index_of(address) + 1);
+    ++changes_;
+  }
+  faults_.push_back({.at = {space.id, address},
+                     .page = range->page_at(address),
+                     .thread = fault.feat.ptid,
+                     .write = (fault.flags & UFFD_PAGEFAULT_FLAG_WRITE) != 0,
+                     .was_mapped = (fault.flags & UFFD_PAGEFAULT_FLAG_WP) != 0});
+}
+
+// Calls the kernel until it does not refuse because of changes under way.
+template <class Call>
+Outcome ProgramSpaces::insist(Call call) {
+  for (;;) {
+    const Outcome outcome = call();
+    if (outcome != Outcome::kChanging) return outcome;
+    group_->read_all();
+    sched_yield();
+  }
+}
+
+// --- page tables --------------------------------------------------------------------------------
+
+unsigned ProgramSpaces::run_length(ProgramPage at, int step, unsigned most,
+                                   const std::function<bool(PageIndex)>& fits) const {
+  Space* space = find(at.space);
+  const ProgramRange* range = space ? space->range_at(at.address) : nullptr;
+  if (!range) return 0;
+  const size_t start = range->index_of(at.address);
+  unsigned length = 1;
+  while (length < most) {
+    const auto index = static_cast<int64_t>(start) + step * static_cast<int64_t>(length);
+    if (index < 0 || static_cast<size_t>(index) >= range->count()) break;
+    const auto i = static_cast<size_t>(index);
+    if (range->mapped[i] || !fits(PageIndex{range->first.value + i})) break;
+    ++length;
+  }
+  return length;
+}
+
+void ProgramSpaces::map(ProgramPage at, size_t count, bool writable) {
+  while (count > 0) {
+    Space* space = find(at.space);
+    ProgramRange* range = space ? space->range_at(at.address) : nullptr;
+    if (!range) return;
+    const size_t index = range->index_of(at.address);
+    const size_t pages = std::min(count, range->count() - index);
+    size_t mapped_bytes = 0;
+    const Outcome outcome =
+        space->userfaultfd.map(at.address, pages * kPageBytes, writable, mapped_bytes);
+    const size_t mapped = mapped_bytes / kPageBytes;
+    for (size_t i = 0; i < mapped; ++i) range->mapped[index + i] = true;
+    at.address = at.address + mapped_bytes;
+    count -= mapped;
+    switch (outcome) {
+      case Outcome::kDone:
+        break;
+      case Outcome::kMapped:
+        range->mapped[index + mapped] = true;
+        if (writable) {
+          allow_writing(at, 1);
+        } else {
+          space->userfaultfd.wake(at.address, kPageBytes);
+        }
+        at.address = at.address + kPageBytes;
+        --count;
+        break;
+      case Outcome::kNoFrame: {
+        // A program punched it: the page is zeros now. Touching it makes the frame.
+        const volatile std::byte* frame = frames_.page(range->page_at(at.address)).data();
+        static_cast<void>(*frame);
+        break;
+      }
+      case Outcome::kChanging:
+        group_->read_all();
+        sched_yield();
+        break;
+      case Outcome::kSpaceGone:
+        return end(*space);
+      case Outcome::kNotServed:
+      case Outcome::kUnsupported:
+        return;
+    }
+  }
+}
+
+void ProgramSpaces::allow_writing(ProgramPage at, size_t count) {
+  const Outcome outcome = insist([&] {
+    Space* space = find(at.space);
+    return space ? space->userfaultfd.write_unprotect(at.address, count * kPageBytes)
+                 : Outcome::kNotServed;
+  });
+  Space* space = find(at.space);
+  if (space && outcome == Outcome::kSpaceGone) end(*space);
+}
+
+void ProgramSpaces::wake(ProgramPage at) {
+  if (Space* space = find(at.space)) space->userfaultfd.wake(at.address, kPageBytes);
+}
+
+void ProgramSpaces::make_lost(ProgramPage at) {
+  const Outcome outcome = insist([&] {
+    Space* space = find(at.space);
+    if (!space) return Outcome::kNotServed;
+    // What is left of a write protection keeps poison out.
+    const Outcome cleared =
+        space->userfaultfd.write_unprotect(at.address, kPageBytes, Userfaultfd::Wake::kNo);
+    return cleared == Outcome::kDone ? space->userfaultfd.poison(at.address, kPageBytes) : cleared;
+  });
+  Space* space = find(at.space);
+  if (!space) return;
+  if (outcome == Outcome::kSpaceGone) return end(*space);
+  if (outcome == Outcome::kUnsupported) return send_sigbus(*space);
+  space->userfaultfd.wake(at.address, kPageBytes);
+}
+
+// Before Linux 6.6 only a signal can tell a program. As the kernel's own SIGBUS would, it kills a
+// program that does not want to hear of it.
+void ProgramSpaces::send_sigbus(const Space& space) {
+  const pid_t pid = space.pid;
+  if (pid == 0 || !space.pidfd) return;
+  const int number = accepts_signal(pid, SIGBUS) ? SIGBUS : SIGKILL;
+  if (syscall(SYS_pidfd_send_signal, space.pidfd.get(), number, nullptr, 0) != 0)
+    log_warn("pages", "signal {} to process {}: {}", number, pid, errno_error("").message());
+}
+
+void ProgramSpaces::protect(PageIndex page) {
+  uint64_t seen;
+  do {
+    seen = changes_;  // ranges that come, move or go meanwhile: look at all of them again
+    for (auto at = spaces_.begin(); at != spaces_.end(); ++at) {
+      Space& space = *at->second;
+      for (size_t i = 0; i < space.ranges.size(); ++i) {
+        const ProgramRange& range = space.ranges[i];
+        if (!range.covers(page) || !range.mapped[page.value - range.first.value]) continue;
+        const RemoteAddr address = range.address_of(page);
+        const Outcome outcome =
+            insist([&] { return space.userfaultfd.write_protect(address, kPageBytes); });
+        if (outcome == Outcome::kSpaceGone) end(space);
+        check(outcome != Outcome::kUnsupported, "a page can be write-protected");
+      }
+    }
+  } while (seen != changes_);
+}
+
+void ProgramSpaces::forget(PageIndex page) {
+  for (auto& [id, space] : spaces_)
+    for (ProgramRange& range : space->ranges)
+      if (range.covers(page)) range.mapped[page.value - range.first.value] = false;
+}
+
+std::optional<PageSet::Location> ProgramSpaces::locate(pid_t pid, RemoteAddr address) const {
+  for (const auto& [id, space] : spaces_)
+    if (ProgramRange* range = space->pid == pid ? space->range_at(address) : nullptr)
+      return PageSet::Location{range->page_at(address), address.value % kPageBytes};
+  auto offset = offset_in_mapped_file(pid, address, frames_.memfd());
+  if (!offset) return std::nullopt;
+  return PageSet::Location{{*offset / kPageBytes}, *offset % kPageBytes};
+}
+
+}  // namespace krg

@@ -1,0 +1,129 @@
+// ProgramSpaces: the address spaces that map one page set, and where. It reads their userfaultfds,
+// follows forks, moves and ends of mappings, and changes what the page tables show. It knows which
+// pages it has mapped where (nobody else maps any), but nothing of the protocol.
+//
+// Faults are collected, never answered here: take_faults(). Reading events may happen inside of any
+// call that changes page tables, because the kernel refuses those while an address space is
+// changing, until its events have been read.
+//
+// Threads: the loop's thread. Owned by the page set. Source: userfaultfd(2), pidfd_open(2).
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <sys/types.h>
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "krg/runtime/event_loop.h"
+#include "krg/shmem/ids.h"
+#include "krg/shmem/page_set.h"
+#include "page_frames.h"
+#include "program_range.h"
+#include "read_ahead.h"
+#include "userfaultfd.h"
+
+namespace krg {
+
+class UserfaultfdGroup {
+ public:
+  // Returns a token for leave().
+  uint64_t join(std::function<void()> read_events);
+  void leave(uint64_t token);
+  void read_all();
+
+ private:
+  uint64_t next_ = 1;
+  std::map<uint64_t, std::function<void()>> members_;
+};
+
+// A page of a program, by where it is mapped.
+struct ProgramPage {
+  uint64_t space;
+  RemoteAddr address;
+};
+
+struct ProgramFault {
+  ProgramPage at;
+  PageIndex page;
+  uint32_t thread;  // as its own PID namespace calls it
+  bool write;
+  bool was_mapped;  // for reading
+};
+
+class ProgramSpaces {
+ public:
+  struct Handlers {
+    std::function<void()> faults;  // there are some to take
+    // A program drops [first, first + count), perhaps from the memfd, too.
+    std::function<void(PageIndex first, size_t count)> removing;
+    std::function<void()> idle;  // the last mapping has gone
+  };
+  ProgramSpaces(EventLoop& loop, PageFrames& frames, std::shared_ptr<UserfaultfdGroup> group,
+                Handlers handlers);
+  ~ProgramSpaces();
+  ProgramSpaces(const ProgramSpaces&) = delete;
+  ProgramSpaces& operator=(const ProgramSpaces&) = delete;
+
+  Status attach(UniqueFd userfaultfd, pid_t pid, RemoteAddr address, PageIndex first, size_t count);
+  size_t mapping_count() const;
+  std::vector<ProgramFault> take_faults() { return std::exchange(faults_, {}); }
+  // Of the space that faulted; none when it has gone.
+  ReadAhead* read_ahead(uint64_t space);
+
+  // How many pages can be mapped at once from `at` in steps of +1 or -1 page (the first one
+  // included), as long as `fits(page)` and they are not mapped there yet.
+  unsigned run_length(ProgramPage at, int step, unsigned most,
+                      const std::function<bool(PageIndex)>& fits) const;
+  // Maps `count` pages from `at` on; their bytes are valid here. Wakes who waits for them.
+  void map(ProgramPage at, size_t count, bool writable);
+  // Lets a program write pages that it has mapped for reading, and wakes who waits for that.
+  void allow_writing(ProgramPage at, size_t count);
+  // Whoever touches the page gets SIGBUS, those that wait too.
+  void make_lost(ProgramPage at);
+  void wake(ProgramPage at);
+  // No program can write the page once this has returned.
+  void protect(PageIndex page);
+  // The page has been punched out of the memfd: it is mapped nowhere any more.
+  void forget(PageIndex page);
+
+  // As page_set.h says; also for processes that are not attached themselves.
+  std::optional<PageSet::Location> locate(pid_t pid, RemoteAddr address) const;
+
+ private:
+  struct Space;
+  template <class Call>
+  Userfaultfd::Outcome insist(Call call);
+  Space* find(uint64_t id) const;
+  Space& add(Userfaultfd userfaultfd, pid_t pid, std::vector<ProgramRange> ranges);
+  Status watch(Space& space);
+  void read_events();
+  void read_events(Space& space);
+  void apply(Space& space, const uffd_msg& message);
+  void fault(Space& space, const uffd_msg& message);
+  void check_alive();
+  void end(Space& space);
+  void sweep();
+  void schedule_sweep();
+  void map_one(Space& space, ProgramPage at, size_t pages, bool writable);
+  void send_sigbus(const Space& space);
+
+  EventLoop& loop_;
+  PageFrames& frames_;
+  const std::shared_ptr<UserfaultfdGroup> group_;
+  const Handlers handlers_;
+  uint64_t group_token_ = 0;
+  uint64_t next_space_ = 1;
+  std::map<uint64_t, std::unique_ptr<Space>> spaces_;
+  std::vector<ProgramFault> faults_;
+  uint64_t changes_ = 0;  // of any space's ranges
+  bool sweep_scheduled_ = false;
+  EventLoop::Timer alive_timer_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // for what is posted to the loop
+};
+
+}  // namespace krg
