@@ -50,6 +50,7 @@ Krgd::Krgd(const KrgdOptions& krgd_options, EventLoop& event_loop, ChildReaper& 
 }
 
 void Krgd::wire() {
+  membership.on_death([this](NodeId dead) { kddm.node_died(dead); });
   membership.on_excluded([this] { cluster.leave("the others hold this node for dead"); });
   placement =
       make_least_loaded(node, {.is_online = [this](NodeId n) { return membership.is_online(n); },

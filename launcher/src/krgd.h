@@ -34,6 +34,7 @@
 #include "krg/runtime/membership.h"
 #include "krg/runtime/messenger.h"
 #include "krg/runtime/worker_pool.h"
+#include "krg/shmem/kddm.h"
 #include "node_administration.h"
 #include "node_inventory.h"
 #include "pid_keeper.h"
@@ -65,6 +66,9 @@ struct Krgd {
   WorkerPool workers;
   JobNamespaces job_namespaces;
   NodeContext node;
+
+  // shmem: coherent objects
+  Kddm kddm{messenger};
 
   // procmgr: the session's processes
   SessionFs files{node};

@@ -1,76 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "krg/shmem/kddm.h"
 
-#include <gtest/gtest.h>
-
-#include <cstring>
 #include <random>
 
-#include "krg/runtime/loopback_transport.h"
+#include "testing/kddm_fixture.h"
 
 namespace krg {
 namespace {
 
 using std::chrono::milliseconds;
-constexpr SetId kSet{7};
+using testing::kSet;
 
-// N nodes in this process over a shuffling loopback fabric.
-class KddmTest : public ::testing::Test {
- protected:
-  using MemoryOf = std::function<std::shared_ptr<ObjectMemory>(unsigned node)>;
-  void make(
-      unsigned nodes, size_t object_bytes, std::shared_ptr<IoLinker> linker = nullptr,
-      const MemoryOf& memory = [](unsigned) { return nullptr; }) {
-    loop_ = std::make_unique<EventLoop>(std::move(*EventLoop::create()));
-    fabric_ = std::make_unique<LoopbackFabric>(*loop_,
-                                               LoopbackFabric::Options{.nodes = nodes, .seed = 42});
-    for (unsigned n = 0; n < nodes; ++n) {
-      messengers_.push_back(
-          std::make_unique<Messenger>(fabric_->node(NodeId{static_cast<uint16_t>(n)})));
-      kddms_.push_back(std::make_unique<Kddm>(*messengers_.back()));
-      ASSERT_TRUE(kddms_.back()->open_set(kSet, {object_bytes, linker, memory(n)}));
-    }
-  }
-  void TearDown() override {
-    kddms_.clear();
-    messengers_.clear();
-    fabric_.reset();
-    loop_.reset();
-  }
-  template <class Done>
-  void run_until(Done done) {
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
-    while (!done()) {
-      ASSERT_LT(std::chrono::steady_clock::now(), deadline) << "nothing more happens";
-      loop_->run_once(milliseconds(10));
-    }
-  }
-  // Reads or changes the first 8 bytes of an object on a node, waiting for it.
-  uint64_t add(unsigned node, ObjectId object, uint64_t amount) {
-    uint64_t value = ~0ull;
-    bool done = false;
-    auto use = [&](Result<std::span<std::byte>> bytes) {
-      ASSERT_TRUE(bytes) << bytes.error().message();
-      std::memcpy(&value, bytes->data(), sizeof value);
-      value += amount;
-      if (amount) std::memcpy(bytes->data(), &value, sizeof value);
-      kddms_[node]->put(kSet, object);
-      done = true;
-    };
-    if (amount) {
-      kddms_[node]->grab(kSet, object, Kddm::Touch::kFirstTouch, use);
-    } else {
-      kddms_[node]->get(kSet, object, Kddm::Touch::kFirstTouch, use);
-    }
-    run_until([&] { return done; });
-    return value;
-  }
-
-  std::unique_ptr<EventLoop> loop_;
-  std::unique_ptr<LoopbackFabric> fabric_;
-  std::vector<std::unique_ptr<Messenger>> messengers_;
-  std::vector<std::unique_ptr<Kddm>> kddms_;
-};
+class KddmTest : public testing::KddmFixture {};
 
 TEST_F(KddmTest, EveryNodeSeesWhatAnyNodeWrote) {
   make(4, 4096);
@@ -162,8 +103,11 @@ class WatchedMemory : public ObjectMemory {
 
 TEST_F(KddmTest, MemoryIsProtectedBeforeItIsSharedAndReleasedBeforeAnotherNodeWrites) {
   std::vector<std::shared_ptr<WatchedMemory>> memories;
-  make(3, 64, std::make_shared<CountingLinker>(),
-       [&](unsigned) { return memories.emplace_back(std::make_shared<WatchedMemory>(64)); });
+  make(3, [&](unsigned) {
+    return KddmSetOptions{.object_bytes = 64,
+                          .linker = std::make_shared<CountingLinker>(),
+                          .memory = memories.emplace_back(std::make_shared<WatchedMemory>(64))};
+  });
   const ObjectId object{4};
   EXPECT_EQ(add(0, object, 1), 401u) << "a first touch is made in the memory";
   EXPECT_TRUE(memories[0]->writable);

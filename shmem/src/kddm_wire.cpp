@@ -66,4 +66,46 @@ Result<Decoded> decode(const Wire& wire, std::string_view payload) {
   return decoded;
 }
 
+Wire encode(const ExistenceNote& note) {
+  Wire wire;
+  wire.type = kNoteType;
+  wire.flags = note.exists ? kExists : 0;
+  wire.requester = note.slot;
+  wire.set = note.set.value;
+  wire.object = note.object.value;
+  wire.object_version = note.version;
+  return wire;
+}
+
+ExistenceNote decode_note(const Wire& wire) {
+  return {.set = SetId{wire.set},
+          .object = ObjectId{wire.object},
+          .version = wire.object_version,
+          .slot = wire.requester,
+          .exists = (wire.flags & kExists) != 0};
+}
+
+void append_to_batch(std::string& batch, const Wire& wire, std::string_view payload) {
+  const uint32_t length = static_cast<uint32_t>(payload.size());
+  batch.append(reinterpret_cast<const char*>(&wire), sizeof wire);
+  batch.append(reinterpret_cast<const char*>(&length), sizeof length);
+  batch.append(payload);
+}
+
+Status for_each_in_batch(const Batch& batch, std::string_view payload,
+                         const std::function<void(const Wire&, std::string_view)>& each) {
+  for (uint32_t i = 0; i < batch.count; ++i) {
+    Wire wire;
+    uint32_t length;
+    if (payload.size() < sizeof wire + sizeof length) return errno_error("KDDM batch", EBADMSG);
+    std::memcpy(&wire, payload.data(), sizeof wire);
+    std::memcpy(&length, payload.data() + sizeof wire, sizeof length);
+    payload.remove_prefix(sizeof wire + sizeof length);
+    if (payload.size() < length) return errno_error("KDDM batch", EBADMSG);
+    each(wire, payload.substr(0, length));
+    payload.remove_prefix(length);
+  }
+  return {};
+}
+
 }  // namespace krg::kddm

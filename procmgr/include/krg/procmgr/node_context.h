@@ -48,7 +48,7 @@ inline constexpr uint16_t kCapabilities = 144;
 inline constexpr uint16_t kPlacement = 160;
 inline constexpr uint16_t kSession = 176;       // launcher: jobs, shutdown
 inline constexpr uint16_t kSharedMemory = 224;  // /dev/shm, System V segments
-// 192: KDDM (shmem/src/kddm_wire.h)
+// 192 to 207: KDDM (shmem/src/kddm_wire.h)
 }  // namespace message_ids
 
 }  // namespace krg

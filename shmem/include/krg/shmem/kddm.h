@@ -33,6 +33,10 @@ struct KddmSetOptions {
   std::shared_ptr<IoLinker> linker = nullptr;  // none: make_zero_linker()
   // Where the objects live on this node; none: make_heap_memory().
   std::shared_ptr<ObjectMemory> memory = nullptr;
+  // Locality: this many neighbours have the same manager, so that a range costs few messages ...
+  uint64_t objects_per_manager = 1;
+  // ... or one node manages all of them, while it lives.
+  NodeId home = kNoNode;
 };
 
 // Counters since the set was opened here.
@@ -62,12 +66,16 @@ class Kddm {
 
   enum class Touch : uint8_t { kFirstTouch, kNoFirstTouch };
   // The bytes stay valid until put(). Errors: ENOENT (kNoFirstTouch and there is no object),
-  // EOWNERDEAD (lost with a node, or its IO linker could not make it).
+  // EOWNERDEAD (lost with a node, or its IO linker could not make it), EBADF (the set is not open
+  // here), ECANCELED (it was closed meanwhile).
   using Granted = std::function<void(Result<std::span<std::byte>>)>;
   // Pins the object for reading: others may read it at the same time.
   void get(SetId set, ObjectId object, Touch touch, Granted granted);
   // Pins the object for writing: nobody else has it.
   void grab(SetId set, ObjectId object, Touch touch, Granted granted);
+  // The same without waiting. Errors: EAGAIN (it would take a message or a wait), EBADF.
+  Result<std::span<std::byte>> try_get(SetId set, ObjectId object);
+  Result<std::span<std::byte>> try_grab(SetId set, ObjectId object);
   // Ends one get or the grab of this object.
   void put(SetId set, ObjectId object);
   // Removes the object everywhere; `done` when it is gone.
@@ -77,6 +85,11 @@ class Kddm {
   void flush(SetId set, ObjectId object, NodeId target);
   // Local look-up only: the bytes if they are valid here, unpinned: use them before the next event.
   std::span<const std::byte> find(SetId set, ObjectId object) const;
+
+  // A node is dead (Membership::on_death; every survivor has to be told). Operations wait until the
+  // survivors have agreed on what they have: objects with a copy go on, the others are lost. Ends
+  // when all survivors have been told.
+  void node_died(NodeId node);
 
   // REQUIRES: the set is open here.
   KddmStatistics statistics(SetId set) const;

@@ -1,0 +1,64 @@
+// Outbox: protocol messages on their way out. What is added while a Scope is open leaves when the
+// outermost Scope ends, as one message per node where there are several: so a step on many objects
+// costs a message for each node, not for each object. Messages to one node leave in the order in
+// which they were added.
+//
+// Threads: the loop's thread. Owned by the Server. SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kddm_wire.h"
+#include "krg/runtime/messenger.h"
+
+namespace krg::kddm {
+
+class Outbox {
+ public:
+  explicit Outbox(Messenger& messenger) : messenger_(messenger) {}
+  Outbox(const Outbox&) = delete;
+  Outbox& operator=(const Outbox&) = delete;
+
+  class Scope {
+   public:
+    explicit Scope(Outbox& outbox) : outbox_(outbox) { ++outbox_.depth_; }
+    ~Scope() {
+      if (--outbox_.depth_ == 0) outbox_.flush();
+    }
+    Scope(const Scope&) = delete;
+    Scope& operator=(const Scope&) = delete;
+
+   private:
+    Outbox& outbox_;
+  };
+
+  // REQUIRES: a Scope is open.
+  void add(NodeId to, const Wire& wire, std::string payload = {});
+  // Keeps messages back from now on; let_go() sends them, discard() forgets them.
+  void hold() { holding_ = true; }
+  void let_go();
+  void discard() { queue_.clear(); }
+  // Messages handed in so far.
+  uint64_t added() const { return added_; }
+
+ private:
+  struct Outgoing {
+    NodeId to;
+    Wire wire;
+    std::string payload;
+  };
+  using Position = std::vector<Outgoing>::const_iterator;
+  void flush();
+  void send_run(Position begin, Position end);
+  void send_batch(Position begin, Position end);
+  void report(const Status& sent, const Outgoing& message) const;
+
+  Messenger& messenger_;
+  std::vector<Outgoing> queue_;
+  unsigned depth_ = 0;
+  uint64_t added_ = 0;
+  bool holding_ = false;
+};
+
+}  // namespace krg::kddm

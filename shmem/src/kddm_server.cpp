@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "kddm_server.h"
+
+#include <fmt/format.h>
+
+#include <cstring>
+#include <utility>
+
+#include "krg/runtime/check.h"
+#include "krg/runtime/log.h"
+
+namespace krg::kddm {
+namespace {
+
+bool is_request(MessageType type) {
+  return type == MessageType::kReadRequest || type == MessageType::kWriteRequest ||
+         type == MessageType::kRemoveRequest || type == MessageType::kGiveRequest;
+}
+
+Error not_open(SetId set) {
+  return errno_error(fmt::format("set {} is not open here", set.value), EBADF);
+}
+
+}  // namespace
+
+Server::Server(Messenger& m)
+    : messenger(m), outbox(m), ring_(m.node_count()), muted_(m.node_count()) {}
+
+// Every handler holds the server weakly: the Messenger keeps its handlers for life.
+void Server::start() {
+  auto weak = weak_from_this();
+  messenger.on<Wire>([weak](NodeId from, const Wire& wire, std::string_view payload) {
+    if (auto self = weak.lock()) self->receive(from, wire, payload);
+  });
+  messenger.on<Batch>([weak](NodeId from, const Batch& batch, std::string_view payload) {
+    auto self = weak.lock();
+    if (!self) return;
+    const Outbox::Scope scope(self->outbox);  // the answers go together, too
+    const Status read = for_each_in_batch(
+        batch, payload,
+        [&](const Wire& wire, std::string_view data) { self->receive(from, wire, data); });
+    if (!read) log_error("kddm", "from node {}: {}", from.value, read.error().message());
+  });
+}
+
+Status Server::open_set(SetId id, KddmSetOptions options) {
+  auto opened = std::make_unique<Set>();
+  opened->id = id;
+  opened->options = std::move(options);
+  auto [at, fresh] = sets_.emplace(id.value, std::move(opened));
+  if (!fresh) return errno_error(fmt::format("set {}", id.value), EEXIST);
+  if (auto decided = late_decisions.extract(id.value))
+    for (const LateDecision& late : decided.mapped())
+      apply(*at->second, late.object, late.decision);
+  auto waiting = early_.extract(id.value);
+  if (waiting.empty()) return {};
+  const Outbox::Scope scope(outbox);
+  for (const Held& message : waiting.mapped()) receive(message.from, message.wire, message.payload);
+  return {};
+}
+
+void Server::close_set(SetId id) {
+  existence_.erase(id.value);
+  late_decisions.erase(id.value);
+  if (sets_.erase(id.value) == 0) return;
+  std::vector<Operation> cancelled;
+  for (auto i = operations_.begin(); i != operations_.end();) {
+    auto next = std::next(i);
+    if (i->second.set == id) cancelled.push_back(std::move(operations_.extract(i).mapped()));
+    i = next;
+  }
+  const Error reason = errno_error(fmt::format("set {} was closed", id.value), ECANCELED);
+  for (Operation& operation : cancelled)
+    operation.removed ? operation.removed() : operation.granted(reason);
+}
+
+Set* Server::find_set(SetId id) {
+  auto found = sets_.find(id.value);
+  return found == sets_.end() ? nullptr : found->second.get();
+}
+
+// Spreads neighbours over the nodes, whatever stride a program uses.
+uint16_t Server::slot_of(const Set& set, ObjectId object) const {
+  const unsigned nodes = ring_.size();
+  if (set.options.home != kNoNode) return static_cast<uint16_t>(set.options.home.value % nodes);
+  const uint64_t block = object.value / set.options.objects_per_manager;
+  uint64_t mixed = (block + set.id.value * 0x9e3779b97f4a7c15ull) * 0xff51afd7ed558ccdull;
+  mixed ^= mixed >> 33;
+  return static_cast<uint16_t>(mixed % nodes);
+}
+
+Place Server::place_of(const Set& set, ObjectId object) const {
+  return {messenger.self(), ring_.manager(slot_of(set, object))};
+}
+
+Object& Server::object_of(Set& set, ObjectId object) {
+  auto [at, fresh] = set.objects.try_emplace(object.value);
+  if (fresh) at->second.entry = initial_entry(place_of(set, object));
+  return at->second;
+}
+
+void Server::forget_if_initial(Set& set, ObjectId object) {
+  auto found = set.objects.find(object.value);
+  if (found != set.objects.end() && is_initial(found->second.entry, place_of(set, object)) &&
+      found->second.bytes.empty())
+    set.objects.erase(found);
+}
+
+// What a step sends and tells comes after its other actions: what programs may still see here has
+// gone before anybody else hears of the step.
+void Server::carry_out(Set& set, ObjectId object, Object& at, Actions& actions,
+                       std::string_view data) {
+  Calls calls;
+  {
+    const Outbox::Scope scope(outbox);
+    for (const Action& action : actions) perform(set, object, at, action, data, calls);
+    forget_if_initial(set, object);
+  }
+  for (auto& call : calls) {
+    if (mode_ == Mode::kHalted) {
+      held_calls_.push_back(std::move(call));
+    } else {
+      call();
+    }
+  }
+}
+
+void Server::perform(Set& set, ObjectId object, Object& at, const Action& action,
+                     std::string_view data, Calls& calls) {
+  switch (action.kind) {
+    case Action::Kind::kSend:
+      return send(set, object, at, action);
+    case Action::Kind::kInstall:
+      check(data.size() == set.options.object_bytes, "an object has its set's size");
+      at.bytes = set.options.memory->place(object);
+      std::memcpy(at.bytes.data(), data.data(), data.size());
+      return;
+    case Action::Kind::kDropData:
+      return release(set, object, at);
+    case Action::Kind::kRemoved:
+      return tell_existence(set, object, at.entry.version, false);
+    case Action::Kind::kFirstTouch:
+      calls.push_back([this, id = set.id, object] { first_touch(id, object); });
+      return;
+    case Action::Kind::kComplete:
+      return complete(set, object, at, action, calls);
+  }
+}
+
+void Server::release(Set& set, ObjectId object, Object& at) {
+  at.bytes = {};
+  set.options.memory->release(object);
+}
+
+void Server::send(Set& set, ObjectId object, const Object& at, const Action& action) {
+  const Message& message = action.message;
+  std::string payload = encode_copyset(message);
+  if (message.with_data) {
+    check(!at.bytes.empty(), "who sends an object has it");
+    set.options.memory->protect(object);
+    payload.append(reinterpret_cast<const char*>(at.bytes.data()), at.bytes.size());
+    set.statistics.bytes_sent += at.bytes.size();
+  }
+  set.statistics.copies_sent += message.type == MessageType::kCopy;
+  set.statistics.ownerships_sent +=
+      message.type == MessageType::kOwnership || message.type == MessageType::kGift;
+  outbox.add(action.to, encode(set.id, object, message), std::move(payload));
+}
+
+void Server::first_touch(SetId id, ObjectId object) {
+  Set* set = find_set(id);
+  if (!set) return;
+  ++set->statistics.first_touches;
+  Object& at = object_of(*set, object);
+  at.bytes = set->options.memory->place(object);
+  auto filled_here = [weak = weak_from_this(), memory = set->options.memory, id,
+                      object](Status made) {
+    if (auto self = weak.lock()) self->filled(id, object, made);
+  };
+  set->options.linker->first_touch(object, at.bytes, std::move(filled_here));
+}
+
+void Server::filled(SetId id, ObjectId object, const Status& made) {
+  if (mode_ != Mode::kRunning && put_off([this, id, object, made] { filled(id, object, made); }))
+    return;
+  Set* set = find_set(id);
+  if (!set) return;
+  const Outbox::Scope scope(outbox);
+  Object& at = object_of(*set, object);
+  if (!made) {
+    log_error("kddm", "set {} object {}: first touch: {}", id.value, object.value,
+              made.error().message());
+    release(*set, object, at);
+  }
+  tell_existence(*set, object, at.entry.version, true);
+  step(*set, object, {},
+       [&](Entry& e, const Place& p, Actions& a) { kddm::filled(e, p, made.has_value(), a); });
+}
+
+void Server::complete(Set& set, ObjectId object, const Object& at, const Action& action,
+                      Calls& calls) {
+  auto found = operations_.find(action.op);
+  check(found != operations_.end(), "an operation ends once");
+  Operation operation = std::move(found->second);
+  operations_.erase(found);
+  if (operation.removed) {
+    calls.push_back(std::move(operation.removed));
+    return;
+  }
+  Result<std::span<std::byte>> result = at.bytes;
+  if (action.outcome != Outcome::kGranted)
+    result = errno_error(fmt::format("object {} of set {}", object.value, set.id.value),
+                         action.outcome == Outcome::kLost ? EOWNERDEAD : ENOENT);
+  calls.push_back(
+      [granted = std::move(operation.granted), result = std::move(result)] { granted(result); });
+}
+
+void Server::receive(NodeId from, const Wire& wire, std::string_view payload) {
+  if (is_muted(from)) return;
+  if (mode_ == Mode::kHalted) {
+    held_messages_.push_back({from, wire, std::string(payload)});
+    return;
+  }
+  if (wire.type == kNoteType) return note(decode_note(wire));
+  auto found = sets_.find(wire.set);
+  if (found == sets_.end()) {
+    auto& queue = early_[wire.set];
+    check(queue.size() < kMaxEarlyMessages, "a set is opened on every node before it is used");
+    queue.push_back({from, wire, std::string(payload)});
+    return;
+  }
+  auto decoded = decode(wire, payload);
+  if (!decoded) {
+    log_error("kddm", "from node {}: {}", from.value, decoded.error().message());
+    return;
+  }
+  Set& set = *found->second;
+  const ObjectId object{wire.object};
+  const Message& message = decoded->message;
+  if (is_request(message.type) && !message.directed) return direct(set, object, from, message);
+  set.statistics.invalidations_received += message.type == MessageType::kInvalidate;
+  step(set, object, decoded->data,
+       [&](Entry& e, const Place& p, Actions& a) { kddm::receive(e, p, message, a); });
+}
+
+void Server::direct(Set& set, ObjectId object, NodeId from, const Message& message) {
+  if (mode_ != Mode::kRunning) return;  // asked again after the recovery
+  auto [at, fresh] = set.directory.try_emplace(object.value, DirectoryEntry{messenger.self()});
+  Actions actions;
+  kddm::direct(at->second, from, message, actions);
+  const Outbox::Scope scope(outbox);
+  for (const Action& action : actions) send(set, object, {}, action);
+}
+
+void Server::start(SetId id, ObjectId object, Kddm::Touch touch, OpKind kind,
+                   Kddm::Granted granted) {
+  if (mode_ != Mode::kRunning && put_off([this, id, object, touch, kind, granted] {
+        start(id, object, touch, kind, granted);
+      }))
+    return;
+  Set* set = find_set(id);
+  if (!set) return granted(not_open(id));
+  const OpId op = next_operation_++;
+  operations_.emplace(op, Operation{id, std::move(granted), {}});
+  ++(kind == OpKind::kGet ? set->statistics.gets : set->statistics.grabs);
+  step(*set, object, {}, [&](Entry& e, const Place& p, Actions& a) {
+    const bool make = touch == Kddm::Touch::kFirstTouch;
+    kind == OpKind::kGet ? get(e, p, op, make, a) : grab(e, p, op, make, a);
+    set->statistics.local_hits += a.size() == 1 && a.front().kind == Action::Kind::kComplete;
+  });
+}
+
+Result<std::span<std::byte>> Server::try_pin(SetId id, ObjectId object, OpKind kind) {
+  Set* set = find_set(id);
+  if (!set) return not_open(id);
+  ++(kind == OpKind::kGet ? set->statistics.gets : set->statistics.grabs);
+  auto found = set->objects.find(object.value);
+  if (mode_ != Mode::kRunning || found == set->objects.end() ||
+      !(kind == OpKind::kGet ? try_get(found->second.entry) : try_grab(found->second.entry)))
+    return errno_error(fmt::format("object {} of set {}", object.value, id.value), EAGAIN);
+  ++set->statistics.local_hits;
+  return found->second.bytes;
+}
+
+void Server::put(SetId id, ObjectId object) {
+  if (mode_ != Mode::kRunning && put_off([this, id, object] { put(id, object); })) return;
+  Set* set = find_set(id);
+  if (!set) return;
+  step(*set, object, {}, [](Entry& e, const Place& p, Actions& a) {
+    kddm::put(e, p, e.writer ? OpKind::kGrab : OpKind::kGet, a);
+  });
+}
+
+void Server::remove(SetId id, ObjectId object, std::function<void()> done) {
+  if (mode_ != Mode::kRunning && put_off([this, id, object, done] { remove(id, object, done); }))
+    return;
+  Set* set = find_set(id);
+  if (!set) return done();
+  const OpId op = next_operation_++;
+  operations_.emplace(op, Operation{id, {}, std::move(done)});
+  step(*set, object, {}, [&](Entry& e, const Place& p, Actions& a) { kddm::remove(e, p, op, a); });
+}
+
+void Server::flush(SetId id, ObjectId object, NodeId target) {
+  if (mode_ != Mode::kRunning && put_off([this, id, object, target] { flush(id, object, target); }))
+    return;
+  Set* set = find_set(id);
+  if (!set || ring_.is_dead(target)) return;
+  step(*set, object, {}, [&](Entry& e, const Place& p, Actions& a) {
+    if (!drop_copy(e, a)) give(e, p, target, a);
+  });
+}
+
+bool Server::put_off(std::function<void()> event) {
+  held_events_.push_back(std::move(event));
+  return true;
+}
+
+void Server::tell_existence(Set& set, ObjectId object, uint64_t version, bool exists) {
+  const uint16_t slot = slot_of(set, object);
+  const ExistenceNote note{set.id, object, version, slot, exists};
+  send_note(ring_.manager(slot), note);
+  if (ring_.mirror(slot) != ring_.manager(slot)) send_note(ring_.mirror(slot), note);
+}
+
+void Server::send_note(NodeId to, const ExistenceNote& note) {
+  if (to == messenger.self()) return this->note(note);
+  outbox.add(to, encode(note));
+}
+
+void Server::note(const ExistenceNote& note) {
+  auto [at, fresh] = existence_[note.set.value].try_emplace(
+      note.object.value, Existence{note.version, note.slot, note.exists});
+  if (!fresh && at->second.version <= note.version)
+    at->second = {note.version, note.slot, note.exists};
+}
+
+bool Server::existed(SetId id, ObjectId object) const {
+  if (auto set = existence_.find(id.value); set != existence_.end())
+    if (auto known = set->second.find(object.value); known != set->second.end())
+      return known->second.exists;
+  // Its first owner may have died before it could tell.
+  auto set = sets_.find(id.value);
+  if (set == sets_.end()) return false;
+  auto promised = set->second->directory.find(object.value);
+  return promised != set->second->directory.end() && is_muted(promised->second.tail);
+}
+
+void Server::mirror_notes() {
+  const Outbox::Scope scope(outbox);
+  for (const auto& [set, objects] : existence_)
+    for (const auto& [object, known] : objects)
+      if (ring_.manager(known.slot) == messenger.self() &&
+          ring_.mirror(known.slot) != messenger.self())
+        send_note(ring_.mirror(known.slot),
+                  {SetId{set}, ObjectId{object}, known.version, known.slot, known.exists});
+}
+
+void Server::apply(Set& set, ObjectId object, const Decision& decision) {
+  if (place_of(set, object).manager == messenger.self())
+    set.directory[object.value] = {decision.owner, 0};
+  // A manager's fresh entry would own the object.
+  if (decision.owner != messenger.self()) set.objects.try_emplace(object.value);
+  step(set, object, {}, [&](Entry& e, const Place& p, Actions& a) { recover(e, p, decision, a); });
+}
+
+void Server::flush_out() {
+  mode_ = Mode::kFlushing;
+}
+
+void Server::halt() {
+  mode_ = Mode::kHalted;
+  outbox.hold();
+}
+
+void Server::flush_out_again() {
+  mode_ = Mode::kFlushing;
+  outbox.discard();
+  outbox.let_go();
+  for (const Held& held : std::exchange(held_messages_, {}))
+    receive(held.from, held.wire, held.payload);
+}
+
+void Server::resume() {
+  mode_ = Mode::kRunning;
+  outbox.let_go();
+  for (auto& call : std::exchange(held_calls_, {})) call();
+  for (auto& event : std::exchange(held_events_, {})) event();
+  for (const Held& held : std::exchange(held_messages_, {}))
+    receive(held.from, held.wire, held.payload);
+}
+
+}  // namespace krg::kddm
