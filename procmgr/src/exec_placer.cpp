@@ -101,10 +101,11 @@ void ExecPlacer::Impl::ask_target(PlacingPtr placing) {
   StartBody ask;
   ask.pid = placing->pid();
   // In a body's group here, its shadow's group and session are meant.
-  if (auto place = process_identity(parts.table, ask.pid)) {
-    ask.group = place->group;
-    ask.session = place->session;
-  }
+  const ExecCaller& caller = placing->caller;
+  const auto place =
+      process_identity(parts.table, ask.pid, {caller.parent, caller.group, caller.session});
+  ask.group = place.group;
+  ask.session = place.session;
   ask.capabilities = *capabilities;
   if (auto job = node.jobs ? node.jobs->job_of(ask.pid) : std::nullopt) {
     ask.has_job = 1;

@@ -97,14 +97,26 @@ Status FdImporter::prepare_stream(Item& item) {
     return errno_error("streams of other nodes need /dev/fuse, which is not to be had here",
                        ENOTSUP);
   acquire(item);
-  item.import =
-      tree_.add_import({recipe.home, recipe.id, recipe.seekable != 0, recipe.pollable != 0});
+  const StreamSource source{recipe.home, recipe.id, recipe.seekable != 0, recipe.pollable != 0};
+  if (auto ready = tree_.take_from_stock(source, recipe.flags))
+    item.fd = std::move(*ready);
+  else
+    item.import = tree_.add_import(source);
   return {};
 }
 
 // Takes a reference at the home.
 void FdImporter::acquire(Item& item) {
   const FdRecipe& recipe = item.recipe.fixed;
+  if (recipe.home == recipe.exporter) {
+    StreamTaken taken;
+    taken.home = recipe.id;
+    taken.guard = recipe.guard;
+    item.settled = std::make_shared<int>();  // nothing more to tell
+    if (!node_.messenger.send(recipe.home, taken))
+      log_debug("streams", "import: n{} is gone", recipe.home.value);
+    return;
+  }
   StreamAcquire message;
   message.home = recipe.id;
   // The exporter lets go once the home knows us, and what we want of the exporter itself is asked.

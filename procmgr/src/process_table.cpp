@@ -99,6 +99,10 @@ ProcessTable::Body* ProcessTable::find_group(pid_t group) {
   return found == impl_->ended_bodies.end() ? nullptr : &found->second;
 }
 
+bool ProcessTable::has_groups() const {
+  return !impl_->bodies.empty() || !impl_->ended_bodies.empty();
+}
+
 std::vector<pid_t> ProcessTable::local_processes() const {
   std::vector<pid_t> processes;
   std::unique_ptr<DIR, int (*)(DIR*)> proc(opendir("/proc"), closedir);

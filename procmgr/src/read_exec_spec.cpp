@@ -220,12 +220,11 @@ Status read_limits(pid_t tid, std::array<rlimit, RLIM_NLIMITS>& limits) {
   return {};
 }
 
-Status read_attributes(pid_t tid, const StatusText& status, ProcessAttributes& a) {
-  auto fields = stat_fields(tid);
-  if (!fields) return fields.error();
-  a.nice = stat_number<int32_t>(*fields, 19);
-  a.realtime_priority = stat_number<int32_t>(*fields, 40);
-  a.policy = stat_number<int32_t>(*fields, 41);
+Status read_attributes(pid_t tid, const ExecCaller& caller, const StatusText& status,
+                       ProcessAttributes& a) {
+  a.nice = caller.nice;
+  a.realtime_priority = caller.realtime_priority;
+  a.policy = caller.policy;
   if (a.policy == SCHED_DEADLINE) return cannot_move("the deadline scheduling policy");
   a.umask = status.number<mode_t>("Umask", 8);
   a.uids = status.ids<uid_t>("Uid");
@@ -284,6 +283,9 @@ Result<ExecCaller> read_exec_caller(pid_t tid) {
   caller.group = stat_number<pid_t>(*fields, 5);
   caller.session = stat_number<pid_t>(*fields, 6);
   caller.has_execed = !(stat_number<unsigned long>(*fields, 9) & kForkedNoExec);
+  caller.nice = stat_number<int32_t>(*fields, 19);
+  caller.realtime_priority = stat_number<int32_t>(*fields, 40);
+  caller.policy = stat_number<int32_t>(*fields, 41);
   return caller;
 }
 
@@ -312,7 +314,7 @@ Result<ExecSpec> read_exec_spec(const SyscallBroker::Call& exec, const ExecCalle
   if (spec.argv.size() == 0) return cannot_move("no arguments");
   for (std::string_view group : split_words(status.value("Groups")))
     spec.groups.push_back(to_number<gid_t>(group).value_or(0));
-  if (auto read = read_attributes(tid, status, spec.attributes); !read) return read.error();
+  if (auto read = read_attributes(tid, caller, status, spec.attributes); !read) return read.error();
   if (!exec.is_valid()) return errno_error("no such process", ESRCH);
   return spec;
 }

@@ -148,6 +148,11 @@ void RemoteHome::handle_references() {
       [this](NodeId from, const StreamAcquire& message, std::string_view, Messenger::Reply reply) {
         acquire(from, message.home, std::move(reply));
       });
+  messenger.on<StreamTaken>([this](NodeId from, const StreamTaken& message, std::string_view) {
+    if (auto found = entries_.find(message.home); found != entries_.end())
+      ++found->second.references[from];
+    export_done(message.guard);
+  });
   messenger.on<StreamClose>([this](NodeId from, const StreamClose& message, std::string_view) {
     drop_reference(from, message.home);
   });

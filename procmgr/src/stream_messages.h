@@ -135,4 +135,15 @@ struct StreamOffsetBack {
 };
 static_assert(sizeof(StreamOffsetBack) == 32);
 
+// Notice to a home that exported the description itself: a StreamAcquire and the StreamExportDone
+// in one.
+struct StreamTaken {
+  static constexpr uint16_t kId = message_ids::kDescriptors + 11;
+  uint8_t version = 1;
+  uint8_t unused[7] = {};
+  HomeId home;
+  HomeId guard;
+};
+static_assert(sizeof(StreamTaken) == 24);
+
 }  // namespace krg

@@ -12,6 +12,7 @@
 #include <charconv>
 #include <cstring>
 
+#include "in_worker.h"
 #include "krg/runtime/log.h"
 
 namespace krg {
@@ -83,6 +84,52 @@ FileId StreamTree::add_import(const StreamSource& source) {
   return file;
 }
 
+std::optional<UniqueFd> StreamTree::take_from_stock(const StreamSource& source, int flags) {
+  constexpr int kSettable = O_APPEND | O_NONBLOCK;  // by F_SETFL
+  const int access_mode = flags & O_ACCMODE;
+  if (source.seekable || access_mode == O_RDWR || (flags & ~(O_ACCMODE | kSettable)) != 0)
+    return std::nullopt;
+  auto& spares = stock_[access_mode];
+  if (spares.size() <= kStock / 2) refill(access_mode);
+  if (spares.empty()) return std::nullopt;
+  Spare spare = std::move(spares.back());
+  spares.pop_back();
+  --in_stock_;
+  Import& import = imports_.at(spare.file);
+  import.source = source;
+  handles_.at(import.handles.front()).source = source;
+  fcntl(spare.fd.get(), F_SETFL, O_DIRECT | (flags & kSettable));
+  return std::move(spare.fd);
+}
+
+void StreamTree::refill(int access_mode) {
+  if (std::exchange(refilling_[access_mode], true)) return;
+  std::vector<FileId> files;
+  for (size_t i = stock_[access_mode].size(); i < kStock; ++i)
+    files.push_back(add_import({kNoNode, {}, false, true}));
+  in_worker(
+      node_.workers,
+      [this, files, access_mode] {
+        std::vector<Spare> opened;
+        for (FileId file : files)
+          if (auto fd = open_import(file, false, access_mode))
+            opened.push_back({file, std::move(*fd)});
+        return std::make_shared<std::vector<Spare>>(std::move(opened));
+      },
+      [this, files, access_mode](std::shared_ptr<std::vector<Spare>> opened) {
+        for (Spare& spare : *opened) stock_[access_mode].push_back(std::move(spare));
+        for (FileId file : files) {
+          auto found = imports_.find(file);
+          if (found == imports_.end()) continue;
+          if (found->second.opened)
+            ++in_stock_;
+          else
+            imports_.erase(found);
+        }
+        refilling_[access_mode] = false;
+      });
+}
+
 Result<UniqueFd> StreamTree::open_import(FileId import, bool seekable, int flags) const {
   const std::string path = fmt::format("{}/{}", kName, import);
   // splice(2) from a FUSE file goes through the page cache, where a stream has nothing, unless the
@@ -115,6 +162,7 @@ const StreamSource* StreamTree::live_source(FileId file) const {
 }
 
 void StreamTree::close_at_home(const StreamSource& source) {
+  if (source.home == kNoNode) return;  // from the stock, never used
   StreamClose close;
   close.home = source.id;
   if (!node_.messenger.send(source.home, close))

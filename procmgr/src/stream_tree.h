@@ -32,13 +32,17 @@ class StreamTree : public FsTree {
 
   // Makes an inode for `source`, of which this node holds a reference already; the inode owns it.
   FileId add_import(const StreamSource& source);
+  // A stream for `source`, opened already: from a small stock that workers refill, so that an
+  // import does not wait for the file system. Takes over this node's reference. None when the stock
+  // has none for these flags.
+  std::optional<UniqueFd> take_from_stock(const StreamSource& source, int flags);
   // Opens the import for a process. Any thread but the loop's: it waits for the loop.
   Result<UniqueFd> open_import(FileId import, bool seekable, int flags) const;
   // The import was not opened after all: gives its reference back.
   void drop_import(FileId import);
   // What an open krgfs file of this tree is a copy of.
   std::optional<StreamSource> source_of(ino_t inode) const;
-  size_t open_files() const { return handles_.size(); }
+  size_t open_files() const { return handles_.size() - in_stock_; }
   // The attributes that `file` has at its home, its type too. Errors: ESTALE; EIO when the home is
   // lost.
   void ask_home(FileId file, std::function<void(Result<struct stat>)> done);
@@ -59,6 +63,11 @@ class StreamTree : public FsTree {
   void interrupt(uint64_t unique) override;
 
  private:
+  static constexpr size_t kStock = 4;  // of each access mode
+  struct Spare {
+    FileId file;
+    UniqueFd fd;
+  };
   struct Import {
     StreamSource source;
     bool opened = false;            // by krgd: later opens are a program's own
@@ -71,6 +80,7 @@ class StreamTree : public FsTree {
 
   void handle_messages();
   void wake_pollers(Handle& handle);
+  void refill(int access_mode);
   uint64_t add_handle(FileId file, const StreamSource& source);
   void reopen(FileId file, int flags, FsReply<FsOpened> reply);
   void ask_attributes(FileId file, int64_t truncate, std::function<void(Result<struct stat>)> done);
@@ -80,6 +90,9 @@ class StreamTree : public FsTree {
 
   NodeContext& node_;
   SessionFs& fs_;
+  std::map<int, std::vector<Spare>> stock_;  // by access mode; of no source yet
+  std::map<int, bool> refilling_;
+  size_t in_stock_ = 0;  // opened or being opened for it
   std::map<FileId, Import> imports_;
   std::unordered_map<uint64_t, Handle> handles_;
   std::unordered_map<uint64_t, StreamSource> operations_;  // by unique: under way at their homes

@@ -77,6 +77,7 @@ struct ExecSpec {
 struct ExecCaller {
   pid_t parent = 0, group = 0, session = 0;
   bool has_execed = true;  // since its fork (PF_FORKNOEXEC is off)
+  int32_t nice = 0, realtime_priority = 0, policy = 0;
 };
 // One read of /proc/TID/stat. Errors: ESRCH.
 Result<ExecCaller> read_exec_caller(pid_t tid);

@@ -16,5 +16,7 @@ struct ProcessIdentity {
 // `pid`: a process or thread of this node. A body's parent is on another node: 0 here. Errors:
 // ESRCH.
 Result<ProcessIdentity> process_identity(ProcessTable& table, pid_t pid);
+// The same of a process whose place in the kernel's tree is `kernel`.
+ProcessIdentity process_identity(ProcessTable& table, pid_t pid, const ProcessIdentity& kernel);
 
 }  // namespace krg

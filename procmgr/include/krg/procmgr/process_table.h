@@ -55,6 +55,8 @@ class ProcessTable {
   // The body whose kernel process group `group` this is (a body leads its group), also after the
   // body itself has gone while descendants remain; nullptr for a native group.
   Body* find_group(pid_t group);
+  // False when find_group() finds nothing whatever it is asked.
+  bool has_groups() const;
 
   // Every session process that executes on this node: native ones and bodies, without shadows and
   // krgd.
