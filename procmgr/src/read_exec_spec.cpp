@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/kcmp.h>
-#include <linux/openat2.h>
 #include <sched.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -156,10 +155,11 @@ Number stat_number(const std::vector<std::string>& fields, size_t number_in_proc
   return to_number<Number>(fields[number_in_proc5 - 3]).value_or(Number{});
 }
 
-bool same_namespace(pid_t tid, const char* name, const struct stat& own) {
+// `namespaces`: an open /proc/TID/ns.
+bool same_namespace(int namespaces, const char* name, const struct stat& own) {
   struct stat theirs {};
-  return stat(fmt::format("/proc/{}/ns/{}", tid, name).c_str(), &theirs) == 0 &&
-         theirs.st_ino == own.st_ino && theirs.st_dev == own.st_dev;
+  return fstatat(namespaces, name, &theirs, 0) == 0 && theirs.st_ino == own.st_ino &&
+         theirs.st_dev == own.st_dev;
 }
 
 // krgd's own namespaces of the session, which it does not leave.
@@ -175,12 +175,15 @@ std::vector<std::pair<const char*, struct stat>> own_namespaces() {
 
 Status check_namespaces(pid_t tid, int session_mount_ns) {
   static const auto own = own_namespaces();
+  UniqueFd namespaces(
+      open(fmt::format("/proc/{}/ns", tid).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!namespaces) return errno_error("no such process", ESRCH);
   for (const auto& [name, found] : own)
-    if (!same_namespace(tid, name, found))
+    if (!same_namespace(namespaces.get(), name, found))
       return cannot_move(fmt::format("a {} namespace of its own", name));
   struct stat session {};
   if (session_mount_ns >= 0 &&
-      (fstat(session_mount_ns, &session) != 0 || !same_namespace(tid, "mnt", session)))
+      (fstat(session_mount_ns, &session) != 0 || !same_namespace(namespaces.get(), "mnt", session)))
     return cannot_move("a mount namespace of its own");
   auto root = read_link(fmt::format("/proc/{}/root", tid));
   if (!root || *root != "/") return cannot_move("a root directory of its own");
@@ -258,16 +261,9 @@ Result<std::string> path_to_exec(pid_t tid, std::string path, const std::string&
   const std::string whole = path.starts_with('/') ? path : cwd + "/" + path;
   if (whole.starts_with("/proc/") || whole.starts_with("/dev/fd/"))
     return cannot_move("a program in " + whole.substr(0, whole.find('/', 1)));
-  UniqueFd root(open(fmt::format("/proc/{}/root", tid).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!root) return errno_error("no such process", ESRCH);
-  open_how how{};
-  how.flags = O_PATH | O_CLOEXEC;
-  how.resolve = RESOLVE_IN_ROOT;
-  UniqueFd file(
-      static_cast<int>(syscall(SYS_openat2, root.get(), whole.c_str(), &how, sizeof how)));
-  if (!file) return errno_error(whole);
+  // krgd's mounts are the session's but for what it serves itself, and no program is there.
   struct stat attributes {};
-  if (fstat(file.get(), &attributes) != 0) return errno_error(whole);
+  if (stat(whole.c_str(), &attributes) != 0) return errno_error(whole);
   if (!S_ISREG(attributes.st_mode) || !(attributes.st_mode & 0111))
     return errno_error(whole, EACCES);
   return path;

@@ -155,18 +155,24 @@ class Builder {
     if (numbers.size() == 1) return add_number(numbers[0].first, numbers[0].second);
     const Numbers lower = numbers.first(numbers.size() / 2);
     const Numbers upper = numbers.subspan(numbers.size() / 2);
-    // A conditional jump reaches 255 instructions only, an unconditional one any.
-    add({BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, static_cast<uint32_t>(upper[0].first), 0, 1)});
-    const size_t jump = program_.size();
-    add({BPF_STMT(BPF_JMP | BPF_JA, 0)});
+    const size_t test = program_.size();
+    add({BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, static_cast<uint32_t>(upper[0].first), 0, 0)});
     add_tree(lower);
-    program_[jump].k = static_cast<uint32_t>(program_.size() - jump - 1);
+    program_[test].jt = jump_from(test);
     add_tree(upper);
   }
   void add_number(int number, const std::vector<Rule>& rules) {
-    add({branch(static_cast<uint32_t>(number), 1, 0), answer(SECCOMP_RET_ALLOW)});
+    const size_t test = program_.size();
+    add({branch(static_cast<uint32_t>(number), 0, 0)});
     for (const Rule& rule : rules) add_rule(rule);
-    if (rules.back().when != When::kAlways) add({answer(SECCOMP_RET_ALLOW)});
+    program_[test].jf = jump_from(test);
+    add({answer(SECCOMP_RET_ALLOW)});
+  }
+  // From a conditional jump to what is added next.
+  uint8_t jump_from(size_t test) const {
+    const size_t length = program_.size() - test - 1;
+    check(length < 256, "a conditional jump of BPF reaches 255 instructions");
+    return static_cast<uint8_t>(length);
   }
   // Where the calls go that are to be stopped: but for the cookie, they are.
   void add_stop() {
