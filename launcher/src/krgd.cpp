@@ -59,6 +59,7 @@ void Krgd::wire() {
   wire_signals();
   capability_service.add_commands(control);
   process_finder.add_commands(control);
+  kddm_service.add_commands(control);
   jobs.on_task_start([this](const JobTable::Task& task) -> Status {
     const std::string caps = task.options.value("caps", "");
     auto sets = initial_capabilities(caps);

@@ -35,6 +35,7 @@
 #include "krg/runtime/messenger.h"
 #include "krg/runtime/worker_pool.h"
 #include "krg/shmem/kddm.h"
+#include "krg/shmem/kddm_service.h"
 #include "node_administration.h"
 #include "node_inventory.h"
 #include "pid_keeper.h"
@@ -104,6 +105,7 @@ struct Krgd {
                           {.state = [this](NodeId peer) { return membership.state(peer); },
                            .processes = [this] { return processes.local_processes().size(); }}};
   NodeAdministration administration{node, membership, control};
+  KddmService kddm_service{messenger, kddm};
   std::unique_ptr<PidKeeper> pids;
 
  private:

@@ -30,7 +30,8 @@ BELOW = {
     "launcher": {"checkpoint", "kdfs-mpiio", "procmgr", "shmem", "runtime"},
 }
 # The folder whose headers are included as krg/NAME/..., and whose target is krg::NAME.
-FOLDER_OF_NAME = {**{folder: folder for folder in BELOW}, "kdfs": "kdfs-mpiio", "mpiio": "kdfs-mpiio"}
+FOLDER_OF_NAME = {**{folder: folder for folder in BELOW}, "kdfs": "kdfs-mpiio", "mpiio": "kdfs-mpiio",
+                  "client": "shmem"}
 
 # Macros that other people's headers ask for before they are included.
 ASKED_FOR = {"_GNU_SOURCE", "_FILE_OFFSET_BITS", "FUSE_USE_VERSION"}

@@ -1,0 +1,73 @@
+// ClientConnection: a program's end of the connection to its krgd (client_wire.h): sends requests,
+// and completes them in a thread of its own, which reads the replies.
+//
+// Owned by the Client, its sets and its pins; the last of them closes it. Threads: any.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <unordered_map>
+
+#include "client_wire.h"
+#include "krg/runtime/types.h"
+#include "krg/runtime/unique_fd.h"
+#include "krg/shmem/client.h"
+
+namespace krg {
+
+class ClientConnection : public std::enable_shared_from_this<ClientConnection> {
+ public:
+  using Request = client_wire::ClientRequest;
+  struct Answer {
+    client_wire::ClientReply reply;
+    std::string_view payload;  // valid in the callback only
+  };
+  using Completion = std::function<void(Result<Answer>)>;
+
+  static Result<std::shared_ptr<ClientConnection>> connect(const std::string& control_path);
+  ~ClientConnection();
+  ClientConnection(const ClientConnection&) = delete;
+  ClientConnection& operator=(const ClientConnection&) = delete;
+
+  NodeId node() const { return node_; }
+  unsigned node_count() const { return node_count_; }
+
+  // `done` runs once, in the reader's thread, or in this call when the connection is broken.
+  void start(Request request, std::string_view payload, Completion done);
+  // Starts and waits. REQUIRES: not called by the reader's thread.
+  Result<client_wire::ClientReply> call(const Request& request, std::string_view payload = {});
+  // A request that nobody answers.
+  void tell(const Request& request);
+
+  ReadPin read_pin(const client_wire::ClientReply& reply, size_t bytes);
+  WritePin write_pin(const client_wire::ClientReply& reply, size_t bytes);
+
+ private:
+  // What the reader's thread uses; it may outlive the connection by the end of one callback.
+  struct Shared {
+    UniqueFd socket;
+    std::mutex mutex;
+    std::unordered_map<uint64_t, Completion> waiting;
+    bool broken = false;
+  };
+  ClientConnection(UniqueFd socket, std::byte* memory, NodeId node, unsigned node_count);
+  static void read_replies(const std::shared_ptr<Shared>& shared);
+  static void complete(Shared& shared, std::string_view packet);
+  static void break_off(Shared& shared);
+  void send(const Request& request, std::string_view payload);
+
+  std::shared_ptr<Shared> shared_;
+  std::byte* memory_;
+  NodeId node_;
+  unsigned node_count_;
+  std::atomic<uint64_t> next_call_{1};
+  std::thread reader_;
+};
+
+}  // namespace krg

@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "client_session.h"
+
+#include <fmt/format.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include <array>
+#include <cstring>
+
+#include "krg/runtime/log.h"
+#include "krg/shmem/kddm_service.h"
+
+namespace krg {
+namespace {
+
+using client_wire::Op;
+
+constexpr unsigned kPacketsAtOnce = 64;  // from one program before others have their turn
+
+Error destroyed(uint64_t set) {
+  return errno_error(fmt::format("set {:x} was destroyed", set), EIDRM);
+}
+
+}  // namespace
+
+ClientSession::ClientSession(const Parts& parts, UniqueFd socket, std::unique_ptr<PinArena> arena)
+    : parts_(parts), socket_(std::move(socket)), arena_(std::move(arena)) {}
+
+ClientSession::~ClientSession() {
+  for (auto& [id, pin] : pins_) release(pin, false);
+}
+
+Status ClientSession::start(std::function<void()> ended) {
+  ended_ = std::move(ended);
+  auto watch = parts_.messenger.loop().watch(socket_.get(), EPOLLIN,
+                                             [this](uint32_t events) { receive(events); });
+  if (!watch) return watch.error();
+  watch_ = std::move(*watch);
+  return {};
+}
+
+void ClientSession::receive(uint32_t events) {
+  const auto alive = shared_from_this();  // end() may drop the owner's
+  if (events & EPOLLOUT) send_waiting();
+  for (unsigned i = 0; i < kPacketsAtOnce && watch_; ++i)
+    if (!receive_one()) return;
+}
+
+// Returns whether there may be more.
+bool ClientSession::receive_one() {
+  std::array<char, client_wire::kMaxClientPacket> packet;
+  ssize_t got;
+  do got = recv(socket_.get(), packet.data(), packet.size(), MSG_DONTWAIT);
+  while (got < 0 && errno == EINTR);
+  if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return false;
+  Request request;
+  const auto bytes = static_cast<size_t>(got);
+  if (got <= 0 || bytes < sizeof request) {
+    end();
+    return false;
+  }
+  std::memcpy(&request, packet.data(), sizeof request);
+  if (request.version != client_wire::kVersion) {
+    log_warn("kddm", "a client of another release");
+    end();
+    return false;
+  }
+  dispatch(request, {packet.data() + sizeof request, bytes - sizeof request});
+  return true;
+}
+
+void ClientSession::dispatch(const Request& request, std::string_view payload) {
+  const SetId set{request.set};
+  switch (request.op) {
+    case Op::kPut:
+      return put(request);
+    case Op::kSync:
+      return answer(request, {});
+    case Op::kName:
+      return name(request, payload);
+    default:
+      break;
+  }
+  if (!parts_.names.find(set) || parts_.uses->is_stopping(set))
+    return answer(request, destroyed(request.set));
+  switch (request.op) {
+    case Op::kGet:
+      return pin(request, false);
+    case Op::kGrab:
+      return pin(request, true);
+    case Op::kTryGet:
+      return try_pin(request, false);
+    case Op::kTryGrab:
+      return try_pin(request, true);
+    case Op::kSet:
+      return this->set(request, payload);
+    case Op::kRemove:
+      return remove(request);
+    case Op::kFlush:
+      return flush(request);
+    case Op::kStatistics:
+      return statistics(request);
+    default:
+      return answer(request, errno_error("operation", ENOSYS));
+  }
+}
+
+void ClientSession::name(const Request& request, std::string_view payload) {
+  parts_.names.ask(
+      static_cast<SetNames::Verb>(request.flag), payload, request.object,
+      [weak = weak_from_this(), request](Result<NamedSet> named) {
+        auto self = weak.lock();
+        if (!self) return;
+        if (!named) return self->answer(request, named.error());
+        self->reply(
+            {.call = request.call, .set = named->id.value, .object_bytes = named->object_bytes});
+      });
+}
+
+void ClientSession::pin(const Request& request, bool writing) {
+  const SetId set{request.set};
+  const auto touch = request.flag ? Kddm::Touch::kFirstTouch : Kddm::Touch::kNoFirstTouch;
+  parts_.uses->begin(set);
+  auto done = [weak = weak_from_this(), parts = parts_, request, writing](const Granted& bytes) {
+    const SetId set{request.set};
+    auto self = weak.lock();
+    if (self && !(bytes && parts.uses->is_stopping(set)))
+      return self->granted(request, writing, bytes);
+    // The program has gone, or the set is going.
+    if (bytes) parts.kddm.put(set, {request.object});
+    if (self) self->answer(request, destroyed(request.set));
+    parts.uses->end(set);
+  };
+  if (writing) {
+    parts_.kddm.grab(set, {request.object}, touch, std::move(done));
+  } else {
+    parts_.kddm.get(set, {request.object}, touch, std::move(done));
+  }
+}
+
+void ClientSession::try_pin(const Request& request, bool writing) {
+  const SetId set{request.set};
+  const ObjectId object{request.object};
+  parts_.uses->begin(set);
+  granted(request, writing,
+          writing ? parts_.kddm.try_grab(set, object) : parts_.kddm.try_get(set, object));
+}
+
+// A use of the set has begun; it lasts as long as the pin.
+void ClientSession::granted(const Request& request, bool writing, const Granted& bytes) {
+  const SetId set{request.set};
+  const auto place = bytes ? arena_->take(bytes.value().size()) : std::nullopt;
+  if (!place) {
+    if (bytes) parts_.kddm.put(set, {request.object});
+    answer(request,
+           bytes ? Status(errno_error("memory for one more pin", ENOBUFS)) : Status(bytes.error()));
+    return parts_.uses->end(set);
+  }
+  std::memcpy(place->bytes.data(), bytes.value().data(), place->bytes.size());
+  const uint64_t id = next_pin_++;
+  pins_.emplace(id, Pin{set, {request.object}, writing, bytes.value(), *place});
+  reply({.call = request.call, .pin = id, .offset = place->offset});
+}
+
+void ClientSession::put(const Request& request) {
+  auto found = pins_.find(request.pin);
+  if (found == pins_.end()) return log_warn("kddm", "a client puts what it does not hold");
+  release(found->second, request.flag != 0);
+  arena_->give_back(found->second.place);
+  pins_.erase(found);
+}
+
+void ClientSession::release(Pin& pin, bool store) {
+  if (pin.bytes.empty()) return;
+  if (pin.writing && store) std::memcpy(pin.bytes.data(), pin.place.bytes.data(), pin.bytes.size());
+  pin.bytes = {};
+  parts_.kddm.put(pin.set, pin.object);
+  parts_.uses->end(pin.set);
+}
+
+void ClientSession::release_pins_of(SetId set) {
+  for (auto& [id, pin] : pins_)
+    if (pin.set == set) release(pin, false);
+}
+
+void ClientSession::set(const Request& request, std::string_view payload) {
+  const SetId set{request.set};
+  if (payload.size() != parts_.names.find(set)->object_bytes)
+    return answer(request, errno_error("set() of another size than the set's objects", EINVAL));
+  parts_.uses->begin(set);
+  parts_.kddm.grab(set, {request.object}, Kddm::Touch::kFirstTouch,
+                   [weak = weak_from_this(), parts = parts_, request,
+                    content = std::string(payload)](const Granted& bytes) {
+                     const SetId set{request.set};
+                     if (bytes) {
+                       std::memcpy(bytes.value().data(), content.data(), content.size());
+                       parts.kddm.put(set, {request.object});
+                     }
+                     if (auto self = weak.lock())
+                       self->answer(request, bytes ? Status() : Status(bytes.error()));
+                     parts.uses->end(set);
+                   });
+}
+
+void ClientSession::remove(const Request& request) {
+  parts_.uses->begin({request.set});
+  parts_.kddm.remove({request.set}, {request.object},
+                     [weak = weak_from_this(), uses = parts_.uses, request] {
+                       if (auto self = weak.lock()) self->answer(request, {});
+                       uses->end({request.set});
+                     });
+}
+
+// Out of this node's memory: to the next living node, if this one owns the object.
+void ClientSession::flush(const Request& request) {
+  const Messenger& messenger = parts_.messenger;
+  for (unsigned i = 1; i < messenger.node_count(); ++i) {
+    const NodeId target{
+        static_cast<uint16_t>((messenger.self().value + i) % messenger.node_count())};
+    if (messenger.is_failed(target)) continue;
+    parts_.kddm.flush({request.set}, {request.object}, target);
+    return answer(request, {});
+  }
+  answer(request, errno_error("there is no other node", ENODEV));
+}
+
+void ClientSession::statistics(const Request& request) {
+  const KddmStatistics counted = parts_.kddm.statistics({request.set});
+  reply({.call = request.call}, {reinterpret_cast<const char*>(&counted), sizeof counted});
+}
+
+void ClientSession::answer(const Request& request, const Status& status) {
+  if (status) return reply({.call = request.call});
+  const int number = status.error().errno_or(EIO);
+  reply({.error = number ? number : EIO, .call = request.call}, status.error().context);
+}
+
+void ClientSession::reply(const Reply& reply, std::string_view payload) {
+  std::string packet(reinterpret_cast<const char*>(&reply), sizeof reply);
+  packet += payload.substr(0, client_wire::kMaxClientPacket - sizeof reply);
+  replies_.push_back(std::move(packet));
+  if (!lacks_room_) return send_waiting();
+  if (replies_.size() <= kMaxClientReplies) return;
+  log_warn("kddm", "a client does not read its replies");
+  // Not from inside a callback that still uses this.
+  parts_.messenger.loop().post([weak = weak_from_this()] {
+    if (auto self = weak.lock()) self->end();
+  });
+}
+
+void ClientSession::send_waiting() {
+  while (!replies_.empty()) {
+    const std::string& packet = replies_.front();
+    if (send(socket_.get(), packet.data(), packet.size(), MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
+      if (errno == EINTR) continue;
+      if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS) break;
+      return replies_.clear();  // it has gone; receive() sees it
+    }
+    replies_.pop_front();
+  }
+  if (std::exchange(lacks_room_, !replies_.empty()) != lacks_room_ && watch_)
+    watch_.set_events(lacks_room_ ? EPOLLIN | EPOLLOUT : EPOLLIN);
+}
+
+void ClientSession::end() {
+  watch_.reset();
+  for (auto& [id, pin] : pins_) release(pin, false);
+  pins_.clear();
+  if (auto ended = std::exchange(ended_, nullptr)) ended();
+}
+
+}  // namespace krg

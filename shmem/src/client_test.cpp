@@ -1,0 +1,295 @@
+// Programs that use sets: clients in threads of this process, each on a node of a loopback cluster
+// whose krgd parts run in another thread. SPDX-License-Identifier: GPL-2.0-or-later
+#include "krg/shmem/client.h"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstring>
+#include <numeric>
+#include <thread>
+
+#include "krg/runtime/control_server.h"
+#include "krg/runtime/loopback_transport.h"
+#include "krg/shmem/kddm_service.h"
+
+namespace krg {
+namespace {
+
+using namespace std::chrono_literals;
+
+class ClientTest : public ::testing::Test {
+ protected:
+  static constexpr unsigned kNodes = 4;
+  // One node's parts of krgd.
+  struct Node {
+    Node(EventLoop& loop, Transport& transport, const std::string& path)
+        : messenger(transport), control(loop, getuid()) {
+      service.add_commands(control);
+      EXPECT_TRUE(control.listen(path, 0600));
+    }
+    Messenger messenger;
+    Kddm kddm{messenger};
+    KddmService service{messenger, kddm};
+    ControlServer control;
+  };
+
+  void SetUp() override {
+    for (unsigned n = 0; n < kNodes; ++n)
+      nodes_.push_back(
+          std::make_unique<Node>(loop_, fabric_.node(NodeId{static_cast<uint16_t>(n)}), path(n)));
+    thread_ = std::thread([this] { loop_.run(); });
+  }
+  void TearDown() override {
+    loop_.stop();
+    thread_.join();
+    nodes_.clear();
+    for (unsigned n = 0; n < kNodes; ++n) unlink(path(n).c_str());
+  }
+  static std::string path(unsigned node) {
+    static const std::string prefix = "/tmp/krg-client-test." + std::to_string(getpid()) + ".";
+    return prefix + std::to_string(node);
+  }
+  static Client connect(unsigned node) {
+    auto client = Client::connect(path(node));
+    check(client.has_value(), "the test's krgd listens");
+    return std::move(*client);
+  }
+  static SharedSet shared(unsigned node, std::string_view name, size_t object_bytes) {
+    auto set = connect(node).open_or_create_set(name, object_bytes);
+    check(set.has_value(), "the set is made");
+    return std::move(*set);
+  }
+  // Runs `work` in the loop's thread and waits for it.
+  template <class Work>
+  void in_loop(Work work) {
+    std::promise<void> done;
+    loop_.post([&] {
+      work();
+      done.set_value();
+    });
+    done.get_future().wait();
+  }
+  size_t clients_of(unsigned node) {
+    size_t count = 0;
+    in_loop([&] { count = nodes_[node]->service.client_count(); });
+    return count;
+  }
+
+  EventLoop loop_ = std::move(*EventLoop::create());
+  LoopbackFabric fabric_{loop_, {.nodes = kNodes, .seed = 7}};
+  std::vector<std::unique_ptr<Node>> nodes_;
+  std::thread thread_;
+};
+
+int error_of(const Status& status) {
+  return status ? 0 : status.error().errno_or(-1);
+}
+template <class T>
+int error_of(const Result<T>& result) {
+  return result ? 0 : result.error().errno_or(-1);
+}
+
+TEST_F(ClientTest, TellsWhereItRuns) {
+  const Client client = connect(2);
+  EXPECT_EQ(client.node(), NodeId{2});
+  EXPECT_EQ(client.node_count(), kNodes);
+  EXPECT_EQ(error_of(Client::connect("/tmp/krg-no-such-socket")), ENOENT);
+}
+
+TEST_F(ClientTest, ProgramsOnAllNodesCountTogether) {
+  constexpr int kRounds = 50;
+  std::vector<std::thread> programs;
+  for (unsigned node = 0; node < kNodes; ++node)
+    programs.emplace_back([node] {
+      const SharedSet sums = shared(node, "sums", sizeof(uint64_t));
+      for (int i = 0; i < kRounds; ++i) {
+        auto sum = sums.grab({static_cast<uint64_t>(i % 3)});
+        ASSERT_TRUE(sum) << sum.error().message();
+        ++sum->as<uint64_t>();
+      }
+    });
+  for (auto& program : programs) program.join();
+  const SharedSet sums = shared(0, "sums", sizeof(uint64_t));
+  uint64_t total = 0;
+  for (uint64_t object = 0; object < 3; ++object) total += sums.get({object})->as<uint64_t>();
+  EXPECT_EQ(total, uint64_t{kRounds} * kNodes);
+}
+
+TEST_F(ClientTest, ObjectsOfAllSizesArriveWhole) {
+  for (size_t bytes : {8ul, 100ul, 4096ul, 200'000ul, kMaxObjectBytes}) {
+    std::vector<std::byte> content(bytes);
+    for (size_t i = 0; i < bytes; ++i) content[i] = static_cast<std::byte>(i * 7 + i / 251);
+    const std::string name = "bytes" + std::to_string(bytes);
+    ASSERT_TRUE(shared(1, name, bytes).set({1}, content));
+    auto read = shared(3, name, bytes).get({1});
+    ASSERT_TRUE(read);
+    ASSERT_EQ(read->bytes().size(), bytes);
+    EXPECT_EQ(std::memcmp(read->bytes().data(), content.data(), bytes), 0);
+    auto untouched = shared(2, name, bytes).get({2});
+    ASSERT_TRUE(untouched);
+    EXPECT_EQ(untouched->bytes()[bytes - 1], std::byte{0});
+  }
+}
+
+TEST_F(ClientTest, NamesAreOneOverTheCluster) {
+  const Client one = connect(1), two = connect(2);
+  EXPECT_EQ(error_of(one.open_set("set")), ENOENT);
+  auto made = one.create_set("set", 64);
+  ASSERT_TRUE(made);
+  EXPECT_EQ(error_of(two.create_set("set", 64)), EEXIST);
+  EXPECT_EQ(error_of(two.open_or_create_set("set", 128)), EINVAL);
+  auto opened = two.open_set("set");
+  ASSERT_TRUE(opened);
+  EXPECT_EQ(opened->id(), made->id());
+  EXPECT_EQ(opened->object_bytes(), 64u);
+  EXPECT_EQ(error_of(one.create_set("small", 4)), EINVAL);
+  EXPECT_EQ(error_of(one.create_set("large", kMaxObjectBytes + 1)), EINVAL);
+  EXPECT_EQ(error_of(one.create_set("", 8)), EINVAL);
+  EXPECT_EQ(error_of(one.create_set(std::string(256, 'n'), 8)), EINVAL);
+}
+
+TEST_F(ClientTest, ADestroyedSetIsGoneForEverybodyAndItsNameFree) {
+  const SharedSet here = shared(0, "set", 8), there = shared(3, "set", 8);
+  auto held = there.grab({1});
+  held->as<uint64_t>() = 5;
+  auto waiting = here.get_async({1});
+  ASSERT_TRUE(shared(1, "set", 8).destroy());
+  held->put();
+  waiting.get().has_value();  // granted before, or EIDRM; nobody waits for ever
+  EXPECT_EQ(error_of(here.get({1})), EIDRM);
+  EXPECT_EQ(error_of(there.grab({1})), EIDRM);
+  const SharedSet anew = shared(2, "set", 16);
+  EXPECT_EQ(anew.get({1})->as<uint64_t>(), 0u);
+  EXPECT_EQ(error_of(here.destroy()), EIDRM) << "not the new one";
+  EXPECT_TRUE(anew.get({1}));
+}
+
+TEST_F(ClientTest, PinsKeepOthersOut) {
+  const SharedSet here = shared(0, "set", 8), there = shared(1, "set", 8);
+  auto reading = here.get({1});
+  auto also = there.get({1});
+  ASSERT_TRUE(reading && also);
+  auto writing = there.grab_async({1});
+  EXPECT_EQ(writing.wait_for(50ms), std::future_status::timeout);
+  also->put();
+  EXPECT_EQ(writing.wait_for(50ms), std::future_status::timeout);
+  reading->put();
+  auto written = writing.get();
+  ASSERT_TRUE(written);
+  written->as<uint64_t>() = 9;
+  auto next = here.get_async({1});
+  EXPECT_EQ(next.wait_for(50ms), std::future_status::timeout);
+  *written = std::move(*there.grab({2}));  // puts object 1
+  EXPECT_EQ(next.get()->as<uint64_t>(), 9u);
+}
+
+TEST_F(ClientTest, TriesAndLooksWithoutWaiting) {
+  const SharedSet here = shared(0, "set", 8), there = shared(1, "set", 8);
+  {
+    auto written = here.grab({1});
+    written->as<uint64_t>() = 3;
+    EXPECT_EQ(error_of(here.try_get({1})), EAGAIN);
+    EXPECT_EQ(error_of(here.try_grab({1})), EAGAIN);
+  }
+  EXPECT_EQ(error_of(there.find({1})), ENOENT);
+  EXPECT_EQ(error_of(there.try_grab({1})), EAGAIN);
+  EXPECT_EQ(here.try_grab({1})->as<uint64_t>(), 3u);
+  ASSERT_TRUE(there.get({1}));
+  EXPECT_EQ(there.find({1})->as<uint64_t>(), 3u);
+  EXPECT_EQ(error_of(there.try_grab({1})), EAGAIN) << "others have copies";
+  ASSERT_TRUE(there.flush({1}));
+  EXPECT_EQ(error_of(there.find({1})), ENOENT);
+  EXPECT_EQ(here.get({1})->as<uint64_t>(), 3u);
+}
+
+TEST_F(ClientTest, RemovesAndMissesObjects) {
+  const SharedSet here = shared(0, "set", 8), there = shared(1, "set", 8);
+  EXPECT_EQ(error_of(here.get({1}, Touch::kNoFirstTouch)), ENOENT);
+  here.grab({1})->as<uint64_t>() = 4;
+  EXPECT_EQ(there.get({1}, Touch::kNoFirstTouch)->as<uint64_t>(), 4u);
+  ASSERT_TRUE(there.remove({1}));
+  EXPECT_EQ(error_of(here.get({1}, Touch::kNoFirstTouch)), ENOENT);
+  EXPECT_EQ(here.get({1})->as<uint64_t>(), 0u) << "made anew";
+  EXPECT_GE(here.statistics()->gets, 3u);
+}
+
+TEST_F(ClientTest, AnAbandonedWriteLeavesTheObjectAsItWas) {
+  const SharedSet set = shared(0, "set", 8);
+  set.grab({1})->as<uint64_t>() = 1;
+  auto pin = set.grab({1});
+  pin->as<uint64_t>() = 2;
+  pin->abandon();
+  EXPECT_EQ(shared(2, "set", 8).get({1})->as<uint64_t>(), 1u);
+}
+
+TEST_F(ClientTest, ManyOperationsAtOnce) {
+  const SharedSet set = shared(3, "set", 256);
+  constexpr unsigned kCount = 2000;
+  std::atomic<unsigned> granted{0};
+  std::promise<void> all;
+  for (uint64_t object = 0; object < kCount; ++object)
+    set.grab_async({object}, Touch::kFirstTouch, [&, object](Result<WritePin> pin) {
+      ASSERT_TRUE(pin) << pin.error().message();
+      pin->as<uint64_t>() = object;
+      pin->put();
+      if (++granted == kCount) all.set_value();
+    });
+  ASSERT_EQ(all.get_future().wait_for(20s), std::future_status::ready);
+  const SharedSet other = shared(1, "set", 256);
+  for (uint64_t object = 0; object < kCount; object += 97)
+    EXPECT_EQ(other.get({object})->as<uint64_t>(), object);
+}
+
+TEST_F(ClientTest, AKilledProgramLetsGoOfWhatItHeld) {
+  const SharedSet set = shared(1, "set", 8);
+  set.grab({1})->as<uint64_t>() = 1;
+  int ready[2];
+  ASSERT_EQ(pipe(ready), 0);
+  const pid_t program = fork();
+  if (program == 0) {
+    const SharedSet mine = shared(2, "set", 8);
+    auto pin = mine.grab({1});
+    pin->as<uint64_t>() = 99;
+    auto waits = mine.grab_async({1});
+    if (write(ready[1], "x", 1) != 1) _exit(1);
+    pause();
+  }
+  close(ready[1]);
+  char byte;
+  ASSERT_EQ(read(ready[0], &byte, 1), 1);
+  close(ready[0]);
+  EXPECT_EQ(clients_of(2), 1u);
+  auto after = set.get_async({1});
+  EXPECT_EQ(after.wait_for(50ms), std::future_status::timeout);
+  kill(program, SIGKILL);
+  waitpid(program, nullptr, 0);
+  ASSERT_EQ(after.wait_for(10s), std::future_status::ready);
+  EXPECT_EQ(after.get()->as<uint64_t>(), 1u) << "what it had not put is dropped";
+  EXPECT_EQ(clients_of(2), 0u);
+}
+
+TEST_F(ClientTest, TheLastPinMayGoInACallback) {
+  std::promise<uint64_t> seen;
+  {
+    const SharedSet set = shared(0, "set", 8);
+    set.get_async({1}, Touch::kFirstTouch,
+                  [&](Result<ReadPin> pin) { seen.set_value(pin->as<uint64_t>()); });
+  }
+  EXPECT_EQ(seen.get_future().get(), 0u);
+}
+
+TEST_F(ClientTest, SaysWhenKrgdHasGone) {
+  const SharedSet set = shared(0, "set", 8), other = shared(1, "set", 8);
+  auto held = other.grab({1});
+  auto waiting = set.get_async({1});
+  in_loop([&] { nodes_[0].reset(); });
+  EXPECT_EQ(error_of(waiting.get()), ECONNRESET);
+  EXPECT_EQ(error_of(set.get({2})), ECONNRESET);
+}
+
+}  // namespace
+}  // namespace krg
