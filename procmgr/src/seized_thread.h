@@ -39,6 +39,8 @@ class SeizedThread {
   int64_t result() const;
   // True in a stop on the way back from this system call, false in one anywhere else.
   bool comes_from(int number) const;
+  // The signal that stopped it, which is then not delivered; 0 for none.
+  int take_signal() { return std::exchange(signal_, 0); }
   // It has died: there is nothing to let go.
   void forget() { tid_ = 0; }
 

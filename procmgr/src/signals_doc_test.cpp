@@ -17,6 +17,7 @@ namespace krg {
 namespace {
 
 const std::map<std::string, int> kNumbers = {
+    {"mmap", SYS_mmap},
     {"execve", SYS_execve},
     {"execveat", SYS_execveat},
     {"kill", SYS_kill},
@@ -71,6 +72,9 @@ uint32_t run_filter(std::span<const sock_filter> program, const seccomp_data& da
         break;
       case BPF_ALU | BPF_RSH | BPF_K:
         accumulator >>= f.k;
+        break;
+      case BPF_ALU | BPF_AND | BPF_K:
+        accumulator &= f.k;
         break;
       case BPF_JMP | BPF_JEQ | BPF_K:
         at += accumulator == f.k ? f.jt : f.jf;

@@ -6,6 +6,7 @@
 #include <linux/audit.h>
 #include <linux/seccomp.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
@@ -27,6 +28,7 @@ enum class When {
   kNonZero,            // the lower 32 bits are not 0
   kPointer,            // all 64 bits: not null
   kValue,              // the lower 32 bits are `value`
+  kSharedFile,         // flags of mmap: shared, of a file
   kStandardFd,         // 0, 1 or 2
   kStandardFdItself,   // argument 0 is 0, 1 or 2, and `arg` has AT_EMPTY_PATH
 };
@@ -43,6 +45,7 @@ constexpr uint32_t kIoPriorityOfProcess = 1, kIoPriorityOfGroup = 2;  // ioprio_
 
 // Any rule of its number stops the call.
 constexpr Rule kRules[] = {
+    {SYS_mmap, When::kSharedFile, 3},
     {SYS_execve, When::kAlways},
     {SYS_execveat, When::kAlways},
     {SYS_kill, When::kGroupOrForeignPid, 0},
@@ -203,6 +206,10 @@ class Builder {
         return add({load_low(rule.arg), branch(0, 0, 2), load_high(rule.arg), branch(0, 1, 0)});
       case When::kValue:
         return add({load_low(rule.arg), branch(rule.value, 0, 1)});
+      case When::kSharedFile:  // and not one of ours, which are told by the upper half of flags
+        return add({load_high(rule.arg), branch(kUnnotifiedCookie >> 32, 4, 0), load_low(rule.arg),
+                    BPF_STMT(BPF_ALU | BPF_AND | BPF_K, MAP_SHARED | MAP_ANONYMOUS),
+                    branch(MAP_SHARED, 0, 1)});
       case When::kStandardFdItself:
         return add({load_low(rule.arg), BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, AT_EMPTY_PATH, 0, 5),
                     load_low(0), branch(0, 2, 0), branch(1, 1, 0), branch(2, 0, 1)});

@@ -3,6 +3,7 @@
 // keeps a bitmap of the numbers that a filter always allows (5.11), so other calls cost nothing.
 //
 // number                                       stops when
+// mmap                                         shared, of a file
 // execve, execveat                             always
 // kill                                         pid <= 0 or of another node; signal SIGSTOP,
 //                                                SIGCONT
@@ -27,7 +28,8 @@
 // catch it, and SIGCONT so that neither overtakes the other.
 //
 // Any of them passes when its sixth argument, which none of them uses, is kUnnotifiedCookie: for
-// calls that our own programs make in the session.
+// calls that our own programs make in the session. mmap, which uses it, passes when the upper half
+// of its flags, which the kernel ignores, is the cookie's (kUnnotifiedMapFlags).
 //
 // Threads: a built filter is immutable. Source: seccomp(2), seccomp_unotify(2).
 // SPDX-License-Identifier: GPL-2.0-or-later

@@ -8,5 +8,7 @@
 namespace krg {
 
 inline constexpr uint64_t kUnnotifiedCookie = 0x6b72'6745'7865'6321;
+// For mmap: beside its flags. (mmap(2), kernel 6.18: flags above bit 31 mean nothing to it.)
+inline constexpr uint64_t kUnnotifiedMapFlags = kUnnotifiedCookie >> 32 << 32;
 
 }  // namespace krg
