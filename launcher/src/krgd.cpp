@@ -95,6 +95,13 @@ Status Krgd::start() {
   auto made = ProcView::create(node, files, processes, capabilities, resources);
   if (!made) return made.error();
   view = std::move(*made);
+  std::vector<Session::View> views = kViews;
+  if (auto memory = SharedMemory::create(node, kddm, files, syscalls)) {
+    shared_memory = std::move(*memory);
+    views.push_back({"shm", "/dev/shm"});
+  } else {
+    log_info("shm", "/dev/shm is this node's own: {}", memory.error().message());
+  }
   session.serve(files);
   resources.start();
   if (auto placing = start_placing(); !placing) return placing;
@@ -103,7 +110,7 @@ Status Krgd::start() {
     cluster.node_is_ready();
     return {};
   }
-  session.bind_views(workers, kViews, [this](Status bound) {
+  session.bind_views(workers, views, [this](Status bound) {
     if (!bound) log_error("session", "{}", bound.error().message());
     cluster.node_is_ready();
   });
@@ -114,12 +121,14 @@ Status Krgd::start_placing() {
   if (auto started = shadows.start(); !started) return started;
   body_descriptors = body_descriptors_of(descriptors);
   placer = std::make_unique<ExecPlacer>(
-      node,
-      ExecPlacer::Parts{syscalls, processes, shadows, capabilities, *placement, *body_descriptors,
-                        [this](pid_t body, rusage& usage) {
-                          if (auto more = remote_usage.close(body)) add_usage(usage, *more);
-                        },
-                        [this] { return membership.is_online(node.self); }});
+      node, ExecPlacer::Parts{
+                syscalls, processes, shadows, capabilities, *placement, *body_descriptors,
+                [this](pid_t body, rusage& usage) {
+                  if (auto more = remote_usage.close(body)) add_usage(usage, *more);
+                },
+                [this] { return membership.is_online(node.self); },
+                // Its program may wait for its children in that memory.
+                [this](pid_t pid) { return shared_memory && shared_memory->is_mapped_by(pid); }});
   return {};
 }
 

@@ -28,6 +28,7 @@
 #include "krg/procmgr/process_table.h"
 #include "krg/procmgr/remote_usage.h"
 #include "krg/procmgr/session_fs.h"
+#include "krg/procmgr/shared_memory.h"
 #include "krg/procmgr/signals.h"
 #include "krg/procmgr/syscall_broker.h"
 #include "krg/runtime/control_server.h"
@@ -79,6 +80,7 @@ struct Krgd {
   ProcessTable processes{node};
   CapabilityTable capabilities{node};
   std::unique_ptr<ProcView> view;
+  std::unique_ptr<SharedMemory> shared_memory;  // none where /dev/shm stays the node's own
   std::unique_ptr<Placement> placement;
   ShadowHost shadows{node, processes};
   std::unique_ptr<BodyDescriptors> body_descriptors;

@@ -14,6 +14,7 @@
 
 #include "home_socket.h"
 #include "local_shared_memory.h"
+#include "shared_tree.h"
 
 namespace krg {
 namespace {
@@ -111,6 +112,10 @@ Result<std::string> FdExporter::export_one(StolenFd fd) {
       return export_again(std::move(fd), *source);
     if (fs_.file_of(StreamTree::kName, fd.attributes.st_ino) != 0)
       return not_taken_along(fd, "no longer known");
+    const FileId shared = fs_.file_of(SharedTree::kName, fd.attributes.st_ino);
+    if (type == S_IFIFO) return not_taken_along(fd, "a FIFO of this node");
+    if (shared != 0 && type == S_IFREG && !(fd.flags & O_PATH))
+      return export_shared(std::move(fd), shared);
     return encode_recipe(recipe_for(FdKind::kPath, fd), fd.link);
   }
   if (type == S_IFCHR) return export_character_device(std::move(fd));
@@ -216,6 +221,15 @@ Result<std::string> FdExporter::export_stream(StolenFd fd) {
     return errno_error(fmt::format("descriptor {}: {}", number, file.error().message()), ENOTSUP);
   recipe.id = recipe.guard = home_.add(std::move(*file));
   return encode_recipe(recipe, {});
+}
+
+// The guard keeps a file without a name until it is open there, too.
+Result<std::string> FdExporter::export_shared(StolenFd fd, FileId file) {
+  FdRecipe recipe = recipe_for(FdKind::kShared, fd);
+  recipe.identity.inode = file;
+  const std::string path = fd.link;
+  recipe.guard = home_.add_guard(std::move(fd.copy));
+  return encode_recipe(recipe, path);
 }
 
 // A stream whose home is elsewhere keeps its home: no chain through this node.

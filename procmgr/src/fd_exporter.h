@@ -31,6 +31,7 @@ class FdExporter {
   Result<std::string> export_terminal(StolenFd fd, const TerminalSettings& settings);
   Result<std::string> export_socket(StolenFd fd);
   Result<std::string> export_regular(StolenFd fd);
+  Result<std::string> export_shared(StolenFd fd, FileId file);
   Result<std::string> export_stream(StolenFd fd);
   Result<std::string> export_again(StolenFd fd, const StreamSource& source);
   FdRecipe recipe_for(FdKind kind, const StolenFd& fd) const;

@@ -11,6 +11,7 @@
 
 #include "fd_exporter.h"
 #include "krg/runtime/log.h"
+#include "shared_tree.h"
 
 namespace krg {
 namespace {
@@ -38,6 +39,18 @@ bool is_same_file(int fd, const FdRecipe& recipe) {
   if ((recipe.flags & O_ACCMODE) != O_RDONLY) return same_filesystem;
   return here.size == there.size && here.mtime_s == there.mtime_s &&
          here.mtime_ns == there.mtime_ns;
+}
+
+// By its path, so that /proc/PID/fd shows it; where that leads to another file by now, by its
+// number.
+UniqueFd open_shared(const SessionFs& fs, int root, const DecodedRecipe& recipe) {
+  UniqueFd file = open_in(root, recipe.path, recipe.fixed.flags);
+  struct stat found {};
+  if (file && fstat(file.get(), &found) == 0 && found.st_dev == fs.device() &&
+      fs.file_of(SharedTree::kName, found.st_ino) == recipe.fixed.identity.inode)
+    return file;
+  const std::string by_number = SharedTree::path_of(recipe.fixed.identity.inode);
+  return UniqueFd(openat(fs.root(), by_number.c_str(), recipe.fixed.flags | O_CLOEXEC));
 }
 
 }  // namespace
@@ -79,6 +92,7 @@ Status FdImporter::prepare(const Job& job, Item& item) {
     case FdKind::kPath:
     case FdKind::kFile:
     case FdKind::kDirectory:
+    case FdKind::kShared:
       return find_session_root();
     default:
       return errno_error("descriptor of an unknown kind", ENOTSUP);
@@ -170,7 +184,7 @@ Status FdImporter::find_session_root() {
 }
 
 void FdImporter::open_in_worker(const std::shared_ptr<Job>& job) {
-  auto open_all = [job, root = session_root_.get(), &tree = tree_] {
+  auto open_all = [job, root = session_root_.get(), &tree = tree_, &fs = fs_] {
     for (Item& item : job->items) {
       const FdRecipe& recipe = item.recipe.fixed;
       if (item.fd) continue;
@@ -181,6 +195,9 @@ void FdImporter::open_in_worker(const std::shared_ptr<Job>& job) {
           continue;
         }
         item.fd = std::move(*opened);
+      } else if (recipe.kind == FdKind::kShared) {
+        item.fd = open_shared(fs, root, item.recipe);
+        if (!item.fd) item.error = errno_error("open of " + item.recipe.path);
       } else {
         item.fd = open_in(root, item.recipe.path, recipe.flags);
         if (!item.fd) item.error = errno_error("open of " + item.recipe.path);

@@ -21,6 +21,7 @@ enum class FdKind : uint8_t {
   kStream,     // I/O at home
   kSocket,     // joined by a relay
   kTerminal,   // mirrored by a pty
+  kShared,     // a file of the session's /dev/shm: by path, or by its FileId (identity.inode)
 };
 
 // What tells whether a path leads to the same file. `filesystem` is 0 where only the inode can say.

@@ -26,14 +26,22 @@ bool node_has_system_v_segments() {
   return shmctl(0, SHM_INFO, reinterpret_cast<struct shmid_ds*>(&info)) >= 0 && info.used_ids > 0;
 }
 
+constexpr std::string_view kPageSetName = "/memfd:krg-pages";  // page_frames.cpp
+
 // "from-to rw-s offset device inode   path"
-bool is_shared_memory_line(std::string_view line) {
+bool is_shared_line(std::string_view line, const auto& is_name) {
   const size_t modes = line.find(' ');
   const size_t path = line.find('/');
   if (modes == std::string_view::npos || path == std::string_view::npos) return false;
   const std::string_view name = line.substr(path);
-  return line.substr(modes + 1, 4).ends_with('s') &&
-         (is_posix_shared_memory(name) || name.starts_with(kSystemVName));
+  return line.substr(modes + 1, 4).ends_with('s') && is_name(name);
+}
+
+bool any_shared_line(pid_t pid, const auto& is_name) {
+  std::ifstream maps(fmt::format("/proc/{}/maps", pid));
+  for (std::string line; std::getline(maps, line);)
+    if (is_shared_line(line, is_name)) return true;
+  return false;
 }
 
 }  // namespace
@@ -44,10 +52,13 @@ bool is_posix_shared_memory(std::string_view path) {
 
 bool maps_shared_memory(pid_t pid) {
   if (!node_has_posix_objects() && !node_has_system_v_segments()) return false;
-  std::ifstream maps(fmt::format("/proc/{}/maps", pid));
-  for (std::string line; std::getline(maps, line);)
-    if (is_shared_memory_line(line)) return true;
-  return false;
+  return any_shared_line(pid, [](std::string_view name) {
+    return is_posix_shared_memory(name) || name.starts_with(kSystemVName);
+  });
+}
+
+bool maps_page_set(pid_t pid) {
+  return any_shared_line(pid, [](std::string_view name) { return name.starts_with(kPageSetName); });
 }
 
 }  // namespace krg

@@ -13,6 +13,8 @@
 #include <string_view>
 #include <utility>
 
+#include "process_status.h"
+
 namespace krg {
 namespace {
 
@@ -94,6 +96,25 @@ Result<std::vector<StolenFd>> steal_fds(pid_t pid) {
     stolen.push_back(std::move(fd));
   }
   return stolen;
+}
+
+Result<FdIdentity> fd_identity(pid_t tid, int number) {
+  // A thread's descriptors are its process's; pidfd_getfd takes the process only.
+  const std::string path = fmt::format("/proc/{}/fd/{}", tid, number);
+  struct statx got {};
+  if (statx(AT_FDCWD, path.c_str(), AT_STATX_DONT_SYNC, STATX_INO, &got) != 0)
+    return errno_error("statx of " + path);
+  return FdIdentity{makedev(got.stx_dev_major, got.stx_dev_minor), got.stx_ino};
+}
+
+Result<UniqueFd> steal_fd(pid_t tid, int number) {
+  auto status = read_process_status(tid);
+  if (!status) return status.error();
+  UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, status->pid, 0)));
+  if (!pidfd) return errno_error("pidfd_open");
+  UniqueFd copy(static_cast<int>(syscall(SYS_pidfd_getfd, pidfd.get(), number, 0)));
+  if (!copy) return errno_error(fmt::format("pidfd_getfd of descriptor {}", number));
+  return copy;
 }
 
 std::string describe_fd(const StolenFd& fd) {

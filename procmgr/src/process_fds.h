@@ -27,6 +27,15 @@ struct StolenFd {
 // allowed.
 Result<std::vector<StolenFd>> steal_fds(pid_t pid);
 
+// Which file descriptor `number` of a thread is, without asking its file system.
+struct FdIdentity {
+  dev_t device = 0;
+  ino_t inode = 0;
+};
+Result<FdIdentity> fd_identity(pid_t tid, int number);
+// A copy of it. Errors: EBADF, EPERM where ptrace is not allowed.
+Result<UniqueFd> steal_fd(pid_t tid, int number);
+
 // What a person calls it: "an epoll instance", "a listening socket", "a pipe".
 std::string describe_fd(const StolenFd& fd);
 

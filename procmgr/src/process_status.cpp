@@ -66,6 +66,15 @@ Result<Credentials> read_credentials(pid_t tid) {
   return who;
 }
 
+Result<pid_t> read_tracer(pid_t tid) {
+  auto text = read_proc_file(tid, "status");
+  if (!text) return text.error();
+  const char* tracer = value_of(*text, "TracerPid");
+  pid_t pid = 0;
+  if (!tracer || sscanf(tracer, "%d", &pid) != 1) return errno_error("no such process", ESRCH);
+  return pid;
+}
+
 Result<std::vector<gid_t>> read_supplementary_groups(pid_t tid) {
   auto text = read_proc_file(tid, "status");
   if (!text) return text.error();

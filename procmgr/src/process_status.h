@@ -31,6 +31,8 @@ struct ProcessStatus {
 // `tid`: of any thread. Errors: ESRCH.
 Result<ProcessStatus> read_process_status(pid_t tid);
 Result<Credentials> read_credentials(pid_t tid);
+// Who traces the thread; 0 for nobody.
+Result<pid_t> read_tracer(pid_t tid);
 Result<std::vector<gid_t>> read_supplementary_groups(pid_t tid);
 
 }  // namespace krg

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "shared_files.h"
 
+#include <algorithm>
+
 #include "krg/runtime/log.h"
 #include "shared_messages.h"
 
@@ -21,18 +23,21 @@ std::shared_ptr<SharedFile> SharedFiles::find(FileId file) const {
   return found == files_.end() ? nullptr : found->second;
 }
 
-Status SharedFiles::resize(FileId id, uint64_t bytes) {
+Status SharedFiles::resize(FileId id, uint64_t bytes, uint64_t covered) {
+  const size_t wanted = pages_of(std::max(bytes, covered));
   auto file = find(id);
   if (file) {
-    if (auto done = file->pages->resize(pages_of(bytes)); !done) return done;
+    if (auto done = file->pages->resize(wanted); !done) return done;
     file->bytes = bytes;
     return {};
   }
-  if (bytes == 0) return {};
-  auto pages = PageSet::create(node_.loop, kddm_, SetId{kFirstSet | id}, pages_of(bytes));
+  if (wanted == 0) return {};
+  auto pages = PageSet::create(node_.loop, kddm_, SetId{kFirstSet | id}, wanted);
   if (!pages) return pages.error();
   file = std::make_shared<SharedFile>(SharedFile{id, bytes, std::move(*pages)});
-  file->pages->on_idle([this, weak = std::weak_ptr(file)] { on_idle(weak); });
+  file->pages->on_idle([this, weak = std::weak_ptr(file)] {
+    if (auto idle = weak.lock()) release_if_idle(*idle);
+  });
   files_.emplace(id, std::move(file));
   return {};
 }
@@ -72,13 +77,17 @@ void SharedFiles::hold(SharedFile& file) {
     log_warn("shm", "file {}: {}", file.id, sent.error().message());
 }
 
-void SharedFiles::on_idle(const std::weak_ptr<SharedFile>& weak) {
-  auto file = weak.lock();
-  if (!file || !std::exchange(file->is_held, false)) return;
+bool SharedFiles::any_held() const {
+  return std::any_of(files_.begin(), files_.end(),
+                     [](const auto& entry) { return entry.second->is_held; });
+}
+
+void SharedFiles::release_if_idle(SharedFile& file) {
+  if (file.pages->mapping_count() > 0 || !std::exchange(file.is_held, false)) return;
   SharedNotice released;
-  released.file = file->id;
+  released.file = file.id;
   if (auto sent = node_.messenger.send(kSharedHome, released); !sent)
-    log_warn("shm", "file {}: {}", file->id, sent.error().message());
+    log_warn("shm", "file {}: {}", file.id, sent.error().message());
 }
 
 std::optional<SharedFiles::Place> SharedFiles::locate(pid_t pid, RemoteAddr address) const {

@@ -31,7 +31,8 @@ class SharedFiles {
   // Nothing while the file is empty, or unknown.
   std::shared_ptr<SharedFile> find(FileId file) const;
   // As the home says, on all nodes alike. Errors: what PageSet says.
-  Status resize(FileId file, uint64_t bytes);
+  // `covered`: how far mappings reach, which may be beyond the end.
+  Status resize(FileId file, uint64_t bytes, uint64_t covered);
   // The file is gone everywhere.
   void drop(FileId file);
 
@@ -43,6 +44,8 @@ class SharedFiles {
 
   // The file is about to be mapped here: the home is told, and told again when no mapping is left.
   void hold(SharedFile& file);
+  void release_if_idle(SharedFile& file);
+  bool any_held() const;
   // The file and place that `address` of `pid` maps.
   struct Place {
     SetId set;
@@ -52,12 +55,13 @@ class SharedFiles {
   size_t size() const { return files_.size(); }
 
  private:
-  void on_idle(const std::weak_ptr<SharedFile>& file);
-
   NodeContext& node_;
   Kddm& kddm_;
   std::map<FileId, std::shared_ptr<SharedFile>> files_;
 };
+
+// No mapping is larger, none begins farther from the start.
+inline constexpr uint64_t kMaxSharedMapping = uint64_t{1} << 40;
 
 // The node that keeps names, attributes and who uses what. Without node 0 there is no cluster.
 inline constexpr NodeId kSharedHome{0};

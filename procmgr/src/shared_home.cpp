@@ -116,6 +116,7 @@ void SharedHome::handle(const Question& question, Reply reply) {
     case SharedOp::kTruncate:
     case SharedOp::kExtend:
     case SharedOp::kAppend:
+    case SharedOp::kCover:
       return change_size(question, std::move(reply));
     case SharedOp::kUnlink:
     case SharedOp::kRemoveDirectory:
@@ -190,22 +191,25 @@ void SharedHome::begin(FileId file) {
   uint64_t size = next.amount;
   if (next.how == SharedOp::kAppend) size += known->size;
   if (next.how == SharedOp::kExtend) size = std::max(size, known->size);
-  if (size > kMaxSharedBytes) return finish(file, errno_error({}, EFBIG));
-  if (size == known->size) return finish(file, {});
-  tell_size(file, known->size, size);
+  if (next.how == SharedOp::kCover) size = known->size;
+  if (std::max(size, next.amount) > kMaxSharedBytes) return finish(file, errno_error({}, EFBIG));
+  const bool covers = next.how == SharedOp::kCover && next.amount > size;
+  if (size == known->size && !covers) return finish(file, {});
+  tell_size(file, known->size, size, covers ? next.amount : 0);
 }
 
 // Every node has the new size before anybody sees it.
-void SharedHome::tell_size(FileId file, uint64_t old, uint64_t size) {
+void SharedHome::tell_size(FileId file, uint64_t old, uint64_t size, uint64_t covered) {
   auto outcome = std::make_shared<Status>();
   auto all = std::shared_ptr<void>(nullptr, [this, file, old, size, outcome](void*) {
     if (!*outcome) return finish(file, std::move(*outcome));
-    names_.set_size(file, size);
+    if (size != old) names_.set_size(file, size);
     clear_tail(file, old, size);
   });
   SharedResize message;
   message.file = file;
   message.size = size;
+  message.covered = covered;
   for (uint16_t i = 0; i < node_.node_count; ++i) {
     if (node_.messenger.is_failed(NodeId{i})) continue;
     node_.messenger.request(NodeId{i}, message, {}, [all, outcome](Result<std::string> done) {

@@ -29,7 +29,7 @@ class SharedHome {
   using Reply = Messenger::Reply;
   using Resized = std::function<void(Result<SharedAttributes>)>;
   struct Resize {
-    SharedOp how;  // kTruncate, kExtend, kAppend
+    SharedOp how;  // kTruncate, kExtend, kAppend, kCover
     uint64_t amount;
     Resized done;
   };
@@ -46,7 +46,7 @@ class SharedHome {
   Result<SharedAttributes> change_names(const Question& question);
   void resize(FileId file, Resize resize);
   void begin(FileId file);
-  void tell_size(FileId file, uint64_t old, uint64_t size);
+  void tell_size(FileId file, uint64_t old, uint64_t size, uint64_t covered);
   void clear_tail(FileId file, uint64_t old, uint64_t size);
   void finish(FileId file, Status outcome);
   void tell_gone();

@@ -1,20 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "krg/procmgr/shared_memory.h"
 
+#include "local_shared_memory.h"
 #include "shared_files.h"
 #include "shared_home.h"
+#include "shared_mappings.h"
 #include "shared_messages.h"
 #include "shared_tree.h"
 
 namespace krg {
 
 struct SharedMemory::Impl {
-  Impl(NodeContext& node, Kddm& kddm, SessionFs& fs) : files(node, kddm), tree(node, files) {
+  Impl(NodeContext& node, Kddm& kddm, SessionFs& fs, SyscallBroker& broker, UserfaultSource source)
+      : files(node, kddm), tree(node, files), mappings(node, fs, broker, files, std::move(source)) {
     fs.add_tree(std::string(SharedTree::kName), tree);
     if (node.self == kSharedHome) home.emplace(node, files);
     node.messenger.on_request<SharedResize>(
         [this](NodeId, const SharedResize& message, std::string_view, Messenger::Reply reply) {
-          auto done = files.resize(message.file, message.size);
+          auto done = files.resize(message.file, message.size, message.covered);
           if (!done) return reply.fail(done.error().errno_or(EIO), done.error().context);
           reply.ok();
         });
@@ -24,17 +27,30 @@ struct SharedMemory::Impl {
 
   SharedFiles files;
   SharedTree tree;
+  SharedMappings mappings;
   std::optional<SharedHome> home;
 };
 
-SharedMemory::SharedMemory(NodeContext& node, Kddm& kddm, SessionFs& fs, SyscallBroker&)
-    : impl_(std::make_unique<Impl>(node, kddm, fs)) {}
+Result<std::unique_ptr<SharedMemory>> SharedMemory::create(NodeContext& node, Kddm& kddm,
+                                                           SessionFs& fs, SyscallBroker& broker) {
+  auto source = UserfaultSource::find();
+  if (!source) return source.error();
+  return std::unique_ptr<SharedMemory>(
+      new SharedMemory(std::make_unique<Impl>(node, kddm, fs, broker, std::move(*source))));
+}
+
+SharedMemory::SharedMemory(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 SharedMemory::~SharedMemory() = default;
 
 std::optional<SharedPlace> SharedMemory::locate(pid_t pid, RemoteAddr address) const {
   auto place = impl_->files.locate(pid, address);
   if (!place) return {};
   return SharedPlace{place->set, place->location.page, place->location.offset};
+}
+
+// Most of the time nobody maps anything: that costs nothing.
+bool SharedMemory::is_mapped_by(pid_t pid) const {
+  return impl_->files.any_held() && maps_page_set(pid);
 }
 
 size_t SharedMemory::file_count() const {

@@ -37,6 +37,7 @@ enum class SharedOp : uint8_t {
   kTruncate,
   kExtend,  // to `size` bytes at least
   kAppend,  // by `size` bytes
+  kCover,   // mappings reach `size` bytes, however long the file is
   kSpace,
 };
 
@@ -79,15 +80,17 @@ struct SharedNotice {
 };
 static_assert(sizeof(SharedNotice) == 16);
 
-// From the home to every node, as a request: the file has `size` bytes from now on.
+// From the home to every node, as a request: the file has `size` bytes from now on, and a page set
+// that reaches to `covered` at least.
 struct SharedResize {
   static constexpr uint16_t kId = message_ids::kSharedMemory + 2;
   uint8_t version = 1;
   uint8_t padding[7] = {};
   FileId file = 0;
   uint64_t size = 0;
+  uint64_t covered = 0;
 };
-static_assert(sizeof(SharedResize) == 24);
+static_assert(sizeof(SharedResize) == 32);
 
 // From the home to every node: the file is gone everywhere.
 struct SharedGone {

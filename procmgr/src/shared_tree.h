@@ -19,6 +19,9 @@ class SharedTree : public FsTree {
 
   SharedTree(NodeContext& node, SharedFiles& files) : node_(node), files_(files) {}
 
+  // Where krgd finds a file of this tree whether it has a name or not, below SessionFs::root().
+  static std::string path_of(FileId file);
+
   void lookup(const FsCaller& caller, FileId parent, std::string_view name,
               FsReply<FsEntry> reply) override;
   void getattr(const FsCaller& caller, FileId file, FsReply<FsEntry> reply) override;

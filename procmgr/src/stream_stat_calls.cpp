@@ -8,22 +8,10 @@
 
 #include <memory>
 
+#include "process_fds.h"
+
 namespace krg {
 namespace {
-
-// What the descriptor is, as the kernel has it cached: krgd must not ask the krgfs that it serves.
-struct Identity {
-  dev_t device = 0;
-  ino_t inode = 0;
-};
-Result<Identity> identity_of(pid_t tid, int number) {
-  // A thread's descriptors are its process's; pidfd_getfd takes the process only.
-  const std::string path = "/proc/" + std::to_string(tid) + "/fd/" + std::to_string(number);
-  struct statx got {};
-  if (statx(AT_FDCWD, path.c_str(), AT_STATX_DONT_SYNC, STATX_INO, &got) != 0)
-    return errno_error("statx of " + path);
-  return Identity{makedev(got.stx_dev_major, got.stx_dev_minor), got.stx_ino};
-}
 
 statx_timestamp timestamp_of(const timespec& time) {
   return {.tv_sec = time.tv_sec, .tv_nsec = static_cast<uint32_t>(time.tv_nsec), .__reserved = 0};
@@ -85,7 +73,7 @@ StreamStatCalls::StreamStatCalls(SyscallBroker& broker, SessionFs& fs, StreamTre
 
 void StreamStatCalls::handle(SyscallBroker::Call call) {
   if (!fs_.is_serving()) return call.go_on();
-  auto identity = identity_of(call.tid(), static_cast<int>(call.arg(0)));
+  auto identity = fd_identity(call.tid(), static_cast<int>(call.arg(0)));
   if (!identity || identity->device != fs_.device() || !is_of_the_descriptor(call))
     return call.go_on();
   const FileId file = fs_.file_of(StreamTree::kName, identity->inode);

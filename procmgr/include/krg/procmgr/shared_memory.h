@@ -30,8 +30,10 @@ struct SharedPlace {
 
 class SharedMemory {
  public:
-  // Adds its tree to `fs`. REQUIRES: before fs.serve().
-  SharedMemory(NodeContext& node, Kddm& kddm, SessionFs& fs, SyscallBroker& broker);
+  // Adds its tree to `fs`. REQUIRES: before fs.serve(). Errors: ENOTSUP with the reason where the
+  // machine does not let krgd serve what programs map: /dev/shm stays the node's own then.
+  static Result<std::unique_ptr<SharedMemory>> create(NodeContext& node, Kddm& kddm, SessionFs& fs,
+                                                      SyscallBroker& broker);
   ~SharedMemory();
   SharedMemory(const SharedMemory&) = delete;
   SharedMemory& operator=(const SharedMemory&) = delete;
@@ -39,11 +41,14 @@ class SharedMemory {
   // What lies at `address` in the process `pid` of this node (any thread's address space is its
   // process's), when that is memory that other nodes may share; else nothing.
   std::optional<SharedPlace> locate(pid_t pid, RemoteAddr address) const;
+  // Whether the process maps memory that other nodes may share.
+  bool is_mapped_by(pid_t pid) const;
   // Files that have contents; 0 when all is quiet.
   size_t file_count() const;
 
  private:
   struct Impl;
+  explicit SharedMemory(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
 

@@ -1,0 +1,133 @@
+"""Memory that processes on different nodes share by name: /dev/shm is one for the whole session.
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+import os
+
+import session_case
+from session_case import BUSY, SessionCase
+
+# Waits, on any node, until its byte of the memory holds the number before, and writes its own.
+PYTHON_WORKER = """
+import socket, sys, time
+from multiprocessing import resource_tracker, shared_memory
+memory = shared_memory.SharedMemory(name=sys.argv[1]); mine = int(sys.argv[2])
+resource_tracker.unregister(memory._name, "shared_memory")
+for _ in range(30000):
+    if memory.buf[mine - 1] == mine: break
+    time.sleep(0.001)
+memory.buf[mine] = mine + 1
+right = memory.size >= 5000 and sum(memory.buf[:mine + 1]) == sum(range(1, mine + 2))
+sys.stdout.write(f"{socket.gethostname()} {right}" + chr(10))
+memory.close()
+"""
+
+# A name that is gone does not end the memory; what is left of it afterwards.
+UNLINKED = """
+import mmap, os, sys, time
+fd = os.open("/dev/shm/going", os.O_RDWR)
+memory = mmap.mmap(fd, 8192); os.close(fd); mine = int(sys.argv[1])
+memory[mine] = 1
+while sum(memory[:4]) < 4: time.sleep(0.001)
+try: os.unlink("/dev/shm/going")
+except FileNotFoundError: pass
+memory[4096 + mine] = 1
+while sum(memory[4096:4100]) < 4: time.sleep(0.001)
+assert not os.path.exists("/dev/shm/going")
+print(os.uname().nodename)
+"""
+
+
+class OneNodeTest(SessionCase):
+    """An ordinary user's /dev/shm is each node's own: there it works, and what uses it stays together."""
+
+    def test_processes_that_share_memory_stay_together(self):
+        program = self.build / "test-bin/programs/shared_counters"
+        out = self.shell(f"exec 5>/dev/shm/open; for i in 0 1 2; do {program} /krg-test 3 $i 2000 & done; wait\n"
+                         "ls /dev/shm; rm /dev/shm/*")
+        self.assertEqual(out.split(), ["n0"] * 3 + ["krg-test", "open", "sem.krg-test"])
+
+
+class SharedMemoryTest(SessionCase):
+    def in_background(self, command, copies, before="", after="", **options):
+        """Runs copies of a command (its $i counts) away from the busy first node; what they print, in lines."""
+        script = (f"{BUSY}\nsleep 0.3\n{before}\nfor ((i = 0; i < {copies}; i++)); do {command} & pids+=($!); done\n"
+                  f"for p in ${{pids[*]}}; do wait $p || echo failed; done\n{after}")
+        return self.shell(script, **options).split("\n")
+
+    def assert_spread(self, hosts, nodes=2):
+        self.assertGreaterEqual(len(set(hosts)), nodes, hosts)
+
+    def test_names_and_contents_are_the_same_on_all_nodes(self):
+        lines = self.in_background("bash -c 'echo $HOSTNAME >> /dev/shm/hosts'", 8,
+                                   after="sort -u /dev/shm/hosts | wc -l; wc -l < /dev/shm/hosts; rm /dev/shm/hosts; "
+                                         "ls -A /dev/shm; df --output=used /dev/shm | tail -1")
+        self.assertGreater(int(lines[0]), 1)
+        self.assertEqual(lines[1].strip(), "8")
+        self.assertEqual(lines[2].strip(), "0")
+
+    def test_the_rules_of_a_file_system_hold(self):
+        out = self.shell(
+            "cd /dev/shm; stat -c %a .; echo hello > a; ln a b; mv b c; stat -c '%h %s %a' a; ls | tr '\\n' ' '; echo\n"
+            "truncate -s 3 a; truncate -s 5 c; od -An -c a; mkdir d; echo x > d/x; rmdir d 2>/dev/null || echo full\n"
+            "rm -r d; chmod 400 a; touch -d @1000 a; stat -c '%a %Y' a; ln -s a l; cat l | wc -c; fallocate -l 9000 c; stat -c %s c\n"
+            "dd if=/dev/zero of=c bs=1 seek=8 count=1 conv=notrunc status=none; cmp a c; rm a c l; ls")
+        self.assertEqual(out.split("\n")[:2], ["1777", "2 6 644"])
+        self.assertEqual([" ".join(line.split()) for line in out.split("\n")[2:]],
+                         ["a c", "h e l \\0 \\0", "full", "400 1000", "5", "9000"])
+
+    def test_counters_and_semaphores_on_two_and_four_nodes(self):
+        program = self.build / "test-bin/programs/shared_counters"
+        for nodes in (2, 4):
+            with self.subTest(nodes):
+                hosts = self.in_background(f"{program} /krg-test {nodes} $i 20000", nodes, nodes=nodes,
+                                           after="cd /dev/shm; ls; rm *; df --output=used . | tail -1")
+                self.assertEqual([line.strip() for line in hosts[nodes:]], ["krg-test", "sem.krg-test", "0"])
+                self.assert_spread(hosts[:nodes])
+
+    def test_python_finds_the_memory_on_another_node(self):
+        (self.work / "worker.py").write_text(PYTHON_WORKER, encoding="ascii")
+        create = ("from multiprocessing import resource_tracker, shared_memory; "
+                  "m = shared_memory.SharedMemory('krg', True, 5000); m.buf[0] = 1; "
+                  "resource_tracker.unregister(m._name, 'shared_memory'); m.close()")
+        lines = self.in_background("/usr/bin/python3 worker.py krg $((i + 1))", 4, before=f'/usr/bin/python3 -c "{create}"',
+                                   after="rm /dev/shm/krg; ls -A /dev/shm")
+        self.assertEqual([line.split()[1:] for line in lines], [["True"]] * 4)
+        self.assert_spread(line.split()[0] for line in lines)
+
+    def test_memory_without_a_name_lives_as_long_as_its_mappings(self):
+        (self.work / "unlinked.py").write_text(UNLINKED, encoding="ascii")
+        lines = self.in_background("timeout 40 /usr/bin/python3 unlinked.py $i", 4, before="truncate -s 8192 /dev/shm/going",
+                                   after="sleep 0.3; df --output=used /dev/shm | tail -1")
+        self.assertEqual(lines[4].strip(), "0")
+        self.assert_spread(lines[:4])
+
+    def test_a_killed_process_leaves_nothing_behind(self):
+        wait = ("import mmap, os, time; fd = os.open('/dev/shm/mine', os.O_RDWR); m = mmap.mmap(fd, 8192); "
+                "m[int(os.environ['i'])] = 1; time.sleep(100)")
+        lines = self.shell(
+            f"{BUSY}\ntruncate -s 8192 /dev/shm/mine; for i in 1 2 3 4; do i=$i /usr/bin/python3 -c \"{wait}\" & pids+=($!); done\n"
+            "for ((t = 0; t < 300; t++)); do [ $(od -An -tu1 -N8 /dev/shm/mine | tr -dc 1 | wc -c) = 4 ] && break; sleep 0.1; done\n"
+            "rm /dev/shm/mine; df --output=used /dev/shm | tail -1\n"
+            "exec 2>/dev/null; kill -9 ${pids[*]}; for p in ${pids[*]}; do wait $p; echo $?; done\n"
+            "for ((t = 0; t < 100; t++)); do [ $(df --output=used /dev/shm | tail -1) = 0 ] && break; sleep 0.1; done\n"
+            "df --output=used /dev/shm | tail -1").split()
+        self.assertEqual(lines, ["8", "137", "137", "137", "137", "0"])
+
+    def test_descriptors_go_along_also_without_a_name(self):
+        out = self.shell(
+            f"{BUSY}\nsleep 0.3; exec 5<>/dev/shm/file; echo before >&5\n"
+            "for i in 1 2 3; do bash -c 'echo $HOSTNAME; head -1 /dev/fd/5; readlink /proc/self/fd/5'; done\n"
+            "rm /dev/shm/file; bash -c 'echo $HOSTNAME; cat /dev/fd/5; echo after >&5'; bash -c 'cat /dev/fd/5'\n"
+            "exec 5>&-; sleep 0.3; df --output=used /dev/shm | tail -1")
+        lines = [line.strip() for line in out.split("\n")]
+        hosts = [lines.pop(at) for at in (9, 6, 3, 0)]
+        self.assertNotEqual(set(hosts), {"n0"})
+        self.assertEqual(lines, ["before", "/dev/shm/file"] * 3 + ["before", "before", "after", "0"])
+
+
+def load_tests(loader, _tests, _pattern):
+    return loader.loadTestsFromTestCase(OneNodeTest if os.environ.get("KRG_TEST_AS") == "user" else SharedMemoryTest)
+
+
+if __name__ == "__main__":
+    session_case.main()
