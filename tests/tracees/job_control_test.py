@@ -5,7 +5,7 @@ import re
 import time
 
 import session_case
-from session_case import SPREAD, SessionCase
+from session_case import BUSY, SPREAD, SessionCase
 from terminal import PROMPT, Terminal
 
 
@@ -19,8 +19,8 @@ class JobControlTest(SessionCase):
         self.terminal.type("PS1='krg-''ready> '\n")
         self.terminal.expect(re.escape(PROMPT))
         self.run_line = self.terminal.run
-        # Where nodes are equally loaded the first programs may stay on the shell's own.
-        self.run_line("/bin/true; /bin/true")
+        self.run_line(BUSY)
+        time.sleep(0.3)  # till the nodes have told each other
 
     def assert_elsewhere(self, job="%1"):
         """The job executes on another node than the shell."""
