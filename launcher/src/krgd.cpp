@@ -95,6 +95,9 @@ Status Krgd::start() {
   auto made = ProcView::create(node, files, processes, capabilities, resources);
   if (!made) return made.error();
   view = std::move(*made);
+  if (node.node_count > 1)
+    view->set_ipc_text(
+        [this](std::string_view name, auto done) { return ipc.read_text(name, std::move(done)); });
   std::vector<Session::View> views = kViews;
   if (auto memory = SharedMemory::create(node, kddm, files, syscalls)) {
     shared_memory = std::move(*memory);
@@ -124,6 +127,7 @@ Status Krgd::start_placing() {
       node, ExecPlacer::Parts{
                 syscalls, processes, shadows, capabilities, *placement, *body_descriptors,
                 [this](pid_t body, rusage& usage) {
+                  ipc.process_ended(body);
                   if (auto more = remote_usage.close(body)) add_usage(usage, *more);
                 },
                 [this] { return membership.is_online(node.self); },

@@ -20,6 +20,7 @@
 #include "krg/procmgr/descriptors.h"
 #include "krg/procmgr/exec_placer.h"
 #include "krg/procmgr/identity.h"
+#include "krg/procmgr/ipc.h"
 #include "krg/procmgr/job_namespaces.h"
 #include "krg/procmgr/node_resources.h"
 #include "krg/procmgr/placement.h"
@@ -94,6 +95,9 @@ struct Krgd {
   RemoteUsage remote_usage{syscalls, *node.children};
   ClusterView cluster_view{node,      syscalls,  processes,
                            pid_calls, resources, [this](pid_t pid) { return sees_node_only(pid); }};
+
+  // procmgr: System V semaphores and message queues
+  Ipc ipc{node, syscalls};
 
   // launcher: tools and jobs
   ControlServer control;

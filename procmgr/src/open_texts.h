@@ -16,8 +16,9 @@ namespace krg {
 
 class OpenTexts {
  public:
+  using Done = std::function<void(Result<std::string>)>;
   // Makes the text; answers once, now or later.
-  using Source = std::function<void(std::function<void(Result<std::string>)>)>;
+  using Source = std::function<void(Done)>;
   // Carries out one write.
   using Sink = std::function<void(std::string_view, FsReply<size_t>)>;
 

@@ -19,6 +19,9 @@ namespace {
 // FileIds below those of ProcPids.
 constexpr FileId kNodes = 4;
 constexpr FileId kNodeCount = 5;
+constexpr FileId kIpc = 6;
+constexpr FileId kIpcTexts = 8;  // + index
+constexpr std::array<std::string_view, 3> kIpcNames{"msg", "sem", "shm"};
 constexpr FileId kMachineTexts = 16;      // + MachineText
 constexpr FileId kNodeFolders = 1 << 16;  // + number * 16 + member
 constexpr FileId kNodeFoldersEnd = kNodeFolders + (FileId{0x10000} << 4);
@@ -63,7 +66,7 @@ FsEntry fixed_entry(FileId id, mode_t mode) {
 
 FsEntry fixed_entry(FileId id) {
   auto in_folder = node_folder_file(id);
-  if (id == kTreeRoot || id == kNodes || (in_folder && in_folder->member == kFolder))
+  if (id == kTreeRoot || id == kNodes || id == kIpc || (in_folder && in_folder->member == kFolder))
     return fixed_entry(id, S_IFDIR | 0555);
   return fixed_entry(id, S_IFREG | 0444);
 }
@@ -130,6 +133,7 @@ void ProcTree::lookup_in_root(const FsCaller& caller, std::string_view name,
     return reply(link_entry(id, target_of(id).size(), 0));
   }
   if (name == "nodes") return reply(fixed_entry(kNodes));
+  if (name == "sysvipc" && ipc_text_) return reply(fixed_entry(kIpc));
   if (auto what = machine_text(name))
     return reply(fixed_entry(kMachineTexts + static_cast<FileId>(*what)));
   auto plain = proc_.attributes({geteuid(), getegid()}, std::string(name));
@@ -140,6 +144,11 @@ void ProcTree::lookup_in_root(const FsCaller& caller, std::string_view name,
 
 void ProcTree::lookup_in_nodes(FileId parent, std::string_view name, FsReply<FsEntry> reply) {
   auto refuse = [&] { reply(errno_error("lookup", ENOENT)); };
+  if (parent == kIpc) {
+    const auto* found = std::ranges::find(kIpcNames, name);
+    if (found == kIpcNames.end()) return refuse();
+    return reply(fixed_entry(kIpcTexts + static_cast<FileId>(found - kIpcNames.begin())));
+  }
   if (parent == kNodes) {
     if (name == "nrnodes") return reply(fixed_entry(kNodeCount));
     if (name == "cluster") return reply(fixed_entry(node_folder_id(kCluster, kFolder)));
@@ -203,6 +212,8 @@ void ProcTree::readdir(const FsCaller& caller, FileId directory,
     for (unsigned i = 0; i < node_.node_count; ++i)
       if (!node_.messenger.is_failed(NodeId{static_cast<uint16_t>(i)}))
         entries.push_back({fmt::format("node{}", i), S_IFDIR});
+  } else if (directory == kIpc) {
+    for (std::string_view name : kIpcNames) entries.push_back({std::string(name), S_IFREG});
   } else if (auto folder = node_folder_file(directory)) {
     if (folder->number != kCluster) entries.push_back({"nodeid", S_IFREG});
     for (MachineText what : kNodeTextNames)
@@ -218,7 +229,9 @@ void ProcTree::list_root(const FsCaller& caller, FsReply<std::vector<FsDirEntry>
     if (!plain) return (*answer)(plain.error());
     for (FsDirEntry& entry : *plain) {
       if (is_pid(entry.name)) continue;
-      entry.type = machine_text(entry.name) ? S_IFREG : S_IFLNK;
+      entry.type = machine_text(entry.name)               ? S_IFREG
+                   : entry.name == "sysvipc" && ipc_text_ ? S_IFDIR
+                                                          : S_IFLNK;
       entries.push_back(std::move(entry));
     }
     entries.push_back({"nodes", S_IFDIR});
@@ -226,7 +239,16 @@ void ProcTree::list_root(const FsCaller& caller, FsReply<std::vector<FsDirEntry>
   }));
 }
 
+OpenTexts::Source ProcTree::ipc_source(std::string_view name) {
+  return alive_.guard([this, name](OpenTexts::Done done) {
+    if (!ipc_text_(name, done))
+      done(proc_.read({geteuid(), getegid()}, "sysvipc/" + std::string(name)));
+  });
+}
+
 OpenTexts::Source ProcTree::source_of(const FsCaller& caller, FileId file) {
+  if (file >= kIpcTexts && file < kIpcTexts + kIpcNames.size())
+    return ipc_source(kIpcNames[file - kIpcTexts]);
   auto folder = node_folder_file(file);
   return alive_.guard([this, caller, file, folder](auto done) {
     if (file == kNodeCount) return done(fmt::format("{}\n", living_nodes(node_.messenger).size()));

@@ -22,6 +22,8 @@ class ProcTree : public FsTree {
  public:
   // True when thread `tid` asked to see its own node instead of the sums.
   using SeesLocal = std::function<bool(pid_t tid)>;
+  // Makes the text of sysvipc/NAME, where it is the session's; false: it is this node's own.
+  using IpcText = std::function<bool(std::string_view name, OpenTexts::Done done)>;
 
   // `proc`: the session's procfs; `proc_directory`: its path, as programs see it too.
   ProcTree(NodeContext& node, ProcessTable& table, PidIdentities& identities, NodeFiles& files,
@@ -43,6 +45,8 @@ class ProcTree : public FsTree {
   void release(FileId file, uint64_t handle) override;
   void forget(FileId file) override;
 
+  // Without it, sysvipc is this node's. REQUIRES: before the file system is served.
+  void set_ipc_text(IpcText text) { ipc_text_ = std::move(text); }
   // The process whose directory `file` is; 0 when it is anything else.
   pid_t process_of(FileId file) const { return pids_.process_of(file); }
 
@@ -50,6 +54,7 @@ class ProcTree : public FsTree {
   void lookup_in_root(const FsCaller& caller, std::string_view name, FsReply<FsEntry> reply);
   void lookup_in_nodes(FileId parent, std::string_view name, FsReply<FsEntry> reply);
   void list_root(const FsCaller& caller, FsReply<std::vector<FsDirEntry>> reply);
+  OpenTexts::Source ipc_source(std::string_view name);
   OpenTexts::Source source_of(const FsCaller& caller, FileId file);
   std::string target_of(FileId link) const;
   // The number of a plain name that is linked through; it keeps it.
@@ -59,6 +64,7 @@ class ProcTree : public FsTree {
   PlainFiles proc_;
   std::string proc_directory_;
   SeesLocal sees_local_;
+  IpcText ipc_text_;
   OpenTexts texts_;
   ClusterTexts machine_;
   ProcPids pids_;

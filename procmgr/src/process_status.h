@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "krg/runtime/result.h"
@@ -34,5 +35,11 @@ Result<Credentials> read_credentials(pid_t tid);
 // Who traces the thread; 0 for nobody.
 Result<pid_t> read_tracer(pid_t tid);
 Result<std::vector<gid_t>> read_supplementary_groups(pid_t tid);
+
+// A whole small file of /proc/TID. Errors: ESRCH.
+Result<std::string> read_proc_text(pid_t tid, const char* name);
+// What follows "KEY:<tab>" in the text of /proc/TID/status, or nullptr. Not for its first line.
+const char* status_value(const std::string& status, const char* key);
+std::vector<gid_t> groups_of_status(const std::string& status);
 
 }  // namespace krg

@@ -31,15 +31,17 @@ struct SyscallBroker::Call::State {
   seccomp_notif request{};
 
   // ENOENT means that the caller died meanwhile: there is nobody to answer.
-  void answer(int64_t value, int error, uint32_t flags) const {
+  bool answer(int64_t value, int error, uint32_t flags) const {
     seccomp_notif_resp response{};
     response.id = request.id;
     response.val = value;
     response.error = -error;
     response.flags = flags;
-    if (ioctl(listener->fd.get(), SECCOMP_IOCTL_NOTIF_SEND, &response) != 0 && errno != ENOENT)
+    if (ioctl(listener->fd.get(), SECCOMP_IOCTL_NOTIF_SEND, &response) == 0) return true;
+    if (errno != ENOENT)
       log_error("syscalls", "pid {} call {}: SECCOMP_IOCTL_NOTIF_SEND: {}", request.pid,
                 request.data.nr, errno_error({}).message());
+    return false;
   }
 };
 
@@ -137,7 +139,10 @@ void SyscallBroker::Call::go_on() {
   std::exchange(state_, nullptr)->answer(0, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE);
 }
 void SyscallBroker::Call::succeed(int64_t value) {
-  std::exchange(state_, nullptr)->answer(value, 0, 0);
+  try_succeed(value);
+}
+bool SyscallBroker::Call::try_succeed(int64_t value) {
+  return std::exchange(state_, nullptr)->answer(value, 0, 0);
 }
 void SyscallBroker::Call::fail(int number) {
   check(number > 0, "a failed call has an errno value");

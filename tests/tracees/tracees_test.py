@@ -34,6 +34,12 @@ class TraceesTest(SessionCase):
     def test_attributes(self):
         self.compare("attributes")
 
+    def test_semaphores(self):
+        self.compare("semaphores")
+
+    def test_messages(self):
+        self.compare("messages")
+
 
 if __name__ == "__main__":
     session_case.main()

@@ -6,7 +6,10 @@
 // Threads: the loop's thread. Owned by krgd's main. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <string>
+#include <string_view>
 
 #include "krg/procmgr/capability_table.h"
 #include "krg/procmgr/node_context.h"
@@ -28,6 +31,9 @@ class ProcView {
   ProcView(const ProcView&) = delete;
   ProcView& operator=(const ProcView&) = delete;
 
+  // Makes the texts of /proc/sysvipc; see ProcTree::IpcText. REQUIRES: as create().
+  void set_ipc_text(
+      std::function<bool(std::string_view name, std::function<void(Result<std::string>)>)> text);
   // The process whose directory of ours (/proc/PID where that is no link) descriptor `fd` of thread
   // `tid` is; 0 for any other descriptor.
   pid_t process_of_directory(pid_t tid, int fd) const;

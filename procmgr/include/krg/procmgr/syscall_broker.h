@@ -46,7 +46,8 @@ class SyscallBroker {
 
     void go_on();  // the kernel carries the call out
     void succeed(int64_t value);
-    void fail(int number);  // errno value
+    bool try_succeed(int64_t value);  // false: the caller had died, nobody took the answer
+    void fail(int number);            // errno value
 
    private:
     friend class SyscallBroker;

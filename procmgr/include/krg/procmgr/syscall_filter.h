@@ -20,6 +20,8 @@
 // sched_{get,set}affinity, sysinfo, times      always
 // getrusage                                    RUSAGE_CHILDREN
 // wait4, waitid                                with a place for the children's usage
+// semget, semop, semtimedop, semctl,           always
+//   msgget, msgsnd, msgrcv, msgctl
 // ioctl                                        TIOCSPGRP, TIOCGPGRP, TIOCGSID, TIOCSCTTY
 // fstat, newfstatat, statx                     of descriptor 0, 1 or 2 itself; bodies only
 //

@@ -1,0 +1,40 @@
+// Ipc: the interprocess communication of System V that is not memory: semaphores and message
+// queues, the same for every process of the session on every node. procmgr/IPC.md tells how.
+//
+// Threads: the loop's thread. Owned by krgd's main.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "krg/procmgr/node_context.h"
+#include "krg/procmgr/syscall_broker.h"
+
+namespace krg {
+
+class Ipc {
+ public:
+  // Registers the handlers of their system calls, in a cluster of more than one node; a single
+  // node's kernel does it all itself.
+  Ipc(NodeContext& node, SyscallBroker& broker);
+  ~Ipc();
+  Ipc(const Ipc&) = delete;
+  Ipc& operator=(const Ipc&) = delete;
+
+  // Process `pid` of this node has ended; to be called before a message tells another node so.
+  // Others than bodies are noticed without it.
+  void process_ended(pid_t pid);
+  // The text of /proc/sysvipc/NAME; false for a name that is not one of its own (this node's then).
+  bool read_text(std::string_view name, std::function<void(Result<std::string>)> done);
+  // Calls that wait, of this node's programs.
+  size_t waiting_count() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace krg

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "krg/procmgr/ipc.h"
+
+#include "ipc_home.h"
+#include "ipc_messages.h"
+#include "system_v_calls.h"
+
+namespace krg {
+
+struct Ipc::Impl {
+  Impl(NodeContext& n, SyscallBroker& broker)
+      : node(n),
+        exits(n.loop, [this](pid_t pid) { on_exit(pid); }),
+        waits(n.loop, exits),
+        home(n),
+        calls(n, broker, waits, exits) {}
+
+  void on_exit(pid_t pid) {
+    calls.tell_process_ended(pid);
+    waits.process_ended(pid);
+  }
+
+  NodeContext& node;
+  ExitWatch exits;
+  WaitingCalls waits;
+  IpcHome home;
+  SystemVCalls calls;
+};
+
+Ipc::Ipc(NodeContext& node, SyscallBroker& broker) {
+  if (node.node_count > 1) impl_ = std::make_unique<Impl>(node, broker);
+}
+Ipc::~Ipc() = default;
+
+void Ipc::process_ended(pid_t pid) {
+  if (!impl_) return;
+  impl_->exits.drain();
+  impl_->waits.process_ended(pid);
+}
+
+bool Ipc::read_text(std::string_view name, std::function<void(Result<std::string>)> done) {
+  if (!impl_ || (name != "sem" && name != "msg")) return false;
+  ipc_messages::TellObjects message;
+  message.of_queues = name == "msg";
+  impl_->node.messenger.request(ipc_home(impl_->node.messenger), message, {}, std::move(done));
+  return true;
+}
+
+size_t Ipc::waiting_count() const {
+  return impl_ ? impl_->waits.size() : 0;
+}
+
+}  // namespace krg

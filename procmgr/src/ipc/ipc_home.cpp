@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "ipc_home.h"
+
+#include <sys/syscall.h>
+
+#include <ctime>
+
+#include "ipc_messages.h"
+#include "krg/runtime/log.h"
+
+namespace krg {
+namespace {
+
+using namespace ipc_messages;
+
+// Identifiers of different homes differ by at least so many uses of each index.
+constexpr int kSequencesPerHome = 1000;
+
+int64_t real_time_s() {
+  return static_cast<int64_t>(time(nullptr));
+}
+
+bool is_about_semaphores(int number) {
+  return number == SYS_semget || number == SYS_semop || number == SYS_semtimedop ||
+         number == SYS_semctl;
+}
+
+std::optional<IpcCall> call_of(NodeId from, const MakeCall& message, std::string_view payload) {
+  const size_t group_bytes = message.group_count * sizeof(gid_t);
+  if (payload.size() < group_bytes) return std::nullopt;
+  IpcCall call;
+  call.ticket = {from, message.ticket};
+  call.caller = {message.pid, message.uid, message.gid, message.capabilities, {}};
+  call.caller.groups.resize(message.group_count);
+  if (group_bytes > 0) std::memcpy(call.caller.groups.data(), payload.data(), group_bytes);
+  call.now_s = real_time_s();
+  call.number = message.number;
+  call.args = message.args;
+  call.data = payload.substr(group_bytes);
+  return call;
+}
+
+}  // namespace
+
+NodeId ipc_home(const Messenger& messenger) {
+  for (uint16_t i = 0; i < messenger.node_count(); ++i)
+    if (!messenger.is_failed(NodeId{i})) return NodeId{i};
+  return messenger.self();
+}
+
+IpcHome::IpcHome(NodeContext& node)
+    : semaphores_(node.self.value * kSequencesPerHome),
+      queues_(node.self.value * kSequencesPerHome) {
+  Messenger& messenger = node.messenger;
+  messenger.on_request<MakeCall>([this](NodeId from, const MakeCall& message,
+                                        std::string_view payload, Messenger::Reply reply) {
+    auto call = call_of(from, message, payload);
+    if (!call) return reply.fail(EINVAL);
+    on_call(std::move(*call), std::move(reply));
+  });
+  messenger.on<CancelCall>([this](NodeId from, const CancelCall& message, std::string_view) {
+    cancel({from, message.ticket});
+  });
+  messenger.on<TakeBack>([this](NodeId from, const TakeBack& message, std::string_view payload) {
+    log_debug("ipc", "a caller on node {} died while it was served", from.value);
+    if (!is_about_semaphores(message.number))
+      return answer(queues_.give_back(message.object, payload, real_time_s()));
+    IpcCall call;
+    call.args[0] = message.object;
+    call.now_s = real_time_s();
+    call.data = payload;
+    answer(semaphores_.take_back(call));
+  });
+  messenger.on<ProcessEnded>([this](NodeId, const ProcessEnded& message, std::string_view) {
+    answer(semaphores_.process_ended(message.pid));
+  });
+  messenger.on_request<TellObjects>(
+      [this](NodeId, const TellObjects& message, std::string_view, Messenger::Reply reply) {
+        reply.ok(message.of_queues ? queues_.text() : semaphores_.text());
+      });
+  messenger.on_peer_failure(alive_.guard([this](NodeId failed) { on_node_failure(failed); }));
+}
+
+void IpcHome::on_call(IpcCall call, Messenger::Reply reply) {
+  waiting_.emplace(call.ticket, std::move(reply));
+  answer(is_about_semaphores(call.number) ? semaphores_.step(call) : queues_.step(call));
+}
+
+void IpcHome::cancel(const IpcTicket& ticket) {
+  if (semaphores_.cancel(ticket) || queues_.cancel(ticket))
+    answer(just(ipc_failed(ticket, ECANCELED)));
+}
+
+void IpcHome::on_node_failure(NodeId failed) {
+  std::erase_if(waiting_, [&](const auto& entry) { return entry.first.node == failed; });
+  queues_.node_failed(failed);
+  answer(semaphores_.node_failed(failed));
+}
+
+void IpcHome::answer(IpcDones done) {
+  for (IpcDone& one : done) {
+    auto found = waiting_.extract(one.ticket);
+    if (found.empty()) continue;
+    Messenger::Reply& reply = found.mapped();
+    if (one.error != 0)
+      reply.fail(one.error);
+    else
+      reply.ok(ipc_bytes(one.value) + one.data);
+  }
+}
+
+}  // namespace krg

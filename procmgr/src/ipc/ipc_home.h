@@ -1,0 +1,42 @@
+// IpcHome: keeps the session's System V semaphores and message queues, where this node is the
+// lowest that lives, and answers the nodes' calls on them. Every node has one; those of the others
+// stay empty until it is their turn: the objects of a node that fails are lost with it.
+//
+// Threads: the loop's thread. Owned by Ipc.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <map>
+
+#include "alive.h"
+#include "krg/procmgr/node_context.h"
+#include "message_queues.h"
+#include "semaphore_sets.h"
+
+namespace krg {
+
+// The node that keeps the objects, as `messenger` sees it.
+NodeId ipc_home(const Messenger& messenger);
+
+class IpcHome {
+ public:
+  explicit IpcHome(NodeContext& node);
+  IpcHome(const IpcHome&) = delete;
+  IpcHome& operator=(const IpcHome&) = delete;
+
+  // Calls that wait for their answer now.
+  size_t waiting_count() const { return waiting_.size(); }
+
+ private:
+  void on_call(IpcCall call, Messenger::Reply reply);
+  void on_node_failure(NodeId failed);
+  void cancel(const IpcTicket& ticket);
+  void answer(IpcDones done);
+
+  SemaphoreSets semaphores_;
+  MessageQueues queues_;
+  std::map<IpcTicket, Messenger::Reply> waiting_;
+  Alive alive_;
+};
+
+}  // namespace krg

@@ -1,0 +1,64 @@
+// What nodes say to each other about System V IPC. The home of all objects is the lowest node that
+// lives. SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <cstring>
+
+#include "ipc_call.h"
+#include "krg/procmgr/node_context.h"
+
+namespace krg::ipc_messages {
+
+// "Carry this call out." Payload: the caller's groups (4 bytes each), then what the call reads.
+// The answer may come late: the value (8 bytes), then what the call writes; or an errno value,
+// ECANCELED after a CancelCall that came in time.
+struct MakeCall {
+  static constexpr uint16_t kId = message_ids::kIpc + 0;
+  uint8_t version = 1;
+  uint8_t padding[3] = {};
+  int32_t number = 0;
+  uint64_t ticket = 0;
+  int32_t pid = 0;
+  uint32_t uid = 0, gid = 0, group_count = 0;
+  uint64_t capabilities = 0;
+  std::array<int64_t, 4> args{};
+};
+static_assert(sizeof(MakeCall) == 72);
+
+// "The caller waits no longer."
+struct CancelCall {
+  static constexpr uint16_t kId = message_ids::kIpc + 1;
+  uint8_t version = 1;
+  uint8_t padding[7] = {};
+  uint64_t ticket = 0;
+};
+static_assert(sizeof(CancelCall) == 16);
+
+// "This call waited and was carried out, but its caller had died." Payload: as MakeCall's for
+// semop; the message that was to be received for msgrcv.
+struct TakeBack {
+  static constexpr uint16_t kId = message_ids::kIpc + 2;
+  uint8_t version = 1;
+  uint8_t padding[3] = {};
+  int32_t number = 0;
+  int64_t object = 0;
+};
+static_assert(sizeof(TakeBack) == 16);
+
+struct ProcessEnded {
+  static constexpr uint16_t kId = message_ids::kIpc + 3;
+  uint8_t version = 1;
+  uint8_t padding[3] = {};
+  int32_t pid = 0;
+};
+static_assert(sizeof(ProcessEnded) == 8);
+
+// Answered with the text of /proc/sysvipc/{sem,msg}.
+struct TellObjects {
+  static constexpr uint16_t kId = message_ids::kIpc + 4;
+  uint8_t version = 1;
+  uint8_t of_queues = 0;
+};
+static_assert(sizeof(TellObjects) == 2);
+
+}  // namespace krg::ipc_messages

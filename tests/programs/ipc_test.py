@@ -1,0 +1,44 @@
+"""System V semaphores and message queues with unmodified programs: the same on every node.
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+import session_case
+from session_case import BUSY, SessionCase
+
+
+class IpcTest(SessionCase):
+    def test_tools_see_the_same_objects_on_every_node(self):
+        out = self.shell(f"""{BUSY}
+            ipcmk -S 3 >/dev/null; ipcmk -Q >/dev/null
+            for i in 1 2 3 4; do hostname; ipcs -s -q; done
+            ipcrm --all
+            ipcs -s -q | grep -c 0x || true""")
+        *listings, left = out.split("\n")
+        objects = {line for line in listings if line.startswith("0x")}
+        self.assertEqual(len([line for line in listings if line.startswith("0x")]), 8, out)
+        self.assertEqual(len(objects), 2, f"every node shows the same two objects\n{out}")
+        self.assertEqual(left, "0")
+
+    def test_perl_on_other_nodes(self):
+        """Perl speaks to the calls themselves: a queue from one node to another, and a semaphore."""
+        script = r"""
+            use IPC::SysV qw(IPC_CREAT); use IPC::Msg; use IPC::Semaphore;
+            my $q = IPC::Msg->new(77, 0600 | IPC_CREAT); my $s = IPC::Semaphore->new(78, 1, 0600 | IPC_CREAT);
+            if ($ARGV[0] eq "get") { for (1..20) { $q->rcv(my $m, 100, $_); print "$m\n"; } $s->op(0, 1, 0); }
+            else { $q->snd($_, "message $_") for reverse 1..20; }"""
+        (self.work / "ipc.pl").write_text(script)
+        out = self.shell(f"{BUSY}\nperl ipc.pl get & perl ipc.pl put; wait $!\nipcs -s -q | grep -c '^0x'\n"
+                         "perl -MIPC::Semaphore -e 'print IPC::Semaphore->new(78, 0, 0)->getval(0)'")
+        wanted = [f"message {i}" for i in range(1, 21)] + ["2", "1"]
+        self.assertEqual(out.split("\n"), wanted)
+
+    def test_stressors_verify(self):
+        result = self.krgrun("stress-ng", "--sem-sysv", "1", "--msg", "1", "--verify", "-t", "3", timeout=60)
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+
+    def test_nothing_is_left_behind(self):
+        self.shell("ipcmk -S 1 >/dev/null; ipcs -s | grep -c '^0x'")
+        self.assertEqual(self.shell("ipcs -s | grep -c '^0x' || true"), "0")
+
+
+if __name__ == "__main__":
+    session_case.main()
