@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include <array>
 #include <cstring>
@@ -41,7 +42,11 @@ Result<std::shared_ptr<ClientConnection>> ClientConnection::connect(
 
 ClientConnection::ClientConnection(UniqueFd socket, std::byte* memory, NodeId node,
                                    unsigned node_count)
-    : shared_(std::make_shared<Shared>()), memory_(memory), node_(node), node_count_(node_count) {
+    : shared_(std::make_shared<Shared>()),
+      memory_(memory),
+      node_(node),
+      node_count_(node_count),
+      process_(getpid()) {
   shared_->socket = std::move(socket);
   // The program's signals are for the program's threads.
   sigset_t all, before;
@@ -52,6 +57,11 @@ ClientConnection::ClientConnection(UniqueFd socket, std::byte* memory, NodeId no
 }
 
 ClientConnection::~ClientConnection() {
+  if (!is_ours()) {
+    // There is no such thread here to join or detach, and the parent goes on using the socket.
+    new std::thread(std::move(reader_));
+    return;
+  }
   shutdown(shared_->socket.get(), SHUT_RDWR);
   if (reader_.get_id() == std::this_thread::get_id()) {
     reader_.detach();  // the last pin went in a callback
@@ -61,7 +71,12 @@ ClientConnection::~ClientConnection() {
   munmap(memory_, kPinArenaBytes);
 }
 
+bool ClientConnection::is_ours() const {
+  return getpid() == process_;
+}
+
 void ClientConnection::start(Request request, std::string_view payload, Completion done) {
+  if (!is_ours()) return done(errno_error("a fork's child connects anew", ECONNRESET));
   request.call = next_call_.fetch_add(1, std::memory_order_relaxed);
   {
     const std::lock_guard lock(shared_->mutex);
@@ -86,7 +101,7 @@ Result<client_wire::ClientReply> ClientConnection::call(const Request& request,
 }
 
 void ClientConnection::tell(const Request& request) {
-  send(request, {});
+  if (is_ours()) send(request, {});
 }
 
 // When it cannot be sent the connection is of no use any more; the reader tells everybody.

@@ -60,12 +60,15 @@ class ClientConnection : public std::enable_shared_from_this<ClientConnection> {
   static void read_replies(const std::shared_ptr<Shared>& shared);
   static void complete(Shared& shared, std::string_view packet);
   static void break_off(Shared& shared);
+  // False in a fork's child, which must leave its parent's connection alone.
+  bool is_ours() const;
   void send(const Request& request, std::string_view payload);
 
   std::shared_ptr<Shared> shared_;
   std::byte* memory_;
   NodeId node_;
   unsigned node_count_;
+  pid_t process_;
   std::atomic<uint64_t> next_call_{1};
   std::thread reader_;
 };

@@ -107,6 +107,8 @@ void ClientSession::dispatch(const Request& request, std::string_view payload) {
 }
 
 void ClientSession::name(const Request& request, std::string_view payload) {
+  if (request.flag > static_cast<uint8_t>(SetNames::Verb::kDestroy))
+    return answer(request, errno_error("operation", ENOSYS));
   parts_.names.ask(
       static_cast<SetNames::Verb>(request.flag), payload, request.object,
       [weak = weak_from_this(), request](Result<NamedSet> named) {
@@ -125,7 +127,7 @@ void ClientSession::pin(const Request& request, bool writing) {
   auto done = [weak = weak_from_this(), parts = parts_, request, writing](const Granted& bytes) {
     const SetId set{request.set};
     auto self = weak.lock();
-    if (self && !(bytes && parts.uses->is_stopping(set)))
+    if (self && self->watch_ && !(bytes && parts.uses->is_stopping(set)))
       return self->granted(request, writing, bytes);
     // The program has gone, or the set is going.
     if (bytes) parts.kddm.put(set, {request.object});
@@ -164,11 +166,11 @@ void ClientSession::granted(const Request& request, bool writing, const Granted&
 }
 
 void ClientSession::put(const Request& request) {
-  auto found = pins_.find(request.pin);
-  if (found == pins_.end()) return log_warn("kddm", "a client puts what it does not hold");
-  release(found->second, request.flag != 0);
-  arena_->give_back(found->second.place);
-  pins_.erase(found);
+  // A put may grant what this program waits for: it must find pins_ in order.
+  auto pin = pins_.extract(request.pin);
+  if (pin.empty()) return log_debug("kddm", "a client puts what it does not hold");
+  release(pin.mapped(), request.flag != 0);
+  arena_->give_back(pin.mapped().place);
 }
 
 void ClientSession::release(Pin& pin, bool store) {
@@ -264,9 +266,9 @@ void ClientSession::send_waiting() {
 }
 
 void ClientSession::end() {
-  watch_.reset();
-  for (auto& [id, pin] : pins_) release(pin, false);
-  pins_.clear();
+  watch_.reset();  // from here on nothing is granted to it
+  auto pins = std::exchange(pins_, {});
+  for (auto& [id, pin] : pins) release(pin, false);
   if (auto ended = std::exchange(ended_, nullptr)) ended();
 }
 

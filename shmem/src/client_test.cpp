@@ -7,14 +7,18 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <cstring>
-#include <numeric>
+#include <random>
 #include <thread>
 
+#include "client_wire.h"
+#include "krg/runtime/control_client.h"
 #include "krg/runtime/control_server.h"
 #include "krg/runtime/loopback_transport.h"
 #include "krg/shmem/kddm_service.h"
+#include "testing/sequential_consistency.h"
 
 namespace krg {
 namespace {
@@ -28,6 +32,7 @@ class ClientTest : public ::testing::Test {
   struct Node {
     Node(EventLoop& loop, Transport& transport, const std::string& path)
         : messenger(transport), control(loop, getuid()) {
+      messenger.on_peer_failure([this](NodeId dead) { kddm.node_died(dead); });
       service.add_commands(control);
       EXPECT_TRUE(control.listen(path, 0600));
     }
@@ -242,6 +247,122 @@ TEST_F(ClientTest, ManyOperationsAtOnce) {
   const SharedSet other = shared(1, "set", 256);
   for (uint64_t object = 0; object < kCount; object += 97)
     EXPECT_EQ(other.get({object})->as<uint64_t>(), object);
+}
+
+// Eight threads on four nodes, real ones: what they read and write has one order for all of them.
+TEST_F(ClientTest, AccessesAreSequentiallyConsistent) {
+  constexpr unsigned kThreads = 2 * kNodes, kOperations = 150, kObjects = 3;
+  std::vector<std::vector<kddm::AccessHistory::Access>> accesses(kThreads);
+  std::array<std::atomic<uint64_t>, kObjects> values{};
+  std::vector<std::thread> threads;
+  for (unsigned id = 0; id < kThreads; ++id)
+    threads.emplace_back([&, id] {
+      const SharedSet set = shared(id % kNodes, "set", 64);
+      std::mt19937 random(id);
+      for (unsigned i = 0; i < kOperations; ++i) {
+        const unsigned object = static_cast<unsigned>(random() % kObjects);
+        if (random() % 2 == 0) {
+          const auto pin = set.get({object});
+          accesses[id].push_back({id, object, pin->as<uint64_t>() + 1, 0});
+        } else {
+          auto pin = set.grab({object});
+          const uint64_t read = pin->as<uint64_t>(), wrote = ++values[object];
+          pin->as<uint64_t>() = wrote;
+          accesses[id].push_back({id, object, read + 1, wrote + 1});
+        }
+      }
+    });
+  for (auto& thread : threads) thread.join();
+  kddm::AccessHistory history;
+  for (unsigned object = 0; object < kObjects; ++object) history.begin_object(object, 1);
+  for (const auto& of_thread : accesses)
+    for (const auto& access : of_thread) history.record(access);
+  EXPECT_EQ(history.violation(), "");
+}
+
+TEST_F(ClientTest, NamesAndObjectsSurviveANodesDeath) {
+  const SharedSet before = shared(1, "before", 8);
+  before.grab({1})->as<uint64_t>() = 5;
+  EXPECT_EQ(shared(2, "before", 8).get({1})->as<uint64_t>(), 5u);
+  // Node 0 orders the names.
+  in_loop([&] { fabric_.kill(NodeId{0}, LoopbackFabric::Death::kNoticed); });
+  EXPECT_EQ(connect(3).open_set("before")->id(), before.id());
+  EXPECT_EQ(error_of(connect(3).create_set("before", 8)), EEXIST);
+  EXPECT_EQ(shared(3, "before", 8).get({1})->as<uint64_t>(), 5u);
+  const SharedSet after = shared(2, "after", 8);
+  after.grab({1})->as<uint64_t>() = 6;
+  EXPECT_EQ(shared(3, "after", 8).get({1})->as<uint64_t>(), 6u);
+  ASSERT_TRUE(before.destroy());
+  EXPECT_EQ(error_of(connect(2).open_set("before")), ENOENT);
+}
+
+// Whatever a program writes to its socket, krgd and the other programs go on.
+TEST_F(ClientTest, APacketOfNonsenseEndsThatConnectionOnly) {
+  const SharedSet set = shared(1, "set", 8);
+  std::mt19937 random(1);
+  for (unsigned i = 0; i < 200; ++i) {
+    auto control = ControlClient::connect(path(1));
+    ASSERT_TRUE(control);
+    auto answer = control->call(client_wire::kConnectCommand);
+    ASSERT_TRUE(answer);
+    for (unsigned packet = 0; packet < 5; ++packet) {
+      client_wire::ClientRequest request{.op = static_cast<client_wire::Op>(random() % 14),
+                                         .flag = static_cast<uint8_t>(random() % 6),
+                                         .call = random(),
+                                         .set = random() % 2 ? set.id().value : random(),
+                                         .object = random() % 4,
+                                         .pin = random() % 4};
+      if (random() % 10 == 0) request.version = 77;
+      std::string bytes(reinterpret_cast<const char*>(&request), sizeof request);
+      bytes.resize(random() % 3 ? bytes.size() + random() % 300 : random() % 60, 'x');
+      if (!send_packet(answer->fds[0].get(), bytes)) break;
+    }
+  }
+  for (uint64_t object = 0; object < 4; ++object)
+    EXPECT_TRUE(set.grab({object}));  // nobody holds on to anything
+}
+
+// Its own operations may be waiting behind its own pins.
+TEST_F(ClientTest, AConnectionThatEndsLetsGoOfWhatItIsGrantedMeanwhile) {
+  constexpr uint64_t kObjects = 20;
+  const pid_t program = fork();
+  if (program == 0) {
+    const SharedSet set = shared(1, "set", 8);
+    std::vector<Result<WritePin>> held;
+    for (uint64_t object = 0; object < kObjects; ++object) held.push_back(set.grab({object}));
+    for (uint64_t object = 0; object < kObjects; ++object)
+      set.grab_async({object}, Touch::kFirstTouch, [](Result<WritePin>) {});
+    set.sync().has_value();
+    _exit(0);
+  }
+  waitpid(program, nullptr, 0);
+  const SharedSet other = shared(0, "set", 8);
+  for (uint64_t object = 0; object < kObjects; ++object)
+    ASSERT_EQ(other.grab_async({object}).wait_for(10s), std::future_status::ready) << object;
+}
+
+TEST_F(ClientTest, AForksChildLeavesItsParentsPinsAlone) {
+  const SharedSet other = shared(1, "set", 8);
+  const pid_t child = [&] {
+    const SharedSet set = shared(0, "set", 8);
+    auto pin = set.grab({1});
+    pin->as<uint64_t>() = 7;
+    const pid_t forked = fork();
+    if (forked == 0) {
+      const bool refused = error_of(set.get({2})) == ECONNRESET;
+      pin->put();
+      if (!refused) _exit(1);
+    } else {
+      int status = -1;
+      EXPECT_EQ(waitpid(forked, &status, 0), forked);
+      EXPECT_EQ(status, 0);
+      EXPECT_EQ(error_of(other.try_get({1})), EAGAIN) << "still pinned";
+      EXPECT_TRUE(set.get({2})) << "still connected";
+    }
+    return forked;
+  }();  // the child, too, has destroyed its handles
+  if (child == 0) _exit(0);
+  EXPECT_EQ(other.get({1})->as<uint64_t>(), 7u);
 }
 
 TEST_F(ClientTest, AKilledProgramLetsGoOfWhatItHeld) {

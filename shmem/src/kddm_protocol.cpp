@@ -243,7 +243,7 @@ void receive_copy(Entry& entry, const Place& place, const Message& message, Acti
   entry.state = State::kInvCopy;
   if (!message.exists) {
     // Those that asked for no first touch have their answer; the others ask again.
-    std::erase_if(entry.waiting, [&](const WaitingOp& op) {
+    entry.waiting.erase_if([&](const WaitingOp& op) {
       if (message.lost ? op.kind != OpKind::kGet : op.first_touch) return false;
       complete(actions, op.op, message.lost ? Outcome::kLost : Outcome::kNoObject);
       return true;

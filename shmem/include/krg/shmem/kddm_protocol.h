@@ -14,13 +14,13 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <string_view>
 #include <vector>
 
 #include "krg/runtime/types.h"
 #include "krg/shmem/ids.h"
 #include "krg/shmem/node_set.h"
+#include "krg/shmem/short_queue.h"
 
 namespace krg::kddm {
 
@@ -133,8 +133,8 @@ struct Entry {
   bool lost = false;                // kInvOwner: not "never existed" but lost with a node
   NodeId gift_to = kNoNode;         // kWaitChgOwnAck
   NodeId remover = kNoNode;         // kWaitObjRmAck; none when it asks again after a loss
-  std::deque<WaitingOp> waiting;    // local operations
-  std::deque<Message> requests;     // other nodes' requests, in the manager's order
+  ShortQueue<WaitingOp> waiting;    // local operations
+  ShortQueue<Message> requests;     // other nodes' requests, in the manager's order
   std::vector<NodeId> deferred_acks;  // invalidations that wait for the last reader
   std::vector<OpId> removals;         // local removals under way
 };
