@@ -1,6 +1,7 @@
 // AdaptiveSpin: how long a transport looks for work itself before it lets the loop block. Spinning
 // pays while answers come within microseconds; as soon as they do not, it stops, so that an idle
-// node costs nothing. Owner: a transport. Threads: the loop's thread.
+// node costs nothing. Between two looks the loop serves its descriptors: a program's page fault
+// does not wait for the end of the spinning. Owner: a transport. Threads: the loop's thread.
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
@@ -33,27 +34,29 @@ class AdaptiveSpin {
       : longest_(shared_cores ? kLongestOnSharedCores : kLongest),
         soon_(shared_cores ? 3 * longest_ : longest_) {}
 
-  // Calls `look` until it returns true (found something) or the budget is used up; tells which.
+  // Calls `look`, which returns whether it found something to do. True: look again, as soon as
+  // whatever else is ready has been served; false: block.
   template <class Look>
   bool spin(Look look) {
     if (look()) return reward();
-    const auto start = Clock::now();
-    if (blocked_at_ != Clock::time_point{} && start - blocked_at_ < soon_) reward();
-    blocked_at_ = {};
-    if (start < wanted_until_) return false;
-    for (auto now = start; now - start < budget_; now = Clock::now()) {
-      if (look()) return reward();
-      // Whoever has work goes first: programs, or the peer on this very core.
-      if (now - start < kAlone) continue;
-      const auto before = Clock::now();
-      sched_yield();
-      if (Clock::now() - before < kYieldedTo) continue;
-      wanted_until_ = Clock::now() + kWanted;
-      return look() && reward();
+    const auto now = Clock::now();
+    if (started_ == Clock::time_point{}) {
+      if (blocked_at_ != Clock::time_point{} && now - blocked_at_ < soon_) reward();
+      blocked_at_ = {};
+      started_ = now;
     }
-    budget_ /= 2;
-    if (budget_ < std::chrono::microseconds(4)) budget_ = {};
-    return false;
+    if (now < wanted_until_) return give_up();
+    if (now - started_ >= budget_) {
+      budget_ /= 2;
+      if (budget_ < std::chrono::microseconds(4)) budget_ = {};
+      return give_up();
+    }
+    // Whoever has work goes first: programs, or the peer on this very core.
+    if (now - started_ < kAlone) return true;
+    sched_yield();
+    const auto after = Clock::now();
+    if (after - now >= kYieldedTo) wanted_until_ = after + kWanted;
+    return true;
   }
   // The loop is about to block.
   void blocks() { blocked_at_ = Clock::now(); }
@@ -61,12 +64,18 @@ class AdaptiveSpin {
  private:
   bool reward() {
     budget_ = longest_;
+    started_ = {};
     return true;
+  }
+  bool give_up() {
+    started_ = {};
+    return false;
   }
 
   const std::chrono::microseconds longest_;
   const std::chrono::microseconds soon_;  // woken so soon, it is in a conversation: spinning pays
   std::chrono::nanoseconds budget_{0};
+  Clock::time_point started_{};  // this spinning; else zero
   Clock::time_point blocked_at_{};
   Clock::time_point wanted_until_{};
 };

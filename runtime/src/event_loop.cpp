@@ -9,6 +9,7 @@
 #include <atomic>
 #include <map>
 #include <mutex>
+#include <thread>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -41,6 +42,7 @@ struct EventLoop::Impl {
   std::atomic<bool> stopping = false;
   std::mutex posted_mutex;  // guards posted, the only state that other threads touch
   std::vector<std::function<void()>> posted;
+  std::atomic<std::thread::id> runner;  // the thread that last ran it
 
   uint64_t arm(microseconds delay, microseconds period, std::function<void()> fire) {
     uint64_t id = next_id++;
@@ -89,6 +91,10 @@ struct EventLoop::Impl {
     }
     for (auto& work : batch) work();
     return static_cast<int>(batch.size());
+  }
+  bool has_posted() {
+    std::lock_guard lock(posted_mutex);
+    return !posted.empty();
   }
   void wake() {
     uint64_t one = 1;
@@ -150,7 +156,8 @@ void EventLoop::post(std::function<void()> work) {
     std::lock_guard lock(impl_->posted_mutex);
     impl_->posted.push_back(std::move(work));
   }
-  impl_->wake();
+  // The loop's own thread looks for posted work before it waits.
+  if (impl_->runner.load() != std::this_thread::get_id()) impl_->wake();
 }
 
 EventLoop::IdleHook EventLoop::add_idle_hook(std::function<microseconds()> hook) {
@@ -168,7 +175,9 @@ void EventLoop::run() {
 
 int EventLoop::run_once(microseconds wait) {
   auto impl = impl_;  // a callback may destroy this loop's owner
+  impl->runner = std::this_thread::get_id();
   for (auto& [id, hook] : impl->idle_hooks) wait = std::min(wait, hook());
+  if (impl->has_posted()) wait = microseconds(0);
   if (!impl->due.empty()) {
     auto until = std::chrono::ceil<microseconds>(impl->due.begin()->first - Clock::now());
     wait = std::clamp(until, microseconds(0), wait);
