@@ -22,6 +22,15 @@ struct Kddm::Impl {
   std::shared_ptr<kddm::RecoveryRun> recovery;
 };
 
+struct Kddm::Together::Scope {
+  explicit Scope(std::shared_ptr<kddm::Server> s) : server(std::move(s)), scope(server->outbox) {}
+  std::shared_ptr<kddm::Server> server;
+  kddm::Outbox::Scope scope;
+};
+
+Kddm::Together::Together(Kddm& kddm) : scope_(std::make_unique<Scope>(kddm.impl_->server)) {}
+Kddm::Together::~Together() = default;
+
 Kddm::Kddm(Messenger& messenger) : impl_(std::make_unique<Impl>(messenger)) {}
 Kddm::~Kddm() = default;
 

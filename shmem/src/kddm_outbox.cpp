@@ -27,6 +27,7 @@ void Outbox::let_go() {
 }
 
 void Outbox::flush() {
+  before_sending_();
   if (holding_ || queue_.empty()) return;
   std::vector<Outgoing> messages = std::exchange(queue_, {});
   if (messages.size() > 1)

@@ -6,7 +6,9 @@
 // Threads: the loop's thread. Owned by the Server. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kddm_wire.h"
@@ -16,7 +18,9 @@ namespace krg::kddm {
 
 class Outbox {
  public:
-  explicit Outbox(Messenger& messenger) : messenger_(messenger) {}
+  // `before_sending` runs at the end of each outermost Scope.
+  Outbox(Messenger& messenger, std::function<void()> before_sending)
+      : messenger_(messenger), before_sending_(std::move(before_sending)) {}
   Outbox(const Outbox&) = delete;
   Outbox& operator=(const Outbox&) = delete;
 
@@ -55,6 +59,7 @@ class Outbox {
   void report(const Status& sent, const Outgoing& message) const;
 
   Messenger& messenger_;
+  const std::function<void()> before_sending_;
   std::vector<Outgoing> queue_;
   unsigned depth_ = 0;
   uint64_t added_ = 0;

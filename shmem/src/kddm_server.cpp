@@ -24,7 +24,10 @@ Error not_open(SetId set) {
 }  // namespace
 
 Server::Server(Messenger& m)
-    : messenger(m), outbox(m), ring_(m.node_count()), muted_(m.node_count()) {}
+    : messenger(m),
+      outbox(m, [this] { settle(); }),
+      ring_(m.node_count()),
+      muted_(m.node_count()) {}
 
 // Every handler holds the server weakly: the Messenger keeps its handlers for life.
 void Server::start() {
@@ -147,9 +150,15 @@ void Server::perform(Set& set, ObjectId object, Object& at, const Action& action
   }
 }
 
+void Server::settle() {
+  for (const auto& memory : std::exchange(unsettled_, {})) memory->settle();
+}
+
 void Server::release(Set& set, ObjectId object, Object& at) {
   at.bytes = {};
   set.options.memory->release(object);
+  if (unsettled_.empty() || unsettled_.back() != set.options.memory)
+    unsettled_.push_back(set.options.memory);
 }
 
 void Server::send(Set& set, ObjectId object, const Object& at, const Action& action) {

@@ -132,6 +132,7 @@ class Server : public std::enable_shared_from_this<Server> {
                Calls& calls);
   void send(Set& set, ObjectId object, const Object& at, const Action& action);
   void release(Set& set, ObjectId object, Object& at);
+  void settle();
   void first_touch(SetId id, ObjectId object);
   void filled(SetId id, ObjectId object, const Status& made);
   void complete(Set& set, ObjectId object, const Object& at, const Action& action, Calls& calls);
@@ -148,6 +149,7 @@ class Server : public std::enable_shared_from_this<Server> {
   std::unordered_map<OpId, Operation> operations_;
   ExistenceMap existence_;
   OpId next_operation_ = 1;
+  std::vector<std::shared_ptr<ObjectMemory>> unsettled_;  // with releases since the last settle()
   // While the server stops.
   std::deque<std::function<void()>> held_events_;
   std::deque<Held> held_messages_;

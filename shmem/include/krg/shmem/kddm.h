@@ -64,6 +64,20 @@ class Kddm {
   // Forgets the set on this node; the caller sees to it that no node uses it any more.
   void close_set(SetId set);
 
+  // While one lives, the messages of calls on this Kddm wait; then they leave as one for each node.
+  // For calls on many objects. REQUIRES: it ends before the loop goes on.
+  class Together {
+   public:
+    explicit Together(Kddm& kddm);
+    ~Together();
+    Together(const Together&) = delete;
+    Together& operator=(const Together&) = delete;
+
+   private:
+    struct Scope;
+    std::unique_ptr<Scope> scope_;
+  };
+
   enum class Touch : uint8_t { kFirstTouch, kNoFirstTouch };
   // The bytes stay valid until put(). Errors: ENOENT (kNoFirstTouch and there is no object),
   // EOWNERDEAD (lost with a node, or its IO linker could not make it), EBADF (the set is not open

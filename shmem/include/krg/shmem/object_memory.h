@@ -23,8 +23,11 @@ class ObjectMemory {
   // Nobody may write the object's bytes from here on (a grab comes before the next write): they are
   // about to be sent, or stay as a copy beside others. Called before the bytes are read.
   virtual void protect(ObjectId object) = 0;
-  // The bytes are not valid any more: nobody may see them from here on.
+  // The bytes are not valid any more: nobody may see them once settle() has returned, or place()
+  // for the same object.
   virtual void release(ObjectId object) = 0;
+  // Called before anybody else can hear of releases.
+  virtual void settle() {}
 };
 
 // Ordinary memory of this process, one allocation an object.
