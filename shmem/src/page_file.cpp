@@ -45,6 +45,7 @@ void PageFile::start(std::shared_ptr<Transfer> transfer, size_t pages) {
         fmt::format("set {}: {} bytes at {}", set_.value, transfer->bytes.size(), transfer->offset),
         EINVAL));
   if (transfer->bytes.empty()) return transfer->done(std::string());
+  const Kddm::Together together(kddm_);
   ++transfer->under_way;  // keeps it from ending while it starts
   for (size_t i = 0; i < kPagesUnderWay; ++i) use_next(transfer);
   if (--transfer->under_way > 0) return;
@@ -90,6 +91,7 @@ void PageFile::discard(PageIndex first, size_t count, std::function<void()> done
   auto removed = [left, done = std::move(done)] {
     if (--*left == 0) done();
   };
+  const Kddm::Together together(kddm_);
   for (uint64_t i = 0; i < count; ++i) kddm_.remove(set_, ObjectId{first.value + i}, removed);
 }
 

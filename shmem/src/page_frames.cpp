@@ -83,6 +83,12 @@ std::span<std::byte> PageFrames::page(PageIndex page) const {
   return {};
 }
 
+void PageFrames::allocate(PageIndex first, size_t count) {
+  const int allocated = fallocate(memfd_.get(), 0, static_cast<off_t>(first.value * kPageBytes),
+                                  static_cast<off_t>(count * kPageBytes));
+  check(allocated == 0, "there is memory for pages");
+}
+
 void PageFrames::punch(PageIndex first, size_t count) {
   const int punched = fallocate(memfd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                                 static_cast<off_t>(first.value * kPageBytes),

@@ -43,6 +43,8 @@ class PageFrames {
   Status resize(size_t pages);
   // REQUIRES: page < pages().
   std::span<std::byte> page(PageIndex page) const;
+  // Fills the holes among them with zeros, faster than by touching them.
+  void allocate(PageIndex first, size_t count);
   // Makes them holes: they vanish from all programs' page tables, too.
   void punch(PageIndex first, size_t count);
 

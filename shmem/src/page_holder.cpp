@@ -8,6 +8,8 @@
 
 namespace krg {
 
+constexpr size_t kProtectedTogether = 64;
+
 PageHolder::PageHolder(EventLoop& loop, Kddm& kddm, SetId set, PageFrames& frames,
                        std::chrono::microseconds hold_time, Handlers handlers)
     : loop_(loop),
@@ -55,7 +57,8 @@ void PageHolder::granted(PageIndex page, PageAccess access, Status outcome) {
   const bool in_set = page.value < access_.size();  // else it was cut off meanwhile
   if (outcome && in_set) set_access(page, std::max(access_[page.value], access));
   // A hold begins before the answer, which may ask for more and so end it.
-  const bool held = outcome && asked.hold && hold(page);
+  const bool held =
+      outcome && asked.hold && held_.emplace(page.value, Clock::time_point::max()).second;
   if (in_set) handlers_.answered(page, outcome);
   if (outcome && !held) kddm_.put(set_, ObjectId{page.value});
 }
@@ -67,13 +70,12 @@ void PageHolder::set_access(PageIndex page, PageAccess access) {
 
 // --- holding ------------------------------------------------------------------------------------
 
-// Keeps the pin for a while. False when there is one already.
-bool PageHolder::hold(PageIndex page) {
-  const auto until = Clock::now() + hold_time_;
-  if (!held_.emplace(page.value, until).second) return false;
-  due_.emplace_back(until, page);
+void PageHolder::shown(PageIndex page) {
+  auto found = held_.find(page.value);
+  if (found == held_.end() || found->second != Clock::time_point::max()) return;
+  found->second = Clock::now() + hold_time_;
+  due_.emplace_back(found->second, page);
   arm();
-  return true;
 }
 
 void PageHolder::end_hold(PageIndex page) {
@@ -81,6 +83,7 @@ void PageHolder::end_hold(PageIndex page) {
 }
 
 void PageHolder::end_due_holds() {
+  const Kddm::Together together(kddm_);
   const auto now = Clock::now();
   while (!due_.empty() && due_.front().first <= now) {
     const auto [until, page] = due_.front();
@@ -103,26 +106,58 @@ void PageHolder::arm() {
 // --- what the protocol says ---------------------------------------------------------------------
 
 std::span<std::byte> PageHolder::place(ObjectId object) {
-  if (object.value >= access_.size()) {
-    const Status grown = resize(object.value + 1);
+  const PageIndex page{object.value};
+  if (std::find(releases_.begin(), releases_.end(), page) != releases_.end()) settle();
+  if (page.value >= access_.size()) {
+    const Status grown = resize(page.value + 1);
     check(grown.has_value(), "there is memory for a page that another node uses");
   }
-  return frames_.page(PageIndex{object.value});
+  return frames_.page(page);
 }
 
 void PageHolder::protect(ObjectId object) {
   const PageIndex page{object.value};
   if (page.value >= access_.size() || access_[page.value] != PageAccess::kWrite) return;
-  set_access(page, PageAccess::kRead);
-  handlers_.protect(page);
+  const size_t count = protect_run(page);
+  for (size_t i = 0; i < count; ++i) set_access({page.value + i}, PageAccess::kRead);
+  handlers_.protect(page, count);
+}
+
+// Where page after page is protected, because another node reads them in turn, the next ones are
+// protected along with this one: a call each costs more than all at once. Who writes one of them
+// all the same asks for it again, which this node grants itself.
+size_t PageHolder::protect_run(PageIndex page) {
+  protect_window_ = page == next_protected_ ? std::min(2 * protect_window_, kProtectedTogether) : 1;
+  size_t count = 1;
+  while (count < protect_window_) {
+    const uint64_t next = page.value + count;
+    if (next >= access_.size() || access_[next] != PageAccess::kWrite || held_.contains(next))
+      break;
+    ++count;
+  }
+  next_protected_ = {page.value + count};
+  return count;
 }
 
 void PageHolder::release(ObjectId object) {
   const PageIndex page{object.value};
   if (page.value >= access_.size()) return;
   set_access(page, PageAccess::kNone);
-  frames_.punch(page, 1);
-  handlers_.released(page);
+  releases_.push_back(page);
+}
+
+// Neighbours are punched together.
+void PageHolder::settle() {
+  std::vector<PageIndex> pages = std::exchange(releases_, {});
+  std::sort(pages.begin(), pages.end());
+  for (size_t first = 0; first < pages.size();) {
+    size_t end = first + 1;
+    while (end < pages.size() && pages[end].value <= pages[end - 1].value + 1) ++end;
+    const size_t count = pages[end - 1].value - pages[first].value + 1;
+    frames_.punch(pages[first], count);
+    handlers_.released(pages[first], count);
+    first = end;
+  }
 }
 
 }  // namespace krg

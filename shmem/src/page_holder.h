@@ -27,12 +27,13 @@ class PageHolder : public ObjectMemory {
  public:
   enum class Why : uint8_t { kAhead, kFault };
   struct Handlers {
-    // An operation on the page has ended; access() says what it brought.
+    // An operation on the page has ended; access() says what it brought. If it was for a fault,
+    // shown() has to follow.
     std::function<void(PageIndex, Status)> answered;
     // Take the right to write away from all programs, before this returns.
-    std::function<void(PageIndex)> protect;
-    // The page's frame has been punched.
-    std::function<void(PageIndex)> released;
+    std::function<void(PageIndex first, size_t count)> protect;
+    // The pages' frames have been punched.
+    std::function<void(PageIndex first, size_t count)> released;
   };
   PageHolder(EventLoop& loop, Kddm& kddm, SetId set, PageFrames& frames,
              std::chrono::microseconds hold_time, Handlers handlers);
@@ -42,6 +43,8 @@ class PageHolder : public ObjectMemory {
   // Asks for more than there is, unless an operation on the page is under way. `answered` may run
   // inside of this call.
   void ask(PageIndex page, PageAccess access, Why why);
+  // The page has been mapped for the fault that asked for it: the time that it is held begins.
+  void shown(PageIndex page);
   bool is_asked(PageIndex page) const { return asked_.contains(page.value); }
   // Grows, or shrinks: what lies beyond a smaller end is gone. A node that has grown before this
   // one makes it grow, too, when it uses a page behind the end.
@@ -52,6 +55,7 @@ class PageHolder : public ObjectMemory {
   std::span<std::byte> place(ObjectId object) override;
   void protect(ObjectId object) override;
   void release(ObjectId object) override;
+  void settle() override;
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -60,8 +64,8 @@ class PageHolder : public ObjectMemory {
     bool hold = false;
   };
   void granted(PageIndex page, PageAccess access, Status outcome);
+  size_t protect_run(PageIndex page);
   void set_access(PageIndex page, PageAccess access);
-  bool hold(PageIndex page);
   void end_hold(PageIndex page);
   void end_due_holds();
   void arm();
@@ -78,6 +82,10 @@ class PageHolder : public ObjectMemory {
   std::unordered_map<uint64_t, Clock::time_point> held_;     // pinned until then
   std::deque<std::pair<Clock::time_point, PageIndex>> due_;  // some of them have ended already
   EventLoop::Timer timer_;
+  std::vector<PageIndex> releases_;  // until settle()
+  // A run of protect() from page to page: where it would go on, and how far ahead it protects.
+  PageIndex next_protected_{0};
+  size_t protect_window_ = 1;
   std::shared_ptr<bool> open_ = std::make_shared<bool>(true);
 };
 

@@ -23,6 +23,8 @@ namespace {
 // Pages that are here are mapped this many at once around a fault that belongs to no run, as the
 // kernel does it for files (fault_around_bytes).
 constexpr uint64_t kAround = 16;
+// So many neighbours have the same manager.
+constexpr uint64_t kPagesPerManager = 64;
 // Pages are fetched ahead for writing with more restraint: each one is taken away from all others.
 constexpr unsigned kWriteAheadDivisor = 4;
 
@@ -35,11 +37,14 @@ struct PageSet::Impl {
   void serve(const ProgramFault& fault);
   void fetch_ahead(const ReadAhead::Plan& plan, PageAccess access);
   void answered(PageIndex page, const Status& outcome);
+  void show_granted();
+  bool show_or_ask(const ProgramFault& fault, PageAccess ask_for = PageAccess::kRead);
   void show(const ProgramFault& fault);
-  void released(PageIndex page);
+  void released(PageIndex first, size_t count);
   void removing(PageIndex first, size_t count);
   Status resize(size_t new_pages);
 
+  EventLoop& loop;
   Kddm& kddm;
   const SetId set;
   size_t pages;
@@ -48,14 +53,16 @@ struct PageSet::Impl {
   PageSetStatistics statistics;
   std::shared_ptr<PageHolder> holder;
   std::unordered_map<uint64_t, std::vector<ProgramFault>> waiting;  // faults, by page
+  std::vector<ProgramFault> granted;  // faults to be answered at the end of this turn of the loop
   std::function<void()> idle;
   ProgramSpaces spaces;
   PageFile file;
 };
 
-PageSet::Impl::Impl(EventLoop& loop, Kddm& k, SetId s, PageFrames memory,
+PageSet::Impl::Impl(EventLoop& l, Kddm& k, SetId s, PageFrames memory,
                     const PageSetOptions& options)
-    : kddm(k),
+    : loop(l),
+      kddm(k),
       set(s),
       pages(memory.pages()),
       max_read_ahead(options.max_read_ahead),
@@ -64,8 +71,8 @@ PageSet::Impl::Impl(EventLoop& loop, Kddm& k, SetId s, PageFrames memory,
           loop, k, s, frames, options.hold_time,
           PageHolder::Handlers{
               .answered = [this](PageIndex page, Status outcome) { answered(page, outcome); },
-              .protect = [this](PageIndex page) { spaces.protect(page); },
-              .released = [this](PageIndex page) { released(page); }})),
+              .protect = [this](PageIndex first, size_t count) { spaces.protect(first, count); },
+              .released = [this](PageIndex first, size_t count) { released(first, count); }})),
       spaces(loop, frames, options.group ? options.group : make_userfaultfd_group(),
              {.faults = [this] { serve_faults(); },
               .removing = [this](PageIndex first, size_t count) { removing(first, count); },
@@ -78,6 +85,7 @@ PageSet::Impl::Impl(EventLoop& loop, Kddm& k, SetId s, PageFrames memory,
 // --- faults -------------------------------------------------------------------------------------
 
 void PageSet::Impl::serve_faults() {
+  const Kddm::Together together(kddm);
   for (const ProgramFault& fault : spaces.take_faults()) serve(fault);
 }
 
@@ -89,16 +97,25 @@ void PageSet::Impl::serve(const ProgramFault& fault) {
   ReadAhead* read_ahead = spaces.read_ahead(fault.at.space);
   if (!read_ahead) return;
   const unsigned most = fault.write ? max_read_ahead / kWriteAheadDivisor : max_read_ahead;
-  const ReadAhead::Plan plan = read_ahead->on_fault(fault.thread, fault.page.value, most);
+  const ReadAhead::Plan plan =
+      read_ahead->on_fault(fault.thread, fault.page.value, fault.write, most);
   statistics.fetched_ahead_hit += plan.passed;
+  statistics.answered_here += holder->access(fault.page) >= access;
+  const PageAccess asked = plan.write ? PageAccess::kWrite : access;
+  show_or_ask(fault, asked);
+  fetch_ahead(plan, asked);
+}
+
+// Returns whether the page could be shown.
+bool PageSet::Impl::show_or_ask(const ProgramFault& fault, PageAccess ask_for) {
+  const PageAccess access = fault.write ? PageAccess::kWrite : PageAccess::kRead;
   if (holder->access(fault.page) >= access) {
-    ++statistics.answered_here;
     show(fault);
-  } else {
-    waiting[fault.page.value].push_back(fault);
-    holder->ask(fault.page, access, PageHolder::Why::kFault);
+    return true;
   }
-  fetch_ahead(plan, access);
+  waiting[fault.page.value].push_back(fault);
+  holder->ask(fault.page, std::max(access, ask_for), PageHolder::Why::kFault);
+  return false;
 }
 
 void PageSet::Impl::fetch_ahead(const ReadAhead::Plan& plan, PageAccess access) {
@@ -112,31 +129,40 @@ void PageSet::Impl::fetch_ahead(const ReadAhead::Plan& plan, PageAccess access) 
   }
 }
 
+// Pages that come together are mapped together, once all of them are here.
 void PageSet::Impl::answered(PageIndex page, const Status& outcome) {
   auto found = waiting.extract(page.value);
-  if (found.empty()) return;
-  std::vector<ProgramFault> unanswered;
+  if (found.empty()) return holder->shown(page);
   for (const ProgramFault& fault : found.mapped()) {
-    if (!outcome) {
+    if (outcome) {
+      if (granted.empty())
+        loop.post([this, open = std::weak_ptr(holder)] {
+          if (!open.expired()) show_granted();
+        });
+      granted.push_back(fault);
+    } else {
       log_warn("pages", "set {} page {}: {}: SIGBUS for thread {}", set.value, page.value,
                outcome.error().message(), fault.thread);
       spaces.make_lost(fault.at);
-    } else if (fault.write && holder->access(page) < PageAccess::kWrite) {
-      unanswered.push_back(fault);
-    } else {
-      show(fault);
     }
   }
-  if (unanswered.empty()) return;
-  waiting.emplace(page.value, std::move(unanswered));
-  holder->ask(page, PageAccess::kWrite, PageHolder::Why::kFault);
 }
 
-// Maps the page of a fault, and those beside it that are here with the same rights.
+void PageSet::Impl::show_granted() {
+  for (const ProgramFault& fault : std::exchange(granted, {})) {
+    if (fault.page.value >= pages) {
+      spaces.wake(fault.at);  // SIGBUS from the kernel
+    } else if (!show_or_ask(fault)) {
+      continue;
+    }
+    holder->shown(fault.page);
+  }
+}
+
+// Maps the page of a fault (or lets it be written), and those beside it that are here with the same
+// rights.
 void PageSet::Impl::show(const ProgramFault& fault) {
   const PageAccess access = holder->access(fault.page);
-  const bool writable = access == PageAccess::kWrite;
-  if (fault.was_mapped) return spaces.allow_writing(fault.at, 1);
   auto fits = [&](PageIndex page) { return page.value < pages && holder->access(page) == access; };
   const ReadAhead* read_ahead = spaces.read_ahead(fault.at.space);
   const int64_t stride = read_ahead ? read_ahead->stride_at(fault.page.value) : 0;
@@ -144,26 +170,37 @@ void PageSet::Impl::show(const ProgramFault& fault) {
   const unsigned before_most = stride == -1 ? max_read_ahead + 1 : in_block + 1;
   const unsigned after_most =
       stride == 1 ? max_read_ahead + 1 : static_cast<unsigned>(kAround) - in_block;
-  const unsigned before = spaces.run_length(fault.at, -1, before_most, fits);
-  const unsigned after = spaces.run_length(fault.at, 1, after_most, fits);
+  const unsigned before = spaces.run_length(fault.at, -1, before_most, fault.was_mapped, fits);
+  const unsigned after = spaces.run_length(fault.at, 1, after_most, fault.was_mapped, fits);
   if (before == 0 || after == 0) return;  // the mapping has gone
   statistics.mapped_around += before + after - 2;
-  const RemoteAddr start{fault.at.address.value - (before - 1) * kPageBytes};
-  spaces.map({fault.at.space, start}, before + after - 1, writable);
+  const ProgramPage start{fault.at.space,
+                          RemoteAddr{fault.at.address.value - (before - 1) * kPageBytes}};
+  if (fault.was_mapped) {
+    spaces.allow_writing(start, before + after - 1);
+  } else {
+    spaces.map(start, before + after - 1, access == PageAccess::kWrite);
+  }
 }
 
 // --- what takes pages away ----------------------------------------------------------------------
 
-void PageSet::Impl::released(PageIndex page) {
-  spaces.forget(page);
-  // Who waits to write the page that it could read has to be shown all of it now.
-  auto found = waiting.find(page.value);
-  if (found == waiting.end()) return;
-  for (ProgramFault& fault : found->second) fault.was_mapped = false;
+void PageSet::Impl::released(PageIndex first, size_t count) {
+  spaces.forget(first, count);
+  // Who waits to write a page that it could read has to be shown all of it now.
+  auto among = [&](PageIndex page) { return page >= first && page.value - first.value < count; };
+  for (ProgramFault& fault : granted) fault.was_mapped &= !among(fault.page);
+  if (waiting.empty()) return;
+  for (uint64_t page = first.value; page < first.value + count; ++page) {
+    auto found = waiting.find(page);
+    if (found == waiting.end()) continue;
+    for (ProgramFault& fault : found->second) fault.was_mapped = false;
+  }
 }
 
 // A program may be about to punch pages out of the memfd: nobody shall have other copies of them.
 void PageSet::Impl::removing(PageIndex first, size_t count) {
+  const Kddm::Together together(kddm);
   for (uint64_t i = first.value; i < first.value + count && i < pages; ++i)
     if (holder->access({i}) == PageAccess::kRead)
       holder->ask({i}, PageAccess::kWrite, PageHolder::Why::kAhead);
@@ -195,7 +232,8 @@ Result<std::unique_ptr<PageSet>> PageSet::create(EventLoop& loop, Kddm& kddm, Se
   page_set->impl_ = std::make_unique<Impl>(loop, kddm, set, std::move(*frames), options);
   KddmSetOptions objects{.object_bytes = kPageBytes,
                          .linker = std::move(options.linker),
-                         .memory = page_set->impl_->holder};
+                         .memory = page_set->impl_->holder,
+                         .objects_per_manager = kPagesPerManager};
   if (Status opened = kddm.open_set(set, std::move(objects)); !opened) {
     page_set->impl_.reset();
     return opened.error();

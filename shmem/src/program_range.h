@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "krg/runtime/types.h"
@@ -25,6 +26,8 @@ struct ProgramRange {
   RemoteAddr address_of(PageIndex page) const {
     return address + (page.value - first.value) * kPageBytes;
   }
+  // From the first to the last mapped page of these: first one, count.
+  std::pair<PageIndex, size_t> mapped_among(PageIndex from, size_t pages) const;
 };
 
 // Takes what lies in [start, end) out of the ranges and returns it.

@@ -243,7 +243,7 @@ Outcome ProgramSpaces::insist(Call call) {
 
 // --- page tables --------------------------------------------------------------------------------
 
-unsigned ProgramSpaces::run_length(ProgramPage at, int step, unsigned most,
+unsigned ProgramSpaces::run_length(ProgramPage at, int step, unsigned most, bool mapped,
                                    const std::function<bool(PageIndex)>& fits) const {
   Space* space = find(at.space);
   const ProgramRange* range = space ? space->range_at(at.address) : nullptr;
@@ -254,7 +254,7 @@ unsigned ProgramSpaces::run_length(ProgramPage at, int step, unsigned most,
     const auto index = static_cast<int64_t>(start) + step * static_cast<int64_t>(length);
     if (index < 0 || static_cast<size_t>(index) >= range->count()) break;
     const auto i = static_cast<size_t>(index);
-    if (range->mapped[i] || !fits(PageIndex{range->first.value + i})) break;
+    if (range->mapped[i] != mapped || !fits(PageIndex{range->first.value + i})) break;
     ++length;
   }
   return length;
@@ -288,9 +288,8 @@ void ProgramSpaces::map(ProgramPage at, size_t count, bool writable) {
         --count;
         break;
       case Outcome::kNoFrame: {
-        // A program punched it: the page is zeros now. Touching it makes the frame.
-        const volatile std::byte* frame = frames_.page(range->page_at(at.address)).data();
-        static_cast<void>(*frame);
+        // Nobody has written it since its first touch, or a program punched it: zeros.
+        frames_.allocate(range->page_at(at.address), pages - mapped);
         break;
       }
       case Outcome::kChanging:
@@ -346,18 +345,18 @@ void ProgramSpaces::send_sigbus(const Space& space) {
     log_warn("pages", "signal {} to process {}: {}", number, pid, errno_error("").message());
 }
 
-void ProgramSpaces::protect(PageIndex page) {
+void ProgramSpaces::protect(PageIndex first, size_t count) {
   uint64_t seen;
   do {
     seen = changes_;  // ranges that come, move or go meanwhile: look at all of them again
     for (auto at = spaces_.begin(); at != spaces_.end(); ++at) {
       Space& space = *at->second;
       for (size_t i = 0; i < space.ranges.size(); ++i) {
-        const ProgramRange& range = space.ranges[i];
-        if (!range.covers(page) || !range.mapped[page.value - range.first.value]) continue;
-        const RemoteAddr address = range.address_of(page);
-        const Outcome outcome =
-            insist([&] { return space.userfaultfd.write_protect(address, kPageBytes); });
+        const auto [page, pages] = space.ranges[i].mapped_among(first, count);
+        if (pages == 0) continue;
+        const RemoteAddr address = space.ranges[i].address_of(page);
+        const Outcome outcome = insist(
+            [&, n = pages] { return space.userfaultfd.write_protect(address, n * kPageBytes); });
         if (outcome == Outcome::kSpaceGone) end(space);
         check(outcome != Outcome::kUnsupported, "a page can be write-protected");
       }
@@ -365,10 +364,11 @@ void ProgramSpaces::protect(PageIndex page) {
   } while (seen != changes_);
 }
 
-void ProgramSpaces::forget(PageIndex page) {
+void ProgramSpaces::forget(PageIndex first, size_t count) {
   for (auto& [id, space] : spaces_)
     for (ProgramRange& range : space->ranges)
-      if (range.covers(page)) range.mapped[page.value - range.first.value] = false;
+      for (uint64_t page = first.value; page < first.value + count; ++page)
+        if (range.covers(PageIndex{page})) range.mapped[page - range.first.value] = false;
 }
 
 std::optional<PageSet::Location> ProgramSpaces::locate(pid_t pid, RemoteAddr address) const {

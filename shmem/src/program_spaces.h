@@ -75,9 +75,9 @@ class ProgramSpaces {
   // Of the space that faulted; none when it has gone.
   ReadAhead* read_ahead(uint64_t space);
 
-  // How many pages can be mapped at once from `at` in steps of +1 or -1 page (the first one
-  // included), as long as `fits(page)` and they are not mapped there yet.
-  unsigned run_length(ProgramPage at, int step, unsigned most,
+  // How many pages from `at` on in steps of +1 or -1 page (the first one included) are mapped there
+  // or not, as `mapped` says, and fit.
+  unsigned run_length(ProgramPage at, int step, unsigned most, bool mapped,
                       const std::function<bool(PageIndex)>& fits) const;
   // Maps `count` pages from `at` on; their bytes are valid here. Wakes who waits for them.
   void map(ProgramPage at, size_t count, bool writable);
@@ -86,10 +86,10 @@ class ProgramSpaces {
   // Whoever touches the page gets SIGBUS, those that wait too.
   void make_lost(ProgramPage at);
   void wake(ProgramPage at);
-  // No program can write the page once this has returned.
-  void protect(PageIndex page);
-  // The page has been punched out of the memfd: it is mapped nowhere any more.
-  void forget(PageIndex page);
+  // No program can write the pages once this has returned.
+  void protect(PageIndex first, size_t count);
+  // The pages have been punched out of the memfd: they are mapped nowhere any more.
+  void forget(PageIndex first, size_t count);
 
   // As page_set.h says; also for processes that are not attached themselves.
   std::optional<PageSet::Location> locate(pid_t pid, RemoteAddr address) const;

@@ -6,14 +6,15 @@
 
 namespace krg {
 
-ReadAhead::Plan ReadAhead::on_fault(uint32_t thread, uint64_t page_number, unsigned most) {
+ReadAhead::Plan ReadAhead::on_fault(uint32_t thread, uint64_t page_number, bool write,
+                                    unsigned most) {
   const auto page = static_cast<int64_t>(page_number);
   ++faults_;
   if (most == 0) return {};
   if (Stream* stream = running(thread, page)) {
     stream->used = faults_;
     ++stream->run;
-    return extend(*stream, page, most);
+    return extend(*stream, page, write, most);
   }
   Stream* stream = beginning(thread, page);
   if (!stream) {
@@ -26,7 +27,7 @@ ReadAhead::Plan ReadAhead::on_fault(uint32_t thread, uint64_t page_number, unsig
   stream->used = faults_;
   stream->window = kFirstWindow;
   // Neighbours are a run at once; another stride has to be seen twice.
-  return std::abs(stream->stride) == 1 ? extend(*stream, page, most) : Plan{};
+  return std::abs(stream->stride) == 1 ? extend(*stream, page, write, most) : Plan{};
 }
 
 int64_t ReadAhead::stride_at(uint64_t page) const {
@@ -36,14 +37,14 @@ int64_t ReadAhead::stride_at(uint64_t page) const {
 }
 
 // The stream that this fault goes on with: it lies some strides on, at the most one behind what was
-// asked for.
+// asked for, or is about the same page again (to write it).
 ReadAhead::Stream* ReadAhead::running(uint32_t thread, int64_t page) {
   for (Stream& stream : streams_) {
     if (stream.thread != thread || stream.stride == 0) continue;
     const int64_t distance = page - stream.last;
-    if (distance == 0 || distance % stream.stride != 0) continue;
+    if (distance % stream.stride != 0) continue;
     const int64_t strides = distance / stream.stride;
-    if (strides > 0 && strides <= (stream.ahead - stream.last) / stream.stride + 1) return &stream;
+    if (strides >= 0 && strides <= (stream.ahead - stream.last) / stream.stride + 1) return &stream;
   }
   return nullptr;
 }
@@ -64,12 +65,17 @@ ReadAhead::Stream& ReadAhead::fresh() {
 }
 
 // Keeps a window's length ahead of the fault, and asks for more when half of it is used up.
-ReadAhead::Plan ReadAhead::extend(Stream& stream, int64_t page, unsigned most) {
+ReadAhead::Plan ReadAhead::extend(Stream& stream, int64_t page, bool write, unsigned most) {
   const int64_t was_ahead = (stream.ahead - stream.last) / stream.stride;
   const int64_t advanced = (page - stream.last) / stream.stride;
-  Plan plan{.first = 0, .stride = stream.stride, .count = 0, .passed = 0};
+  Plan plan{.stride = stream.stride};
   plan.passed = static_cast<unsigned>(std::min(was_ahead, advanced));
-  const int64_t still_ahead = std::max<int64_t>(0, was_ahead - advanced);
+  stream.reads = write ? 0 : stream.reads + 1;
+  const bool turned = write && !stream.writing;
+  stream.writing = write || (stream.writing && stream.reads < kReadsOnly);
+  plan.write = stream.writing;
+  // What was fetched ahead for reading counts for nothing when the run turns to writing.
+  const int64_t still_ahead = turned ? 0 : std::max<int64_t>(0, was_ahead - advanced);
   stream.last = page;
   if (still_ahead == 0) stream.ahead = page;
   if (still_ahead > std::min(stream.window, most) / 2) return plan;

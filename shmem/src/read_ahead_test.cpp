@@ -15,7 +15,7 @@ struct Walk {
   void touch(int64_t page, uint32_t thread = 1) {
     if (!mapped.insert(page).second) return;
     ++faults;
-    ReadAhead::Plan plan = ahead.on_fault(thread, static_cast<uint64_t>(page), most);
+    ReadAhead::Plan plan = ahead.on_fault(thread, static_cast<uint64_t>(page), false, most);
     hits += plan.passed;
     for (unsigned i = 0; i < plan.count; ++i)
       fetched += mapped.insert(plan.first + plan.stride * static_cast<int64_t>(i)).second;
@@ -61,10 +61,22 @@ TEST(ReadAhead, RandomFaultsFetchAlmostNothing) {
   EXPECT_LT(walk.fetched, 50u);
 }
 
+TEST(ReadAhead, ARunThatWritesWhatItHasReadIsOneOfWrites) {
+  ReadAhead ahead;
+  for (uint64_t page = 0; page < 10; ++page) EXPECT_FALSE(ahead.on_fault(1, page, false, 64).write);
+  ReadAhead::Plan plan = ahead.on_fault(1, 9, true, 64);
+  EXPECT_TRUE(plan.write);
+  EXPECT_GT(plan.count, 0u);
+  EXPECT_EQ(plan.first, 10);
+  EXPECT_TRUE(ahead.on_fault(1, 10, false, 64).write);
+  for (uint64_t page = 11; page < 15; ++page) plan = ahead.on_fault(1, page, false, 64);
+  EXPECT_FALSE(plan.write);
+}
+
 TEST(ReadAhead, NeverAsksForMoreThanItMay) {
   ReadAhead none, few;
-  for (uint64_t page = 0; page < 100; ++page) EXPECT_EQ(none.on_fault(1, page, 0).count, 0u);
-  for (uint64_t page = 0; page < 100; ++page) EXPECT_LE(few.on_fault(1, page, 3).count, 3u);
+  for (uint64_t page = 0; page < 100; ++page) EXPECT_EQ(none.on_fault(1, page, false, 0).count, 0u);
+  for (uint64_t page = 0; page < 100; ++page) EXPECT_LE(few.on_fault(1, page, false, 3).count, 3u);
 }
 
 }  // namespace

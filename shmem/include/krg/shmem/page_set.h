@@ -43,7 +43,7 @@ struct PageSetOptions {
   // A page that was just granted to a fault is not given away before this has passed (ping-pong).
   std::chrono::microseconds hold_time{200};
   // Pages fetched ahead of sequential or strided faults, at the most.
-  unsigned max_read_ahead = 256;
+  unsigned max_read_ahead = 1024;
 };
 
 struct PageSetStatistics {
