@@ -34,7 +34,7 @@ struct Queue {
   uint64_t next, limit;
 };
 using Table = std::array<uint64_t, kBins>;
-using Nodes = std::array<uint64_t, kBins>;  // pieces done, by node (the last: and all further ones)
+using Nodes = std::array<uint64_t, kBins>;  // workers, by node (the last: and all further ones)
 
 template <class T>
 T value_or_exit(krg::Result<T> result) {
@@ -62,6 +62,7 @@ int work(const std::string& set_name) {
   const krg::Client client = value_or_exit(krg::Client::connect());
   const krg::SharedSet set = value_or_exit(client.open_set(set_name));
   const unsigned node = std::min<unsigned>(client.node().value, kBins - 1);
+  ++value_or_exit(set.grab(kNodes)).as<Nodes>()[node];
   while (true) {
     const auto [begin, end] = take_piece(set);
     if (begin == end) return 0;
@@ -70,7 +71,6 @@ int work(const std::string& set_name) {
       ++counts[std::min(steps(number) / kBinWidth, kBins - 1)];
     auto table = value_or_exit(set.grab(kTable));
     for (unsigned bin = 0; bin < kBins; ++bin) table.as<Table>()[bin] += counts[bin];
-    ++value_or_exit(set.grab(kNodes)).as<Nodes>()[node];
   }
 }
 
@@ -101,7 +101,7 @@ void print(const krg::SharedSet& set) {
                   static_cast<unsigned long long>(table.as<Table>()[bin]));
   unsigned busy = 0;
   const auto nodes = value_or_exit(set.get(kNodes));
-  for (uint64_t pieces : nodes.as<Nodes>()) busy += pieces > 0;
+  for (uint64_t workers : nodes.as<Nodes>()) busy += workers > 0;
   std::printf("nodes %u\n", busy);
 }
 

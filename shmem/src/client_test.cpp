@@ -322,6 +322,22 @@ TEST_F(ClientTest, APacketOfNonsenseEndsThatConnectionOnly) {
     EXPECT_TRUE(set.grab({object}));  // nobody holds on to anything
 }
 
+TEST_F(ClientTest, WhoDoesNotReadItsRepliesIsLetGo) {
+  auto control = ControlClient::connect(path(1));
+  ASSERT_TRUE(control);
+  auto answer = control->call(client_wire::kConnectCommand);
+  ASSERT_TRUE(answer);
+  const client_wire::ClientRequest request;
+  bool sent = true;
+  for (size_t i = 0; i < 2 * kMaxClientReplies && sent; ++i)
+    sent =
+        send_packet(answer->fds[0].get(), {reinterpret_cast<const char*>(&request), sizeof request})
+            .has_value();
+  EXPECT_FALSE(sent) << "krgd has closed its end";
+  EXPECT_EQ(clients_of(1), 0u);
+  EXPECT_TRUE(shared(1, "set", 8).get({1}));
+}
+
 // Its own operations may be waiting behind its own pins.
 TEST_F(ClientTest, AConnectionThatEndsLetsGoOfWhatItIsGrantedMeanwhile) {
   constexpr uint64_t kObjects = 20;

@@ -33,7 +33,7 @@ class KddmClientTest(SessionCase):
         expected = collections.Counter(collatz_steps(n) // 10 * 10 for n in range(1, LIMIT))
         *bins, nodes = [line.split() for line in result.stdout.splitlines()]
         self.assertEqual({int(first): int(count) for first, count in bins}, dict(expected))
-        self.assertGreater(int(nodes[1]), 1, "nodes that worked")
+        self.assertGreater(int(nodes[1]), 1, "nodes that have workers")
 
     def test_an_mpi_program_shares_rows_over_the_nodes(self):
         result = self.krgrun(*MPIRUN, self.build / "examples/mpi_shared_rows", "100", check=True, env=MPI_ENVIRONMENT)
