@@ -3,13 +3,9 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
-#include <linux/userfaultfd.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
-#include "krg/procmgr/unnotified_cookie.h"
-#include "krg/runtime/log.h"
 #include "packed_bytes.h"
 #include "process_fds.h"
 #include "process_status.h"
@@ -18,9 +14,6 @@
 
 namespace krg {
 namespace {
-
-// What counts of a caller's flags. Not MAP_POPULATE and MAP_LOCKED: the kernel would fill holes.
-constexpr uint64_t kKeptFlags = MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_32BIT | MAP_NORESERVE;
 
 // The arguments of mmap(2).
 struct MapRequest {
@@ -62,16 +55,12 @@ struct SharedMappings::Job {
   UniqueFd file;  // keeps it from being gone
   int open_flags = 0;
   FileId id = 0;
-  std::shared_ptr<SharedFile> contents;
-  std::shared_ptr<RemoteSyscalls> thread;
-  // Descriptors in the process: what krgd has put there, what it has opened.
-  int memory_there = -1, device_there = -1, userfaultfd_there = -1;
-  UniqueFd userfaultfd;
+  std::shared_ptr<SharedFile> contents = nullptr;
 };
 
 SharedMappings::SharedMappings(NodeContext& node, SessionFs& fs, SyscallBroker& broker,
                                SharedFiles& files, UserfaultSource source)
-    : node_(node), fs_(fs), files_(files), source_(std::move(source)) {
+    : node_(node), fs_(fs), files_(files), mapper_(node, std::move(source)) {
   broker.set_handler(SYS_mmap, [this](SyscallBroker::Call call) { on_mmap(std::move(call)); });
 }
 
@@ -88,15 +77,14 @@ void SharedMappings::on_mmap(SyscallBroker::Call call) {
   const MapRequest map{call.arg(0), call.arg(1), call.arg(2), call.arg(3) & 0xffff'ffff,
                        call.arg(5)};
   if (const int error = check_request(map, open_flags); error != 0) return call.fail(error);
-  cover(std::make_shared<Job>(Job{
-      std::move(call), map, std::move(*file), open_flags, id, nullptr, nullptr, -1, -1, -1, {}}));
+  cover(std::make_shared<Job>(Job{std::move(call), map, std::move(*file), open_flags, id}));
 }
 
 // A mapping may reach beyond the end: then every node's page set is made so long first.
 void SharedMappings::cover(const JobPtr& job) {
   job->contents = files_.find(job->id);
   if (job->contents && job->map.end() <= job->contents->pages->pages() * kPageBytes)
-    return borrow(job);
+    return map(job);
   SharedRequest request;
   request.op = SharedOp::kCover;
   request.file = job->id;
@@ -109,92 +97,35 @@ void SharedMappings::cover(const JobPtr& job) {
                             if (!covered) return job->call.fail(covered.error().errno_or(EIO));
                             job->contents = files_.find(job->id);
                             if (!job->contents) return job->call.fail(EIO);
-                            borrow(job);
+                            map(job);
                           });
 }
 
-void SharedMappings::borrow(const JobPtr& job) {
+void SharedMappings::map(const JobPtr& job) {
   if (!job->call.is_valid()) return;
-  const pid_t tid = job->call.tid();
   // Under a tracer nobody else may run calls in it. The kernel says ENODEV then.
-  if (has_tracer(tid)) return job->call.go_on();
+  if (has_tracer(job->call.tid())) return job->call.go_on();
   UniqueFd memory = memory_for(*job->contents->pages, job->open_flags);
   if (!memory) return job->call.fail(ENOMEM);
-  if (const int device = source_.device(); device >= 0) {
-    auto there = job->call.add_fd(device);
-    if (!there) return job->call.fail(there.error().errno_or(EMFILE));
-    job->device_there = *there;
-  }
-  if (auto there = job->call.add_fd(memory.get())) job->memory_there = *there;
-  auto asked = RemoteSyscalls::borrow(
-      *node_.children, job->call, [this, job](Result<std::shared_ptr<RemoteSyscalls>> borrowed) {
-        if (!borrowed) return;  // it died
-        job->thread = std::move(*borrowed);
-        open_userfaultfd(job);
-      });
-  if (!asked) {
-    log_warn("shm", "thread {}: {}", tid, asked.error().message());
-    job->call.fail(ENODEV);
-  }
-}
-
-void SharedMappings::open_userfaultfd(const JobPtr& job) {
-  if (job->memory_there < 0) return close_descriptors(job, -EMFILE);
-  const auto flags = static_cast<uint64_t>(PageSet::userfaultfd_flags(false));
-  auto opened = [this, job](int64_t number) { take_userfaultfd(job, number); };
-  if (job->device_there < 0) return job->thread->run(SYS_userfaultfd, {flags}, opened);
-  job->thread->run(SYS_ioctl,
-                   {static_cast<uint64_t>(job->device_there), USERFAULTFD_IOC_NEW, flags}, opened);
-}
-
-void SharedMappings::take_userfaultfd(const JobPtr& job, int64_t opened) {
-  if (opened < 0) return close_descriptors(job, opened == -EPERM ? -ENODEV : opened);
-  job->userfaultfd_there = static_cast<int>(opened);
-  auto copy = steal_fd(job->thread->tid(), job->userfaultfd_there);
-  if (!copy) return close_descriptors(job, -ENODEV);
-  job->userfaultfd = std::move(*copy);
-  map(job);
-}
-
-void SharedMappings::map(const JobPtr& job) {
   const MapRequest& map = job->map;
-  const uint64_t flags = MAP_SHARED | (map.flags & kKeptFlags) | kUnnotifiedMapFlags;
-  job->thread->run(SYS_mmap,
-                   {map.address, map.length, map.protection, flags,
-                    static_cast<uint64_t>(job->memory_there), map.offset},
-                   [this, job](int64_t address) {
-                     if (address < 0 && address > -int64_t{kPageBytes})
-                       return close_descriptors(job, address);
-                     serve(job, address);
-                   });
+  mapper_.map(std::move(job->call),
+              {.address = map.address,
+               .length = map.length,
+               .protection = map.protection,
+               .flags = map.flags,
+               .offset = map.offset,
+               .memory = std::move(memory),
+               .attach = [this, job](UniqueFd userfaultfd, pid_t pid, RemoteAddr at) {
+                 return serve(*job, std::move(userfaultfd), pid, at);
+               }});
 }
 
-void SharedMappings::serve(const JobPtr& job, int64_t address) {
-  const MapRequest& map = job->map;
-  auto process = read_process_status(job->thread->tid());
-  files_.hold(*job->contents);
-  auto attached =
-      process ? job->contents->pages->attach(std::move(job->userfaultfd), process->pid,
-                                             RemoteAddr{static_cast<uint64_t>(address)},
-                                             PageIndex{map.offset / kPageBytes}, map.pages())
-              : Status(process.error());
-  if (!attached) {
-    log_warn("shm", "pid {}: {}", job->thread->tid(), attached.error().message());
-    files_.release_if_idle(*job->contents);
-    return job->thread->run(SYS_munmap, {static_cast<uint64_t>(address), map.length},
-                            [this, job](int64_t) { close_descriptors(job, -ENOMEM); });
-  }
-  close_descriptors(job, address);
-}
-
-void SharedMappings::close_descriptors(const JobPtr& job, int64_t result) {
-  job->thread->set_result(result);
-  for (int* there : {&job->userfaultfd_there, &job->device_there, &job->memory_there}) {
-    const int number = std::exchange(*there, -1);
-    if (number < 0) continue;
-    return job->thread->run(SYS_close, {static_cast<uint64_t>(number)},
-                            [this, job, result](int64_t) { close_descriptors(job, result); });
-  }
+Status SharedMappings::serve(Job& job, UniqueFd userfaultfd, pid_t pid, RemoteAddr at) {
+  files_.hold(*job.contents);
+  auto attached = job.contents->pages->attach(
+      std::move(userfaultfd), pid, at, PageIndex{job.map.offset / kPageBytes}, job.map.pages());
+  if (!attached) files_.release_if_idle(*job.contents);
+  return attached;
 }
 
 }  // namespace krg

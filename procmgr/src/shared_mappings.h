@@ -1,17 +1,15 @@
 // SharedMappings: mmap of the session's shared files. The stopped call's process maps the file's
-// page set (a memfd) instead, with a userfaultfd of its own, by remote system calls; from then on
-// the page set serves its faults. Any other shared file mapping goes on natively.
+// page set instead (PageSetMapper). Any other shared file mapping goes on natively.
 //
-// Owner: SharedMemory. Threads: the loop's thread. Each mapping is a job of its own that holds the
-// call, the thread and a copy of the descriptor (which keeps the file) until the thread goes on.
+// Owner: SharedMemory. Threads: the loop's thread. Each mapping is a job of its own that holds a
+// copy of the descriptor (which keeps the file) until the thread goes on.
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
 #include "krg/procmgr/session_fs.h"
 #include "krg/procmgr/syscall_broker.h"
-#include "remote_syscalls.h"
+#include "page_set_mapper.h"
 #include "shared_files.h"
-#include "userfault_source.h"
 
 namespace krg {
 
@@ -28,17 +26,13 @@ class SharedMappings {
 
   void on_mmap(SyscallBroker::Call call);
   void cover(const JobPtr& job);
-  void borrow(const JobPtr& job);
-  void open_userfaultfd(const JobPtr& job);
-  void take_userfaultfd(const JobPtr& job, int64_t opened);
   void map(const JobPtr& job);
-  void serve(const JobPtr& job, int64_t address);
-  void close_descriptors(const JobPtr& job, int64_t result);
+  Status serve(Job& job, UniqueFd userfaultfd, pid_t pid, RemoteAddr at);
 
   NodeContext& node_;
   SessionFs& fs_;
   SharedFiles& files_;
-  const UserfaultSource source_;
+  PageSetMapper mapper_;
 };
 
 }  // namespace krg

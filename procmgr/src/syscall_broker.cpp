@@ -152,6 +152,7 @@ void SyscallBroker::Call::fail(int number) {
 struct SyscallBroker::Impl {
   EventLoop& loop;
   std::array<Handler, kMaxSyscallNumber> handlers;
+  std::array<Taker, kMaxSyscallNumber> takers;
   std::unordered_map<Listener*, std::shared_ptr<Listener>> listeners;
 
   explicit Impl(EventLoop& l) : loop(l) {}
@@ -176,7 +177,9 @@ struct SyscallBroker::Impl {
     }
     Call call(std::move(state));
     const auto number = static_cast<size_t>(call.number());
-    if (number >= kMaxSyscallNumber || !handlers[number]) return;  // goes on natively
+    if (number >= kMaxSyscallNumber) return;  // goes on natively
+    if (takers[number] && takers[number](call)) return;
+    if (!handlers[number]) return;
     handlers[number](std::move(call));
   }
 };
@@ -191,6 +194,12 @@ void SyscallBroker::set_handler(int number, Handler handler) {
   check(number >= 0 && static_cast<size_t>(number) < kMaxSyscallNumber,
         "system call numbers are below 512");
   impl_->handlers[static_cast<size_t>(number)] = std::move(handler);
+}
+
+void SyscallBroker::set_taker(int number, Taker taker) {
+  check(number >= 0 && static_cast<size_t>(number) < kMaxSyscallNumber,
+        "system call numbers are below 512");
+  impl_->takers[static_cast<size_t>(number)] = std::move(taker);
 }
 
 Status SyscallBroker::add_listener(UniqueFd fd) {

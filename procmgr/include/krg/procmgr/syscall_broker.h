@@ -65,6 +65,10 @@ class SyscallBroker {
 
   // One handler per system call number. REQUIRES: the filter notifies that number.
   void set_handler(int number, Handler handler);
+  // Asked before the handler, for numbers of which several parts take some calls each: true when it
+  // has taken the call. One per number.
+  using Taker = std::function<bool(Call&)>;
+  void set_taker(int number, Taker taker);
   // Takes over a listener of a newly started job or body; dropped when its last process has gone.
   Status add_listener(UniqueFd listener);
   // How many are served now.
