@@ -25,7 +25,8 @@ constexpr size_t kFrameBytes = 16 * 1024 - 256;
 static_assert(kFrameBytes >= kMinFrameBytes);
 constexpr size_t kReceives = 64;       // posted frames
 constexpr size_t kFramesPerPeer = 32;  // in flight
-constexpr int kCompletionsPerRound = 256;
+// Then the loop serves what else is ready: a stream of messages must not keep programs waiting.
+constexpr int kCompletionsPerRound = 16;
 // How soon to try again what the provider had no room for, when nothing else wakes the loop.
 constexpr microseconds kRetry{500};
 // How long the provider may take to give back the operations of a cut connection.
