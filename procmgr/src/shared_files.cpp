@@ -32,7 +32,7 @@ Status SharedFiles::resize(FileId id, uint64_t bytes, uint64_t covered) {
     return {};
   }
   if (wanted == 0) return {};
-  auto pages = PageSet::create(node_.loop, kddm_, SetId{kFirstSet | id}, wanted);
+  auto pages = PageSet::create(node_.loop, kddm_, SetId{kFirstSet | id}, wanted, {.group = group_});
   if (!pages) return pages.error();
   file = std::make_shared<SharedFile>(SharedFile{id, bytes, std::move(*pages)});
   file->pages->on_idle([this, weak = std::weak_ptr(file)] {

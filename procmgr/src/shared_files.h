@@ -57,6 +57,8 @@ class SharedFiles {
  private:
   NodeContext& node_;
   Kddm& kddm_;
+  // One process may map several files.
+  const std::shared_ptr<UserfaultfdGroup> group_ = make_userfaultfd_group();
   std::map<FileId, std::shared_ptr<SharedFile>> files_;
 };
 
