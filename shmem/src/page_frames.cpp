@@ -89,6 +89,23 @@ void PageFrames::allocate(PageIndex first, size_t count) {
   check(allocated == 0, "there is memory for pages");
 }
 
+void PageFrames::prepare(PageIndex first, size_t count) {
+  size_t offset = first.value * kPageBytes, left = count * kPageBytes;
+  for (const Mapping& mapping : mappings_) {
+    const size_t size = mapping.bytes().size();
+    if (offset >= size) {
+      offset -= size;
+      continue;
+    }
+    const size_t here = std::min(left, size - offset);
+    // Where it fails, touching the pages does it.
+    static_cast<void>(madvise(mapping.bytes().data() + offset, here, MADV_POPULATE_WRITE));
+    left -= here;
+    offset = 0;
+    if (left == 0) return;
+  }
+}
+
 void PageFrames::punch(PageIndex first, size_t count) {
   const int punched = fallocate(memfd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                                 static_cast<off_t>(first.value * kPageBytes),

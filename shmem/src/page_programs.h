@@ -20,6 +20,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <csetjmp>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -33,7 +34,7 @@
 
 namespace krg {
 
-inline constexpr SetId kPages{21};
+inline constexpr SetId kPages{21}, kOtherPages{22};
 
 // What children and the test share natively, beside the page set.
 struct Control {
@@ -46,26 +47,34 @@ struct Control {
 // A child's view of the page set.
 class Program {
  public:
-  Program(int memory, size_t pages, int socket, bool user_mode_only)
-      : memory_(memory), pages_(pages), socket_(socket), user_mode_only_(user_mode_only) {}
+  Program(int memory, int other_memory, size_t pages, int socket, bool user_mode_only)
+      : memory_(memory),
+        other_memory_(other_memory),
+        pages_(pages),
+        socket_(socket),
+        user_mode_only_(user_mode_only) {}
 
   // Maps pages of the set and has them served. Null when something fails.
   uint64_t* map(size_t first = 0, size_t count = 0, int protection = PROT_READ | PROT_WRITE) {
-    if (count == 0) count = pages_ - first;
-    void* at = mmap(nullptr, count * kPageBytes, protection, MAP_SHARED, memory_,
-                    static_cast<off_t>(first * kPageBytes));
+    return map_from(false, first, count == 0 ? pages_ - first : count, protection);
+  }
+  uint64_t* map_other() { return map_from(true, 0, pages_, PROT_READ | PROT_WRITE); }
+
+ private:
+  uint64_t* map_from(bool other, size_t first, size_t count, int protection) {
+    void* at = mmap(nullptr, count * kPageBytes, protection, MAP_SHARED,
+                    other ? other_memory_ : memory_, static_cast<off_t>(first * kPageBytes));
     if (at == MAP_FAILED) return nullptr;
     const int fd =
         static_cast<int>(syscall(SYS_userfaultfd, PageSet::userfaultfd_flags(user_mode_only_)));
     if (fd < 0) return nullptr;
-    const uint64_t request[3] = {reinterpret_cast<uint64_t>(at), first, count};
+    const uint64_t request[4] = {reinterpret_cast<uint64_t>(at), first, count, other};
     if (!send_descriptor(request, sizeof request, fd)) return nullptr;
     close(fd);
     char answer = 1;
     return ::read(socket_, &answer, 1) == 1 && answer == 0 ? static_cast<uint64_t*>(at) : nullptr;
   }
 
- private:
   bool send_descriptor(const void* bytes, size_t size, int fd) const {
     iovec io{const_cast<void*>(bytes), size};
     alignas(cmsghdr) char buffer[CMSG_SPACE(sizeof fd)] = {};
@@ -82,11 +91,24 @@ class Program {
     return sendmsg(socket_, &message, 0) == static_cast<ssize_t>(size);
   }
 
-  int memory_;
+  int memory_, other_memory_;
   size_t pages_;
   int socket_;
   bool user_mode_only_;
 };
+
+// In a child: whether reading and writing the word gives SIGBUS.
+inline std::jmp_buf sigbus_return;
+inline bool gives_sigbus(volatile uint64_t* word) {
+  signal(SIGBUS, [](int) { std::longjmp(sigbus_return, 1); });
+  sigset_t only;
+  sigemptyset(&only);
+  sigaddset(&only, SIGBUS);
+  sigprocmask(SIG_UNBLOCK, &only, nullptr);
+  if (setjmp(sigbus_return) != 0) return true;
+  *word = *word + 1;
+  return false;
+}
 
 class PagePrograms : public ::testing::Test {
  protected:
@@ -124,6 +146,16 @@ class PagePrograms : public ::testing::Test {
     }
   }
 
+  // A second set on each node, as long as the first.
+  void make_other(const PageSetOptions& options) {
+    for (size_t node = 0; node < kddms_.size(); ++node) {
+      auto opened =
+          PageSet::create(*loop_, *kddms_[node], kOtherPages, sets_[node]->pages(), options);
+      ASSERT_TRUE(opened) << opened.error().message();
+      other_sets_.push_back(std::move(*opened));
+    }
+  }
+
   void TearDown() override {
     for (auto& child : children_) {
       if (child->ended) continue;
@@ -132,6 +164,7 @@ class PagePrograms : public ::testing::Test {
     }
     children_.clear();
     sets_.clear();
+    other_sets_.clear();
     kddms_.clear();
     messengers_.clear();
     fabric_.reset();
@@ -149,7 +182,8 @@ class PagePrograms : public ::testing::Test {
       prctl(PR_SET_PDEATHSIG, SIGKILL);
       if (getppid() != parent) _exit(99);
       alarm(120);
-      Program self(sets_[node]->memory(), sets_[node]->pages(), sockets[1], user_mode_only_);
+      const int other = other_sets_.empty() ? -1 : other_sets_[node]->memory();
+      Program self(sets_[node]->memory(), other, sets_[node]->pages(), sockets[1], user_mode_only_);
       _exit(program(self));
     }
     EXPECT_GT(pid, 0);
@@ -197,12 +231,12 @@ class PagePrograms : public ::testing::Test {
   std::unique_ptr<LoopbackFabric> fabric_;
   std::vector<std::unique_ptr<Messenger>> messengers_;
   std::vector<std::unique_ptr<Kddm>> kddms_;
-  std::vector<std::unique_ptr<PageSet>> sets_;
+  std::vector<std::unique_ptr<PageSet>> sets_, other_sets_;
   std::vector<std::unique_ptr<Child>> children_;
 
  private:
   void serve(Child& child) {
-    uint64_t request[3];
+    uint64_t request[4];
     iovec io{request, sizeof request};
     alignas(cmsghdr) char buffer[CMSG_SPACE(sizeof(int))] = {};
     msghdr message{};
@@ -215,8 +249,9 @@ class PagePrograms : public ::testing::Test {
     int fd = -1;
     if (cmsghdr* header = CMSG_FIRSTHDR(&message)) std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
     ASSERT_EQ(got, static_cast<ssize_t>(sizeof request));
-    Status attached = sets_[child.node]->attach(UniqueFd(fd), child.pid, RemoteAddr{request[0]},
-                                                PageIndex{request[1]}, request[2]);
+    auto& sets = request[3] ? other_sets_ : sets_;
+    Status attached = sets[child.node]->attach(UniqueFd(fd), child.pid, RemoteAddr{request[0]},
+                                               PageIndex{request[1]}, request[2]);
     EXPECT_TRUE(attached) << attached.error().message();
     const char answer = attached ? 0 : 1;
     EXPECT_EQ(::write(child.socket.get(), &answer, 1), 1);

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <span>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -23,6 +24,9 @@ namespace {
 // Pages that are here are mapped this many at once around a fault that belongs to no run, as the
 // kernel does it for files (fault_around_bytes).
 constexpr uint64_t kAround = 16;
+// Requests ahead leave in so many messages that the first pages are on their way, and being mapped,
+// while the next ones are looked up. Their answer stays below what malloc(3) maps anew each time.
+constexpr unsigned kAskedTogether = 24;
 // So many neighbours have the same manager.
 constexpr uint64_t kPagesPerManager = 64;
 // Pages are fetched ahead for writing with more restraint: each one is taken away from all others.
@@ -36,6 +40,7 @@ struct PageSet::Impl {
   void serve_faults();
   void serve(const ProgramFault& fault);
   void fetch_ahead(const ReadAhead::Plan& plan, PageAccess access);
+  void ask_ahead(std::span<const PageIndex> asked, PageAccess access);
   void answered(PageIndex page, const Status& outcome);
   void show_granted();
   bool show_or_ask(const ProgramFault& fault, PageAccess ask_for = PageAccess::kRead);
@@ -74,6 +79,7 @@ PageSet::Impl::Impl(EventLoop& l, Kddm& k, SetId s, PageFrames memory,
               .protect = [this](PageIndex first, size_t count) { spaces.protect(first, count); },
               .released = [this](PageIndex first, size_t count) { released(first, count); }})),
       spaces(loop, frames, options.group ? options.group : make_userfaultfd_group(),
+             options.poison_lost_pages,
              {.faults = [this] { serve_faults(); },
               .removing = [this](PageIndex first, size_t count) { removing(first, count); },
               .idle =
@@ -85,7 +91,6 @@ PageSet::Impl::Impl(EventLoop& l, Kddm& k, SetId s, PageFrames memory,
 // --- faults -------------------------------------------------------------------------------------
 
 void PageSet::Impl::serve_faults() {
-  const Kddm::Together together(kddm);
   for (const ProgramFault& fault : spaces.take_faults()) serve(fault);
 }
 
@@ -119,14 +124,27 @@ bool PageSet::Impl::show_or_ask(const ProgramFault& fault, PageAccess ask_for) {
 }
 
 void PageSet::Impl::fetch_ahead(const ReadAhead::Plan& plan, PageAccess access) {
+  std::vector<PageIndex> asked;
   for (unsigned i = 0; i < plan.count; ++i) {
     const int64_t number = plan.first + plan.stride * static_cast<int64_t>(i);
-    if (number < 0 || number >= static_cast<int64_t>(pages)) return;
+    if (number < 0 || number >= static_cast<int64_t>(pages)) break;
     const PageIndex page{static_cast<uint64_t>(number)};
-    if (holder->access(page) >= access || holder->is_asked(page)) continue;
-    ++statistics.fetched_ahead;
-    holder->ask(page, access, PageHolder::Why::kAhead);
+    if (holder->access(page) < access && !holder->is_asked(page)) asked.push_back(page);
+    if (asked.size() < kAskedTogether) continue;
+    ask_ahead(asked, access);
+    asked.clear();
   }
+  ask_ahead(asked, access);
+}
+
+void PageSet::Impl::ask_ahead(std::span<const PageIndex> asked, PageAccess access) {
+  if (asked.empty()) return;
+  const auto [first, last] = std::minmax_element(asked.begin(), asked.end());
+  const size_t span = last->value - first->value + 1;
+  if (span == asked.size()) frames.prepare(*first, span);
+  statistics.fetched_ahead += asked.size();
+  const Kddm::Together together(kddm);
+  for (PageIndex page : asked) holder->ask(page, access, PageHolder::Why::kAhead);
 }
 
 // Pages that come together are mapped together, once all of them are here.

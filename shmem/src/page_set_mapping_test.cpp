@@ -2,8 +2,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <gtest/gtest.h>
 
-#include <csetjmp>
-
 #include "page_programs.h"
 
 namespace krg {
@@ -224,21 +222,6 @@ TEST_F(PageSetMappingTest, SizesChangeUnderPrograms) {
   EXPECT_EQ(read_file(0, 599 * kPageBytes, 1)[0], 9);
 }
 
-std::jmp_buf back;
-void on_sigbus(int) {
-  std::longjmp(back, 1);
-}
-bool gives_sigbus(volatile uint64_t* word) {
-  signal(SIGBUS, on_sigbus);
-  sigset_t only;
-  sigemptyset(&only);
-  sigaddset(&only, SIGBUS);
-  sigprocmask(SIG_UNBLOCK, &only, nullptr);
-  if (setjmp(back) != 0) return true;
-  *word = *word + 1;
-  return false;
-}
-
 class FailingLinker : public IoLinker {
  public:
   void first_touch(ObjectId object, std::span<std::byte>,
@@ -247,8 +230,10 @@ class FailingLinker : public IoLinker {
   }
 };
 
-TEST_F(PageSetMappingTest, WhoTouchesALostPageGetsSigbus) {
-  make(2, 3, {.linker = std::make_shared<FailingLinker>()});
+class LostPagesTest : public PageSetMappingTest, public ::testing::WithParamInterface<bool> {};
+
+TEST_P(LostPagesTest, WhoTouchesOneGetsSigbus) {
+  make(2, 3, {.linker = std::make_shared<FailingLinker>(), .poison_lost_pages = GetParam()});
   for (unsigned node = 0; node < 2; ++node)
     start(node, [](Program& self) {
       uint64_t* memory = self.map();
@@ -259,6 +244,22 @@ TEST_F(PageSetMappingTest, WhoTouchesALostPageGetsSigbus) {
     });
   expect_success();
 }
+
+TEST_P(LostPagesTest, WhoDoesNotWantToHearOfItDies) {
+  make(1, 3, {.linker = std::make_shared<FailingLinker>(), .poison_lost_pages = GetParam()});
+  start(0, [](Program& self) {
+    uint64_t* memory = self.map();
+    signal(SIGBUS, SIG_IGN);
+    if (memory) memory[kWordsPerPage] = 1;
+    return 2;
+  });
+  run_to_end();
+  EXPECT_TRUE(WIFSIGNALED(children_[0]->status));
+}
+
+INSTANTIATE_TEST_SUITE_P(Kernels, LostPagesTest, ::testing::Bool(), [](const auto& with) {
+  return with.param ? "ThatPoisonPages" : "BeforeLinux66";
+});
 
 TEST_F(PageSetMappingTest, PagesBehindTheEndGiveSigbus) {
   make(1, 4);

@@ -238,6 +238,42 @@ TEST_F(PageSetTest, AForksChildSharesOn) {
   run_until([&] { return sets_[0]->mapping_count() == 0 && sets_[1]->mapping_count() == 0; });
 }
 
+// While a process forks, the kernel refuses changes to both mappings until both have read of it.
+TEST_F(PageSetTest, AProcessThatMapsTwoSetsMayFork) {
+  if (!PageSet::follows_forks())
+    GTEST_SKIP() << "lacks userfaultfd_kernel_faults: nor are forks told without that privilege";
+  const PageSetOptions options{.group = make_userfaultfd_group(),
+                               .hold_time = std::chrono::microseconds(0),
+                               .max_read_ahead = 0};
+  make(2, 256, options);
+  make_other(options);
+  for (unsigned node = 0; node < 2; ++node)
+    start(node, [this](Program& self) {
+      uint64_t* memory = self.map();
+      uint64_t* other = self.map_other();
+      if (!memory || !other) return 2;
+      for (size_t page = 0; page < 256; ++page)
+        memory[page * kWordsPerPage] = other[page * kWordsPerPage] = 1;
+      meet(*control_, 2);
+      for (int i = 0; i < 100; ++i) {
+        const pid_t child = fork();
+        add(memory[8], 1);
+        add(other[8], 1);
+        if (child == 0) _exit(0);
+        int status = -1;
+        if (waitpid(child, &status, 0) != child || status != 0) return 3;
+      }
+      return 0;
+    });
+  expect_success();
+  start(0, [](Program& self) {
+    const uint64_t* memory = self.map();
+    const uint64_t* other = self.map_other();
+    return memory && other && memory[8] == 400 && other[8] == 400 ? 0 : 3;
+  });
+  expect_success();
+}
+
 TEST_F(PageSetTest, AKilledProgramKeepsNobodyWaiting) {
   make(3, 2);
   unsigned idle = 0;
@@ -263,6 +299,42 @@ TEST_F(PageSetTest, AKilledProgramKeepsNobodyWaiting) {
   EXPECT_TRUE(WIFSIGNALED(victim.status));
   for (size_t i = 1; i < children_.size(); ++i) EXPECT_EQ(children_[i]->status, 0);
   run_until([&] { return sets_[1]->mapping_count() == 0 && idle == 1; });
+}
+
+// Pages 0 and 1 have a copy on node 0 when node 2 dies, page 2 and 3 were node 2's alone. A program
+// that waits for one of them is told, too.
+TEST_F(PageSetTest, OfALostNodesPagesThoseWithACopyGoOn) {
+  make(3, 4, {.max_read_ahead = 0});
+  start(2, [](Program& self) {
+    uint64_t* memory = self.map();
+    if (!memory) return 2;
+    for (uint64_t page = 0; page < 4; ++page) memory[page * kWordsPerPage] = page + 50;
+    return 0;
+  });
+  expect_success();
+  start(0, [](Program& self) {
+    const uint64_t* memory = self.map(0, 2);
+    if (!memory) return 2;
+    return memory[0] == 50 && memory[kWordsPerPage] == 51 ? 0 : 3;
+  });
+  expect_success();
+  fabric_->kill(NodeId{2}, LoopbackFabric::Death::kSilent);
+  for (unsigned node = 0; node < 2; ++node)
+    start(node, [this](Program& self) {
+      uint64_t* memory = self.map();
+      if (!memory) return 2;
+      ++control_->words[0];
+      for (uint64_t page = 0; page < 4; ++page) {
+        uint64_t* word = memory + page * kWordsPerPage;
+        if (gives_sigbus(word) != (page >= 2)) return 3;
+        if (page < 2 && *word < page + 50) return 4;
+      }
+      return 0;
+    });
+  run_until([&] { return control_->words[0] == 2; });
+  for (int turns = 0; turns < 20; ++turns) loop_->run_once(std::chrono::milliseconds(1));
+  for (unsigned node = 0; node < 2; ++node) kddms_[node]->node_died(NodeId{2});
+  expect_success();
 }
 
 }  // namespace

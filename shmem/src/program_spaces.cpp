@@ -54,8 +54,13 @@ struct ProgramSpaces::Space {
 };
 
 ProgramSpaces::ProgramSpaces(EventLoop& loop, PageFrames& frames,
-                             std::shared_ptr<UserfaultfdGroup> group, Handlers handlers)
-    : loop_(loop), frames_(frames), group_(std::move(group)), handlers_(std::move(handlers)) {
+                             std::shared_ptr<UserfaultfdGroup> group, bool poison_lost_pages,
+                             Handlers handlers)
+    : loop_(loop),
+      frames_(frames),
+      group_(std::move(group)),
+      poison_lost_pages_(poison_lost_pages),
+      handlers_(std::move(handlers)) {
   group_token_ = group_->join([this] { read_events(); });
 }
 
@@ -326,7 +331,9 @@ void ProgramSpaces::make_lost(ProgramPage at) {
     // What is left of a write protection keeps poison out.
     const Outcome cleared =
         space->userfaultfd.write_unprotect(at.address, kPageBytes, Userfaultfd::Wake::kNo);
-    return cleared == Outcome::kDone ? space->userfaultfd.poison(at.address, kPageBytes) : cleared;
+    if (cleared != Outcome::kDone) return cleared;
+    return poison_lost_pages_ ? space->userfaultfd.poison(at.address, kPageBytes)
+                              : Outcome::kUnsupported;
   });
   Space* space = find(at.space);
   if (!space) return;

@@ -64,7 +64,7 @@ class ProgramSpaces {
     std::function<void()> idle;  // the last mapping has gone
   };
   ProgramSpaces(EventLoop& loop, PageFrames& frames, std::shared_ptr<UserfaultfdGroup> group,
-                Handlers handlers);
+                bool poison_lost_pages, Handlers handlers);
   ~ProgramSpaces();
   ProgramSpaces(const ProgramSpaces&) = delete;
   ProgramSpaces& operator=(const ProgramSpaces&) = delete;
@@ -115,6 +115,7 @@ class ProgramSpaces {
   EventLoop& loop_;
   PageFrames& frames_;
   const std::shared_ptr<UserfaultfdGroup> group_;
+  const bool poison_lost_pages_;
   const Handlers handlers_;
   uint64_t group_token_ = 0;
   uint64_t next_space_ = 1;

@@ -44,6 +44,8 @@ struct PageSetOptions {
   std::chrono::microseconds hold_time{200};
   // Pages fetched ahead of sequential or strided faults, at the most.
   unsigned max_read_ahead = 1024;
+  // Lost pages are poisoned where the kernel can do it (6.6); false: as on an older one.
+  bool poison_lost_pages = true;
 };
 
 struct PageSetStatistics {
