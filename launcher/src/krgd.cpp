@@ -124,15 +124,13 @@ Status Krgd::start_placing() {
   if (auto started = shadows.start(); !started) return started;
   body_descriptors = body_descriptors_of(descriptors);
   placer = std::make_unique<ExecPlacer>(
-      node, ExecPlacer::Parts{
-                syscalls, processes, shadows, capabilities, *placement, *body_descriptors,
-                [this](pid_t body, rusage& usage) {
-                  ipc.process_ended(body);
-                  if (auto more = remote_usage.close(body)) add_usage(usage, *more);
-                },
-                [this] { return membership.is_online(node.self); },
-                // Its program may wait for its children in that memory.
-                [this](pid_t pid) { return shared_memory && shared_memory->is_mapped_by(pid); }});
+      node,
+      ExecPlacer::Parts{syscalls, processes, shadows, capabilities, *placement, *body_descriptors,
+                        [this](pid_t body, rusage& usage) {
+                          ipc.process_ended(body);
+                          if (auto more = remote_usage.close(body)) add_usage(usage, *more);
+                        },
+                        [this] { return membership.is_online(node.self); }});
   return {};
 }
 

@@ -52,7 +52,6 @@ void ExecPlacer::Impl::on_exec(SyscallBroker::Call exec) {
   if (!caller || caller->has_execed) return;
   auto forker = parts.capabilities.of_forker(exec.tid(), caller->parent);
   if (!forker || !forker->effective.has(Capability::kDistantFork)) return;
-  if (parts.must_stay && parts.must_stay(exec.tid())) return;
   const NodeId target = parts.placement.choose(GlobalPid{exec.tid()});
   if (target == node.self) return;
   ++placing_count;

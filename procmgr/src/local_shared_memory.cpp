@@ -26,8 +26,6 @@ bool node_has_system_v_segments() {
   return shmctl(0, SHM_INFO, reinterpret_cast<struct shmid_ds*>(&info)) >= 0 && info.used_ids > 0;
 }
 
-constexpr std::string_view kPageSetName = "/memfd:krg-pages";  // page_frames.cpp
-
 // "from-to rw-s offset device inode   path"
 bool is_shared_line(std::string_view line, const auto& is_name) {
   const size_t modes = line.find(' ');
@@ -55,10 +53,6 @@ bool maps_shared_memory(pid_t pid) {
   return any_shared_line(pid, [](std::string_view name) {
     return is_posix_shared_memory(name) || name.starts_with(kSystemVName);
   });
-}
-
-bool maps_page_set(pid_t pid) {
-  return any_shared_line(pid, [](std::string_view name) { return name.starts_with(kPageSetName); });
 }
 
 }  // namespace krg

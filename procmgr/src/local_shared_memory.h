@@ -15,7 +15,4 @@ bool is_posix_shared_memory(std::string_view path);
 // where the node has none of them.
 bool maps_shared_memory(pid_t pid);
 
-// True when it maps a page set (krg/shmem/page_set.h).
-bool maps_page_set(pid_t pid);
-
 }  // namespace krg

@@ -77,11 +77,6 @@ void SharedFiles::hold(SharedFile& file) {
     log_warn("shm", "file {}: {}", file.id, sent.error().message());
 }
 
-bool SharedFiles::any_held() const {
-  return std::any_of(files_.begin(), files_.end(),
-                     [](const auto& entry) { return entry.second->is_held; });
-}
-
 void SharedFiles::release_if_idle(SharedFile& file) {
   if (file.pages->mapping_count() > 0 || !std::exchange(file.is_held, false)) return;
   SharedNotice released;

@@ -45,7 +45,6 @@ class SharedFiles {
   // The file is about to be mapped here: the home is told, and told again when no mapping is left.
   void hold(SharedFile& file);
   void release_if_idle(SharedFile& file);
-  bool any_held() const;
   // The file and place that `address` of `pid` maps.
   struct Place {
     SetId set;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "krg/procmgr/shared_memory.h"
 
-#include "local_shared_memory.h"
 #include "shared_files.h"
 #include "shared_home.h"
 #include "shared_mappings.h"
@@ -46,11 +45,6 @@ std::optional<SharedPlace> SharedMemory::locate(pid_t pid, RemoteAddr address) c
   auto place = impl_->files.locate(pid, address);
   if (!place) return {};
   return SharedPlace{place->set, place->location.page, place->location.offset};
-}
-
-// Most of the time nobody maps anything: that costs nothing.
-bool SharedMemory::is_mapped_by(pid_t pid) const {
-  return impl_->files.any_held() && maps_page_set(pid);
 }
 
 size_t SharedMemory::file_count() const {

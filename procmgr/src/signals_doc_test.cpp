@@ -55,6 +55,7 @@ const std::map<std::string, int> kNumbers = {
     {"times", SYS_times},
     {"wait4", SYS_wait4},
     {"waitid", SYS_waitid},
+    {"futex", SYS_futex},
     {"semget", SYS_semget},
     {"semop", SYS_semop},
     {"semtimedop", SYS_semtimedop},

@@ -4,6 +4,7 @@
 #include <asm/termbits.h>
 #include <fcntl.h>
 #include <linux/audit.h>
+#include <linux/futex.h>
 #include <linux/seccomp.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -28,6 +29,7 @@ enum class When {
   kNonZero,            // the lower 32 bits are not 0
   kPointer,            // all 64 bits: not null
   kValue,              // the lower 32 bits are `value`
+  kBitClear,           // bit `value` is 0
   kSharedFile,         // flags of mmap: shared, of a file
   kStandardFd,         // 0, 1 or 2
   kStandardFdItself,   // argument 0 is 0, 1 or 2, and `arg` has AT_EMPTY_PATH
@@ -95,6 +97,7 @@ constexpr Rule kRules[] = {
     {SYS_getrusage, When::kValue, 0, static_cast<uint32_t>(RUSAGE_CHILDREN)},
     {SYS_wait4, When::kPointer, 3},
     {SYS_waitid, When::kPointer, 4},
+    {SYS_futex, When::kBitClear, 1, FUTEX_PRIVATE_FLAG},
     {SYS_semget, When::kAlways},
     {SYS_semop, When::kAlways},
     {SYS_semtimedop, When::kAlways},
@@ -218,6 +221,8 @@ class Builder {
         return add({load_high(rule.arg), branch(kUnnotifiedCookie >> 32, 4, 0), load_low(rule.arg),
                     BPF_STMT(BPF_ALU | BPF_AND | BPF_K, MAP_SHARED | MAP_ANONYMOUS),
                     branch(MAP_SHARED, 0, 1)});
+      case When::kBitClear:
+        return add({load_low(rule.arg), BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, rule.value, 1, 0)});
       case When::kStandardFdItself:
         return add({load_low(rule.arg), BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, AT_EMPTY_PATH, 0, 5),
                     load_low(0), branch(0, 2, 0), branch(1, 1, 0), branch(2, 0, 1)});

@@ -2,7 +2,6 @@
  * interruption and stops. SPDX-License-Identifier: GPL-2.0-or-later */
 #include "tracee.h"
 
-#include <poll.h>
 #include <sys/ipc.h>
 #include <sys/msg.h>
 
@@ -85,10 +84,9 @@ int main(int argc, char** argv) {
   usleep(100000);
   printf("send: %s\n", outcome(send_text(id, 2, "two", 0)));
   for (int i = 0; i < 7; ++i) puts(heard(&c));
-  struct pollfd answer = {.fd = fileno(c.reports), .events = POLLIN};
   do {
     kill(c.pid, SIGUSR1);
-  } while (poll(&answer, 1, 100) == 0);
+  } while (!can_hear(&c));
   puts(heard(&c));
   puts(heard(&c));
   usleep(100000);

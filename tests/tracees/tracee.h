@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -65,6 +66,11 @@ static inline const char* heard(struct child* child) {
   }
   line[strcspn(line, "\n")] = '\0';
   return line;
+}
+/* Whether there is one, now or within 0.1 s. REQUIRES: every line before was heard. */
+static inline int can_hear(struct child* child) {
+  struct pollfd reports = {.fd = fileno(child->reports), .events = POLLIN};
+  return poll(&reports, 1, 100) > 0;
 }
 static inline void order(struct child* child) {
   if (write(child->orders, "o", 1) != 1) fail("order");

@@ -37,6 +37,11 @@ class TraceesTest(SessionCase):
     def test_semaphores(self):
         self.compare("semaphores")
 
+    def test_shared_locks(self):
+        if self.as_user:
+            self.skipTest("an ordinary user's /dev/shm is each node's own")
+        self.compare("shared_locks")
+
     def test_messages(self):
         self.compare("messages")
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "krg/procmgr/ipc.h"
 
+#include "futex_calls.h"
+#include "futex_home.h"
 #include "ipc_home.h"
 #include "ipc_messages.h"
 #include "system_v_calls.h"
@@ -8,16 +10,19 @@
 namespace krg {
 
 struct Ipc::Impl {
-  Impl(NodeContext& n, SyscallBroker& broker)
+  Impl(NodeContext& n, SyscallBroker& broker, SharedWords words)
       : node(n),
         exits(n.loop, [this](pid_t pid) { on_exit(pid); }),
         waits(n.loop, exits),
         home(n),
-        calls(n, broker, waits, exits) {}
+        calls(n, broker, waits, exits),
+        futex_home(n),
+        futexes(n, broker, waits, exits, std::move(words)) {}
 
   void on_exit(pid_t pid) {
     calls.tell_process_ended(pid);
     waits.process_ended(pid);
+    futexes.process_ended(pid);
   }
 
   NodeContext& node;
@@ -25,10 +30,12 @@ struct Ipc::Impl {
   WaitingCalls waits;
   IpcHome home;
   SystemVCalls calls;
+  FutexHome futex_home;
+  FutexCalls futexes;
 };
 
-Ipc::Ipc(NodeContext& node, SyscallBroker& broker) {
-  if (node.node_count > 1) impl_ = std::make_unique<Impl>(node, broker);
+Ipc::Ipc(NodeContext& node, SyscallBroker& broker, SharedWords words) {
+  if (node.node_count > 1) impl_ = std::make_unique<Impl>(node, broker, std::move(words));
 }
 Ipc::~Ipc() = default;
 

@@ -20,7 +20,8 @@ using testing::FilteredChild;
 constexpr key_t kKey = 4711;
 
 struct Node {
-  explicit Node(NodeContext& context) : broker(context.loop), ipc(context, broker) {}
+  explicit Node(NodeContext& context)
+      : broker(context.loop), ipc(context, broker, {[] { return false; }, {}}) {}
   SyscallBroker broker;
   Ipc ipc;
 };

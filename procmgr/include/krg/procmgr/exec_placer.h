@@ -37,8 +37,6 @@ class ExecPlacer {
     std::function<void(pid_t body, rusage& usage)> add_usage = {};
     // Whether this node takes bodies now; empty: always. Those refused start on their origin.
     std::function<bool()> takes_bodies = {};
-    // Whether a process has to stay where it is; empty: none has.
-    std::function<bool(pid_t)> must_stay = {};
   };
 
   // Takes the broker's execve. REQUIRES: node.children.

@@ -1,5 +1,6 @@
-// Ipc: the interprocess communication of System V that is not memory: semaphores and message
-// queues, the same for every process of the session on every node. procmgr/IPC.md tells how.
+// Ipc: the interprocess communication that is not memory itself: System V semaphores and message
+// queues, and futexes in shared memory, the same for every process of the session on every node.
+// procmgr/IPC.md tells how.
 //
 // Threads: the loop's thread. Owned by krgd's main.
 // SPDX-License-Identifier: GPL-2.0-or-later
@@ -7,19 +8,29 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
 #include "krg/procmgr/node_context.h"
+#include "krg/procmgr/shared_memory.h"
 #include "krg/procmgr/syscall_broker.h"
 
 namespace krg {
+
+// What Ipc asks of the memory that other nodes share.
+struct SharedWords {
+  // False while there is none of it on this node: then locate() is not asked.
+  std::function<bool()> exist;
+  // Where `address` of a process lies in it; nothing when it lies elsewhere.
+  std::function<std::optional<SharedPlace>(pid_t process, RemoteAddr address)> locate;
+};
 
 class Ipc {
  public:
   // Registers the handlers of their system calls, in a cluster of more than one node; a single
   // node's kernel does it all itself.
-  Ipc(NodeContext& node, SyscallBroker& broker);
+  Ipc(NodeContext& node, SyscallBroker& broker, SharedWords words);
   ~Ipc();
   Ipc(const Ipc&) = delete;
   Ipc& operator=(const Ipc&) = delete;

@@ -41,8 +41,6 @@ class SharedMemory {
   // What lies at `address` in the process `pid` of this node (any thread's address space is its
   // process's), when that is memory that other nodes may share; else nothing.
   std::optional<SharedPlace> locate(pid_t pid, RemoteAddr address) const;
-  // Whether the process maps memory that other nodes may share.
-  bool is_mapped_by(pid_t pid) const;
   // Files that have contents; 0 when all is quiet.
   size_t file_count() const;
 

@@ -20,6 +20,7 @@
 // sched_{get,set}affinity, sysinfo, times      always
 // getrusage                                    RUSAGE_CHILDREN
 // wait4, waitid                                with a place for the children's usage
+// futex                                        without FUTEX_PRIVATE_FLAG
 // semget, semop, semtimedop, semctl,           always
 //   msgget, msgsnd, msgrcv, msgctl
 // ioctl                                        TIOCSPGRP, TIOCGPGRP, TIOCGSID, TIOCSCTTY
@@ -29,9 +30,10 @@
 // signal reaches it natively and it passes it on; SIGSTOP is stopped here since a shadow cannot
 // catch it, and SIGCONT so that neither overtakes the other.
 //
-// Any of them passes when its sixth argument, which none of them uses, is kUnnotifiedCookie: for
-// calls that our own programs make in the session. mmap, which uses it, passes when the upper half
-// of its flags, which the kernel ignores, is the cookie's (kUnnotifiedMapFlags).
+// Any of them passes when its sixth argument, which none of them uses but futex (32 bits of it), is
+// kUnnotifiedCookie: for calls that our own programs make in the session. mmap, which uses it,
+// passes when the upper half of its flags, which the kernel ignores, is the cookie's
+// (kUnnotifiedMapFlags).
 //
 // Threads: a built filter is immutable. Source: seccomp(2), seccomp_unotify(2).
 // SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,0 +1,258 @@
+// Programs under the filter on two nodes of one process whose common memory stands for a page set:
+// what the kernel would do for one machine, the nodes do between them. The home is node 0.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <linux/futex.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include <atomic>
+
+#include "krg/procmgr/ipc.h"
+#include "testing/filtered_child.h"
+#include "testing/loopback_nodes.h"
+
+namespace krg {
+namespace {
+
+using testing::FilteredChild;
+
+constexpr size_t kPage = 4096;
+constexpr SetId kSet{5};
+
+// What the programs share.
+struct Shared {
+  std::atomic<uint32_t> word, other, count;
+  pthread_mutex_t mutex;
+  pthread_cond_t changed;
+  pthread_barrier_t barrier;
+  sem_t semaphore;
+};
+
+void on_signal(int) {}
+void handle(int signal, int flags) {
+  struct sigaction action {};
+  action.sa_handler = on_signal;
+  action.sa_flags = flags;
+  sigaction(signal, &action, nullptr);
+}
+
+class FutexesTest : public ::testing::Test {
+ protected:
+  struct Node {
+    Node(NodeContext& context, const SharedWords& words)
+        : broker(context.loop), ipc(context, broker, words) {}
+    SyscallBroker broker;
+    Ipc ipc;
+  };
+
+  static Shared* make_memory() {
+    void* memory = mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    return new (memory) Shared{};
+  }
+  ~FutexesTest() override { munmap(shared, kPage); }
+
+  SharedWords words() {
+    return {[] { return true; },
+            [this](pid_t, RemoteAddr address) -> std::optional<SharedPlace> {
+              const uint64_t begin = reinterpret_cast<uint64_t>(shared);
+              if (address.value < begin || address.value >= begin + kPage) return std::nullopt;
+              return SharedPlace{kSet, PageIndex{0}, address.value - begin};
+            }};
+  }
+  int run(Node& node, const std::function<int()>& program) {
+    FilteredChild child(node.broker, program);
+    return end_of(child);
+  }
+  int end_of(FilteredChild& child) {
+    int status = -1;  // wait_in() handles a thousand events at the most
+    for (int tries = 0; status == -1 && tries < 50; ++tries) status = child.wait_in(nodes_.loop());
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + status;
+  }
+  // Until so many calls wait on a node, and have done so for a moment.
+  bool run_until_waiting(Node& node, size_t count = 1) {
+    const auto begun = std::chrono::steady_clock::now();
+    return nodes_.run_until([&] {
+      return node.ipc.waiting_count() == count &&
+             std::chrono::steady_clock::now() - begun > std::chrono::milliseconds(60);
+    });
+  }
+  static long futex(std::atomic<uint32_t>& word, int op, uint32_t value,
+                    const timespec* timeout = nullptr, std::atomic<uint32_t>* to = nullptr,
+                    uint32_t value3 = 0) {
+    return syscall(SYS_futex, &word, op, value, timeout, to, value3);
+  }
+  long wake(int count) { return futex(shared->word, FUTEX_WAKE, static_cast<uint32_t>(count)); }
+
+  Shared* const shared = make_memory();
+  testing::LoopbackNodes nodes_{2};
+  Node home_{nodes_[0], words()}, far_{nodes_[1], words()};
+};
+
+TEST_F(FutexesTest, AWakeReachesAWaiterOfAnotherNode) {
+  FilteredChild waiter(far_.broker,
+                       [&] { return futex(shared->word, FUTEX_WAIT, 0) == 0 ? 0 : 1; });
+  ASSERT_TRUE(run_until_waiting(far_));
+  EXPECT_EQ(run(home_, [&] { return static_cast<int>(wake(5)); }), 1) << "so many were woken";
+  EXPECT_EQ(end_of(waiter), 0);
+  EXPECT_EQ(run(home_, [&] { return static_cast<int>(wake(5)); }), 0);
+}
+
+TEST_F(FutexesTest, AnotherValueIsNotWaitedFor) {
+  shared->word = 3;
+  EXPECT_EQ(run(far_, [&] { return futex(shared->word, FUTEX_WAIT, 0) < 0 ? errno : 0; }), EAGAIN);
+  EXPECT_EQ(run(home_, [&] { return static_cast<int>(wake(1)); }), 0) << "it does not stay queued";
+}
+
+TEST_F(FutexesTest, PrivateAndOtherWordsAreTheKernels) {
+  EXPECT_EQ(run(far_,
+                [&] {
+                  std::atomic<uint32_t> own = 1;
+                  if (futex(own, FUTEX_WAIT, 0) == 0 || errno != EAGAIN) return 1;
+                  if (futex(own, FUTEX_WAKE, 1) != 0) return 2;
+                  return futex(shared->word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1) == 0 ? 0 : 3;
+                }),
+            0);
+}
+
+TEST_F(FutexesTest, TimeLimitsAreRelativeOrPointsInTime) {
+  EXPECT_EQ(run(far_,
+                [&] {
+                  const timespec soon{0, 20'000'000}, past{1, 0}, bad{0, -1};
+                  if (futex(shared->word, FUTEX_WAIT, 0, &soon) == 0 || errno != ETIMEDOUT)
+                    return 1;
+                  if (futex(shared->word, FUTEX_WAIT, 0, &bad) == 0 || errno != EINVAL) return 2;
+                  for (int clock : {0, FUTEX_CLOCK_REALTIME})
+                    if (futex(shared->word, FUTEX_WAIT_BITSET | clock, 0, &past, nullptr, 1) == 0 ||
+                        errno != ETIMEDOUT)
+                      return 3;
+                  return 0;
+                }),
+            0);
+}
+
+TEST_F(FutexesTest, AHandlerEndsTheWaitUnlessItSaysRestart) {
+  for (bool restart : {false, true}) {
+    shared->count = 0;
+    FilteredChild waiter(far_.broker, [&] {
+      handle(SIGUSR1, restart ? SA_RESTART : 0);
+      const long result = futex(shared->word, FUTEX_WAIT, 0);
+      return result == 0 ? 0 : errno;
+    });
+    ASSERT_TRUE(run_until_waiting(far_));
+    kill(waiter.pid(), SIGUSR1);
+    if (restart) {
+      nodes_.run_until([&] { return far_.ipc.waiting_count() == 0; });
+      ASSERT_TRUE(run_until_waiting(far_));
+      EXPECT_EQ(run(home_, [&] { return static_cast<int>(wake(1)); }), 1);
+    }
+    EXPECT_EQ(end_of(waiter), restart ? 0 : EINTR);
+  }
+}
+
+TEST_F(FutexesTest, WaitersAreRequeued) {
+  const auto wait = [&] { return futex(shared->word, FUTEX_WAIT, 0) == 0 ? 0 : 1; };
+  FilteredChild first(far_.broker, wait), second(far_.broker, wait);
+  ASSERT_TRUE(run_until_waiting(far_, 2));
+  const auto all = reinterpret_cast<const timespec*>(100);
+  EXPECT_EQ(run(home_,
+                [&] {
+                  if (futex(shared->word, FUTEX_CMP_REQUEUE, 1, all, &shared->other, 9) == 0 ||
+                      errno != EAGAIN)
+                    return 99;
+                  return static_cast<int>(
+                      futex(shared->word, FUTEX_CMP_REQUEUE, 1, all, &shared->other, 0));
+                }),
+            2)
+      << "one woken, one moved";
+  ASSERT_TRUE(run_until_waiting(far_, 1)) << far_.ipc.waiting_count();
+  EXPECT_EQ(run(home_, [&] { return static_cast<int>(futex(shared->other, FUTEX_WAKE, 9)); }), 1);
+  EXPECT_EQ(end_of(first), 0);
+  EXPECT_EQ(end_of(second), 0);
+}
+
+TEST_F(FutexesTest, AWakeForADeadWaiterIsTheNextOnes) {
+  const auto wait = [&] { return futex(shared->word, FUTEX_WAIT, 0) == 0 ? 0 : 1; };
+  FilteredChild first(far_.broker, wait);
+  ASSERT_TRUE(run_until_waiting(far_, 1));
+  FilteredChild second(far_.broker, wait);
+  ASSERT_TRUE(run_until_waiting(far_, 2));
+  kill(first.pid(), SIGKILL);
+  EXPECT_EQ(run(home_, [&] { return wake(1) <= 1 ? 0 : 1; }), 0);
+  EXPECT_EQ(end_of(second), 0);
+}
+
+TEST_F(FutexesTest, TheHomesLossWakesEverybody) {
+  FilteredChild waiter(far_.broker,
+                       [&] { return futex(shared->word, FUTEX_WAIT, 0) == 0 ? 0 : 1; });
+  ASSERT_TRUE(run_until_waiting(far_));
+  nodes_[1].messenger.mark_failed(NodeId{0});
+  EXPECT_EQ(end_of(waiter), 0);
+}
+
+TEST_F(FutexesTest, WhatTheKernelWouldDoToTheWordIsRefused) {
+  EXPECT_EQ(run(far_, [&] { return futex(shared->word, FUTEX_LOCK_PI, 0) < 0 ? errno : 0; }),
+            ENOSYS);
+}
+
+TEST_F(FutexesTest, MutexConditionBarrierAndSemaphoreWorkBetweenNodes) {
+  pthread_mutexattr_t mutex_kind;
+  pthread_mutexattr_init(&mutex_kind);
+  pthread_mutexattr_setpshared(&mutex_kind, PTHREAD_PROCESS_SHARED);
+  pthread_mutex_init(&shared->mutex, &mutex_kind);
+  pthread_condattr_t condition_kind;
+  pthread_condattr_init(&condition_kind);
+  pthread_condattr_setpshared(&condition_kind, PTHREAD_PROCESS_SHARED);
+  pthread_cond_init(&shared->changed, &condition_kind);
+  pthread_barrierattr_t barrier_kind;
+  pthread_barrierattr_init(&barrier_kind);
+  pthread_barrierattr_setpshared(&barrier_kind, PTHREAD_PROCESS_SHARED);
+  pthread_barrier_init(&shared->barrier, &barrier_kind, 3);
+  sem_init(&shared->semaphore, 1, 0);
+
+  constexpr uint32_t kTurns = 200, kPrograms = 3;
+  const auto program = [&](uint32_t mine) {
+    pthread_barrier_wait(&shared->barrier);
+    for (uint32_t i = 0; i < kTurns; ++i) {  // in turn, so that each wait is for another program
+      pthread_mutex_lock(&shared->mutex);
+      while (shared->count % kPrograms != mine) pthread_cond_wait(&shared->changed, &shared->mutex);
+      ++shared->count;
+      pthread_cond_broadcast(&shared->changed);
+      pthread_mutex_unlock(&shared->mutex);
+    }
+    if (mine == 0)
+      for (uint32_t i = 1; i < kPrograms; ++i) sem_wait(&shared->semaphore);
+    else
+      sem_post(&shared->semaphore);
+    return 0;
+  };
+  FilteredChild first(home_.broker, [&] { return program(0); });
+  FilteredChild second(far_.broker, [&] { return program(1); });
+  FilteredChild third(far_.broker, [&] { return program(2); });
+  for (auto* child : {&first, &second, &third}) EXPECT_EQ(end_of(*child), 0);
+  EXPECT_EQ(shared->count, kTurns * kPrograms);
+}
+
+TEST_F(FutexesTest, ARobustMutexOutlivesItsOwner) {
+  pthread_mutexattr_t kind;
+  pthread_mutexattr_init(&kind);
+  pthread_mutexattr_setpshared(&kind, PTHREAD_PROCESS_SHARED);
+  pthread_mutexattr_setrobust(&kind, PTHREAD_MUTEX_ROBUST);
+  pthread_mutex_init(&shared->mutex, &kind);
+  FilteredChild owner(home_.broker, [&] {
+    pthread_mutex_lock(&shared->mutex);  // which takes no system call
+    shared->count = 1;
+    for (;;) pause();
+    return 0;
+  });
+  ASSERT_TRUE(nodes_.run_until([&] { return shared->count == 1; }));
+  FilteredChild waiter(far_.broker, [&] { return pthread_mutex_lock(&shared->mutex); });
+  ASSERT_TRUE(run_until_waiting(far_));
+  kill(owner.pid(), SIGKILL);
+  EXPECT_EQ(end_of(waiter), EOWNERDEAD);
+}
+
+}  // namespace
+}  // namespace krg
