@@ -50,6 +50,11 @@ void Kddm::close_set(SetId set) {
   impl_->server->close_set(set);
 }
 
+void Kddm::retire_set(SetId set) {
+  impl_->server->close_set(set);
+  impl_->server->ignore_set(set);
+}
+
 void Kddm::get(SetId set, ObjectId object, Touch touch, Granted granted) {
   impl_->server->start(set, object, touch, kddm::OpKind::kGet, std::move(granted));
 }

@@ -77,6 +77,11 @@ void Server::close_set(SetId id) {
     operation.removed ? operation.removed() : operation.granted(reason);
 }
 
+void Server::ignore_set(SetId id) {
+  ignored_.insert(id.value);
+  early_.erase(id.value);
+}
+
 Set* Server::find_set(SetId id) {
   auto found = sets_.find(id.value);
   return found == sets_.end() ? nullptr : found->second.get();
@@ -233,6 +238,7 @@ void Server::receive(NodeId from, const Wire& wire, std::string_view payload) {
   if (wire.type == kNoteType) return note(decode_note(wire));
   auto found = sets_.find(wire.set);
   if (found == sets_.end()) {
+    if (ignored_.contains(wire.set)) return;
     auto& queue = early_[wire.set];
     check(queue.size() < kMaxEarlyMessages, "a set is opened on every node before it is used");
     queue.push_back({from, wire, std::string(payload)});

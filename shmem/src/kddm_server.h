@@ -47,6 +47,8 @@ class Server : public std::enable_shared_from_this<Server> {
 
   Status open_set(SetId id, KddmSetOptions options);
   void close_set(SetId id);
+  // Nothing about this set is kept from now on.
+  void ignore_set(SetId id);
   Set* find_set(SetId id);
   std::unordered_map<uint64_t, std::unique_ptr<Set>>& sets() { return sets_; }
 
@@ -146,6 +148,7 @@ class Server : public std::enable_shared_from_this<Server> {
   ManagerRing ring_, muted_;
   std::unordered_map<uint64_t, std::unique_ptr<Set>> sets_;
   std::unordered_map<uint64_t, std::deque<Held>> early_;
+  std::unordered_set<uint64_t> ignored_;  // sets that have been, 8 bytes each
   std::unordered_map<OpId, Operation> operations_;
   ExistenceMap existence_;
   OpId next_operation_ = 1;

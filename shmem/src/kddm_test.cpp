@@ -177,6 +177,18 @@ TEST_F(KddmTest, MessagesForASetWaitUntilItIsOpened) {
   run_until([&] { return granted == 8; });
 }
 
+TEST_F(KddmTest, WhatComesForARetiredSetIsDropped) {
+  make(2, 8, nullptr);
+  kddms_[1]->retire_set(kSet);
+  // About half of them are managed by the other node: more than would be kept for a set to come.
+  unsigned ended = 0;
+  for (uint64_t object = 0; object < 4 * kMaxEarlyMessages; ++object)
+    kddms_[0]->get(kSet, ObjectId{object}, Kddm::Touch::kFirstTouch, [&](auto) { ++ended; });
+  run_some(4 * kMaxEarlyMessages);
+  kddms_[0]->retire_set(kSet);
+  run_until([&] { return ended == 4 * kMaxEarlyMessages; });
+}
+
 TEST_F(KddmTest, RefusesSizesOutsideOfItsLimits) {
   make(1, 8);
   EXPECT_FALSE(kddms_[0]->open_set(SetId{9}, {.object_bytes = 4}));

@@ -241,7 +241,7 @@ struct SetNames::Impl {
     auto named = name_of.extract(id.value);
     if (named.empty()) return;
     names.erase(named.mapped());
-    kddm.close_set(id);
+    kddm.retire_set(id);
   }
 };
 

@@ -63,6 +63,9 @@ class Kddm {
   Status open_set(SetId set, KddmSetOptions options);
   // Forgets the set on this node; the caller sees to it that no node uses it any more.
   void close_set(SetId set);
+  // The same for a set whose id nobody takes again: what other nodes still send about it is
+  // dropped.
+  void retire_set(SetId set);
 
   // While one lives, the messages of calls on this Kddm wait; then they leave as one for each node.
   // For calls on many objects. REQUIRES: it ends before the loop goes on.
