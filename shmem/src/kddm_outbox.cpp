@@ -60,7 +60,11 @@ void Outbox::send_run(Position begin, Position end) {
 }
 
 void Outbox::send_batch(Position begin, Position end) {
+  size_t bytes = 0;
+  for (Position at = begin; at != end; ++at)
+    bytes += sizeof(Wire) + sizeof(uint32_t) + at->payload.size();
   std::string payload;
+  payload.reserve(bytes);
   for (Position at = begin; at != end; ++at) append_to_batch(payload, at->wire, at->payload);
   report(messenger_.send(begin->to, Batch{.count = static_cast<uint32_t>(end - begin)}, payload),
          *begin);
