@@ -12,6 +12,15 @@ std::byte* append(std::byte* to, std::span<const std::byte> bytes) {
   if (!bytes.empty()) std::memcpy(to, bytes.data(), bytes.size());
   return to + bytes.size();
 }
+// Fills `to` with what header and payload, one behind the other, have from `offset` on.
+void copy_part(std::span<std::byte> to, size_t offset, std::span<const std::byte> header,
+               std::span<const std::byte> payload) {
+  const auto first = header.subspan(std::min(offset, header.size()));
+  const size_t from_header = std::min(first.size(), to.size());
+  const size_t payload_offset = offset + from_header - header.size();
+  std::byte* at = append(to.data(), first.first(from_header));
+  if (from_header < to.size()) append(at, payload.subspan(payload_offset, to.size() - from_header));
+}
 std::span<const std::byte> bytes_of(const FrameHeader& frame) {
   return std::as_bytes(std::span(&frame, 1));
 }
@@ -37,15 +46,16 @@ Status MessageStreams::send(NodeId to, HandlerId id, std::span<const std::byte> 
                     .header_bytes = static_cast<uint16_t>(header.size()),
                     .payload_bytes = static_cast<uint32_t>(payload.size())};
   const bool first = peer.queue.empty();
-  if (first && to != self_ && send_in_one_frame(to, frame, header, payload)) return {};
+  const size_t whole = header.size() + payload.size();
+  const auto begun = first && to != self_ ? begin_sending(to, frame, header, payload) : 0;
+  if (begun == kAllSent || peer.failed) return {};
   if (peer.queued_bytes >= kSendQueueLimitBytes && limit == Limit::kKeep) {
     peer.wants_writable = true;
     return errno_error("send queue full", ENOBUFS);
   }
-  Outgoing& message = peer.queue.emplace_back(Outgoing{id, frame.header_bytes, {}});
-  message.data.reserve(header.size() + payload.size());
-  message.data.insert(message.data.end(), header.begin(), header.end());
-  message.data.insert(message.data.end(), payload.begin(), payload.end());
+  Outgoing& message = peer.queue.emplace_back(Outgoing{frame, begun > 0, {}});
+  message.data.resize(whole - begun);
+  copy_part(message.data, begun, header, payload);
   peer.queued_bytes += sizeof(FrameHeader) + message.data.size();
   if (!first) return {};
   if (to != self_) {
@@ -58,17 +68,24 @@ Status MessageStreams::send(NodeId to, HandlerId id, std::span<const std::byte> 
   return {};
 }
 
-// The short way: no copy but the one into the frame. False when the message is too long for it or
-// no frame is free.
-bool MessageStreams::send_in_one_frame(NodeId to, const FrameHeader& frame,
-                                       std::span<const std::byte> header,
-                                       std::span<const std::byte> payload) {
-  const size_t length = sizeof frame + header.size() + payload.size();
-  auto buffer = carrier_.acquire(to);
-  if (buffer.size() < length) return false;
-  append(append(append(buffer.data(), bytes_of(frame)), header), payload);
-  carrier_.post(to, length);
-  return true;
+// The short way: no copy but the one into the frames. Sends as much as there are frames for;
+// returns how many bytes of header and payload that was, or kAllSent.
+size_t MessageStreams::begin_sending(NodeId to, FrameHeader frame,
+                                     std::span<const std::byte> header,
+                                     std::span<const std::byte> payload) {
+  const size_t whole = header.size() + payload.size();
+  size_t sent = 0;
+  do {
+    auto buffer = carrier_.acquire(to);
+    if (buffer.empty()) return sent;
+    frame.continues = sent > 0;
+    const size_t part = std::min(whole - sent, buffer.size() - sizeof frame);
+    append(buffer.data(), bytes_of(frame));
+    copy_part(buffer.subspan(sizeof frame, part), sent, header, payload);
+    sent += part;
+    carrier_.post(to, sizeof frame + part);
+  } while (sent < whole && !peers_[to.value].failed);
+  return kAllSent;
 }
 
 void MessageStreams::pump(NodeId to) {
@@ -77,12 +94,8 @@ void MessageStreams::pump(NodeId to) {
     auto buffer = carrier_.acquire(to);
     if (buffer.empty()) break;
     Outgoing& message = peer.queue.front();
-    FrameHeader frame{
-        .continues = message.sent > 0,
-        .from = self_.value,
-        .handler = message.handler,
-        .header_bytes = message.header_bytes,
-        .payload_bytes = static_cast<uint32_t>(message.data.size() - message.header_bytes)};
+    FrameHeader frame = message.frame;
+    frame.continues = message.begun || message.sent > 0;
     auto part = std::span<const std::byte>(message.data).subspan(message.sent);
     part = part.first(std::min(part.size(), buffer.size() - sizeof frame));
     append(append(buffer.data(), bytes_of(frame)), part);
@@ -108,8 +121,8 @@ void MessageStreams::deliver_to_self() {
   auto alive = std::weak_ptr(alive_);
   for (auto& message : batch) {
     auto data = std::span<const std::byte>(message.data);
-    deliver(self_, message.handler, data.first(message.header_bytes),
-            data.subspan(message.header_bytes));
+    deliver(self_, message.frame.handler, data.first(message.frame.header_bytes),
+            data.subspan(message.frame.header_bytes));
     if (alive.expired()) return;
   }
   if (tell_writable && writable_) writable_(self_);

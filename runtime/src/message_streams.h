@@ -73,9 +73,9 @@ class MessageStreams {
  private:
   // A message that waits for frames.
   struct Outgoing {
-    HandlerId handler;
-    uint16_t header_bytes;
-    std::vector<std::byte> data;  // header, payload
+    FrameHeader frame;            // the first one's
+    bool begun;                   // a first part has gone already, before it had to wait
+    std::vector<std::byte> data;  // header, payload; or what is left of them
     size_t sent = 0;
   };
   // A message of which not all frames have come.
@@ -92,8 +92,9 @@ class MessageStreams {
     Incoming incoming;
   };
 
-  bool send_in_one_frame(NodeId to, const FrameHeader& frame, std::span<const std::byte> header,
-                         std::span<const std::byte> payload);
+  static constexpr size_t kAllSent = ~size_t{0};
+  size_t begin_sending(NodeId to, FrameHeader frame, std::span<const std::byte> header,
+                       std::span<const std::byte> payload);
   void deliver_to_self();
   Status first_frame(NodeId from, const FrameHeader& frame, std::span<const std::byte> body);
   Status later_frame(NodeId from, std::span<const std::byte> body);
