@@ -4,6 +4,31 @@ SPDX-License-Identifier: GPL-2.0-or-later
 import session_case
 from session_case import BUSY, SessionCase
 
+# Processes that count under a lock, after a barrier, and report through a queue.
+MULTIPROCESSING = """
+import multiprocessing as mp, os, struct
+from multiprocessing import shared_memory
+def work(name, lock, start, hosts):
+    memory = shared_memory.SharedMemory(name=name)
+    start.wait()
+    for _ in range(100):
+        with lock:
+            count, = struct.unpack_from("q", memory.buf)
+            struct.pack_into("q", memory.buf, 0, count + 1)
+    hosts.put(os.uname().nodename)
+    memory.close()
+if __name__ == "__main__":
+    context = mp.get_context("spawn")
+    memory = shared_memory.SharedMemory(create=True, size=4096)
+    lock, start, hosts = context.Lock(), context.Barrier(4), context.Queue()
+    all = [context.Process(target=work, args=(memory.name, lock, start, hosts)) for _ in range(4)]
+    for process in all: process.start()
+    names = [hosts.get() for _ in all]
+    for process in all: process.join()
+    print(struct.unpack_from("q", memory.buf)[0], len(set(names)) > 1, [p.exitcode for p in all])
+    memory.close(); memory.unlink()
+"""
+
 
 class IpcTest(SessionCase):
     def test_tools_see_the_same_objects_on_every_node(self):
@@ -30,6 +55,12 @@ class IpcTest(SessionCase):
                          "perl -MIPC::Semaphore -e 'print IPC::Semaphore->new(78, 0, 0)->getval(0)'")
         wanted = [f"message {i}" for i in range(1, 21)] + ["2", "1"]
         self.assertEqual(out.split("\n"), wanted)
+
+    def test_python_multiprocessing(self):
+        (self.work / "count.py").write_text(MULTIPROCESSING)
+        out = self.shell(f"{BUSY}\nsleep 0.3; python3 count.py", timeout=120)
+        # An ordinary user's /dev/shm is each node's own, and its users stay together.
+        self.assertEqual(out, f"400 {not self.as_user} [0, 0, 0, 0]")
 
     def test_stressors_verify(self):
         result = self.krgrun("stress-ng", "--sem-sysv", "1", "--msg", "1", "--verify", "-t", "3", timeout=60)

@@ -1,4 +1,4 @@
-/* Mutexes, conditions, barriers and semaphores in POSIX shared memory work between
+/* Mutexes, robust ones too, conditions, barriers and semaphores in POSIX shared memory work between
  * parent and children. SPDX-License-Identifier: GPL-2.0-or-later */
 #include "tracee.h"
 
@@ -10,7 +10,7 @@
 enum { kChildren = 2, kTurns = 100 };
 
 struct shared {
-  pthread_mutex_t mutex;
+  pthread_mutex_t mutex, robust;
   pthread_cond_t changed;
   pthread_barrier_t barrier;
   sem_t semaphore;
@@ -52,8 +52,10 @@ __attribute__((noreturn)) static void child(int mine) {
     pthread_mutex_lock(&shared->mutex);
     say("has it");
     wait_for_order();
+    pthread_mutex_lock(&shared->robust);
     pthread_mutex_unlock(&shared->mutex);
-    exit(0);
+    say("has the other");
+    for (;;) pause();
   }
   wait_for_order();
   struct timespec soon;
@@ -69,6 +71,10 @@ __attribute__((noreturn)) static void child(int mine) {
   say("interrupted: %s", result < 0 ? strerror(reason) : "done");
   say("waits");
   say("locked: %s", strerror(pthread_mutex_lock(&shared->mutex)));
+  say("locked: %s", strerror(pthread_mutex_lock(&shared->robust)));
+  say("mended: %s", strerror(pthread_mutex_consistent(&shared->robust)));
+  pthread_mutex_unlock(&shared->robust);
+  say("locked: %s", strerror(pthread_mutex_lock(&shared->robust)));
   exit(0);
 }
 
@@ -78,6 +84,8 @@ static struct shared* make(void) {
   pthread_mutexattr_init(&mutex);
   pthread_mutexattr_setpshared(&mutex, PTHREAD_PROCESS_SHARED);
   pthread_mutex_init(&shared->mutex, &mutex);
+  pthread_mutexattr_setrobust(&mutex, PTHREAD_MUTEX_ROBUST);
+  pthread_mutex_init(&shared->robust, &mutex);
   pthread_condattr_t condition;
   pthread_condattr_init(&condition);
   pthread_condattr_setpshared(&condition, PTHREAD_PROCESS_SHARED);
@@ -111,8 +119,12 @@ int main(int argc, char** argv) {
   puts(heard(&waiter));
   nanosleep(&pause, NULL);
   order(&owner);
+  puts(heard(&owner));
   puts(heard(&waiter));
+  nanosleep(&pause, NULL);
+  kill(owner.pid, SIGKILL);
   wait_and_print("owner", owner.pid, 0);
+  for (int i = 0; i < 3; ++i) puts(heard(&waiter));
   wait_and_print("waiter", waiter.pid, 0);
   shm_unlink("/krg-shared-locks");
   return 0;

@@ -3,7 +3,6 @@
 
 #include <linux/futex.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 
 #include <cstring>
 
@@ -46,13 +45,6 @@ Result<std::optional<Clock::time_point>> deadline_of(const SyscallBroker::Call& 
   return std::optional(Clock::now() + distance);
 }
 
-std::optional<uint32_t> read_now(pid_t tid, RemoteAddr address) {
-  uint32_t word;
-  iovec local{&word, sizeof word}, remote{reinterpret_cast<void*>(address.value), sizeof word};
-  if (process_vm_readv(tid, &local, 1, &remote, 1, 0) != sizeof word) return std::nullopt;
-  return word;
-}
-
 }  // namespace
 
 // What a wake or a requeue asks for.
@@ -63,7 +55,7 @@ struct FutexCalls::Ask {
 
 FutexCalls::FutexCalls(NodeContext& node, SyscallBroker& broker, WaitingCalls& waits,
                        ExitWatch& exits, SharedWords words)
-    : node_(node), waits_(waits), exits_(exits), words_(std::move(words)) {
+    : node_(node), waits_(waits), exits_(exits), words_(std::move(words)), owners_(node) {
   broker.set_handler(SYS_futex, [this](Call call) { on_call(std::move(call)); });
   node.messenger.on<WaiterWoken>([this](NodeId, const WaiterWoken& message, std::string_view) {
     woken(message.ticket, message.place.value());
@@ -108,7 +100,7 @@ void FutexCalls::on_wait(Call call, pid_t process, const SharedPlace& place) {
   const uint64_t ticket = next_ticket_++;
   Waiter waiter;
   waiter.home = ipc_home(node_.messenger);
-  waiter.set = place.set;
+  waiter.place = place;
   waiter.tid = call.tid();
   waiter.address = RemoteAddr{call.arg(0)};
   waiter.expected = static_cast<uint32_t>(call.arg(2));
@@ -134,7 +126,7 @@ void FutexCalls::on_wait(Call call, pid_t process, const SharedPlace& place) {
 void FutexCalls::read_word(pid_t tid, RemoteAddr address,
                            std::function<void(std::optional<uint32_t>)> done) {
   in_worker(
-      node_.workers, [tid, address] { return read_now(tid, address); },
+      node_.workers, [tid, address] { return read_word_of(tid, address); },
       std::function<void(std::optional<uint32_t>)>(alive_.guard(std::move(done))));
 }
 
@@ -145,14 +137,17 @@ void FutexCalls::look_at_word(uint64_t ticket) {
   read_word(found->second.tid, found->second.address, [this, ticket](std::optional<uint32_t> word) {
     auto waiter = waiters_.find(ticket);
     if (waiter == waiters_.end() || waiter->second.leaving) return;
-    if (!word || *word != waiter->second.expected) return leave(ticket, std::nullopt);
+    Waiter& found = waiter->second;
+    if (!word || *word != found.expected) return leave(ticket, std::nullopt);
+    if (std::exchange(found.has_looked, true))
+      owners_.check_owner(found.place, found.tid, found.address, *word);
     look_again(ticket);
   });
 }
 
 void FutexCalls::look_at_set(SetId set) {
   for (const auto& [ticket, waiter] : waiters_)
-    if (waiter.set == set) look_at_word(ticket);  // looks later, from a worker
+    if (waiter.place.set == set) look_at_word(ticket);  // looks later, from a worker
 }
 
 void FutexCalls::look_again(uint64_t ticket) {

@@ -4,7 +4,7 @@
 // lie elsewhere, and private futexes, are the kernel's.
 //
 // Waiters look at their words again when a process has ended that made such calls, and once a
-// second: the kernel frees the robust mutexes of a process that dies, but wakes nobody elsewhere.
+// second: robust mutexes of a dead process are free (dead_owners.h), and nobody else says so.
 //
 // Threads: the loop's thread. Owned by Ipc.
 // SPDX-License-Identifier: GPL-2.0-or-later
@@ -17,6 +17,7 @@
 #include <set>
 
 #include "alive.h"
+#include "dead_owners.h"
 #include "krg/procmgr/ipc.h"
 #include "waiting_calls.h"
 
@@ -38,10 +39,11 @@ class FutexCalls {
   struct Waiter {
     uint64_t wait = 0;  // its number in WaitingCalls
     NodeId home;
-    SetId set;
+    SharedPlace place;  // of its word
     pid_t tid = 0;
     RemoteAddr address;
     uint32_t expected = 0;
+    bool has_looked = false;
     bool leaving = false;
     std::optional<WaitingCalls::Why> why;  // none: the word is not what was expected
     EventLoop::Timer look;
@@ -69,6 +71,7 @@ class FutexCalls {
   SharedWords words_;
   std::map<uint64_t, Waiter> waiters_;  // by ticket
   std::map<pid_t, std::set<SetId>> used_;
+  DeadOwners owners_;
   uint64_t next_ticket_ = 1;
   Alive alive_;
 };

@@ -70,4 +70,23 @@ struct LookAtWords {
 };
 static_assert(sizeof(LookAtWords) == 16);
 
+// To the node that the thread's number belongs to. Answered with one byte: 1 when it lives.
+struct AskAlive {
+  static constexpr uint16_t kId = message_ids::kIpc + 10;
+  uint8_t version = 1;
+  uint8_t padding[3] = {};
+  int32_t tid = 0;
+};
+static_assert(sizeof(AskAlive) == 8);
+
+// To the home: "this word names a dead owner; may I mark it?" Answered with one byte: 1 for yes.
+struct ClaimWord {
+  static constexpr uint16_t kId = message_ids::kIpc + 11;
+  uint8_t version = 1;
+  uint8_t padding[3] = {};
+  uint32_t word = 0;
+  Place place;
+};
+static_assert(sizeof(ClaimWord) == 32);
+
 }  // namespace krg::futex_messages

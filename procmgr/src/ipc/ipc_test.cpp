@@ -16,6 +16,7 @@ namespace krg {
 namespace {
 
 using testing::FilteredChild;
+using testing::kill_at_once;
 
 constexpr key_t kKey = 4711;
 
@@ -218,7 +219,7 @@ TEST_F(IpcTest, ATimeLimitIsKept) {
 TEST_F(IpcTest, AKilledWaiterTakesNothing) {
   auto waiter = std::make_unique<FilteredChild>(far_.broker, [] { return operate(-1); });
   ASSERT_TRUE(run_until_waiting(far_));
-  kill(waiter->pid(), SIGKILL);
+  kill_at_once(waiter->pid());
   EXPECT_EQ(run(home_, [] { return operate(1); }), 0);
   EXPECT_EQ(end_of(*waiter), 1000 + SIGKILL);
   ASSERT_TRUE(nodes_.run_until([&] { return far_.ipc.waiting_count() == 0; }));

@@ -22,6 +22,13 @@ inline PidRange range_of(pid_t pid) {
   return PidRange(probe.origin(GlobalPid{pid}), 64);
 }
 
+// Returns when the process is a zombie: until then an answer to its call may still reach it.
+inline void kill_at_once(pid_t pid) {
+  kill(pid, SIGKILL);
+  siginfo_t info;
+  waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT);
+}
+
 class FilteredChild {
  public:
   FilteredChild(SyscallBroker& broker, std::function<int()> body,
