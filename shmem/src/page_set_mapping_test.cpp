@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <gtest/gtest.h>
 
-#include "page_programs.h"
+#include "testing/page_programs.h"
 
 namespace krg {
 namespace {

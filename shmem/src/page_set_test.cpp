@@ -5,7 +5,7 @@
 
 #include <random>
 
-#include "page_programs.h"
+#include "testing/page_programs.h"
 
 namespace krg {
 namespace {

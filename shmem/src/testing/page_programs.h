@@ -13,7 +13,6 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -29,6 +28,7 @@
 
 #include "krg/runtime/loopback_transport.h"
 #include "krg/runtime/messenger.h"
+#include "krg/runtime/unix_socket.h"
 #include "krg/shmem/page_set.h"
 #include "userfaultfd.h"
 
@@ -69,26 +69,11 @@ class Program {
         static_cast<int>(syscall(SYS_userfaultfd, PageSet::userfaultfd_flags(user_mode_only_)));
     if (fd < 0) return nullptr;
     const uint64_t request[4] = {reinterpret_cast<uint64_t>(at), first, count, other};
-    if (!send_descriptor(request, sizeof request, fd)) return nullptr;
+    const std::string_view bytes(reinterpret_cast<const char*>(request), sizeof request);
+    if (!send_packet(socket_, bytes, {&fd, 1})) return nullptr;
     close(fd);
     char answer = 1;
     return ::read(socket_, &answer, 1) == 1 && answer == 0 ? static_cast<uint64_t*>(at) : nullptr;
-  }
-
-  bool send_descriptor(const void* bytes, size_t size, int fd) const {
-    iovec io{const_cast<void*>(bytes), size};
-    alignas(cmsghdr) char buffer[CMSG_SPACE(sizeof fd)] = {};
-    msghdr message{};
-    message.msg_iov = &io;
-    message.msg_iovlen = 1;
-    message.msg_control = buffer;
-    message.msg_controllen = sizeof buffer;
-    cmsghdr* header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof fd);
-    std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
-    return sendmsg(socket_, &message, 0) == static_cast<ssize_t>(size);
   }
 
   int memory_, other_memory_;
@@ -174,8 +159,8 @@ class PagePrograms : public ::testing::Test {
 
   // Starts a program on a node.
   Child& start(unsigned node, const Main& program) {
-    int sockets[2];
-    EXPECT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets), 0);
+    auto sockets = seqpacket_pair();
+    EXPECT_TRUE(sockets);
     const pid_t parent = getpid();
     const pid_t pid = fork();
     if (pid == 0) {
@@ -183,16 +168,18 @@ class PagePrograms : public ::testing::Test {
       if (getppid() != parent) _exit(99);
       alarm(120);
       const int other = other_sets_.empty() ? -1 : other_sets_[node]->memory();
-      Program self(sets_[node]->memory(), other, sets_[node]->pages(), sockets[1], user_mode_only_);
+      Program self(sets_[node]->memory(), other, sets_[node]->pages(), sockets->second.get(),
+                   user_mode_only_);
       _exit(program(self));
     }
     EXPECT_GT(pid, 0);
-    ::close(sockets[1]);
+    sockets->second.reset();
     auto& child = *children_.emplace_back(std::make_unique<Child>());
     child.pid = pid;
     child.node = node;
-    child.socket = UniqueFd(sockets[0]);
-    auto watch = loop_->watch(sockets[0], EPOLLIN, [this, &child](uint32_t) { serve(child); });
+    child.socket = std::move(sockets->first);
+    auto watch =
+        loop_->watch(child.socket.get(), EPOLLIN, [this, &child](uint32_t) { serve(child); });
     EXPECT_TRUE(watch);
     child.requests = std::move(*watch);
     return child;
@@ -237,21 +224,15 @@ class PagePrograms : public ::testing::Test {
  private:
   void serve(Child& child) {
     uint64_t request[4];
-    iovec io{request, sizeof request};
-    alignas(cmsghdr) char buffer[CMSG_SPACE(sizeof(int))] = {};
-    msghdr message{};
-    message.msg_iov = &io;
-    message.msg_iovlen = 1;
-    message.msg_control = buffer;
-    message.msg_controllen = sizeof buffer;
-    const ssize_t got = recvmsg(child.socket.get(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (got <= 0) return child.requests.reset();
-    int fd = -1;
-    if (cmsghdr* header = CMSG_FIRSTHDR(&message)) std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
-    ASSERT_EQ(got, static_cast<ssize_t>(sizeof request));
+    auto packet = receive_packet(child.socket.get());
+    if (!packet || packet->end_of_stream) return child.requests.reset();
+    ASSERT_EQ(packet->bytes.size(), sizeof request);
+    ASSERT_EQ(packet->fds.size(), 1u);
+    std::memcpy(request, packet->bytes.data(), sizeof request);
     auto& sets = request[3] ? other_sets_ : sets_;
-    Status attached = sets[child.node]->attach(UniqueFd(fd), child.pid, RemoteAddr{request[0]},
-                                               PageIndex{request[1]}, request[2]);
+    Status attached =
+        sets[child.node]->attach(std::move(packet->fds[0]), child.pid, RemoteAddr{request[0]},
+                                 PageIndex{request[1]}, request[2]);
     EXPECT_TRUE(attached) << attached.error().message();
     const char answer = attached ? 0 : 1;
     EXPECT_EQ(::write(child.socket.get(), &answer, 1), 1);
