@@ -45,7 +45,9 @@ TEST_F(PageSetTest, AtomicIncrementsFromFourNodesAreNeverLost) {
     return memory[8] + memory[kWordsPerPage] == 4 * kTimes ? 0 : 3;
   });
   expect_success();
-  for (const auto& set : sets_) EXPECT_GT(set->statistics().write_faults, 10u);
+  uint64_t faults = 0;
+  for (const auto& set : sets_) faults += set->statistics().write_faults;
+  EXPECT_GT(faults, 12u) << "the pages did go to and fro: each node needs two faults for itself";
 }
 
 // Word 0 carries the message, word kWordsPerPage the flag; the answer goes beside the page set.
