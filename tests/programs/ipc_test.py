@@ -63,8 +63,10 @@ class IpcTest(SessionCase):
         self.assertEqual(out, f"400 {not self.as_user} [0, 0, 0, 0]")
 
     def test_stressors_verify(self):
-        result = self.krgrun("stress-ng", "--sem-sysv", "1", "--msg", "1", "--verify", "-t", "3", timeout=60)
+        result = self.krgrun("stress-ng", "--sem-sysv", "1", "--msg", "1", "--sem", "1", "--mq", "1",
+                             "--verify", "-t", "3", timeout=60)
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        self.assertNotIn("fail:", result.stdout + result.stderr)
 
     def test_nothing_is_left_behind(self):
         self.shell("ipcmk -S 1 >/dev/null; ipcs -s | grep -c '^0x'")
