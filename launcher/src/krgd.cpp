@@ -95,16 +95,9 @@ Status Krgd::start() {
   auto made = ProcView::create(node, files, processes, capabilities, resources);
   if (!made) return made.error();
   view = std::move(*made);
-  if (node.node_count > 1)
-    view->set_ipc_text(
-        [this](std::string_view name, auto done) { return ipc.read_text(name, std::move(done)); });
   std::vector<Session::View> views = kViews;
-  if (auto memory = SharedMemory::create(node, kddm, files, syscalls)) {
-    shared_memory = std::move(*memory);
-    views.push_back({"shm", "/dev/shm"});
-  } else {
-    log_info("shm", "/dev/shm is this node's own: {}", memory.error().message());
-  }
+  // A cluster of one node leaves what programs share to its kernel.
+  if (node.node_count > 1) share_between_nodes(views);
   session.serve(files);
   resources.start();
   if (auto placing = start_placing(); !placing) return placing;
@@ -118,6 +111,20 @@ Status Krgd::start() {
     cluster.node_is_ready();
   });
   return {};
+}
+
+void Krgd::share_between_nodes(std::vector<Session::View>& views) {
+  view->set_ipc_text([this](std::string_view name, auto done) {
+    if (name != "shm" || !shared_memory) return ipc.read_text(name, std::move(done));
+    shared_memory->segments_text(std::move(done));
+    return true;
+  });
+  if (auto memory = SharedMemory::create(node, kddm, files, syscalls)) {
+    shared_memory = std::move(*memory);
+    views.push_back({"shm", "/dev/shm"});
+  } else {
+    log_info("shm", "/dev/shm is this node's own: {}", memory.error().message());
+  }
 }
 
 Status Krgd::start_placing() {

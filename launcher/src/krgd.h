@@ -9,6 +9,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "cluster_control.h"
 #include "job_table.h"
@@ -123,6 +124,7 @@ struct Krgd {
   void wire_signals();
   // SEE_LOCAL_PROC_STAT: the process wants its node's figures, not the cluster's.
   bool sees_node_only(pid_t pid) const;
+  void share_between_nodes(std::vector<Session::View>& views);
   Status start_placing();
   Status open_control_sockets();
 };

@@ -51,6 +51,8 @@ class SharedFiles {
     PageSet::Location location;
   };
   std::optional<Place> locate(pid_t pid, RemoteAddr address) const;
+  // Whether a touch of that memory would fault, to be served by this very loop.
+  bool would_fault(pid_t tid, RemoteAddr address, size_t bytes, bool write) const;
   size_t size() const { return files_.size(); }
 
  private:

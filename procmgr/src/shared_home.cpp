@@ -178,6 +178,17 @@ void SharedHome::change_size(const Question& question, Reply reply) {
                         [shared](const Result<SharedAttributes>& done) { answer(*shared, done); }});
 }
 
+void SharedHome::drop_nameless(FileId file) {
+  names_.drop_nameless(file);
+  tell_gone();
+}
+
+void SharedHome::extend(FileId file, uint64_t size, std::function<void(Status)> done) {
+  resize(file, {SharedOp::kExtend, size, [done = std::move(done)](const auto& extended) {
+                  done(extended ? Status() : Status(extended.error()));
+                }});
+}
+
 void SharedHome::resize(FileId file, Resize resize) {
   auto& queue = resizes_[file];
   queue.push_back(std::move(resize));
@@ -238,6 +249,7 @@ void SharedHome::finish(FileId file, Status outcome) {
 
 void SharedHome::tell_gone() {
   for (FileId file : names_.take_gone()) {
+    if (on_gone_) on_gone_(file);
     SharedGone gone;
     gone.file = file;
     for (uint16_t i = 0; i < node_.node_count; ++i)

@@ -23,6 +23,14 @@ class SharedHome {
   SharedHome(const SharedHome&) = delete;
   SharedHome& operator=(const SharedHome&) = delete;
 
+  // Files that never had a name, for System V segments: they live until they are dropped and nobody
+  // uses them any more.
+  FileId add_nameless(const SharedCaller& caller) { return names_.add_nameless(caller); }
+  void drop_nameless(FileId file);
+  void extend(FileId file, uint64_t size, std::function<void(Status)> done);
+  void use(FileId file, NodeId node) { names_.use(file, node); }
+  void on_gone(std::function<void(FileId)> gone) { on_gone_ = std::move(gone); }
+
   size_t file_count() const { return names_.size(); }
 
  private:
@@ -54,6 +62,7 @@ class SharedHome {
   NodeContext& node_;
   SharedFiles& files_;
   SharedNames names_;
+  std::function<void(FileId)> on_gone_;
   std::map<FileId, std::deque<Resize>> resizes_;  // the first one is under way
 };
 

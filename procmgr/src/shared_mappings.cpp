@@ -15,15 +15,8 @@
 namespace krg {
 namespace {
 
-// The arguments of mmap(2).
-struct MapRequest {
-  uint64_t address, length, protection, flags, offset;
-  size_t pages() const { return (length + kPageBytes - 1) / kPageBytes; }
-  uint64_t end() const { return offset + pages() * kPageBytes; }
-};
-
 // As the kernel checks them; 0 or the error.
-int check_request(const MapRequest& map, int open_flags) {
+int check_request(const SharedMappings::Request& map, int open_flags) {
   const int access = open_flags & O_ACCMODE;
   if (open_flags & O_PATH) return EBADF;
   if (map.length == 0 || map.offset % kPageBytes != 0) return EINVAL;
@@ -51,8 +44,8 @@ bool has_tracer(pid_t tid) {
 
 struct SharedMappings::Job {
   SyscallBroker::Call call;
-  MapRequest map;
-  UniqueFd file;  // keeps it from being gone
+  Request map;
+  std::shared_ptr<void> keeper;
   int open_flags = 0;
   FileId id = 0;
   std::shared_ptr<SharedFile> contents = nullptr;
@@ -74,17 +67,22 @@ void SharedMappings::on_mmap(SyscallBroker::Call call) {
   auto file = steal_fd(call.tid(), number);
   if (!file) return call.go_on();
   const int open_flags = fcntl(file->get(), F_GETFL);
-  const MapRequest map{call.arg(0), call.arg(1), call.arg(2), call.arg(3) & 0xffff'ffff,
-                       call.arg(5)};
-  if (const int error = check_request(map, open_flags); error != 0) return call.fail(error);
-  cover(std::make_shared<Job>(Job{std::move(call), map, std::move(*file), open_flags, id}));
+  const Request request{call.arg(0), call.arg(1), call.arg(2), call.arg(3) & 0xffff'ffff,
+                        call.arg(5)};
+  if (const int error = check_request(request, open_flags); error != 0) return call.fail(error);
+  map(std::move(call), id, request, open_flags, std::make_shared<UniqueFd>(std::move(*file)));
+}
+
+void SharedMappings::map(SyscallBroker::Call call, FileId file, const Request& request,
+                         int open_flags, std::shared_ptr<void> keeper) {
+  cover(std::make_shared<Job>(Job{std::move(call), request, std::move(keeper), open_flags, file}));
 }
 
 // A mapping may reach beyond the end: then every node's page set is made so long first.
 void SharedMappings::cover(const JobPtr& job) {
   job->contents = files_.find(job->id);
   if (job->contents && job->map.end() <= job->contents->pages->pages() * kPageBytes)
-    return map(job);
+    return map_there(job);
   SharedRequest request;
   request.op = SharedOp::kCover;
   request.file = job->id;
@@ -97,17 +95,17 @@ void SharedMappings::cover(const JobPtr& job) {
                             if (!covered) return job->call.fail(covered.error().errno_or(EIO));
                             job->contents = files_.find(job->id);
                             if (!job->contents) return job->call.fail(EIO);
-                            map(job);
+                            map_there(job);
                           });
 }
 
-void SharedMappings::map(const JobPtr& job) {
+void SharedMappings::map_there(const JobPtr& job) {
   if (!job->call.is_valid()) return;
   // Under a tracer nobody else may run calls in it. The kernel says ENODEV then.
   if (has_tracer(job->call.tid())) return job->call.go_on();
   UniqueFd memory = memory_for(*job->contents->pages, job->open_flags);
   if (!memory) return job->call.fail(ENOMEM);
-  const MapRequest& map = job->map;
+  const Request& map = job->map;
   mapper_.map(std::move(job->call),
               {.address = map.address,
                .length = map.length,

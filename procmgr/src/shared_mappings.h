@@ -15,10 +15,22 @@ namespace krg {
 
 class SharedMappings {
  public:
+  // What mmap(2) is told.
+  struct Request {
+    uint64_t address, length, protection, flags, offset;
+    size_t pages() const { return (length + kPageBytes - 1) / kPageBytes; }
+    uint64_t end() const { return offset + pages() * kPageBytes; }
+  };
+
   SharedMappings(NodeContext& node, SessionFs& fs, SyscallBroker& broker, SharedFiles& files,
                  UserfaultSource source);
   SharedMappings(const SharedMappings&) = delete;
   SharedMappings& operator=(const SharedMappings&) = delete;
+
+  // Maps the file in the caller's process; `call` then returns the address or an error. `keeper`
+  // keeps the file from being gone meanwhile. `open_flags`: O_RDONLY or O_RDWR.
+  void map(SyscallBroker::Call call, FileId file, const Request& request, int open_flags,
+           std::shared_ptr<void> keeper);
 
  private:
   struct Job;
@@ -26,7 +38,7 @@ class SharedMappings {
 
   void on_mmap(SyscallBroker::Call call);
   void cover(const JobPtr& job);
-  void map(const JobPtr& job);
+  void map_there(const JobPtr& job);
   Status serve(Job& job, UniqueFd userfaultfd, pid_t pid, RemoteAddr at);
 
   NodeContext& node_;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "krg/procmgr/shared_memory.h"
 
+#include "segment_calls.h"
+#include "segment_home.h"
 #include "shared_files.h"
 #include "shared_home.h"
 #include "shared_mappings.h"
@@ -11,9 +13,15 @@ namespace krg {
 
 struct SharedMemory::Impl {
   Impl(NodeContext& node, Kddm& kddm, SessionFs& fs, SyscallBroker& broker, UserfaultSource source)
-      : files(node, kddm), tree(node, files), mappings(node, fs, broker, files, std::move(source)) {
+      : files(node, kddm),
+        tree(node, files),
+        mappings(node, fs, broker, files, std::move(source)),
+        segments(node, broker, files, mappings) {
     fs.add_tree(std::string(SharedTree::kName), tree);
-    if (node.self == kSharedHome) home.emplace(node, files);
+    broker.set_memory_guard([this](pid_t tid, RemoteAddr address, size_t bytes, bool write) {
+      return files.would_fault(tid, address, bytes, write);
+    });
+    if (node.self == kSharedHome) segment_home.emplace(node, home.emplace(node, files));
     node.messenger.on_request<SharedResize>(
         [this](NodeId, const SharedResize& message, std::string_view, Messenger::Reply reply) {
           auto done = files.resize(message.file, message.size, message.covered);
@@ -27,7 +35,9 @@ struct SharedMemory::Impl {
   SharedFiles files;
   SharedTree tree;
   SharedMappings mappings;
+  SegmentCalls segments;
   std::optional<SharedHome> home;
+  std::optional<SegmentHome> segment_home;
 };
 
 Result<std::unique_ptr<SharedMemory>> SharedMemory::create(NodeContext& node, Kddm& kddm,
@@ -45,6 +55,10 @@ std::optional<SharedPlace> SharedMemory::locate(pid_t pid, RemoteAddr address) c
   auto place = impl_->files.locate(pid, address);
   if (!place) return {};
   return SharedPlace{place->set, place->location.page, place->location.offset};
+}
+
+void SharedMemory::segments_text(std::function<void(Result<std::string>)> done) {
+  impl_->segments.text(std::move(done));
 }
 
 size_t SharedMemory::file_count() const {

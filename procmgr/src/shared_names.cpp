@@ -344,6 +344,21 @@ void SharedNames::touch(FileId file) {
   if (found != files_.end()) set_modified(found->second.attributes, now_());
 }
 
+FileId SharedNames::add_nameless(const SharedCaller& caller) {
+  File file;
+  file.attributes = {next_, S_IFREG | 0600, caller.uid, caller.gid, 1};
+  set_modified(file.attributes, now_());
+  files_.emplace(next_, std::move(file));
+  return next_++;
+}
+
+void SharedNames::drop_nameless(FileId file) {
+  auto found = files_.find(file);
+  if (found == files_.end()) return;
+  found->second.attributes.links = 0;
+  forget_if_gone(file);
+}
+
 void SharedNames::use(FileId file, NodeId node) {
   auto found = files_.find(file);
   if (found != files_.end()) ++found->second.users[node];

@@ -61,6 +61,10 @@ class SharedNames {
   void set_size(FileId file, uint64_t size);
   void touch(FileId file);  // its contents were written
 
+  // A file that nobody finds by name, until it is dropped (then as if unlinked).
+  FileId add_nameless(const SharedCaller& caller);
+  void drop_nameless(FileId file);
+
   // A node's open descriptions and mappings of a file: it stays while there are any.
   void use(FileId file, NodeId node);
   void unuse(FileId file, NodeId node);

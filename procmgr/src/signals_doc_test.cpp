@@ -18,6 +18,10 @@ namespace {
 
 const std::map<std::string, int> kNumbers = {
     {"mmap", SYS_mmap},
+    {"shmget", SYS_shmget},
+    {"shmat", SYS_shmat},
+    {"shmdt", SYS_shmdt},
+    {"shmctl", SYS_shmctl},
     {"execve", SYS_execve},
     {"execveat", SYS_execveat},
     {"kill", SYS_kill},

@@ -7,6 +7,7 @@
 #include <sys/uio.h>
 
 #include <algorithm>
+#include <thread>
 #include <unordered_map>
 
 #include "krg/runtime/log.h"
@@ -18,10 +19,16 @@ namespace {
 constexpr size_t kMaxSyscallNumber = 512;
 constexpr uint64_t kPageBytes = 4096;
 
+struct Guard {
+  SyscallBroker::MemoryGuard waits;
+  std::thread::id loop;
+};
+
 // One listener; calls keep it open until they are answered.
 struct Listener {
   UniqueFd fd;
   EventLoop::Watch watch;
+  std::shared_ptr<const Guard> guard;
 };
 
 }  // namespace
@@ -29,6 +36,13 @@ struct Listener {
 struct SyscallBroker::Call::State {
   std::shared_ptr<Listener> listener;
   seccomp_notif request{};
+
+  // Any other thread may wait for the loop.
+  bool may_touch(RemoteAddr address, size_t bytes, bool write) const {
+    const Guard* guard = listener->guard.get();
+    return !guard || !guard->waits || guard->loop != std::this_thread::get_id() ||
+           !guard->waits(static_cast<pid_t>(request.pid), address, bytes, write);
+  }
 
   // ENOENT means that the caller died meanwhile: there is nobody to answer.
   bool answer(int64_t value, int error, uint32_t flags) const {
@@ -78,6 +92,7 @@ bool SyscallBroker::Call::is_valid() const {
 }
 
 Result<std::string> SyscallBroker::Call::read_memory(RemoteAddr from, size_t bytes) const {
+  if (!state_->may_touch(from, bytes, false)) return errno_error("memory of other nodes", EFAULT);
   std::string data(bytes, '\0');
   iovec local{data.data(), bytes};
   iovec remote{reinterpret_cast<void*>(from.value), bytes};
@@ -105,6 +120,8 @@ Result<std::string> SyscallBroker::Call::read_string(RemoteAddr from, size_t lim
 }
 
 Status SyscallBroker::Call::write_memory(RemoteAddr to, std::string_view bytes) const {
+  if (!state_->may_touch(to, bytes.size(), true))
+    return errno_error("memory of other nodes", EFAULT);
   iovec local{const_cast<char*>(bytes.data()), bytes.size()};
   iovec remote{reinterpret_cast<void*>(to.value), bytes.size()};
   ssize_t put = process_vm_writev(tid(), &local, 1, &remote, 1, 0);
@@ -154,6 +171,7 @@ struct SyscallBroker::Impl {
   std::array<Handler, kMaxSyscallNumber> handlers;
   std::array<Taker, kMaxSyscallNumber> takers;
   std::unordered_map<Listener*, std::shared_ptr<Listener>> listeners;
+  std::shared_ptr<Guard> guard = std::make_shared<Guard>();
 
   explicit Impl(EventLoop& l) : loop(l) {}
 
@@ -202,9 +220,14 @@ void SyscallBroker::set_taker(int number, Taker taker) {
   impl_->takers[static_cast<size_t>(number)] = std::move(taker);
 }
 
+void SyscallBroker::set_memory_guard(MemoryGuard waits) {
+  *impl_->guard = {std::move(waits), std::this_thread::get_id()};
+}
+
 Status SyscallBroker::add_listener(UniqueFd fd) {
   auto listener = std::make_shared<Listener>();
   listener->fd = std::move(fd);
+  listener->guard = impl_->guard;
   // An answered caller is woken on this CPU, without a wake-up across; older kernels do without.
   ioctl(listener->fd.get(), kNotifSetFlags, kNotifSyncWakeUp);
   auto watch = impl_->loop.watch(listener->fd.get(), EPOLLIN,

@@ -50,9 +50,14 @@ class OneNodeTest(SessionCase):
 class SharedMemoryTest(SessionCase):
     def in_background(self, command, copies, before="", after="", **options):
         """Runs copies of a command (its $i counts) away from the busy first node; what they print, in lines."""
-        script = (f"{BUSY}\nsleep 0.3\n{before}\nfor ((i = 0; i < {copies}; i++)); do {command} & pids+=($!); done\n"
+        script = (f"{BUSY}\nsleep 0.3; bash -c 'sleep 0.3'\n{before}\n"
+                  f"for ((i = 0; i < {copies}; i++)); do {command} & pids+=($!); home=; done\n"
                   f"for p in ${{pids[*]}}; do wait $p || echo failed; done\n{after}")
         return self.shell(script, **options).split("\n")
+
+    def one_at_home(self, program, arguments):
+        """A command for in_background: its first copy stays (a path through /proc does not go to other nodes)."""
+        return f"$home{self.build}/test-bin/programs/{program} {arguments}", "home=/proc/self/root"
 
     def assert_spread(self, hosts, nodes=2):
         self.assertGreaterEqual(len(set(hosts)), nodes, hosts)
@@ -76,12 +81,21 @@ class SharedMemoryTest(SessionCase):
                          ["a c", "h e l \\0 \\0", "full", "400 1000", "5", "9000"])
 
     def test_counters_and_semaphores_on_two_and_four_nodes(self):
-        program = self.build / "test-bin/programs/shared_counters"
         for nodes in (2, 4):
             with self.subTest(nodes):
-                hosts = self.in_background(f"{program} /krg-test {nodes} $i 20000", nodes, nodes=nodes,
+                command, before = self.one_at_home("shared_counters", f"/krg-test {nodes} $i 20000")
+                hosts = self.in_background(command, nodes, before, nodes=nodes,
                                            after="cd /dev/shm; ls; rm *; df --output=used . | tail -1")
                 self.assertEqual([line.strip() for line in hosts[nodes:]], ["krg-test", "sem.krg-test", "0"])
+                self.assert_spread(hosts[:nodes])
+
+    def test_segments_on_two_and_four_nodes(self):
+        for nodes in (2, 4):
+            with self.subTest(nodes):
+                command, before = self.one_at_home("shared_segments", f"4711 {nodes} $i")
+                hosts = self.in_background(command, nodes, before, nodes=nodes,
+                                           after="sleep 0.3; ipcs -m | grep -c 0x; df --output=used /dev/shm | tail -1")
+                self.assertEqual([line.strip() for line in hosts[nodes:]], ["0", "0"])
                 self.assert_spread(hosts[:nodes])
 
     def test_python_finds_the_memory_on_another_node(self):

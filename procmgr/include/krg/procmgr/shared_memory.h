@@ -1,6 +1,7 @@
 // SharedMemory: memory that unmodified programs on different nodes share by name: the session's
 // /dev/shm (POSIX shared memory objects, named semaphores) is one tree of krgfs, "shm", whose files
-// every node maps coherently (krg/shmem/page_set.h).
+// every node maps coherently (krg/shmem/page_set.h). System V segments are such files without
+// names.
 //
 // Names, attributes and uses are kept by node 0 (shared_home.h), contents lie where they are used.
 // A file lives until its last name, descriptor and mapping on any node is gone.
@@ -9,8 +10,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "krg/procmgr/node_context.h"
 #include "krg/procmgr/session_fs.h"
@@ -41,6 +44,8 @@ class SharedMemory {
   // What lies at `address` in the process `pid` of this node (any thread's address space is its
   // process's), when that is memory that other nodes may share; else nothing.
   std::optional<SharedPlace> locate(pid_t pid, RemoteAddr address) const;
+  // What /proc/sysvipc/shm says of the cluster's System V segments.
+  void segments_text(std::function<void(Result<std::string>)> done);
   // Files that have contents; 0 when all is quiet.
   size_t file_count() const;
 

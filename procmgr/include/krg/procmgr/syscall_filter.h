@@ -4,6 +4,7 @@
 //
 // number                                       stops when
 // mmap                                         shared, of a file
+// shmget, shmat, shmdt, shmctl                 always
 // execve, execveat                             always
 // kill                                         pid <= 0 or of another node; signal SIGSTOP,
 //                                                SIGCONT
