@@ -4,35 +4,19 @@
 // guards (polled by sem_trywait), and writes a page of its own; when all have come so far, each
 // checks what all have written. Prints the host when everything is right.
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include <errno.h>
 #include <fcntl.h>
 #include <semaphore.h>
-#include <stdatomic.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-enum { kPage = 4096, kPages = 64, kMilliseconds = 1000, kPatience = 30000 };
+#include "sharing.h"
+
+enum { kPage = 4096, kPages = 64 };
 
 struct board {
   atomic_long ready, done, sum;
   long guarded;
 };
-
-static void fail(const char* what) {
-  fprintf(stderr, "%s: %s\n", what, strerror(errno));
-  exit(1);
-}
-
-static void wait_for(atomic_long* counter, long wanted) {
-  for (int i = 0; atomic_load(counter) < wanted; ++i) {
-    if (i == kPatience) fail("the others do not come");
-    usleep(kMilliseconds);
-  }
-}
 
 static void add_guarded(struct board* board, const char* name, int rounds) {
   sem_t* guard = sem_open(name, O_CREAT, 0600, 1);

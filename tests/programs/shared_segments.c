@@ -3,32 +3,18 @@
 // Each adds to a counter with lock-prefixed additions; a forked child adds as well. The first one
 // removes the segment while all have it attached. Prints the host when everything is right.
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include <errno.h>
-#include <stdatomic.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/ipc.h>
 #include <sys/shm.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
-enum { kBytes = 100000, kRounds = 5000, kPatience = 30000, kMilliseconds = 1000 };
+#include "sharing.h"
+
+enum { kBytes = 100000, kRounds = 5000 };
 
 struct board {
   atomic_long ready, done, removed, sum;
 };
 
-static void fail(const char* what) {
-  fprintf(stderr, "%s: %s\n", what, strerror(errno));
-  exit(1);
-}
-static void wait_for(atomic_long* counter, long wanted) {
-  for (int i = 0; atomic_load(counter) < wanted; ++i) {
-    if (i == kPatience) fail("the others do not come");
-    usleep(kMilliseconds);
-  }
-}
 static void add(struct board* board) {
   for (int i = 0; i < kRounds; ++i) atomic_fetch_add(&board->sum, 1);
 }

@@ -39,7 +39,7 @@ constexpr Probe kProbes[] = {
     {"userfaultfd", false, "shared memory over nodes, migration on demand", kNewerKernel,
      probe_userfaultfd},
     {"userfaultfd_kernel_faults", false,
-     "system calls into memory that is on another node (slower by a detour)",
+     "/dev/shm and System V segments of the whole cluster (it has to be root's, so far)",
      "sysctl -w vm.unprivileged_userfaultfd=1", probe_userfaultfd_kernel_faults},
     {"dirty_pages", false, "incremental checkpoints", "boot a kernel >= 6.7", probe_dirty_pages},
     {"open_mpi", true, "the start of a cluster", "apt-get install openmpi-bin", probe_open_mpi},
