@@ -50,6 +50,7 @@ void Outbox::send_run(Position begin, Position end) {
     Position batch_end = begin;
     while (batch_end != end && bytes < kBatchBytes)
       bytes += sizeof(Wire) + (batch_end++)->payload.size();
+    ++sent_;
     if (batch_end - begin == 1) {
       report(messenger_.send(begin->to, begin->wire, begin->payload), *begin);
     } else {

@@ -45,6 +45,8 @@ class Outbox {
   void discard() { queue_.clear(); }
   // Messages handed in so far.
   uint64_t added() const { return added_; }
+  // Messages that they travelled in.
+  uint64_t sent() const { return sent_; }
 
  private:
   struct Outgoing {
@@ -62,7 +64,7 @@ class Outbox {
   const std::function<void()> before_sending_;
   std::vector<Outgoing> queue_;
   unsigned depth_ = 0;
-  uint64_t added_ = 0;
+  uint64_t added_ = 0, sent_ = 0;
   bool holding_ = false;
 };
 

@@ -65,7 +65,13 @@ Status Server::open_set(SetId id, KddmSetOptions options) {
 void Server::close_set(SetId id) {
   existence_.erase(id.value);
   late_decisions.erase(id.value);
-  if (sets_.erase(id.value) == 0) return;
+  auto closing = sets_.extract(id.value);
+  if (closing.empty()) return;
+  for (auto& [number, object] : closing.mapped()->objects) {
+    if (object.bytes.empty()) continue;
+    bytes_here_ -= object.bytes.size();
+    by_use_.erase(object.use);
+  }
   std::vector<Operation> cancelled;
   for (auto i = operations_.begin(); i != operations_.end();) {
     auto next = std::next(i);
@@ -85,6 +91,11 @@ void Server::ignore_set(SetId id) {
 Set* Server::find_set(SetId id) {
   auto found = sets_.find(id.value);
   return found == sets_.end() ? nullptr : found->second.get();
+}
+
+NodeId Server::tail_of(const Set& set, ObjectId object) const {
+  auto found = set.directory.find(object.value);
+  return found == set.directory.end() ? messenger.self() : found->second.tail;
 }
 
 // Spreads neighbours over the nodes, whatever stride a program uses.
@@ -140,12 +151,14 @@ void Server::perform(Set& set, ObjectId object, Object& at, const Action& action
       return send(set, object, at, action);
     case Action::Kind::kInstall:
       check(data.size() == set.options.object_bytes, "an object has its set's size");
-      at.bytes = set.options.memory->place(object);
+      place(set, object, at);
       std::memcpy(at.bytes.data(), data.data(), data.size());
+      set.statistics.refetches += set.evicted.erase(object.value);
       return;
     case Action::Kind::kDropData:
       return release(set, object, at);
     case Action::Kind::kRemoved:
+      calls.push_back([linker = set.options.linker, object] { linker->removed(object); });
       return tell_existence(set, object, at.entry.version, false);
     case Action::Kind::kFirstTouch:
       calls.push_back([this, id = set.id, object] { first_touch(id, object); });
@@ -159,11 +172,25 @@ void Server::settle() {
   for (const auto& memory : std::exchange(unsettled_, {})) memory->settle();
 }
 
+void Server::place(Set& set, ObjectId object, Object& at) {
+  const bool fresh = at.bytes.empty();
+  at.bytes = set.options.memory->place(object);
+  if (!fresh) return;
+  at.use = by_use_.insert(by_use_.end(), {set.id, object});
+  bytes_here_ += at.bytes.size();
+  if (on_growth) on_growth();
+}
+
 void Server::release(Set& set, ObjectId object, Object& at) {
+  if (!at.bytes.empty()) {
+    bytes_here_ -= at.bytes.size();
+    by_use_.erase(at.use);
+  }
   at.bytes = {};
   set.options.memory->release(object);
   if (unsettled_.empty() || unsettled_.back() != set.options.memory)
     unsettled_.push_back(set.options.memory);
+  if (on_release) on_release({set.id, object});
 }
 
 void Server::send(Set& set, ObjectId object, const Object& at, const Action& action) {
@@ -186,7 +213,7 @@ void Server::first_touch(SetId id, ObjectId object) {
   if (!set) return;
   ++set->statistics.first_touches;
   Object& at = object_of(*set, object);
-  at.bytes = set->options.memory->place(object);
+  place(*set, object, at);
   auto filled_here = [weak = weak_from_this(), memory = set->options.memory, id,
                       object](Status made) {
     if (auto self = weak.lock()) self->filled(id, object, made);
@@ -211,8 +238,7 @@ void Server::filled(SetId id, ObjectId object, const Status& made) {
        [&](Entry& e, const Place& p, Actions& a) { kddm::filled(e, p, made.has_value(), a); });
 }
 
-void Server::complete(Set& set, ObjectId object, const Object& at, const Action& action,
-                      Calls& calls) {
+void Server::complete(Set& set, ObjectId object, Object& at, const Action& action, Calls& calls) {
   auto found = operations_.find(action.op);
   check(found != operations_.end(), "an operation ends once");
   Operation operation = std::move(found->second);
@@ -221,6 +247,7 @@ void Server::complete(Set& set, ObjectId object, const Object& at, const Action&
     calls.push_back(std::move(operation.removed));
     return;
   }
+  if (action.outcome == Outcome::kGranted) used(at);
   Result<std::span<std::byte>> result = at.bytes;
   if (action.outcome != Outcome::kGranted)
     result = errno_error(fmt::format("object {} of set {}", object.value, set.id.value),
@@ -240,7 +267,9 @@ void Server::receive(NodeId from, const Wire& wire, std::string_view payload) {
   if (found == sets_.end()) {
     if (ignored_.contains(wire.set)) return;
     auto& queue = early_[wire.set];
-    check(queue.size() < kMaxEarlyMessages, "a set is opened on every node before it is used");
+    if (queue.size() >= kMaxEarlyMessages)
+      return log_error("kddm", "set {} is not open here: a message from node {} is dropped",
+                       wire.set, from.value);
     queue.push_back({from, wire, std::string(payload)});
     return;
   }
@@ -285,6 +314,35 @@ void Server::start(SetId id, ObjectId object, Kddm::Touch touch, OpKind kind,
   });
 }
 
+void Server::start_range(SetId id, ObjectId first, uint64_t count, Kddm::Touch touch, OpKind kind,
+                         const Kddm::GrantedOne& granted) {
+  const Outbox::Scope scope(outbox);
+  for (uint64_t i = 0; i < count; ++i) {
+    const ObjectId object{first.value + i};
+    start(id, object, touch, kind,
+          [granted, object](Result<std::span<std::byte>> bytes) { granted(object, bytes); });
+  }
+}
+
+void Server::replace(SetId id, ObjectId object, std::string bytes, std::function<void(Status)> done,
+                     bool again) {
+  auto write = [weak = weak_from_this(), id, object, bytes = std::move(bytes),
+                done = std::move(done), again](const Result<std::span<std::byte>>& old) {
+    auto self = weak.lock();
+    if (!self) return;
+    if (!old && old.error().errno_or(0) == EOWNERDEAD && !again)
+      return self->remove(id, object, [weak, id, object, bytes, done] {
+        if (auto alive = weak.lock()) alive->replace(id, object, bytes, done, true);
+      });
+    if (!old) return done(old.error());
+    const bool fits = old->size() == bytes.size();
+    if (fits) std::memcpy(old->data(), bytes.data(), bytes.size());
+    self->put(id, object);
+    done(fits ? Status() : Status(errno_error(fmt::format("{} bytes", bytes.size()), EINVAL)));
+  };
+  start(id, object, Kddm::Touch::kFirstTouch, OpKind::kGrab, std::move(write));
+}
+
 Result<std::span<std::byte>> Server::try_pin(SetId id, ObjectId object, OpKind kind) {
   Set* set = find_set(id);
   if (!set) return not_open(id);
@@ -294,6 +352,7 @@ Result<std::span<std::byte>> Server::try_pin(SetId id, ObjectId object, OpKind k
       !(kind == OpKind::kGet ? try_get(found->second.entry) : try_grab(found->second.entry)))
     return errno_error(fmt::format("object {} of set {}", object.value, id.value), EAGAIN);
   ++set->statistics.local_hits;
+  used(found->second);
   return found->second.bytes;
 }
 

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <deque>
+#include <list>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -24,15 +25,23 @@
 
 namespace krg::kddm {
 
+struct ObjectKey {
+  SetId set;
+  ObjectId object;
+};
+
 struct Object {
   Entry entry;
   std::span<std::byte> bytes;  // empty: the set's memory holds nothing for it
+  // Among the objects that have bytes, the ones used last at the end.
+  std::list<ObjectKey>::iterator use = {};
 };
 
 struct Set {
   SetId id;
   KddmSetOptions options;
   std::unordered_map<uint64_t, Object> objects;
+  std::unordered_set<uint64_t> evicted;                    // objects that went for want of memory
   std::unordered_map<uint64_t, DirectoryEntry> directory;  // of what this node manages
   KddmStatistics statistics;
 };
@@ -50,9 +59,16 @@ class Server : public std::enable_shared_from_this<Server> {
   // Nothing about this set is kept from now on.
   void ignore_set(SetId id);
   Set* find_set(SetId id);
+  // The node that ownership was promised to last. REQUIRES: this node manages the object.
+  NodeId tail_of(const Set& set, ObjectId object) const;
   std::unordered_map<uint64_t, std::unique_ptr<Set>>& sets() { return sets_; }
 
   void start(SetId id, ObjectId object, Kddm::Touch touch, OpKind kind, Kddm::Granted granted);
+  void start_range(SetId id, ObjectId first, uint64_t count, Kddm::Touch touch, OpKind kind,
+                   const Kddm::GrantedOne& granted);
+  // Lost objects are removed first, once (`again`: that has been tried).
+  void replace(SetId id, ObjectId object, std::string bytes, std::function<void(Status)> done,
+               bool again = false);
   void remove(SetId id, ObjectId object, std::function<void()> done);
   void put(SetId id, ObjectId object);
   void flush(SetId id, ObjectId object, NodeId target);
@@ -71,6 +87,16 @@ class Server : public std::enable_shared_from_this<Server> {
     call(at.entry, place_of(set, object), actions);
     carry_out(set, object, at, actions, data);
   }
+
+  // Puts a local event off while the server stops. Returns whether it did.
+  bool put_off(std::function<void()> event);
+
+  // What objects take here, those used last at the end; and who wants to know that they take more,
+  // or that an object went.
+  size_t bytes_here() const { return bytes_here_; }
+  const std::list<ObjectKey>& by_use() const { return by_use_; }
+  std::function<void()> on_growth;
+  std::function<void(const ObjectKey&)> on_release;
 
   // For RecoveryRun.
   Mode mode() const { return mode_; }
@@ -133,16 +159,16 @@ class Server : public std::enable_shared_from_this<Server> {
   void perform(Set& set, ObjectId object, Object& at, const Action& action, std::string_view data,
                Calls& calls);
   void send(Set& set, ObjectId object, const Object& at, const Action& action);
+  void place(Set& set, ObjectId object, Object& at);
   void release(Set& set, ObjectId object, Object& at);
   void settle();
+  void used(Object& at) { by_use_.splice(by_use_.end(), by_use_, at.use); }
   void first_touch(SetId id, ObjectId object);
   void filled(SetId id, ObjectId object, const Status& made);
-  void complete(Set& set, ObjectId object, const Object& at, const Action& action, Calls& calls);
+  void complete(Set& set, ObjectId object, Object& at, const Action& action, Calls& calls);
   void tell_existence(Set& set, ObjectId object, uint64_t version, bool exists);
   void send_note(NodeId to, const ExistenceNote& note);
   void forget_if_initial(Set& set, ObjectId object);
-  // Puts a local event off while the server stops. Returns whether it did.
-  bool put_off(std::function<void()> event);
 
   Mode mode_ = Mode::kRunning;
   ManagerRing ring_, muted_;
@@ -153,6 +179,8 @@ class Server : public std::enable_shared_from_this<Server> {
   ExistenceMap existence_;
   OpId next_operation_ = 1;
   std::vector<std::shared_ptr<ObjectMemory>> unsettled_;  // with releases since the last settle()
+  std::list<ObjectKey> by_use_;
+  size_t bytes_here_ = 0;
   // While the server stops.
   std::deque<std::function<void()>> held_events_;
   std::deque<Held> held_messages_;

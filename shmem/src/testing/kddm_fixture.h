@@ -104,6 +104,15 @@ class KddmFixture : public ::testing::Test {
     run_until([&] { return gone; });
   }
 
+  // What an operation with a Status ends with: an errno value, 0 for success.
+  template <class Start>
+  int outcome_of(Start start) {
+    int outcome = -1;
+    start([&](const Status& status) { outcome = status ? 0 : status.error().errno_or(EIO); });
+    run_until([&] { return outcome >= 0; });
+    return outcome;
+  }
+
   std::unique_ptr<EventLoop> loop_;
   std::unique_ptr<LoopbackFabric> fabric_;
   std::vector<std::unique_ptr<Messenger>> messengers_;

@@ -15,6 +15,9 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "krg/runtime/event_loop.h"
 #include "krg/runtime/messenger.h"
@@ -50,6 +53,24 @@ struct KddmStatistics {
   uint64_t invalidations_received = 0;
   uint64_t bytes_sent = 0;    // object data only
   uint64_t objects_here = 0;  // objects with valid bytes on this node now
+  uint64_t objects_owned = 0;
+  uint64_t copies_dropped = 0;  // over the memory limit: dropped here; another node has them ...
+  uint64_t evictions = 0;       // ... or given to another node's memory
+  uint64_t refetches = 0;       // came back after that
+};
+
+// A set that is open here.
+struct KddmSetInfo {
+  SetId id;
+  size_t object_bytes = 0;
+  uint64_t objects_per_manager = 0;
+  NodeId home = kNoNode;
+};
+
+// What this node has sent for all sets.
+struct KddmTraffic {
+  uint64_t protocol_messages = 0;
+  uint64_t sent = 0;  // messages that they travelled in
 };
 
 class Kddm {
@@ -61,11 +82,16 @@ class Kddm {
 
   // Errors: EEXIST, EINVAL (object size).
   Status open_set(SetId set, KddmSetOptions options);
-  // Forgets the set on this node; the caller sees to it that no node uses it any more.
+  // Forgets the set on this node; the caller sees to it that no node uses it any more. Operations
+  // that wait end with ECANCELED.
   void close_set(SetId set);
   // The same for a set whose id nobody takes again: what other nodes still send about it is
   // dropped.
   void retire_set(SetId set);
+
+  // Closes the set on every node; nobody takes its id again. What its linker has stored stays.
+  // Operations that wait anywhere end with ECANCELED; pins end.
+  void destroy_set(SetId set, std::function<void()> done);
 
   // While one lives, the messages of calls on this Kddm wait; then they leave as one for each node.
   // For calls on many objects. REQUIRES: it ends before the loop goes on.
@@ -90,6 +116,11 @@ class Kddm {
   void get(SetId set, ObjectId object, Touch touch, Granted granted);
   // Pins the object for writing: nobody else has it.
   void grab(SetId set, ObjectId object, Touch touch, Granted granted);
+  // get() or grab() of `count` objects from `first` on, in few messages: `granted` runs for each.
+  using GrantedOne = std::function<void(ObjectId, Result<std::span<std::byte>>)>;
+  void get_range(SetId set, ObjectId first, uint64_t count, Touch touch, const GrantedOne& granted);
+  void grab_range(SetId set, ObjectId first, uint64_t count, Touch touch,
+                  const GrantedOne& granted);
   // The same without waiting. Errors: EAGAIN (it would take a message or a wait), EBADF.
   Result<std::span<std::byte>> try_get(SetId set, ObjectId object);
   Result<std::span<std::byte>> try_grab(SetId set, ObjectId object);
@@ -97,11 +128,28 @@ class Kddm {
   void put(SetId set, ObjectId object);
   // Removes the object everywhere; `done` when it is gone.
   void remove(SetId set, ObjectId object, std::function<void()> done);
-  // Moves an object that this node owns, if nobody uses it, into `target`'s memory; drops a mere
-  // copy.
+  // Replaces the whole content, also of an object that was lost. Errors: those of grab(), EINVAL
+  // (not the object's size).
+  void set(SetId set, ObjectId object, std::string bytes, std::function<void(Status)> done);
+  // Has the IO linker write the object back, where it is. Errors: the linker's, ENOENT, EOWNERDEAD,
+  // EHOSTDOWN (its node died meanwhile).
+  void sync(SetId set, ObjectId object, std::function<void(Status)> done);
+  // Moves an object that this node owns, if nobody uses it, into `target`'s memory, where the set
+  // is open; drops a mere copy.
   void flush(SetId set, ObjectId object, NodeId target);
+  // The same for all objects of the set that are here.
+  void flush(SetId set, NodeId target);
   // Local look-up only: the bytes if they are valid here, unpinned: use them before the next event.
   std::span<const std::byte> find(SetId set, ObjectId object) const;
+  // Calls `visit` for what find() would give.
+  void for_each(SetId set,
+                const std::function<void(ObjectId, std::span<const std::byte>)>& visit) const;
+
+  // What all sets' objects may take on this node, and that this node takes part in evictions: over
+  // it copies are dropped, then cold objects are given to the node with the most room among those
+  // that have said their limits. 0: none. A limit that no node's room allows to keep is exceeded.
+  void set_memory_limit(size_t bytes);
+  size_t memory_used() const;
 
   // A node is dead (Membership::on_death; every survivor has to be told). Operations wait until the
   // survivors have agreed on what they have: objects with a copy go on, the others are lost. Ends
@@ -110,6 +158,11 @@ class Kddm {
 
   // REQUIRES: the set is open here.
   KddmStatistics statistics(SetId set) const;
+  std::vector<KddmSetInfo> sets() const;
+  KddmTraffic traffic() const;
+  // Each object of the set that this node knows of, with the protocol's name of its state.
+  void for_each_state(SetId set,
+                      const std::function<void(ObjectId, std::string_view state)>& visit) const;
 
  private:
   struct Impl;
