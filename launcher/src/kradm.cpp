@@ -10,6 +10,7 @@
 
 #include "kradm_check.h"
 #include "kradm_cluster.h"
+#include "kradm_kddm.h"
 #include "kradm_nodes.h"
 
 namespace krg {
@@ -24,6 +25,9 @@ struct Command {
 constexpr Command kCommands[] = {
     {"check", "check [--json]    what this machine has, what suffers, what mends it", kradm_check},
     {"cluster", "cluster start|stop|status    a cluster that krgrun joins", kradm_cluster},
+    {"kddm",
+     "kddm [--json]    what shared objects take on each node, and what their sets have done",
+     kradm_kddm},
     {"nodes",
      "nodes status [--json]    the cluster's nodes: sockets, cores, memory, NUMA\n"
      "  nodes add|del {-n LIST|-c COUNT|-t TOTAL|-a}    nodes that take processes, or no more",

@@ -58,6 +58,7 @@ void Krgd::wire() {
                                .cores = usable_cores()});
   wire_signals();
   capability_service.add_commands(control);
+  kddm_report.add_commands(control);
   process_finder.add_commands(control);
   kddm_service.add_commands(control);
   jobs.on_task_start([this](const JobTable::Task& task) -> Status {
@@ -95,6 +96,7 @@ Status Krgd::start() {
   auto made = ProcView::create(node, files, processes, capabilities, resources);
   if (!made) return made.error();
   view = std::move(*made);
+  view->add_folder(kddm_report);
   std::vector<Session::View> views = kViews;
   // A cluster of one node leaves what programs share to its kernel.
   if (node.node_count > 1) share_between_nodes(views);

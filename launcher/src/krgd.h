@@ -23,6 +23,7 @@
 #include "krg/procmgr/identity.h"
 #include "krg/procmgr/ipc.h"
 #include "krg/procmgr/job_namespaces.h"
+#include "krg/procmgr/kddm_report.h"
 #include "krg/procmgr/node_resources.h"
 #include "krg/procmgr/placement.h"
 #include "krg/procmgr/proc_view.h"
@@ -73,6 +74,7 @@ struct Krgd {
 
   // shmem: coherent objects
   Kddm kddm{messenger};
+  KddmReport kddm_report{node, kddm};
 
   // procmgr: the session's processes
   SessionFs files{node};

@@ -27,8 +27,9 @@ constexpr FileId kNodeFolders = 1 << 16;  // + number * 16 + member
 constexpr FileId kNodeFoldersEnd = kNodeFolders + (FileId{0x10000} << 4);
 constexpr FileId kLinks = 1 << 24;  // + index
 // "self" is another link for each process, "thread-self" for each thread.
-constexpr FileId kSelf = 1 << 25;        // + thread group
-constexpr FileId kThreadSelf = 1 << 26;  // + thread
+constexpr FileId kSelf = 1 << 25;         // + thread group
+constexpr FileId kThreadSelf = 1 << 26;   // + thread
+constexpr FileId kFolderPaths = 1 << 27;  // + index
 
 // In /proc/nodes/nodeN: the folder, its number, its texts.
 constexpr unsigned kFolder = 0, kNodeNumber = 1, kNodeTexts = 2;
@@ -119,6 +120,8 @@ void ProcTree::lookup(const FsCaller& caller, FileId parent, std::string_view na
                       FsReply<FsEntry> reply) {
   if (ProcPids::owns(parent)) return pids_.lookup(caller, parent, name, std::move(reply));
   if (parent == kTreeRoot) return lookup_in_root(caller, name, std::move(reply));
+  if (const std::string* path = folder_path(parent))
+    return reply(folder_entry(*path + '/' + std::string(name)));
   lookup_in_nodes(parent, name, std::move(reply));
 }
 
@@ -134,6 +137,7 @@ void ProcTree::lookup_in_root(const FsCaller& caller, std::string_view name,
   }
   if (name == "nodes") return reply(fixed_entry(kNodes));
   if (name == "sysvipc" && ipc_text_) return reply(fixed_entry(kIpc));
+  if (folder_of(name, nullptr)) return reply(folder_entry(std::string(name)));
   if (auto what = machine_text(name))
     return reply(fixed_entry(kMachineTexts + static_cast<FileId>(*what)));
   auto plain = proc_.attributes({geteuid(), getegid()}, std::string(name));
@@ -170,8 +174,38 @@ void ProcTree::lookup_in_nodes(FileId parent, std::string_view name, FsReply<FsE
 
 void ProcTree::getattr(const FsCaller& caller, FileId file, FsReply<FsEntry> reply) {
   if (ProcPids::owns(file)) return pids_.getattr(caller, file, std::move(reply));
+  if (const std::string* path = folder_path(file)) return reply(folder_entry(*path));
   if (file >= kLinks) return reply(link_entry(file, target_of(file).size(), kFixedValid_s));
   reply(fixed_entry(file));
+}
+
+// The folder that `path` is in, and the path below it.
+ProcFolder* ProcTree::folder_of(std::string_view path, std::string* below) const {
+  const size_t slash = path.find('/');
+  for (ProcFolder* folder : folders_) {
+    if (folder->name() != path.substr(0, slash)) continue;
+    if (below) *below = slash == std::string_view::npos ? "" : path.substr(slash + 1);
+    return folder;
+  }
+  return nullptr;
+}
+
+const std::string* ProcTree::folder_path(FileId file) const {
+  if (file < kFolderPaths || file - kFolderPaths >= folder_paths_.size()) return nullptr;
+  return &folder_paths_[file - kFolderPaths];
+}
+
+Result<FsEntry> ProcTree::folder_entry(const std::string& path) {
+  std::string below;
+  const ProcFolder* folder = folder_of(path, &below);
+  const auto type = folder ? folder->type(below) : std::nullopt;
+  if (!type) return errno_error("lookup", ENOENT);
+  auto found = std::find(folder_paths_.begin(), folder_paths_.end(), path);
+  const auto index = static_cast<FileId>(found - folder_paths_.begin());
+  if (found == folder_paths_.end()) folder_paths_.push_back(path);
+  FsEntry entry = fixed_entry(kFolderPaths + index, *type | (S_ISDIR(*type) ? 0555 : 0444));
+  entry.valid_s = 0;
+  return entry;
 }
 
 FileId ProcTree::link_number(std::string_view name) {
@@ -207,7 +241,10 @@ void ProcTree::readdir(const FsCaller& caller, FileId directory,
   if (ProcPids::owns(directory)) return pids_.readdir(caller, directory, std::move(reply));
   if (directory == kTreeRoot) return list_root(caller, std::move(reply));
   std::vector<FsDirEntry> entries;
-  if (directory == kNodes) {
+  if (const std::string* path = folder_path(directory)) {
+    std::string below;
+    if (const ProcFolder* folder = folder_of(*path, &below)) entries = folder->list(below);
+  } else if (directory == kNodes) {
     entries = {{"nrnodes", S_IFREG}, {"cluster", S_IFDIR}};
     for (unsigned i = 0; i < node_.node_count; ++i)
       if (!node_.messenger.is_failed(NodeId{static_cast<uint16_t>(i)}))
@@ -235,6 +272,7 @@ void ProcTree::list_root(const FsCaller& caller, FsReply<std::vector<FsDirEntry>
       entries.push_back(std::move(entry));
     }
     entries.push_back({"nodes", S_IFDIR});
+    for (const ProcFolder* folder : folders_) entries.push_back({folder->name(), S_IFDIR});
     (*answer)(std::move(entries));
   }));
 }
@@ -251,6 +289,10 @@ OpenTexts::Source ProcTree::source_of(const FsCaller& caller, FileId file) {
     return ipc_source(kIpcNames[file - kIpcTexts]);
   auto folder = node_folder_file(file);
   return alive_.guard([this, caller, file, folder](auto done) {
+    if (const std::string* path = folder_path(file)) {
+      std::string below;
+      return folder_of(*path, &below)->text(below, done);
+    }
     if (file == kNodeCount) return done(fmt::format("{}\n", living_nodes(node_.messenger).size()));
     if (!folder) {
       auto what = static_cast<MachineText>(file - kMachineTexts);

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "cluster_texts.h"
+#include "krg/procmgr/proc_folder.h"
 #include "krg/procmgr/session_fs.h"
 #include "open_texts.h"
 #include "proc_pids.h"
@@ -28,6 +29,9 @@ class ProcTree : public FsTree {
   // `proc`: the session's procfs; `proc_directory`: its path, as programs see it too.
   ProcTree(NodeContext& node, ProcessTable& table, PidIdentities& identities, NodeFiles& files,
            ClusterFacts& facts, PlainFiles proc, std::string proc_directory, SeesLocal sees_local);
+
+  // REQUIRES: before the tree is served; it outlives the tree.
+  void add_folder(ProcFolder& folder) { folders_.push_back(&folder); }
 
   void lookup(const FsCaller& caller, FileId parent, std::string_view name,
               FsReply<FsEntry> reply) override;
@@ -56,6 +60,10 @@ class ProcTree : public FsTree {
   void list_root(const FsCaller& caller, FsReply<std::vector<FsDirEntry>> reply);
   OpenTexts::Source ipc_source(std::string_view name);
   OpenTexts::Source source_of(const FsCaller& caller, FileId file);
+  // Entries of added folders, by their path below /proc.
+  Result<FsEntry> folder_entry(const std::string& path);
+  ProcFolder* folder_of(std::string_view path, std::string* below) const;
+  const std::string* folder_path(FileId file) const;
   std::string target_of(FileId link) const;
   // The number of a plain name that is linked through; it keeps it.
   FileId link_number(std::string_view name);
@@ -69,6 +77,8 @@ class ProcTree : public FsTree {
   ClusterTexts machine_;
   ProcPids pids_;
   std::vector<std::string> links_;
+  std::vector<ProcFolder*> folders_;
+  std::vector<std::string> folder_paths_;  // those that have a number
   Alive alive_;
 };
 

@@ -63,6 +63,10 @@ void ProcView::set_ipc_text(ProcTree::IpcText text) {
   impl_->proc_tree.set_ipc_text(std::move(text));
 }
 
+void ProcView::add_folder(ProcFolder& folder) {
+  impl_->proc_tree.add_folder(folder);
+}
+
 // What the kernel tells of an open file; asking the file itself (fstat) would ask this very loop.
 pid_t ProcView::process_of_directory(pid_t tid, int fd) const {
   auto text = impl_->plain_proc.read({geteuid(), getegid()}, fmt::format("{}/fdinfo/{}", tid, fd));

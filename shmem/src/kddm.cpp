@@ -143,6 +143,9 @@ void Kddm::sync(SetId set, ObjectId object, std::function<void(Status)> done) {
 void Kddm::set_memory_limit(size_t bytes) {
   impl_->memory->set(bytes);
 }
+size_t Kddm::memory_limit() const {
+  return impl_->memory->limit();
+}
 size_t Kddm::memory_used() const {
   return impl_->server->bytes_here();
 }

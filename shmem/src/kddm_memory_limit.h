@@ -24,6 +24,7 @@ class MemoryLimit : public std::enable_shared_from_this<MemoryLimit> {
   void start();
   // 0: none, but others may give this node objects.
   void set(size_t bytes);
+  size_t limit() const { return limit_.value_or(0); }
 
  private:
   struct Notice;

@@ -228,6 +228,7 @@ void Server::filled(SetId id, ObjectId object, const Status& made) {
   if (!set) return;
   const Outbox::Scope scope(outbox);
   Object& at = object_of(*set, object);
+  if (at.entry.state != State::kInvFilling) return;  // of a set of this id that was closed
   if (!made) {
     log_error("kddm", "set {} object {}: first touch: {}", id.value, object.value,
               made.error().message());

@@ -24,6 +24,10 @@ class Cluster(LauncherCase):
     def test_jobs_share_it(self):
         status = self.status()
         self.assertEqual((status["nodes"], status["jobs"], status["failed"]), (2, [], []))
+        objects = json.loads(self.run_program(["kradm", "kddm", "--json"], check=True).stdout)["nodes"]
+        self.assertEqual([node["node"] for node in objects], [0, 1])
+        table = self.run_program(["kradm", "kddm"], check=True).stdout.splitlines()
+        self.assertEqual([line.split()[0] for line in table[:3]], ["NODE", "0", "1"])
         first = self.start("krgrun", "sh", "-c", "echo $$; exec sleep 1000")
         pid = first.stdout.readline().strip()
         seen = self.run_program(["krgrun", "ps", "-o", "args=", "-p", pid])

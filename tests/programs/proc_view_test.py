@@ -76,6 +76,19 @@ kill -STOP $remote; sleep 0.5; awk '{ print $3 }' stat; kill -CONT $remote
         total, up, vmstat, nodes, _, node3, _ = out.split()
         self.assertEqual((int(total), up, vmstat, nodes, int(node3)), (NODES * own, "1", "3", str(NODES), own))
 
+    def test_what_shared_objects_take_and_have_done(self):
+        out = self.shell("cd /proc/kddm; cat meminfo; echo --; ls; echo --; cat setstat; echo --; "
+                         "for set in $(ls -d */ 2>/dev/null); do cat $set/setinfo $set/objectstates $set/setstat; done; "
+                         "echo --; cat 0000000000000000/setinfo 2>&1 || true", caps=None)
+        memory, names, stat, sets, missing = [part.strip().splitlines() for part in out.split("--\n")]
+        self.assertEqual([line.split()[0] for line in memory],
+                         ["node"] + [str(n) for n in range(NODES)] + ["sum"], out)
+        self.assertEqual(names[-2:], ["meminfo", "setstat"], out)
+        self.assertEqual(stat[0].split()[:3], ["set", "objects", "owned"], out)
+        self.assertEqual(len(names) - 2, len(stat) - 1, out)
+        self.assertEqual(len([line for line in sets if line.startswith("object_bytes:")]), len(names) - 2, out)
+        self.assertIn("No such file", missing[0])
+
     def test_a_capability_shows_the_own_node(self):
         cpus = len(os.sched_getaffinity(0))
         script = ("krg_capset -d +SEE_LOCAL_PROC_STAT; grep -c ^processor /proc/cpuinfo; "

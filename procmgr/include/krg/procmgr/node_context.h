@@ -48,7 +48,8 @@ inline constexpr uint16_t kCapabilities = 144;
 inline constexpr uint16_t kPlacement = 160;
 inline constexpr uint16_t kSession = 176;       // launcher: jobs, shutdown
 inline constexpr uint16_t kSharedMemory = 224;  // /dev/shm, System V segments
-// 192 to 207: KDDM (shmem/src/kddm_wire.h)
+// 192 to 205: KDDM (shmem/src/kddm_wire.h)
+inline constexpr uint16_t kKddmReport = 206;
 inline constexpr uint16_t kIpc = 240;  // System V semaphores and messages, futexes
 }  // namespace message_ids
 

@@ -14,6 +14,7 @@
 #include "krg/procmgr/capability_table.h"
 #include "krg/procmgr/node_context.h"
 #include "krg/procmgr/node_resources.h"
+#include "krg/procmgr/proc_folder.h"
 #include "krg/procmgr/process_table.h"
 #include "krg/procmgr/session_fs.h"
 
@@ -30,6 +31,9 @@ class ProcView {
   ~ProcView();
   ProcView(const ProcView&) = delete;
   ProcView& operator=(const ProcView&) = delete;
+
+  // Adds a folder to /proc. REQUIRES: `fs` does not serve yet; the folder outlives the view.
+  void add_folder(ProcFolder& folder);
 
   // Makes the texts of /proc/sysvipc; see ProcTree::IpcText. REQUIRES: as create().
   void set_ipc_text(

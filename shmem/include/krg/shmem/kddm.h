@@ -150,6 +150,7 @@ class Kddm {
   // that have said their limits. 0: none. A limit that no node's room allows to keep is exceeded.
   void set_memory_limit(size_t bytes);
   size_t memory_used() const;
+  size_t memory_limit() const;  // 0: none
 
   // A node is dead (Membership::on_death; every survivor has to be told). Operations wait until the
   // survivors have agreed on what they have: objects with a copy go on, the others are lost. Ends
