@@ -166,7 +166,7 @@ class Builder {
   using Numbers = std::span<const std::pair<int, std::vector<Rule>>>;
 
   void add(std::initializer_list<sock_filter> instructions) {
-    program_.insert(program_.end(), instructions);
+    for (const sock_filter& instruction : instructions) program_.push_back(instruction);
   }
   // Goes to what `numbers` has for the number in the accumulator.
   void add_tree(Numbers numbers) {
