@@ -6,6 +6,9 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
+#include <utility>
+
+#include "krg/procmgr/shared_window.h"
 #include "krg/procmgr/unnotified_cookie.h"
 #include "krg/runtime/log.h"
 #include "krg/shmem/page_set.h"
@@ -17,6 +20,9 @@ namespace {
 
 // What counts of a caller's flags. Not MAP_POPULATE and MAP_LOCKED: the kernel would fill holes.
 constexpr uint64_t kKeptFlags = MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_32BIT | MAP_NORESERVE;
+
+constexpr uint64_t kPlaceAlignment = 2u << 20;
+constexpr unsigned kMaxPlacesTried = 16;
 
 bool is_error(int64_t result) {
   return result < 0 && result > -int64_t{kPageBytes};
@@ -33,6 +39,7 @@ struct PageSetMapper::Job {
   int memory_there = -1, device_there = -1, userfaultfd_there = -1;
   UniqueFd userfaultfd = {};
   int64_t address = 0;  // 0: not mapped yet
+  unsigned places_tried = 0;
 };
 
 void PageSetMapper::map(SyscallBroker::Call call, Request request) {
@@ -93,13 +100,31 @@ void PageSetMapper::take_userfaultfd(const JobPtr& job, int64_t opened) {
   job->address == 0 ? map_memory(job) : serve(job);
 }
 
+// The next place in the window, each after the last one that any process of this node got.
+uint64_t PageSetMapper::next_place(uint64_t length) {
+  const uint64_t bytes = (length + kPlaceAlignment) / kPlaceAlignment * kPlaceAlignment;
+  if (bytes > kSharedWindowBytes / 2) return 0;
+  if (next_place_ + bytes > kSharedWindowBytes) next_place_ = 0;
+  return kSharedWindow + std::exchange(next_place_, next_place_ + bytes);
+}
+
 void PageSetMapper::map_memory(const JobPtr& job) {
   const Request& request = job->request;
-  const uint64_t flags = MAP_SHARED | (request.flags & kKeptFlags) | kUnnotifiedMapFlags;
+  uint64_t flags = MAP_SHARED | (request.flags & kKeptFlags) | kUnnotifiedMapFlags;
+  uint64_t address = request.address;
+  // Where the program leaves the place to the kernel.
+  const bool in_window = address == 0 && !(request.flags & (MAP_FIXED | MAP_32BIT)) &&
+                         job->places_tried < kMaxPlacesTried;
+  if (in_window) address = next_place(request.length);
+  if (in_window && address != 0) flags |= MAP_FIXED_NOREPLACE;
   job->thread->run(SYS_mmap,
-                   {request.address, request.length, request.protection, flags,
+                   {address, request.length, request.protection, flags,
                     static_cast<uint64_t>(job->memory_there), request.offset},
-                   [this, job](int64_t address) {
+                   [this, job, in_window](int64_t address) {
+                     if (in_window && address == -EEXIST) {
+                       ++job->places_tried;
+                       return map_memory(job);
+                     }
                      if (is_error(address)) return close_descriptors(job, address);
                      job->address = address;
                      serve(job);

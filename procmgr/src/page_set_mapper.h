@@ -50,6 +50,7 @@ class PageSetMapper {
   void begin(const JobPtr& job);
   void open_userfaultfd(const JobPtr& job);
   void take_userfaultfd(const JobPtr& job, int64_t opened);
+  uint64_t next_place(uint64_t length);
   void map_memory(const JobPtr& job);
   void serve(const JobPtr& job);
   void undo(const JobPtr& job);
@@ -57,6 +58,7 @@ class PageSetMapper {
 
   NodeContext& node_;
   const UserfaultSource source_;
+  uint64_t next_place_ = 0;  // bytes into the window (shared_window.h)
 };
 
 }  // namespace krg

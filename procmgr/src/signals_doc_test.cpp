@@ -115,7 +115,10 @@ uint32_t run_filter(std::span<const sock_filter> program, const seccomp_data& da
 bool can_stop(std::span<const sock_filter> program, int number) {
   std::set<uint64_t> values{0, 1, static_cast<uint64_t>(-1), 3u << 20};
   for (const sock_filter& f : program)
-    if (BPF_CLASS(f.code) == BPF_JMP) values.insert(f.k);
+    if (BPF_CLASS(f.code) == BPF_JMP) {
+      values.insert(f.k);
+      values.insert(uint64_t{f.k} << 32);  // compared with an upper half
+    }
   for (unsigned changed = 0; changed < 5; ++changed)
     for (uint64_t value : values) {
       seccomp_data data{};

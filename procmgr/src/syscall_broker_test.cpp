@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <fcntl.h>
 #include <linux/filter.h>
+#include <linux/futex.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
 
+#include "krg/procmgr/shared_window.h"
 #include "testing/filtered_child.h"
 
 namespace krg {
@@ -47,6 +49,12 @@ TEST_F(SyscallBrokerTest, TheFilterStopsWhatNeedsAClusterWideAnswerOnly) {
   const Probe probes[] = {
       {"getpid", SYS_getpid, {}, false},
       {"getppid", SYS_getppid, {}, true},
+      {"futex", SYS_futex, {reinterpret_cast<long>(usage), FUTEX_WAKE, 1}, false},
+      {"futex in the window", SYS_futex, {kSharedWindow + (5L << 34), FUTEX_WAKE, 1}, true},
+      {"private futex in the window",
+       SYS_futex,
+       {kSharedWindow, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1},
+       false},
       {"mmap private", SYS_mmap, {0, 4096, PROT_READ, MAP_PRIVATE, -1, 0}, false},
       {"mmap anonymous", SYS_mmap, {0, 4096, PROT_READ, MAP_SHARED | MAP_ANONYMOUS, -1, 0}, false},
       {"mmap shared", SYS_mmap, {0, 4096, PROT_READ, MAP_SHARED, -1, 0}, true},

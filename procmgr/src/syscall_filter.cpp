@@ -18,6 +18,8 @@
 #include <initializer_list>
 #include <map>
 
+#include "krg/procmgr/shared_window.h"
+
 namespace krg {
 namespace {
 
@@ -29,7 +31,7 @@ enum class When {
   kNonZero,            // the lower 32 bits are not 0
   kPointer,            // all 64 bits: not null
   kValue,              // the lower 32 bits are `value`
-  kBitClear,           // bit `value` is 0
+  kSharedFutex,        // of futex: an address in the window of shared memory, not private
   kSharedFile,         // flags of mmap: shared, of a file
   kStandardFd,         // 0, 1 or 2
   kStandardFdItself,   // argument 0 is 0, 1 or 2, and `arg` has AT_EMPTY_PATH
@@ -42,6 +44,9 @@ struct Rule {
 };
 
 constexpr unsigned kCookieArgument = 5;
+// Of an address's upper half: what tells whether it lies in the window.
+constexpr uint32_t kWindowMask = static_cast<uint32_t>(~((kSharedWindowBytes - 1) >> 32));
+static_assert((kSharedWindow & (kSharedWindowBytes - 1)) == 0);
 constexpr uint32_t kPriorityOfProcess = PRIO_PROCESS, kPriorityOfGroup = PRIO_PGRP;
 constexpr uint32_t kIoPriorityOfProcess = 1, kIoPriorityOfGroup = 2;  // ioprio_set(2)
 
@@ -97,7 +102,7 @@ constexpr Rule kRules[] = {
     {SYS_getrusage, When::kValue, 0, static_cast<uint32_t>(RUSAGE_CHILDREN)},
     {SYS_wait4, When::kPointer, 3},
     {SYS_waitid, When::kPointer, 4},
-    {SYS_futex, When::kBitClear, 1, FUTEX_PRIVATE_FLAG},
+    {SYS_futex, When::kSharedFutex},
     {SYS_semget, When::kAlways},
     {SYS_semop, When::kAlways},
     {SYS_semtimedop, When::kAlways},
@@ -225,8 +230,10 @@ class Builder {
         return add({load_high(rule.arg), branch(kUnnotifiedCookie >> 32, 4, 0), load_low(rule.arg),
                     BPF_STMT(BPF_ALU | BPF_AND | BPF_K, MAP_SHARED | MAP_ANONYMOUS),
                     branch(MAP_SHARED, 0, 1)});
-      case When::kBitClear:
-        return add({load_low(rule.arg), BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, rule.value, 1, 0)});
+      case When::kSharedFutex:
+        return add({load_high(0), BPF_STMT(BPF_ALU | BPF_AND | BPF_K, kWindowMask),
+                    branch(kSharedWindow >> 32, 0, 3), load_low(1),
+                    BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, FUTEX_PRIVATE_FLAG, 1, 0)});
       case When::kStandardFdItself:
         return add({load_low(rule.arg), BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, AT_EMPTY_PATH, 0, 5),
                     load_low(0), branch(0, 2, 0), branch(1, 1, 0), branch(2, 0, 1)});

@@ -11,6 +11,7 @@
 #include <atomic>
 
 #include "krg/procmgr/ipc.h"
+#include "krg/procmgr/shared_window.h"
 #include "testing/filtered_child.h"
 #include "testing/loopback_nodes.h"
 
@@ -50,7 +51,8 @@ class FutexesTest : public ::testing::Test {
   };
 
   static Shared* make_memory() {
-    void* memory = mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    void* window = reinterpret_cast<void*>(kSharedWindow);
+    void* memory = mmap(window, kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     return new (memory) Shared{};
   }
   ~FutexesTest() override { munmap(shared, kPage); }

@@ -21,7 +21,8 @@
 // sched_{get,set}affinity, sysinfo, times      always
 // getrusage                                    RUSAGE_CHILDREN
 // wait4, waitid                                with a place for the children's usage
-// futex                                        without FUTEX_PRIVATE_FLAG
+// futex                                        without FUTEX_PRIVATE_FLAG, of a word in the window
+//                                                that shared memory is mapped in (shared_window.h)
 // semget, semop, semtimedop, semctl,           always
 //   msgget, msgsnd, msgrcv, msgctl
 // ioctl                                        TIOCSPGRP, TIOCGPGRP, TIOCGSID, TIOCSCTTY
