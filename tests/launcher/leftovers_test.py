@@ -55,19 +55,18 @@ class Leftovers(LauncherCase):
             text = routes.read()
         return next(n for n in range(2) if f"|-- 198.18.0.{n + 1}\n" in text)
 
+    def krgd_of(self, node):
+        return next(pid for pid in self.kill_each("krgd") if self.node_of_krgd(pid) == node)
+
     def test_krgd_of_node_0_killed(self):
         process = self.start_stubborn(2)
-        for pid in self.kill_each("krgd"):
-            if self.node_of_krgd(pid) == 0:
-                os.kill(pid, signal.SIGKILL)
+        os.kill(self.krgd_of(node=0), signal.SIGKILL)
         self.assertEqual(process.wait(15), 122)
         self.assert_nothing_left()
 
     def test_krgd_of_another_node_killed(self):
         process = self.start_stubborn(2)
-        for pid in self.kill_each("krgd"):
-            if self.node_of_krgd(pid) == 1:
-                os.kill(pid, signal.SIGKILL)
+        os.kill(self.krgd_of(node=1), signal.SIGKILL)
         self.assertIn("node 1 has failed", process.stderr.readline())
         self.assertIsNone(process.poll(), "the job goes on without a node that it does not need")
         os.kill(min(self.pids_of("sh")), signal.SIGKILL)
