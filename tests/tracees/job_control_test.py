@@ -6,7 +6,7 @@ import time
 
 import session_case
 from session_case import BUSY, SPREAD, SessionCase
-from terminal import PROMPT, Terminal
+from terminal import PROMPT, TIME_LIMIT_S, Terminal
 
 
 class JobControlTest(SessionCase):
@@ -24,10 +24,15 @@ class JobControlTest(SessionCase):
 
     def assert_elsewhere(self, job="%1"):
         """The job executes on another node than the shell."""
-        where = self.run_line(f"krg_where $$ $(jobs -p {job})")
-        nodes = re.findall(r"^\s*\d+\s+(\d+)\s", where, re.M)  # PID NODE HOST COMMAND
-        self.assertEqual(len(nodes), 2, where)
-        self.assertNotEqual(nodes[0], nodes[1], where)
+        end = time.monotonic() + TIME_LIMIT_S
+        while True:  # the job may not have execed yet
+            where = self.run_line(f"krg_where $$ $(jobs -p {job})")
+            nodes = re.findall(r"^\s*\d+\s+(\d+)\s", where, re.M)  # PID NODE HOST COMMAND
+            self.assertEqual(len(nodes), 2, where)
+            if nodes[0] != nodes[1]:
+                return
+            self.assertLess(time.monotonic(), end, where)
+            time.sleep(0.1)
 
     def test_ctrl_c_ends_the_foreground_job(self):
         self.terminal.type("sleep 1000\n")
