@@ -8,11 +8,12 @@
 
 namespace krg::kddm {
 
-// To all: what this node's objects take, and may take (0: no limit).
+// To all: what this node's objects take, and may take (0: no limit); `ask`: tell me, too.
 struct MemoryLimit::Notice {
   static constexpr uint16_t kId = kMessageIds + 6;
   uint8_t version = 1;
-  uint8_t unused[7] = {};
+  uint8_t ask = 0;
+  uint8_t unused[6] = {};
   uint64_t limit = 0;
   uint64_t used = 0;
 };
@@ -43,6 +44,7 @@ void MemoryLimit::start() {
     Peer& peer = self->peers_[from.value];
     peer.limit = notice.limit;
     peer.used = notice.used;
+    if (notice.ask && self->limit_) self->tell(from, false);
     self->schedule();
   });
   messenger_.on_request<OpenQuery>([weak](NodeId, const OpenQuery& query, std::string_view,
@@ -64,12 +66,20 @@ void MemoryLimit::tell(bool always) {
   const uint64_t step = std::max<uint64_t>(*limit_ / 16, 64 << 10);
   if (!always && used < told_ + step && told_ < used + step) return;
   told_ = used;
+  tell_all(false);
+}
+
+void MemoryLimit::tell_all(bool ask) {
   for (unsigned n = 0; n < peers_.size(); ++n) {
     const NodeId node{static_cast<uint16_t>(n)};
-    // Who cannot be reached is found dead.
-    if (node != messenger_.self() && !server_->is_muted(node))
-      static_cast<void>(messenger_.send(node, Notice{.limit = *limit_, .used = used}));
+    if (node != messenger_.self() && !server_->is_muted(node)) tell(node, ask);
   }
+}
+
+void MemoryLimit::tell(NodeId node, bool ask) {
+  // Who cannot be reached is found dead.
+  static_cast<void>(
+      messenger_.send(node, Notice{.ask = ask, .limit = *limit_, .used = server_->bytes_here()}));
 }
 
 bool MemoryLimit::is_over() const {
@@ -93,10 +103,12 @@ void MemoryLimit::make_room() {
   forget_refused();
   if (server_->mode() != Server::Mode::kRunning) return;
   const Outbox::Scope scope(server_->outbox);
-  for_coldest([this](Set& set, const ObjectKey& key) { drop(set, key); });
+  drop_copies();
   for_coldest([this](Set& set, const ObjectKey& key) {
     if (giving_.size() < kMaxGiving) give(set, key);
   });
+  if (!std::exchange(somebody_is_busy_, false) || !is_over()) return;
+  retry_ = messenger_.loop().after(kRetry, [this] { schedule(); });
 }
 
 // While this node is over its limit. `use` may release the object.
@@ -111,12 +123,23 @@ void MemoryLimit::for_coldest(const std::function<void(Set&, const ObjectKey&)>&
   }
 }
 
-void MemoryLimit::drop(Set& set, const ObjectKey& key) {
+// Looking at thousands of objects for nothing costs more than giving some of them.
+void MemoryLimit::drop_copies() {
+  if (!is_over() || (without_copies_ > 0 && without_copies_-- > 0)) return;
+  bool found = false;
+  for_coldest([&](Set& set, const ObjectKey& key) { found |= drop(set, key); });
+  if (!found && is_over()) without_copies_ = kWithoutCopies;
+}
+
+bool MemoryLimit::drop(Set& set, const ObjectKey& key) {
+  bool dropped = false;
   server_->step(set, key.object, {}, [&](Entry& e, const Place&, Actions& a) {
     if (!drop_copy(e, a)) return;
+    dropped = true;
     ++set.statistics.copies_dropped;
     set.evicted.insert(key.object.value);
   });
+  return dropped;
 }
 
 void MemoryLimit::give(Set& set, const ObjectKey& key) {
@@ -133,6 +156,27 @@ void MemoryLimit::give(Set& set, const ObjectKey& key) {
   });
 }
 
+// What a node takes is known too high when objects have been fetched back from it.
+void MemoryLimit::ask_again() {
+  if (asked_) return;
+  // After what this turn still sends: the answer counts all that was given.
+  messenger_.loop().post([weak = weak_from_this()] {
+    auto self = weak.lock();
+    if (!self) return;
+    for (unsigned n = 0; n < self->peers_.size(); ++n) {
+      const NodeId node{static_cast<uint16_t>(n)};
+      const Peer& peer = self->peers_[n];
+      const bool is_full = peer.limit && *peer.limit > 0 && *peer.limit <= peer.used;
+      if (node != self->messenger_.self() && !self->server_->is_muted(node) && is_full)
+        self->tell(node, true);
+    }
+  });
+  asked_ = messenger_.loop().after(kAskAgain, [this] {
+    asked_.reset();
+    schedule();
+  });
+}
+
 // The node with the most room that has the set open.
 NodeId MemoryLimit::roomiest(SetId set, size_t bytes) {
   NodeId best = kNoNode;
@@ -142,8 +186,16 @@ NodeId MemoryLimit::roomiest(SetId set, size_t bytes) {
     const Peer& peer = peers_[n];
     if (!peer.limit || server_->is_muted(node) || node == messenger_.self()) continue;
     const uint64_t limit = *peer.limit == 0 ? ~0ull : *peer.limit;
-    if (limit < peer.used + bytes || limit - peer.used <= best_room) continue;
+    if (limit < peer.used + bytes) {
+      ask_again();
+      continue;
+    }
+    if (limit - peer.used <= best_room) continue;
     if (!is_open_at(node, set)) continue;
+    if (messenger_.deferred_bytes(node) > kMaxOnTheWay) {
+      somebody_is_busy_ = true;
+      continue;
+    }
     best = node;
     best_room = limit - peer.used;
   }

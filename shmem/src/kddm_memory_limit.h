@@ -8,6 +8,7 @@
 // Threads: the loop's thread. Owned by Kddm. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <chrono>
 #include <map>
 #include <memory>
 #include <optional>
@@ -36,17 +37,26 @@ class MemoryLimit : public std::enable_shared_from_this<MemoryLimit> {
   };
   // Objects on their way out at the same time, at the most; looked at in one turn of the loop.
   static constexpr size_t kMaxGiving = 256, kMaxLooks = 4096;
+  // Where there were no copies, none is looked for so many times.
+  static constexpr unsigned kWithoutCopies = 256;
+  // Who has so much on its way gets no more for the moment; then it is tried again.
+  static constexpr size_t kMaxOnTheWay = 2u << 20;
+  static constexpr std::chrono::microseconds kRetry{200}, kAskAgain{5000};
 
   void schedule();
   void make_room();
+  void drop_copies();
   void for_coldest(const std::function<void(Set&, const ObjectKey&)>& use);
-  void drop(Set& set, const ObjectKey& key);
+  bool drop(Set& set, const ObjectKey& key);
   void give(Set& set, const ObjectKey& key);
   NodeId roomiest(SetId set, size_t bytes);
   bool is_open_at(NodeId node, SetId set);
   void released(const ObjectKey& key);
   void forget_refused();
   void tell(bool always);
+  void tell_all(bool ask);
+  void tell(NodeId node, bool ask);
+  void ask_again();
   bool is_over() const;
 
   std::shared_ptr<Server> server_;
@@ -57,6 +67,9 @@ class MemoryLimit : public std::enable_shared_from_this<MemoryLimit> {
   std::map<std::pair<uint64_t, uint64_t>, size_t> giving_;  // object → bytes
   size_t giving_bytes_ = 0;
   bool scheduled_ = false;
+  bool somebody_is_busy_ = false;
+  EventLoop::Timer retry_, asked_;
+  unsigned without_copies_ = 0;  // times that need not look for copies
 };
 
 }  // namespace krg::kddm

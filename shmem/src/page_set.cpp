@@ -5,6 +5,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
+#include <deque>
 #include <span>
 #include <unordered_map>
 #include <utility>
@@ -32,12 +34,21 @@ constexpr uint64_t kPagesPerManager = 64;
 // Pages are fetched ahead for writing with more restraint: each one is taken away from all others.
 constexpr unsigned kWriteAheadDivisor = 4;
 
+// A node may exceed its memory limit by so much before new pages wait for others to leave; how
+// often it is looked whether they may go on, and after what time they do anyway.
+constexpr size_t kSlackDivisor = 16, kSlackBytes = 1u << 20;
+constexpr std::chrono::microseconds kDelayStep{200};
+constexpr std::chrono::milliseconds kLongestDelay{200};
+
 }  // namespace
 
 struct PageSet::Impl {
   Impl(EventLoop& loop, Kddm& kddm, SetId set, PageFrames memory, const PageSetOptions& options);
 
   void serve_faults();
+  bool is_short_of_memory() const;
+  bool delay(const ProgramFault& fault);
+  void serve_delayed();
   void serve(const ProgramFault& fault);
   void fetch_ahead(const ReadAhead::Plan& plan, PageAccess access);
   void ask_ahead(std::span<const PageIndex> asked, PageAccess access);
@@ -47,6 +58,7 @@ struct PageSet::Impl {
   void show(const ProgramFault& fault);
   void released(PageIndex first, size_t count);
   void removing(PageIndex first, size_t count);
+  void tell_unmapped(Pages pages);
   Status resize(size_t new_pages);
 
   EventLoop& loop;
@@ -54,12 +66,17 @@ struct PageSet::Impl {
   const SetId set;
   size_t pages;
   const unsigned max_read_ahead;
+  const bool one_user;
   PageFrames frames;
   PageSetStatistics statistics;
   std::shared_ptr<PageHolder> holder;
   std::unordered_map<uint64_t, std::vector<ProgramFault>> waiting;  // faults, by page
+  // Faults that wait for memory, and since when.
+  std::deque<std::pair<std::chrono::steady_clock::time_point, ProgramFault>> delayed;
+  EventLoop::Timer delay_timer;
   std::vector<ProgramFault> granted;  // faults to be answered at the end of this turn of the loop
   std::function<void()> idle;
+  std::function<void(Pages)> unmapped;
   ProgramSpaces spaces;
   PageFile file;
 };
@@ -71,6 +88,7 @@ PageSet::Impl::Impl(EventLoop& l, Kddm& k, SetId s, PageFrames memory,
       set(s),
       pages(memory.pages()),
       max_read_ahead(options.max_read_ahead),
+      one_user(options.one_user),
       frames(std::move(memory)),
       holder(std::make_shared<PageHolder>(
           loop, k, s, frames, options.hold_time,
@@ -82,6 +100,10 @@ PageSet::Impl::Impl(EventLoop& l, Kddm& k, SetId s, PageFrames memory,
              options.poison_lost_pages,
              {.faults = [this] { serve_faults(); },
               .removing = [this](PageIndex first, size_t count) { removing(first, count); },
+              .unmapped =
+                  [this](PageIndex first, size_t count) {
+                    tell_unmapped({first, count});
+                  },
               .idle =
                   [this] {
                     if (idle) idle();
@@ -91,17 +113,46 @@ PageSet::Impl::Impl(EventLoop& l, Kddm& k, SetId s, PageFrames memory,
 // --- faults -------------------------------------------------------------------------------------
 
 void PageSet::Impl::serve_faults() {
-  for (const ProgramFault& fault : spaces.take_faults()) serve(fault);
+  for (const ProgramFault& fault : spaces.take_faults())
+    if (!delay(fault)) serve(fault);
+}
+
+bool PageSet::Impl::is_short_of_memory() const {
+  const size_t limit = kddm.memory_limit();
+  return limit > 0 && kddm.memory_used() > limit + limit / kSlackDivisor + kSlackBytes;
+}
+
+// Whoever fills memory faster than it can be given to other nodes waits here.
+bool PageSet::Impl::delay(const ProgramFault& fault) {
+  if (!is_short_of_memory() || fault.page.value >= pages ||
+      holder->access(fault.page) != PageAccess::kNone)
+    return false;
+  ++statistics.delayed;
+  delayed.emplace_back(std::chrono::steady_clock::now(), fault);
+  if (!delay_timer) delay_timer = loop.every(kDelayStep, [this] { serve_delayed(); });
+  return true;
+}
+
+void PageSet::Impl::serve_delayed() {
+  const Kddm::Together together(kddm);
+  const auto oldest = std::chrono::steady_clock::now() - kLongestDelay;
+  while (!delayed.empty() && (delayed.front().first < oldest || !is_short_of_memory())) {
+    const ProgramFault fault = delayed.front().second;
+    delayed.pop_front();
+    serve(fault);
+  }
+  if (delayed.empty()) delay_timer.reset();
 }
 
 void PageSet::Impl::serve(const ProgramFault& fault) {
   if (fault.page.value >= pages) return spaces.make_lost(fault.at);
   ++(fault.write ? statistics.write_faults : statistics.read_faults);
   statistics.upgrades += fault.was_mapped;
-  const PageAccess access = fault.write ? PageAccess::kWrite : PageAccess::kRead;
+  const PageAccess access = fault.write || one_user ? PageAccess::kWrite : PageAccess::kRead;
   ReadAhead* read_ahead = spaces.read_ahead(fault.at.space);
   if (!read_ahead) return;
-  const unsigned most = fault.write ? max_read_ahead / kWriteAheadDivisor : max_read_ahead;
+  const unsigned most =
+      fault.write && !one_user ? max_read_ahead / kWriteAheadDivisor : max_read_ahead;
   const ReadAhead::Plan plan =
       read_ahead->on_fault(fault.thread, fault.page.value, fault.write, most);
   statistics.fetched_ahead_hit += plan.passed;
@@ -124,6 +175,7 @@ bool PageSet::Impl::show_or_ask(const ProgramFault& fault, PageAccess ask_for) {
 }
 
 void PageSet::Impl::fetch_ahead(const ReadAhead::Plan& plan, PageAccess access) {
+  if (is_short_of_memory()) return;
   std::vector<PageIndex> asked;
   for (unsigned i = 0; i < plan.count; ++i) {
     const int64_t number = plan.first + plan.stride * static_cast<int64_t>(i);
@@ -224,6 +276,14 @@ void PageSet::Impl::removing(PageIndex first, size_t count) {
       holder->ask({i}, PageAccess::kWrite, PageHolder::Why::kAhead);
 }
 
+// It may be told in the middle of anything.
+void PageSet::Impl::tell_unmapped(Pages gone) {
+  if (!unmapped) return;
+  loop.post([this, gone, open = std::weak_ptr(holder)] {
+    if (!open.expired()) unmapped(gone);
+  });
+}
+
 Status PageSet::Impl::resize(size_t new_pages) {
   if (Status resized = holder->resize(new_pages); !resized) return resized;
   pages = new_pages;
@@ -251,7 +311,8 @@ Result<std::unique_ptr<PageSet>> PageSet::create(EventLoop& loop, Kddm& kddm, Se
   KddmSetOptions objects{.object_bytes = kPageBytes,
                          .linker = std::move(options.linker),
                          .memory = page_set->impl_->holder,
-                         .objects_per_manager = kPagesPerManager};
+                         .objects_per_manager = kPagesPerManager,
+                         .home = options.home};
   if (Status opened = kddm.open_set(set, std::move(objects)); !opened) {
     page_set->impl_.reset();
     return opened.error();
@@ -293,6 +354,18 @@ Status PageSet::attach(UniqueFd userfaultfd, pid_t pid, RemoteAddr address, Page
     return errno_error(
         fmt::format("set {}: {} pages from {} on", impl_->set.value, count, first.value), EINVAL);
   return impl_->spaces.attach(std::move(userfaultfd), pid, address, first, count);
+}
+Status PageSet::attach_beside(pid_t pid, RemoteAddr address, PageIndex first, size_t count) {
+  return impl_->spaces.extend(pid, address, first, count);
+}
+bool PageSet::is_attached(pid_t pid) {
+  return impl_->spaces.is_attached(pid);
+}
+std::vector<PageSet::Pages> PageSet::mapped_in(RemoteAddr address, size_t bytes) const {
+  return impl_->spaces.mapped_in(address, bytes);
+}
+void PageSet::on_unmapped(std::function<void(Pages)> unmapped) {
+  impl_->unmapped = std::move(unmapped);
 }
 size_t PageSet::mapping_count() const {
   return impl_->spaces.mapping_count();

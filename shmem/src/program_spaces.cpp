@@ -85,6 +85,17 @@ Status ProgramSpaces::attach(UniqueFd userfaultfd, pid_t pid, RemoteAddr address
   return watched;
 }
 
+Status ProgramSpaces::extend(pid_t pid, RemoteAddr address, PageIndex first, size_t count) {
+  Space* space = space_of(pid);
+  if (!space) return errno_error("the process maps nothing of the set", ESRCH);
+  if (Status registered = space->userfaultfd.register_range(address, count * kPageBytes);
+      !registered)
+    return registered;
+  ++changes_;
+  space->ranges.push_back({address, first, std::vector<bool>(count)});
+  return {};
+}
+
 ProgramSpaces::Space& ProgramSpaces::add(Userfaultfd userfaultfd, pid_t pid,
                                          std::vector<ProgramRange> ranges) {
   const uint64_t id = next_space_++;
@@ -117,6 +128,15 @@ Status ProgramSpaces::watch(Space& space) {
 ProgramSpaces::Space* ProgramSpaces::find(uint64_t id) const {
   auto found = spaces_.find(id);
   return found == spaces_.end() || found->second->gone ? nullptr : found->second.get();
+}
+
+ProgramSpaces::Space* ProgramSpaces::space_of(pid_t pid) {
+  for (auto& [id, space] : spaces_) {
+    if (space->gone || space->pid != pid) continue;
+    if (!space->userfaultfd.space_is_gone()) return space.get();
+    end(*space);
+  }
+  return nullptr;
 }
 
 void ProgramSpaces::check_alive() {
@@ -201,7 +221,9 @@ void ProgramSpaces::apply(Space& space, const uffd_msg& message) {
     }
     case UFFD_EVENT_UNMAP:
       ++changes_;
-      cut(space.ranges, RemoteAddr{message.arg.remove.start}, RemoteAddr{message.arg.remove.end});
+      for (const ProgramRange& range : cut(space.ranges, RemoteAddr{message.arg.remove.start},
+                                           RemoteAddr{message.arg.remove.end}))
+        if (handlers_.unmapped) handlers_.unmapped(range.first, range.count());
       if (space.ranges.empty()) end(space);
       return;
     case UFFD_EVENT_REMOVE: {
@@ -376,6 +398,16 @@ void ProgramSpaces::forget(PageIndex first, size_t count) {
     for (ProgramRange& range : space->ranges)
       for (uint64_t page = first.value; page < first.value + count; ++page)
         if (range.covers(PageIndex{page})) range.mapped[page - range.first.value] = false;
+}
+
+std::vector<PageSet::Pages> ProgramSpaces::mapped_in(RemoteAddr address, size_t bytes) const {
+  std::vector<PageSet::Pages> found;
+  for (const auto& [id, space] : spaces_) {
+    auto ranges = space->ranges;
+    for (const ProgramRange& range : cut(ranges, address, address + bytes))
+      found.push_back({range.first, range.count()});
+  }
+  return found;
 }
 
 std::optional<PageSet::Location> ProgramSpaces::locate(pid_t pid, RemoteAddr address) const {

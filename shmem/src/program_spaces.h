@@ -61,6 +61,8 @@ class ProgramSpaces {
     std::function<void()> faults;  // there are some to take
     // A program drops [first, first + count), perhaps from the memfd, too.
     std::function<void(PageIndex first, size_t count)> removing;
+    // A program has unmapped [first, first + count). May be left out.
+    std::function<void(PageIndex first, size_t count)> unmapped;
     std::function<void()> idle;  // the last mapping has gone
   };
   ProgramSpaces(EventLoop& loop, PageFrames& frames, std::shared_ptr<UserfaultfdGroup> group,
@@ -70,6 +72,10 @@ class ProgramSpaces {
   ProgramSpaces& operator=(const ProgramSpaces&) = delete;
 
   Status attach(UniqueFd userfaultfd, pid_t pid, RemoteAddr address, PageIndex first, size_t count);
+  // As page_set.h says of attach_beside(), is_attached(), mapped_in().
+  Status extend(pid_t pid, RemoteAddr address, PageIndex first, size_t count);
+  bool is_attached(pid_t pid) { return space_of(pid) != nullptr; }
+  std::vector<PageSet::Pages> mapped_in(RemoteAddr address, size_t bytes) const;
   size_t mapping_count() const;
   std::vector<ProgramFault> take_faults() { return std::exchange(faults_, {}); }
   // Of the space that faulted; none when it has gone.
@@ -99,6 +105,7 @@ class ProgramSpaces {
   template <class Call>
   Userfaultfd::Outcome insist(Call call);
   Space* find(uint64_t id) const;
+  Space* space_of(pid_t pid);
   Space& add(Userfaultfd userfaultfd, pid_t pid, std::vector<ProgramRange> ranges);
   Status watch(Space& space);
   void read_events();

@@ -47,6 +47,9 @@ class Messenger {
   NodeId self() const;
   unsigned node_count() const;
   bool is_failed(NodeId peer) const;
+  // What waits here because the transport takes no more for the peer at the moment: who sends
+  // much without being answered holds back in time.
+  size_t deferred_bytes(NodeId peer) const;
   // The loop that everything here runs in.
   EventLoop& loop() const;
   // The peers' deaths, after every pending request to the peer has completed with an error. Several

@@ -20,6 +20,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "krg/runtime/event_loop.h"
 #include "krg/runtime/types.h"
@@ -40,6 +41,11 @@ std::shared_ptr<UserfaultfdGroup> make_userfaultfd_group();
 struct PageSetOptions {
   std::shared_ptr<IoLinker> linker = {};         // none: pages start as zeros
   std::shared_ptr<UserfaultfdGroup> group = {};  // none: one of its own
+  // One node manages all pages (krg/shmem/kddm.h): where they are used first without a message.
+  NodeId home = kNoNode;
+  // Programs of one node only use it: a page that is read is taken from the node that keeps it, so
+  // that it takes memory once.
+  bool one_user = false;
   // A page that was just granted to a fault is not given away before this has passed (ping-pong).
   std::chrono::microseconds hold_time{200};
   // Pages fetched ahead of sequential or strided faults, at the most.
@@ -58,6 +64,7 @@ struct PageSetStatistics {
   // Of those, pages that their stream of faults passed. An estimate: a touch of a page that is
   // mapped already is seen by nobody.
   uint64_t fetched_ahead_hit = 0;
+  uint64_t delayed = 0;  // faults that waited because this node was over its memory limit
   uint64_t pages_here = 0;
 };
 
@@ -95,6 +102,20 @@ class PageSet {
   // when it is unmapped, or its address space goes (exit, exec).
   // Errors: EINVAL (out of the set's range), what ioctl_userfaultfd(2) says.
   Status attach(UniqueFd userfaultfd, pid_t pid, RemoteAddr address, PageIndex first, size_t count);
+  // The same by a userfaultfd of the process that serves another mapping of this set already.
+  // REQUIRES: is_attached(pid). Errors: ESRCH.
+  Status attach_beside(pid_t pid, RemoteAddr address, PageIndex first, size_t count);
+  // Whether the process `pid` has mappings that are served; no fork's child.
+  bool is_attached(pid_t pid);
+  // Which pages of the set are mapped in [address, address + bytes) by any program.
+  struct Pages {
+    PageIndex first;
+    size_t count;
+  };
+  std::vector<Pages> mapped_in(RemoteAddr address, size_t bytes) const;
+  // `unmapped` runs for pages that a program has unmapped (not when it exits), in a turn of the
+  // loop of its own.
+  void on_unmapped(std::function<void(Pages)> unmapped);
   // Mappings that are served now. on_idle runs each time it falls to zero.
   size_t mapping_count() const;
   void on_idle(std::function<void()> idle);
