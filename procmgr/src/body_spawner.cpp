@@ -126,7 +126,10 @@ struct BodySpawner::Impl {
   std::map<pid_t, Starting> starting;
 
   Impl(NodeContext& n, SyscallBroker& b)
-      : node(n), broker(b), filter({.pids = n.pids, .standard_streams = true}) {}
+      : node(n),
+        broker(b),
+        filter({.pids = n.pids, .standard_streams = true, .remote_memory = n.memory_per_node > 0}) {
+  }
 
   Result<Stack> take_stack() {
     if (idle_stacks.empty()) return Stack::create();

@@ -56,6 +56,7 @@ struct CapabilityTable::Impl {
   std::vector<Inheritance> tags;  // by tag; [0] is what a process without tag has
   std::unordered_map<pid_t, Entry> entries;
   std::map<std::pair<pid_t, Capability>, unsigned> uses;
+  std::map<Capability, std::string> refused;
 };
 
 Result<unsigned> CapabilityTable::Impl::tag_for(Inheritance wanted) {
@@ -133,7 +134,19 @@ Status CapabilityTable::change(pid_t pid, const CapabilityChange& change) {
     in_use = in_use | capability_set({it->first.second});
   Result<CapabilitySets> sets = change_capabilities(*old, change, in_use);
   if (!sets) return sets.error();
+  if (Status allowed = check_refused(*sets); !allowed) return allowed;
   return impl_->set(pid, *sets);
+}
+
+void CapabilityTable::refuse(Capability capability, std::string why) {
+  impl_->refused[capability] = std::move(why);
+}
+
+Status CapabilityTable::check_refused(const CapabilitySets& sets) const {
+  for (const auto& [capability, why] : impl_->refused)
+    if (sets.effective.has(capability) || sets.inheritable_effective.has(capability))
+      return errno_error(fmt::format("{}: {}", capability_name(capability), why), ENOSYS);
+  return {};
 }
 
 CapabilityTable::Use::Use(CapabilityTable& table, pid_t pid, Capability capability)

@@ -10,6 +10,7 @@
 #include "krg/runtime/log.h"
 #include "process_status.h"
 #include "shared_messages.h"
+#include "touch.h"
 
 namespace krg {
 namespace {
@@ -18,7 +19,6 @@ namespace {
 constexpr uint64_t kFirstSet = uint64_t{0x5348} << 48;
 
 // proc_pid_pagemap(5)
-constexpr uint64_t kPresent = uint64_t{1} << 63, kWriteProtected = uint64_t{1} << 57;
 
 size_t pages_of(uint64_t bytes) {
   return (bytes + kPageBytes - 1) / kPageBytes;
@@ -96,19 +96,10 @@ void SharedFiles::release_if_idle(SharedFile& file) {
 bool SharedFiles::would_fault(pid_t tid, RemoteAddr address, size_t bytes, bool write) const {
   const bool any_mapped = std::any_of(files_.begin(), files_.end(),
                                       [](const auto& entry) { return entry.second->is_held; });
-  if (bytes == 0 || !any_mapped) return false;
-  auto status = read_process_status(tid);
-  UniqueFd map(open(fmt::format("/proc/{}/pagemap", tid).c_str(), O_RDONLY | O_CLOEXEC));
-  if (!status || !map) return false;
-  const uint64_t end = address.value + bytes;
-  for (uint64_t at = address.value; at < end; at = (at / kPageBytes + 1) * kPageBytes) {
-    if (!locate(status->pid, RemoteAddr{at})) continue;
-    uint64_t entry = 0;
-    const auto offset = static_cast<off_t>(at / kPageBytes * sizeof entry);
-    if (pread(map.get(), &entry, sizeof entry, offset) != sizeof entry) continue;
-    if (!(entry & kPresent) || (write && (entry & kWriteProtected))) return true;
-  }
-  return false;
+  return any_mapped &&
+         touch_would_fault(tid, address, bytes, write, [this](pid_t pid, RemoteAddr at) {
+           return locate(pid, at).has_value();
+         });
 }
 
 std::optional<SharedFiles::Place> SharedFiles::locate(pid_t pid, RemoteAddr address) const {

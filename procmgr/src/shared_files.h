@@ -59,7 +59,8 @@ class SharedFiles {
   NodeContext& node_;
   Kddm& kddm_;
   // One process may map several files.
-  const std::shared_ptr<UserfaultfdGroup> group_ = make_userfaultfd_group();
+  const std::shared_ptr<UserfaultfdGroup> group_ =
+      node_.page_sets ? node_.page_sets : make_userfaultfd_group();
   std::map<FileId, std::shared_ptr<SharedFile>> files_;
 };
 

@@ -18,7 +18,7 @@ struct SharedMemory::Impl {
         mappings(node, fs, broker, files, std::move(source)),
         segments(node, broker, files, mappings) {
     fs.add_tree(std::string(SharedTree::kName), tree);
-    broker.set_memory_guard([this](pid_t tid, RemoteAddr address, size_t bytes, bool write) {
+    broker.add_memory_guard([this](pid_t tid, RemoteAddr address, size_t bytes, bool write) {
       return files.would_fault(tid, address, bytes, write);
     });
     if (node.self == kSharedHome) segment_home.emplace(node, home.emplace(node, files));

@@ -20,7 +20,7 @@ constexpr size_t kMaxSyscallNumber = 512;
 constexpr uint64_t kPageBytes = 4096;
 
 struct Guard {
-  SyscallBroker::MemoryGuard waits;
+  std::vector<SyscallBroker::MemoryGuard> waits;
   std::thread::id loop;
 };
 
@@ -40,8 +40,10 @@ struct SyscallBroker::Call::State {
   // Any other thread may wait for the loop.
   bool may_touch(RemoteAddr address, size_t bytes, bool write) const {
     const Guard* guard = listener->guard.get();
-    return !guard || !guard->waits || guard->loop != std::this_thread::get_id() ||
-           !guard->waits(static_cast<pid_t>(request.pid), address, bytes, write);
+    if (bytes == 0 || !guard || guard->loop != std::this_thread::get_id()) return true;
+    return std::none_of(guard->waits.begin(), guard->waits.end(), [&](const auto& waits) {
+      return waits(static_cast<pid_t>(request.pid), address, bytes, write);
+    });
   }
 
   // ENOENT means that the caller died meanwhile: there is nobody to answer.
@@ -220,8 +222,9 @@ void SyscallBroker::set_taker(int number, Taker taker) {
   impl_->takers[static_cast<size_t>(number)] = std::move(taker);
 }
 
-void SyscallBroker::set_memory_guard(MemoryGuard waits) {
-  *impl_->guard = {std::move(waits), std::this_thread::get_id()};
+void SyscallBroker::add_memory_guard(MemoryGuard waits) {
+  impl_->guard->waits.push_back(std::move(waits));
+  impl_->guard->loop = std::this_thread::get_id();
 }
 
 Status SyscallBroker::add_listener(UniqueFd fd) {

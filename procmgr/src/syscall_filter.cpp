@@ -6,6 +6,7 @@
 #include <linux/audit.h>
 #include <linux/futex.h>
 #include <linux/seccomp.h>
+#include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -18,6 +19,7 @@
 #include <initializer_list>
 #include <map>
 
+#include "krg/procmgr/remote_memory.h"
 #include "krg/procmgr/shared_window.h"
 
 namespace krg {
@@ -33,6 +35,8 @@ enum class When {
   kValue,              // the lower 32 bits are `value`
   kSharedFutex,        // of futex: an address in the window of shared memory, not private
   kSharedFile,         // flags of mmap: shared, of a file
+  kBitClear,           // none of the bits `value` is set
+  kLargePrivate,       // flags of mmap: private, anonymous; large and writable
   kStandardFd,         // 0, 1 or 2
   kStandardFdItself,   // argument 0 is 0, 1 or 2, and `arg` has AT_EMPTY_PATH
 };
@@ -125,6 +129,17 @@ constexpr Rule kStandardStreamRules[] = {
     {SYS_newfstatat, When::kStandardFdItself, 3},
     {SYS_statx, When::kStandardFdItself, 2},
 };
+constexpr Rule kRemoteMemoryRules[] = {
+    {SYS_mmap, When::kLargePrivate, 3},
+    {SYS_brk, When::kPointer, 0},
+    {SYS_mremap, When::kAlways},
+    {SYS_madvise, When::kValue, 2, MADV_DONTNEED},
+    {SYS_madvise, When::kValue, 2, MADV_FREE},
+    {SYS_madvise, When::kValue, 2, MADV_DOFORK},
+    {SYS_fork, When::kAlways},
+    {SYS_clone, When::kBitClear, 0, CLONE_VM},
+    {SYS_clone3, When::kAlways},
+};
 static_assert(kPriorityOfProcess == 0 && kIoPriorityOfProcess == 1, "who is a pid then");
 
 constexpr sock_filter load(size_t offset) {
@@ -161,6 +176,8 @@ class Builder {
     for (const Rule& rule : kRules) rules[rule.number].push_back(rule);
     if (config_.standard_streams)
       for (const Rule& rule : kStandardStreamRules) rules[rule.number].push_back(rule);
+    if (config_.remote_memory)
+      for (const Rule& rule : kRemoteMemoryRules) rules[rule.number].push_back(rule);
     const std::vector<std::pair<int, std::vector<Rule>>> sorted(rules.begin(), rules.end());
     add_tree(sorted);
     add_stop();
@@ -234,6 +251,14 @@ class Builder {
         return add({load_high(0), BPF_STMT(BPF_ALU | BPF_AND | BPF_K, kWindowMask),
                     branch(kSharedWindow >> 32, 0, 3), load_low(1),
                     BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, FUTEX_PRIVATE_FLAG, 1, 0)});
+      case When::kLargePrivate:  // the length's upper half says more than its lower one
+        return add(
+            {load_low(rule.arg), BPF_STMT(BPF_ALU | BPF_AND | BPF_K, ~uint32_t{MAP_POPULATE}),
+             branch(MAP_PRIVATE | MAP_ANONYMOUS, 0, 7), load_low(2),
+             BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, PROT_WRITE, 0, 5), load_high(1), branch(0, 0, 2),
+             load_low(1), BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, kLeastRemoteMapping, 0, 1)});
+      case When::kBitClear:
+        return add({load_low(rule.arg), BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, rule.value, 1, 0)});
       case When::kStandardFdItself:
         return add({load_low(rule.arg), BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, AT_EMPTY_PATH, 0, 5),
                     load_low(0), branch(0, 2, 0), branch(1, 1, 0), branch(2, 0, 1)});

@@ -15,7 +15,9 @@ class UserfaultSource {
  public:
   // Errors: ENOTSUP with the reason, where shared memory cannot be coherent for programs that know
   // nothing of it: faults of system calls or forks could not be followed.
-  static Result<UserfaultSource> find();
+  // `forks`: whether children of fork(2) get what is mapped.
+  enum class Forks { kFollowed, kNone };
+  static Result<UserfaultSource> find(Forks forks = Forks::kFollowed);
 
   // To be given to the process, for ioctl USERFAULTFD_IOC_NEW; -1: it calls userfaultfd(2).
   int device() const { return device_.get(); }

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "krg/procmgr/capabilities.h"
 #include "krg/procmgr/node_context.h"
@@ -37,6 +38,12 @@ class CapabilityTable {
   Status adopt(pid_t pid, const CapabilitySets& sets);
   // Applies a change under the original's rules. Errors: EPERM, EINVAL, EBUSY, ENOSYS, ESRCH.
   Status change(pid_t pid, const CapabilityChange& change);
+
+  // This cluster, or this node's user, cannot have a supported capability: who makes it effective
+  // is told why.
+  void refuse(Capability capability, std::string why);
+  // Errors: ENOSYS with the reason where `sets` have one effective that is refused.
+  Status check_refused(const CapabilitySets& sets) const;
 
   // Marks a capability of a process as in use until the Use is destroyed: it cannot be dropped
   // meanwhile (EBUSY). REQUIRES: the table outlives the Use.

@@ -2,6 +2,8 @@
 // we are. Owned by krgd's main; outlives every part. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <cstdint>
+#include <memory>
 #include <string>
 
 #include "krg/procmgr/pid_range.h"
@@ -12,6 +14,7 @@
 namespace krg {
 
 class ChildReaper;
+class UserfaultfdGroup;
 class JobNamespaces;
 
 // Where things are, as krgd's own mount namespace sees them.
@@ -34,6 +37,11 @@ struct NodeContext {
   // job_namespaces.h); never null in krgd.
   ChildReaper* children = nullptr;
   JobNamespaces* jobs = nullptr;
+  // What KDDM objects may take on each node (--mem-per-node), bytes; 0: no limit, and no processes
+  // that use memory of other nodes.
+  uint64_t memory_per_node = 0;
+  // Of all page sets that a process may map (krg/shmem/page_set.h).
+  std::shared_ptr<UserfaultfdGroup> page_sets = nullptr;
 };
 
 // Message ids (Messenger's M::kId), one block per part.
@@ -51,6 +59,7 @@ inline constexpr uint16_t kSharedMemory = 224;  // /dev/shm, System V segments
 // 192 to 205: KDDM (shmem/src/kddm_wire.h)
 inline constexpr uint16_t kKddmReport = 206;
 inline constexpr uint16_t kIpc = 240;  // System V semaphores and messages, futexes
+inline constexpr uint16_t kRemoteMemory = 256;
 }  // namespace message_ids
 
 }  // namespace krg

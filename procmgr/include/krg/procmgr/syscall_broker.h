@@ -36,7 +36,7 @@ class SyscallBroker {
     // reused).
     bool is_valid() const;
     // Reads and writes the caller's memory; only valid while is_valid() before and after. Errors:
-    // EFAULT, also in the loop's thread for memory that only the loop can bring (set_memory_guard).
+    // EFAULT, also in the loop's thread for memory that only the loop can bring (add_memory_guard).
     Result<std::string> read_memory(RemoteAddr from, size_t bytes) const;
     Result<std::string> read_string(RemoteAddr from, size_t limit) const;
     Status write_memory(RemoteAddr to, std::string_view bytes) const;
@@ -72,7 +72,7 @@ class SyscallBroker {
   void set_taker(int number, Taker taker);
   // Says whether touching that memory of thread `tid` would wait for the loop itself.
   using MemoryGuard = std::function<bool(pid_t tid, RemoteAddr address, size_t bytes, bool write)>;
-  void set_memory_guard(MemoryGuard waits);
+  void add_memory_guard(MemoryGuard waits);
   // Takes over a listener of a newly started job or body; dropped when its last process has gone.
   Status add_listener(UniqueFd listener);
   // How many are served now.

@@ -26,6 +26,12 @@
 // semget, semop, semtimedop, semctl,           always
 //   msgget, msgsnd, msgrcv, msgctl
 // ioctl                                        TIOCSPGRP, TIOCGPGRP, TIOCGSID, TIOCSCTTY
+// mmap                                         private, anonymous, writable, 128 KiB or more;
+//                                                memory of other nodes only (as the next four)
+// brk                                          to grow or shrink the heap
+// mremap, fork, clone3                         always
+// clone                                        without CLONE_VM
+// madvise                                      MADV_DONTNEED, MADV_FREE, MADV_DOFORK
 // fstat, newfstatat, statx                     of descriptor 0, 1 or 2 itself; bodies only
 //
 // "of another node" is a comparison of the pid's upper bits: a shadow has a pid of this node, so a
@@ -57,6 +63,8 @@ struct SyscallFilterConfig {
   PidRange pids;  // of the node that the filtered processes execute on
   // For a body: its standard descriptors may be streams, whose type krgfs cannot show.
   bool standard_streams = false;
+  // Processes may use memory of other nodes (remote_memory.h).
+  bool remote_memory = false;
 };
 
 class SyscallFilter {
