@@ -66,6 +66,7 @@ void JobTable::begin(ControlServer::Request request, ControlServer::Reply reply)
   reply.ok({{"job", id.value},
             {"node", node_.self.value},
             {"nodes", node_.node_count},
+            {"memory_per_node", node_.memory_per_node},
             {"environment", environment_of(node_, session_, id)},
             {"namespaces", names}},
            fds);

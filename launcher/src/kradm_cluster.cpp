@@ -11,6 +11,7 @@
 
 #include "cluster_finder.h"
 #include "cluster_starter.h"
+#include "memory_size.h"
 #include "state_dir.h"
 
 namespace krg {
@@ -20,14 +21,16 @@ using nlohmann::json;
 namespace {
 
 constexpr const char* kUsage =
-    "usage: kradm cluster start [-N NODES] [-c PROCESSORS] [--network=veth|host] [NAME]\n"
+    "usage: kradm cluster start [-N NODES] [-c PROCESSORS] [--mem-per-node=SIZE] "
+    "[--network=veth|host] [NAME]\n"
     "       kradm cluster stop [NAME]\n"
     "       kradm cluster status [--json] [NAME]\n";
 constexpr const char* kDefaultName = "cluster";
 constexpr std::chrono::seconds kStopLimit{10};
 
 struct Options {
-  std::string action, name, network;
+  std::string action, name, network, memory_text;
+  uint64_t memory_per_node = 0;
   unsigned nodes = 1;
   unsigned processors_per_node = 0;
   bool as_json = false;
@@ -40,6 +43,7 @@ Result<Options> parse(std::span<const std::string> arguments) {
   auto add = known.add_options();
   add("nodes,N", po::value(&options.nodes));
   add("cpus-per-task,c", po::value(&options.processors_per_node));
+  add("mem-per-node", po::value(&options.memory_text));
   add("network", po::value(&options.network)->default_value("veth"));
   add("json", po::bool_switch(&options.as_json));
   add("action", po::value(&options.action)->required());
@@ -54,6 +58,11 @@ Result<Options> parse(std::span<const std::string> arguments) {
   } catch (const po::error& error) {
     return text_error(error.what());
   }
+  if (!options.memory_text.empty()) {
+    auto bytes = parse_memory_size(options.memory_text);
+    if (!bytes) return bytes.error();
+    options.memory_per_node = *bytes;
+  }
   if (options.nodes == 0) return text_error("-N needs at least one node");
   if (options.network != "veth" && options.network != "host")
     return text_error("--network is veth or host");
@@ -67,6 +76,7 @@ Status start(const Options& options) {
                    .processors_per_node = options.processors_per_node,
                    .own_network = options.network == "veth",
                    .outlives_caller = true};
+  set_memory_per_node(options.memory_per_node);
   auto cluster = RunningCluster::start_virtual(plan);
   if (!cluster) return cluster.error();
   cluster->keep_running();

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "krg/runtime/log.h"
+#include "krg/shmem/page_set.h"
 #include "state_dir.h"
 
 namespace krg {
@@ -32,6 +33,8 @@ NodeContext make_context(const KrgdOptions& options, EventLoop& loop, ChildReape
       .session_mount_ns = session.mount_namespace(),
       .children = &reaper,
       .jobs = &jobs,
+      .memory_per_node = options.memory_per_node,
+      .page_sets = make_userfaultfd_group(),
   };
 }
 
@@ -64,6 +67,8 @@ void Krgd::wire() {
   jobs.on_task_start([this](const JobTable::Task& task) -> Status {
     const std::string caps = task.options.value("caps", "");
     auto sets = initial_capabilities(caps);
+    if (sets)
+      if (auto allowed = capabilities.check_refused(*sets); !allowed) return allowed;
     return sets ? capabilities.adopt(task.pid, *sets) : sets.error();
   });
   jobs.on_task_start([this](const JobTable::Task& task) -> Status {
@@ -100,6 +105,7 @@ Status Krgd::start() {
   std::vector<Session::View> views = kViews;
   // A cluster of one node leaves what programs share to its kernel.
   if (node.node_count > 1) share_between_nodes(views);
+  start_remote_memory();
   session.serve(files);
   resources.start();
   if (auto placing = start_placing(); !placing) return placing;
@@ -127,6 +133,15 @@ void Krgd::share_between_nodes(std::vector<Session::View>& views) {
   } else {
     log_info("shm", "/dev/shm is this node's own: {}", memory.error().message());
   }
+}
+
+void Krgd::start_remote_memory() {
+  if (options.memory_per_node == 0)
+    return capabilities.refuse(Capability::kUseRemoteMemory, "needs a cluster with --mem-per-node");
+  kddm.set_memory_limit(options.memory_per_node);
+  auto made = RemoteMemory::create(node, kddm, syscalls, capabilities);
+  if (!made) return capabilities.refuse(Capability::kUseRemoteMemory, made.error().message());
+  remote_memory = std::move(*made);
 }
 
 Status Krgd::start_placing() {

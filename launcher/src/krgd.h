@@ -29,6 +29,7 @@
 #include "krg/procmgr/proc_view.h"
 #include "krg/procmgr/process_finder.h"
 #include "krg/procmgr/process_table.h"
+#include "krg/procmgr/remote_memory.h"
 #include "krg/procmgr/remote_usage.h"
 #include "krg/procmgr/session_fs.h"
 #include "krg/procmgr/shared_memory.h"
@@ -50,6 +51,7 @@ namespace krg {
 struct KrgdOptions {
   std::string cluster_dir;  // STATE/<cluster>
   std::string libexec_dir;
+  uint64_t memory_per_node = 0;  // bytes; 0: no limit
 };
 
 struct Krgd {
@@ -84,6 +86,7 @@ struct Krgd {
   ProcessTable processes{node};
   CapabilityTable capabilities{node};
   std::unique_ptr<ProcView> view;
+  std::unique_ptr<RemoteMemory> remote_memory;  // none without a limit of memory per node
   std::unique_ptr<SharedMemory> shared_memory;  // none where /dev/shm stays the node's own
   std::unique_ptr<Placement> placement;
   ShadowHost shadows{node, processes};
@@ -127,6 +130,7 @@ struct Krgd {
   // SEE_LOCAL_PROC_STAT: the process wants its node's figures, not the cluster's.
   bool sees_node_only(pid_t pid) const;
   void share_between_nodes(std::vector<Session::View>& views);
+  void start_remote_memory();
   Status start_placing();
   Status open_control_sockets();
 };

@@ -17,6 +17,7 @@
 
 #include "krg/runtime/log.h"
 #include "krgd.h"
+#include "memory_size.h"
 #include "node_transport.h"
 
 namespace krg {
@@ -37,6 +38,9 @@ Arguments parse(int argc, char** argv) {
   po::variables_map given;
   po::store(po::parse_command_line(argc, argv, known), given);
   po::notify(given);
+  // Reaches every node as all KRG_ variables do, whatever starts it.
+  if (const char* memory = getenv(kMemoryPerNodeVariable))
+    arguments.options.memory_per_node = strtoull(memory, nullptr, 10);
   return arguments;
 }
 

@@ -16,6 +16,7 @@
 #include "host_launch.h"
 #include "job_runner.h"
 #include "launch_environment.h"
+#include "memory_size.h"
 #include "run_options.h"
 #include "slurm.h"
 #include "state_dir.h"
@@ -152,6 +153,7 @@ Status refuse_slurm_options(const RunOptions& options) {
 Result<int> run(const RunOptions& options, int argc, char** argv) {
   if (getenv("KRG_CONTROL") && ControlClient::connect_to_session())
     return JobRunner(options).run_in_session();
+  set_memory_per_node(options.memory_per_node);
   if (!options.host_file.empty() || options.launcher == LauncherKind::kMpirun)
     return run_on_hosts(options);
   const bool may_use_slurm =
@@ -165,6 +167,8 @@ Result<int> run(const RunOptions& options, int argc, char** argv) {
   if (!*joined) return run_on_new_cluster(options);
   if (options.cpus_per_task)
     return text_error("a cluster that runs has its processors: -c needs --cluster=none");
+  if (options.memory_per_node > 0)
+    return text_error("a cluster that runs has its memory: --mem-per-node needs --cluster=none");
   if (auto checked = check_node_count(options, **joined); !checked) return checked.error();
   if (options.dry_run) {
     fmt::print("would join the cluster at {} and run: {}\n", **joined,

@@ -8,6 +8,8 @@
 #include <map>
 #include <sstream>
 
+#include "memory_size.h"
+
 namespace krg {
 namespace {
 
@@ -18,7 +20,7 @@ struct RawOptions {
   unsigned nodes = 0;
   unsigned cpus_per_task = 0;
   double timeout_s = 0;
-  std::string time_limit, launcher, network;
+  std::string time_limit, launcher, network, memory_per_node;
   unsigned quiet = 0, verbose = 0;
   bool unbuffered = false;
 };
@@ -49,6 +51,8 @@ po::options_description describe(RawOptions& raw) {
   add("launcher", po::value(&raw.launcher), "auto, virtual, mpirun (or ssh) or slurm");
   add("cluster", po::value(&run.cluster), "join this running cluster; none: start one");
   add("network", po::value(&raw.network), "of virtual nodes: veth (own) or host (the caller's)");
+  add("mem-per-node", po::value(&raw.memory_per_node),
+      "memory of each node for shared and remote memory (256M)");
   add("caps", po::value(&run.caps), "capabilities of the program: +NAME,-NAME,...");
   add("kill-on-bad-exit", po::bool_switch(&run.kill_on_bad_exit),
       "end all copies when one fails or a node dies");
@@ -98,6 +102,11 @@ Status finish(RawOptions& raw, const po::variables_map& given) {
   if (given.contains("cpus-per-task")) {
     if (raw.cpus_per_task == 0) return text_error("-c needs at least one processor");
     run.cpus_per_task = raw.cpus_per_task;
+  }
+  if (!raw.memory_per_node.empty()) {
+    auto bytes = parse_memory_size(raw.memory_per_node);
+    if (!bytes) return bytes.error();
+    run.memory_per_node = *bytes;
   }
   if (!raw.time_limit.empty()) {
     auto limit = parse_time_limit(raw.time_limit);

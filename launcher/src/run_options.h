@@ -28,6 +28,7 @@ struct RunOptions {
   std::string cluster;  // join this one; "none": always start one
   LauncherKind launcher = LauncherKind::kAuto;
   std::string caps;
+  uint64_t memory_per_node = 0;  // bytes; 0: not given
   bool own_network = true;
   bool label = false;
   bool pty = false;

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include "memory_size.h"
+
 using namespace krg;
 using namespace std::chrono_literals;
 
@@ -48,6 +50,17 @@ TEST(RunOptions, SayWhatIsWrong) {
   EXPECT_FALSE(parse({"--launcher=moon", "true"}));
   EXPECT_FALSE(parse({"-N", "four", "true"}));
   EXPECT_FALSE(parse({"--pty", "-n2", "true"}));
+}
+
+TEST(RunOptions, MemorySizesAsSrun) {
+  EXPECT_EQ(*parse_memory_size("256M"), 256u << 20);
+  EXPECT_EQ(*parse_memory_size("256"), 256u << 20);
+  EXPECT_EQ(*parse_memory_size("2G"), uint64_t{2} << 30);
+  EXPECT_EQ(*parse_memory_size("2048K"), 2u << 20);
+  for (const char* wrong : {"", "M", "1K", "0", "-5M", "5MB", "5X", "99999999999T"})
+    EXPECT_FALSE(parse_memory_size(wrong)) << wrong;
+  EXPECT_EQ(parse({"--mem-per-node=16M", "true"})->memory_per_node, 16u << 20);
+  EXPECT_EQ(parse({"true"})->memory_per_node, 0u);
 }
 
 TEST(RunOptions, TimeLimitsAsSrun) {

@@ -1,7 +1,8 @@
 """SessionCase: the base of the tests that run real programs under krgrun.
 
 As root, a test also runs as an ordinary user when KRG_TEST_AS=user: the programs are then started by
-nobody, in a mount namespace where /dev/fuse is open to everybody, as most distributions have it.
+nobody, in a mount namespace where /dev/fuse is open to everybody, as most distributions have it, and
+/dev/userfaultfd, as some have.
 
 Environment: KRG_BUILD_DIR (where bin/ and examples/ are), KRG_TEST_AS (root or user).
 SPDX-License-Identifier: GPL-2.0-or-later
@@ -57,13 +58,21 @@ class SessionCase(unittest.TestCase):
         """What starts `arguments` as the user of this test."""
         if not self.as_user or os.geteuid() != 0:
             return [str(a) for a in arguments]
-        device = self.dir / "fuse"
-        if not device.exists():
-            os.mknod(device, 0o666 | 0o020000, os.makedev(10, 229))
-            device.chmod(0o666)
-        script = 'mount --bind "$0" /dev/fuse && exec setpriv --reuid=%d --regid=%d --clear-groups "$@"'
-        return ["unshare", "-m", "sh", "-c", script % (NOBODY, NOBODY), str(device),
-                *(str(a) for a in arguments)]
+        script = ""
+        for name, major, minor in (("fuse", 10, 229), ("userfaultfd", 10, self.userfaultfd_minor())):
+            device = self.dir / name
+            if minor and not device.exists():
+                os.mknod(device, 0o666 | 0o020000, os.makedev(major, minor))
+                device.chmod(0o666)
+            if minor:
+                script += f"mount --bind {device} /dev/{name} && "
+        script += 'exec setpriv --reuid=%d --regid=%d --clear-groups "$@"' % (NOBODY, NOBODY)
+        return ["unshare", "-m", "sh", "-c", script, "sh", *(str(a) for a in arguments)]
+
+    @staticmethod
+    def userfaultfd_minor():
+        """Of /dev/userfaultfd, which a distribution may open to its users; 0: there is none."""
+        return os.minor(os.stat("/dev/userfaultfd").st_rdev) if os.path.exists("/dev/userfaultfd") else 0
 
     def run_program(self, arguments, timeout=60, check=False, **options):
         """As subprocess.run, with the output captured; everything is ended at the time limit."""
