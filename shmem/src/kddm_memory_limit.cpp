@@ -150,7 +150,7 @@ void MemoryLimit::give(Set& set, const ObjectKey& key) {
     if (e.state != State::kReadOwner && e.state != State::kWriteOwner) return;
     kddm::give(e, p, target, a);
     if (e.state != State::kWaitChgOwnAck) return;
-    giving_[{key.set.value, key.object.value}] = bytes;
+    giving_[{key.set.value, key.object.value}] = {bytes, target};
     giving_bytes_ += bytes;
     peers_[target.value].used += bytes;  // until it tells
   });
@@ -167,7 +167,10 @@ void MemoryLimit::ask_again() {
       const NodeId node{static_cast<uint16_t>(n)};
       const Peer& peer = self->peers_[n];
       const bool is_full = peer.limit && *peer.limit > 0 && *peer.limit <= peer.used;
-      if (node != self->messenger_.self() && !self->server_->is_muted(node) && is_full)
+      // What has not left yet would be missing in the answer.
+      const bool is_given = std::any_of(self->giving_.begin(), self->giving_.end(),
+                                        [&](const auto& g) { return g.second.target == node; });
+      if (node != self->messenger_.self() && !self->server_->is_muted(node) && is_full && !is_given)
         self->tell(node, true);
     }
   });
@@ -224,7 +227,7 @@ bool MemoryLimit::is_open_at(NodeId node, SetId set) {
 void MemoryLimit::released(const ObjectKey& key) {
   auto given = giving_.extract({key.set.value, key.object.value});
   if (given.empty()) return;
-  giving_bytes_ -= given.mapped();
+  giving_bytes_ -= given.mapped().bytes;
   if (Set* set = server_->find_set(key.set)) {
     ++set->statistics.evictions;
     set->evicted.insert(key.object.value);
@@ -242,7 +245,7 @@ void MemoryLimit::forget_refused() {
       ++at;
       continue;
     }
-    giving_bytes_ -= at->second;
+    giving_bytes_ -= at->second.bytes;
     at = giving_.erase(at);
   }
 }

@@ -64,7 +64,11 @@ class MemoryLimit : public std::enable_shared_from_this<MemoryLimit> {
   std::optional<uint64_t> limit_;
   uint64_t told_ = 0;  // the use that others know of
   std::vector<Peer> peers_;
-  std::map<std::pair<uint64_t, uint64_t>, size_t> giving_;  // object → bytes
+  struct Giving {
+    size_t bytes;
+    NodeId target;
+  };
+  std::map<std::pair<uint64_t, uint64_t>, Giving> giving_;  // by set and object
   size_t giving_bytes_ = 0;
   bool scheduled_ = false;
   bool somebody_is_busy_ = false;
