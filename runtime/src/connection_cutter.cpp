@@ -8,6 +8,7 @@
 #include <cstring>
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <system_error>
 
 namespace krg {
@@ -31,24 +32,37 @@ std::optional<sockaddr_in> end_of(int fd, int (*ask)(int, sockaddr*, socklen_t*)
   return end;
 }
 
-}  // namespace
-
-int cut_connections(const std::string& local, const std::string& peer, bool shares_host) {
-  const auto own = parse(local), other = parse(peer);
-  if (!own || !other) return 0;
-  int cut = 0;
+// Calls `use` with each connection of this process: descriptor, this end, the other one.
+template <class Use>
+void for_each_connection(Use use) {
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd", error)) {
     const std::string name = entry.path().filename();
     int fd = -1;
     std::from_chars(name.data(), name.data() + name.size(), fd);
     const auto remote_end = end_of(fd, ::getpeername), local_end = end_of(fd, ::getsockname);
-    if (!remote_end || !local_end || remote_end->sin_addr.s_addr != other->sin_addr.s_addr)
-      continue;
-    const bool made_by_us = remote_end->sin_port == other->sin_port;
-    const bool made_by_peer = !shares_host && local_end->sin_port == own->sin_port;
-    if ((made_by_us || made_by_peer) && shutdown(fd, SHUT_RDWR) == 0) ++cut;
+    if (remote_end && local_end) use(fd, *local_end, *remote_end);
   }
+}
+
+}  // namespace
+
+int cut_connections(const std::string& local, const std::string& peer, bool shares_host) {
+  const auto own = parse(local), other = parse(peer);
+  if (!own || !other) return 0;
+  // Of a connection to ourselves both ends are here.
+  std::set<in_port_t> own_ports;
+  for_each_connection([&](int, const sockaddr_in& local_end, const sockaddr_in&) {
+    own_ports.insert(local_end.sin_port);
+  });
+  int cut = 0;
+  for_each_connection([&](int fd, const sockaddr_in& local_end, const sockaddr_in& remote_end) {
+    if (remote_end.sin_addr.s_addr != other->sin_addr.s_addr) return;
+    const bool made_by_us = remote_end.sin_port == other->sin_port;
+    const bool made_by_peer = !shares_host && local_end.sin_port == own->sin_port &&
+                              !own_ports.contains(remote_end.sin_port);
+    if ((made_by_us || made_by_peer) && shutdown(fd, SHUT_RDWR) == 0) ++cut;
+  });
   return cut;
 }
 

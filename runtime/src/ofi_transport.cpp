@@ -531,9 +531,10 @@ void OfiTransport::peer_failed(uint16_t number, const std::string& why) {
 }
 
 void OfiTransport::cut_off(uint16_t number) {
-  bool shares_host = false;
-  for (const auto& other : peers_)
-    shares_host |= &other != &peers_[number] && same_host(other.name, peers_[number].name);
+  bool shares_host = false;  // with a third node
+  for (size_t n = 0; n < peers_.size(); ++n)
+    shares_host |=
+        n != number && n != self_.value && same_host(peers_[n].name, peers_[number].name);
   const int cut = cut_connections(e_->address, peers_[number].name, shares_host);
   log_debug("ofi", "n{}: {} connections cut", number, cut);
 }
