@@ -157,7 +157,7 @@ Status Messenger::Impl::send(NodeId to, HandlerId handler, const Envelope& envel
   if (peer.failed) return errno_error("message to a failed node", EHOSTDOWN);
   char header[kMaxHeaderBytes];
   std::memcpy(header, &envelope, sizeof envelope);
-  std::memcpy(header + sizeof envelope, body.data(), body.size());
+  if (!body.empty()) std::memcpy(header + sizeof envelope, body.data(), body.size());
   std::string_view head(header, sizeof envelope + body.size());
   if (peer.deferred.empty()) {
     Status sent = transport.send(to, handler, bytes_of(head), bytes_of(payload));
