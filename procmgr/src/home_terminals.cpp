@@ -13,6 +13,7 @@ namespace krg {
 namespace {
 
 constexpr std::chrono::milliseconds kTick{20};
+constexpr unsigned kLookEvery = 25;      // ticks: half a second
 constexpr size_t kMaxInputBytes = 4096;  // a line discipline holds no more
 
 bool same(const TerminalSettings& a, const TerminalSettings& b) {
@@ -48,6 +49,7 @@ void HomeTerminals::add(HomeId id, const TerminalSettings& settings) {
 }
 
 void HomeTerminals::look() {
+  ++looks_;
   std::erase_if(terminals_, [&](Terminal& terminal) {
     const HomeFile* file = home_.find(terminal.id);
     if (file != nullptr) tell(terminal, *file);
@@ -65,7 +67,8 @@ void HomeTerminals::tell(Terminal& terminal, const HomeFile& file) {
   state.home = terminal.id;
   state.settings = *settings;
   state.input_waits = (input.revents & (POLLIN | POLLHUP)) != 0;
-  if (!state.input_waits && same(terminal.told, *settings)) return;
+  state.look_for_readers = looks_ % kLookEvery == 0;
+  if (!state.input_waits && !state.look_for_readers && same(terminal.told, *settings)) return;
   terminal.told = *settings;
   for (NodeId node : home_.holders(terminal.id))
     if (!node_.messenger.send(node, state)) log_debug("tty", "n{} is gone", node.value);
@@ -81,6 +84,7 @@ void HomeTerminals::read_for(const TerminalRead& message, NodeId from, Messenger
     kill(-shadow.group, SIGTTIN);
     return reply.fail(EAGAIN, "in the background");
   }
+  if (message.only_check) return reply.fail(EAGAIN, "in the foreground");
   file->read({{from, 0}, kAtPosition, true}, kMaxInputBytes, std::move(reply));
 }
 

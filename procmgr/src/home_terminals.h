@@ -1,7 +1,8 @@
 // HomeTerminals: the terminals of this node that other nodes mirror: tells the mirrors what changes
 // and that input waits, and reads input for a process that really waits for it.
 // A terminal tells nobody when its modes change, so it is looked at each kTick while it is
-// mirrored.
+// mirrored. That a process reads in the background shows as late as at the next kLookEvery-th look,
+// when no input waits.
 //
 // Owner: Descriptors. Threads: the loop's thread. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
@@ -35,6 +36,7 @@ class HomeTerminals {
   NodeContext& node_;
   RemoteHome& home_;
   std::vector<Terminal> terminals_;
+  unsigned looks_ = 0;
   EventLoop::Timer tick_;
 };
 

@@ -18,12 +18,14 @@ struct TerminalSettings {
   struct winsize size {};
 };
 
-// Notice from the home: the settings have changed, or input waits to be read.
+// Notice from the home: the settings have changed, input waits to be read, or it is time to look
+// for those who read in the background.
 struct TerminalState {
   static constexpr uint16_t kId = message_ids::kTty;
   uint8_t version = 1;
   uint8_t input_waits = 0;
-  uint16_t unused[3] = {};
+  uint8_t look_for_readers = 0;
+  uint8_t unused[5] = {};
   HomeId home;
   TerminalSettings settings;
 };
@@ -42,11 +44,13 @@ struct TerminalSet {
 static_assert(sizeof(TerminalSet) == 80);
 
 // Request: a process below `body` waits for input. Reply: the bytes (none: end of file); EAGAIN
-// when there are none, or when the body's group is in the background and gets SIGTTIN.
+// when there are none, when the body's group is in the background and gets SIGTTIN, or when it was
+// only to be checked for that.
 struct TerminalRead {
   static constexpr uint16_t kId = message_ids::kTty + 2;
   uint8_t version = 1;
-  uint8_t unused[3] = {};
+  uint8_t only_check = 0;
+  uint8_t unused[2] = {};
   int32_t body = 0;
   HomeId home;
 };

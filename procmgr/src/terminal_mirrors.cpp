@@ -240,16 +240,17 @@ void TerminalMirrors::state_arrived(NodeId from, const TerminalState& state) {
       ioctl(mirror->master.get(), TIOCSWINSZ, &known.size);
       kill(-receivers(*mirror), SIGWINCH);  // its own may have come before the new size
     }
-    if (state.input_waits) ask_for_input(*mirror);
+    if (state.input_waits || state.look_for_readers) look_for_readers(*mirror, state.input_waits);
   }
 }
 
-void TerminalMirrors::ask_for_input(Mirror& mirror) {
+// Asks for the input that waits, or, when none does, whether those who read may.
+void TerminalMirrors::look_for_readers(Mirror& mirror, bool input_waits) {
   if (mirror.asking) return;
   const pid_t entitled = receivers(mirror);
   bool wanted = false;
   for (const TtyReaders& readers : find_tty_readers(mirror.slave_name)) {
-    wanted |= readers.group == entitled;
+    wanted |= readers.group == entitled && (input_waits || readers.is_reading);
     // As the kernel does to those who read in the background (termios(3)).
     if (readers.group != entitled && readers.is_reading) kill(-readers.group, SIGTTIN);
   }
@@ -258,6 +259,7 @@ void TerminalMirrors::ask_for_input(Mirror& mirror) {
   TerminalRead message;
   message.home = mirror.source.id;
   message.body = mirror.body;
+  message.only_check = !input_waits;
   node_.messenger.request(mirror.source.home, message, {},
                           [this, number = mirror.number](Result<std::string> input) {
                             Mirror* mirror = find(number);

@@ -60,7 +60,7 @@ class TerminalMirrors {
   void send_home(Mirror& mirror, std::string output);
   void modes_changed_here(Mirror& mirror);
   void state_arrived(NodeId from, const TerminalState& state);
-  void ask_for_input(Mirror& mirror);
+  void look_for_readers(Mirror& mirror, bool input_waits);
   static pid_t receivers(const Mirror& mirror);
   void put_input(Mirror& mirror, const std::string& input);
   void close(Mirror& mirror);
