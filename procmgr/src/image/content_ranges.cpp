@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "content_ranges.h"
+
+#include <fcntl.h>
+#include <fmt/core.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cinttypes>
+#include <cstdio>
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include "krg/runtime/unique_fd.h"
+#include "krg/shmem/memory_abi.h"
+
+namespace krg {
+namespace {
+
+constexpr uint64_t kPage = 4096;
+
+// Categories of PAGEMAP_SCAN.
+constexpr uint64_t kIsFile = 1 << 2, kIsPresent = 1 << 3, kIsSwapped = 1 << 4, kIsZero = 1 << 5,
+                   kIsHuge = 1 << 6, kIsGuard = 1 << 8;
+// Bits of an entry of /proc/PID/pagemap.
+constexpr uint64_t kEntryFile = uint64_t{1} << 61, kEntrySwapped = uint64_t{1} << 62,
+                   kEntryPresent = uint64_t{1} << 63;
+
+struct PrivateMapping {
+  uint64_t start, end;
+  bool has_file;
+};
+
+using Ranges = std::vector<PageRange>;
+// Appends what a mapping has. Errors: as content_ranges().
+using Scan = std::function<Status(int pagemap, const PrivateMapping&, Ranges&)>;
+
+// Of memory without a file only what programs made themselves: not [vdso], [vvar] and the like.
+bool is_programs_own(std::string_view name) {
+  return name.empty() || name == "[heap]" || name.starts_with("[stack") ||
+         name.starts_with("[anon:");
+}
+
+// A line of /proc/PID/maps.
+bool parse_private_mapping(const std::string& line, PrivateMapping& mapping) {
+  char permissions[5] = "";
+  uint64_t inode = 0;
+  int name_at = 0;
+  if (std::sscanf(line.c_str(), "%" SCNx64 "-%" SCNx64 " %4s %*x %*x:%*x %" SCNu64 " %n",
+                  &mapping.start, &mapping.end, permissions, &inode, &name_at) < 4)
+    return false;
+  mapping.has_file = inode != 0;
+  const std::string_view name = std::string_view(line).substr(static_cast<size_t>(name_at));
+  return permissions[3] == 'p' && (mapping.has_file || is_programs_own(name));
+}
+
+std::vector<PrivateMapping> private_mappings(const std::string& maps) {
+  std::vector<PrivateMapping> found;
+  for (size_t at = 0; at < maps.size();) {
+    const size_t end = std::min(maps.find('\n', at), maps.size());
+    PrivateMapping mapping{};
+    if (parse_private_mapping(maps.substr(at, end - at), mapping)) found.push_back(mapping);
+    at = end + 1;
+  }
+  return found;
+}
+
+void append(Ranges& ranges, const PrivateMapping& mapping, uint64_t start, uint64_t end,
+            bool is_huge) {
+  if (!ranges.empty()) {
+    PageRange& last = ranges.back();
+    if (last.end().value == start && start != mapping.start && last.is_huge == is_huge) {
+      last.bytes += end - start;
+      return;
+    }
+  }
+  ranges.push_back(
+      {.start = {start}, .bytes = end - start, .has_file = mapping.has_file, .is_huge = is_huge});
+}
+
+// `excluded`: categories of pages without content.
+Status scan(int pagemap, uint64_t excluded, const PrivateMapping& mapping, Ranges& ranges) {
+  std::array<PageRegion, 512> regions;
+  for (uint64_t at = mapping.start; at < mapping.end;) {
+    PagemapScan call{.size = sizeof call,
+                     .flags = 0,
+                     .start = at,
+                     .end = mapping.end,
+                     .walk_end = 0,
+                     .regions = reinterpret_cast<uint64_t>(regions.data()),
+                     .region_count = regions.size(),
+                     .max_pages = 0,
+                     .category_inverted = excluded,
+                     .category_mask = excluded,
+                     .category_anyof_mask = kIsPresent | kIsSwapped,
+                     .return_mask = kIsHuge};
+    const int found = ioctl(pagemap, kPagemapScan, &call);
+    if (found < 0) return errno_error("PAGEMAP_SCAN");
+    for (size_t i = 0; i < static_cast<size_t>(found); ++i)
+      append(ranges, mapping, regions[i].start, regions[i].end,
+             (regions[i].categories & kIsHuge) != 0);
+    if (call.walk_end <= at) break;  // the process has ended
+    at = call.walk_end;
+  }
+  return {};
+}
+
+Status read_entries(int pagemap, const PrivateMapping& mapping, Ranges& ranges) {
+  std::vector<uint64_t> entries(8192);
+  for (uint64_t at = mapping.start; at < mapping.end;) {
+    const uint64_t wanted = std::min<uint64_t>(entries.size(), (mapping.end - at) / kPage);
+    const ssize_t got = pread(pagemap, entries.data(), wanted * sizeof(uint64_t),
+                              static_cast<off_t>(at / kPage * sizeof(uint64_t)));
+    if (got < 0) return errno_error("/proc/PID/pagemap");
+    const uint64_t count = static_cast<uint64_t>(got) / sizeof(uint64_t);
+    if (count == 0) break;  // the process has ended
+    for (uint64_t i = 0; i < count; ++i, at += kPage) {
+      const bool is_here = (entries[i] & (kEntryPresent | kEntrySwapped)) != 0;
+      if (is_here && !(entries[i] & kEntryFile)) append(ranges, mapping, at, at + kPage, false);
+    }
+  }
+  return {};
+}
+
+// Whole lines come with each read, fewer than it has room for.
+Result<std::string> read_maps(pid_t pid) {
+  UniqueFd file(open(fmt::format("/proc/{}/maps", pid).c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file) return errno_error("/proc/PID/maps", errno == ENOENT ? ESRCH : errno);
+  std::string text;
+  std::array<char, 16384> piece;
+  ssize_t got;
+  while ((got = read(file.get(), piece.data(), piece.size())) > 0)
+    text.append(piece.data(), static_cast<size_t>(got));
+  if (got < 0) return errno_error("/proc/PID/maps");
+  return text;
+}
+
+Result<Ranges> ranges_of(pid_t pid, int pagemap, const Scan& scan_mapping) {
+  auto maps = read_maps(pid);
+  if (!maps) return maps.error();
+  Ranges ranges;
+  for (const PrivateMapping& mapping : private_mappings(*maps))
+    if (Status scanned = scan_mapping(pagemap, mapping, ranges); !scanned) return scanned.error();
+  return ranges;
+}
+
+Result<UniqueFd> open_pagemap(pid_t pid) {
+  UniqueFd pagemap(open(fmt::format("/proc/{}/pagemap", pid).c_str(), O_RDONLY | O_CLOEXEC));
+  if (!pagemap)
+    return errno_error(fmt::format("/proc/{}/pagemap", pid), errno == ENOENT ? ESRCH : errno);
+  return pagemap;
+}
+
+}  // namespace
+
+Result<Ranges> content_ranges(pid_t pid) {
+  auto pagemap = open_pagemap(pid);
+  if (!pagemap) return pagemap.error();
+  // Kernels refuse categories that they do not know: guard regions came with Linux 6.15.
+  for (uint64_t excluded : {kIsFile | kIsZero | kIsGuard, kIsFile | kIsZero}) {
+    auto ranges = ranges_of(pid, pagemap->get(),
+                            [excluded](int map, const PrivateMapping& mapping, Ranges& found) {
+                              return scan(map, excluded, mapping, found);
+                            });
+    if (ranges || (ranges.error().errno_or(0) != EINVAL && ranges.error().errno_or(0) != ENOTTY))
+      return ranges;
+  }
+  return ranges_of(pid, pagemap->get(), read_entries);
+}
+
+Result<Ranges> content_ranges_by_pagemap(pid_t pid) {
+  auto pagemap = open_pagemap(pid);
+  return pagemap ? ranges_of(pid, pagemap->get(), read_entries) : pagemap.error();
+}
+
+}  // namespace krg

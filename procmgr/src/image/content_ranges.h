@@ -1,0 +1,44 @@
+// content_ranges(): which pages of a process have content of their own, and so have to go along
+// when it moves or is saved: anonymous pages of private mappings that are in memory or in swap. Not
+// among them: what was never touched, pages of zeros that were only read, clean pages of private
+// file mappings (their file has them), guard regions, the kernel's own mappings (vdso, vvar), and
+// all of shared mappings, whose contents belong to their file or memory object.
+//
+// Threads: any. Source: proc_pid_maps(5), ioctl_pagemap_scan(2) (Linux 6.7), proc_pid_pagemap(5).
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "krg/runtime/result.h"
+#include "krg/runtime/types.h"
+
+namespace krg {
+
+// Pages in a row; travels in images and messages. Bounds are multiples of 4 KiB.
+struct PageRange {
+  RemoteAddr start;
+  uint64_t bytes = 0;
+  // The mapping has a file (or hugetlb pages): no userfaultfd can bring them later.
+  uint8_t has_file = 0;
+  uint8_t is_huge = 0;  // transparent huge pages
+  uint8_t unused[6] = {};
+
+  RemoteAddr end() const { return start + bytes; }
+  bool operator==(const PageRange&) const = default;
+};
+static_assert(sizeof(PageRange) == 24);
+
+// Sorted by address; a range never crosses the bounds of a mapping. The answer holds while the
+// process does not run. Before Linux 6.7 pages of zeros that were only read are among them.
+// Errors: ESRCH, EACCES of /proc/PID/pagemap.
+// REQUIRES: a caller that may trace the process.
+Result<std::vector<PageRange>> content_ranges(pid_t pid);
+
+// The same by /proc/PID/pagemap alone, as on a kernel without PAGEMAP_SCAN; is_huge is not told.
+Result<std::vector<PageRange>> content_ranges_by_pagemap(pid_t pid);
+
+}  // namespace krg
