@@ -7,8 +7,9 @@ namespace {
 class Real : public BodyDescriptors {
  public:
   explicit Real(Descriptors& descriptors) : descriptors_(descriptors) {}
-  void export_fds(pid_t pid, std::function<void(Result<std::vector<ExportedFd>>)> done) override {
-    descriptors_.export_fds(pid, std::move(done));
+  void export_fds(pid_t pid, WhichFds which,
+                  std::function<void(Result<std::vector<ExportedFd>>)> done) override {
+    descriptors_.export_fds(pid, which, std::move(done));
   }
   void cancel_export(const std::vector<ExportedFd>& fds) override {
     descriptors_.cancel_export(fds);

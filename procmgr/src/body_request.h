@@ -21,7 +21,10 @@ struct BodyRequest {
   std::string serialize() const {
     PackedWriter out;
     out.put_string(spec.serialize()).put(static_cast<uint32_t>(fds.size()));
-    for (const ExportedFd& fd : fds) out.put(static_cast<int32_t>(fd.number)).put_string(fd.recipe);
+    for (const ExportedFd& fd : fds) {
+      out.put(static_cast<int32_t>(fd.number)).put(static_cast<uint8_t>(fd.close_on_exec));
+      out.put_string(fd.recipe);
+    }
     return out.take();
   }
   // Error: EBADMSG.
@@ -33,7 +36,8 @@ struct BodyRequest {
     const auto count = in.get<uint32_t>();
     for (uint32_t i = 0; i < count && in.ok(); ++i) {
       const auto number = in.get<int32_t>();
-      request.fds.push_back({number, std::string(in.get_string())});
+      const bool close_on_exec = in.get<uint8_t>() != 0;
+      request.fds.push_back({number, std::string(in.get_string()), close_on_exec});
       if (number < 0) return errno_error("descriptor number", EBADMSG);
     }
     if (!in.ok() || !in.at_end()) return errno_error("body request", EBADMSG);

@@ -34,8 +34,9 @@ Descriptors::Descriptors(NodeContext& node, SessionFs& fs, SyscallBroker& broker
     : impl_(std::make_unique<Impl>(node, fs, broker)) {}
 Descriptors::~Descriptors() = default;
 
-void Descriptors::export_fds(pid_t pid, std::function<void(Result<std::vector<ExportedFd>>)> done) {
-  done(impl_->exporter.export_all(pid));
+void Descriptors::export_fds(pid_t pid, WhichFds which,
+                             std::function<void(Result<std::vector<ExportedFd>>)> done) {
+  done(impl_->exporter.export_all(pid, which));
 }
 
 void Descriptors::cancel_export(const std::vector<ExportedFd>& fds) {

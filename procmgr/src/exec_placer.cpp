@@ -72,7 +72,8 @@ void ExecPlacer::Impl::read_spec(PlacingPtr placing) {
 
 void ExecPlacer::Impl::export_descriptors(PlacingPtr placing) {
   parts.descriptors.export_fds(
-      placing->pid(), [self = shared_from_this(), placing](Result<std::vector<ExportedFd>> fds) {
+      placing->pid(), WhichFds::kKeptByExec,
+      [self = shared_from_this(), placing](Result<std::vector<ExportedFd>> fds) {
         placing->fds = std::move(fds);
         self->taken_down(placing);
       });

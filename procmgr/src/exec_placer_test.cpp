@@ -348,7 +348,7 @@ TEST(PathDescriptors, TakesPathsAndRefusesSharedState) {
   std::vector<ExportedFd> exported;
   bool done = false;
   while (!done) {  // until the child has opened all three
-    descriptors.export_fds(child, [&](Result<std::vector<ExportedFd>> fds) {
+    descriptors.export_fds(child, WhichFds::kKeptByExec, [&](Result<std::vector<ExportedFd>> fds) {
       if (!fds || fds->size() != 2) return;
       exported = std::move(*fds);
       done = true;
@@ -365,7 +365,7 @@ TEST(PathDescriptors, TakesPathsAndRefusesSharedState) {
   waitpid(child, nullptr, 0);
   int ends[2];
   ASSERT_EQ(pipe(ends), 0);
-  descriptors.export_fds(getpid(), [](Result<std::vector<ExportedFd>> fds) {
+  descriptors.export_fds(getpid(), WhichFds::kKeptByExec, [](Result<std::vector<ExportedFd>> fds) {
     ASSERT_FALSE(fds);
     EXPECT_EQ(fds.error().errno_or(0), ENOTSUP);
   });

@@ -69,20 +69,21 @@ FileIdentity identity_of(const struct stat& attributes) {
           attributes.st_mtim.tv_nsec, filesystem_identity(attributes.st_dev)};
 }
 
-Result<std::vector<ExportedFd>> FdExporter::export_all(pid_t pid) {
-  auto stolen = steal_fds(pid);
+Result<std::vector<ExportedFd>> FdExporter::export_all(pid_t pid, WhichFds which) {
+  auto stolen = steal_fds(pid, which);
   if (!stolen) return stolen.error();
   std::vector<ExportedFd> exported;
   exported_terminals_.clear();
   exported_sockets_.clear();
   for (StolenFd& fd : *stolen) {
     const int number = fd.number;
+    const bool close_on_exec = fd.close_on_exec;
     auto recipe = export_one(std::move(fd));
     if (!recipe) {
       cancel(exported);
       return recipe.error();
     }
-    exported.push_back({number, std::move(*recipe)});
+    exported.push_back({number, std::move(*recipe), close_on_exec});
   }
   return exported;
 }

@@ -22,7 +22,7 @@ class FdExporter {
       : node_(node), fs_(fs), home_(home), tree_(tree), terminals_(terminals), mirrors_(mirrors) {}
 
   // All of them or none. Errors: ENOTSUP, naming the descriptor that cannot be taken along.
-  Result<std::vector<ExportedFd>> export_all(pid_t pid);
+  Result<std::vector<ExportedFd>> export_all(pid_t pid, WhichFds which);
   void cancel(const std::vector<ExportedFd>& fds);
 
  private:

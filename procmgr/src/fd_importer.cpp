@@ -65,6 +65,7 @@ void FdImporter::import_all(pid_t pid, const std::vector<ExportedFd>& fds, Done 
     if (!recipe) return fail(*job, recipe.error());
     Item item;
     item.number = fd.number;
+    item.close_on_exec = fd.close_on_exec;
     item.recipe = std::move(*recipe);
     Status prepared = prepare(*job, item);
     needs_worker |= !item.fd;
@@ -234,7 +235,7 @@ void FdImporter::finish(Job& job) {
   for (Item& item : job.items) {
     lend_offset(job.pid, item);
     if (!item.settled) tell_exporter(item.recipe.fixed);
-    imported.push_back({item.number, std::move(item.fd)});
+    imported.push_back({item.number, std::move(item.fd), item.close_on_exec});
   }
   job.done(std::move(imported));
 }

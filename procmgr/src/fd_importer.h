@@ -29,6 +29,7 @@ class FdImporter {
   // A descriptor being made.
   struct Item {
     int number = -1;
+    bool close_on_exec = false;
     DecodedRecipe recipe;
     FileId import = 0;              // in the tree, for a stream
     bool elsewhere = false;         // the path leads to another file here: to be had by stream

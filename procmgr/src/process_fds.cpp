@@ -76,7 +76,7 @@ Status steal_one(int pidfd, pid_t pid, StolenFd& fd) {
 
 }  // namespace
 
-Result<std::vector<StolenFd>> steal_fds(pid_t pid) {
+Result<std::vector<StolenFd>> steal_fds(pid_t pid, WhichFds which) {
   UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
   if (!pidfd) return errno_error(fmt::format("pidfd_open of {}", pid));
   const std::string path = fmt::format("/proc/{}/fdinfo", pid);
@@ -87,10 +87,11 @@ Result<std::vector<StolenFd>> steal_fds(pid_t pid) {
     if (entry->d_name[0] == '.') continue;
     auto info = read_fdinfo(dirfd(directory.get()), entry->d_name);
     if (!info) return info.error();
-    if (info->flags & kOpenCloexec) continue;
     StolenFd fd;
+    fd.close_on_exec = (info->flags & kOpenCloexec) != 0;
+    if (fd.close_on_exec && which == WhichFds::kKeptByExec) continue;
     fd.number = std::atoi(entry->d_name);
-    fd.flags = info->flags;
+    fd.flags = info->flags & ~kOpenCloexec;
     fd.offset = info->offset;
     if (Status one = steal_one(pidfd.get(), pid, fd); !one) return one.error();
     stolen.push_back(std::move(fd));

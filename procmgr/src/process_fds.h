@@ -7,25 +7,27 @@
 #include <string>
 #include <vector>
 
+#include "krg/procmgr/descriptors.h"
 #include "krg/runtime/result.h"
 #include "krg/runtime/unique_fd.h"
 
 namespace krg {
 
-// A descriptor of another process that survives its exec, and a copy of it.
+// A descriptor of another process, and a copy of it.
 struct StolenFd {
   int number = -1;
   int flags = 0;       // F_GETFL
   int64_t offset = 0;  // file position
+  bool close_on_exec = false;
   UniqueFd copy;
   struct stat attributes {};  // as far as known without asking the file system
   std::string link;           // what /proc/PID/fd/N points to
 };
 
-// Copies of all descriptors of `pid` that are not close-on-exec, by number. Never makes a FUSE
+// Copies of the descriptors of `pid`, by number. Never makes a FUSE
 // file system answer: krgd may be the one who serves it. Errors: ESRCH; EPERM where ptrace is not
 // allowed.
-Result<std::vector<StolenFd>> steal_fds(pid_t pid);
+Result<std::vector<StolenFd>> steal_fds(pid_t pid, WhichFds which = WhichFds::kKeptByExec);
 
 // Which file descriptor `number` of a thread is, without asking its file system.
 struct FdIdentity {

@@ -193,7 +193,8 @@ void DescriptorCluster::end(pid_t held) {
 
 Result<std::vector<ExportedFd>> DescriptorCluster::export_from(NodeId id, pid_t held) {
   std::optional<Result<std::vector<ExportedFd>>> exported;
-  node(id).descriptors.export_fds(held, [&](auto result) { exported.emplace(std::move(result)); });
+  node(id).descriptors.export_fds(held, WhichFds::kKeptByExec,
+                                  [&](auto result) { exported.emplace(std::move(result)); });
   if (!pump_until([&] { return exported.has_value(); })) return text_error("export hangs");
   return std::move(*exported);
 }

@@ -58,12 +58,12 @@ Result<ImportedFd> import_one(const ExportedFd& from) {
   if (!fd || fstat(fd.get(), &file) != 0) return errno_error(path);
   const bool same = file.st_mode == mode && (S_ISCHR(mode) || file.st_ino == inode);
   if (!same) return errno_error(path + " is another file here", ENOTSUP);
-  return ImportedFd{from.number, std::move(fd)};
+  return ImportedFd{from.number, std::move(fd), from.close_on_exec};
 }
 
 }  // namespace
 
-void PathDescriptors::export_fds(pid_t pid,
+void PathDescriptors::export_fds(pid_t pid, WhichFds which,
                                  std::function<void(Result<std::vector<ExportedFd>>)> done) {
   std::vector<ExportedFd> fds;
   std::error_code error;
@@ -72,9 +72,12 @@ void PathDescriptors::export_fds(pid_t pid,
   for (const auto& entry : entries) {
     const int number = to_number<int>(entry.path().filename().native()).value_or(-1);
     const int flags = open_flags(pid, number);
-    if (flags < 0 || (flags & O_CLOEXEC)) continue;
+    if (flags < 0) continue;
+    const bool close_on_exec = (flags & O_CLOEXEC) != 0;
+    if (close_on_exec && which == WhichFds::kKeptByExec) continue;
     auto exported = export_one(pid, number, flags);
     if (!exported) return done(exported.error());
+    exported->close_on_exec = close_on_exec;
     fds.push_back(std::move(*exported));
   }
   done(std::move(fds));

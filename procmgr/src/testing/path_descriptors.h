@@ -10,7 +10,8 @@ namespace krg {
 
 class PathDescriptors : public BodyDescriptors {
  public:
-  void export_fds(pid_t pid, std::function<void(Result<std::vector<ExportedFd>>)> done) override;
+  void export_fds(pid_t pid, WhichFds which,
+                  std::function<void(Result<std::vector<ExportedFd>>)> done) override;
   void cancel_export(const std::vector<ExportedFd>&) override {}
   void import_fds(pid_t pid, std::vector<ExportedFd> fds,
                   std::function<void(Result<std::vector<ImportedFd>>)> done) override;

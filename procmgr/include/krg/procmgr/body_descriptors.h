@@ -12,7 +12,8 @@ namespace krg {
 class BodyDescriptors {
  public:
   virtual ~BodyDescriptors() = default;
-  virtual void export_fds(pid_t pid, std::function<void(Result<std::vector<ExportedFd>>)> done) = 0;
+  virtual void export_fds(pid_t pid, WhichFds which,
+                          std::function<void(Result<std::vector<ExportedFd>>)> done) = 0;
   virtual void cancel_export(const std::vector<ExportedFd>& fds) = 0;
   virtual void import_fds(pid_t pid, std::vector<ExportedFd> fds,
                           std::function<void(Result<std::vector<ImportedFd>>)> done) = 0;

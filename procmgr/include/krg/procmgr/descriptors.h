@@ -27,13 +27,19 @@ class TerminalMirrors;
 struct ExportedFd {
   int number = -1;
   std::string recipe;
+  bool close_on_exec = false;
 };
 
-// A descriptor made on the target, to be dup2'ed to `number` in the body.
+// A descriptor made on the target, to be dup2'ed to `number` in the body. Who closes on exec what
+// the body's program is to have gets FD_CLOEXEC when it has execed.
 struct ImportedFd {
   int number = -1;
   UniqueFd fd;
+  bool close_on_exec = false;
 };
+
+// A process that execs keeps those that are not close-on-exec; one that forks or moves, all.
+enum class WhichFds { kKeptByExec, kAll };
 
 class Descriptors {
  public:
@@ -42,9 +48,10 @@ class Descriptors {
   Descriptors(const Descriptors&) = delete;
   Descriptors& operator=(const Descriptors&) = delete;
 
-  // Exports every descriptor of `pid` that is not close-on-exec. Error: ENOTSUP with the reason
+  // Exports the descriptors of `pid`. Error: ENOTSUP with the reason
   // ("descriptor 5 is an epoll instance") when one cannot be taken along; nothing is exported then.
-  void export_fds(pid_t pid, std::function<void(Result<std::vector<ExportedFd>>)> done);
+  void export_fds(pid_t pid, WhichFds which,
+                  std::function<void(Result<std::vector<ExportedFd>>)> done);
   // Gives exports up that were never imported (the placement failed).
   void cancel_export(const std::vector<ExportedFd>& fds);
   // Makes the descriptors on this node for the body `pid`. Error: ENOTSUP or what opening says.
