@@ -50,7 +50,8 @@ class OneNodeTest(SessionCase):
 class SharedMemoryTest(SessionCase):
     def in_background(self, command, copies, before="", after="", **options):
         """Runs copies of a command (its $i counts) away from the busy first node; what they print, in lines."""
-        script = (f"{BUSY}\nsleep 0.3; bash -c 'sleep 0.3'\n{before}\n"
+        # So busy that no process that is just starting elsewhere makes the nodes look alike.
+        script = (f"{BUSY}\n{BUSY}\n{BUSY}\nsleep 0.3; bash -c 'sleep 0.3'\n{before}\n"
                   f"for ((i = 0; i < {copies}; i++)); do {command} & pids+=($!); home=; done\n"
                   f"for p in ${{pids[*]}}; do wait $p || echo failed; done\n{after}")
         return self.shell(script, **options).split("\n")
