@@ -3,6 +3,7 @@
 
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/ptrace.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -13,6 +14,18 @@
 #include "krg/runtime/unique_fd.h"
 
 namespace krg {
+namespace {
+
+// A tracee that stops may be claimed by then: the fork that made it has yet to be told.
+constexpr std::chrono::seconds kClaimPeriod{1};
+
+// Lets go on what nobody traces any more: it was forked by one that was killed meanwhile.
+void let_go(pid_t tid, int status) {
+  const bool is_signal = status >> 8 == 0 && status != (SIGTRAP | 0x80);
+  ptrace(PTRACE_DETACH, tid, nullptr, is_signal ? status : 0);
+}
+
+}  // namespace
 
 bool ChildEvent::is_end() const {
   return code == CLD_EXITED || code == CLD_KILLED || code == CLD_DUMPED;
@@ -20,13 +33,18 @@ bool ChildEvent::is_end() const {
 
 struct ChildReaper::Impl {
   using Changed = std::function<void(const ChildEvent&)>;
+  EventLoop& loop;
   UniqueFd signals;
   EventLoop::Watch watch;
   std::map<pid_t, Changed> watched, tracees;
+  std::map<pid_t, EventLoop::Timer> unclaimed;  // tracees that have stopped
+
+  explicit Impl(EventLoop& of) : loop(of) {}
 
   void drain_signals() const;
   bool reap_one();
   void report(const ChildEvent& event);
+  void report_tracee(const ChildEvent& event);
   static void report_to(std::map<pid_t, Changed>& watchers, const ChildEvent& event);
 };
 
@@ -52,8 +70,19 @@ bool ChildReaper::Impl::reap_one() {
 }
 
 void ChildReaper::Impl::report(const ChildEvent& event) {
-  if (event.code == CLD_TRAPPED || event.is_end()) report_to(tracees, event);
+  if (event.code == CLD_TRAPPED || event.is_end()) report_tracee(event);
   if (event.code != CLD_TRAPPED) report_to(watched, event);
+}
+
+void ChildReaper::Impl::report_tracee(const ChildEvent& event) {
+  const pid_t tid = event.pid;
+  unclaimed.erase(tid);
+  if (!event.is_end() && !tracees.contains(tid))
+    unclaimed.emplace(tid, loop.after(kClaimPeriod, [this, tid, status = event.status] {
+      let_go(tid, status);
+      unclaimed.erase(tid);
+    }));
+  report_to(tracees, event);
 }
 
 void ChildReaper::Impl::report_to(std::map<pid_t, Changed>& watchers, const ChildEvent& event) {
@@ -72,7 +101,7 @@ Result<std::unique_ptr<ChildReaper>> ChildReaper::create(EventLoop& loop) {
   sigemptyset(&child);
   sigaddset(&child, SIGCHLD);
   if (sigprocmask(SIG_BLOCK, &child, nullptr) != 0) return errno_error("sigprocmask");
-  auto impl = std::make_unique<Impl>();
+  auto impl = std::make_unique<Impl>(loop);
   impl->signals = UniqueFd(signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!impl->signals) return errno_error("signalfd");
   auto watch = loop.watch(impl->signals.get(), EPOLLIN, [reaper = impl.get()](uint32_t) {
@@ -94,6 +123,7 @@ void ChildReaper::unwatch(pid_t pid) {
 }
 
 void ChildReaper::watch_tracee(pid_t tid, std::function<void(const ChildEvent&)> changed) {
+  impl_->unclaimed.erase(tid);
   check(impl_->tracees.emplace(tid, std::move(changed)).second, "a tracee has one watcher");
 }
 

@@ -4,13 +4,9 @@
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 
+#include "call_registers.h"
+
 namespace krg {
-namespace {
-
-constexpr int kSyscallInstructionBytes = 2;  // x86-64: 0f 05
-constexpr uint64_t kNoRestart = ~0ULL;       // in orig_rax
-
-}  // namespace
 
 Status RemoteSyscalls::borrow(ChildReaper& reaper, SyscallBroker::Call& call, Borrowed borrowed) {
   auto thread = SeizedThread::seize_and_interrupt(call.tid());
@@ -76,16 +72,8 @@ void RemoteSyscalls::run(long number, const Arguments& arguments,
                          std::function<void(int64_t)> done) {
   if (state_ == State::kGone) return done(-ESRCH);
   check(state_ == State::kIdle, "one remote system call at a time");
-  user_regs_struct registers = registers_;
-  registers.rip -= kSyscallInstructionBytes;
-  registers.rax = static_cast<uint64_t>(number);
-  registers.orig_rax = kNoRestart;
-  registers.rdi = arguments[0];
-  registers.rsi = arguments[1];
-  registers.rdx = arguments[2];
-  registers.r10 = arguments[3];
-  registers.r8 = arguments[4];
-  registers.r9 = arguments[5];
+  const user_regs_struct registers =
+      call_registers(registers_, registers_.rip - kSyscallInstructionBytes, number, arguments);
   if (ptrace(PTRACE_SETREGS, tid_, nullptr, &registers) != 0 || !thread_->resume())
     return done(-ESRCH);
   done_ = std::move(done);

@@ -12,6 +12,7 @@
 #include <csignal>
 #include <optional>
 
+#include "call_registers.h"
 #include "krg/procmgr/syscall_filter.h"
 #include "krg/runtime/unix_socket.h"
 
@@ -19,7 +20,6 @@ namespace krg {
 namespace {
 
 constexpr size_t kMaxPathBytes = 4096;
-constexpr int kSyscallInstructionBytes = 2;  // x86-64: 0f 05
 
 // A process that is stopped by ptrace; let go of when this goes.
 class PtraceStop {
@@ -53,15 +53,7 @@ class PtraceStop {
   Status call_at_last_instruction(long number, std::array<uint64_t, 6> args) {
     user_regs_struct regs;
     if (ptrace(PTRACE_GETREGS, pid_, 0, &regs) != 0) return errno_error("PTRACE_GETREGS");
-    regs.rip -= kSyscallInstructionBytes;
-    regs.rax = static_cast<uint64_t>(number);
-    regs.orig_rax = ~0ULL;  // nothing to restart
-    regs.rdi = args[0];
-    regs.rsi = args[1];
-    regs.rdx = args[2];
-    regs.r10 = args[3];
-    regs.r8 = args[4];
-    regs.r9 = args[5];
+    regs = call_registers(regs, regs.rip - kSyscallInstructionBytes, number, args);
     if (ptrace(PTRACE_SETREGS, pid_, 0, &regs) != 0) return errno_error("PTRACE_SETREGS");
     return {};
   }

@@ -32,12 +32,12 @@ inline void kill_at_once(pid_t pid) {
 class FilteredChild {
  public:
   FilteredChild(SyscallBroker& broker, std::function<int()> body,
-                PidRange pids = range_of(getpid())) {
+                PidRange pids = range_of(getpid()), bool remote_memory = false) {
     auto pair = seqpacket_pair();
     EXPECT_TRUE(pair);
     pid_ = fork();
     if (pid_ == 0) {
-      auto listener = install_syscall_filter({pids});
+      auto listener = install_syscall_filter({.pids = pids, .remote_memory = remote_memory});
       if (!listener) _exit(100);
       const int fd = listener->get();
       if (!send_packet(pair->second.get(), "listener", {&fd, 1})) _exit(101);

@@ -45,7 +45,8 @@ class ChildReaper {
   void watch(pid_t pid, std::function<void(const ChildEvent&)> changed);
   void unwatch(pid_t pid);
   // Reports the stops of thread `tid` to its tracer, krgd (CLD_TRAPPED), and its end. Apart from
-  // watch(), which a thread of a body has besides.
+  // watch(), which a thread of a body has besides. A tracee that stops and is not watched within a
+  // second is let go.
   void watch_tracee(pid_t tid, std::function<void(const ChildEvent&)> changed);
   void unwatch_tracee(pid_t tid);
 

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "image/frozen_process.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <cinttypes>
+#include <csignal>
+#include <cstdio>
+#include <optional>
+
+#include "krg/procmgr/unnotified_cookie.h"
+#include "krg/runtime/unique_fd.h"
+#include "text_scan.h"
+#include "whole_file.h"
+
+namespace krg {
+namespace {
+
+constexpr uint64_t kMostSearched = 4u << 20;  // of one mapping, for an instruction
+constexpr uint64_t kNoStack = 8;              // what runs with it dies at once
+constexpr std::string_view kSyscallInstruction("\x0f\x05", 2);  // x86-64
+
+// The bounds of an executable, readable mapping in a line of /proc/PID/maps.
+std::optional<std::pair<uint64_t, uint64_t>> executable_bounds(std::string_view line) {
+  uint64_t start, end;
+  char permissions[5] = "";
+  if (sscanf(std::string(line).c_str(), "%" SCNx64 "-%" SCNx64 " %4s", &start, &end, permissions) !=
+      3)
+    return std::nullopt;
+  if (permissions[0] != 'r' || permissions[2] != 'x') return std::nullopt;
+  return std::pair(start, end);
+}
+
+std::optional<RemoteAddr> find_instruction(const FrozenProcess& process, uint64_t start,
+                                           uint64_t end) {
+  std::string text(std::min(end - start, kMostSearched), '\0');
+  if (!process.read(RemoteAddr{start}, {text.data(), text.size()})) return std::nullopt;
+  const size_t at = text.find(kSyscallInstruction);
+  if (at == std::string::npos) return std::nullopt;
+  return RemoteAddr{start + at};
+}
+
+void end_task(pid_t tid) {
+  kill(tid, SIGKILL);
+  waitid(P_PID, static_cast<id_t>(tid), nullptr, WEXITED | __WALL);
+}
+
+}  // namespace
+
+std::shared_ptr<FrozenProcess> FrozenProcess::adopt(ChildReaper& reaper, FrozenThread main) {
+  std::shared_ptr<FrozenProcess> process(new FrozenProcess(reaper, main.tid()));
+  process->add(std::move(main));
+  return process;
+}
+
+FrozenProcess::~FrozenProcess() {
+  thaw();
+}
+
+void FrozenProcess::add(FrozenThread thread) {
+  const pid_t tid = thread.tid();
+  threads_.push_back(std::make_unique<FrozenThread>(std::move(thread)));
+  reaper_.watch_tracee(tid, [this, tid](const ChildEvent& event) {
+    if (event.is_end()) on_thread_end(tid);
+  });
+}
+
+void FrozenProcess::on_thread_end(pid_t tid) {
+  for (auto& thread : threads_)
+    if (thread->tid() == tid) thread->forget();
+  if (tid != pid_) return;
+  if (auto ended = std::exchange(ended_, nullptr)) ended();
+}
+
+bool FrozenProcess::is_alive() const {
+  return !threads_.empty() && !threads_.front()->is_gone();
+}
+
+void FrozenProcess::on_end(std::function<void()> ended) {
+  ended_ = std::move(ended);
+}
+
+int64_t FrozenProcess::call(long number, FrozenThread::Arguments arguments) {
+  return call_in(main(), number, arguments);
+}
+
+int64_t FrozenProcess::call_in(FrozenThread& thread, long number,
+                               FrozenThread::Arguments arguments) {
+  auto at = instruction();
+  if (!at) return -at.error().errno_or(ESRCH);
+  return thread.call(*at, number, arguments);
+}
+
+Result<RemoteAddr> FrozenProcess::instruction() {
+  if (instruction_.value != 0) return instruction_;
+  auto maps = read_whole_file(fmt::format("/proc/{}/maps", pid_));
+  if (!maps || maps->empty()) return errno_error("no such process", ESRCH);
+  std::string_view rest = *maps;
+  // The kernel's own is small, and its memory is there.
+  std::vector<std::string_view> lines;
+  while (!rest.empty()) {
+    const std::string_view line = next_line(rest);
+    lines.insert(line.ends_with("[vdso]") ? lines.begin() : lines.end(), line);
+  }
+  for (std::string_view line : lines) {
+    const auto bounds = executable_bounds(line);
+    if (!bounds) continue;
+    if (auto found = find_instruction(*this, bounds->first, bounds->second)) {
+      instruction_ = *found;
+      return instruction_;
+    }
+  }
+  user_regs_struct registers;
+  if (ptrace(PTRACE_GETREGS, pid_, nullptr, &registers) != 0)
+    return errno_error("the process died", ESRCH);
+  return errno_error("no system call instruction in its memory", ENOTSUP);
+}
+
+Status FrozenProcess::read(RemoteAddr from, std::span<char> to) const {
+  const iovec local{to.data(), to.size()};
+  const iovec remote{reinterpret_cast<void*>(from.value), to.size()};
+  const ssize_t got = process_vm_readv(pid_, &local, 1, &remote, 1, 0);
+  if (got == static_cast<ssize_t>(to.size())) return {};
+  return errno_error("memory of the process", got < 0 ? errno : EFAULT);
+}
+
+Status FrozenProcess::write(RemoteAddr to, std::span<const char> bytes) const {
+  const iovec local{const_cast<char*>(bytes.data()), bytes.size()};
+  const iovec remote{reinterpret_cast<void*>(to.value), bytes.size()};
+  ssize_t put = process_vm_writev(pid_, &local, 1, &remote, 1, 0);
+  if (put == static_cast<ssize_t>(bytes.size())) return {};
+  // Its tracer may write where it may not itself.
+  UniqueFd memory(open(fmt::format("/proc/{}/mem", pid_).c_str(), O_RDWR | O_CLOEXEC));
+  if (!memory) return errno_error("memory of the process", errno == ENOENT ? ESRCH : errno);
+  for (size_t done = put < 0 ? 0 : static_cast<size_t>(put); done < bytes.size();) {
+    put = pwrite(memory.get(), bytes.data() + done, bytes.size() - done,
+                 static_cast<off_t>(to.value + done));
+    if (put <= 0) return errno_error("memory of the process", put < 0 ? errno : EFAULT);
+    done += static_cast<size_t>(put);
+  }
+  return {};
+}
+
+Result<RemoteAddr> FrozenProcess::scratch() {
+  if (scratch_.value != 0) return scratch_;
+  const int64_t at = call(SYS_mmap, {0, kScratchBytes, PROT_READ | PROT_WRITE,
+                                     MAP_PRIVATE | MAP_ANONYMOUS | kUnnotifiedMapFlags, ~0ULL, 0});
+  if (at < 0) return errno_error("memory for arguments", static_cast<int>(-at));
+  scratch_ = RemoteAddr{static_cast<uint64_t>(at)};
+  return scratch_;
+}
+
+// The one that stays is the child of one that ends at once, and so becomes init's.
+Result<pid_t> FrozenProcess::clone_page_source() {
+  auto at = instruction();
+  if (!at) return at.error();
+  pid_t between = 0, source = 0;
+  int64_t cloned = main().call_clone(*at, SYS_clone, {CLONE_VM, kNoStack}, between);
+  if (cloned < 0) {
+    if (between != 0) end_task(between);
+    return errno_error("page source", static_cast<int>(-cloned));
+  }
+  if (auto parent = FrozenThread::stopped(between); parent) {
+    cloned = parent->call_clone(*at, SYS_clone, {CLONE_VM, kNoStack}, source);
+    parent->forget();
+  } else {
+    cloned = -ESRCH;
+  }
+  end_task(between);
+  const int64_t reaped = call(SYS_wait4, {static_cast<uint64_t>(between), 0, __WALL, 0});
+  if (cloned > 0 && reaped == between &&
+      ptrace(PTRACE_SETOPTIONS, source, nullptr, PTRACE_O_EXITKILL) == 0)
+    return source;
+  if (source != 0) end_task(source);
+  return errno_error("page source", static_cast<int>(cloned < 0 ? -cloned : ESRCH));
+}
+
+void FrozenProcess::thaw() {
+  if (scratch_.value != 0 && is_alive()) call(SYS_munmap, {scratch_.value, kScratchBytes});
+  scratch_ = {};
+  // None goes on before all can.
+  for (auto& thread : threads_) static_cast<void>(thread->settle());
+  for (auto& thread : threads_) {
+    if (!thread->is_gone()) reaper_.unwatch_tracee(thread->tid());
+    thread->let_go();
+  }
+  threads_.clear();
+}
+
+void FrozenProcess::kill() {
+  if (is_alive()) ::kill(pid_, SIGKILL);
+}
+
+Status FrozenProcess::become(long number, FrozenThread::Arguments arguments) {
+  auto at = instruction();
+  if (!at) return at.error();
+  for (auto& thread : threads_) {
+    if (thread->is_gone()) continue;
+    reaper_.unwatch_tracee(thread->tid());
+    if (thread != threads_.front()) thread->forget();
+  }
+  Status gone_on = main().let_go_into(*at, number, arguments);
+  threads_.clear();
+  return gone_on;
+}
+
+}  // namespace krg

@@ -1,0 +1,109 @@
+// FrozenProcess: a process all of whose threads krgd holds in ptrace stops. Letting it go lets it
+// run on as if nothing had been, stopped if it was stopped. System calls that it runs for krgd are
+// FrozenThread's.
+//
+// Threads: the loop's thread, which is the tracer. Shared by who works with it; invariant: when the
+// last owner goes it is thawed, unless it became something else. A process that is killed while it
+// is frozen ends at once: is_alive() tells, every call says ESRCH.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "image/frozen_thread.h"
+#include "krg/procmgr/child_reaper.h"
+#include "krg/procmgr/syscall_broker.h"
+
+namespace krg {
+
+class FrozenProcess {
+ public:
+  using Frozen = std::function<void(Result<std::shared_ptr<FrozenProcess>>)>;
+
+  // Freezes a process that runs, sleeps or is stopped, with all its threads; `done` runs later, in
+  // the loop. Errors: EPERM (it is traced, or may not be), ESRCH, ETIMEDOUT: a thread is in a
+  // system call that does not end for a stop (vfork, a slow disk, a call that krgd has yet to
+  // answer); the process runs on then. A system call in progress stands as the kernel left it, to
+  // be restarted.
+  static void freeze(EventLoop& loop, ChildReaper& reaper, pid_t pid, Frozen done,
+                     std::chrono::milliseconds patience = kPatience);
+  static constexpr std::chrono::milliseconds kPatience{5000};
+  // A process of one thread that is stopped already.
+  static std::shared_ptr<FrozenProcess> adopt(ChildReaper& reaper, FrozenThread main);
+  FrozenProcess(const FrozenProcess&) = delete;
+  FrozenProcess& operator=(const FrozenProcess&) = delete;
+  ~FrozenProcess();
+
+  pid_t pid() const { return pid_; }
+  bool is_alive() const;
+  // Runs when it dies while it is frozen (once; may drop the last owner).
+  void on_end(std::function<void()> ended);
+  FrozenThread& main() { return *threads_.front(); }
+  // The main thread first.
+  std::span<const std::unique_ptr<FrozenThread>> threads() const { return threads_; }
+  // Takes in a thread that call_clone() made in it.
+  void add(FrozenThread thread);
+
+  // A system call of the main thread, or of another one. At a `syscall` instruction that the
+  // program has somewhere, or at set_instruction()'s.
+  int64_t call(long number, FrozenThread::Arguments arguments);
+  int64_t call_in(FrozenThread& thread, long number, FrozenThread::Arguments arguments);
+  void set_instruction(RemoteAddr instruction) { instruction_ = instruction; }
+  Result<RemoteAddr> instruction();
+
+  // Its memory. Errors: EFAULT, ESRCH. Memory that the loop itself has to bring would block it.
+  Status read(RemoteAddr from, std::span<char> to) const;
+  // Also to where the program itself may not write.
+  Status write(RemoteAddr to, std::span<const char> bytes) const;
+  template <class T>
+  Result<T> read_value(RemoteAddr from) const {
+    T value{};
+    if (auto got = read(from, {reinterpret_cast<char*>(&value), sizeof value}); !got)
+      return got.error();
+    return value;
+  }
+  template <class T>
+  Status write_value(RemoteAddr to, const T& value) const {
+    return write(to, {reinterpret_cast<const char*>(&value), sizeof value});
+  }
+  // kScratchBytes of memory of its own for arguments of calls; mapped when it is first asked for,
+  // gone when the process goes on.
+  static constexpr size_t kScratchBytes = 16384;
+  Result<RemoteAddr> scratch();
+
+  // A task that shares its memory and stays stopped, traced by the caller, until it is killed:
+  // nobody's child but init's. The frozen process may go on, or end.
+  Result<pid_t> clone_page_source();
+
+  // Lets it go on. What was put into it (scratch) is taken out before.
+  void thaw();
+  // Ends it (SIGKILL).
+  void kill();
+  // It becomes another program: the main thread goes on with that system call, an execve, all
+  // signals blocked; the other threads never go on. When it cannot, it is killed.
+  Status become(long number, FrozenThread::Arguments arguments);
+
+ private:
+  FrozenProcess(ChildReaper& reaper, pid_t pid) : reaper_(reaper), pid_(pid) {}
+  void watch(pid_t tid);
+  void on_thread_end(pid_t tid);
+
+  ChildReaper& reaper_;
+  const pid_t pid_;
+  std::vector<std::unique_ptr<FrozenThread>> threads_;
+  std::function<void()> ended_;
+  RemoteAddr instruction_{}, scratch_{};
+  friend class Freezing;
+};
+
+// Lets the caller of a stopped fork, vfork, clone or clone3 make its child, which is then frozen
+// before its first instruction; the caller goes on at once, untouched. `done` gets the child.
+// Errors: EPERM (the caller has a tracer): `fork` was not taken and is still the caller's. Later,
+// to `done`: the kernel's error of the fork, which the caller has been told; ESRCH: it died.
+Status fork_and_freeze_child(ChildReaper& reaper, SyscallBroker::Call& fork,
+                             FrozenProcess::Frozen done);
+
+}  // namespace krg

@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "image/frozen_process.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+
+#include <atomic>
+#include <map>
+#include <optional>
+#include <thread>
+
+#include "process_status.h"
+#include "testing/filtered_child.h"
+
+namespace krg {
+namespace {
+
+using testing::FilteredChild;
+
+// What tracee and test share.
+struct Shared {
+  std::atomic<uint64_t> count, others, value;
+  std::atomic<bool> go_on;
+};
+
+class FrozenProcessTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    void* memory =
+        mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    ASSERT_NE(memory, MAP_FAILED);
+    shared = new (memory) Shared{};
+  }
+  void TearDown() override {
+    for (pid_t pid : children_) {
+      kill(pid, SIGKILL);
+      run_until([&] { return ended_.contains(pid); });
+    }
+    munmap(shared, sizeof(Shared));
+  }
+
+  pid_t start(const std::function<int()>& program) {
+    const pid_t pid = fork();
+    if (pid == 0) _exit(program());
+    children_.push_back(pid);
+    watch(pid);
+    return pid;
+  }
+  void watch(pid_t pid) {
+    reaper->watch(pid, [this, pid](const ChildEvent& event) {
+      if (event.is_end())
+        ended_[pid] = event.code == CLD_EXITED ? event.status : 128 + event.status;
+    });
+  }
+  template <class Condition>
+  bool run_until(Condition reached) {
+    for (int turns = 0; turns < 1000; ++turns) {
+      if (reached()) return true;
+      loop.run_once(std::chrono::milliseconds(5));
+    }
+    return false;
+  }
+  Result<std::shared_ptr<FrozenProcess>> freeze(pid_t pid) {
+    std::optional<Result<std::shared_ptr<FrozenProcess>>> outcome;
+    FrozenProcess::freeze(loop, *reaper, pid, [&](auto frozen) { outcome = std::move(frozen); });
+    EXPECT_TRUE(run_until([&] { return outcome.has_value(); }));
+    return outcome ? std::move(*outcome) : errno_error("no answer", ETIMEDOUT);
+  }
+  // 128 + signal; -1: it does not end.
+  int end_of(pid_t pid) {
+    return run_until([&] { return ended_.contains(pid); }) ? ended_.at(pid) : -1;
+  }
+  bool is_counting() {
+    const uint64_t before = shared->count;
+    return run_until([&] { return shared->count > before + 1000; });
+  }
+
+  EventLoop loop = std::move(*EventLoop::create());
+  std::unique_ptr<ChildReaper> reaper = std::move(*ChildReaper::create(loop));
+  Shared* shared = nullptr;
+  std::map<pid_t, int> ended_;
+  std::vector<pid_t> children_;
+};
+
+TEST_F(FrozenProcessTest, OneThatRunsStandsStillAndGoesOn) {
+  const pid_t pid = start([&] {
+    while (!shared->go_on) ++shared->count;
+    return 7;
+  });
+  ASSERT_TRUE(is_counting());
+  for (int round = 0; round < 3; ++round) {
+    auto frozen = freeze(pid);
+    ASSERT_TRUE(frozen) << frozen.error().message();
+    const uint64_t count = shared->count;
+    EXPECT_EQ((*frozen)->call(SYS_getpid, {}), pid);
+    EXPECT_EQ((*frozen)->call(SYS_close, {999}), -EBADF);
+    usleep(2000);
+    EXPECT_EQ(shared->count, count);
+    frozen = errno_error("let go");
+    EXPECT_TRUE(is_counting());
+  }
+  shared->go_on = true;
+  EXPECT_EQ(end_of(pid), 7);
+}
+
+TEST_F(FrozenProcessTest, AllThreadsStandStill) {
+  const pid_t pid = start([&] {
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 20; ++i)
+      threads.emplace_back([&] {
+        while (!shared->go_on) ++shared->others;
+      });
+    while (!shared->go_on) {  // threads come and go
+      std::thread([&] { ++shared->count; }).join();
+    }
+    for (auto& thread : threads) thread.join();
+    return 0;
+  });
+  ASSERT_TRUE(run_until([&] { return shared->count > 20; }));
+  for (int round = 0; round < 10; ++round) {
+    auto frozen = freeze(pid);
+    ASSERT_TRUE(frozen) << frozen.error().message();
+    EXPECT_GE((*frozen)->threads().size(), 21u);
+    const uint64_t count = shared->count, others = shared->others;
+    for (const auto& thread : (*frozen)->threads())
+      EXPECT_EQ((*frozen)->call_in(*thread, SYS_gettid, {}), thread->tid());
+    EXPECT_EQ(shared->count, count);
+    EXPECT_EQ(shared->others, others);
+  }
+  shared->go_on = true;
+  EXPECT_EQ(end_of(pid), 0);
+}
+
+// Each is in the call when it is frozen, runs calls for krgd, and finds nothing of that.
+TEST_F(FrozenProcessTest, ACallInProgressGoesOn) {
+  int pipes[2];
+  ASSERT_EQ(pipe2(pipes, O_CLOEXEC), 0);
+  const auto sleeper = [] {
+    timespec left{0, 200'000'000};
+    return nanosleep(&left, &left) == 0 ? 0 : errno;
+  };
+  const auto reader = [&] {
+    char byte;
+    return read(pipes[0], &byte, 1) == 1 ? 0 : errno;
+  };
+  const auto poller = [&] {
+    epoll_event event{EPOLLIN, {}};
+    const int epoll = epoll_create1(0);
+    epoll_ctl(epoll, EPOLL_CTL_ADD, pipes[0], &event);
+    return epoll_wait(epoll, &event, 1, -1) == 1 ? 0 : errno;
+  };
+  const auto waiter = [] {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR1);
+    sigprocmask(SIG_BLOCK, &set, nullptr);
+    return sigwaitinfo(&set, nullptr) == SIGUSR1 ? 0 : errno;
+  };
+  std::vector<pid_t> pids;
+  for (const std::function<int()>& program :
+       std::vector<std::function<int()>>{sleeper, reader, poller, waiter}) {
+    const pid_t pid = start([&] {
+      shared->value = 1;
+      return program();
+    });
+    ASSERT_TRUE(run_until([&] { return shared->value.exchange(0) == 1; }));
+    ASSERT_TRUE(run_until([&] { return read_process_status(pid)->state == 'S'; }));
+    auto frozen = freeze(pid);
+    ASSERT_TRUE(frozen) << frozen.error().message();
+    EXPECT_EQ((*frozen)->call(SYS_getpid, {}), pid);
+    pids.push_back(pid);
+  }
+  EXPECT_EQ(end_of(pids[0]), 0);
+  kill(pids[3], SIGUSR1);
+  EXPECT_EQ(end_of(pids[3]), 0);
+  ASSERT_EQ(write(pipes[1], "a", 1), 1);
+  ASSERT_EQ(write(pipes[1], "a", 1), 1);
+  EXPECT_EQ(end_of(pids[1]), 0);
+  EXPECT_EQ(end_of(pids[2]), 0);
+  close(pipes[0]);
+  close(pipes[1]);
+}
+
+TEST_F(FrozenProcessTest, ASignalThatCameMeanwhileInterruptsAsItWould) {
+  const pid_t pid = start([&] {
+    struct sigaction action {};
+    action.sa_handler = [](int) {};
+    sigaction(SIGUSR1, &action, nullptr);
+    shared->value = 1;
+    pause();
+    return errno == EINTR ? 0 : 1;
+  });
+  ASSERT_TRUE(run_until([&] { return shared->value == 1; }));
+  ASSERT_TRUE(run_until([&] { return read_process_status(pid)->state == 'S'; }));
+  {
+    auto frozen = freeze(pid);
+    ASSERT_TRUE(frozen);
+    kill(pid, SIGUSR1);
+    EXPECT_EQ((*frozen)->call(SYS_getpid, {}), pid);
+  }
+  EXPECT_EQ(end_of(pid), 0);
+}
+
+TEST_F(FrozenProcessTest, OneThatIsStoppedStaysSo) {
+  const pid_t pid = start([&] {
+    for (;;) ++shared->count;
+    return 0;
+  });
+  ASSERT_TRUE(is_counting());
+  kill(pid, SIGSTOP);
+  ASSERT_TRUE(run_until([&] { return read_process_status(pid)->state == 'T'; }));
+  {
+    auto frozen = freeze(pid);
+    ASSERT_TRUE(frozen);
+    EXPECT_EQ((*frozen)->main().stop_signal(), SIGSTOP);
+    EXPECT_EQ((*frozen)->call(SYS_getpid, {}), pid);
+  }
+  const uint64_t count = shared->count;
+  usleep(2000);
+  EXPECT_EQ(shared->count, count);
+  EXPECT_EQ(read_process_status(pid)->state, 'T');
+  kill(pid, SIGCONT);
+  EXPECT_TRUE(is_counting());
+}
+
+TEST_F(FrozenProcessTest, OneThatIsKilledMeanwhileIsTold) {
+  const pid_t pid = start([&] {
+    std::thread other([] { pause(); });
+    shared->value = 1;
+    pause();
+    return 0;
+  });
+  ASSERT_TRUE(run_until([&] { return shared->value == 1; }));
+  auto frozen = freeze(pid);
+  ASSERT_TRUE(frozen);
+  EXPECT_EQ((*frozen)->threads().size(), 2u);
+  bool told = false;
+  (*frozen)->on_end([&] { told = true; });
+  kill(pid, SIGKILL);
+  EXPECT_EQ((*frozen)->call(SYS_getpid, {}), -ESRCH);
+  EXPECT_EQ(end_of(pid), 128 + SIGKILL);
+  EXPECT_TRUE(told);
+  EXPECT_FALSE((*frozen)->is_alive());
+  EXPECT_EQ(freeze(pid).error().errno_or(0), ESRCH);
+}
+
+// A thread in vfork stops only when its child is done.
+TEST_F(FrozenProcessTest, OneThatDoesNotStopRunsOn) {
+  const pid_t pid = start([&] {
+    const pid_t child = vfork();
+    if (child == 0) {
+      shared->value = static_cast<uint64_t>(getpid());
+      while (!shared->go_on) {
+      }
+      _exit(0);
+    }
+    int status;
+    return waitpid(child, &status, 0) == child ? status : 1;
+  });
+  ASSERT_TRUE(run_until([&] { return shared->value != 0; }));
+  std::optional<int> error;
+  FrozenProcess::freeze(
+      loop, *reaper, pid, [&](auto frozen) { error = frozen ? 0 : frozen.error().errno_or(-1); },
+      std::chrono::milliseconds(50));
+  ASSERT_TRUE(run_until([&] { return error.has_value(); }));
+  EXPECT_EQ(error, ETIMEDOUT);
+  shared->go_on = true;
+  EXPECT_EQ(end_of(pid), 0);
+}
+
+TEST_F(FrozenProcessTest, ItsPagesOutliveItInAPageSource) {
+  static int value = 0;
+  prctl(PR_SET_CHILD_SUBREAPER, 1);  // as krgd is init in its session
+  const pid_t pid = start([&] {
+    value = 42;
+    shared->value = 1;
+    pause();
+    return 0;
+  });
+  ASSERT_TRUE(run_until([&] { return shared->value == 1; }));
+  auto frozen = freeze(pid);
+  ASSERT_TRUE(frozen);
+  auto source = (*frozen)->clone_page_source();
+  ASSERT_TRUE(source) << source.error().message();
+  int there = 0;
+  const iovec local{&there, sizeof there}, remote{&value, sizeof value};
+  EXPECT_EQ((*frozen)->call(SYS_wait4, {~0ULL, 0, 0, 0}), -ECHILD) << "it is nobody's child";
+  kill(pid, SIGKILL);
+  EXPECT_EQ(end_of(pid), 128 + SIGKILL);
+  EXPECT_EQ(process_vm_readv(*source, &local, 1, &remote, 1, 0), ssize_t(sizeof there));
+  EXPECT_EQ(there, 42);
+  kill(*source, SIGKILL);
+  EXPECT_TRUE(run_until([&] { return kill(*source, 0) != 0; }));
+}
+
+// A child under a filter that stops its forks.
+class ForkTest : public FrozenProcessTest {
+ protected:
+  using Outcome = Result<std::shared_ptr<FrozenProcess>>;
+
+  // Runs `program`, whose forks are made by fork_and_freeze_child(); its exit status.
+  int run(std::function<int()> program, const std::function<void(Outcome)>& done) {
+    for (int number : {SYS_fork, SYS_clone, SYS_clone3})
+      broker.set_handler(number, [this, done](SyscallBroker::Call call) {
+        auto taken = fork_and_freeze_child(*reaper, call, done);
+        EXPECT_TRUE(taken) << taken.error().message();
+      });
+    FilteredChild child(broker, std::move(program), testing::range_of(getpid()), true);
+    caller = child.pid();
+    watch(caller);
+    return end_of(caller);
+  }
+
+  SyscallBroker broker{loop};
+  pid_t caller = 0;
+};
+
+TEST_F(ForkTest, TheChildStandsAtItsFirstInstruction) {
+  std::shared_ptr<FrozenProcess> child;
+  const int status = run(
+      [&] {
+        const int before = 5;
+        sigset_t mask, now;
+        sigemptyset(&mask);
+        sigaddset(&mask, SIGUSR2);
+        sigprocmask(SIG_BLOCK, &mask, nullptr);
+        const pid_t made = fork();
+        if (made == 0) {
+          sigprocmask(SIG_SETMASK, nullptr, &now);
+          _exit(sigismember(&now, SIGUSR2) && !sigismember(&now, SIGUSR1) ? before : 99);
+        }
+        sigprocmask(SIG_SETMASK, nullptr, &now);
+        if (sigismember(&now, SIGUSR1) || !sigismember(&now, SIGUSR2)) return 98;
+        shared->value = static_cast<uint64_t>(made);
+        int status = 0;
+        if (waitpid(made, &status, 0) != made) return 97;
+        return WEXITSTATUS(status);
+      },
+      [&](Outcome forked) {
+        ASSERT_TRUE(forked) << forked.error().message();
+        child = std::move(*forked);
+        EXPECT_EQ(child->call(SYS_getpid, {}), child->pid());
+        EXPECT_EQ(child->main().registers().rax, 0u);
+        // The caller goes on at once.
+        EXPECT_TRUE(run_until([&] { return shared->value != 0; }));
+        EXPECT_EQ(shared->value, static_cast<uint64_t>(child->pid()));
+        child.reset();
+      });
+  EXPECT_EQ(status, 5);
+}
+
+TEST_F(ForkTest, TheCallerIsToldTheKernelsError) {
+  int error = 0;
+  const int status = run(
+      [] {
+        const rlimit none{0, 0};
+        setrlimit(RLIMIT_NPROC, &none);
+        if (setresuid(65534, 65534, 65534) != 0) return 99;
+        return fork() < 0 && errno == EAGAIN ? 0 : 1;
+      },
+      [&](const Outcome& forked) { error = forked ? 0 : forked.error().errno_or(-1); });
+  if (status == 99) GTEST_SKIP() << "lacks root: another user's limit";
+  EXPECT_EQ(status, 0);
+  EXPECT_EQ(error, EAGAIN);
+}
+
+TEST_F(ForkTest, AnyCloneWithoutThreads) {
+  int forks = 0;
+  const int status = run(
+      [] {
+        volatile int value = 0;
+        const auto made =
+            static_cast<pid_t>(syscall(SYS_clone, CLONE_PARENT_SETTID | SIGCHLD, 0, 0));
+        if (made == 0) _exit(value);
+        int status = 1;
+        return waitpid(made, &status, 0) == made ? status : 1;
+      },
+      [&](const Outcome& forked) { forks += forked.has_value(); });
+  EXPECT_EQ(status, 0);
+  EXPECT_EQ(forks, 1);
+}
+
+}  // namespace
+}  // namespace krg

@@ -1,0 +1,90 @@
+// FrozenThread: one thread that krgd holds in a ptrace stop. It can be had run system calls for
+// krgd; afterwards it stands where it stood: its registers, signal mask and a system call that it
+// was in are given back (also one that the kernel restarts). Signals wait meanwhile.
+//
+// The calls are waited for: they must be such as come back at once, without krgd's help. They pass
+// the filter (unnotified_cookie.h).
+//
+// Threads: the loop's thread, which is the tracer. Owned by FrozenProcess. Source: ptrace(2).
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <sys/user.h>
+
+#include <initializer_list>
+
+#include "krg/runtime/result.h"
+#include "krg/runtime/types.h"
+
+namespace krg {
+
+// A stop of a thread that is traced by PTRACE_SEIZE, or its end.
+struct TraceStop {
+  enum class Kind { kGone, kTrap, kSystemCall, kSignal, kEvent };
+  Kind kind = Kind::kGone;
+  int signal =
+      0;          // kSignal: to be delivered; kTrap: SIGTRAP, or that which has stopped the process
+  int event = 0;  // kEvent: PTRACE_EVENT_*
+
+  // `status` as waitid(2) has it in si_status.
+  static TraceStop from(int status);
+  // Waits for the next one. An end is not reaped: the ChildReaper does that and tells.
+  // REQUIRES: SIGCHLD is blocked in all threads (child_reaper.h).
+  static TraceStop wait(pid_t tid);
+};
+
+class FrozenThread {
+ public:
+  // Of a system call; the sixth is the cookie unless given.
+  using Arguments = std::initializer_list<uint64_t>;
+
+  // REQUIRES: the thread is traced by this one with PTRACE_O_TRACESYSGOOD and in a kTrap stop.
+  // Errors: ESRCH; ENOTSUP: it runs 32-bit code.
+  static Result<FrozenThread> stopped(pid_t tid, int stop_signal = 0);
+  FrozenThread(FrozenThread&& other) noexcept;
+  FrozenThread& operator=(FrozenThread&&) = delete;
+  ~FrozenThread() { let_go(); }
+
+  pid_t tid() const { return tid_; }
+  bool is_gone() const { return tid_ == 0; }
+  // What it goes on with.
+  const user_regs_struct& registers() const { return registers_; }
+  uint64_t signal_mask() const { return signal_mask_; }
+  void set_registers(const user_regs_struct& registers);
+  void set_signal_mask(uint64_t mask);
+  // The signal that has stopped the process by job control; 0: none.
+  int stop_signal() const { return stop_signal_; }
+
+  // Runs a system call at `instruction`, a `syscall`. Returns what the kernel did, -ESRCH when the
+  // thread has died.
+  int64_t call(RemoteAddr instruction, long number, Arguments arguments);
+  // A clone(2) or clone3(2); the new task is traced, too, and in a kTrap stop. `made`: its pid.
+  int64_t call_clone(RemoteAddr instruction, long number, Arguments arguments, pid_t& made);
+
+  // Stands in a kTrap stop with its own registers and mask again.
+  Status settle();
+  // settle(), then runs on without krgd.
+  void let_go();
+  // Runs on without krgd, with that system call and all signals blocked: for execve.
+  Status let_go_into(RemoteAddr instruction, long number, Arguments arguments);
+  // It has died: there is nothing to let go.
+  void forget() { tid_ = 0; }
+
+ private:
+  explicit FrozenThread(pid_t tid) : tid_(tid) {}
+  bool borrow();
+  bool point_at(RemoteAddr instruction, long number, Arguments arguments);
+  bool enter(RemoteAddr instruction, long number, Arguments arguments);
+  TraceStop resume_to_stop(int request);
+  int64_t result();
+
+  pid_t tid_;
+  user_regs_struct registers_{};
+  uint64_t signal_mask_ = 0;
+  int stop_signal_ = 0;
+  bool is_changed_ = false;   // registers or mask are not the kernel's
+  bool is_borrowed_ = false;  // a system call of krgd's has run since the last kTrap stop
+  bool holds_stop_ = false;   // SIGSTOP came meanwhile
+};
+
+}  // namespace krg
