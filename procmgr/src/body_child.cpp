@@ -121,6 +121,9 @@ class BodyChild {
 
   void take_credentials() {
     const ProcessAttributes& a = attributes_;
+    const uint64_t kept = plan_.kept_capabilities;
+    // While the bounding set allows it.
+    if (kept != 0) set_capabilities(plan_.own.permitted, plan_.own.permitted, kept);
     for (unsigned c = 0; c < kCapabilities; ++c)
       if ((plan_.own.bounding >> c & 1) && !(a.capabilities_bounding >> c & 1))
         must(raw_call(SYS_prctl, PR_CAPBSET_DROP, c));
@@ -132,19 +135,23 @@ class BodyChild {
           raw_call(SYS_setgroups, plan_.spec.groups.size(), raw_address(plan_.spec.groups.data())));
     if (a.gids != plan_.own.gids) must(raw_call(SYS_setresgid, a.gids[0], a.gids[1], a.gids[2]));
     if (a.uids != plan_.own.uids) must(raw_call(SYS_setresuid, a.uids[0], a.uids[1], a.uids[2]));
+    set_capabilities(a.capabilities_effective & plan_.own.permitted,
+                     (a.capabilities_permitted | kept) & plan_.own.permitted,
+                     a.capabilities_inheritable | kept);
+    for (unsigned c = 0; c < kCapabilities; ++c)
+      if ((a.capabilities_ambient | kept) >> c & 1)
+        must(raw_call(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, c));
+    if (a.no_new_privs) must(raw_call(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1));
+  }
+
+  void set_capabilities(uint64_t effective, uint64_t permitted, uint64_t inheritable) {
     __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
     __user_cap_data_struct data[2];
     for (unsigned word = 0; word < 2; ++word) {
       auto half = [&](uint64_t set) { return static_cast<uint32_t>(set >> (32 * word)); };
-      data[word].effective = half(a.capabilities_effective & plan_.own.permitted);
-      data[word].permitted = half(a.capabilities_permitted & plan_.own.permitted);
-      data[word].inheritable = half(a.capabilities_inheritable);
+      data[word] = {half(effective), half(permitted), half(inheritable)};
     }
     must(raw_call(SYS_capset, raw_address(&header), raw_address(data)));
-    for (unsigned c = 0; c < kCapabilities; ++c)
-      if (a.capabilities_ambient >> c & 1)
-        must(raw_call(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, c));
-    if (a.no_new_privs) must(raw_call(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1));
   }
 
   void restore_signals() {

@@ -57,6 +57,9 @@ struct KrgdAttributes {
   std::vector<gid_t> groups;
 };
 
+// CAP_CHECKPOINT_RESTORE.
+inline constexpr uint64_t kChooseThreadIds = uint64_t{1} << 40;
+
 struct BodyPlan {
   // `filter` may be empty; it and `own` outlive the plan; `control` is the child's end of its
   // control socket. Errors: EMFILE when krgd may not have descriptors above those that the body
@@ -78,7 +81,8 @@ struct BodyPlan {
   std::vector<Placed> fds;
   int control = -1;
   const std::vector<char*> argv, environment;  // of the spec
-  std::atomic<uint32_t> may_exec = 0;          // a futex: krgd has told its tables of the body
+  uint64_t kept_capabilities = 0;      // that its exec leaves it although the spec has them not
+  std::atomic<uint32_t> may_exec = 0;  // a futex: krgd has told its tables of the body
 
   const KrgdAttributes& own;
 

@@ -169,6 +169,7 @@ Status BodySpawner::Impl::start(Request& request, std::function<void(Result<int>
   const int32_t oom_score_adj = request.spec.attributes.oom_score_adj;
   auto plan = BodyPlan::make(std::move(request.spec), std::move(request.fds), filter.program(),
                              std::move(pair->second), {node.session_mount_ns, request.uts_ns}, own);
+  if (plan && request.chooses_thread_ids) (*plan)->kept_capabilities = kChooseThreadIds;
   if (!plan) return plan.error();
   auto stack = take_stack();
   if (!stack) return stack.error();

@@ -26,6 +26,8 @@ class BodySpawner {
     ExecSpec spec;
     std::vector<ImportedFd> fds;
     int uts_ns = -1;  // the job's; -1: krgd's own
+    // It keeps the privilege to choose its threads' ids over its exec (CAP_CHECKPOINT_RESTORE).
+    bool chooses_thread_ids = false;
     // Runs as soon as the process exists and before it execs.
     std::function<void()> on_created;
   };

@@ -183,9 +183,32 @@ Result<pid_t> FrozenProcess::clone_page_source() {
   return errno_error("page source", static_cast<int>(cloned < 0 ? -cloned : ESRCH));
 }
 
-void FrozenProcess::thaw() {
-  if (scratch_.value != 0 && is_alive()) call(SYS_munmap, {scratch_.value, kScratchBytes});
+void FrozenProcess::drop_scratch() {
+  if (scratch_.value == 0) return;
+  // The last call may take away what it was made from: it does not come back there.
+  const size_t bytes = has_moved_in_ ? kHelperBytes : kScratchBytes;
+  if (is_alive()) call(SYS_munmap, {scratch_.value, bytes});
   scratch_ = {};
+  if (std::exchange(has_moved_in_, false)) instruction_ = {};
+}
+
+Status FrozenProcess::move_in(RemoteAddr at) {
+  const uint64_t flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | kUnnotifiedMapFlags;
+  const RemoteAddr code = at + kScratchBytes;
+  int64_t mapped =
+      call(SYS_mmap, {at.value, kScratchBytes, PROT_READ | PROT_WRITE, flags, ~0ULL, 0});
+  if (mapped > 0)
+    mapped = call(SYS_mmap, {code.value, 4096, PROT_READ | PROT_EXEC, flags, ~0ULL, 0});
+  if (mapped < 0) return errno_error("memory for krgd's calls", static_cast<int>(-mapped));
+  if (auto put = write(code, kSyscallInstruction); !put) return put;
+  scratch_ = at;
+  instruction_ = code;
+  has_moved_in_ = true;
+  return {};
+}
+
+void FrozenProcess::thaw() {
+  drop_scratch();
   // None goes on before all can.
   for (auto& thread : threads_) static_cast<void>(thread->settle());
   for (auto& thread : threads_) {

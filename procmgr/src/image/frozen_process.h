@@ -48,10 +48,9 @@ class FrozenProcess {
   void add(FrozenThread thread);
 
   // A system call of the main thread, or of another one. At a `syscall` instruction that the
-  // program has somewhere, or at set_instruction()'s.
+  // program has somewhere, or move_in()'s.
   int64_t call(long number, FrozenThread::Arguments arguments);
   int64_t call_in(FrozenThread& thread, long number, FrozenThread::Arguments arguments);
-  void set_instruction(RemoteAddr instruction) { instruction_ = instruction; }
   Result<RemoteAddr> instruction();
 
   // Its memory. Errors: EFAULT, ESRCH. Memory that the loop itself has to bring would block it.
@@ -70,9 +69,14 @@ class FrozenProcess {
     return write(to, {reinterpret_cast<const char*>(&value), sizeof value});
   }
   // kScratchBytes of memory of its own for arguments of calls; mapped when it is first asked for,
-  // gone when the process goes on.
+  // gone when it is dropped or the process goes on.
   static constexpr size_t kScratchBytes = 16384;
   Result<RemoteAddr> scratch();
+  void drop_scratch();
+  // Has scratch memory and a `syscall` instruction of krgd's own, kHelperBytes from `at` on: all
+  // else may then be unmapped.
+  static constexpr size_t kHelperBytes = kScratchBytes + 4096;
+  Status move_in(RemoteAddr at);
 
   // A task that shares its memory and stays stopped, traced by the caller, until it is killed:
   // nobody's child but init's. The frozen process may go on, or end.
@@ -96,6 +100,7 @@ class FrozenProcess {
   std::vector<std::unique_ptr<FrozenThread>> threads_;
   std::function<void()> ended_;
   RemoteAddr instruction_{}, scratch_{};
+  bool has_moved_in_ = false;
   friend class Freezing;
 };
 

@@ -197,6 +197,14 @@ int64_t FrozenThread::call_clone(RemoteAddr instruction, long number, Arguments 
   return result();
 }
 
+int64_t FrozenThread::call_and_interrupt(RemoteAddr instruction, long number, Arguments arguments) {
+  if (!enter(instruction, number, arguments) ||
+      ptrace(PTRACE_INTERRUPT, tid_, nullptr, nullptr) != 0)
+    return -ESRCH;
+  if (resume_to_stop(PTRACE_SYSCALL).kind != TraceStop::Kind::kSystemCall) return -ESRCH;
+  return result();
+}
+
 Status FrozenThread::settle() {
   const Error died = errno_error("the process died", ESRCH);
   if (is_gone()) return died;

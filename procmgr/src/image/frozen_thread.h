@@ -61,6 +61,9 @@ class FrozenThread {
   // A clone(2) or clone3(2); the new task is traced, too, and in a kTrap stop. `made`: its pid.
   int64_t call_clone(RemoteAddr instruction, long number, Arguments arguments, pid_t& made);
 
+  // Makes a call that would wait, and interrupts it at once: the kernel remembers it then.
+  int64_t call_and_interrupt(RemoteAddr instruction, long number, Arguments arguments);
+
   // Stands in a kTrap stop with its own registers and mask again.
   Status settle();
   // settle(), then runs on without krgd.

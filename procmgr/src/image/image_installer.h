@@ -1,7 +1,8 @@
 // ImageInstaller: makes a process of a ProcessImage, with the same pid: BodySpawner starts the
-// image's program as a body, which is held when it has execed, before its first instruction; system
-// calls that it runs for krgd then give it the image's mappings, threads and state. Its pages come
-// afterwards, its first instruction when it is thawed.
+// image's program as a body, which is held when it has execed, before its first instruction (so
+// that its program, name and privileges are those of an exec). System calls that it runs for krgd
+// then give it the image's mappings, threads and state. Its pages come afterwards, its first
+// instruction when it is thawed.
 //
 // Threads: the loop's thread; files are looked up by a worker. Owned by krgd's main.
 // SPDX-License-Identifier: GPL-2.0-or-later
@@ -17,7 +18,9 @@
 
 namespace krg {
 
-// A process that has all that its image says but contents of pages. Killed when it goes without
+class UserfaultSource;
+
+// A process that has all that its image says but contents of pages. Killed when this goes without
 // having been thawed.
 class InstalledProcess {
  public:
@@ -27,33 +30,39 @@ class InstalledProcess {
 
   pid_t pid() const { return process_->pid(); }
   bool is_alive() const { return process_->is_alive(); }
-  FrozenProcess& process() { return *process_; }
+  // Runs when it dies before it is thawed (once; may drop this).
   void on_end(std::function<void()> ended) { process_->on_end(std::move(ended)); }
 
-  // A userfaultfd over all private anonymous memory of the image, for pages that come after the
-  // thaw; the process has no descriptor of it. Not registered with any range yet: the caller
-  // registers those. Errors: of userfaultfd(2): EPERM: faults of its system calls could not be
-  // served: all pages must be written before the thaw.
-  Result<UniqueFd> make_userfaultfd(int device);
+  // A userfaultfd of its memory, for pages that come after the thaw; the process has no descriptor
+  // of it, nor is it registered with any range, nor has UFFDIO_API been called. Invalid when none
+  // was asked for.
+  UniqueFd take_userfaultfd() { return std::move(userfaultfd_); }
 
-  // Contents of pages, also of such as the program may only read.
+  // Contents of pages, also of such as the program may only read. Errors: EFAULT, ESRCH.
   Status write_pages(RemoteAddr to, std::span<const char> bytes) {
     return process_->write(to, bytes);
   }
 
-  // It is the image's process from now on, and runs (or is stopped, if it was). Errors: it has died
-  // or is killed.
+  // It is the image's process from now on, and runs (or is stopped, if it was).
+  // REQUIRES: the pages of pages_before_thaw() have their contents. Errors: it has died, or is
+  // killed by this.
   Status thaw();
 
  private:
-  friend class ImageInstall;
+  friend class Installation;
   InstalledProcess(std::shared_ptr<FrozenProcess> process, ProcessImage image)
       : process_(std::move(process)), image_(std::move(image)) {}
+  Status finish();
 
   std::shared_ptr<FrozenProcess> process_;
   ProcessImage image_;
-  bool is_thawed_ = false;
+  UniqueFd userfaultfd_;
+  bool origin_keeps_signals_ = true;
 };
+
+// What the kernel itself touches when the process is thawed: the starts of pages, in order. These
+// cannot come later by userfaultfd, which the loop would have to serve while it waits.
+std::vector<RemoteAddr> pages_before_thaw(const ProcessImage& image);
 
 class ImageInstaller {
  public:
@@ -61,16 +70,21 @@ class ImageInstaller {
     ProcessImage image;
     std::vector<ImportedFd> fds;
     int uts_ns = -1;  // the job's; -1: krgd's own
+    // Signals that waited for the process or its main thread are passed on by its shadow, which
+    // keeps them when it execs.
+    bool origin_keeps_signals = true;
+    // Where a userfaultfd comes from; null: all pages are written before the thaw.
+    const UserfaultSource* late_pages = nullptr;
     // Runs as soon as the process exists.
-    std::function<void()> on_created;
+    std::function<void()> on_created = [] {};
   };
   using Installed = std::function<void(Result<std::unique_ptr<InstalledProcess>>)>;
 
   ImageInstaller(NodeContext& node, BodySpawner& spawner) : node_(node), spawner_(spawner) {}
 
   // The pid is that of the image's main thread. Errors: EEXIST: it is taken here; ESTALE: a file
-  // that it has mapped is another one here; ENOTSUP: this kernel's vdso is another one; others of
-  // its start. The process, if there was one, is killed then.
+  // that the process has mapped is another one here; ENOTSUP: this node's kernel or processor is
+  // too different; others of its start. The process, if there was one, is killed then.
   void install(Request request, Installed done);
 
  private:

@@ -43,10 +43,10 @@ struct ImageMapping {
     kNoHugePages = 64,
     kMergeable = 128,
     kDontDump = 256,
-    kShared = 512,     // of a file, and not to be written: others cannot notice
-    kMayWrite = 1024,  // the file was open for writing
-    kSequential = 2048,
-    kRandom = 4096,
+    kShared = 512,  // of a file, and not to be written: others cannot notice
+    kSequential = 1024,
+    kRandom = 2048,
+    kDroppable = 4096,  // MAP_DROPPABLE
   };
 
   RemoteAddr start;

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cinttypes>
+#include <cstdio>
+#include <map>
+
+#include "image/capture_parts.h"
+#include "process_spec.h"
+#include "whole_file.h"
+
+namespace krg {
+namespace {
+
+constexpr std::string_view kDeleted = " (deleted)";
+constexpr uint64_t kMostVdsoBytes = 1u << 20;
+
+// A mapping as /proc/PID/smaps has it.
+struct MappingText {
+  uint64_t start = 0, end = 0, offset = 0, inode = 0;
+  char permissions[5] = "";
+  std::string_view name;
+  std::vector<std::string_view> flags;  // VmFlags
+
+  bool has(std::string_view flag) const {
+    return std::find(flags.begin(), flags.end(), flag) != flags.end();
+  }
+  bool is_shared() const { return permissions[3] == 's'; }
+};
+
+// False when the line is one of the values below a mapping.
+bool parse_first_line(std::string_view line, MappingText& mapping) {
+  int name_at = 0;
+  const std::string text(line);
+  if (sscanf(text.c_str(), "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %*x:%*x %" SCNu64 " %n",
+             &mapping.start, &mapping.end, mapping.permissions, &mapping.offset, &mapping.inode,
+             &name_at) < 5)
+    return false;
+  mapping.name = line.substr(std::min(static_cast<size_t>(name_at), line.size()));
+  return true;
+}
+
+std::vector<MappingText> parse_smaps(std::string_view rest) {
+  std::vector<MappingText> all;
+  while (!rest.empty()) {
+    const std::string_view line = next_line(rest);
+    MappingText mapping;
+    if (line.starts_with("VmFlags:") && !all.empty())
+      all.back().flags = split_words(line.substr(line.find(':') + 1));
+    else if (parse_first_line(line, mapping))
+      all.push_back(std::move(mapping));
+  }
+  return all;
+}
+
+// The kernel makes these itself wherever a program is.
+bool is_kernels(std::string_view name) {
+  return name.starts_with("[vdso") || name.starts_with("[vvar");
+}
+bool is_programs_own(std::string_view name) {
+  return name.empty() || name == "[heap]" || name.starts_with("[stack") ||
+         name.starts_with("[anon:");
+}
+
+// Why it cannot be taken along; empty: it can.
+std::string obstacle(const MappingText& m) {
+  if (m.has("um") || m.has("uw") || m.has("ui")) return "memory that a userfaultfd serves";
+  if (m.has("ht")) return "huge pages of hugetlbfs";
+  if (m.has("ss")) return "a shadow stack";
+  if (m.has("io") || m.has("pf")) return fmt::format("a mapping of a device ({})", m.name);
+  if (m.is_shared() && (m.inode == 0 || m.has("mw")))
+    return m.name.empty() ? "memory that it shares with other processes"
+                          : fmt::format("memory that it shares with other processes ({})", m.name);
+  if (m.name.ends_with(kDeleted)) return fmt::format("a mapping of a deleted file ({})", m.name);
+  if (m.inode == 0 && !is_programs_own(m.name)) return fmt::format("a mapping of {}", m.name);
+  if (m.inode != 0 && (!m.name.starts_with('/') || m.name.find('\\') != std::string_view::npos))
+    return fmt::format("a mapping of {}", m.name);
+  return {};
+}
+
+uint32_t advice_of(const MappingText& m) {
+  static constexpr std::pair<std::string_view, uint32_t> kNames[] = {
+      {"gd", ImageMapping::kGrowsDown},   {"lo", ImageMapping::kLocked},
+      {"nr", ImageMapping::kNoReserve},   {"dc", ImageMapping::kDontFork},
+      {"wf", ImageMapping::kWipeOnFork},  {"hg", ImageMapping::kHugePages},
+      {"nh", ImageMapping::kNoHugePages}, {"mg", ImageMapping::kMergeable},
+      {"dd", ImageMapping::kDontDump},    {"sr", ImageMapping::kSequential},
+      {"rr", ImageMapping::kRandom},      {"dp", ImageMapping::kDroppable}};
+  uint32_t advice = m.is_shared() ? uint32_t{ImageMapping::kShared} : 0;
+  for (const auto& [name, bit] : kNames)
+    if (m.has(name)) advice |= bit;
+  return advice;
+}
+
+uint32_t protection_of(const MappingText& m) {
+  uint32_t protection = PROT_NONE;
+  if (m.permissions[0] == 'r') protection |= PROT_READ;
+  if (m.permissions[1] == 'w') protection |= PROT_WRITE;
+  if (m.permissions[2] == 'x') protection |= PROT_EXEC;
+  return protection;
+}
+
+class Files {
+ public:
+  explicit Files(std::vector<ImageFile>& files) : files_(files) {}
+
+  Result<uint32_t> index_of(std::string_view path) {
+    for (uint32_t i = 0; i < files_.size(); ++i)
+      if (files_[i].path == path) return i;
+    auto file = identify_file(std::string(path));
+    if (!file) return file.error();
+    files_.push_back(std::move(*file));
+    return static_cast<uint32_t>(files_.size() - 1);
+  }
+
+ private:
+  std::vector<ImageFile>& files_;
+};
+
+}  // namespace
+
+Result<ImageFile> identify_file(const std::string& path) {
+  struct stat found {};
+  if (stat(path.c_str(), &found) != 0) return errno_error(path);
+  if (!S_ISREG(found.st_mode)) return cannot_move("a mapping of " + path);
+  return ImageFile{path, static_cast<uint64_t>(found.st_size),
+                   found.st_mtim.tv_sec * 1'000'000'000 + found.st_mtim.tv_nsec};
+}
+
+Result<std::vector<ImageMapping>> read_mappings(pid_t pid, std::vector<ImageFile>& files) {
+  auto text = read_whole_file(fmt::format("/proc/{}/smaps", pid));
+  if (!text || text->empty()) return errno_error("no such process", ESRCH);
+  Files known(files);
+  std::vector<ImageMapping> mappings;
+  for (const MappingText& m : parse_smaps(*text)) {
+    if (m.name == "[vsyscall]") continue;  // at the same place everywhere
+    ImageMapping& mapping = mappings.emplace_back();
+    mapping.start = RemoteAddr{m.start};
+    mapping.bytes = m.end - m.start;
+    mapping.protection = protection_of(m);
+    if (is_kernels(m.name)) {
+      mapping.kind = ImageMapping::Kind::kKernel;
+      mapping.name = m.name;
+      continue;
+    }
+    if (std::string why = obstacle(m); !why.empty()) return cannot_move(std::move(why));
+    mapping.advice = advice_of(m);
+    if (m.inode == 0) continue;
+    auto file = known.index_of(m.name);
+    if (!file) return file.error();
+    mapping.kind = ImageMapping::Kind::kFile;
+    mapping.file = *file;
+    mapping.offset = m.offset;
+  }
+  return mappings;
+}
+
+Result<uint64_t> hash_of_vdso(const FrozenProcess& process,
+                              const std::vector<ImageMapping>& mappings) {
+  const auto vdso = std::find_if(mappings.begin(), mappings.end(),
+                                 [](const ImageMapping& m) { return m.name == "[vdso]"; });
+  if (vdso == mappings.end() || vdso->bytes > kMostVdsoBytes) return uint64_t{0};
+  std::string code(vdso->bytes, '\0');
+  if (auto got = process.read(vdso->start, {code.data(), code.size()}); !got) return got.error();
+  uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
+  for (char byte : code) hash = (hash ^ static_cast<uint8_t>(byte)) * 0x100000001b3;
+  return hash;
+}
+
+}  // namespace krg

@@ -1,0 +1,27 @@
+// The parts of capture_image(): each reads one side of a frozen process. Threads: the loop's
+// thread. SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include "image/frozen_process.h"
+#include "image/process_image.h"
+
+namespace krg {
+
+// Of the kernel's code that it maps into every process: two kernels with the same have the same
+// functions at the same places. 0: there is none. Errors: ESRCH.
+Result<uint64_t> hash_of_vdso(const FrozenProcess& process,
+                              const std::vector<ImageMapping>& mappings);
+
+// All mappings of `pid`, and the files that they are of, which are added to `files`.
+// Errors: ENOTSUP with the reason; ESRCH.
+Result<std::vector<ImageMapping>> read_mappings(pid_t pid, std::vector<ImageFile>& files);
+// What tells a file from another one of its path. Errors: of stat(2); ENOTSUP: not a regular file.
+Result<ImageFile> identify_file(const std::string& path);
+
+Result<ImageThread> capture_thread(FrozenProcess& process, FrozenThread& thread);
+// `flags`: PTRACE_PEEKSIGINFO_SHARED or 0.
+Result<std::vector<ImageSignal>> read_pending_signals(pid_t tid, uint32_t flags);
+// timer_create(2)'s. Errors: ENOTSUP with the reason; ESRCH.
+Result<std::vector<ImageTimer>> capture_timers(FrozenProcess& process);
+
+}  // namespace krg

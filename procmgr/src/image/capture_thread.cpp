@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <elf.h>
+#include <fmt/format.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+
+#include <csignal>
+#include <cstring>
+#include <ctime>
+
+#include "image/capture_parts.h"
+#include "process_spec.h"
+#include "whole_file.h"
+
+namespace krg {
+namespace {
+
+constexpr size_t kMostExtendedState = 64u << 10;
+constexpr int kGetRseq = 0x420f;  // PTRACE_GET_RSEQ_CONFIGURATION, not in every header
+constexpr int64_t kRestartUnlessHandled = -514, kRestartBlock = -516;  // the kernel's errno.h
+constexpr int64_t kNsPerSecond = 1'000'000'000;
+
+struct RseqConfiguration {  // struct ptrace_rseq_configuration
+  uint64_t pointer;
+  uint32_t size, signature, flags, padding;
+};
+
+Status read_by_ptrace(pid_t tid, ImageThread& image) {
+  image.extended_state.resize(kMostExtendedState);
+  iovec state{image.extended_state.data(), image.extended_state.size()};
+  if (ptrace(PTRACE_GETREGSET, tid, NT_X86_XSTATE, &state) != 0)
+    return errno_error("the process died", ESRCH);
+  image.extended_state.resize(state.iov_len);
+  RseqConfiguration rseq{};
+  if (ptrace(static_cast<__ptrace_request>(kGetRseq), tid, sizeof rseq, &rseq) > 0) {
+    image.rseq = rseq.pointer;
+    image.rseq_bytes = rseq.size;
+    image.rseq_signature = rseq.signature;
+  }
+  void* robust_list = nullptr;
+  if (syscall(SYS_get_robust_list, tid, &robust_list, &image.robust_list_bytes) == 0)
+    image.robust_list = reinterpret_cast<uint64_t>(robust_list);
+  return {};
+}
+
+// What only the thread itself is told.
+Status read_by_its_calls(FrozenProcess& process, FrozenThread& thread, ImageThread& image) {
+  auto scratch = process.scratch();
+  if (!scratch) return scratch.error();
+  const int64_t stack = process.call_in(thread, SYS_sigaltstack, {0, scratch->value});
+  auto alternate = process.read_value<stack_t>(*scratch);
+  const int64_t tid = process.call_in(thread, SYS_prctl, {PR_GET_TID_ADDRESS, scratch->value});
+  auto tid_address = process.read_value<uint64_t>(*scratch);
+  if (stack != 0 || tid != 0) return errno_error("state of a thread", ESRCH);
+  if (!alternate || !tid_address) return errno_error("the process died", ESRCH);
+  image.alternate_stack = reinterpret_cast<uint64_t>(alternate->ss_sp);
+  image.alternate_stack_bytes = alternate->ss_size;
+  image.alternate_stack_flags = alternate->ss_flags;
+  image.tid_address = *tid_address;
+  return {};
+}
+
+// The number of the call that restart_syscall goes on with: what the program put into eax before.
+uint64_t restarted_call(const FrozenProcess& process, const user_regs_struct& registers) {
+  struct Code {
+    uint8_t bytes[7];
+  };
+  auto code = process.read_value<Code>(RemoteAddr{registers.rip - sizeof(Code)});
+  if (!code || code->bytes[0] != 0xb8 || code->bytes[5] != 0x0f || code->bytes[6] != 0x05)
+    return SYS_restart_syscall;  // else: mov $number, %eax; syscall
+  uint32_t number;
+  memcpy(&number, &code->bytes[1], sizeof number);
+  return number;
+}
+
+// A call that the kernel goes on with by what it remembers of it, which no other kernel does. Of a
+// sleep the program itself is told what is left; a futex' absolute time, or a whole time limit,
+// begins anew; of what is not known, the end is one that the kernel could bring about: EINTR.
+void make_restartable(const FrozenProcess& process, ImageThread& image) {
+  user_regs_struct& r = image.registers;
+  if (static_cast<int64_t>(r.rax) != kRestartBlock) return;
+  if (r.orig_rax == SYS_restart_syscall) r.orig_rax = restarted_call(process, r);
+  if (r.orig_rax == SYS_restart_syscall) {
+    r.rax = static_cast<uint64_t>(-EINTR);
+    return;
+  }
+  const uint64_t left_at = r.orig_rax == SYS_nanosleep         ? r.rsi
+                           : r.orig_rax == SYS_clock_nanosleep ? r.r10
+                                                               : 0;
+  if (left_at != 0)
+    if (auto left = process.read_value<timespec>(RemoteAddr{left_at})) {
+      image.sleep_left_ns = left->tv_sec * kNsPerSecond + left->tv_nsec;
+      return;
+    }
+  r.rax = static_cast<uint64_t>(kRestartUnlessHandled);
+}
+
+}  // namespace
+
+Result<std::vector<ImageSignal>> read_pending_signals(pid_t tid, uint32_t flags) {
+  static_assert(sizeof(siginfo_t) == sizeof(ImageSignal::info));
+  std::vector<ImageSignal> signals;
+  for (;;) {
+    ImageSignal signal;
+    __ptrace_peeksiginfo_args arguments{signals.size(), flags, 1};
+    const long got = ptrace(PTRACE_PEEKSIGINFO, tid, &arguments, signal.info.data());
+    if (got < 0) return errno_error("the process died", ESRCH);
+    if (got == 0) return signals;
+    signals.push_back(signal);
+  }
+}
+
+Result<ImageThread> capture_thread(FrozenProcess& process, FrozenThread& thread) {
+  ImageThread image;
+  image.tid = thread.tid();
+  image.registers = thread.registers();
+  image.signal_mask = thread.signal_mask();
+  make_restartable(process, image);
+  if (auto read = read_by_ptrace(image.tid, image); !read) return read.error();
+  if (auto read = read_by_its_calls(process, thread, image); !read) return read.error();
+  auto pending = read_pending_signals(image.tid, 0);
+  if (!pending) return pending.error();
+  image.pending = std::move(*pending);
+  auto scheduling = read_exec_caller(image.tid);
+  auto name = read_whole_file(fmt::format("/proc/{}/comm", image.tid));
+  if (!scheduling || !name) return errno_error("no such process", ESRCH);
+  image.nice = scheduling->nice;
+  image.policy = scheduling->policy;
+  image.realtime_priority = scheduling->realtime_priority;
+  image.name = name->substr(0, name->find_last_of('\n'));
+  return image;
+}
+
+}  // namespace krg

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <fmt/format.h>
+#include <sys/syscall.h>
+
+#include <cinttypes>
+#include <csignal>
+#include <cstdio>
+#include <ctime>
+
+#include "image/capture_parts.h"
+#include "process_spec.h"
+#include "whole_file.h"
+
+namespace krg {
+namespace {
+
+constexpr int64_t kNsPerSecond = 1'000'000'000;
+
+int64_t nanoseconds(const timespec& time) {
+  return time.tv_sec * kNsPerSecond + time.tv_nsec;
+}
+
+// "ID: 1", "signal: 14/00007fff86e452a8", "notify: signal/tid.2634", "ClockID: 0".
+std::vector<ImageTimer> parse_timers(std::string_view rest) {
+  std::vector<ImageTimer> timers;
+  while (!rest.empty()) {
+    const std::string line(next_line(rest));
+    int id, signal, thread;
+    uint64_t value;
+    char notify[8] = "", kind[4] = "";
+    if (sscanf(line.c_str(), "ID: %d", &id) == 1) timers.push_back({.id = id});
+    if (timers.empty()) continue;
+    ImageTimer& timer = timers.back();
+    if (sscanf(line.c_str(), "signal: %d/%" SCNx64, &signal, &value) == 2) {
+      timer.signal = signal;
+      timer.value = value;
+    }
+    if (sscanf(line.c_str(), "notify: %7[a-z]/%3[a-z].%d", notify, kind, &thread) == 3) {
+      const std::string_view how(notify);
+      timer.notify = how == "none" ? SIGEV_NONE : how == "thread" ? SIGEV_THREAD : SIGEV_SIGNAL;
+      if (std::string_view(kind) == "tid") {
+        timer.notify |= SIGEV_THREAD_ID;
+        timer.thread = thread;
+      }
+    }
+    sscanf(line.c_str(), "ClockID: %d", &timer.clock);
+  }
+  return timers;
+}
+
+}  // namespace
+
+Result<std::vector<ImageTimer>> capture_timers(FrozenProcess& process) {
+  auto text = read_whole_file(fmt::format("/proc/{}/timers", process.pid()));
+  if (!text) return cannot_move("timers that this kernel does not show");
+  auto timers = parse_timers(*text);
+  for (ImageTimer& timer : timers) {
+    if (timer.clock < 0) return cannot_move("a timer of another clock than the kernel's own");
+    auto scratch = process.scratch();
+    if (!scratch) return scratch.error();
+    const auto id = static_cast<uint64_t>(timer.id);
+    const int64_t got = process.call(SYS_timer_gettime, {id, scratch->value});
+    auto left = process.read_value<itimerspec>(*scratch);
+    if (got != 0 || !left) return errno_error("a timer", ESRCH);
+    timer.left_ns = nanoseconds(left->it_value);
+    timer.interval_ns = nanoseconds(left->it_interval);
+  }
+  return timers;
+}
+
+}  // namespace krg

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "image/image_capture.h"
+
+#include <fmt/format.h>
+#include <linux/kcmp.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/xattr.h>
+
+#include <csignal>
+
+#include "image/capture_parts.h"
+#include "process_spec.h"
+#include "whole_file.h"
+
+namespace krg {
+namespace {
+
+constexpr unsigned kSignals = 64;
+constexpr size_t kMostAuxvBytes = 1024;
+
+struct KernelSignalAction {
+  uint64_t handler, flags, restorer, mask;
+};
+
+bool share(pid_t a, pid_t b, int what) {
+  return syscall(SYS_kcmp, a, b, what, 0, 0) == 0;
+}
+
+// What would tear it apart.
+Status check_alone(const FrozenProcess& process, const ExecCaller& place,
+                   const StatusText& status) {
+  const pid_t pid = process.pid();
+  if (status.number<unsigned>("Seccomp_filters") > 1)
+    return cannot_move("a system call filter of its own");
+  if (share(pid, place.parent, KCMP_VM)) return cannot_move("memory that is its parent's too");
+  if (share(pid, place.parent, KCMP_FILES))
+    return cannot_move("a descriptor table that is its parent's too");
+  for (const auto& thread : process.threads())
+    if (!share(pid, thread->tid(), KCMP_FILES) || !share(pid, thread->tid(), KCMP_FS))
+      return cannot_move("threads with descriptors or folders of their own");
+  return {};
+}
+
+// The file that runs. One that gains privileges when it execs cannot be started anew.
+Result<std::string> program_of(pid_t pid) {
+  auto path = read_link(fmt::format("/proc/{}/exe", pid));
+  if (!path) return errno_error("no such process", ESRCH);
+  struct stat by_path {
+  }, running{};
+  if (path->ends_with(" (deleted)") || stat(path->c_str(), &by_path) != 0 ||
+      stat(fmt::format("/proc/{}/exe", pid).c_str(), &running) != 0 ||
+      by_path.st_ino != running.st_ino || by_path.st_dev != running.st_dev)
+    return cannot_move("a program whose file has been removed");
+  if ((by_path.st_mode & (S_ISUID | S_ISGID)) != 0 ||
+      getxattr(path->c_str(), "security.capability", nullptr, 0) > 0)
+    return cannot_move("a program that gains privileges");
+  return path;
+}
+
+Result<ExecSpec> read_spec(const FrozenProcess& process, int session_mount_ns,
+                           const StatusText& status, const ExecCaller& place) {
+  const pid_t pid = process.pid();
+  if (auto inside = check_namespaces(pid, session_mount_ns); !inside) return inside.error();
+  if (auto alone = check_alone(process, place, status); !alone) return alone.error();
+  ExecSpec spec;
+  auto program = program_of(pid);
+  if (!program) return program.error();
+  spec.path = std::move(*program);
+  auto cwd = read_link(fmt::format("/proc/{}/cwd", pid));
+  if (!cwd) return errno_error("no such process", ESRCH);
+  if (cwd->ends_with(" (deleted)")) return cannot_move("a working directory that was removed");
+  spec.cwd = std::move(*cwd);
+  spec.argv.add(spec.path);  // its own are in its memory
+  spec.groups = groups_of(status);
+  auto read = read_attributes(pid, place, status, spec.attributes);
+  if (!read) return read.error();
+  spec.attributes.blocked_signals = ~0ULL;  // until it is thawed
+  return spec;
+}
+
+Status capture_layout(FrozenProcess& process, ImageLayout& layout) {
+  auto stat = stat_fields(process.pid());
+  if (!stat) return stat.error();
+  // Numbers of proc_pid_stat(5).
+  layout.start_code = stat_number<uint64_t>(*stat, 26);
+  layout.end_code = stat_number<uint64_t>(*stat, 27);
+  layout.start_stack = stat_number<uint64_t>(*stat, 28);
+  layout.start_data = stat_number<uint64_t>(*stat, 45);
+  layout.end_data = stat_number<uint64_t>(*stat, 46);
+  layout.start_brk = stat_number<uint64_t>(*stat, 47);
+  layout.arg_start = stat_number<uint64_t>(*stat, 48);
+  layout.arg_end = stat_number<uint64_t>(*stat, 49);
+  layout.env_start = stat_number<uint64_t>(*stat, 50);
+  layout.env_end = stat_number<uint64_t>(*stat, 51);
+  const int64_t brk = process.call(SYS_brk, {0});
+  if (brk < 0) return errno_error("the process died", ESRCH);
+  layout.brk = static_cast<uint64_t>(brk);
+  return {};
+}
+
+Result<std::vector<ImageSignalAction>> capture_signal_actions(FrozenProcess& process,
+                                                              const StatusText& status) {
+  const auto caught = status.number<uint64_t>("SigCgt", 16);
+  const auto ignored = status.number<uint64_t>("SigIgn", 16);
+  std::vector<ImageSignalAction> actions;
+  for (unsigned signal = 1; signal <= kSignals; ++signal) {
+    const uint64_t bit = uint64_t{1} << (signal - 1);
+    // SIGCHLD's flags mean something without a handler, too.
+    if (!((caught | ignored) & bit) && signal != SIGCHLD) continue;
+    auto scratch = process.scratch();
+    if (!scratch) return scratch.error();
+    const int64_t got = process.call(SYS_rt_sigaction,
+                                     {signal, 0, scratch->value, sizeof(KernelSignalAction::mask)});
+    auto action = process.read_value<KernelSignalAction>(*scratch);
+    if (got != 0 || !action) return errno_error("signal actions", ESRCH);
+    actions.push_back({signal, action->handler, action->flags, action->restorer, action->mask});
+  }
+  return actions;
+}
+
+Status capture_interval_timers(FrozenProcess& process, ProcessImage& image) {
+  auto scratch = process.scratch();
+  if (!scratch) return scratch.error();
+  for (size_t which = 0; which < image.interval_timers.size(); ++which) {
+    const int64_t got = process.call(SYS_getitimer, {which, scratch->value});
+    auto timer = process.read_value<itimerval>(*scratch);
+    if (got != 0 || !timer) return errno_error("interval timers", ESRCH);
+    image.interval_timers[which] = *timer;
+  }
+  return {};
+}
+
+Status capture_settings(FrozenProcess& process, ProcessImage& image) {
+  auto scratch = process.scratch();
+  if (!scratch) return scratch.error();
+  const int64_t dumpable = process.call(SYS_prctl, {PR_GET_DUMPABLE});
+  const int64_t no_huge_pages = process.call(SYS_prctl, {PR_GET_THP_DISABLE});
+  const int64_t subreaper = process.call(SYS_prctl, {PR_GET_CHILD_SUBREAPER, scratch->value});
+  auto is_subreaper = process.read_value<int32_t>(*scratch);
+  const int64_t securebits = process.call(SYS_prctl, {PR_GET_SECUREBITS});
+  if (dumpable < 0 || subreaper < 0 || securebits < 0 || !is_subreaper)
+    return errno_error("settings of the process", ESRCH);
+  if (securebits != 0) return cannot_move("securebits of its own");
+  image.dumpable = static_cast<uint32_t>(dumpable);
+  image.no_huge_pages = no_huge_pages > 0;
+  image.is_subreaper = *is_subreaper != 0;
+  return {};
+}
+
+Status capture_memory(FrozenProcess& process, ProcessImage& image) {
+  auto program = identify_file(image.spec.path);
+  if (!program) return program.error();
+  image.files.push_back(std::move(*program));
+  auto mappings = read_mappings(process.pid(), image.files);
+  if (!mappings) return mappings.error();
+  image.mappings = std::move(*mappings);
+  auto hash = hash_of_vdso(process, image.mappings);
+  if (!hash) return hash.error();
+  image.vdso_hash = *hash;
+  auto auxv = read_whole_file(fmt::format("/proc/{}/auxv", process.pid()));
+  if (!auxv || auxv->empty() || auxv->size() > kMostAuxvBytes)
+    return errno_error("no such process", ESRCH);
+  image.auxv = std::move(*auxv);
+  return capture_layout(process, image.layout);
+}
+
+Status capture_signals(FrozenProcess& process, const StatusText& status, ProcessImage& image) {
+  auto actions = capture_signal_actions(process, status);
+  if (!actions) return actions.error();
+  image.signal_actions = std::move(*actions);
+  auto pending = read_pending_signals(process.pid(), PTRACE_PEEKSIGINFO_SHARED);
+  if (!pending) return pending.error();
+  image.pending = std::move(*pending);
+  auto timers = capture_timers(process);
+  if (!timers) return timers.error();
+  image.timers = std::move(*timers);
+  return capture_interval_timers(process, image);
+}
+
+}  // namespace
+
+Result<ProcessImage> capture_image(FrozenProcess& process, int session_mount_ns) {
+  process.drop_scratch();  // it is not the program's
+  ProcessImage image;
+  auto status = StatusText::read(process.pid());
+  if (!status) return status.error();
+  auto place = read_exec_caller(process.pid());
+  if (!place) return place.error();
+  auto spec = read_spec(process, session_mount_ns, *status, *place);
+  if (!spec) return spec.error();
+  image.spec = std::move(*spec);
+  image.stop_signal = process.main().stop_signal();
+  // Before there is scratch memory again.
+  if (auto captured = capture_memory(process, image); !captured) return captured.error();
+  for (const auto& thread : process.threads()) {
+    auto captured = capture_thread(process, *thread);
+    if (!captured) return captured.error();
+    image.threads.push_back(std::move(*captured));
+  }
+  if (auto captured = capture_settings(process, image); !captured) return captured.error();
+  if (auto captured = capture_signals(process, *status, image); !captured) return captured.error();
+  process.drop_scratch();
+  return image;
+}
+
+}  // namespace krg

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "image/image_installer.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+#include <csignal>
+#include <optional>
+
+#include "image/exec_hold.h"
+#include "image/install_parts.h"
+#include "in_worker.h"
+#include "krg/shmem/page_set.h"
+#include "userfault_source.h"
+
+namespace krg {
+namespace {
+
+constexpr unsigned long kNewUserfaultfd = 0xaa00;  // USERFAULTFD_IOC_NEW, not in every header
+
+// The image's files, each the one that the process had. Blocks.
+Result<std::vector<UniqueFd>> open_files(const std::vector<ImageFile>& files) {
+  std::vector<UniqueFd> opened;
+  for (const ImageFile& file : files) {
+    UniqueFd fd(open(file.path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    if (!fd) return errno_error(file.path);
+    struct stat found {};
+    if (fstat(fd.get(), &found) != 0) return errno_error(file.path);
+    if (!S_ISREG(found.st_mode) || static_cast<uint64_t>(found.st_size) != file.bytes ||
+        found.st_mtim.tv_sec * 1'000'000'000 + found.st_mtim.tv_nsec != file.modified_ns)
+      return errno_error(file.path + " is another file here", ESTALE);
+    opened.push_back(std::move(fd));
+  }
+  return opened;
+}
+
+// A copy of a descriptor that the process has.
+Result<UniqueFd> take_descriptor(pid_t pid, int number) {
+  UniqueFd process(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+  if (!process) return errno_error("pidfd_open");
+  UniqueFd taken(static_cast<int>(syscall(SYS_pidfd_getfd, process.get(), number, 0)));
+  if (!taken) return errno_error("pidfd_getfd");
+  fcntl(taken.get(), F_SETFD, FD_CLOEXEC);
+  return taken;
+}
+
+}  // namespace
+
+// One install, until its end.
+class Installation : public std::enable_shared_from_this<Installation> {
+ public:
+  Installation(NodeContext& node, BodySpawner& spawner, ImageInstaller::Request request,
+               ImageInstaller::Installed done)
+      : node_(node), spawner_(spawner), request_(std::move(request)), done_(std::move(done)) {}
+
+  void begin() {
+    in_worker(
+        node_.workers, [self = shared_from_this()] { return open_files(self->image().files); },
+        [self = shared_from_this()](Result<std::vector<UniqueFd>> files) {
+          if (!files) return self->end(files.error());
+          self->spawn(std::move(*files));
+        });
+  }
+
+ private:
+  const ProcessImage& image() const { return request_.image; }
+
+  void spawn(std::vector<UniqueFd> files) {
+    for (const ImportedFd& fd : request_.fds) {
+      first_own_ = std::max(first_own_, fd.number + 1);
+      if (fd.close_on_exec) close_on_exec_.push_back(fd.number);
+    }
+    last_own_ = first_own_ - 1;
+    BodySpawner::Request body;
+    body.fds = std::move(request_.fds);
+    for (UniqueFd& file : files) body.fds.push_back({++last_own_, std::move(file)});
+    if (request_.late_pages && request_.late_pages->device() >= 0) {
+      UniqueFd device(fcntl(request_.late_pages->device(), F_DUPFD_CLOEXEC, 0));
+      if (!device) return end(errno_error("userfaultfd"));
+      device_ = ++last_own_;
+      body.fds.push_back({device_, std::move(device)});
+    }
+    body.pid = image().threads.front().tid;
+    body.spec = image().spec;
+    body.uts_ns = request_.uts_ns;
+    body.chooses_thread_ids = image().threads.size() > 1;
+    body.on_created = [self = shared_from_this(), pid = body.pid] { self->on_created(pid); };
+    spawner_.spawn(std::move(body), [self = shared_from_this()](Result<int> started) {
+      self->on_started(std::move(started));
+    });
+  }
+
+  void on_created(pid_t pid) {
+    request_.on_created();
+    auto holding = hold_at_exec(
+        *node_.children, pid,
+        [self = shared_from_this()](Result<FrozenThread> held) { self->on_held(std::move(held)); });
+    if (holding) return;
+    failure_ = holding.error();
+    kill(pid, SIGKILL);
+  }
+
+  void on_started(Result<int> started) {
+    if (!started) return end(started.error());
+    if (*started != 0) return end(errno_error(image().spec.path, *started));
+    has_started_ = true;
+    install_when_ready();
+  }
+
+  void on_held(Result<FrozenThread> held) {
+    if (held)
+      process_ = FrozenProcess::adopt(*node_.children, std::move(*held));
+    else if (!failure_)
+      failure_ = held.error();
+    install_when_ready();
+  }
+
+  // Both have been told: that it has execed, and that it stands.
+  void install_when_ready() {
+    if (!has_started_ || (!process_ && !failure_)) return;
+    if (failure_) return end(*failure_);
+    std::unique_ptr<InstalledProcess> installed(
+        new InstalledProcess(process_, std::move(request_.image)));
+    installed->origin_keeps_signals_ = request_.origin_keeps_signals;
+    if (auto done = install(*installed); !done) return end(done.error());
+    end(std::move(installed));
+  }
+
+  Status install(InstalledProcess& installed) {
+    FrozenProcess& process = *process_;
+    const ProcessImage& image = installed.image_;
+    if (auto done = install_memory(process, image, first_own_); !done) return done;
+    if (auto done = install_settings(process, image); !done) return done;
+    if (auto done = install_threads(process, image); !done) return done;
+    if (auto done = install_capabilities(process, image); !done) return done;
+    if (auto done = install_timers(process, image); !done) return done;
+    if (auto done = install_userfaultfd(installed); !done) return done;
+    return install_descriptors(process);
+  }
+
+  Status install_userfaultfd(InstalledProcess& installed) {
+    if (!request_.late_pages) return {};
+    const auto flags = static_cast<uint64_t>(PageSet::userfaultfd_flags(false));
+    const int64_t number =
+        device_ >= 0
+            ? process_->call(SYS_ioctl, {static_cast<uint64_t>(device_), kNewUserfaultfd, flags})
+            : process_->call(SYS_userfaultfd, {flags});
+    if (auto done = done_by_call("userfaultfd", number); !done) return done;
+    auto taken = take_descriptor(process_->pid(), static_cast<int>(number));
+    process_->call(SYS_close, {static_cast<uint64_t>(number)});
+    if (!taken) return taken.error();
+    installed.userfaultfd_ = std::move(*taken);
+    return {};
+  }
+
+  // Closes krgd's, and what the program's next exec is to close is told so.
+  Status install_descriptors(FrozenProcess& process) {
+    const auto first = static_cast<uint64_t>(first_own_), last = static_cast<uint64_t>(last_own_);
+    auto closed = done_by_call("descriptors", process.call(SYS_close_range, {first, last, 0}));
+    if (!closed) return closed;
+    for (int number : close_on_exec_) {
+      auto set = done_by_call("descriptors", process.call(SYS_fcntl, {static_cast<uint64_t>(number),
+                                                                      F_SETFD, FD_CLOEXEC}));
+      if (!set) return set;
+    }
+    return {};
+  }
+
+  void end(Result<std::unique_ptr<InstalledProcess>> outcome) {
+    process_.reset();
+    if (auto done = std::exchange(done_, nullptr)) done(std::move(outcome));
+  }
+
+  NodeContext& node_;
+  BodySpawner& spawner_;
+  ImageInstaller::Request request_;
+  ImageInstaller::Installed done_;
+  int first_own_ = 3, last_own_ = 2;  // krgd's descriptors in the process
+  int device_ = -1;
+  std::vector<int> close_on_exec_;
+  std::shared_ptr<FrozenProcess> process_;
+  std::optional<Error> failure_;
+  bool has_started_ = false;
+};
+
+void ImageInstaller::install(Request request, Installed done) {
+  std::make_shared<Installation>(node_, spawner_, std::move(request), std::move(done))->begin();
+}
+
+}  // namespace krg

@@ -1,0 +1,30 @@
+// The parts of ImageInstaller: what a process that has just execed is had do to become the one of
+// an image. Threads: the loop's thread. SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include "image/frozen_process.h"
+#include "image/process_image.h"
+
+namespace krg {
+
+// An error of a call that the process made for krgd, when `result` is one.
+Status done_by_call(const char* what, int64_t result);
+
+// Unmaps all that the process has, and maps what the image has. `first_file`: the number that the
+// process has for the image's first file; the others follow. Errors: ENOTSUP: another vdso.
+Status install_memory(FrozenProcess& process, const ProcessImage& image, int first_file);
+// PR_SET_MM_MAP, signal actions, settings.
+Status install_settings(FrozenProcess& process, const ProcessImage& image);
+// Makes the other threads, and gives each what does not touch the image's memory.
+Status install_threads(FrozenProcess& process, const ProcessImage& image);
+// The capabilities that it is to have (it may have had more, to choose its threads' ids).
+Status install_capabilities(FrozenProcess& process, const ProcessImage& image);
+Status install_timers(FrozenProcess& process, const ProcessImage& image);
+
+// What comes last: rseq, sleeps, waiting signals; registers, which take effect when it is let go.
+Status finish_threads(FrozenProcess& process, const ProcessImage& image);
+Status start_timers(FrozenProcess& process, const ProcessImage& image);
+Status queue_signals(FrozenProcess& process, FrozenThread& thread,
+                     const std::vector<ImageSignal>& signals, bool for_thread);
+
+}  // namespace krg

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <elf.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+
+#include <csignal>
+#include <cstring>
+#include <ctime>
+
+#include "image/install_parts.h"
+#include "process_spec.h"
+
+namespace krg {
+namespace {
+
+constexpr int64_t kNsPerSecond = 1'000'000'000;
+constexpr size_t kMostExtendedState = 64u << 10;
+// In an XSAVE area as ptrace has it (the kernel's user_xstateregs).
+constexpr size_t kSupportedAt = 464, kUsedAt = 512;
+
+Status make_thread(FrozenProcess& process, const ImageThread& image) {
+  auto scratch = process.scratch();
+  auto instruction = process.instruction();
+  if (!scratch) return scratch.error();
+  if (!instruction) return instruction.error();
+  const RemoteAddr tid_at = *scratch + sizeof(clone_args);
+  clone_args arguments{};
+  arguments.flags =
+      CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+  arguments.set_tid = tid_at.value;
+  arguments.set_tid_size = 1;
+  if (auto put = process.write_value(*scratch, arguments); !put) return put;
+  if (auto put = process.write_value(tid_at, image.tid); !put) return put;
+  pid_t made = 0;
+  const int64_t result =
+      process.main().call_clone(*instruction, SYS_clone3, {scratch->value, sizeof arguments}, made);
+  if (made != 0) {
+    auto thread = FrozenThread::stopped(made);
+    if (!thread) return thread.error();
+    process.add(std::move(*thread));
+  }
+  return done_by_call("threads", result);
+}
+
+Status set_scheduling(const ProcessImage& image, const ImageThread& thread) {
+  const ImageThread& main = image.threads.front();
+  const auto tid = static_cast<id_t>(thread.tid);
+  const sched_param parameter{thread.realtime_priority};
+  if (thread.policy != main.policy || thread.realtime_priority != main.realtime_priority)
+    if (sched_setscheduler(thread.tid, thread.policy, &parameter) != 0)
+      return errno_error("scheduling of a thread");
+  if (thread.nice != main.nice && setpriority(PRIO_PROCESS, tid, thread.nice) != 0)
+    return errno_error("priority of a thread");
+  return {};
+}
+
+Status set_by_its_calls(FrozenProcess& process, FrozenThread& thread, const ImageThread& image) {
+  auto scratch = process.scratch();
+  if (!scratch) return scratch.error();
+  if (image.tid_address != 0)
+    if (process.call_in(thread, SYS_set_tid_address, {image.tid_address}) != thread.tid())
+      return errno_error("the process died", ESRCH);
+  if (image.robust_list != 0) {
+    auto set = done_by_call(
+        "robust list",
+        process.call_in(thread, SYS_set_robust_list, {image.robust_list, image.robust_list_bytes}));
+    if (!set) return set;
+  }
+  if (!(image.alternate_stack_flags & SS_DISABLE)) {
+    stack_t stack{};
+    stack.ss_sp = reinterpret_cast<void*>(image.alternate_stack);
+    stack.ss_size = image.alternate_stack_bytes;
+    stack.ss_flags = image.alternate_stack_flags & ~SS_ONSTACK;
+    if (auto put = process.write_value(*scratch, stack); !put) return put;
+    auto set = done_by_call("alternate stack",
+                            process.call_in(thread, SYS_sigaltstack, {scratch->value, 0}));
+    if (!set) return set;
+  }
+  std::array<char, 16> name{};  // TASK_COMM_LEN
+  image.name.copy(name.data(), name.size() - 1);
+  if (auto put = process.write_value(*scratch, name); !put) return put;
+  return done_by_call("name", process.call_in(thread, SYS_prctl, {PR_SET_NAME, scratch->value}));
+}
+
+// Processors differ in how much state they have: what this one lacks must not be in use.
+Status set_extended_state(pid_t tid, const std::string& image) {
+  std::string own(kMostExtendedState, '\0');
+  iovec state{own.data(), own.size()};
+  if (ptrace(PTRACE_GETREGSET, tid, NT_X86_XSTATE, &state) != 0)
+    return errno_error("the process died", ESRCH);
+  own.resize(state.iov_len);
+  if (image.size() < kUsedAt + sizeof(uint64_t) || own.size() < kUsedAt + sizeof(uint64_t))
+    return errno_error("extended registers", EBADMSG);
+  uint64_t supported, used;
+  memcpy(&supported, &own[kSupportedAt], sizeof supported);
+  memcpy(&used, &image[kUsedAt], sizeof used);
+  if ((used & ~supported) != 0) return cannot_move("registers that this processor lacks");
+  std::string wanted = image;
+  wanted.resize(own.size());
+  wanted.replace(kSupportedAt, kUsedAt - kSupportedAt, own, kSupportedAt, kUsedAt - kSupportedAt);
+  iovec put{wanted.data(), wanted.size()};
+  if (ptrace(PTRACE_SETREGSET, tid, NT_X86_XSTATE, &put) != 0)
+    return errno_error("extended registers");
+  return {};
+}
+
+// The kernel here is to remember the rest of the sleep as that of the origin did: the thread begins
+// it and is interrupted.
+Status begin_sleep(FrozenProcess& process, FrozenThread& thread, const ImageThread& image) {
+  auto scratch = process.scratch();
+  auto instruction = process.instruction();
+  if (!scratch) return scratch.error();
+  if (!instruction) return instruction.error();
+  const int64_t left = image.sleep_left_ns;
+  const timespec rest{left / kNsPerSecond, left % kNsPerSecond};
+  if (auto put = process.write_value(*scratch, rest); !put) return put;
+  user_regs_struct r = image.registers;
+  const int64_t result =
+      r.orig_rax == SYS_nanosleep
+          ? thread.call_and_interrupt(*instruction, SYS_nanosleep, {scratch->value, r.rsi})
+          : thread.call_and_interrupt(*instruction, SYS_clock_nanosleep,
+                                      {r.rdi, r.rsi, scratch->value, r.r10});
+  if (result == static_cast<int64_t>(r.rax)) return {};
+  if (auto slept = done_by_call("sleep", result); !slept) return slept;
+  r.rax = 0;  // it was over
+  thread.set_registers(r);
+  return {};
+}
+
+Status finish_thread(FrozenProcess& process, FrozenThread& thread, const ImageThread& image) {
+  if (image.rseq != 0) {
+    const int64_t result =
+        process.call_in(thread, SYS_rseq, {image.rseq, image.rseq_bytes, 0, image.rseq_signature});
+    if (auto done = done_by_call("rseq", result); !done) return done;
+  }
+  if (auto queued = queue_signals(process, thread, image.pending, true); !queued) return queued;
+  if (auto set = set_extended_state(thread.tid(), image.extended_state); !set) return set;
+  thread.set_registers(image.registers);
+  thread.set_signal_mask(image.signal_mask);
+  return image.sleep_left_ns < 0 ? Status() : begin_sleep(process, thread, image);
+}
+
+}  // namespace
+
+Status queue_signals(FrozenProcess& process, FrozenThread& thread,
+                     const std::vector<ImageSignal>& signals, bool for_thread) {
+  auto scratch = process.scratch();
+  if (!scratch) return scratch.error();
+  const auto pid = static_cast<uint64_t>(process.pid());
+  const auto tid = static_cast<uint64_t>(thread.tid());
+  for (const ImageSignal& signal : signals) {
+    const auto number = static_cast<uint64_t>(signal.number());
+    if (auto put = process.write_value(*scratch, signal.info); !put) return put;
+    const int64_t result =
+        for_thread
+            ? process.call_in(thread, SYS_rt_tgsigqueueinfo, {pid, tid, number, scratch->value})
+            : process.call_in(thread, SYS_rt_sigqueueinfo, {pid, number, scratch->value});
+    if (auto done = done_by_call("waiting signals", result); !done) return done;
+  }
+  return {};
+}
+
+Status install_threads(FrozenProcess& process, const ProcessImage& image) {
+  for (size_t i = 1; i < image.threads.size(); ++i)
+    if (auto made = make_thread(process, image.threads[i]); !made) return made;
+  for (size_t i = 0; i < image.threads.size(); ++i) {
+    FrozenThread& thread = *process.threads()[i];
+    if (auto set = set_by_its_calls(process, thread, image.threads[i]); !set) return set;
+    if (auto set = set_scheduling(image, image.threads[i]); !set) return set;
+  }
+  return {};
+}
+
+Status finish_threads(FrozenProcess& process, const ProcessImage& image) {
+  for (size_t i = 0; i < image.threads.size(); ++i)
+    if (auto done = finish_thread(process, *process.threads()[i], image.threads[i]); !done)
+      return done;
+  return {};
+}
+
+}  // namespace krg

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+#include <csignal>
+#include <ctime>
+
+#include "image/image_installer.h"
+#include "image/install_parts.h"
+
+namespace krg {
+namespace {
+
+constexpr uint64_t kPageBytes = 4096;
+
+uint64_t sleep_left_at(const user_regs_struct& registers) {
+  return registers.orig_rax == SYS_nanosleep ? registers.rsi : registers.r10;
+}
+
+}  // namespace
+
+std::vector<RemoteAddr> pages_before_thaw(const ProcessImage& image) {
+  std::vector<RemoteAddr> pages;
+  const auto add = [&](uint64_t at, uint64_t bytes) {
+    for (uint64_t page = at / kPageBytes; page <= (at + bytes - 1) / kPageBytes; ++page)
+      pages.push_back(RemoteAddr{page * kPageBytes});
+  };
+  for (const ImageThread& thread : image.threads) {
+    if (thread.rseq != 0) add(thread.rseq, thread.rseq_bytes);
+    if (thread.sleep_left_ns >= 0 && sleep_left_at(thread.registers) != 0)
+      add(sleep_left_at(thread.registers), sizeof(timespec));
+  }
+  std::sort(pages.begin(), pages.end());
+  pages.erase(std::unique(pages.begin(), pages.end()), pages.end());
+  return pages;
+}
+
+InstalledProcess::~InstalledProcess() {
+  process_->kill();
+}
+
+Status InstalledProcess::finish() {
+  FrozenProcess& process = *process_;
+  if (!origin_keeps_signals_) {
+    auto queued = queue_signals(process, process.main(), image_.pending, false);
+    if (!queued) return queued;
+  } else {
+    image_.threads.front().pending.clear();
+  }
+  if (auto done = finish_threads(process, image_); !done) return done;
+  if (auto done = start_timers(process, image_); !done) return done;
+  if (image_.dumpable <= 1) process.call(SYS_prctl, {PR_SET_DUMPABLE, image_.dumpable});
+  process.drop_scratch();
+  // Before it is let go: it is stopped before its first instruction.
+  if (image_.stop_signal != 0) ::kill(process.pid(), SIGSTOP);
+  for (const auto& thread : process.threads())
+    if (auto settled = thread->settle(); !settled) return settled;
+  return {};
+}
+
+Status InstalledProcess::thaw() {
+  process_->on_end(nullptr);
+  Status finished = finish();
+  if (finished) process_->thaw();
+  return finished;
+}
+
+}  // namespace krg
