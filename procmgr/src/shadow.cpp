@@ -106,12 +106,8 @@ Result<std::unique_ptr<Shadow>> Shadow::become_shadow(EventLoop& loop, SyscallBr
   if (!path) return path.error();
   auto pair = seqpacket_pair();
   if (!pair) return pair.error();
-  fcntl(pair->first.get(), F_SETFL, O_NONBLOCK);
-  std::unique_ptr<Shadow> shadow(new Shadow(pid, std::move(pair->first), std::move(events)));
-  auto watch = loop.watch(shadow->control_.get(), EPOLLIN,
-                          [s = shadow.get()](uint32_t) { s->on_readable(); });
-  if (!watch) return watch.error();
-  shadow->watch_ = std::move(*watch);
+  auto created = create(loop, pid, std::move(pair->first), std::move(events));
+  if (!created) return created.error();
 
   auto tracee = PtraceStop::seize(pid);
   if (!tracee) return tracee.error();
@@ -121,6 +117,17 @@ Result<std::unique_ptr<Shadow>> Shadow::become_shadow(EventLoop& loop, SyscallBr
     kill(pid, SIGKILL);  // neither what it was nor a shadow
     return redirected.error();
   }
+  return created;
+}
+
+Result<std::unique_ptr<Shadow>> Shadow::create(EventLoop& loop, pid_t pid, UniqueFd control,
+                                               Events events) {
+  fcntl(control.get(), F_SETFL, O_NONBLOCK);
+  std::unique_ptr<Shadow> shadow(new Shadow(pid, std::move(control), std::move(events)));
+  auto watch = loop.watch(shadow->control_.get(), EPOLLIN,
+                          [s = shadow.get()](uint32_t) { s->on_readable(); });
+  if (!watch) return watch.error();
+  shadow->watch_ = std::move(*watch);
   return shadow;
 }
 

@@ -19,6 +19,8 @@
 
 namespace krg {
 
+class FrozenProcess;
+
 class Shadow {
  public:
   struct Events {
@@ -32,6 +34,13 @@ class Shadow {
   // others: it has died or been killed.
   static Result<std::unique_ptr<Shadow>> become_shadow(EventLoop& loop, SyscallBroker::Call exec,
                                                        int program, Events events);
+  // Turns a frozen process, wherever it stands, with all its threads. It needs room for two more
+  // descriptors. Its interval timers are disarmed.
+  // One that is stopped stops again as a shadow. Nothing is written into memory that it had,
+  // which a page source may share. Errors: when it still is_alive() it is as before; else it has
+  // died or been killed.
+  static Result<std::unique_ptr<Shadow>> become_shadow(EventLoop& loop, FrozenProcess& process,
+                                                       int program, Events events);
   Shadow(const Shadow&) = delete;
   Shadow& operator=(const Shadow&) = delete;
 
@@ -44,6 +53,8 @@ class Shadow {
  private:
   Shadow(pid_t pid, UniqueFd control, Events events)
       : pid_(pid), control_(std::move(control)), events_(std::move(events)) {}
+  static Result<std::unique_ptr<Shadow>> create(EventLoop& loop, pid_t pid, UniqueFd control,
+                                                Events events);
   void on_readable();
 
   const pid_t pid_;

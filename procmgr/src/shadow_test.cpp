@@ -3,10 +3,15 @@
 
 #include <fcntl.h>
 #include <spawn.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 
 #include <deque>
+#include <thread>
 
+#include "image/frozen_process.h"
+#include "process_status.h"
 #include "testing/filtered_child.h"
 
 namespace krg {
@@ -184,6 +189,108 @@ TEST_F(ShadowTest, LeavesTheParentUnharmed) {
     return fstat(0, &still) == 0 || errno == EBADF ? 0 : 5;
   });
   EXPECT_EQ(status_or(spawns.wait_in(loop), -1), 0);
+}
+
+// A process that stands anywhere, with threads, whose descriptors 0 and 1 are open or not.
+class FrozenShadowTest : public ShadowTest {
+ protected:
+  // The shadow of a child that runs `prepare` and then waits (or is stopped), with a second thread.
+  pid_t make(const std::function<void()>& prepare, char state = 'S') {
+    int ready[2];
+    EXPECT_EQ(pipe2(ready, O_CLOEXEC), 0);
+    const pid_t pid = fork();
+    if (pid == 0) {
+      std::thread other([] { pause(); });
+      if (state == 'S') prepare();
+      close(ready[1]);
+      if (state != 'S') prepare();
+      for (;;) pause();
+    }
+    close(ready[1]);
+    char byte;
+    EXPECT_EQ(read(ready[0], &byte, 1), 0);
+    close(ready[0]);
+    for (int i = 0; i < 1000 && read_process_status(pid)->state != state; ++i) usleep(1000);
+    reaper->watch(pid, [this](const ChildEvent& event) {
+      if (event.is_end()) exit_code = event.code == CLD_EXITED ? event.status : 128 + event.status;
+    });
+    FrozenProcess::freeze(loop, *reaper, pid, [this](auto frozen) {
+      ASSERT_TRUE(frozen) << frozen.error().message();
+      auto made = Shadow::become_shadow(
+          loop, **frozen, program.get(),
+          {[this](const ShadowReport& r) { reports.push_back(r); }, [this] { ended = true; }});
+      ASSERT_TRUE(made) << made.error().message();
+      shadow = std::move(*made);
+    });
+    run_until_shadow();
+    return pid;
+  }
+  static bool is_tracee(pid_t pid) { return read_tracer(pid).value_or(0) != 0; }
+  int end_of() {
+    for (int i = 0; i < 400 && exit_code < 0; ++i) loop.run_once(std::chrono::milliseconds(5));
+    return exit_code;
+  }
+
+  std::unique_ptr<ChildReaper> reaper = std::move(*ChildReaper::create(loop));
+  int exit_code = -1;
+};
+
+TEST_F(FrozenShadowTest, IsAShadowAsAnyOther) {
+  for (int closed : {0, 1, 2, 3}) {  // a bit for each of the descriptors 0 and 1
+    exit_code = -1;
+    ended = false;
+    shadow.reset();
+    const pid_t pid = make([&] {
+      if (closed & 1) close(0);
+      if (closed & 2) close(1);
+      signal(SIGUSR1, [](int) { _exit(98); });
+      const itimerval soon{{0, 0}, {10, 0}};  // the body's from now on
+      setitimer(ITIMER_REAL, &soon, nullptr);
+    });
+    kill(pid, SIGUSR1);
+    EXPECT_EQ(next_report().signal, SIGUSR1);
+    EXPECT_TRUE(shadow->command(ShadowVerb::kExit, 42));
+    EXPECT_EQ(end_of(), 42);
+    for (int i = 0; i < 100 && !ended; ++i) loop.run_once(std::chrono::milliseconds(5));
+    EXPECT_TRUE(ended);
+  }
+}
+
+TEST_F(FrozenShadowTest, OneThatIsStoppedIsAStoppedShadow) {
+  const pid_t pid = make([] { raise(SIGSTOP); }, 'T');
+  for (int i = 0; i < 400 && (read_process_status(pid)->state != 'T' || is_tracee(pid)); ++i)
+    loop.run_once(std::chrono::milliseconds(5));
+  EXPECT_EQ(read_process_status(pid)->state, 'T');
+  EXPECT_TRUE(reports.empty());
+  shadow->resume();
+  EXPECT_TRUE(shadow->command(ShadowVerb::kExit, 42));
+  EXPECT_EQ(end_of(), 42);
+}
+
+TEST_F(FrozenShadowTest, OneThatCannotBecomeAShadowIsAsBefore) {
+  const pid_t pid = fork();
+  if (pid == 0) {
+    const rlimit none{3, 3};
+    setrlimit(RLIMIT_NOFILE, &none);
+    for (;;) pause();
+  }
+  reaper->watch(pid, [this](const ChildEvent& event) {
+    if (event.is_end()) exit_code = event.code == CLD_EXITED ? event.status : 128 + event.status;
+  });
+  for (int i = 0; i < 1000 && read_process_status(pid)->state != 'S'; ++i) usleep(1000);
+  int error = 0;
+  FrozenProcess::freeze(loop, *reaper, pid, [&](auto frozen) {
+    ASSERT_TRUE(frozen);
+    auto made = Shadow::become_shadow(loop, **frozen, program.get(), {[](const auto&) {}, [] {}});
+    error = made ? 0 : made.error().errno_or(-1);
+    EXPECT_TRUE((*frozen)->is_alive());
+  });
+  for (int i = 0; i < 400 && error == 0; ++i) loop.run_once(std::chrono::milliseconds(5));
+  EXPECT_EQ(error, EMFILE);
+  for (int i = 0; i < 1000 && read_process_status(pid)->state != 'S'; ++i) usleep(1000);
+  EXPECT_EQ(read_process_status(pid)->state, 'S');
+  kill(pid, SIGTERM);
+  EXPECT_EQ(end_of(), 128 + SIGTERM);
 }
 
 }  // namespace

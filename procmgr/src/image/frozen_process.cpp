@@ -48,6 +48,33 @@ std::optional<RemoteAddr> find_instruction(const FrozenProcess& process, uint64_
   return RemoteAddr{start + at};
 }
 
+// A restartable sequence that the thread is in is left as the kernel leaves it when the thread
+// loses its processor: calls for krgd would do that, too, but the registers are given back. Source:
+// rseq(2), the kernel's include/uapi/linux/rseq.h.
+void leave_restartable_sequence(const FrozenProcess& process, FrozenThread& thread) {
+  struct Configuration {  // struct ptrace_rseq_configuration
+    uint64_t pointer;
+    uint32_t size, signature, flags, padding;
+  } configuration{};
+  struct Sequence {  // struct rseq_cs
+    uint32_t version, flags;
+    uint64_t start, bytes, abort_at;
+  };
+  constexpr auto kGetConfiguration = static_cast<__ptrace_request>(0x420f);
+  constexpr uint64_t kSequenceAt = 8;  // in struct rseq
+  if (ptrace(kGetConfiguration, thread.tid(), sizeof configuration, &configuration) <= 0 ||
+      configuration.pointer == 0)
+    return;
+  const RemoteAddr pointer{configuration.pointer + kSequenceAt};
+  auto at = process.read_value<uint64_t>(pointer);
+  if (!at || *at == 0) return;
+  auto sequence = process.read_value<Sequence>(RemoteAddr{*at});
+  user_regs_struct registers = thread.registers();
+  if (!sequence || registers.rip - sequence->start >= sequence->bytes) return;
+  registers.rip = sequence->abort_at;
+  thread.set_registers(registers);
+}
+
 void end_task(pid_t tid) {
   kill(tid, SIGKILL);
   waitid(P_PID, static_cast<id_t>(tid), nullptr, WEXITED | __WALL);
@@ -67,6 +94,7 @@ FrozenProcess::~FrozenProcess() {
 
 void FrozenProcess::add(FrozenThread thread) {
   const pid_t tid = thread.tid();
+  leave_restartable_sequence(*this, thread);
   threads_.push_back(std::make_unique<FrozenThread>(std::move(thread)));
   reaper_.watch_tracee(tid, [this, tid](const ChildEvent& event) {
     if (event.is_end()) on_thread_end(tid);

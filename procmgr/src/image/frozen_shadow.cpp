@@ -1,0 +1,205 @@
+// Shadow::become_shadow() of a frozen process: it connects to krgd by a socket of its own, is sent
+// the shadow's program over it, and execs that. Until the descriptors 0 and 1 are taken, everything
+// can be undone.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/un.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+#include <vector>
+
+#include "image/frozen_process.h"
+#include "image/install_parts.h"
+#include "krg/runtime/unix_socket.h"
+#include "shadow.h"
+#include "whole_file.h"
+
+namespace krg {
+namespace {
+
+constexpr size_t kMostArgumentBytes = 8192;
+constexpr int kIntervalTimers = 3;
+
+// A listener at an address that the kernel chooses, which is not a file.
+struct Listener {
+  UniqueFd socket;
+  sockaddr_un address{};
+  socklen_t length = sizeof address;
+
+  static Result<Listener> create() {
+    Listener listener;
+    listener.socket = UniqueFd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    const sockaddr_un any{AF_UNIX, {}};
+    auto* address = reinterpret_cast<sockaddr*>(&listener.address);
+    if (!listener.socket ||
+        bind(listener.socket.get(), reinterpret_cast<const sockaddr*>(&any),
+             sizeof any.sun_family) != 0 ||
+        listen(listener.socket.get(), 8) != 0 ||
+        getsockname(listener.socket.get(), address, &listener.length) != 0)
+      return errno_error("socket for a shadow");
+    return listener;
+  }
+  // The connection of that process; others that found the address are hung up on.
+  Result<UniqueFd> accept_from(pid_t pid) {
+    for (;;) {
+      UniqueFd connection(accept4(socket.get(), nullptr, nullptr, SOCK_CLOEXEC));
+      if (!connection) return errno_error("the process has not connected");
+      auto peer = peer_credentials(connection.get());
+      if (peer && peer->pid == pid) return connection;
+    }
+  }
+};
+
+class FrozenShadow {
+ public:
+  explicit FrozenShadow(FrozenProcess& process) : process_(process) {}
+
+  // The connection; the process has the other end and `program` then. Errors: it has neither.
+  Result<UniqueFd> connect(int program) {
+    auto connection = try_to_connect(program);
+    if (connection) return connection;
+    for (int number : {socket_, program_})
+      if (number >= 0) call(SYS_close, {static_cast<uint64_t>(number)});
+    process_.drop_scratch();
+    return connection;
+  }
+
+  Status exec() {
+    if (auto placed = place_descriptors(); !placed) return placed;
+    if (auto disarmed = disarm_timers(); !disarmed) return disarmed;
+    auto argv = write_arguments();
+    if (!argv) return argv.error();
+    return process_.become(SYS_execveat,
+                           {kShadowProgramFd, empty_string_.value, argv->value, 0, AT_EMPTY_PATH});
+  }
+
+ private:
+  // What recvmsg(2) is told and tells.
+  struct Message {
+    msghdr header;
+    iovec vector;
+    alignas(cmsghdr) char ancillary[CMSG_SPACE(sizeof(int))];
+    char byte;
+  };
+
+  int64_t call(long number, FrozenThread::Arguments arguments) {
+    return process_.call(number, arguments);
+  }
+
+  Result<UniqueFd> try_to_connect(int program) {
+    auto scratch = process_.scratch();
+    if (!scratch) return scratch.error();
+    scratch_ = *scratch;
+    auto listener = Listener::create();
+    if (!listener) return listener.error();
+    const int64_t number = call(SYS_socket, {AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0});
+    if (auto done = done_by_call("socket of a shadow", number); !done) return done.error();
+    socket_ = static_cast<int>(number);
+    if (auto put = process_.write_value(scratch_, listener->address); !put) return put.error();
+    const int64_t connected =
+        call(SYS_connect, {static_cast<uint64_t>(socket_), scratch_.value, listener->length});
+    if (auto done = done_by_call("socket of a shadow", connected); !done) return done.error();
+    auto connection = listener->accept_from(process_.pid());
+    if (!connection) return connection.error();
+    if (auto sent = send_packet(connection->get(), "p", {&program, 1}); !sent) return sent.error();
+    if (auto received = receive_program(); !received) return received.error();
+    return connection;
+  }
+
+  Status receive_program() {
+    const auto at = [&](size_t offset) { return reinterpret_cast<char*>(scratch_.value + offset); };
+    Message message{};
+    message.vector = {at(offsetof(Message, byte)), 1};
+    message.header.msg_iov = reinterpret_cast<iovec*>(at(offsetof(Message, vector)));
+    message.header.msg_iovlen = 1;
+    message.header.msg_control = at(offsetof(Message, ancillary));
+    message.header.msg_controllen = sizeof message.ancillary;
+    if (auto put = process_.write_value(scratch_, message); !put) return put;
+    const int64_t got = call(SYS_recvmsg, {static_cast<uint64_t>(socket_), scratch_.value,
+                                           MSG_CMSG_CLOEXEC | MSG_DONTWAIT});
+    if (auto done = done_by_call("program of a shadow", got); !done) return done;
+    auto answer = process_.read_value<Message>(scratch_);
+    if (!answer) return answer.error();
+    if (answer->header.msg_controllen < CMSG_LEN(sizeof(int)))
+      return errno_error("program of a shadow", EMFILE);
+    memcpy(&program_, answer->ancillary + CMSG_LEN(0), sizeof program_);
+    return {};
+  }
+
+  // The socket to kShadowControlFd, the program to kShadowProgramFd, wherever they are now.
+  Status place_descriptors() {
+    static_assert(kShadowControlFd == 0 && kShadowProgramFd == 1);
+    auto socket = static_cast<uint64_t>(socket_), program = static_cast<uint64_t>(program_);
+    if (socket == kShadowProgramFd) {
+      const int64_t moved = call(SYS_fcntl, {socket, F_DUPFD, kShadowProgramFd + 1});
+      if (auto done = done_by_call("descriptors of a shadow", moved); !done) return done;
+      socket = static_cast<uint64_t>(moved);
+    }
+    int64_t done = 0;
+    if (program != kShadowProgramFd) done = call(SYS_dup3, {program, kShadowProgramFd, O_CLOEXEC});
+    if (done >= 0)
+      done = socket == kShadowControlFd ? call(SYS_fcntl, {socket, F_SETFD, 0})
+                                        : call(SYS_dup3, {socket, kShadowControlFd, 0});
+    return done_by_call("descriptors of a shadow", done);
+  }
+
+  // They are the body's now.
+  Status disarm_timers() {
+    if (auto put = process_.write_value(scratch_, itimerval{}); !put) return put;
+    for (uint64_t timer = 0; timer < kIntervalTimers; ++timer)
+      if (auto done = done_by_call("timers", call(SYS_setitimer, {timer, scratch_.value, 0}));
+          !done)
+        return done;
+    return {};
+  }
+
+  // The program's, as far as there is room, so that those who look at the node from outside of the
+  // session see what it is. Returns where argv is.
+  Result<RemoteAddr> write_arguments() {
+    auto text = read_whole_file(fmt::format("/proc/{}/cmdline", process_.pid()));
+    if (!text) return errno_error("the process died", ESRCH);
+    text->resize(std::min(text->size(), kMostArgumentBytes - 2));
+    text->append(2, '\0');  // the last of these is the empty string
+    const size_t room = (FrozenProcess::kScratchBytes - text->size()) / sizeof(uint64_t) - 2;
+    std::vector<uint64_t> argv;
+    for (size_t at = 0; at + 2 < text->size() && argv.size() < room; at = text->find('\0', at) + 1)
+      argv.push_back(scratch_.value + at);
+    argv.push_back(0);
+    empty_string_ = scratch_ + (text->size() - 1);
+    const uint64_t after_text = (text->size() + 7) / 8 * 8;
+    if (auto put = process_.write(scratch_, *text); !put) return put.error();
+    const std::span<const char> pointers(reinterpret_cast<const char*>(argv.data()),
+                                         argv.size() * sizeof(uint64_t));
+    if (auto put = process_.write(scratch_ + after_text, pointers); !put) return put.error();
+    return scratch_ + after_text;
+  }
+
+  FrozenProcess& process_;
+  RemoteAddr scratch_{}, empty_string_{};
+  int socket_ = -1, program_ = -1;  // the process's numbers
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Shadow>> Shadow::become_shadow(EventLoop& loop, FrozenProcess& process,
+                                                      int program, Events events) {
+  FrozenShadow becoming(process);
+  auto connection = becoming.connect(program);
+  if (!connection) return connection.error();
+  const int stop_signal = process.main().stop_signal();
+  auto shadow = create(loop, process.pid(), std::move(*connection), std::move(events));
+  if (shadow && stop_signal != 0) (*shadow)->resume();  // else it would not come to its exec
+  Status done = shadow ? becoming.exec() : Status(shadow.error());
+  if (done && stop_signal != 0) done = (*shadow)->command(ShadowVerb::kStop, stop_signal);
+  if (done) return shadow;
+  process.kill();  // neither what it was nor a shadow
+  return done.error();
+}
+
+}  // namespace krg
