@@ -4,6 +4,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <csignal>
+
 #include "krg/runtime/log.h"
 #include "krg/shmem/page_set.h"
 #include "state_dir.h"
@@ -83,6 +85,7 @@ void Krgd::wire_signals() {
     pid_calls.signal_by_pidfd(std::move(call), pid);
   });
   shadows.set_delivery([this](pid_t body, const SignalInfo& signal) {
+    if (signal.signal == SIGCHLD) remote_children.child_changed(body);
     return signals.signal_body(terminals.receiver(body, signal), signal);
   });
   shadows.on_body_end(
@@ -147,14 +150,24 @@ void Krgd::start_remote_memory() {
 Status Krgd::start_placing() {
   if (auto started = shadows.start(); !started) return started;
   body_descriptors = body_descriptors_of(descriptors);
-  placer = std::make_unique<ExecPlacer>(
-      node,
-      ExecPlacer::Parts{syscalls, processes, shadows, capabilities, *placement, *body_descriptors,
-                        [this](pid_t body, rusage& usage) {
-                          ipc.process_ended(body);
-                          if (auto more = remote_usage.close(body)) add_usage(usage, *more);
-                        },
-                        [this] { return membership.is_online(node.self); }});
+  const ExecPlacer::Parts parts{syscalls,
+                                processes,
+                                shadows,
+                                capabilities,
+                                *placement,
+                                *body_descriptors,
+                                [this](pid_t body, rusage& usage) {
+                                  ipc.process_ended(body);
+                                  if (auto more = remote_usage.close(body)) add_usage(usage, *more);
+                                },
+                                [this] { return membership.is_online(node.self); },
+                                [this](pid_t child) { remote_fork->execs(child); }};
+  mover = std::make_unique<ProcessMover>(node, parts);
+  remote_fork = std::make_unique<RemoteFork>(node, parts, *mover);
+  migration = std::make_unique<Migration>(node, parts, *mover,
+                                          [this](NodeId n) { return membership.is_online(n); });
+  migration->add_commands(control);
+  placer = std::make_unique<ExecPlacer>(node, parts);
   return {};
 }
 

@@ -24,11 +24,14 @@
 #include "krg/procmgr/ipc.h"
 #include "krg/procmgr/job_namespaces.h"
 #include "krg/procmgr/kddm_report.h"
+#include "krg/procmgr/migration.h"
 #include "krg/procmgr/node_resources.h"
 #include "krg/procmgr/placement.h"
 #include "krg/procmgr/proc_view.h"
 #include "krg/procmgr/process_finder.h"
 #include "krg/procmgr/process_table.h"
+#include "krg/procmgr/remote_children.h"
+#include "krg/procmgr/remote_fork.h"
 #include "krg/procmgr/remote_memory.h"
 #include "krg/procmgr/remote_usage.h"
 #include "krg/procmgr/session_fs.h"
@@ -91,6 +94,9 @@ struct Krgd {
   std::unique_ptr<Placement> placement;
   ShadowHost shadows{node, processes};
   std::unique_ptr<BodyDescriptors> body_descriptors;
+  std::unique_ptr<ProcessMover> mover;
+  std::unique_ptr<RemoteFork> remote_fork;
+  std::unique_ptr<Migration> migration;
   std::unique_ptr<ExecPlacer> placer;
 
   // procmgr: answers about and to other processes (procmgr/SIGNALS.md)
@@ -99,6 +105,7 @@ struct Krgd {
   Identity identity{node, syscalls, processes, shadows};
   ControllingTerminals terminals{node, files, syscalls, processes, descriptors, shadows};
   RemoteUsage remote_usage{syscalls, *node.children};
+  RemoteChildren remote_children{node, syscalls, processes};
   ClusterView cluster_view{node,      syscalls,  processes,
                            pid_calls, resources, [this](pid_t pid) { return sees_node_only(pid); }};
 

@@ -6,6 +6,7 @@
 // goes. Source: signalfd(2), signal(7). SPDX-License-Identifier: GPL-2.0-or-later
 #include <asm/fcntl.h>
 #include <asm/ioctls.h>
+#include <asm/siginfo.h>
 #include <asm/signal.h>
 #include <asm/unistd.h>
 #include <linux/close_range.h>
@@ -13,6 +14,7 @@
 #include <linux/resource.h>
 #include <linux/signalfd.h>
 #include <linux/socket.h>
+#include <linux/wait.h>
 
 #include "../include/krg/procmgr/unnotified_cookie.h"
 #include "../src/shadow_protocol.h"
@@ -102,6 +104,20 @@ long set_foreground(int group) {
   return result;
 }
 
+// The body has left its children here.
+void wait_for_child(const ShadowCommand& command) {
+  ShadowReport r{};
+  siginfo_t info{};
+  r.kind = ShadowReport::kAnswer;
+  r.result = static_cast<int32_t>(call(__NR_waitid, command.argument, command.id, address(&info),
+                                       command.options | WNOHANG, address(r.usage)));
+  r.signal = info.si_status;
+  r.code = info.si_code;
+  r.sender = info.si_pid;
+  r.sender_uid = info.si_uid;
+  report(r);
+}
+
 void obey(const ShadowCommand& command) {
   switch (command.verb) {
     case ShadowVerb::kExit:
@@ -117,6 +133,8 @@ void obey(const ShadowCommand& command) {
       return answer(call(__NR_setsid));
     case ShadowVerb::kSetForeground:
       return answer(set_foreground(command.argument));
+    case ShadowVerb::kWait:
+      return wait_for_child(command);
   }
 }
 

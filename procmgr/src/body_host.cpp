@@ -8,6 +8,7 @@
 
 #include "body_request.h"
 #include "body_spawner.h"
+#include "image/image_bodies.h"
 #include "krg/procmgr/child_reaper.h"
 #include "krg/procmgr/job_namespaces.h"
 #include "krg/runtime/log.h"
@@ -40,6 +41,7 @@ struct BodyHost::Impl : std::enable_shared_from_this<Impl> {
   std::function<void(pid_t, rusage&)> add_usage;
   std::function<bool()> takes_bodies;
   BodySpawner spawner;
+  ImageBodies images;
   std::map<pid_t, Starting> starting;
 
   Impl(NodeContext& n, const ExecPlacer::Parts& parts)
@@ -49,12 +51,13 @@ struct BodyHost::Impl : std::enable_shared_from_this<Impl> {
         descriptors(parts.descriptors),
         add_usage(parts.add_usage),
         takes_bodies(parts.takes_bodies),
-        spawner(n, parts.broker) {}
+        spawner(n, parts.broker),
+        images(n, spawner) {}
 
   void listen();
-  void on_start(NodeId origin, const StartBody& ask, std::string_view payload,
-                Messenger::Reply reply);
-  void spawn(const StartBody& ask, ExecSpec spec, std::vector<ImportedFd> fds);
+  void on_start(const StartBody& ask, std::string_view payload, Messenger::Reply reply);
+  void make(const StartBody& ask, BodyRequest request, std::vector<ImportedFd> fds);
+  void spawn(const StartBody& ask, ExecSpec spec, std::vector<ImportedFd> fds, int uts_ns);
   void on_created(const StartBody& ask);
   void on_started(pid_t pid, Result<int> exec_errno);
   void on_child(pid_t pid, const ChildEvent& event);
@@ -65,16 +68,19 @@ struct BodyHost::Impl : std::enable_shared_from_this<Impl> {
 void BodyHost::Impl::listen() {
   std::weak_ptr<Impl> weak = weak_from_this();
   node.messenger.on_request<StartBody>(
-      [weak](NodeId from, const StartBody& ask, std::string_view payload, Messenger::Reply reply) {
-        if (auto self = weak.lock()) self->on_start(from, ask, payload, std::move(reply));
+      [weak](NodeId, const StartBody& ask, std::string_view payload, Messenger::Reply reply) {
+        if (auto self = weak.lock()) self->on_start(ask, payload, std::move(reply));
       });
+  node.messenger.on<ThawBody>([weak](NodeId, const ThawBody& thaw, std::string_view) {
+    if (auto self = weak.lock()) self->images.thaw(thaw.pid);
+  });
   node.messenger.on<ShadowDied>([weak](NodeId, const ShadowDied& died, std::string_view) {
     auto self = weak.lock();
     if (self && self->table.find_body(died.pid)) kill(died.pid, SIGKILL);
   });
 }
 
-void BodyHost::Impl::on_start(NodeId origin, const StartBody& ask, std::string_view payload,
+void BodyHost::Impl::on_start(const StartBody& ask, std::string_view payload,
                               Messenger::Reply reply) {
   // Whoever chose this node did not know yet that it leaves.
   if (takes_bodies && !takes_bodies()) return reply.fail(kNotImported, "this node is not online");
@@ -82,12 +88,12 @@ void BodyHost::Impl::on_start(NodeId origin, const StartBody& ask, std::string_v
   if (!request) return reply.fail(kNotImported, request.error().message());
   if (starting.contains(ask.pid) || table.find_body(ask.pid))
     return reply.fail(kNotImported, "a body of this pid is here");
-  starting.emplace(ask.pid, Starting{origin, std::move(reply), std::nullopt});
-  auto spec = std::make_shared<ExecSpec>(std::move(request->spec));
+  starting.emplace(ask.pid, Starting{ask.origin, std::move(reply), std::nullopt});
+  auto wanted = std::make_shared<BodyRequest>(std::move(*request));
   descriptors.import_fds(
-      ask.pid, std::move(request->fds),
-      [self = shared_from_this(), ask, spec](Result<std::vector<ImportedFd>> fds) {
-        if (fds) return self->spawn(ask, std::move(*spec), std::move(*fds));
+      ask.pid, std::move(wanted->fds),
+      [self = shared_from_this(), ask, wanted](Result<std::vector<ImportedFd>> fds) {
+        if (fds) return self->make(ask, std::move(*wanted), std::move(*fds));
         auto failed = self->starting.extract(ask.pid);
         failed.mapped().reply.fail(kNotImported, fds.error().message());
       });
@@ -98,14 +104,29 @@ Result<int> BodyHost::Impl::job_namespace(const StartBody& ask) {
   return node.jobs->descriptor(JobId{ask.job});
 }
 
-void BodyHost::Impl::spawn(const StartBody& ask, ExecSpec spec, std::vector<ImportedFd> fds) {
+void BodyHost::Impl::make(const StartBody& ask, BodyRequest wanted, std::vector<ImportedFd> fds) {
   auto uts_ns = job_namespace(ask);
   if (!uts_ns) return on_started(ask.pid, uts_ns.error());
+  if (auto* spec = std::get_if<ExecSpec>(&wanted.what))
+    return spawn(ask, std::move(*spec), std::move(fds), *uts_ns);
+  images.install({.moved = std::move(std::get<MovedProcess>(wanted.what)),
+                  .fds = std::move(fds),
+                  .uts_ns = *uts_ns,
+                  .has_children = ask.has_children != 0,
+                  .origin_keeps_signals = ask.comes_from_origin != 0,
+                  .on_created = [this, ask] { on_created(ask); }},
+                 [self = shared_from_this(), pid = ask.pid](Status installed) {
+                   self->on_started(pid, installed ? Result<int>(0) : installed.error());
+                 });
+}
+
+void BodyHost::Impl::spawn(const StartBody& ask, ExecSpec spec, std::vector<ImportedFd> fds,
+                           int uts_ns) {
   BodySpawner::Request request;
   request.pid = ask.pid;
   request.spec = std::move(spec);
   request.fds = std::move(fds);
-  request.uts_ns = *uts_ns;
+  request.uts_ns = uts_ns;
   request.on_created = [this, ask] { on_created(ask); };
   spawner.spawn(std::move(request),
                 [self = shared_from_this(), pid = ask.pid](Result<int> started) {
@@ -115,7 +136,7 @@ void BodyHost::Impl::spawn(const StartBody& ask, ExecSpec spec, std::vector<Impo
 
 void BodyHost::Impl::on_created(const StartBody& ask) {
   const NodeId origin = starting.at(ask.pid).origin;
-  table.add_body(ask.pid, {origin, JobId{ask.job}, ask.group, ask.session});
+  table.add_body(ask.pid, {origin, JobId{ask.job}, ask.group, ask.session, ask.has_children != 0});
   if (auto adopted = capabilities.adopt(ask.pid, ask.capabilities); !adopted)
     log_warn("exec", "body {}: capabilities: {}", ask.pid, adopted.error().message());
   node.children->watch(ask.pid, [weak = weak_from_this(), pid = ask.pid](const ChildEvent& event) {
@@ -176,5 +197,14 @@ BodyHost::BodyHost(NodeContext& node, const ExecPlacer::Parts& parts)
   impl_->listen();
 }
 BodyHost::~BodyHost() = default;
+
+void BodyHost::execs(pid_t pid) {
+  const ProcessTable::Body* body = impl_->table.find_body(pid);
+  if (!body || !impl_->images.is_young(pid)) return;
+  BodyExeced execed;
+  execed.pid = pid;
+  if (!impl_->node.messenger.send(body->origin, execed))
+    log_debug("exec", "node {} has failed", body->origin.value);
+}
 
 }  // namespace krg

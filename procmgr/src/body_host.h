@@ -1,5 +1,5 @@
 // BodyHost: the bodies of this node, from the request to start one until their origin knows how
-// they ended.
+// they ended. A body begins with the exec of a program, or as the image of a process.
 //
 // Threads: the loop's thread. Owned by ExecPlacer.
 // SPDX-License-Identifier: GPL-2.0-or-later
@@ -16,6 +16,9 @@ class BodyHost {
   // All of `parts` outlive the host.
   BodyHost(NodeContext& node, const ExecPlacer::Parts& parts);
   ~BodyHost();
+  // A process that has execed before is about to do so again: its origin is told when it is a body
+  // that was made at its fork just now.
+  void execs(pid_t pid);
   BodyHost(const BodyHost&) = delete;
   BodyHost& operator=(const BodyHost&) = delete;
 

@@ -2,9 +2,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <variant>
 #include <vector>
 
 #include "exec_messages.h"
+#include "image/moved_process.h"
 #include "krg/procmgr/descriptors.h"
 #include "krg/procmgr/exec_spec.h"
 #include "packed_bytes.h"
@@ -15,12 +17,15 @@ namespace krg {
 inline constexpr int kNotImported = EPROTONOSUPPORT;
 
 struct BodyRequest {
-  ExecSpec spec;
+  // What the body is to execute, or the process that it is.
+  std::variant<ExecSpec, MovedProcess> what;
   std::vector<ExportedFd> fds;
 
   std::string serialize() const {
     PackedWriter out;
-    out.put_string(spec.serialize()).put(static_cast<uint32_t>(fds.size()));
+    out.put(static_cast<uint8_t>(what.index()));
+    out.put_string(std::visit([](const auto& it) { return it.serialize(); }, what));
+    out.put(static_cast<uint32_t>(fds.size()));
     for (const ExportedFd& fd : fds) {
       out.put(static_cast<int32_t>(fd.number)).put(static_cast<uint8_t>(fd.close_on_exec));
       out.put_string(fd.recipe);
@@ -30,9 +35,11 @@ struct BodyRequest {
   // Error: EBADMSG.
   static Result<BodyRequest> parse(std::string_view bytes) {
     PackedReader in(bytes);
-    auto spec = ExecSpec::parse(in.get_string());
-    if (!spec) return spec.error();
-    BodyRequest request{std::move(*spec), {}};
+    BodyRequest request;
+    const bool is_exec = in.get<uint8_t>() == 0;
+    const Status parsed = is_exec ? parse_into<ExecSpec>(in.get_string(), request)
+                                  : parse_into<MovedProcess>(in.get_string(), request);
+    if (!parsed) return parsed.error();
     const auto count = in.get<uint32_t>();
     for (uint32_t i = 0; i < count && in.ok(); ++i) {
       const auto number = in.get<int32_t>();
@@ -42,6 +49,15 @@ struct BodyRequest {
     }
     if (!in.ok() || !in.at_end()) return errno_error("body request", EBADMSG);
     return request;
+  }
+
+ private:
+  template <class What>
+  static Status parse_into(std::string_view bytes, BodyRequest& request) {
+    auto parsed = What::parse(bytes);
+    if (!parsed) return parsed.error();
+    request.what = std::move(*parsed);
+    return {};
   }
 };
 

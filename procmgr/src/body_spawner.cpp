@@ -119,7 +119,7 @@ struct BodySpawner::Impl {
 
   NodeContext& node;
   SyscallBroker& broker;
-  const SyscallFilter filter;
+  const SyscallFilter filter, filter_of_parents;
   const KrgdAttributes own = KrgdAttributes::read();
   const int32_t own_oom_score_adj = read_oom_score_adj();
   std::vector<Stack> idle_stacks;
@@ -128,8 +128,11 @@ struct BodySpawner::Impl {
   Impl(NodeContext& n, SyscallBroker& b)
       : node(n),
         broker(b),
-        filter({.pids = n.pids, .standard_streams = true, .remote_memory = n.memory_per_node > 0}) {
-  }
+        filter({.pids = n.pids, .standard_streams = true, .remote_memory = n.memory_per_node > 0}),
+        filter_of_parents({.pids = n.pids,
+                           .standard_streams = true,
+                           .all_waits = true,
+                           .remote_memory = n.memory_per_node > 0}) {}
 
   Result<Stack> take_stack() {
     if (idle_stacks.empty()) return Stack::create();
@@ -167,7 +170,8 @@ Status BodySpawner::Impl::start(Request& request, std::function<void(Result<int>
   if (!pair) return pair.error();
   fcntl(pair->first.get(), F_SETFL, O_NONBLOCK);
   const int32_t oom_score_adj = request.spec.attributes.oom_score_adj;
-  auto plan = BodyPlan::make(std::move(request.spec), std::move(request.fds), filter.program(),
+  auto plan = BodyPlan::make(std::move(request.spec), std::move(request.fds),
+                             (request.has_children ? filter_of_parents : filter).program(),
                              std::move(pair->second), {node.session_mount_ns, request.uts_ns}, own);
   if (plan && request.chooses_thread_ids) (*plan)->kept_capabilities = kChooseThreadIds;
   if (!plan) return plan.error();

@@ -25,7 +25,8 @@ class BodySpawner {
     pid_t pid = 0;
     ExecSpec spec;
     std::vector<ImportedFd> fds;
-    int uts_ns = -1;  // the job's; -1: krgd's own
+    int uts_ns = -1;            // the job's; -1: krgd's own
+    bool has_children = false;  // at its origin (SyscallFilterConfig::all_waits)
     // It keeps the privilege to choose its threads' ids over its exec (CAP_CHECKPOINT_RESTORE).
     bool chooses_thread_ids = false;
     // Runs as soon as the process exists and before it execs.

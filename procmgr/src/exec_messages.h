@@ -19,8 +19,8 @@ struct Locate {
   pid_t pid = 0;
 };
 
-// Request to the body node: start a body. Payload: ExecSpec, then the descriptors. Reply: an
-// int32_t, 0 or the errno of exec. Error: the body cannot be had there.
+// Request to the body node: start a body. Payload: a BodyRequest. Error: the body cannot be had
+// there, or the errno of its exec. A body of an image is installed but does not run until ThawBody.
 struct StartBody {
   static constexpr uint16_t kId = message_ids::kExec + 1;
   uint8_t version = kVersion;
@@ -28,6 +28,9 @@ struct StartBody {
   uint32_t job = 0;
   pid_t group = 0, session = 0;
   uint8_t has_job = 0;
+  uint8_t has_children = 0;       // it leaves them at its origin
+  uint8_t comes_from_origin = 1;  // of an image: the process was native there
+  NodeId origin;                  // where its shadow is, or will be
   CapabilitySets capabilities;
 };
 
@@ -89,6 +92,52 @@ struct GroupChanged {
   static constexpr uint16_t kId = message_ids::kExec + 8;
   uint8_t version = kVersion;
   pid_t pid = 0, group = 0, session = 0;
+};
+
+// Notice to the body node: the body of an image runs from now on; there is no other copy any more.
+struct ThawBody {
+  static constexpr uint16_t kId = message_ids::kExec + 9;
+  uint8_t version = kVersion;
+  pid_t pid = 0;
+};
+
+// Notice to the origin: a body made at fork has execed, so it need not have been moved before.
+struct BodyExeced {
+  static constexpr uint16_t kId = message_ids::kExec + 10;
+  uint8_t version = kVersion;
+  pid_t pid = 0;
+};
+
+// Request to the origin: the body executes on another node from now on. Errors: ESRCH.
+struct BodyMoves {
+  static constexpr uint16_t kId = message_ids::kExec + 11;
+  uint8_t version = kVersion;
+  NodeId body_node;
+  pid_t pid = 0;
+};
+
+// Request to the origin: waitid(id_type, id, options | WNOHANG) of the shadow, for children that
+// its body has left there. Reply: a ChildChange, of pid 0 when none has changed. Errors: ECHILD,
+// EINVAL.
+struct WaitForChild {
+  static constexpr uint16_t kId = message_ids::kExec + 13;
+  uint8_t version = kVersion;
+  pid_t pid = 0;
+  int32_t id_type = 0, id = 0, options = 0;
+};
+struct ChildChange {
+  pid_t pid = 0;
+  int32_t code = 0, status = 0;  // of siginfo_t
+  uint32_t uid = 0;
+  rusage usage{};
+};
+
+// Request to the node where a process executes: move it. Errors: those of Migration::migrate().
+struct MigrateProcess {
+  static constexpr uint16_t kId = message_ids::kExec + 12;
+  uint8_t version = kVersion;
+  NodeId target;
+  pid_t pid = 0;
 };
 
 }  // namespace krg::exec_messages

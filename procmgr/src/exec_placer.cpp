@@ -49,7 +49,9 @@ struct ExecPlacer::Impl : std::enable_shared_from_this<Impl> {
 void ExecPlacer::Impl::on_exec(SyscallBroker::Call exec) {
   if (!parts.capabilities.any_distant_fork() || placing_count >= kMaxPlacing) return;
   auto caller = read_exec_caller(exec.tid());
-  if (!caller || caller->has_execed) return;
+  if (!caller) return;
+  if (caller->has_execed) return bodies.execs(exec.tid());
+  if (parts.on_first_exec) parts.on_first_exec(exec.tid());
   auto forker = parts.capabilities.of_forker(exec.tid(), caller->parent);
   if (!forker || !forker->effective.has(Capability::kDistantFork)) return;
   const NodeId target = parts.placement.choose(GlobalPid{exec.tid()});
@@ -101,6 +103,7 @@ void ExecPlacer::Impl::ask_target(PlacingPtr placing) {
   }
   StartBody ask;
   ask.pid = placing->pid();
+  ask.origin = node.self;
   // In a body's group here, its shadow's group and session are meant.
   const ExecCaller& caller = placing->caller;
   const auto place =
@@ -112,7 +115,9 @@ void ExecPlacer::Impl::ask_target(PlacingPtr placing) {
     ask.has_job = 1;
     ask.job = job->value;
   }
-  BodyRequest request{std::move(*placing->spec), *placing->fds};
+  BodyRequest request;
+  request.what = std::move(*placing->spec);
+  request.fds = *placing->fds;
   node.messenger.request(placing->target, ask, request.serialize(),
                          [self = shared_from_this(), placing](Result<std::string> reply) {
                            self->on_target_answer(placing, std::move(reply));

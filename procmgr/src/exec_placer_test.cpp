@@ -115,8 +115,9 @@ TEST_F(OriginTest, AnExecOfAForkedChildStartsThereAndEndsAsItsBodyDoes) {
   EXPECT_EQ(asked->pid, child.pid());
   EXPECT_EQ(asked->group, getpgrp());
   EXPECT_TRUE(asked->capabilities.effective.has(Capability::kDistantFork));
-  EXPECT_EQ(request.spec.path, "/bin/true");
-  EXPECT_EQ(request.spec.argv.strings(), (std::vector<std::string>{"true", "argument"}));
+  EXPECT_EQ(std::get<ExecSpec>(request.what).path, "/bin/true");
+  EXPECT_EQ(std::get<ExecSpec>(request.what).argv.strings(),
+            (std::vector<std::string>{"true", "argument"}));
   ASSERT_TRUE(end);
   EXPECT_EQ(end->usage.ru_maxrss, 4711);
   EXPECT_TRUE(nodes.run_until([&] { return origin.placement.given_back == 1; }));
@@ -250,14 +251,16 @@ class TargetTest : public ::testing::Test {
   // Asks for a shell; the answer is 0, an errno, or -1 when none comes.
   int start(pid_t pid, const std::string& script, std::string path = "/bin/sh") {
     BodyRequest request;
-    request.spec.path = std::move(path);
-    request.spec.cwd = "/";
+    ExecSpec& spec = std::get<ExecSpec>(request.what);
+    spec.path = std::move(path);
+    spec.cwd = "/";
     for (const std::string& text : {std::string("sh"), std::string("-c"), script})
-      request.spec.argv.add(text);
-    request.spec.environment.add("PATH=/bin:/usr/bin");
-    for (size_t i = 0; i < request.spec.attributes.limits.size(); ++i)
-      getrlimit(static_cast<__rlimit_resource>(i), &request.spec.attributes.limits[i]);
+      spec.argv.add(text);
+    spec.environment.add("PATH=/bin:/usr/bin");
+    for (size_t i = 0; i < spec.attributes.limits.size(); ++i)
+      getrlimit(static_cast<__rlimit_resource>(i), &spec.attributes.limits[i]);
     StartBody ask;
+    ask.origin = kHere;
     ask.pid = pid;
     ask.group = 17;
     ask.session = 16;

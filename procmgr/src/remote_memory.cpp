@@ -69,7 +69,7 @@ struct RemoteMemory::Impl {
   void on_brk(Call call);
   void on_mremap(Call call);
   void on_madvise(Call call);
-  void on_fork(Call call);
+  bool refuses_fork(Call& call);
   bool may_use(pid_t pid) const;
 
   NodeContext& node;
@@ -92,7 +92,7 @@ void RemoteMemory::Impl::take_calls(SyscallBroker& broker, UserfaultSource sourc
   broker.set_handler(SYS_mremap, [this](Call call) { on_mremap(std::move(call)); });
   broker.set_handler(SYS_madvise, [this](Call call) { on_madvise(std::move(call)); });
   for (int number : {SYS_fork, SYS_clone, SYS_clone3})
-    broker.set_handler(number, [this](Call call) { on_fork(std::move(call)); });
+    broker.set_taker(number, [this](Call& call) { return refuses_fork(call); });
 }
 
 bool RemoteMemory::Impl::may_use(pid_t pid) const {
@@ -208,13 +208,14 @@ void RemoteMemory::Impl::on_madvise(Call call) {
   });
 }
 
-void RemoteMemory::Impl::on_fork(Call call) {
+bool RemoteMemory::Impl::refuses_fork(Call& call) {
   auto process = programs.any() ? read_process_status(call.tid()) : errno_error("", ESRCH);
   auto program = process ? programs.find(process->pid) : nullptr;
-  if (!program || shares_memory(call)) return call.go_on();
+  if (!program || shares_memory(call)) return false;
   log_warn("memory", "pid {} uses memory of other nodes: it cannot fork (posix_spawn, vfork can)",
            process->pid);
   call.fail(ENOMEM);
+  return true;
 }
 
 // --- the interface ------------------------------------------------------------------------------

@@ -131,8 +131,7 @@ Result<std::unique_ptr<Shadow>> Shadow::create(EventLoop& loop, pid_t pid, Uniqu
   return shadow;
 }
 
-Status Shadow::command(ShadowVerb verb, int32_t argument) {
-  const ShadowCommand command{verb, argument};
+Status Shadow::command(const ShadowCommand& command) {
   return send_packet(control_.get(), {reinterpret_cast<const char*>(&command), sizeof command});
 }
 

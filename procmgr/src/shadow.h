@@ -46,7 +46,10 @@ class Shadow {
 
   pid_t pid() const { return pid_; }
   // Errors: EPIPE when it died.
-  Status command(ShadowVerb verb, int32_t argument = 0);
+  Status command(ShadowVerb verb, int32_t argument = 0) {
+    return command(ShadowCommand{verb, argument, 0, 0});
+  }
+  Status command(const ShadowCommand& command);
   // SIGCONT that the shadow does not pass on.
   void resume();
 

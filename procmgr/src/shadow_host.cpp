@@ -10,6 +10,7 @@
 #include <map>
 
 #include "exec_messages.h"
+#include "image/frozen_process.h"
 #include "krg/runtime/log.h"
 #include "process_status.h"
 #include "shadow.h"
@@ -41,9 +42,9 @@ struct ShadowHost::Impl {
   struct Hosted {
     std::unique_ptr<Shadow> shadow;
     NodeId body_node;
-    bool is_ending = false;                            // told to end as its body did
-    std::vector<std::function<void(Status)>> answers;  // setpgid and setsid under way, in order
-    EventLoop::Timer settling;                         // see settle()
+    bool is_ending = false;                                         // told to end as its body did
+    std::vector<std::function<void(const ShadowReport&)>> answers;  // that are to come, in order
+    EventLoop::Timer settling;                                      // see settle()
   };
 
   NodeContext& node;
@@ -61,8 +62,10 @@ struct ShadowHost::Impl {
     return found == hosted.end() ? nullptr : &found->second;
   }
   void listen();
+  Shadow::Events events_of(pid_t pid);
+  Status host(pid_t pid, ProcessTable::Shadow entry, Result<std::unique_ptr<Shadow>> shadow);
   void on_report(pid_t pid, const ShadowReport& report);
-  void on_answer(pid_t pid, Hosted& shadow, int32_t result);
+  void on_group_answer(pid_t pid, NodeId body_node, int32_t result);
   void on_shadow_end(pid_t pid);
   void on_body_ended(const BodyEnded& ended);
   void on_body_stopped(const BodyStopped& stopped);
@@ -73,6 +76,7 @@ struct ShadowHost::Impl {
   void settle(pid_t pid, int tries);
   void forward(NodeId to, pid_t pid, const SignalInfo& info, std::function<void(Status)> done);
   void change_group(const SetGroup& change, std::function<void(Status)> done);
+  void wait_for_child(const WaitForChild& wait, Messenger::Reply reply);
   void request_change(GlobalPid body, const SetGroup& change, std::function<void(Status)> done);
 };
 
@@ -95,6 +99,19 @@ void ShadowHost::Impl::listen() {
         change_group(change, [shared](Status changed) {
           changed ? shared->ok() : shared->fail(changed.error().errno_or(EPERM));
         });
+      });
+  m.on_request<WaitForChild>(
+      [this](NodeId, const WaitForChild& wait, std::string_view, Messenger::Reply reply) {
+        wait_for_child(wait, std::move(reply));
+      });
+  m.on_request<BodyMoves>(
+      [this](NodeId, const BodyMoves& moves, std::string_view, Messenger::Reply reply) {
+        Hosted* shadow = find(moves.pid);
+        const auto* entry = table.find_shadow(moves.pid);
+        if (!shadow || !entry || shadow->is_ending) return reply.fail(ESRCH);
+        shadow->body_node = moves.body_node;
+        table.add_shadow(moves.pid, {moves.body_node, entry->job});
+        reply.ok();
       });
   m.on_request<Identify>(
       [this](NodeId, const Identify& ask, std::string_view, Messenger::Reply reply) {
@@ -167,29 +184,42 @@ void ShadowHost::Impl::on_peer_failure(NodeId peer) {
 
 // ---- what shadows tell ----
 
+Shadow::Events ShadowHost::Impl::events_of(pid_t pid) {
+  return {[this, pid](const ShadowReport& report) { on_report(pid, report); },
+          [this, pid] { on_shadow_end(pid); }};
+}
+
+Status ShadowHost::Impl::host(pid_t pid, ProcessTable::Shadow entry,
+                              Result<std::unique_ptr<Shadow>> shadow) {
+  if (!shadow) return shadow.error();
+  table.add_shadow(pid, entry);
+  hosted.insert_or_assign(pid, Hosted{std::move(*shadow), entry.body_node, false, {}, {}});
+  return {};
+}
+
 void ShadowHost::Impl::on_report(pid_t pid, const ShadowReport& report) {
   Hosted* shadow = find(pid);
   if (!shadow) return;
-  if (report.kind == ShadowReport::kAnswer) return on_answer(pid, *shadow, report.result);
+  if (report.kind == ShadowReport::kAnswer) {
+    if (shadow->answers.empty()) return;
+    auto answer = std::move(shadow->answers.front());
+    shadow->answers.erase(shadow->answers.begin());
+    return answer(report);
+  }
   const SignalInfo info{report.signal, report.code, report.sender, report.sender_uid, report.value};
   forward(shadow->body_node, pid, info, nullptr);
 }
 
-void ShadowHost::Impl::on_answer(pid_t pid, Hosted& shadow, int32_t result) {
-  if (shadow.answers.empty()) return;
-  auto done = std::move(shadow.answers.front());
-  shadow.answers.erase(shadow.answers.begin());
-  if (result < 0) return done(errno_error("shadow", -result));
-  if (auto now = process_identity(table, pid)) {
-    GroupChanged changed;
-    changed.pid = pid;
-    changed.group = now->group;
-    changed.session = now->session;
-    // Sent before the answer: the body's table is right when its call returns.
-    if (!node.messenger.send(shadow.body_node, changed))
-      log_debug("exec", "node {} has failed", shadow.body_node.value);
-  }
-  done({});
+void ShadowHost::Impl::on_group_answer(pid_t pid, NodeId body_node, int32_t result) {
+  auto now = process_identity(table, pid);
+  if (result < 0 || !now) return;
+  GroupChanged changed;
+  changed.pid = pid;
+  changed.group = now->group;
+  changed.session = now->session;
+  // Sent before the answer: the body's table is right when its call returns.
+  if (!node.messenger.send(body_node, changed))
+    log_debug("exec", "node {} has failed", body_node.value);
 }
 
 void ShadowHost::Impl::on_shadow_end(pid_t pid) {
@@ -197,7 +227,9 @@ void ShadowHost::Impl::on_shadow_end(pid_t pid) {
   if (gone.empty()) return;
   Hosted& shadow = gone.mapped();
   table.remove_shadow(pid);
-  for (auto& done : shadow.answers) done(errno_error("shadow", ESRCH));
+  ShadowReport gone_already{};
+  gone_already.result = -ESRCH;
+  for (auto& answer : shadow.answers) answer(gone_already);
   for (auto& listener : shadow_end_listeners) listener(pid);
   if (shadow.is_ending) return;
   ShadowDied died;
@@ -226,13 +258,32 @@ void ShadowHost::Impl::forward(NodeId to, pid_t pid, const SignalInfo& info,
 void ShadowHost::Impl::change_group(const SetGroup& change, std::function<void(Status)> done) {
   Hosted* shadow = find(change.pid);
   if (!shadow || shadow->is_ending) return done(errno_error("shadow", ESRCH));
-  shadow->answers.push_back(std::move(done));
+  shadow->answers.push_back([this, pid = change.pid, body_node = shadow->body_node,
+                             done = std::move(done)](const ShadowReport& answer) {
+    on_group_answer(pid, body_node, answer.result);
+    answer.result < 0 ? done(errno_error("shadow", -answer.result)) : done({});
+  });
   const ShadowVerb verb = change.new_session  ? ShadowVerb::kSetSession
                           : change.foreground ? ShadowVerb::kSetForeground
                                               : ShadowVerb::kSetGroup;
   const Status told = shadow->shadow->command(verb, change.group);
   // A shadow that has died answers all that waits when its end is seen.
   if (!told) log_debug("exec", "shadow {} has gone already", change.pid);
+}
+
+void ShadowHost::Impl::wait_for_child(const WaitForChild& wait, Messenger::Reply reply) {
+  Hosted* shadow = find(wait.pid);
+  if (!shadow || shadow->is_ending) return reply.fail(ESRCH);
+  auto shared = std::make_shared<Messenger::Reply>(std::move(reply));
+  shadow->answers.push_back([shared](const ShadowReport& answer) {
+    if (answer.result < 0) return shared->fail(-answer.result);
+    ChildChange change{answer.sender, answer.code, answer.signal, answer.sender_uid};
+    static_assert(sizeof change.usage == sizeof answer.usage);
+    memcpy(&change.usage, answer.usage, sizeof change.usage);
+    shared->ok({reinterpret_cast<const char*>(&change), sizeof change});
+  });
+  const ShadowCommand command{ShadowVerb::kWait, wait.id_type, wait.id, wait.options};
+  if (!shadow->shadow->command(command)) log_debug("exec", "shadow {} has gone already", wait.pid);
 }
 
 void ShadowHost::Impl::request_change(GlobalPid body, const SetGroup& change,
@@ -261,15 +312,16 @@ Status ShadowHost::start() {
 
 Status ShadowHost::become_shadow(SyscallBroker::Call exec, ProcessTable::Shadow entry) {
   const pid_t pid = exec.tid();
-  auto shadow = Shadow::become_shadow(
-      impl_->node.loop, std::move(exec), impl_->program.get(),
-      {[impl = impl_.get(), pid](const ShadowReport& report) { impl->on_report(pid, report); },
-       [impl = impl_.get(), pid] { impl->on_shadow_end(pid); }});
-  if (!shadow) return shadow.error();
-  impl_->table.add_shadow(pid, entry);
-  impl_->hosted.insert_or_assign(pid,
-                                 Impl::Hosted{std::move(*shadow), entry.body_node, false, {}, {}});
-  return {};
+  return impl_->host(pid, entry,
+                     Shadow::become_shadow(impl_->node.loop, std::move(exec), impl_->program.get(),
+                                           impl_->events_of(pid)));
+}
+
+Status ShadowHost::become_shadow(FrozenProcess& process, ProcessTable::Shadow entry) {
+  const pid_t pid = process.pid();
+  return impl_->host(pid, entry,
+                     Shadow::become_shadow(impl_->node.loop, process, impl_->program.get(),
+                                           impl_->events_of(pid)));
 }
 
 void ShadowHost::set_delivery(std::function<Status(pid_t, const SignalInfo&)> deliver) {

@@ -17,24 +17,27 @@ enum class ShadowVerb : uint32_t {
   kSetGroup,       // setpgid(0, argument); answered
   kSetSession,     // setsid(); answered
   kSetForeground,  // tcsetpgrp() of its controlling terminal; answered
+  kWait,           // waitid(argument, id, …, options | WNOHANG); answered with the child's change
 };
 struct ShadowCommand {
   ShadowVerb verb;
   int32_t argument;
+  int32_t id, options;
 };
-static_assert(sizeof(ShadowCommand) == 8);
+static_assert(sizeof(ShadowCommand) == 16);
 
 struct ShadowReport {
   enum Kind : uint32_t { kSignal, kAnswer };
   Kind kind;
-  int32_t signal;  // kSignal: as siginfo_t has them
+  int32_t signal;  // kSignal, an answer to kWait: as siginfo_t has them; there, si_status
   int32_t code;
   int32_t sender;
   uint32_t sender_uid;
-  int32_t result;  // kAnswer: what the call returned; negative: -errno
-  uint64_t value;  // kSignal: si_value
+  int32_t result;      // kAnswer: what the call returned; negative: -errno
+  uint64_t value;      // kSignal: si_value
+  uint64_t usage[18];  // answer to kWait: a struct rusage
 };
-static_assert(sizeof(ShadowReport) == 32);
+static_assert(sizeof(ShadowReport) == 176);
 
 // si_value of a SIGCONT by which krgd resumes a shadow whose body goes on already: not passed on.
 inline constexpr uint64_t kResumeOnly = 0x6b72'6752'6573'756d;

@@ -23,6 +23,8 @@ const std::map<std::string, int> kNumbers = {
     {"shmdt", SYS_shmdt},
     {"shmctl", SYS_shmctl},
     {"execve", SYS_execve},
+    {"fork", SYS_fork},
+    {"clone", SYS_clone},
     {"execveat", SYS_execveat},
     {"kill", SYS_kill},
     {"tkill", SYS_tkill},

@@ -59,6 +59,8 @@ constexpr Rule kRules[] = {
     {SYS_mmap, When::kSharedFile, 3},
     {SYS_execve, When::kAlways},
     {SYS_execveat, When::kAlways},
+    {SYS_fork, When::kAlways},
+    {SYS_clone, When::kBitClear, 0, CLONE_VM},
     {SYS_kill, When::kGroupOrForeignPid, 0},
     {SYS_kill, When::kValue, 1, SIGSTOP},
     {SYS_kill, When::kValue, 1, SIGCONT},
@@ -129,6 +131,10 @@ constexpr Rule kStandardStreamRules[] = {
     {SYS_newfstatat, When::kStandardFdItself, 3},
     {SYS_statx, When::kStandardFdItself, 2},
 };
+constexpr Rule kAllWaitsRules[] = {
+    {SYS_wait4, When::kAlways},
+    {SYS_waitid, When::kAlways},
+};
 constexpr Rule kRemoteMemoryRules[] = {
     {SYS_mmap, When::kLargePrivate, 3},
     {SYS_brk, When::kPointer, 0},
@@ -136,8 +142,6 @@ constexpr Rule kRemoteMemoryRules[] = {
     {SYS_madvise, When::kValue, 2, MADV_DONTNEED},
     {SYS_madvise, When::kValue, 2, MADV_FREE},
     {SYS_madvise, When::kValue, 2, MADV_DOFORK},
-    {SYS_fork, When::kAlways},
-    {SYS_clone, When::kBitClear, 0, CLONE_VM},
     {SYS_clone3, When::kAlways},
 };
 static_assert(kPriorityOfProcess == 0 && kIoPriorityOfProcess == 1, "who is a pid then");
@@ -176,6 +180,8 @@ class Builder {
     for (const Rule& rule : kRules) rules[rule.number].push_back(rule);
     if (config_.standard_streams)
       for (const Rule& rule : kStandardStreamRules) rules[rule.number].push_back(rule);
+    if (config_.all_waits)
+      for (const Rule& rule : kAllWaitsRules) rules[rule.number].push_back(rule);
     if (config_.remote_memory)
       for (const Rule& rule : kRemoteMemoryRules) rules[rule.number].push_back(rule);
     const std::vector<std::pair<int, std::vector<Rule>>> sorted(rules.begin(), rules.end());

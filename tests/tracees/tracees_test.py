@@ -19,6 +19,9 @@ class TraceesTest(SessionCase):
     def test_exit_statuses(self):
         self.compare("exit_statuses")
 
+    def test_fork_only(self):
+        self.compare("fork_only")
+
     def test_signals_to_child(self):
         self.compare("signals_to_child")
 

@@ -88,6 +88,7 @@ class Installation : public std::enable_shared_from_this<Installation> {
     body.pid = image().threads.front().tid;
     body.spec = image().spec;
     body.uts_ns = request_.uts_ns;
+    body.has_children = request_.has_children;
     body.chooses_thread_ids = image().threads.size() > 1;
     body.on_created = [self = shared_from_this(), pid = body.pid] { self->on_created(pid); };
     spawner_.spawn(std::move(body), [self = shared_from_this()](Result<int> started) {

@@ -37,6 +37,8 @@ class ExecPlacer {
     std::function<void(pid_t body, rusage& usage)> add_usage = {};
     // Whether this node takes bodies now; empty: always. Those refused start on their origin.
     std::function<bool()> takes_bodies = {};
+    // Told of each process that is about to exec for the first time since its fork; may be empty.
+    std::function<void(pid_t)> on_first_exec = {};
   };
 
   // Takes the broker's execve. REQUIRES: node.children.

@@ -36,6 +36,7 @@ class ProcessTable {
     JobId job;
     pid_t virtual_group;  // as its shadow had them when the body was made or last told
     pid_t virtual_session;
+    bool has_children_at_origin = false;  // that its shadow waits for on its behalf
   };
 
   explicit ProcessTable(NodeContext& node);

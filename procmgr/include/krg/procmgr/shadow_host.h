@@ -39,6 +39,8 @@ struct BodyEnd {
   rusage usage{};
 };
 
+class FrozenProcess;
+
 class ShadowHost {
  public:
   ShadowHost(NodeContext& node, ProcessTable& table);
@@ -53,6 +55,8 @@ class ShadowHost {
   // enters it in the table. Errors: EPERM of ptrace(2): the call goes on natively then; others: the
   // process is dead.
   Status become_shadow(SyscallBroker::Call exec, ProcessTable::Shadow shadow);
+  // The same of a process that is frozen. Errors: it is dead.
+  Status become_shadow(FrozenProcess& process, ProcessTable::Shadow shadow);
 
   // Signals one process wherever it executes; `done` may be empty. Errors: ESRCH, EHOSTDOWN.
   void send_signal(GlobalPid to, const SignalInfo& info, std::function<void(Status)> done);

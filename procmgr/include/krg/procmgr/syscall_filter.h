@@ -5,7 +5,8 @@
 // number                                       stops when
 // mmap                                         shared, of a file
 // shmget, shmat, shmdt, shmctl                 always
-// execve, execveat                             always
+// execve, execveat, fork                       always
+// clone                                        without CLONE_VM
 // kill                                         pid <= 0 or of another node; signal SIGSTOP,
 //                                                SIGCONT
 // tgkill, tkill, rt_sigqueueinfo,              pid of another node; signal SIGSTOP
@@ -20,7 +21,8 @@
 //   prlimit64
 // sched_{get,set}affinity, sysinfo, times      always
 // getrusage                                    RUSAGE_CHILDREN
-// wait4, waitid                                with a place for the children's usage
+// wait4, waitid                                with a place for the children's usage; always in a
+//                                                body that has left children at its origin
 // futex                                        without FUTEX_PRIVATE_FLAG, of a word in the window
 //                                                that shared memory is mapped in (shared_window.h)
 // semget, semop, semtimedop, semctl,           always
@@ -29,8 +31,7 @@
 // mmap                                         private, anonymous, writable, 128 KiB or more;
 //                                                memory of other nodes only (as the next four)
 // brk                                          to grow or shrink the heap
-// mremap, fork, clone3                         always
-// clone                                        without CLONE_VM
+// mremap, clone3                               always
 // madvise                                      MADV_DONTNEED, MADV_FREE, MADV_DOFORK
 // fstat, newfstatat, statx                     of descriptor 0, 1 or 2 itself; bodies only
 //
@@ -63,6 +64,8 @@ struct SyscallFilterConfig {
   PidRange pids;  // of the node that the filtered processes execute on
   // For a body: its standard descriptors may be streams, whose type krgfs cannot show.
   bool standard_streams = false;
+  // For a body that has left children at its origin: any wait may be for one of them.
+  bool all_waits = false;
   // Processes may use memory of other nodes (remote_memory.h).
   bool remote_memory = false;
 };

@@ -1,0 +1,40 @@
+// ProcessMover: sends frozen processes of this node to others. The process stays frozen until its
+// body is installed there; then it becomes the shadow (or, a body itself, ends silently) and the
+// new body is told to run. Until that moment a failure leaves it what it was: exactly one copy ever
+// runs.
+//
+// Threads: the loop's thread. Owned by krgd's main; RemoteFork and Migration use it.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "krg/procmgr/exec_placer.h"
+
+namespace krg {
+
+class FrozenProcess;
+
+class ProcessMover {
+ public:
+  // All of `parts` outlive the mover.
+  ProcessMover(NodeContext& node, const ExecPlacer::Parts& parts);
+  ~ProcessMover();
+  ProcessMover(const ProcessMover&) = delete;
+  ProcessMover& operator=(const ProcessMover&) = delete;
+
+  // Moves a process that executes here to `target`, which is neither this node nor the one where
+  // its shadow is. `done` gets why it could not be, the process being thawed here: ENOTSUP with the
+  // reason, what the target said, ESRCH when it died.
+  void move(std::shared_ptr<FrozenProcess> process, NodeId target,
+            std::function<void(Status)> done);
+  // How many are on their way.
+  size_t moving() const;
+
+ private:
+  struct Impl;
+  std::shared_ptr<Impl> impl_;  // shared with moves under way
+};
+
+}  // namespace krg

@@ -1,0 +1,53 @@
+// ImageBodies: the bodies of this node that are made of images, from their request until they run.
+// Until it is thawed such a body does not execute an instruction: the process that it is a copy of
+// may still go on where it is.
+//
+// Threads: the loop's thread. Owned by BodyHost.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <functional>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "body_spawner.h"
+#include "image/image_installer.h"
+#include "image/moved_process.h"
+
+namespace krg {
+
+class ImageBodies {
+ public:
+  struct Request {
+    MovedProcess moved;
+    std::vector<ImportedFd> fds;
+    int uts_ns = -1;                   // the job's; -1: krgd's own
+    bool has_children = false;         // at its origin
+    bool origin_keeps_signals = true;  // those that wait for it
+    // Runs as soon as the process exists.
+    std::function<void()> on_created;
+  };
+
+  ImageBodies(NodeContext& node, BodySpawner& spawner) : node_(node), installer_(node, spawner) {}
+
+  // `done`: it is all there, but for the order to run. Errors: those of ImageInstaller::install().
+  void install(Request request, std::function<void(Status)> done);
+  // A body that is not known (any more) is no error: it has ended.
+  void thaw(pid_t pid);
+  // Whether it was thawed a moment ago.
+  bool is_young(pid_t pid);
+
+ private:
+  static Status write_contents(InstalledProcess& process, const MovedProcess& moved);
+
+  NodeContext& node_;
+  ImageInstaller installer_;
+  std::map<pid_t, std::unique_ptr<InstalledProcess>> frozen_;
+  std::map<pid_t, std::chrono::steady_clock::time_point> young_;  // and when they were thawed
+};
+
+}  // namespace krg

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "krg/procmgr/migration.h"
+
+#include <fmt/core.h>
+
+#include "exec_messages.h"
+#include "image/frozen_process.h"
+#include "krg/runtime/log.h"
+
+namespace krg {
+
+using namespace exec_messages;
+
+Migration::Migration(NodeContext& node, const ExecPlacer::Parts& parts, ProcessMover& mover,
+                     std::function<bool(NodeId)> is_online)
+    : node_(node), parts_(parts), mover_(mover), is_online_(std::move(is_online)) {
+  node_.messenger.on_request<MigrateProcess>(
+      [this](NodeId, const MigrateProcess& ask, std::string_view, Messenger::Reply reply) {
+        auto shared = std::make_shared<Messenger::Reply>(std::move(reply));
+        migrate_here(ask.pid, ask.target, [shared](Status moved) {
+          moved ? shared->ok() : shared->fail(moved.error().errno_or(EIO), moved.error().context);
+        });
+      });
+}
+
+void Migration::add_commands(ControlServer& server) {
+  server.add_command("migrate", [this](ControlServer::Request request, ControlServer::Reply reply) {
+    auto shared = std::make_shared<ControlServer::Reply>(std::move(reply));
+    const pid_t pid = request.arguments.value("pid", 0);
+    const unsigned node = request.arguments.value("node", unsigned{kNoNode.value});
+    if (pid <= 0) return shared->fail(errno_error("the pid is missing", EINVAL));
+    if (node >= node_.node_count)
+      return shared->fail(errno_error(fmt::format("there is no node {}", node), ENODEV));
+    migrate(GlobalPid{pid}, NodeId{static_cast<uint16_t>(node)},
+            [shared](Status moved) { moved ? shared->ok() : shared->fail(moved.error()); });
+  });
+}
+
+void Migration::migrate(GlobalPid pid, NodeId target, Done done) {
+  if (!is_online_(target))
+    return done(errno_error(fmt::format("node {} is not online", target.value), ENODEV));
+  parts_.table.locate(pid, [this, pid, target, done = std::move(done)](Result<NodeId> where) {
+    if (!where) return done(where.error());
+    if (*where == target) return done({});
+    MigrateProcess ask;
+    ask.pid = pid.value;
+    ask.target = target;
+    node_.messenger.request(*where, ask, {}, [done](Result<std::string> reply) {
+      reply ? done({}) : done(reply.error());
+    });
+  });
+}
+
+void Migration::migrate_here(pid_t pid, NodeId target, Done done) {
+  const auto sets = parts_.capabilities.of(pid);
+  if (!sets) return done(sets.error());
+  if (!sets->effective.has(Capability::kCanMigrate))
+    return done(errno_error(
+        fmt::format("CAN_MIGRATE is not effective (krg_capset {} -e +CAN_MIGRATE)", pid), EPERM));
+  const ProcessTable::Body* body = parts_.table.find_body(pid);
+  if (body && body->origin == target)
+    return done(errno_error("its shadow is on that node: it cannot go home yet", ENOTSUP));
+  FrozenProcess::freeze(
+      node_.loop, *node_.children, pid,
+      [this, target, done = std::move(done)](Result<std::shared_ptr<FrozenProcess>> frozen) {
+        if (!frozen) return done(frozen.error());
+        mover_.move(std::move(*frozen), target, std::move(done));
+      });
+}
+
+}  // namespace krg

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "image/moved_process.h"
+
+#include <numeric>
+
+#include "packed_bytes.h"
+
+namespace krg {
+
+uint64_t total_bytes(const std::vector<PageRange>& pages) {
+  return std::accumulate(pages.begin(), pages.end(), uint64_t{0},
+                         [](uint64_t sum, const PageRange& range) { return sum + range.bytes; });
+}
+
+std::string MovedProcess::serialize() const {
+  PackedWriter out;
+  out.put_string(image.serialize()).put(source).put(static_cast<uint32_t>(pages.size()));
+  for (const PageRange& range : pages) out.put(range);
+  out.put_string(contents);
+  return out.take();
+}
+
+Result<MovedProcess> MovedProcess::parse(std::string_view bytes) {
+  PackedReader in(bytes);
+  auto image = ProcessImage::parse(in.get_string());
+  if (!image) return image.error();
+  MovedProcess moved;
+  moved.image = std::move(*image);
+  moved.source = in.get<uint64_t>();
+  const auto count = in.get<uint32_t>();
+  for (uint32_t i = 0; i < count && in.ok(); ++i) moved.pages.push_back(in.get<PageRange>());
+  moved.contents = in.get_string();
+  const bool fits = moved.contents.empty() || moved.contents.size() == total_bytes(moved.pages);
+  if (!in.ok() || !in.at_end() || !fits) return errno_error("moved process", EBADMSG);
+  return moved;
+}
+
+}  // namespace krg

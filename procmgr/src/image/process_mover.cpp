@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "krg/procmgr/process_mover.h"
+
+#include <fmt/core.h>
+
+#include "body_request.h"
+#include "image/image_capture.h"
+#include "image/moved_process.h"
+#include "krg/procmgr/job_namespaces.h"
+#include "krg/runtime/log.h"
+#include "native_children.h"
+#include "process_status.h"
+
+namespace krg {
+namespace {
+
+using namespace exec_messages;
+
+// More than this does not fit into the request to install.
+constexpr uint64_t kMostContents = 32u << 20;
+
+}  // namespace
+
+struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
+  struct Move {
+    std::shared_ptr<FrozenProcess> process;
+    pid_t pid;
+    NodeId target;
+    std::function<void(Status)> done;
+    MovedProcess moved;
+    std::vector<ExportedFd> fds;
+  };
+  using MovePtr = std::shared_ptr<Move>;
+
+  NodeContext& node;
+  ExecPlacer::Parts parts;
+  size_t moving = 0;
+
+  Impl(NodeContext& n, const ExecPlacer::Parts& p) : node(n), parts(p) {}
+
+  Status capture(Move& move);
+  Status read_contents(Move& move);
+  void export_descriptors(MovePtr move);
+  Result<StartBody> describe(const Move& move);
+  void ask_target(MovePtr move);
+  void on_target_answer(const MovePtr& move, const Result<std::string>& reply);
+  void leave_shadow(MovePtr move);
+  void leave_origin(MovePtr move);
+  void thaw_body(const Move& move);
+  void drop_body(const Move& move);
+  void end(Move& move, Status how);
+};
+
+// ---- taking the process down ----
+
+Status ProcessMover::Impl::capture(Move& move) {
+  if (parts.table.find_body(move.pid) && has_child(move.pid))
+    return errno_error("it has children on this node, to which it has moved itself", ENOTSUP);
+  auto image = capture_image(*move.process, node.session_mount_ns);
+  if (!image) return image.error();
+  auto pages = content_ranges(move.process->pid());
+  if (!pages) return pages.error();
+  move.moved.image = std::move(*image);
+  move.moved.pages = std::move(*pages);
+  return read_contents(move);
+}
+
+Status ProcessMover::Impl::read_contents(Move& move) {
+  const uint64_t bytes = total_bytes(move.moved.pages);
+  if (bytes > kMostContents)
+    return errno_error(fmt::format("it has {} MiB of memory", bytes >> 20), ENOTSUP);
+  move.moved.contents.resize(bytes);
+  std::span<char> rest(move.moved.contents);
+  for (const PageRange& range : move.moved.pages) {
+    if (auto read = move.process->read(range.start, rest.first(range.bytes)); !read) return read;
+    rest = rest.subspan(range.bytes);
+  }
+  return {};
+}
+
+void ProcessMover::Impl::export_descriptors(MovePtr move) {
+  parts.descriptors.export_fds(
+      move->process->pid(), WhichFds::kAll,
+      [self = shared_from_this(), move](Result<std::vector<ExportedFd>> fds) {
+        if (!fds) return self->end(*move, fds.error());
+        move->fds = std::move(*fds);
+        self->ask_target(move);
+      });
+}
+
+// ---- the target ----
+
+Result<StartBody> ProcessMover::Impl::describe(const Move& move) {
+  StartBody ask;
+  ask.pid = move.process->pid();
+  const ProcessTable::Body* body = parts.table.find_body(ask.pid);
+  ask.origin = body ? body->origin : node.self;
+  ask.comes_from_origin = body == nullptr;
+  ask.has_children = has_child(ask.pid) || (body && body->has_children_at_origin);
+  auto capabilities = parts.capabilities.of(ask.pid);
+  if (!capabilities) return capabilities.error();
+  ask.capabilities = *capabilities;
+  auto place = process_identity(parts.table, ask.pid);
+  if (!place) return place.error();
+  ask.group = place->group;
+  ask.session = place->session;
+  if (auto job = node.jobs ? node.jobs->job_of(ask.pid) : std::nullopt) {
+    ask.has_job = 1;
+    ask.job = job->value;
+  }
+  return ask;
+}
+
+void ProcessMover::Impl::ask_target(MovePtr move) {
+  auto ask = describe(*move);
+  if (!ask) {
+    parts.descriptors.cancel_export(move->fds);
+    return end(*move, ask.error());
+  }
+  BodyRequest request;
+  request.what = std::move(move->moved);
+  request.fds = move->fds;
+  node.messenger.request(move->target, *ask, request.serialize(),
+                         [self = shared_from_this(), move](Result<std::string> reply) {
+                           self->on_target_answer(move, reply);
+                         });
+}
+
+void ProcessMover::Impl::on_target_answer(const MovePtr& move, const Result<std::string>& reply) {
+  if (reply)
+    return parts.table.find_body(move->process->pid()) ? leave_origin(move) : leave_shadow(move);
+  const int number = reply.error().errno_or(EIO);
+  if (number == kNotImported || number == EHOSTDOWN) parts.descriptors.cancel_export(move->fds);
+  end(*move, reply.error());
+}
+
+// ---- from here on the new body is the process ----
+
+// The process was native here: its shadow takes its place.
+void ProcessMover::Impl::leave_shadow(MovePtr move) {
+  const pid_t pid = move->process->pid();
+  ProcessTable::Shadow entry{move->target, JobId{}};
+  if (node.jobs) entry.job = node.jobs->job_of(pid).value_or(JobId{});
+  Status converted = parts.shadows.become_shadow(*move->process, entry);
+  converted ? thaw_body(*move) : drop_body(*move);
+  end(*move, std::move(converted));
+}
+
+// It was a body here: its shadow is told where it executes from now on.
+void ProcessMover::Impl::leave_origin(MovePtr move) {
+  BodyMoves moves;
+  moves.pid = move->process->pid();
+  moves.body_node = move->target;
+  const NodeId origin = parts.table.find_body(moves.pid)->origin;
+  node.messenger.request(
+      origin, moves, {}, [self = shared_from_this(), move](Result<std::string> reply) {
+        if (!reply) {
+          self->drop_body(*move);
+          return self->end(*move, reply.error());
+        }
+        const pid_t pid = move->process->pid();
+        self->parts.table.remove_body(pid);
+        self->node.children->unwatch(pid);
+        move->process->kill();
+        self->parts.descriptors.body_ended(pid, [self, move] { self->thaw_body(*move); });
+        self->end(*move, {});
+      });
+}
+
+void ProcessMover::Impl::thaw_body(const Move& move) {
+  ThawBody thaw;
+  thaw.pid = move.pid;
+  if (!node.messenger.send(move.target, thaw))
+    log_debug("image", "node {} has failed", move.target.value);
+}
+
+void ProcessMover::Impl::drop_body(const Move& move) {
+  ShadowDied died;
+  died.pid = move.pid;
+  if (!node.messenger.send(move.target, died))
+    log_debug("image", "node {} has failed", move.target.value);
+}
+
+void ProcessMover::Impl::end(Move& move, Status how) {
+  --moving;
+  move.process = nullptr;  // goes on here, unless it has become a shadow
+  std::exchange(move.done, nullptr)(std::move(how));
+}
+
+// ---- the interface ----
+
+ProcessMover::ProcessMover(NodeContext& node, const ExecPlacer::Parts& parts)
+    : impl_(std::make_shared<Impl>(node, parts)) {}
+ProcessMover::~ProcessMover() = default;
+
+size_t ProcessMover::moving() const {
+  return impl_->moving;
+}
+
+void ProcessMover::move(std::shared_ptr<FrozenProcess> process, NodeId target,
+                        std::function<void(Status)> done) {
+  auto move = std::make_shared<Impl::Move>();
+  move->process = std::move(process);
+  move->pid = move->process->pid();
+  move->target = target;
+  move->done = std::move(done);
+  ++impl_->moving;
+  if (auto captured = impl_->capture(*move); !captured) return impl_->end(*move, captured);
+  impl_->export_descriptors(move);
+}
+
+}  // namespace krg

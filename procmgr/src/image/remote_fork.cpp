@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "krg/procmgr/remote_fork.h"
+
+#include <sched.h>
+#include <sys/syscall.h>
+
+#include <csignal>
+#include <map>
+
+#include "exec_messages.h"
+#include "fork_habits.h"
+#include "image/frozen_process.h"
+#include "krg/procmgr/exec_spec.h"
+#include "krg/runtime/log.h"
+#include "native_children.h"
+#include "process_status.h"
+
+namespace krg {
+namespace {
+
+using namespace exec_messages;
+
+// By then a child that was forked to exec has done so.
+constexpr std::chrono::milliseconds kLookAfter{30};
+// What a fork that is no thread and no container may ask of clone(2).
+constexpr uint64_t kForkFlags =
+    CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | CLONE_PARENT_SETTID | CLONE_SETTLS;
+
+bool is_plain_fork(const SyscallBroker::Call& call) {
+  if (call.number() == SYS_fork) return true;
+  return call.number() == SYS_clone && (call.arg(0) & ~kForkFlags) == SIGCHLD;
+}
+
+}  // namespace
+
+struct RemoteFork::Impl : std::enable_shared_from_this<Impl> {
+  using Frozen = std::shared_ptr<FrozenProcess>;
+
+  NodeContext& node;
+  ExecPlacer::Parts parts;
+  ProcessMover& mover;
+  ForkHabits habits;
+  std::map<pid_t, ForkHabits::Program> undecided;  // moved, and may exec yet
+  std::map<pid_t, EventLoop::Timer> looks;         // at what a forker's, or a moved, child does
+
+  Impl(NodeContext& n, const ExecPlacer::Parts& p, ProcessMover& m) : node(n), parts(p), mover(m) {}
+
+  void on_fork(SyscallBroker::Call fork);
+  void move(const ForkHabits::Program& program, Frozen child);
+  void moved(const ForkHabits::Program& program, pid_t child);
+  void look_soon(pid_t pid, std::function<void()> look);
+  void look_at_children(pid_t forker, const ForkHabits::Program& program);
+  void move_running(pid_t child, const ForkHabits::Program& program);
+};
+
+// Most forks are none of our business: this is what they pay.
+void RemoteFork::Impl::on_fork(SyscallBroker::Call fork) {
+  if (!parts.capabilities.any_distant_fork() || !is_plain_fork(fork)) return;
+  auto forker = read_process_status(fork.tid());
+  auto sets = forker ? parts.capabilities.of(forker->pid) : forker.error();
+  if (!sets || !sets->effective.has(Capability::kDistantFork)) return;
+  auto program = ForkHabits::program_of(forker->pid);
+  if (!program || mover.moving() >= kMaxForksMoving) return;
+  if (habits.expects_exec(*program))
+    return look_soon(forker->pid, [this, pid = forker->pid, program = *program] {
+      look_at_children(pid, program);
+    });
+  auto asked = fork_and_freeze_child(
+      *node.children, fork, [self = shared_from_this(), program = *program](Result<Frozen> child) {
+        if (child) self->move(program, std::move(*child));
+      });
+  if (!asked) log_debug("fork", "process {}: {}", forker->pid, asked.error().message());
+}
+
+void RemoteFork::Impl::move(const ForkHabits::Program& program, Frozen child) {
+  const pid_t pid = child->pid();
+  const NodeId target = parts.placement.choose(GlobalPid{pid});
+  if (target == node.self) return;  // and goes on
+  mover.move(std::move(child), target,
+             [self = shared_from_this(), program, pid, target](Status how) {
+               if (how) return self->moved(program, pid);
+               log_debug("fork", "child {} stays, and not on node {}: {}", pid, target.value,
+                         how.error().message());
+               self->parts.placement.ended(GlobalPid{pid});
+             });
+}
+
+void RemoteFork::Impl::moved(const ForkHabits::Program& program, pid_t child) {
+  undecided[child] = program;
+  look_soon(child, [this, child, program] {
+    if (undecided.erase(child) > 0) habits.ran_on(program);
+  });
+}
+
+// --- children that were left to placement at exec -----------------------------------------------
+
+void RemoteFork::Impl::look_soon(pid_t pid, std::function<void()> look) {
+  EventLoop::Timer& timer = looks[pid];
+  if (timer) return;
+  timer = node.loop.after(kLookAfter, [this, pid, look = std::move(look)] {
+    looks.erase(pid);
+    look();
+  });
+}
+
+void RemoteFork::Impl::look_at_children(pid_t forker, const ForkHabits::Program& program) {
+  for (pid_t child : native_children(forker)) {
+    auto status = read_exec_caller(child);
+    if (!status || status->has_execed || parts.table.find_shadow(child)) continue;
+    habits.ran_on(program);
+    move_running(child, program);
+  }
+}
+
+void RemoteFork::Impl::move_running(pid_t child, const ForkHabits::Program& program) {
+  if (mover.moving() >= kMaxForksMoving) return;
+  FrozenProcess::freeze(node.loop, *node.children, child,
+                        [weak = weak_from_this(), program](Result<Frozen> frozen) {
+                          auto self = weak.lock();
+                          if (self && frozen) self->move(program, std::move(*frozen));
+                        });
+}
+
+// --- the interface ------------------------------------------------------------------------------
+
+RemoteFork::RemoteFork(NodeContext& node, const ExecPlacer::Parts& parts, ProcessMover& mover)
+    : impl_(std::make_shared<Impl>(node, parts, mover)) {
+  std::weak_ptr<Impl> weak = impl_;
+  for (int number : {SYS_fork, SYS_clone})
+    parts.broker.set_handler(number, [weak](SyscallBroker::Call fork) {
+      if (auto self = weak.lock()) self->on_fork(std::move(fork));
+    });
+  node.messenger.on<BodyExeced>([weak](NodeId, const BodyExeced& execed, std::string_view) {
+    auto self = weak.lock();
+    if (!self) return;
+    auto found = self->undecided.extract(execed.pid);
+    if (!found.empty()) self->habits.execed(found.mapped());
+  });
+}
+RemoteFork::~RemoteFork() = default;
+
+void RemoteFork::execs(pid_t child) {
+  if (auto program = ForkHabits::program_of(child)) impl_->habits.execed(*program);
+}
+
+}  // namespace krg

@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "krg/procmgr/remote_children.h"
+
+#include <fmt/core.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include <csignal>
+#include <cstring>
+#include <map>
+
+#include "exec_messages.h"
+#include "ipc/waiting_calls.h"
+#include "native_children.h"
+#include "process_status.h"
+
+namespace krg {
+namespace {
+
+using namespace exec_messages;
+using Call = SyscallBroker::Call;
+
+// How often a blocked wait looks for native children that have ended, and for changes at the origin
+// of which no signal told (SIGCHLD is ignored).
+constexpr std::chrono::milliseconds kNativeTick{20};
+constexpr unsigned kTicksPerQuestion = 25;
+
+// What a wait asks for, whichever of the two calls it is.
+struct Wanted {
+  int id_type = P_ALL;
+  pid_t id = 0;
+  int options = 0;
+};
+
+Wanted wanted_of(const Call& call) {
+  if (call.number() == SYS_waitid)
+    return {static_cast<int>(call.arg(0)), static_cast<pid_t>(call.arg(1)),
+            static_cast<int>(call.arg(3))};
+  const auto pid = static_cast<pid_t>(call.arg(0));
+  const int options = static_cast<int>(call.arg(2)) | WEXITED;
+  if (pid > 0) return {P_PID, pid, options};
+  if (pid == -1) return {P_ALL, 0, options};
+  return {P_PGID, -pid, options};
+}
+
+int wait_status_of(const ChildChange& change) {
+  switch (change.code) {
+    case CLD_EXITED:
+      return W_EXITCODE(change.status & 0xff, 0);
+    case CLD_STOPPED:
+    case CLD_TRAPPED:
+      return W_STOPCODE(change.status & 0xff);
+    case CLD_CONTINUED:
+      return 0xffff;
+    default:
+      return (change.status & 0x7f) | (change.code == CLD_DUMPED ? WCOREFLAG : 0);
+  }
+}
+
+template <class T>
+bool put(const Call& call, unsigned argument, const T& value) {
+  if (call.arg(argument) == 0) return true;
+  return call
+      .write_memory(RemoteAddr{call.arg(argument)},
+                    {reinterpret_cast<const char*>(&value), sizeof value})
+      .has_value();
+}
+
+void answer(Call call, const ChildChange& change) {
+  bool written = true;
+  if (call.number() == SYS_wait4) {
+    if (change.pid != 0) {
+      written = put(call, 1, wait_status_of(change)) && put(call, 3, change.usage);
+    }
+    return written ? call.succeed(change.pid) : call.fail(EFAULT);
+  }
+  siginfo_t info{};
+  if (change.pid != 0) {
+    info.si_signo = SIGCHLD;
+    info.si_code = change.code;
+    info.si_pid = change.pid;
+    info.si_uid = change.uid;
+    info.si_status = change.status;
+  }
+  // The kernel writes some fields only; the rest of the program's siginfo_t stays undefined.
+  written = put(call, 2, info) && (change.pid == 0 || put(call, 4, change.usage));
+  written ? call.succeed(0) : call.fail(EFAULT);
+}
+
+}  // namespace
+
+struct RemoteChildren::Impl : std::enable_shared_from_this<Impl> {
+  // A wait that krgd has in hand.
+  struct Waiting {
+    pid_t body;
+    Wanted wanted;
+    bool asking = false;     // the origin
+    bool ask_again = false;  // something changed meanwhile
+    bool interrupted = false;
+  };
+
+  NodeContext& node;
+  ProcessTable& table;
+  ExitWatch exits;
+  WaitingCalls calls;
+  std::map<uint64_t, Waiting> waiting;  // by the number of the call
+  EventLoop::Timer tick;
+  unsigned ticks = 0;
+
+  Impl(NodeContext& n, ProcessTable& t)
+      : node(n),
+        table(t),
+        exits(n.loop, [this](pid_t pid) { calls.process_ended(pid); }),
+        calls(n.loop, exits) {}
+
+  bool takes(Call& call);
+  void ask(uint64_t number);
+  void on_reply(uint64_t number, const Result<std::string>& reply);
+  void on_no_child(uint64_t number, int error);
+  void on_nothing_yet(uint64_t number);
+  void go_on(uint64_t number);
+  void end(uint64_t number, WaitingCalls::Why why);
+  void look();
+};
+
+bool RemoteChildren::Impl::takes(Call& call) {
+  auto caller = read_process_status(call.tid());
+  const ProcessTable::Body* body = caller ? table.find_body(caller->pid) : nullptr;
+  if (!body || !body->has_children_at_origin) return false;
+  const Waiting entry{caller->pid, wanted_of(call)};
+  WaitingCalls::Wait wait;
+  wait.restart = WaitingCalls::Restart::kAsHandlerSays;
+  auto number = std::make_shared<uint64_t>(0);
+  wait.end = [this, number](WaitingCalls::Why why) { end(*number, why); };
+  *number = calls.begin(std::move(call), caller->pid, std::move(wait));
+  waiting.emplace(*number, entry);
+  if (!tick) tick = node.loop.every(kNativeTick, [this] { look(); });
+  ask(*number);
+  return true;
+}
+
+void RemoteChildren::Impl::ask(uint64_t number) {
+  Waiting& entry = waiting.at(number);
+  if (entry.asking) {
+    entry.ask_again = true;
+    return;
+  }
+  const ProcessTable::Body* body = table.find_body(entry.body);
+  if (!body) return;  // it is ending
+  entry.asking = true;
+  entry.ask_again = false;
+  WaitForChild wait;
+  wait.pid = entry.body;
+  wait.id_type = entry.wanted.id_type;
+  wait.id = entry.wanted.id;
+  wait.options = entry.wanted.options;
+  node.messenger.request(body->origin, wait, {},
+                         [weak = weak_from_this(), number](Result<std::string> reply) {
+                           if (auto self = weak.lock()) self->on_reply(number, reply);
+                         });
+}
+
+void RemoteChildren::Impl::on_reply(uint64_t number, const Result<std::string>& reply) {
+  auto found = waiting.find(number);
+  if (found == waiting.end()) return;
+  Waiting& entry = found->second;
+  entry.asking = false;
+  if (!reply) return on_no_child(number, reply.error().errno_or(ECHILD));
+  ChildChange change;
+  if (reply->size() != sizeof change) return on_no_child(number, EPROTO);
+  memcpy(&change, reply->data(), sizeof change);
+  if (change.pid != 0) {
+    waiting.erase(found);
+    return answer(calls.finish(number), change);
+  }
+  on_nothing_yet(number);
+}
+
+// None there that the call could mean. It may mean a native one: the kernel says.
+void RemoteChildren::Impl::on_no_child(uint64_t number, int error) {
+  const Waiting entry = waiting.at(number);
+  ProcessTable::Body* body = table.find_body(entry.body);
+  if (body && error == ECHILD && entry.wanted.id_type == P_ALL)
+    body->has_children_at_origin = false;
+  go_on(number);
+}
+
+void RemoteChildren::Impl::on_nothing_yet(uint64_t number) {
+  const Waiting entry = waiting.at(number);
+  if (has_ended_child(entry.body, {entry.wanted.id_type, entry.wanted.id})) return go_on(number);
+  if (entry.wanted.options & WNOHANG) {
+    waiting.erase(number);
+    return answer(calls.finish(number), {});
+  }
+  if (entry.interrupted) {
+    waiting.erase(number);
+    return calls.interrupted(number);
+  }
+  if (entry.ask_again) ask(number);
+}
+
+void RemoteChildren::Impl::go_on(uint64_t number) {
+  waiting.erase(number);
+  calls.finish(number).go_on();
+}
+
+void RemoteChildren::Impl::end(uint64_t number, WaitingCalls::Why why) {
+  auto found = waiting.find(number);
+  if (found == waiting.end()) return;
+  if (why == WaitingCalls::Why::kGone) {
+    waiting.erase(found);
+    return calls.finish(number).fail(ESRCH);
+  }
+  // A child that the origin may have waited for by now is told first.
+  found->second.interrupted = true;
+  ask(number);
+}
+
+void RemoteChildren::Impl::look() {
+  ++ticks;
+  std::vector<uint64_t> numbers;
+  for (const auto& [number, entry] : waiting) numbers.push_back(number);
+  for (uint64_t number : numbers) {
+    const Waiting& entry = waiting.at(number);
+    if (entry.asking) continue;
+    if (has_ended_child(entry.body, {entry.wanted.id_type, entry.wanted.id}))
+      go_on(number);
+    else if (ticks % kTicksPerQuestion == 0)
+      ask(number);
+  }
+  if (waiting.empty()) tick.reset();
+}
+
+RemoteChildren::RemoteChildren(NodeContext& node, SyscallBroker& broker, ProcessTable& table)
+    : impl_(std::make_shared<Impl>(node, table)) {
+  for (int number : {SYS_wait4, SYS_waitid})
+    broker.set_taker(number, [impl = impl_.get()](Call& call) { return impl->takes(call); });
+}
+RemoteChildren::~RemoteChildren() = default;
+
+void RemoteChildren::child_changed(pid_t body) {
+  std::vector<uint64_t> numbers;
+  for (const auto& [number, entry] : impl_->waiting)
+    if (entry.body == body) numbers.push_back(number);
+  for (uint64_t number : numbers) impl_->ask(number);
+}
+
+}  // namespace krg

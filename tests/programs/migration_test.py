@@ -1,0 +1,111 @@
+"""Real programs that move to other nodes while they work: their output is what it is natively.
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+import hashlib
+import shutil
+import subprocess
+import zlib
+
+import session_case
+from session_case import SessionCase
+
+CAPS = "--caps=+CAN_MIGRATE"
+
+# Prints a number for each step; each depends on all that came before.
+PYTHON_WORK = """
+import hashlib, sys
+state, seen = b"start", {}
+for step in range(60):
+    for i in range(20000):
+        seen[i % 5000] = state = hashlib.md5(state + str(i).encode()).digest()
+    print(step, state.hex(), len(seen), flush=True)
+"""
+
+PERL_WORK = """
+$| = 1; my %h; my $s = 17;
+for my $step (1 .. 60) { for my $i (1 .. 160000) { $s = ($s * 1103515245 + 12345) % 2147483648; $h{$i % 3000} .= chr(65 + $s % 26) if $i % 50 == 0; }
+  my $sum = 0; $sum += length($_) for values %h; print "$step $s $sum\\n"; }
+"""
+
+# Moves $pid to each node in turn till it ends; how often it moved goes to $moves.
+MOVE_AROUND = """
+moves=0
+for ((i = 0; i < 200; i++)); do
+  for node in $nodes; do
+    sleep 0.1
+    kill -0 $pid 2>/dev/null || break 2
+    krg_migrate $pid $node 2>>errors && moves=$((moves + 1))
+  done
+done
+"""
+
+
+class MigrationTest(SessionCase):
+    def moved(self, command, nodes="1 2 3", least=3):
+        """The output of a command that moves around while it works."""
+        out = self.shell(f"nodes='{nodes}'\n{command} & pid=$!\n{MOVE_AROUND}\nwait $pid; status=$?\n"
+                         "grep -vi 'no such process' errors\necho status $status moves $moves", caps=CAPS, timeout=120)
+        *lines, last = out.split("\n")
+        words = last.split()
+        self.assertEqual(words[:2], ["status", "0"], out)
+        self.assertGreaterEqual(int(words[3]), least, out)
+        return "\n".join(lines)
+
+    def native(self, arguments, **options):
+        return subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True, cwd=self.work, **options).stdout.strip()
+
+    def test_a_process_shows_where_it_is(self):
+        out = self.shell("sleep 100 & pid=$!; krg_where $pid | awk '{print $2}'; krg_migrate $pid 2; krg_where $pid | awk '{print $2}'\n"
+                         "krg_migrate $pid 1; krg_where $pid | awk '{print $2}'; ps -o pid=,comm= -p $pid | awk '{print $2}'\n"
+                         "kill $pid; wait $pid; echo $?", caps=CAPS)
+        self.assertEqual(out.split(), ["0", "2", "1", "sleep", "143"])
+
+    def test_refusals_name_the_reason(self):
+        result = self.krgrun("bash", "-c", "sleep 100 & krg_migrate $! 2; krg_migrate $! 77; krg_migrate 999999 1; krg_migrate x 1; "
+                             "krg_migrate 1; kill $!", caps="")
+        lines = result.stderr.split("\n")
+        self.assertIn("CAN_MIGRATE is not effective", lines[0])
+        self.assertIn("there is no node 77", lines[1])
+        self.assertIn("999999", lines[2])
+        self.assertIn("'x' is no pid", lines[3])
+
+    def test_python(self):
+        (self.work / "work.py").write_text(PYTHON_WORK, encoding="ascii")
+        self.assertEqual(self.moved("/usr/bin/python3 work.py"), self.native(["/usr/bin/python3", "work.py"]))
+
+    def test_perl(self):
+        (self.work / "work.pl").write_text(PERL_WORK, encoding="ascii")
+        self.assertEqual(self.moved("/usr/bin/perl work.pl"), self.native(["/usr/bin/perl", "work.pl"]))
+
+    def test_a_stage_of_a_pipeline(self):
+        data = b"".join(b"%d some text to compress %d\n" % (i, i * i) for i in range(900000))
+        (self.work / "data").write_bytes(data)
+        out = self.shell("nodes='1 2 3'; mkfifo f; gzip -9 <f >packed & pid=$!; cat data >f &\n"
+                         f"{MOVE_AROUND}\nwait $pid; echo $? $moves; grep -vi 'no such process' errors; true", caps=CAPS, timeout=120)
+        status, moves = out.split()[:2]
+        self.assertEqual(status, "0", out)
+        self.assertGreaterEqual(int(moves), 2, out)
+        self.assertEqual(hashlib.sha256(zlib.decompress((self.work / "packed").read_bytes(), 31)).digest(),
+                         hashlib.sha256(data).digest())
+
+    def test_a_shell_with_traps_and_children(self):
+        script = ("trap 'echo usr1' USR1; trap 'echo end' EXIT; echo start; sleep 1 & s=$!; krg_migrate $$ 2; hostname_of=$(krg_where $$ | "
+                  "awk '{print $2}'); echo on $hostname_of; kill -USR1 $$; wait $s; echo waited $?; sh -c 'exit 7'; echo child $?; "
+                  "(exit 3) & wait $!; echo background $?; echo a | tr a b")
+        (self.work / "script").write_text(script, encoding="ascii")
+        out = self.shell("bash script; echo $?", caps=CAPS)
+        self.assertEqual(out.split("\n"), ["start", "on 2", "usr1", "waited 0", "child 7", "background 3", "b", "end", "0"])
+
+    def test_sqlite_in_a_transaction(self):
+        if not shutil.which("sqlite3"):
+            self.skipTest("no sqlite3")
+        steps = "\n".join(f"insert into t select {i}, hex(randomblob(20)) from t;" for i in range(12))
+        (self.work / "work.sql").write_text(
+            f"create table t(a, b); begin; insert into t values (1, 'x');\n{steps}\nselect count(*) from t; commit; "
+            "pragma integrity_check; select count(*), sum(length(b)) from t;\n", encoding="ascii")
+        out = self.moved("sqlite3 base.db <work.sql", least=0)
+        self.assertEqual(out.split("\n"), ["4096", "ok", "4096|163801"])
+
+
+if __name__ == "__main__":
+    session_case.main()
