@@ -29,18 +29,6 @@
 
 namespace krg {
 
-class UserfaultfdGroup {
- public:
-  // Returns a token for leave().
-  uint64_t join(std::function<void()> read_events);
-  void leave(uint64_t token);
-  void read_all();
-
- private:
-  uint64_t next_ = 1;
-  std::map<uint64_t, std::function<void()>> members_;
-};
-
 // A page of a program, by where it is mapped.
 struct ProgramPage {
   uint64_t space;

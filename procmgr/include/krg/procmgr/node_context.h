@@ -60,6 +60,7 @@ inline constexpr uint16_t kSharedMemory = 224;  // /dev/shm, System V segments
 inline constexpr uint16_t kKddmReport = 206;
 inline constexpr uint16_t kIpc = 240;  // System V semaphores and messages, futexes
 inline constexpr uint16_t kRemoteMemory = 256;
+inline constexpr uint16_t kPageMoves = 288;
 }  // namespace message_ids
 
 }  // namespace krg

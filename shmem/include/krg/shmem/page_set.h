@@ -27,20 +27,16 @@
 #include "krg/runtime/unique_fd.h"
 #include "krg/shmem/ids.h"
 #include "krg/shmem/kddm.h"
+#include "krg/shmem/userfaultfd_group.h"
 
 namespace krg {
 
 inline constexpr size_t kPageBytes = 4096;
 
-// Reads the events of all userfaultfds that share it. A process that changes its address space
-// while it maps several sets waits in the kernel until each of them has read its event, and until
-// then refuses all of them: so all page sets that one process may map have to share one object.
-class UserfaultfdGroup;
-std::shared_ptr<UserfaultfdGroup> make_userfaultfd_group();
-
 struct PageSetOptions {
-  std::shared_ptr<IoLinker> linker = {};         // none: pages start as zeros
-  std::shared_ptr<UserfaultfdGroup> group = {};  // none: one of its own
+  std::shared_ptr<IoLinker> linker = {};  // none: pages start as zeros
+  // Shared by all page sets that one process may map; none: one of its own.
+  std::shared_ptr<UserfaultfdGroup> group = {};
   // One node manages all pages (krg/shmem/kddm.h): where they are used first without a message.
   NodeId home = kNoNode;
   // Programs of one node only use it: a page that is read is taken from the node that keeps it, so
