@@ -26,6 +26,7 @@
 #include "krg/procmgr/kddm_report.h"
 #include "krg/procmgr/migration.h"
 #include "krg/procmgr/node_resources.h"
+#include "krg/procmgr/page_moves.h"
 #include "krg/procmgr/placement.h"
 #include "krg/procmgr/proc_view.h"
 #include "krg/procmgr/process_finder.h"
@@ -98,6 +99,7 @@ struct Krgd {
   std::unique_ptr<RemoteFork> remote_fork;
   std::unique_ptr<Migration> migration;
   std::unique_ptr<ExecPlacer> placer;
+  PageMoves page_moves{node, syscalls};
 
   // procmgr: answers about and to other processes (procmgr/SIGNALS.md)
   PidCalls pid_calls{node, syscalls, processes};

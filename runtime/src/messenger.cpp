@@ -116,6 +116,9 @@ unsigned Messenger::node_count() const {
 EventLoop& Messenger::loop() const {
   return impl_->transport.loop();
 }
+Transport& Messenger::transport() const {
+  return impl_->transport;
+}
 size_t Messenger::deferred_bytes(NodeId peer) const {
   return impl_->peers[peer.value].deferred_bytes;
 }

@@ -10,27 +10,12 @@
 
 #include <sys/types.h>
 
-#include <cstdint>
 #include <vector>
 
+#include "krg/procmgr/page_range.h"
 #include "krg/runtime/result.h"
-#include "krg/runtime/types.h"
 
 namespace krg {
-
-// Pages in a row; travels in images and messages. Bounds are multiples of 4 KiB.
-struct PageRange {
-  RemoteAddr start;
-  uint64_t bytes = 0;
-  // The mapping has a file (or hugetlb pages): no userfaultfd can bring them later.
-  uint8_t has_file = 0;
-  uint8_t is_huge = 0;  // transparent huge pages
-  uint8_t unused[6] = {};
-
-  RemoteAddr end() const { return start + bytes; }
-  bool operator==(const PageRange&) const = default;
-};
-static_assert(sizeof(PageRange) == 24);
 
 // Sorted by address; a range never crosses the bounds of a mapping. The answer holds while the
 // process does not run. Before Linux 6.7 pages of zeros that were only read are among them.

@@ -52,6 +52,8 @@ class Messenger {
   size_t deferred_bytes(NodeId peer) const;
   // The loop that everything here runs in.
   EventLoop& loop() const;
+  // For one-sided operations; its messages and peers' failures are the Messenger's.
+  Transport& transport() const;
   // The peers' deaths, after every pending request to the peer has completed with an error. Several
   // may listen.
   void on_peer_failure(std::function<void(NodeId)> failed);

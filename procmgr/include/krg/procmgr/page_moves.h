@@ -1,0 +1,84 @@
+// PageMoves: how the pages of a moved process come from the node that has them (S) to the one where
+// it runs (T), while it runs there already or before it does.
+//
+//   S  serve()     a stopped task keeps the memory alive; its pages are read, never changed, each
+//                  once; `done` tells when the task is not needed any more
+//   T  receive()   first what has to be there before the process runs, then `may_run`; pages that
+//   it
+//                  touches come at once (userfaultfd), with what follows them; everything else in
+//                  the background; then `all_here`: nothing depends on S any more, and the
+//                  userfaultfd is gone
+//
+// Pages of zeros are told, not sent. The process may fork, unmap, move and drop its memory
+// meanwhile. When S's node fails or its task dies before T has everything, T's process is killed
+// (its forked children get SIGBUS where they touch what is lost); when T's process ends, S is done.
+//
+// Weaker than native while pages are to come: a process's memory must not be touched by krgd's own
+// loop without asking awaits() first, since it would wait for itself; nor captured again.
+//
+// Threads: the loop's thread. Owned by krgd's main, one per node.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <sys/types.h>
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "krg/procmgr/node_context.h"
+#include "krg/procmgr/page_range.h"
+#include "krg/procmgr/syscall_broker.h"
+#include "krg/runtime/unique_fd.h"
+
+namespace krg {
+
+class PageMoves {
+ public:
+  // Takes the messages, and guards what is to come from `broker`'s touch.
+  PageMoves(NodeContext& node, SyscallBroker& broker);
+  ~PageMoves();
+  PageMoves(const PageMoves&) = delete;
+  PageMoves& operator=(const PageMoves&) = delete;
+
+  // Serves the pages of `task` (what image/content_ranges.h says of it) to node `target`; the
+  // number, with this node, names the move in receive() there. `done` is called once, from the
+  // loop: success when T has everything; ESRCH: its process ended before (or the task did: then T's
+  // process is killed); EHOSTDOWN: its node failed. Errors: of TaskMemory::open().
+  Result<uint64_t> serve(NodeId target, pid_t task, std::vector<PageRange> ranges,
+                         std::function<void(Status)> done);
+  // The move is off: T gets no more pages, and its process is killed if it has not got all. `done`
+  // is not called any more.
+  void abandon(uint64_t move);
+
+  struct Arrival {
+    NodeId source;
+    uint64_t move = 0;
+    // Does not run before `may_run`; krgd may trace it. All of `ranges` is mapped in it.
+    pid_t pid = 0;
+    // Of the process, which itself has closed it; with no UFFDIO_API yet; one that serves faults of
+    // system calls, too. None: everything comes before it runs.
+    UniqueFd userfaultfd = {};
+    std::vector<PageRange> ranges = {};  // the same as in serve()
+    // Success: it may run. Error: it must not; whatever is there is of no use.
+    std::function<void(Status)> may_run = {};
+    // Called once after a successful may_run: success when nothing depends on S any more, which
+    // includes the end of the process; an error when pages were lost (it has been killed).
+    std::function<void(Status)> all_here = {};
+  };
+  // Callbacks are called from the loop, not in here.
+  void receive(Arrival arrival);
+
+  // What keeps userfaultfd from serving processes that run already: they get all before. The
+  // reason, for the log. Needs CAP_SYS_PTRACE (forks are told) and Linux 6.6.
+  static Status can_bring_later();
+
+  // Whether the memory that is to come is perhaps among these bytes of process `pid`.
+  bool awaits(pid_t pid, RemoteAddr address, uint64_t bytes) const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace krg

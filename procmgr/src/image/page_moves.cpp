@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "krg/procmgr/page_moves.h"
+
+#include <map>
+
+#include "alive.h"
+#include "page_messages.h"
+#include "page_source.h"
+#include "page_target.h"
+#include "process_status.h"
+
+namespace krg {
+
+struct PageMoves::Impl {
+  struct Key {
+    NodeId source;
+    uint64_t move;
+    auto operator<=>(const Key&) const = default;
+  };
+
+  explicit Impl(NodeContext& n) : node(n) {
+    take_messages_of_target();
+    take_messages_of_source();
+    node.messenger.on_peer_failure([this](NodeId failed) { node_failed(failed); });
+  }
+
+  void take_messages_of_target();
+  void take_messages_of_source();
+  std::shared_ptr<PageSource> find_source(uint64_t move);
+  std::shared_ptr<PageTarget> find_target(NodeId source, uint64_t move);
+  void node_failed(NodeId failed);
+
+  NodeContext& node;
+  uint64_t next_move = 1;
+  std::map<uint64_t, std::shared_ptr<PageSource>> sources;
+  std::map<Key, std::shared_ptr<PageTarget>> targets;
+  Alive alive;
+};
+
+PageMoves::PageMoves(NodeContext& node, SyscallBroker& broker)
+    : impl_(std::make_unique<Impl>(node)) {
+  broker.add_memory_guard([this](pid_t tid, RemoteAddr address, size_t bytes, bool) {
+    if (impl_->targets.empty()) return false;
+    auto process = read_process_status(tid);
+    return process && awaits(process->pid, address, bytes);
+  });
+}
+
+PageMoves::~PageMoves() = default;
+
+Result<uint64_t> PageMoves::serve(NodeId target, pid_t task, std::vector<PageRange> ranges,
+                                  std::function<void(Status)> done) {
+  Impl& impl = *impl_;
+  const uint64_t move = impl.next_move++;
+  auto source = PageSource::create(
+      impl.node, move, target, task, std::move(ranges),
+      {.ended = impl.alive.guard(std::move(done)),
+       .drained = impl.alive.guard([&impl, move] { impl.sources.erase(move); })});
+  if (!source) return source.error();
+  impl.sources.emplace(move, std::move(*source));
+  return move;
+}
+
+void PageMoves::abandon(uint64_t move) {
+  if (auto source = impl_->find_source(move)) source->abandon();
+}
+
+void PageMoves::receive(Arrival arrival) {
+  Impl& impl = *impl_;
+  const Impl::Key key{arrival.source, arrival.move};
+  auto target = std::make_shared<PageTarget>(
+      impl.node, std::move(arrival), impl.alive.guard([&impl, key] { impl.targets.erase(key); }));
+  impl.targets.insert_or_assign(key, target);
+  target->start();
+}
+
+Status PageMoves::can_bring_later() {
+  return PageSpace::can_serve();
+}
+
+bool PageMoves::awaits(pid_t pid, RemoteAddr address, uint64_t bytes) const {
+  for (const auto& [key, target] : impl_->targets)
+    if (target->awaits(pid, address, bytes)) return true;
+  return false;
+}
+
+std::shared_ptr<PageSource> PageMoves::Impl::find_source(uint64_t move) {
+  auto found = sources.find(move);
+  return found == sources.end() ? nullptr : found->second;
+}
+
+std::shared_ptr<PageTarget> PageMoves::Impl::find_target(NodeId source, uint64_t move) {
+  auto found = targets.find({source, move});
+  return found == targets.end() ? nullptr : found->second;
+}
+
+// Of a move that has ended here T has been told, but for one that was never begun.
+void PageMoves::Impl::take_messages_of_target() {
+  node.messenger.on<PagesWanted>([this](NodeId from, const PagesWanted& wanted, std::string_view) {
+    auto source = find_source(wanted.move);
+    if (source && source->target() == from) return source->on_wanted(wanted);
+    PagesLost lost{.error = ESRCH, .move = wanted.move};
+    if (Status sent = node.messenger.send(from, lost); !sent) return;  // its node has failed
+  });
+  node.messenger.on<PageDemand>([this](NodeId, const PageDemand& demand, std::string_view) {
+    if (auto source = find_source(demand.move)) source->on_demand(demand.page);
+  });
+  node.messenger.on<PageSlotFree>([this](NodeId, const PageSlotFree& free, std::string_view) {
+    if (auto source = find_source(free.move)) source->on_slot_free(free.slot);
+  });
+  node.messenger.on_request<PagesEnd>(
+      [this](NodeId, const PagesEnd& end, std::string_view, Messenger::Reply reply) {
+        auto source = find_source(end.move);
+        source ? source->on_end(end, std::move(reply)) : reply.ok();
+      });
+}
+
+void PageMoves::Impl::take_messages_of_source() {
+  node.messenger.on<PageChunk>(
+      [this](NodeId from, const PageChunk& chunk, std::string_view payload) {
+        if (auto target = find_target(from, chunk.move)) target->on_chunk(chunk, payload);
+      });
+  node.messenger.on<PagesLost>([this](NodeId from, const PagesLost& lost, std::string_view) {
+    if (auto target = find_target(from, lost.move)) target->on_lost(lost.error);
+  });
+}
+
+void PageMoves::Impl::node_failed(NodeId failed) {
+  for (const auto& [move, source] : std::map(sources))
+    if (source->target() == failed) source->target_failed();
+  for (const auto& [key, target] : std::map(targets))
+    if (key.source == failed) target->on_lost(EHOSTDOWN);
+}
+
+}  // namespace krg

@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "page_source.h"
+
+#include <sys/epoll.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "krg/runtime/log.h"
+
+namespace krg {
+namespace {
+
+// What comes along with a page that somebody waits for.
+constexpr uint64_t kReadAheadPages = 15;
+// So long after the last fault the background keeps to one slot.
+constexpr std::chrono::milliseconds kFaultsComing{2};
+constexpr size_t kMaxRuns = 1024;  // a batch
+
+bool is_zero(const std::byte* page) {
+  return page[0] == std::byte{0} && std::memcmp(page, page + 1, kMovedPageBytes - 1) == 0;
+}
+
+void append(std::vector<PageRun>& runs, uint64_t page, bool has_bytes) {
+  if (!runs.empty() && runs.back().first + runs.back().count == page &&
+      runs.back().has_bytes == has_bytes) {
+    ++runs.back().count;
+  } else {
+    runs.push_back({.first = page, .count = 1, .has_bytes = has_bytes});
+  }
+}
+
+}  // namespace
+
+Result<std::shared_ptr<PageSource>> PageSource::create(NodeContext& node, uint64_t move,
+                                                       NodeId target, pid_t task,
+                                                       std::vector<PageRange> ranges,
+                                                       Handlers handlers) {
+  auto memory = TaskMemory::open(task);
+  if (!memory) return memory.error();
+  std::shared_ptr<PageSource> source(new PageSource(node, move, target, std::move(*memory),
+                                                    std::move(ranges), std::move(handlers)));
+  auto exit =
+      node.loop.watch(source->memory_.pidfd(), EPOLLIN, [weak = std::weak_ptr(source)](uint32_t) {
+        auto self = weak.lock();
+        if (!self) return;
+        self->exit_.reset();
+        // What has been read is no longer needed there.
+        if (self->unsent_.any()) self->lose(ESRCH);
+      });
+  if (!exit) return exit.error();
+  source->exit_ = std::move(*exit);
+  return source;
+}
+
+PageSource::PageSource(NodeContext& node, uint64_t move, NodeId target, TaskMemory memory,
+                       std::vector<PageRange> ranges, Handlers handlers)
+    : node_(node),
+      move_(move),
+      target_(target),
+      memory_(std::move(memory)),
+      pages_(std::move(ranges)),
+      handlers_(std::move(handlers)),
+      unsent_(pages_.count(), true) {}
+
+// --- what T says --------------------------------------------------------------------------------
+
+void PageSource::on_wanted(const PagesWanted& wanted) {
+  if (has_ended_) return;
+  if (wanted.pages != pages_.count() || wanted.slots > kMaxPageSlots || slots_ > 0)
+    return lose(EPROTO);
+  if (wanted.slots == 0) {
+    send_inline(0, pages_.count());
+    return;
+  }
+  region_ = wanted.region;
+  slots_ = wanted.slots;
+  buffer_.resize(size_t{slots_} * kPageSlotBytes);
+  for (uint32_t slot = slots_; slot > 0; --slot) free_slots_.push_back(slot - 1);
+  push();
+}
+
+void PageSource::on_demand(uint64_t page) {
+  if (page >= pages_.count() || has_ended_) return;
+  last_demand_ = std::chrono::steady_clock::now();
+  // Else it is under way already.
+  if (unsent_.test(page) && send_inline(page, 1)) send_inline(page + 1, kReadAheadPages);
+  // The background goes on from there: what is used together lies together.
+  if (next_ >= pages_.first_later()) next_ = page;
+}
+
+void PageSource::on_slot_free(uint32_t slot) {
+  if (slot >= slots_ || has_ended_) return;
+  free_slots_.push_back(slot);
+  push();
+}
+
+void PageSource::on_end(const PagesEnd& end_of_move, Messenger::Reply reply) {
+  end_reply_ = std::move(reply);
+  if (has_ended_) return drain();
+  end(end_of_move.error == 0
+          ? Status()
+          : Status(errno_error("the process ended before its pages came", end_of_move.error)));
+}
+
+void PageSource::put_failed(const Error& error) {
+  const int number = error.errno_or(EIO);
+  number == EHOSTDOWN ? target_failed() : lose(number);
+}
+
+void PageSource::target_failed() {
+  if (!has_ended_) end(errno_error("the node where the process ran failed", EHOSTDOWN));
+}
+
+void PageSource::abandon() {
+  handlers_.ended = {};
+  lose(ECANCELED);
+}
+
+// T is told that nothing more comes.
+void PageSource::lose(int error) {
+  if (has_ended_) return;
+  PagesLost lost{.error = error, .move = move_};
+  // An error: its node has failed, of which the messenger tells.
+  if (Status sent = node_.messenger.send(target_, lost); !sent)
+    log_debug("pages", "{}", sent.error().message());
+  if (error != ECANCELED)
+    log_error("pages", "move {}: {} pages are lost: {}", move_, unsent_.set_count(),
+              errno_error("", error).message());
+  end(errno_error("the task whose pages these were has ended", error));
+}
+
+void PageSource::end(Status outcome) {
+  has_ended_ = true;
+  exit_.reset();
+  free_slots_.clear();
+  if (handlers_.ended)
+    node_.loop.post([ended = std::move(handlers_.ended), outcome] { ended(outcome); });
+  drain();
+}
+
+void PageSource::drain() {
+  if (!has_ended_ || putting_ > 0) return;
+  if (end_reply_) end_reply_->ok();
+  end_reply_.reset();
+  if (handlers_.drained) node_.loop.post(std::exchange(handlers_.drained, {}));
+}
+
+// --- pages --------------------------------------------------------------------------------------
+
+unsigned PageSource::most_under_way() const {
+  return std::chrono::steady_clock::now() - last_demand_ < kFaultsComing ? 1 : slots_;
+}
+
+void PageSource::push() {
+  while (!has_ended_ && unsent_.any() && !free_slots_.empty() &&
+         slots_ - free_slots_.size() < most_under_way()) {
+    const uint32_t slot = free_slots_.back();
+    free_slots_.pop_back();
+    if (!fill_slot(slot)) return;
+  }
+}
+
+// False when the source has ended.
+bool PageSource::fill_slot(uint32_t slot) {
+  auto buffer = std::span(buffer_).subspan(size_t{slot} * kPageSlotBytes, kPageSlotBytes);
+  if (unsent_.next(next_) == pages_.count()) next_ = 0;
+  auto batch = read(next_, buffer);
+  if (!batch) {
+    lose(batch.error().errno_or(EIO));
+    return false;
+  }
+  if (!batch->runs.empty()) next_ = batch->runs.back().first + batch->runs.back().count;
+  if (batch->bytes == 0) {
+    announce(slot, *batch, {});
+    return true;
+  }
+  ++putting_;
+  node_.messenger.transport().put(target_, region_, uint64_t{slot} * kPageSlotBytes,
+                                  buffer.first(batch->bytes),
+                                  [self = shared_from_this(), slot, batch = *batch](Status put) {
+                                    --self->putting_;
+                                    if (self->has_ended_) return self->drain();
+                                    if (!put) return self->put_failed(put.error());
+                                    self->announce(slot, batch, {});
+                                    self->push();
+                                  });
+  return true;
+}
+
+// False when the source has ended.
+bool PageSource::send_inline(uint64_t first, uint64_t most_pages) {
+  const uint64_t end_of_range = std::min(first + most_pages, pages_.count());
+  if (unsent_.next(first) >= end_of_range) return true;
+  std::vector<std::byte> bytes((end_of_range - first) * kMovedPageBytes);
+  auto batch = read(first, bytes);
+  if (!batch) {
+    lose(batch.error().errno_or(EIO));
+    return false;
+  }
+  announce(kNoPageSlot, *batch, std::span(bytes).first(batch->bytes));
+  return !has_ended_;
+}
+
+// Reads pages from the first unsent one at or behind `first` on, as many as there is room for.
+// Zeros take room until they have been seen to be zeros.
+Result<PageSource::Batch> PageSource::read(uint64_t first, std::span<std::byte> into) {
+  std::vector<MemoryPiece> pieces;
+  std::vector<PageRun> taken;
+  uint64_t room = into.size() / kMovedPageBytes;
+  for (uint64_t page = unsent_.next(first); room > 0 && page < pages_.count();) {
+    const uint64_t run = unsent_.run(page, std::min(room, pages_.run_from(page)));
+    pieces.push_back({pages_.address_of(page), run * kMovedPageBytes});
+    taken.push_back({.first = page, .count = static_cast<uint32_t>(run)});
+    room -= run;
+    page = unsent_.next(page + run);
+    if (taken.size() == kMaxRuns) break;
+  }
+  const size_t read_bytes = into.size() - room * kMovedPageBytes;
+  if (Status read = memory_.read(pieces, into.first(read_bytes)); !read) return read.error();
+  Batch batch;
+  const std::byte* from = into.data();
+  for (const PageRun& run : taken) {
+    for (uint64_t page = run.first; page < run.first + run.count; ++page) {
+      unsent_.clear(page);
+      const bool has_bytes = !is_zero(from);
+      append(batch.runs, page, has_bytes);
+      if (has_bytes) {
+        std::byte* to = into.data() + batch.bytes;
+        if (to != from) std::memmove(to, from, kMovedPageBytes);
+        batch.bytes += kMovedPageBytes;
+      }
+      from += kMovedPageBytes;
+    }
+  }
+  return batch;
+}
+
+// The runs, and the bytes where they are not in a slot, are the payload.
+void PageSource::announce(uint32_t slot, const Batch& batch, std::span<const std::byte> bytes) {
+  PageChunk chunk{.slot = slot, .move = move_, .runs = static_cast<uint32_t>(batch.runs.size())};
+  std::string payload(reinterpret_cast<const char*>(batch.runs.data()),
+                      batch.runs.size() * sizeof(PageRun));
+  payload.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  if (Status sent = node_.messenger.send(target_, chunk, payload); !sent) target_failed();
+}
+
+}  // namespace krg

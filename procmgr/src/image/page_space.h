@@ -1,0 +1,78 @@
+// PageSpace: an address space that waits for pages of a move: a process that runs before they are
+// all there, or a child that it forked meanwhile. It puts pages in, gives zeros where there never
+// was anything, and follows what the process does to its mappings.
+//
+// Owned by the PageTarget. Threads: the loop's thread. Source: ioctl_userfaultfd(2); UFFDIO_POISON
+// and the events of forks make Linux 6.6 and CAP_SYS_PTRACE the least.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <linux/userfaultfd.h>
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "krg/runtime/event_loop.h"
+#include "krg/runtime/unique_fd.h"
+#include "page_list.h"
+#include "page_placements.h"
+
+namespace krg {
+
+class PageSpace {
+ public:
+  enum class Outcome {
+    kDone,
+    kChanging,  // events have to be read first
+    kGone,      // the address space has ended
+    kFailed,    // the kernel cannot do it
+  };
+  struct Events {
+    std::vector<uint64_t> faults;                      // pages that somebody waits for
+    std::vector<std::unique_ptr<PageSpace>> children;  // forked
+  };
+
+  // Whether this process may serve processes that run already.
+  static Status can_serve();
+  // Registers the ranges that may come later. Takes a userfaultfd without UFFDIO_API.
+  // Errors: what ioctl(2) says.
+  static Result<std::unique_ptr<PageSpace>> create(UniqueFd userfaultfd, const PageList& pages);
+
+  int fd() const { return fd_.get(); }
+  bool awaits_any() const { return awaited_.any(); }
+  bool awaits(RemoteAddr address) const;
+
+  enum class Content {
+    kBytes,
+    kZeros,
+    kPoison,  // SIGBUS for whoever touches it
+  };
+  // Puts in those of the pages that it awaits; `bytes` of all of them, for kBytes. After another
+  // outcome than kDone those that were not put in are awaited still.
+  Outcome put(uint64_t first, uint64_t count, Content content, const std::byte* bytes = nullptr);
+  // Reads what has happened; answers faults where nothing is to come.
+  Outcome read_events(Events& events);
+  bool is_gone();
+
+ private:
+  PageSpace(UniqueFd fd, PageBits awaited, PagePlacements placements)
+      : fd_(std::move(fd)), awaited_(std::move(awaited)), placements_(std::move(placements)) {}
+  Status register_ranges(const PageList& pages);
+  Status register_range(RemoteAddr start, RemoteAddr end);
+  Outcome put_run(uint64_t first, uint64_t count, RemoteAddr at, Content content,
+                  const std::byte* bytes);
+  void skip(uint64_t page, RemoteAddr at, int error);
+  void apply(const uffd_msg& message, Events& events);
+  Outcome fault(RemoteAddr page, Events& events);
+  void drop(RemoteAddr start, RemoteAddr end);
+
+  UniqueFd fd_;
+  PageBits awaited_;
+  PagePlacements placements_;
+  std::vector<RemoteAddr> unanswered_;  // faults
+};
+
+}  // namespace krg

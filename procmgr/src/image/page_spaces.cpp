@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "page_spaces.h"
+
+#include <sched.h>
+#include <sys/epoll.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "krg/runtime/log.h"
+
+namespace krg {
+
+using Outcome = PageSpace::Outcome;
+
+PageSpaces::PageSpaces(EventLoop& loop, std::shared_ptr<UserfaultfdGroup> group, Handlers handlers)
+    : loop_(loop),
+      group_(std::move(group)),
+      handlers_(std::move(handlers)),
+      token_(group_->join([this] { read_all_events(); })) {}
+
+PageSpaces::~PageSpaces() {
+  group_->leave(token_);
+}
+
+Status PageSpaces::add_first(UniqueFd userfaultfd, const PageList& pages) {
+  auto space = PageSpace::create(std::move(userfaultfd), pages);
+  return space ? add(std::move(*space), true) : space.error();
+}
+
+Status PageSpaces::add(std::unique_ptr<PageSpace> pages, bool is_first) {
+  auto space = std::make_unique<Space>(Space{std::move(pages), is_first});
+  auto watch = loop_.watch(space->pages->fd(), EPOLLIN, [this, at = space.get()](uint32_t) {
+    read_events(*at);
+    tell_later();
+  });
+  if (!watch) return watch.error();
+  space->watch = std::move(*watch);
+  spaces_.push_back(std::move(space));
+  return {};
+}
+
+// --- pages --------------------------------------------------------------------------------------
+
+Status PageSpaces::put(uint64_t first, uint64_t count, PageSpace::Content content,
+                       const std::byte* bytes) {
+  // A child may be added meanwhile: what its parent did not have then it has to get, too.
+  for (size_t i = 0; i < spaces_.size(); ++i) {
+    Space& space = *spaces_[i];
+    while (is_waiting(space)) {
+      const Outcome outcome = space.pages->put(first, count, content, bytes);
+      if (outcome == Outcome::kFailed) return errno_error("a page cannot be put in", EIO);
+      if (outcome == Outcome::kGone) space.is_gone = true;
+      if (outcome != Outcome::kChanging) break;
+      group_->read_all();
+      sched_yield();
+    }
+  }
+  return {};
+}
+
+bool PageSpaces::awaits_any() const {
+  return std::ranges::any_of(spaces_, [this](const auto& space) { return is_waiting(*space); });
+}
+
+bool PageSpaces::first_awaits() const {
+  return std::ranges::any_of(
+      spaces_, [this](const auto& space) { return space->is_first && is_waiting(*space); });
+}
+
+bool PageSpaces::awaits(bool first, RemoteAddr address, uint64_t bytes) const {
+  for (const auto& space : spaces_) {
+    if (space->is_first != first || !is_waiting(*space)) continue;
+    const uint64_t end = address.value + bytes;
+    for (uint64_t at = address.value / kMovedPageBytes * kMovedPageBytes; at < end;
+         at += kMovedPageBytes)
+      if (space->pages->awaits(RemoteAddr{at})) return true;
+  }
+  return false;
+}
+
+void PageSpaces::find_ended() {
+  for (auto& space : spaces_) space->is_gone |= space->pages->is_gone();
+}
+
+void PageSpaces::sweep() {
+  std::erase_if(spaces_, [this](const auto& space) { return !is_waiting(*space); });
+}
+
+// --- events -------------------------------------------------------------------------------------
+
+void PageSpaces::read_events(Space& space) {
+  if (space.is_gone) return;
+  PageSpace::Events events;
+  const Outcome outcome = space.pages->read_events(events);
+  space.is_gone |= outcome == Outcome::kGone;
+  read_again_ |= outcome == Outcome::kChanging;
+  if (space.is_gone) space.watch.reset();
+  std::ranges::copy(events.faults, std::back_inserter(faults_));
+  for (auto& child : events.children)
+    if (Status added = add(std::move(child), false); !added)
+      log_error("pages", "a forked child: {}", added.error().message());
+}
+
+// May run in the middle of anything.
+void PageSpaces::read_all_events() {
+  for (size_t i = 0; i < spaces_.size(); ++i) read_events(*spaces_[i]);
+  tell_later();
+}
+
+void PageSpaces::tell_later() {
+  if (std::exchange(will_tell_, true)) return;
+  loop_.post(alive_.guard([this] { tell(); }));
+}
+
+void PageSpaces::tell() {
+  will_tell_ = false;
+  if (std::exchange(read_again_, false)) read_all_events();
+  if (auto faults = std::exchange(faults_, {}); !faults.empty())
+    handlers_.faults(std::move(faults));
+  handlers_.changed();
+}
+
+}  // namespace krg

@@ -1,0 +1,75 @@
+// PageTarget: T's end of one move (krg/procmgr/page_moves.h). Pages that must be there before the
+// process runs are written into it; the others are put in by its userfaultfd as they come or are
+// touched.
+//
+//   filling   until the pages are there that must be before it runs
+//   running   until no address space awaits a page any more
+//   ended     S is told; the region stays until S says that nothing is under way to it
+//
+// Threads: the loop's thread. Owned by PageMoves (shared: it lives until S has answered).
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "krg/procmgr/page_moves.h"
+#include "krg/runtime/transport.h"
+#include "page_list.h"
+#include "page_messages.h"
+#include "page_spaces.h"
+#include "task_memory.h"
+
+namespace krg {
+
+class PageTarget : public std::enable_shared_from_this<PageTarget> {
+ public:
+  // `ended` is called once, from the loop.
+  PageTarget(NodeContext& node, PageMoves::Arrival arrival, std::function<void()> ended);
+
+  void start();
+  void on_chunk(const PageChunk& chunk, std::string_view payload);
+  // S has no more.
+  void on_lost(int error);
+  bool awaits(pid_t pid, RemoteAddr address, uint64_t bytes) const;
+
+ private:
+  enum class State { kFilling, kRunning, kEnded };
+
+  Status prepare(UniqueFd userfaultfd);
+  Status watch_process();
+  Status make_slots();
+  Status take(std::string_view payload, uint32_t count, std::span<const std::byte> slot);
+  Status put(const PageRun& run, const std::byte* bytes);
+  Status write_early(uint64_t first, uint64_t count, const std::byte* bytes);
+  void demand(const std::vector<uint64_t>& faults);
+  void process_ended();
+  void advance();
+  void kill_process();
+  void end(Status outcome);
+
+  NodeContext& node_;
+  const NodeId source_;
+  const uint64_t move_;
+  const pid_t pid_;
+  const PageList pages_;
+  const uint64_t first_later_;  // pages below it are written before the process runs
+  std::function<void(Status)> may_run_, all_here_;
+  std::function<void()> ended_;
+  State state_ = State::kFilling;
+  UniqueFd userfaultfd_;  // until start()
+
+  std::optional<TaskMemory> process_;
+  PageBits early_;     // to be written before the process runs
+  PageBits demanded_;  // S has been asked
+  PageSpaces spaces_;
+  std::vector<std::byte> slots_;
+  std::unique_ptr<MemoryRegion> region_;
+  EventLoop::Watch exit_;
+};
+
+}  // namespace krg
