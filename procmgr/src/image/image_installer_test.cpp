@@ -5,18 +5,25 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/userfaultfd.h>
 #include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <map>
 #include <optional>
+#include <thread>
 
 #include "image/content_ranges.h"
 #include "image/image_capture.h"
 #include "process_status.h"
 #include "testing/loopback_nodes.h"
+#include "userfault_source.h"
 
 namespace krg {
 namespace {
@@ -35,7 +42,10 @@ struct Contents {
 
 class ImageTest : public ::testing::Test {
  protected:
-  ImageTest() {
+  explicit ImageTest(bool stops_forks = false) {
+    nodes[0].memory_per_node = stops_forks ? 1u << 30 : 0;
+    spawner = std::make_unique<BodySpawner>(nodes[0], broker);
+    installer = std::make_unique<ImageInstaller>(nodes[0], *spawner);
     reaper = std::move(*ChildReaper::create(nodes.loop()));
     nodes[0].children = reaper.get();
   }
@@ -103,6 +113,11 @@ class ImageTest : public ::testing::Test {
     EXPECT_TRUE(nodes.run_until([&] { return answered; }));
     return process;
   }
+  static bool is_of_file(const ProcessImage& image, RemoteAddr at) {
+    for (const ImageMapping& m : image.mappings)
+      if (m.start <= at && at < m.end()) return m.kind == ImageMapping::Kind::kFile;
+    return false;
+  }
   static Contents copy(const FrozenProcess& process) {
     Contents contents;
     auto ranges = content_ranges(process.pid());
@@ -118,16 +133,21 @@ class ImageTest : public ::testing::Test {
     }
     return contents;
   }
-  Result<std::unique_ptr<InstalledProcess>> install(ProcessImage image) {
+  Result<std::unique_ptr<InstalledProcess>> install(ProcessImage image,
+                                                    const UserfaultSource* late_pages = nullptr) {
     ImageInstaller::Request request;
+    request.late_pages = late_pages;
     request.image = std::move(image);
     request.origin_keeps_signals = false;
     request.fds.push_back({0, UniqueFd(fcntl(input[0], F_DUPFD_CLOEXEC, 0))});
     request.fds.push_back({1, UniqueFd(fcntl(output[1], F_DUPFD_CLOEXEC, 0))});
     request.fds.push_back({2, UniqueFd(fcntl(2, F_DUPFD_CLOEXEC, 0))});
-    request.on_created = [this] { watch(); };
+    request.on_created = [this, tid = request.image.threads.front().tid] {
+      pid = tid;
+      watch();
+    };
     std::optional<Result<std::unique_ptr<InstalledProcess>>> outcome;
-    installer.install(std::move(request), [&](auto result) { outcome = std::move(result); });
+    installer->install(std::move(request), [&](auto result) { outcome = std::move(result); });
     EXPECT_TRUE(nodes.run_until([&] { return outcome.has_value(); }));
     return outcome ? std::move(*outcome) : errno_error("no answer", ETIMEDOUT);
   }
@@ -163,8 +183,8 @@ class ImageTest : public ::testing::Test {
   LoopbackNodes nodes{1};
   std::unique_ptr<ChildReaper> reaper;
   SyscallBroker broker{nodes.loop()};
-  BodySpawner spawner{nodes[0], broker};
-  ImageInstaller installer{nodes[0], spawner};
+  std::unique_ptr<BodySpawner> spawner;
+  std::unique_ptr<ImageInstaller> installer;
   int input[2] = {-1, -1}, output[2] = {-1, -1};
   pid_t pid = 0;
   std::string heard;
@@ -248,6 +268,121 @@ TEST_F(ImageTest, OneThatIsStoppedStaysSo) {
   send_byte();
   kill(pid, SIGCONT);
   expect_success();
+}
+
+// Serves all pages of `contents` that nobody has written, each when it is touched.
+class PageServer {
+ public:
+  PageServer(UniqueFd userfaultfd, const Contents& contents)
+      : userfaultfd_(std::move(userfaultfd)), contents_(contents) {
+    uffdio_api api{};
+    api.api = UFFD_API;
+    EXPECT_EQ(ioctl(userfaultfd_.get(), UFFDIO_API, &api), 0);
+    for (const auto& [at, piece] : contents.pieces) {
+      uffdio_register range{};
+      range.range = {at.value, piece.size()};
+      range.mode = UFFDIO_REGISTER_MODE_MISSING;
+      EXPECT_EQ(ioctl(userfaultfd_.get(), UFFDIO_REGISTER, &range), 0) << strerror(errno);
+    }
+    stop_ = UniqueFd(eventfd(0, EFD_CLOEXEC));
+    thread_ = std::thread([this] { serve(); });
+  }
+  ~PageServer() {
+    eventfd_write(stop_.get(), 1);
+    thread_.join();
+  }
+  int served() const { return served_; }
+
+ private:
+  void serve() {
+    pollfd wanted[] = {{userfaultfd_.get(), POLLIN, 0}, {stop_.get(), POLLIN, 0}};
+    while (poll(wanted, 2, -1) > 0 && !wanted[1].revents) {
+      uffd_msg message;
+      if (read(userfaultfd_.get(), &message, sizeof message) != sizeof message) continue;
+      if (message.event != UFFD_EVENT_PAGEFAULT) continue;
+      const uint64_t page = message.arg.pagefault.address & ~0xfffULL;
+      for (const auto& [at, piece] : contents_.pieces) {
+        if (page < at.value || page >= at.value + piece.size()) continue;
+        uffdio_copy copy{};
+        copy.dst = page;
+        copy.src = reinterpret_cast<uint64_t>(piece.data() + (page - at.value));
+        copy.len = 4096;
+        if (ioctl(userfaultfd_.get(), UFFDIO_COPY, &copy) == 0) ++served_;
+      }
+    }
+  }
+
+  UniqueFd userfaultfd_, stop_;
+  const Contents& contents_;
+  std::atomic<int> served_ = 0;
+  std::thread thread_;
+};
+
+TEST_F(ImageTest, PagesCanComeLater) {
+  auto source = UserfaultSource::find(UserfaultSource::Forks::kNone);
+  if (!source && geteuid() != 0) return;  // an ordinary user's pages all come before
+  if (!source) GTEST_SKIP() << "lacks userfaultfd_kernel_faults: " << source.error().message();
+  start(KRG_IMAGE_TRACEE, {"threads", "10"});
+  auto process = freeze();
+  auto image = capture_image(*process, -1);
+  ASSERT_TRUE(image);
+  Contents contents = copy(*process);
+  const auto early = pages_before_thaw(*image);
+  kill_original();
+  process.reset();
+  auto installed = install(*image, &*source);
+  ASSERT_TRUE(installed) << installed.error().message();
+  Contents late;
+  for (auto& [at, piece] : contents.pieces) {
+    const bool has_file = is_of_file(*image, at);
+    for (size_t page = 0; page < piece.size(); page += 4096) {
+      const std::string text = piece.substr(page, 4096);
+      if (has_file || std::binary_search(early.begin(), early.end(), at + page))
+        ASSERT_TRUE((*installed)->write_pages(at + page, text));
+      else
+        late.pieces.emplace_back(at + page, text);
+    }
+  }
+  PageServer server((*installed)->take_userfaultfd(), late);
+  ASSERT_TRUE((*installed)->thaw());
+  send_byte();
+  expect_success();
+  EXPECT_GT(server.served(), 10);
+}
+
+// A body under the filter, whose forks are stopped.
+class ForkImageTest : public ImageTest {
+ protected:
+  ForkImageTest() : ImageTest(true) {}
+};
+
+TEST_F(ForkImageTest, AChildBeginsAsAnImage) {
+  start(KRG_IMAGE_TRACEE, {"fork"});
+  move();  // under the filter
+  std::shared_ptr<FrozenProcess> child;
+  for (int number : {SYS_fork, SYS_clone, SYS_clone3})
+    broker.set_handler(number, [&](SyscallBroker::Call call) {
+      if (child) return call.go_on();
+      auto taken = fork_and_freeze_child(*reaper, call, [&](auto forked) {
+        ASSERT_TRUE(forked) << forked.error().message();
+        child = *forked;
+      });
+      ASSERT_TRUE(taken);
+    });
+  send_byte();
+  ASSERT_TRUE(nodes.run_until([&] { return child != nullptr; }));
+  auto image = capture_image(*child, -1);
+  ASSERT_TRUE(image) << image.error().message();
+  EXPECT_EQ(image->threads.front().registers.rax, 0u);
+  const Contents contents = copy(*child);
+  child->kill();
+  expect_success();  // of the parent, whose child has gone
+  auto installed = install(*image);
+  ASSERT_TRUE(installed) << installed.error().message();
+  for (const auto& [at, piece] : contents.pieces) ASSERT_TRUE((*installed)->write_pages(at, piece));
+  ASSERT_TRUE((*installed)->thaw());
+  EXPECT_TRUE(hears("child"));
+  EXPECT_EQ(end_of(), 0);
 }
 
 TEST_F(ImageTest, ManyMoves) {

@@ -1,16 +1,49 @@
 // main() of tests that choose pids: runs them as the init of a PID namespace of their own, with its
-// procfs at /proc, as krgd is in its session.
+// procfs at /proc, as krgd is in its session. With --as-user, as an ordinary user's krgd: in a user
+// namespace, which knows that user alone.
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include <fcntl.h>
+#include <grp.h>
 #include <gtest/gtest.h>
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstring>
+#include <string>
+
+namespace {
+
+bool write_text(const char* path, const std::string& text) {
+  const int fd = open(path, O_WRONLY | O_CLOEXEC);
+  const bool done = write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size());
+  close(fd);
+  return done;
+}
+
+bool become_ordinary_user() {
+  constexpr uid_t kNobody = 65534;
+  if (geteuid() == 0 && (setgroups(0, nullptr) != 0 || setresgid(kNobody, kNobody, kNobody) != 0 ||
+                         setresuid(kNobody, kNobody, kNobody) != 0))
+    return false;
+  prctl(PR_SET_DUMPABLE, 1);  // else /proc/self belongs to root (proc(5))
+  const std::string uid = std::to_string(geteuid()), gid = std::to_string(getegid());
+  return unshare(CLONE_NEWUSER) == 0 && write_text("/proc/self/setgroups", "deny") &&
+         write_text("/proc/self/uid_map", uid + " " + uid + " 1") &&
+         write_text("/proc/self/gid_map", gid + " " + gid + " 1");
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   ::testing::InitGoogleTest(&argc, argv);
+  if (argc > 1 && strcmp(argv[1], "--as-user") == 0 && !become_ordinary_user()) {
+    puts("lacks user_namespaces");
+    return 77;
+  }
   if (unshare(CLONE_NEWPID | CLONE_NEWNS) != 0) {
     perror("unshare: these tests take CAP_SYS_ADMIN");
     puts("[  SKIPPED ] no namespaces");

@@ -73,6 +73,19 @@ int data_value = 1;
 std::map<int, std::string> heap_values;
 volatile std::sig_atomic_t signalled = 0;
 
+// What the kernel says of the calling thread's privileges and signals.
+std::string privileges() {
+  std::string found;
+  FILE* file = fopen("/proc/thread-self/status", "r");
+  char line[512];
+  while (file && fgets(line, sizeof line, file))
+    for (const char* key :
+         {"Name:", "Uid:", "Gid:", "Groups:", "Cap", "SigB", "SigC", "SigI", "Tgid:"})
+      if (strncmp(line, key, strlen(key)) == 0) found += line;
+  if (file) fclose(file);
+  return found;
+}
+
 std::string identity() {
   std::string all = std::to_string(getpid()) + " " + link_of("/proc/self/exe") + " " +
                     link_of("/proc/self/cwd") + " " + text_of("/proc/self/comm") +
@@ -80,7 +93,7 @@ std::string identity() {
                     text_of("/proc/self/auxv") + text_of("/proc/self/limits");
   const mode_t mask = umask(0);
   umask(mask);
-  return all + std::to_string(mask) + " " + std::to_string(prctl(PR_GET_DUMPABLE));
+  return all + privileges() + std::to_string(mask) + " " + std::to_string(prctl(PR_GET_DUMPABLE));
 }
 
 int check_memory() {
@@ -273,6 +286,7 @@ int check_threads(int count) {
       const auto tid = syscall(SYS_gettid);
       const std::string name = "thread " + std::to_string(i);
       prctl(PR_SET_NAME, name.c_str());
+      const std::string before = privileges();
       ++running;
       if (i % 2 == 0) {  // waits in the kernel
         pthread_mutex_lock(&mutex);
@@ -289,6 +303,7 @@ int check_threads(int count) {
       char now[16] = "";
       prctl(PR_GET_NAME, now);
       must(name == now, "name of a thread");
+      must(privileges() == before, "privileges of a thread");
       must(tls_value == i, "TLS");
       must(syscall(SYS_gettid) == tid, "id of a thread");
       pthread_mutex_lock(&mutex);
@@ -307,6 +322,29 @@ int check_threads(int count) {
   return 0;
 }
 
+// ---- a fork ----
+
+int check_fork() {
+  tls_value = 77;
+  heap_values[1] = "heap";
+  const pid_t parent = getpid();
+  say("ready");
+  wait_for_byte();
+  const pid_t child = fork();
+  if (child == 0) {
+    must(tls_value == 77 && heap_values[1] == "heap", "memory of the child");
+    must(getpid() != parent && getpid() == syscall(SYS_gettid), "id of the child");
+    std::thread([] { data_value = 5; }).join();
+    must(data_value == 5, "a thread of the child");
+    say("child");
+    _exit(0);
+  }
+  int status = 0;
+  must(waitpid(child, &status, 0) == child, "the parent's wait");
+  must(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "the parent sees the end");
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -318,6 +356,7 @@ int main(int argc, char** argv) {
   if (what == "sleep") result = check_sleep();
   if (what == "poll") result = check_poll();
   if (what == "timers") result = check_timers();
+  if (what == "fork") result = check_fork();
   if (what == "threads") result = check_threads(argc > 2 ? atoi(argv[2]) : 1);
   if (result == 0) say("done");
   return result;
