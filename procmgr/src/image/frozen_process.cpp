@@ -48,6 +48,16 @@ std::optional<RemoteAddr> find_instruction(const FrozenProcess& process, uint64_
   return RemoteAddr{start + at};
 }
 
+// Not to be brought by a userfaultfd, which the loop itself would have to serve.
+bool is_in_memory(pid_t pid, RemoteAddr address) {
+  constexpr uint64_t kPresentOrSwapped = uint64_t{3} << 62;  // proc_pid_pagemap(5)
+  UniqueFd pagemap(open(fmt::format("/proc/{}/pagemap", pid).c_str(), O_RDONLY | O_CLOEXEC));
+  uint64_t entry = 0;
+  const auto at = static_cast<off_t>(address.value / 4096 * sizeof entry);
+  return pread(pagemap.get(), &entry, sizeof entry, at) == sizeof entry &&
+         (entry & kPresentOrSwapped) != 0;
+}
+
 // A restartable sequence that the thread is in is left as the kernel leaves it when the thread
 // loses its processor: calls for krgd would do that, too, but the registers are given back. Source:
 // rseq(2), the kernel's include/uapi/linux/rseq.h.
@@ -66,6 +76,7 @@ void leave_restartable_sequence(const FrozenProcess& process, FrozenThread& thre
       configuration.pointer == 0)
     return;
   const RemoteAddr pointer{configuration.pointer + kSequenceAt};
+  if (!is_in_memory(process.pid(), pointer)) return;  // then it is not in one
   auto at = process.read_value<uint64_t>(pointer);
   if (!at || *at == 0) return;
   auto sequence = process.read_value<Sequence>(RemoteAddr{*at});
@@ -96,12 +107,18 @@ void FrozenProcess::add(FrozenThread thread) {
   const pid_t tid = thread.tid();
   leave_restartable_sequence(*this, thread);
   threads_.push_back(std::make_unique<FrozenThread>(std::move(thread)));
+  watched_.insert(tid);
   reaper_.watch_tracee(tid, [this, tid](const ChildEvent& event) {
     if (event.is_end()) on_thread_end(tid);
   });
 }
 
+void FrozenProcess::unwatch() {
+  for (pid_t tid : std::exchange(watched_, {})) reaper_.unwatch_tracee(tid);
+}
+
 void FrozenProcess::on_thread_end(pid_t tid) {
+  watched_.erase(tid);
   for (auto& thread : threads_)
     if (thread->tid() == tid) thread->forget();
   if (tid != pid_) return;
@@ -239,10 +256,7 @@ void FrozenProcess::thaw() {
   drop_scratch();
   // None goes on before all can.
   for (auto& thread : threads_) static_cast<void>(thread->settle());
-  for (auto& thread : threads_) {
-    if (!thread->is_gone()) reaper_.unwatch_tracee(thread->tid());
-    thread->let_go();
-  }
+  unwatch();
   threads_.clear();
 }
 
@@ -253,11 +267,9 @@ void FrozenProcess::kill() {
 Status FrozenProcess::become(long number, FrozenThread::Arguments arguments) {
   auto at = instruction();
   if (!at) return at.error();
-  for (auto& thread : threads_) {
-    if (thread->is_gone()) continue;
-    reaper_.unwatch_tracee(thread->tid());
+  unwatch();
+  for (auto& thread : threads_)
     if (thread != threads_.front()) thread->forget();
-  }
   Status gone_on = main().let_go_into(*at, number, arguments);
   threads_.clear();
   return gone_on;

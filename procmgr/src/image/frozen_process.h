@@ -10,6 +10,7 @@
 
 #include <functional>
 #include <memory>
+#include <set>
 #include <span>
 #include <vector>
 
@@ -92,12 +93,13 @@ class FrozenProcess {
 
  private:
   FrozenProcess(ChildReaper& reaper, pid_t pid) : reaper_(reaper), pid_(pid) {}
-  void watch(pid_t tid);
   void on_thread_end(pid_t tid);
+  void unwatch();
 
   ChildReaper& reaper_;
   const pid_t pid_;
   std::vector<std::unique_ptr<FrozenThread>> threads_;
+  std::set<pid_t> watched_;  // whose ends the ChildReaper has yet to tell
   std::function<void()> ended_;
   RemoteAddr instruction_{}, scratch_{};
   bool has_moved_in_ = false;

@@ -216,16 +216,16 @@ TEST_F(FrozenProcessTest, OneThatIsStoppedStaysSo) {
   ASSERT_TRUE(is_counting());
   kill(pid, SIGSTOP);
   ASSERT_TRUE(run_until([&] { return read_process_status(pid)->state == 'T'; }));
+  uint64_t count = 0;
   {
     auto frozen = freeze(pid);
     ASSERT_TRUE(frozen);
     EXPECT_EQ((*frozen)->main().stop_signal(), SIGSTOP);
     EXPECT_EQ((*frozen)->call(SYS_getpid, {}), pid);
+    count = shared->count;
   }
-  const uint64_t count = shared->count;
-  usleep(2000);
+  EXPECT_TRUE(run_until([&] { return read_process_status(pid)->state == 'T'; }));
   EXPECT_EQ(shared->count, count);
-  EXPECT_EQ(read_process_status(pid)->state, 'T');
   kill(pid, SIGCONT);
   EXPECT_TRUE(is_counting());
 }
