@@ -8,10 +8,12 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/rseq.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
 #include <atomic>
+#include <cstddef>
 #include <map>
 #include <optional>
 #include <thread>
@@ -298,6 +300,53 @@ TEST_F(FrozenProcessTest, ItsPagesOutliveItInAPageSource) {
   EXPECT_EQ(there, 42);
   kill(*source, SIGKILL);
   EXPECT_TRUE(run_until([&] { return kill(*source, 0) != 0; }));
+}
+
+// Stays in a restartable sequence until `go_on`, but for the moments in which it has just been
+// taken out of it. Says where the sequence is.
+int stay_in_sequence(std::atomic<uint64_t>* bounds, const std::atomic<bool>* go_on) {
+  auto* area = static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset;
+  uint64_t start, end;
+  asm volatile(
+      ".pushsection .data.rel, \"aw\"\n"
+      ".balign 32\n"
+      "9: .long 0, 0\n"  // struct rseq_cs
+      ".quad 1f, 2f - 1f, 4f\n"
+      ".popsection\n"
+      "leaq 1f(%%rip), %0\n"
+      "leaq 2f(%%rip), %1\n"
+      "movq %0, 0(%2)\n"
+      "movq %1, 8(%2)\n"
+      "0: leaq 9b(%%rip), %0\n"
+      "movq %0, 8(%3)\n"
+      "1: cmpb $0, (%4)\n"
+      "je 1b\n"
+      "2: jmp 5f\n"
+      ".byte 0x0f, 0xb9, 0x3d\n"  // the signature before where it is left to
+      ".long 0x53053053\n"
+      "4: jmp 0b\n"
+      "5:\n"
+      : "=&r"(start), "=&r"(end)
+      : "r"(bounds), "r"(area), "r"(go_on)
+      : "memory", "cc");
+  return 0;
+}
+
+TEST_F(FrozenProcessTest, ARestartableSequenceIsLeft) {
+  if (__rseq_size == 0) GTEST_SKIP() << "lacks rseq: not registered by the C library";
+  auto* bounds = &shared->count;  // and others
+  static_assert(offsetof(Shared, others) == offsetof(Shared, count) + 8);
+  const pid_t pid = start([&] { return stay_in_sequence(bounds, &shared->go_on); });
+  ASSERT_TRUE(run_until([&] { return shared->others != 0; }));
+  for (int round = 0; round < 20; ++round) {
+    auto frozen = freeze(pid);
+    ASSERT_TRUE(frozen);
+    const uint64_t at = (*frozen)->main().registers().rip;
+    EXPECT_TRUE(at < shared->count || at >= shared->others);
+    EXPECT_EQ((*frozen)->call(SYS_getpid, {}), pid);
+  }
+  shared->go_on = true;
+  EXPECT_EQ(end_of(pid), 0);
 }
 
 // A child under a filter that stops its forks.

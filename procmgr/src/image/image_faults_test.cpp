@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/ptrace.h>
 
 #include <algorithm>
 #include <atomic>
@@ -97,6 +98,61 @@ TEST_F(ImageTest, PagesCanComeLater) {
   send_byte();
   expect_success();
   EXPECT_GT(server.served(), 10);
+}
+
+struct Obstacle {
+  const char* name;
+  const char* reason;
+};
+class ObstacleTest : public ImageTest, public ::testing::WithParamInterface<Obstacle> {};
+INSTANTIATE_TEST_SUITE_P(
+    Obstacles, ObstacleTest,
+    ::testing::Values(Obstacle{"shared", "shares with other processes"},
+                      Obstacle{"shared_file", "shares with other processes"},
+                      Obstacle{"deleted_file", "deleted file"}, Obstacle{"memfd", "deleted file"},
+                      Obstacle{"aio", "shares with"}, Obstacle{"chroot", "root directory"},
+                      Obstacle{"ipc_namespace", "ipc namespace"}, Obstacle{"folders", "folders"},
+                      Obstacle{"cpu_timer", "clock"}, Obstacle{"main_thread", "main thread"}),
+    [](const auto& info) { return std::string(info.param.name); });
+
+// The reason is told, and the process goes on.
+TEST_P(ObstacleTest, IsTold) {
+  const std::string name = GetParam().name;
+  if (geteuid() != 0 && (name == "chroot" || name == "ipc_namespace")) return;  // not for users
+  start(KRG_IMAGE_TRACEE, {"obstacle", name});
+  std::optional<Error> why;
+  FrozenProcess::freeze(nodes.loop(), *reaper, pid, [&](auto frozen) {
+    if (!frozen) {
+      why = frozen.error();
+      return;
+    }
+    auto image = capture_image(**frozen, -1);
+    why = image ? text_error("none") : image.error();
+  });
+  ASSERT_TRUE(nodes.run_until([&] { return why.has_value(); }));
+  EXPECT_EQ(why->errno_or(0), ENOTSUP) << why->message();
+  EXPECT_NE(why->message().find(GetParam().reason), std::string::npos) << why->message();
+  send_byte();
+  expect_success();
+}
+
+TEST_F(ImageTest, ATracedProcessIsRefused) {
+  start(KRG_IMAGE_TRACEE, {"obstacle", "none"});
+  const pid_t tracer = fork();
+  if (tracer == 0) {
+    if (ptrace(PTRACE_SEIZE, pid, nullptr, nullptr) != 0) _exit(1);
+    kill(getpid(), SIGSTOP);
+    _exit(0);
+  }
+  ASSERT_TRUE(nodes.run_until([&] { return read_tracer(pid).value_or(0) == tracer; }));
+  std::optional<int> error;
+  FrozenProcess::freeze(nodes.loop(), *reaper, pid,
+                        [&](auto frozen) { error = frozen ? 0 : frozen.error().errno_or(-1); });
+  ASSERT_TRUE(nodes.run_until([&] { return error.has_value(); }));
+  EXPECT_EQ(error, EPERM);
+  kill(tracer, SIGKILL);
+  send_byte();
+  expect_success();
 }
 
 // Kills a process some time after, from another thread.

@@ -6,8 +6,10 @@
 #include <immintrin.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -96,6 +98,13 @@ std::string identity() {
   return all + privileges() + std::to_string(mask) + " " + std::to_string(prctl(PR_GET_DUMPABLE));
 }
 
+// As deep as the stack has never been.
+int recurse(int depth) {
+  volatile char frame[4096];
+  frame[0] = static_cast<char>(depth);
+  return depth == 0 ? frame[0] : recurse(depth - 1) + (frame[0] == static_cast<char>(depth));
+}
+
 int check_memory() {
   constexpr size_t kPages = 64, kPage = 4096;
   tls_value = 77;
@@ -130,6 +139,7 @@ int check_memory() {
     must(anonymous[i * kPage + 5] == (i % 2 == 0 ? static_cast<char>(i + 1) : 0), "pages");
   must(memcmp(of_file, "\177ELF", 4) == 0 && of_file[kPage] == 'X', "mapping of a file");
   must(sbrk(0) == static_cast<char*>(end_of_heap) + 4096 * 3 + 100, "break");
+  must(recurse(500) == 500, "stack grows");
   must(sbrk(1 << 20) != reinterpret_cast<void*>(-1), "heap grows");
   const int open_after = open("/dev/null", O_RDONLY);
   must(open_after == open_before, "no descriptor is left behind");
@@ -283,6 +293,7 @@ int check_threads(int count) {
   for (int i = 0; i < count; ++i)
     threads.emplace_back([&, i] {
       tls_value = i;
+      setpriority(PRIO_PROCESS, 0, i % 3);
       const auto tid = syscall(SYS_gettid);
       const std::string name = "thread " + std::to_string(i);
       prctl(PR_SET_NAME, name.c_str());
@@ -305,6 +316,7 @@ int check_threads(int count) {
       must(name == now, "name of a thread");
       must(privileges() == before, "privileges of a thread");
       must(tls_value == i, "TLS");
+      must(getpriority(PRIO_PROCESS, 0) == i % 3, "priority of a thread");
       must(syscall(SYS_gettid) == tid, "id of a thread");
       pthread_mutex_lock(&mutex);
       sum -= own;
@@ -319,6 +331,72 @@ int check_threads(int count) {
   pthread_mutex_unlock(&mutex);
   for (auto& thread : threads) thread.join();
   must(sum == 0, "sum of what the threads did");
+  return 0;
+}
+
+// ---- what images cannot have ----
+
+std::string scratch_file() {
+  char path[] = "/tmp/image_tracee_XXXXXX";
+  const int file = mkstemp(path);
+  must(file >= 0 && ftruncate(file, 8192) == 0, "mkstemp");
+  close(file);
+  return path;
+}
+
+void map_file(bool shared, bool deleted) {
+  const std::string path = scratch_file();
+  const int file = open(path.c_str(), O_RDWR);
+  if (deleted) unlink(path.c_str());
+  mmap(nullptr, 8192, PROT_READ | PROT_WRITE, shared ? MAP_SHARED : MAP_PRIVATE, file, 0);
+  if (!deleted) {  // gone when the test ends, there when it looks
+    static std::string remembered = path;
+    atexit([] { unlink(remembered.c_str()); });
+  }
+  close(file);
+}
+
+int meet_obstacle(const std::string& what) {
+  if (what == "shared")
+    mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (what == "shared_file") map_file(true, false);
+  if (what == "deleted_file") map_file(false, true);
+  if (what == "memfd") {
+    const int file = memfd_create("of its own", 0);
+    must(ftruncate(file, 4096) == 0, "memfd");
+    mmap(nullptr, 4096, PROT_READ, MAP_PRIVATE, file, 0);
+  }
+  if (what == "aio") {
+    unsigned long context = 0;
+    must(syscall(SYS_io_setup, 1, &context) == 0, "io_setup");
+  }
+  if (what == "chroot") must(chroot("/tmp") == 0, "chroot");
+  if (what == "ipc_namespace") must(unshare(CLONE_NEWIPC) == 0, "unshare");
+  if (what == "folders") {
+    std::atomic<bool> is_apart = false;
+    std::thread([&] {
+      unshare(CLONE_FS);
+      is_apart = true;
+      pause();
+    }).detach();
+    while (!is_apart) usleep(100);
+  }
+  if (what == "cpu_timer") {
+    timer_t timer;
+    timer_create(CLOCK_PROCESS_CPUTIME_ID, nullptr, &timer);
+  }
+  if (what == "main_thread") {
+    std::thread([] {
+      while (text_of("/proc/self/stat").find(") Z") == std::string::npos) usleep(1000);
+      say("ready");
+      wait_for_byte();
+      say("done");
+      exit(0);
+    }).detach();
+    pthread_exit(nullptr);
+  }
+  say("ready");
+  wait_for_byte();
   return 0;
 }
 
@@ -356,6 +434,7 @@ int main(int argc, char** argv) {
   if (what == "sleep") result = check_sleep();
   if (what == "poll") result = check_poll();
   if (what == "timers") result = check_timers();
+  if (what == "obstacle") result = meet_obstacle(argc > 2 ? argv[2] : "");
   if (what == "fork") result = check_fork();
   if (what == "threads") result = check_threads(argc > 2 ? atoi(argv[2]) : 1);
   if (result == 0) say("done");
