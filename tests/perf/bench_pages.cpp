@@ -14,27 +14,12 @@
 #include "krg/runtime/ofi_transport.h"
 #include "page_program.h"
 #include "timing.h"
+#include "transport_meter.h"
 
 namespace krg::perf {
 namespace {
 
 constexpr SetId kSet{1};
-constexpr unsigned kRoundTrips = 2'000;
-constexpr size_t kGetBytes = 1u << 20;
-constexpr HandlerId kPing = 200, kPong = 201, kRegion = 202;
-
-template <class T>
-T require(Result<T> result) {
-  if (result) return std::move(*result);
-  std::fprintf(stderr, "%s\n", result.error().message().c_str());
-  std::exit(1);
-}
-void require(const Status& status) {
-  if (status) return;
-  std::fprintf(stderr, "%s\n", status.error().message().c_str());
-  std::exit(1);
-}
-
 // Has a rank's program touch pages; the reply carries a Touched.
 struct RunTouch {
   static constexpr uint16_t kId = 250;
@@ -51,13 +36,11 @@ class Rank {
   Rank(EventLoop& loop, Transport& transport, PageProgram& program, size_t scanned)
       : scanned_(scanned),
         loop_(loop),
-        transport_(transport),
         program_(program),
         messenger_(transport),
         kddm_(messenger_),
         set_(require(PageSet::create(loop, kddm_, kSet, scanned + 10'000))),
-        exposed_(kGetBytes),
-        local_(kGetBytes) {
+        meter_(transport) {
     program_.attach(loop, *set_);
     messenger_.on_request<RunTouch>(
         [this](NodeId, const RunTouch& run, std::string_view, Messenger::Reply reply) {
@@ -67,50 +50,26 @@ class Rank {
           });
         });
     messenger_.on<Stop>([this](NodeId, const Stop&, std::string_view) { stopped_ = true; });
-    using Bytes = std::span<const std::byte>;
-    transport.set_handler(kPing, [this](NodeId from, Bytes header, Bytes) {
-      uint64_t bytes;
-      std::memcpy(&bytes, header.data(), sizeof bytes);
-      require(transport_.send(from, kPong, {}, std::span(exposed_).first(bytes)));
-    });
-    transport.set_handler(kPong, [this](NodeId, Bytes, Bytes) { ponged_ = true; });
-    transport.set_handler(kRegion, [this](NodeId, Bytes header, Bytes) {
-      std::memcpy(&remote_, header.data(), sizeof remote_);
-      introduced_ = true;
-    });
-    region_ = require(transport.register_memory(exposed_));
   }
 
   void measure();
   void serve() {
-    const RemoteRegion mine = region_->remote();
-    if (transport_.self().value == 1)
-      require(transport_.send(NodeId{0}, kRegion, std::as_bytes(std::span(&mine, 1)), {}));
-    await(stopped_);
+    meter_.introduce();
+    meter_.await(stopped_);
     for (int i = 0; i < 100; ++i) loop_.run_once(std::chrono::microseconds(100));
   }
 
  private:
-  void await(const bool& reached) {
-    while (!reached) loop_.run_once(std::chrono::seconds(1));
-  }
   Touched touch(unsigned rank, const Touch& touch);
-  void ask_for(uint64_t bytes);
-  double round_trip(uint32_t pause_us);
-  double messages_total(size_t bytes);
-  double get_total(size_t bytes);
 
   const size_t scanned_;  // pages
   EventLoop& loop_;
-  Transport& transport_;
   PageProgram& program_;
   Messenger messenger_;
   Kddm kddm_;
   std::unique_ptr<PageSet> set_;
-  std::vector<std::byte> exposed_, local_;
-  std::unique_ptr<MemoryRegion> region_;
-  RemoteRegion remote_;
-  bool introduced_ = false, ponged_ = false, stopped_ = false;
+  TransportMeter meter_;
+  bool stopped_ = false;
 };
 
 Touched Rank::touch(unsigned rank, const Touch& touch) {
@@ -122,57 +81,8 @@ Touched Rank::touch(unsigned rank, const Touch& touch) {
                        std::memcpy(&touched, bytes.data(), sizeof touched);
                        done = true;
                      });
-  await(done);
+  meter_.await(done);
   return touched;
-}
-
-// A message that another one of so many bytes answers.
-void Rank::ask_for(uint64_t bytes) {
-  ponged_ = false;
-  require(transport_.send(NodeId{1}, kPing, std::as_bytes(std::span(&bytes, 1)), {}));
-  await(ponged_);
-}
-
-// Messages of 256 KiB, one at a time.
-double Rank::messages_total(size_t bytes) {
-  constexpr size_t kBytes = 256u << 10;
-  const auto start = Clock::now();
-  for (size_t left = bytes / kBytes; left > 0; --left) ask_for(kBytes);
-  return microseconds_since(start);
-}
-
-double Rank::round_trip(uint32_t pause_us) {
-  Samples samples;
-  for (unsigned i = 0; i < (pause_us ? kRoundTrips / 10 : kRoundTrips); ++i) {
-    if (pause_us > 0) {
-      bool over = false;
-      auto timer = loop_.after(std::chrono::microseconds(pause_us), [&] { over = true; });
-      await(over);
-    }
-    const auto start = Clock::now();
-    ask_for(kPageBytes);
-    samples.add(microseconds_since(start));
-  }
-  return samples.median_us();
-}
-
-// One-sided gets of 1 MiB, two under way at a time.
-double Rank::get_total(size_t bytes) {
-  const auto start = Clock::now();
-  size_t left = bytes / kGetBytes, under_way = 0;
-  bool done = false;
-  std::function<void()> next = [&] {
-    for (; left > 0 && under_way < 2; --left, ++under_way)
-      transport_.get(NodeId{1}, remote_, 0, local_, [&](Status outcome) {
-        require(outcome);
-        --under_way;
-        next();
-      });
-    done = under_way == 0;
-  };
-  next();
-  await(done);
-  return microseconds_since(start);
 }
 
 // Of this process, in all its threads.
@@ -185,34 +95,30 @@ double cpu_us() {
   return us(used.ru_utime) + us(used.ru_stime);
 }
 
-void print_row(const char* what, double ours, double bare, const char* unit) {
-  std::printf("%-44s %9.1f %9.1f %7.2f  %s\n", what, ours, bare, ours / bare, unit);
-}
-
 void Rank::measure() {
   using enum Touch::Kind;
-  await(introduced_);
+  meter_.introduce();
   std::printf("%-44s %9s %9s %7s\n", "", "ours", "bare", "ratio");
   constexpr uint64_t kFaults = 2'000, kIdleFaults = 200, kInvalidated = 1'000;
   constexpr uint32_t kPause = 3'000;
   uint64_t first = 0;
 
   touch(1, {.kind = kWrite, .first = first, .count = kFaults});
-  double bare = round_trip(0);
+  double bare = meter_.round_trip_us(0);
   Touched ours = touch(0, {.kind = kRead, .first = first, .count = kFaults, .shuffled = 7});
   print_row("read fault / round trip with 4 KiB", ours.median_us, bare, "µs");
   first += kFaults;
 
   touch(1, {.kind = kWrite, .first = first, .count = kIdleFaults});
-  bare = round_trip(kPause);
+  bare = meter_.round_trip_us(kPause);
   ours = touch(
       0, {.kind = kRead, .pause_us = kPause, .first = first, .count = kIdleFaults, .shuffled = 9});
   print_row("the same after 3 ms of rest", ours.median_us, bare, "µs");
   first += kIdleFaults;
 
   touch(1, {.kind = kWrite, .first = first, .count = scanned_});
-  get_total(4 * kGetBytes);
-  bare = get_total(scanned_ * kPageBytes);
+  meter_.gets_us(4u << 20);
+  bare = meter_.gets_us(scanned_ * kPageBytes);
   const double cpu_before = cpu_us();
   ours = touch(0, {.kind = Touch::Kind::kScan, .first = first, .count = scanned_});
   const double megabytes = scanned_ * kPageBytes / 1e6;
@@ -222,12 +128,12 @@ void Rank::measure() {
               (cpu_us() - cpu_before) / scanned_);
   first += scanned_;
   print_row("messages of 256 KiB / one-sided gets of 1 MiB",
-            1e6 * megabytes / messages_total(scanned_ * kPageBytes), 1e6 * megabytes / bare,
+            1e6 * megabytes / meter_.messages_us(scanned_ * kPageBytes), 1e6 * megabytes / bare,
             "MB/s");
 
   touch(0, {.kind = kWrite, .first = first, .count = kInvalidated});
   touch(1, {.kind = kRead, .first = first, .count = kInvalidated});
-  bare = round_trip(0);
+  bare = meter_.round_trip_us(0);
   ours = touch(0, {.kind = kWrite, .first = first, .count = kInvalidated});
   print_row("1,000 pages invalidated / round trip", ours.total_us, bare, "µs");
   first += kInvalidated;
@@ -236,7 +142,7 @@ void Rank::measure() {
     touch(0, {.kind = kWrite, .first = first, .count = kFaults});
     for (unsigned reader = 1; reader < 4; ++reader)
       touch(reader, {.kind = kRead, .first = first, .count = kFaults});
-    bare = round_trip(0);
+    bare = meter_.round_trip_us(0);
     ours = touch(0, {.kind = kWrite, .first = first, .count = kFaults, .shuffled = 5});
     print_row("write fault, 3 readers / round trip", ours.median_us, bare, "µs");
   }

@@ -11,8 +11,8 @@
 namespace krg {
 
 // Pages travel in slots of this size: one-sided into T's memory, or inside a message.
-inline constexpr uint32_t kPageSlotBytes = 256u << 10;
-inline constexpr uint32_t kMaxPageSlots = 8;
+inline constexpr uint32_t kPageSlotBytes = 1u << 20;
+inline constexpr uint32_t kMaxPageSlots = 4;
 inline constexpr uint32_t kNoPageSlot = ~uint32_t{0};
 
 // T: send me everything, into `slots` slots of my region; none: in one message.

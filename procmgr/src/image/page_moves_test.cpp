@@ -82,6 +82,7 @@ TEST_F(PagesBefore, WrittenPagesOfFiles) {
 }
 
 TEST_F(PagesBefore, TheSourceDies) {
+  reserve(8192);  // more than is under way at a time
   start_source([&] { fill(0, pages_); });
   start_target([] { return 0; });
   hold_pages();
@@ -97,6 +98,7 @@ TEST_F(PagesBefore, TheSourceDies) {
 }
 
 TEST_F(PagesBefore, TheMoveIsAbandoned) {
+  reserve(8192);
   start_source([&] { fill(0, pages_); });
   start_target([] { return 0; });
   hold_pages();
@@ -177,6 +179,16 @@ TEST_F(PagesLater, ComeWhereSystemCallsTouchThem) {
     }
     return 0;
   });
+  begin_move();
+  let_target_run();
+  EXPECT_EQ(exit_code(target_), 0);
+  expect_all_here();
+}
+
+TEST_F(PagesLater, ComeInRunsOfTouches) {
+  reserve(8192);
+  start_source([&] { fill(0, pages_); });
+  start_target([&] { return has(0, pages_) ? 0 : 1; });
   begin_move();
   let_target_run();
   EXPECT_EQ(exit_code(target_), 0);
@@ -461,6 +473,7 @@ TEST_F(PagesLater, TheFailureOfItsNodeFreesTheSource) {
 }
 
 TEST_F(PagesLater, TheFailureOfTheSourcesNodeKillsIt) {
+  reserve(8192);
   start_source([&] { fill(0, pages_); });
   start_target([&] { return has(0, pages_) ? 0 : 1; });
   hold_pages();

@@ -4,7 +4,7 @@
 #include <sys/epoll.h>
 
 #include <algorithm>
-#include <array>
+#include <chrono>
 #include <cstring>
 
 #include "krg/runtime/log.h"
@@ -12,10 +12,12 @@
 namespace krg {
 namespace {
 
-// What comes along with a page that somebody waits for.
-constexpr uint64_t kReadAheadPages = 15;
-// So long after the last fault the background keeps to one slot.
-constexpr std::chrono::milliseconds kFaultsComing{2};
+// What comes along with a page that somebody waits for, once faults go forward: ever more.
+constexpr uint64_t kFirstReadAhead = 8, kMostReadAhead = 64;  // pages
+// So far apart the touches of a run may be.
+constexpr uint64_t kLongestStep = 16;
+// So long after the last fault the background rests.
+constexpr std::chrono::milliseconds kRest{1};
 constexpr size_t kMaxRuns = 1024;  // a batch
 
 bool is_zero(const std::byte* page) {
@@ -83,9 +85,16 @@ void PageSource::on_wanted(const PagesWanted& wanted) {
 
 void PageSource::on_demand(uint64_t page) {
   if (page >= pages_.count() || has_ended_) return;
-  last_demand_ = std::chrono::steady_clock::now();
-  // Else it is under way already.
-  if (unsent_.test(page) && send_inline(page, 1)) send_inline(page + 1, kReadAheadPages);
+  rest_ = node_.loop.after(kRest, [this] {
+    rest_.reset();
+    push();
+  });
+  if (unsent_.test(page)) {  // else it is under way already
+    const bool is_run = page >= answered_up_to_ && page - answered_up_to_ < kLongestStep;
+    read_ahead_ = is_run ? std::clamp(2 * read_ahead_, kFirstReadAhead, kMostReadAhead) : 0;
+    answered_up_to_ = page + 1 + read_ahead_;
+    if (send_inline(page, 1)) send_inline(page + 1, read_ahead_);
+  }
   // The background goes on from there: what is used together lies together.
   if (next_ >= pages_.first_later()) next_ = page;
 }
@@ -134,6 +143,7 @@ void PageSource::lose(int error) {
 void PageSource::end(Status outcome) {
   has_ended_ = true;
   exit_.reset();
+  rest_.reset();
   free_slots_.clear();
   if (handlers_.ended)
     node_.loop.post([ended = std::move(handlers_.ended), outcome] { ended(outcome); });
@@ -149,13 +159,8 @@ void PageSource::drain() {
 
 // --- pages --------------------------------------------------------------------------------------
 
-unsigned PageSource::most_under_way() const {
-  return std::chrono::steady_clock::now() - last_demand_ < kFaultsComing ? 1 : slots_;
-}
-
 void PageSource::push() {
-  while (!has_ended_ && unsent_.any() && !free_slots_.empty() &&
-         slots_ - free_slots_.size() < most_under_way()) {
+  while (!has_ended_ && unsent_.any() && !free_slots_.empty() && !rest_) {
     const uint32_t slot = free_slots_.back();
     free_slots_.pop_back();
     if (!fill_slot(slot)) return;

@@ -7,7 +7,6 @@
 // buffers). SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
-#include <chrono>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -54,7 +53,6 @@ class PageSource : public std::enable_shared_from_this<PageSource> {
   void lose(int error);
   void put_failed(const Error& error);
   void push();
-  unsigned most_under_way() const;
   bool fill_slot(uint32_t slot);
   bool send_inline(uint64_t first, uint64_t most_pages);
   Result<Batch> read(uint64_t first, std::span<std::byte> into);
@@ -70,12 +68,14 @@ class PageSource : public std::enable_shared_from_this<PageSource> {
   Handlers handlers_;
   bool has_ended_ = false;
   PageBits unsent_;
-  uint64_t next_ = 0;  // where the background goes on
+  uint64_t next_ = 0;                       // where the background goes on
+  uint64_t answered_up_to_ = ~uint64_t{0};  // the last fault, with what came along
+  uint64_t read_ahead_ = 0;
   RemoteRegion region_;
   std::vector<std::byte> buffer_;  // as many slots as T has
   std::vector<uint32_t> free_slots_;
   unsigned slots_ = 0, putting_ = 0;
-  std::chrono::steady_clock::time_point last_demand_{};
+  EventLoop::Timer rest_;  // while faults come
   std::optional<Messenger::Reply> end_reply_;
   EventLoop::Watch exit_;
 };
