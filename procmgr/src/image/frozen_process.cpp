@@ -86,6 +86,21 @@ void leave_restartable_sequence(const FrozenProcess& process, FrozenThread& thre
   thread.set_registers(registers);
 }
 
+// What its tracer may, also where the program itself may not read or write. `step`: pread or
+// pwrite.
+template <class Byte, class Step>
+Status transfer(pid_t pid, RemoteAddr at, std::span<Byte> bytes, Step step) {
+  UniqueFd memory(open(fmt::format("/proc/{}/mem", pid).c_str(), O_RDWR | O_CLOEXEC));
+  if (!memory) return errno_error("memory of the process", errno == ENOENT ? ESRCH : errno);
+  for (size_t done = 0; done < bytes.size();) {
+    const ssize_t moved = step(memory.get(), bytes.data() + done, bytes.size() - done,
+                               static_cast<off_t>(at.value + done));
+    if (moved <= 0) return errno_error("memory of the process", moved < 0 ? errno : EFAULT);
+    done += static_cast<size_t>(moved);
+  }
+  return {};
+}
+
 void end_task(pid_t tid) {
   kill(tid, SIGKILL);
   waitid(P_PID, static_cast<id_t>(tid), nullptr, WEXITED | __WALL);
@@ -174,24 +189,17 @@ Status FrozenProcess::read(RemoteAddr from, std::span<char> to) const {
   const iovec remote{reinterpret_cast<void*>(from.value), to.size()};
   const ssize_t got = process_vm_readv(pid_, &local, 1, &remote, 1, 0);
   if (got == static_cast<ssize_t>(to.size())) return {};
-  return errno_error("memory of the process", got < 0 ? errno : EFAULT);
+  const size_t done = static_cast<size_t>(std::max<ssize_t>(got, 0));
+  return transfer(pid_, from + done, to.subspan(done), pread);
 }
 
 Status FrozenProcess::write(RemoteAddr to, std::span<const char> bytes) const {
   const iovec local{const_cast<char*>(bytes.data()), bytes.size()};
   const iovec remote{reinterpret_cast<void*>(to.value), bytes.size()};
-  ssize_t put = process_vm_writev(pid_, &local, 1, &remote, 1, 0);
+  const ssize_t put = process_vm_writev(pid_, &local, 1, &remote, 1, 0);
   if (put == static_cast<ssize_t>(bytes.size())) return {};
-  // Its tracer may write where it may not itself.
-  UniqueFd memory(open(fmt::format("/proc/{}/mem", pid_).c_str(), O_RDWR | O_CLOEXEC));
-  if (!memory) return errno_error("memory of the process", errno == ENOENT ? ESRCH : errno);
-  for (size_t done = put < 0 ? 0 : static_cast<size_t>(put); done < bytes.size();) {
-    put = pwrite(memory.get(), bytes.data() + done, bytes.size() - done,
-                 static_cast<off_t>(to.value + done));
-    if (put <= 0) return errno_error("memory of the process", put < 0 ? errno : EFAULT);
-    done += static_cast<size_t>(put);
-  }
-  return {};
+  const size_t done = static_cast<size_t>(std::max<ssize_t>(put, 0));
+  return transfer(pid_, to + done, bytes.subspan(done), pwrite);
 }
 
 Result<RemoteAddr> FrozenProcess::scratch() {

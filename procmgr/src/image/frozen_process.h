@@ -54,9 +54,9 @@ class FrozenProcess {
   int64_t call_in(FrozenThread& thread, long number, FrozenThread::Arguments arguments);
   Result<RemoteAddr> instruction();
 
-  // Its memory. Errors: EFAULT, ESRCH. Memory that the loop itself has to bring would block it.
+  // Its memory, also where the program itself may not read or write. Errors: EIO, EFAULT: there is
+  // none; ESRCH. Memory that the loop itself has to bring would block it.
   Status read(RemoteAddr from, std::span<char> to) const;
-  // Also to where the program itself may not write.
   Status write(RemoteAddr to, std::span<const char> bytes) const;
   template <class T>
   Result<T> read_value(RemoteAddr from) const {

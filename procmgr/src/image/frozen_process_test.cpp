@@ -2,94 +2,24 @@
 #include "image/frozen_process.h"
 
 #include <fcntl.h>
-#include <pthread.h>
-#include <sched.h>
 #include <sys/epoll.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/ptrace.h>
 #include <sys/rseq.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 
-#include <atomic>
 #include <cstddef>
-#include <map>
-#include <optional>
 #include <thread>
 
+#include "image/testing/frozen_process_fixture.h"
 #include "process_status.h"
-#include "testing/filtered_child.h"
 
 namespace krg {
 namespace {
 
-using testing::FilteredChild;
-
-// What tracee and test share.
-struct Shared {
-  std::atomic<uint64_t> count, others, value;
-  std::atomic<bool> go_on;
-};
-
-class FrozenProcessTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    void* memory =
-        mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    ASSERT_NE(memory, MAP_FAILED);
-    shared = new (memory) Shared{};
-  }
-  void TearDown() override {
-    for (pid_t pid : children_) {
-      kill(pid, SIGKILL);
-      run_until([&] { return ended_.contains(pid); });
-    }
-    munmap(shared, sizeof(Shared));
-  }
-
-  pid_t start(const std::function<int()>& program) {
-    const pid_t pid = fork();
-    if (pid == 0) _exit(program());
-    children_.push_back(pid);
-    watch(pid);
-    return pid;
-  }
-  void watch(pid_t pid) {
-    reaper->watch(pid, [this, pid](const ChildEvent& event) {
-      if (event.is_end())
-        ended_[pid] = event.code == CLD_EXITED ? event.status : 128 + event.status;
-    });
-  }
-  template <class Condition>
-  bool run_until(Condition reached) {
-    for (int turns = 0; turns < 1000; ++turns) {
-      if (reached()) return true;
-      loop.run_once(std::chrono::milliseconds(5));
-    }
-    return false;
-  }
-  Result<std::shared_ptr<FrozenProcess>> freeze(pid_t pid) {
-    std::optional<Result<std::shared_ptr<FrozenProcess>>> outcome;
-    FrozenProcess::freeze(loop, *reaper, pid, [&](auto frozen) { outcome = std::move(frozen); });
-    EXPECT_TRUE(run_until([&] { return outcome.has_value(); }));
-    return outcome ? std::move(*outcome) : errno_error("no answer", ETIMEDOUT);
-  }
-  // 128 + signal; -1: it does not end.
-  int end_of(pid_t pid) {
-    return run_until([&] { return ended_.contains(pid); }) ? ended_.at(pid) : -1;
-  }
-  bool is_counting() {
-    const uint64_t before = shared->count;
-    return run_until([&] { return shared->count > before + 1000; });
-  }
-
-  EventLoop loop = std::move(*EventLoop::create());
-  std::unique_ptr<ChildReaper> reaper = std::move(*ChildReaper::create(loop));
-  Shared* shared = nullptr;
-  std::map<pid_t, int> ended_;
-  std::vector<pid_t> children_;
-};
+using testing::FrozenProcessTest;
+using testing::Shared;
 
 TEST_F(FrozenProcessTest, OneThatRunsStandsStillAndGoesOn) {
   const pid_t pid = start([&] {
@@ -347,93 +277,6 @@ TEST_F(FrozenProcessTest, ARestartableSequenceIsLeft) {
   }
   shared->go_on = true;
   EXPECT_EQ(end_of(pid), 0);
-}
-
-// A child under a filter that stops its forks.
-class ForkTest : public FrozenProcessTest {
- protected:
-  using Outcome = Result<std::shared_ptr<FrozenProcess>>;
-
-  // Runs `program`, whose forks are made by fork_and_freeze_child(); its exit status.
-  int run(std::function<int()> program, const std::function<void(Outcome)>& done) {
-    for (int number : {SYS_fork, SYS_clone, SYS_clone3})
-      broker.set_handler(number, [this, done](SyscallBroker::Call call) {
-        auto taken = fork_and_freeze_child(*reaper, call, done);
-        EXPECT_TRUE(taken) << taken.error().message();
-      });
-    FilteredChild child(broker, std::move(program), testing::range_of(getpid()), true);
-    caller = child.pid();
-    watch(caller);
-    return end_of(caller);
-  }
-
-  SyscallBroker broker{loop};
-  pid_t caller = 0;
-};
-
-TEST_F(ForkTest, TheChildStandsAtItsFirstInstruction) {
-  std::shared_ptr<FrozenProcess> child;
-  const int status = run(
-      [&] {
-        const int before = 5;
-        sigset_t mask, now;
-        sigemptyset(&mask);
-        sigaddset(&mask, SIGUSR2);
-        sigprocmask(SIG_BLOCK, &mask, nullptr);
-        const pid_t made = fork();
-        if (made == 0) {
-          sigprocmask(SIG_SETMASK, nullptr, &now);
-          _exit(sigismember(&now, SIGUSR2) && !sigismember(&now, SIGUSR1) ? before : 99);
-        }
-        sigprocmask(SIG_SETMASK, nullptr, &now);
-        if (sigismember(&now, SIGUSR1) || !sigismember(&now, SIGUSR2)) return 98;
-        shared->value = static_cast<uint64_t>(made);
-        int status = 0;
-        if (waitpid(made, &status, 0) != made) return 97;
-        return WEXITSTATUS(status);
-      },
-      [&](Outcome forked) {
-        ASSERT_TRUE(forked) << forked.error().message();
-        child = std::move(*forked);
-        EXPECT_EQ(child->call(SYS_getpid, {}), child->pid());
-        EXPECT_EQ(child->main().registers().rax, 0u);
-        // The caller goes on at once.
-        EXPECT_TRUE(run_until([&] { return shared->value != 0; }));
-        EXPECT_EQ(shared->value, static_cast<uint64_t>(child->pid()));
-        child.reset();
-      });
-  EXPECT_EQ(status, 5);
-}
-
-TEST_F(ForkTest, TheCallerIsToldTheKernelsError) {
-  int error = 0;
-  const int status = run(
-      [] {
-        const rlimit none{0, 0};
-        setrlimit(RLIMIT_NPROC, &none);
-        if (setresuid(65534, 65534, 65534) != 0) return 99;
-        return fork() < 0 && errno == EAGAIN ? 0 : 1;
-      },
-      [&](const Outcome& forked) { error = forked ? 0 : forked.error().errno_or(-1); });
-  if (status == 99) GTEST_SKIP() << "lacks root: another user's limit";
-  EXPECT_EQ(status, 0);
-  EXPECT_EQ(error, EAGAIN);
-}
-
-TEST_F(ForkTest, AnyCloneWithoutThreads) {
-  int forks = 0;
-  const int status = run(
-      [] {
-        volatile int value = 0;
-        const auto made =
-            static_cast<pid_t>(syscall(SYS_clone, CLONE_PARENT_SETTID | SIGCHLD, 0, 0));
-        if (made == 0) _exit(value);
-        int status = 1;
-        return waitpid(made, &status, 0) == made ? status : 1;
-      },
-      [&](const Outcome& forked) { forks += forked.has_value(); });
-  EXPECT_EQ(status, 0);
-  EXPECT_EQ(forks, 1);
 }
 
 }  // namespace

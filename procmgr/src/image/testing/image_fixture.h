@@ -114,11 +114,8 @@ class ImageTest : public ::testing::Test {
     EXPECT_TRUE(ranges);
     for (const PageRange& range : *ranges) {
       std::string piece(range.bytes, '\0');
-      UniqueFd memory(
-          open(("/proc/" + std::to_string(process.pid()) + "/mem").c_str(), O_RDONLY | O_CLOEXEC));
-      EXPECT_EQ(
-          pread(memory.get(), piece.data(), piece.size(), static_cast<off_t>(range.start.value)),
-          static_cast<ssize_t>(piece.size()));
+      auto read = process.read(range.start, {piece.data(), piece.size()});
+      EXPECT_TRUE(read) << read.error().message();
       contents.pieces.emplace_back(range.start, std::move(piece));
     }
     return contents;

@@ -30,24 +30,15 @@
 #include <thread>
 #include <vector>
 
+#include "image/testing/image_tracee.h"
+
+using krg::testing::must;
+using krg::testing::say;
+using krg::testing::text_of;
+using krg::testing::wait_for_byte;
+
 namespace {
 
-void say(const std::string& line) {
-  const std::string text = line + "\n";
-  if (write(1, text.data(), text.size()) != static_cast<ssize_t>(text.size())) _exit(90);
-}
-void wait_for_byte() {
-  char byte;
-  ssize_t got;
-  do got = read(0, &byte, 1);
-  while (got < 0 && errno == EINTR);
-  if (got != 1) _exit(91);
-}
-void must(bool holds, const char* what) {
-  if (holds) return;
-  say(std::string("wrong: ") + what + " (" + strerror(errno) + ")");
-  _exit(1);
-}
 double now() {
   timespec time{};
   clock_gettime(CLOCK_MONOTONIC, &time);
@@ -59,15 +50,6 @@ std::string link_of(const char* path) {
   const ssize_t length = readlink(path, target, sizeof target);
   return length < 0 ? "" : std::string(target, static_cast<size_t>(length));
 }
-std::string text_of(const char* path) {
-  std::string text;
-  FILE* file = fopen(path, "r");
-  must(file != nullptr, path);
-  for (int c; (c = fgetc(file)) != EOF;) text += static_cast<char>(c);
-  fclose(file);
-  return text;
-}
-
 // ---- memory: everything a program may have ----
 
 thread_local int tls_value = 0;
@@ -334,72 +316,6 @@ int check_threads(int count) {
   return 0;
 }
 
-// ---- what images cannot have ----
-
-std::string scratch_file() {
-  char path[] = "/tmp/image_tracee_XXXXXX";
-  const int file = mkstemp(path);
-  must(file >= 0 && ftruncate(file, 8192) == 0, "mkstemp");
-  close(file);
-  return path;
-}
-
-void map_file(bool shared, bool deleted) {
-  const std::string path = scratch_file();
-  const int file = open(path.c_str(), O_RDWR);
-  if (deleted) unlink(path.c_str());
-  mmap(nullptr, 8192, PROT_READ | PROT_WRITE, shared ? MAP_SHARED : MAP_PRIVATE, file, 0);
-  if (!deleted) {  // gone when the test ends, there when it looks
-    static std::string remembered = path;
-    atexit([] { unlink(remembered.c_str()); });
-  }
-  close(file);
-}
-
-int meet_obstacle(const std::string& what) {
-  if (what == "shared")
-    mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (what == "shared_file") map_file(true, false);
-  if (what == "deleted_file") map_file(false, true);
-  if (what == "memfd") {
-    const int file = memfd_create("of its own", 0);
-    must(ftruncate(file, 4096) == 0, "memfd");
-    mmap(nullptr, 4096, PROT_READ, MAP_PRIVATE, file, 0);
-  }
-  if (what == "aio") {
-    unsigned long context = 0;
-    must(syscall(SYS_io_setup, 1, &context) == 0, "io_setup");
-  }
-  if (what == "chroot") must(chroot("/tmp") == 0, "chroot");
-  if (what == "ipc_namespace") must(unshare(CLONE_NEWIPC) == 0, "unshare");
-  if (what == "folders") {
-    std::atomic<bool> is_apart = false;
-    std::thread([&] {
-      unshare(CLONE_FS);
-      is_apart = true;
-      pause();
-    }).detach();
-    while (!is_apart) usleep(100);
-  }
-  if (what == "cpu_timer") {
-    timer_t timer;
-    timer_create(CLOCK_PROCESS_CPUTIME_ID, nullptr, &timer);
-  }
-  if (what == "main_thread") {
-    std::thread([] {
-      while (text_of("/proc/self/stat").find(") Z") == std::string::npos) usleep(1000);
-      say("ready");
-      wait_for_byte();
-      say("done");
-      exit(0);
-    }).detach();
-    pthread_exit(nullptr);
-  }
-  say("ready");
-  wait_for_byte();
-  return 0;
-}
-
 // ---- a fork ----
 
 int check_fork() {
@@ -434,7 +350,7 @@ int main(int argc, char** argv) {
   if (what == "sleep") result = check_sleep();
   if (what == "poll") result = check_poll();
   if (what == "timers") result = check_timers();
-  if (what == "obstacle") result = meet_obstacle(argc > 2 ? argv[2] : "");
+  if (what == "obstacle") result = krg::testing::meet_obstacle(argc > 2 ? argv[2] : "");
   if (what == "fork") result = check_fork();
   if (what == "threads") result = check_threads(argc > 2 ? atoi(argv[2]) : 1);
   if (result == 0) say("done");

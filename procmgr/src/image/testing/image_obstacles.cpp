@@ -1,0 +1,85 @@
+// What images cannot have. SPDX-License-Identifier: GPL-2.0-or-later
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include <atomic>
+#include <csignal>
+#include <cstdlib>
+#include <ctime>
+#include <thread>
+
+#include "image/testing/image_tracee.h"
+
+namespace krg::testing {
+namespace {
+
+std::string scratch_file() {
+  char path[] = "/tmp/image_tracee_XXXXXX";
+  const int file = mkstemp(path);
+  must(file >= 0 && ftruncate(file, 8192) == 0, "mkstemp");
+  close(file);
+  return path;
+}
+
+void map_file(bool shared, bool deleted) {
+  const std::string path = scratch_file();
+  const int file = open(path.c_str(), O_RDWR);
+  if (deleted) unlink(path.c_str());
+  mmap(nullptr, 8192, PROT_READ | PROT_WRITE, shared ? MAP_SHARED : MAP_PRIVATE, file, 0);
+  if (!deleted) {  // gone when the test ends, there when it looks
+    static std::string remembered = path;
+    atexit([] { unlink(remembered.c_str()); });
+  }
+  close(file);
+}
+
+}  // namespace
+
+int meet_obstacle(const std::string& what) {
+  if (what == "shared")
+    mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (what == "shared_file") map_file(true, false);
+  if (what == "deleted_file") map_file(false, true);
+  if (what == "memfd") {
+    const int file = memfd_create("of its own", 0);
+    must(ftruncate(file, 4096) == 0, "memfd");
+    mmap(nullptr, 4096, PROT_READ, MAP_PRIVATE, file, 0);
+  }
+  if (what == "aio") {
+    unsigned long context = 0;
+    must(syscall(SYS_io_setup, 1, &context) == 0, "io_setup");
+  }
+  if (what == "chroot") must(chroot("/tmp") == 0, "chroot");
+  if (what == "ipc_namespace") must(unshare(CLONE_NEWIPC) == 0, "unshare");
+  if (what == "folders") {
+    std::atomic<bool> is_apart = false;
+    std::thread([&] {
+      unshare(CLONE_FS);
+      is_apart = true;
+      pause();
+    }).detach();
+    while (!is_apart) usleep(100);
+  }
+  if (what == "cpu_timer") {
+    timer_t timer;
+    timer_create(CLOCK_PROCESS_CPUTIME_ID, nullptr, &timer);
+  }
+  if (what == "main_thread") {
+    std::thread([] {
+      while (text_of("/proc/self/stat").find(") Z") == std::string::npos) usleep(1000);
+      say("ready");
+      wait_for_byte();
+      say("done");
+      exit(0);
+    }).detach();
+    pthread_exit(nullptr);
+  }
+  say("ready");
+  wait_for_byte();
+  return 0;
+}
+
+}  // namespace krg::testing
