@@ -174,6 +174,7 @@ struct SyscallBroker::Impl {
   std::array<Taker, kMaxSyscallNumber> takers;
   std::unordered_map<Listener*, std::shared_ptr<Listener>> listeners;
   std::shared_ptr<Guard> guard = std::make_shared<Guard>();
+  Delay delay;
 
   explicit Impl(EventLoop& l) : loop(l) {}
 
@@ -195,7 +196,12 @@ struct SyscallBroker::Impl {
         log_error("syscalls", "{}", errno_error("SECCOMP_IOCTL_NOTIF_RECV").message());
       return;
     }
-    Call call(std::move(state));
+    auto call = std::make_shared<Call>(Call(std::move(state)));
+    if (delay && delay(*call, [this, call] { dispatch(std::move(*call)); })) return;
+    dispatch(std::move(*call));
+  }
+
+  void dispatch(Call call) {
     const auto number = static_cast<size_t>(call.number());
     if (number >= kMaxSyscallNumber) return;  // goes on natively
     if (takers[number] && takers[number](call)) return;
@@ -225,6 +231,10 @@ void SyscallBroker::set_taker(int number, Taker taker) {
 void SyscallBroker::add_memory_guard(MemoryGuard waits) {
   impl_->guard->waits.push_back(std::move(waits));
   impl_->guard->loop = std::this_thread::get_id();
+}
+
+void SyscallBroker::set_delay(Delay delay) {
+  impl_->delay = std::move(delay);
 }
 
 Status SyscallBroker::add_listener(UniqueFd fd) {

@@ -37,8 +37,14 @@ struct PageMoves::Impl {
   Alive alive;
 };
 
+// An argument may point to memory. One that needs more than this from there on has the call fail.
+constexpr uint64_t kMostArgumentBytes = 16u << 10;
+
 PageMoves::PageMoves(NodeContext& node, SyscallBroker& broker)
     : impl_(std::make_unique<Impl>(node)) {
+  broker.set_delay([this](const SyscallBroker::Call& call, const std::function<void()>& resume) {
+    return !impl_->targets.empty() && delay(call, resume);
+  });
   broker.add_memory_guard([this](pid_t tid, RemoteAddr address, size_t bytes, bool) {
     if (impl_->targets.empty()) return false;
     auto process = read_process_status(tid);
@@ -81,6 +87,30 @@ Status PageMoves::can_bring_later() {
 bool PageMoves::awaits(pid_t pid, RemoteAddr address, uint64_t bytes) const {
   for (const auto& [key, target] : impl_->targets)
     if (target->awaits(pid, address, bytes)) return true;
+  return false;
+}
+
+void PageMoves::when_here(pid_t pid, RemoteAddr address, uint64_t bytes,
+                          std::function<void()> done) {
+  for (const auto& [key, target] : impl_->targets)
+    if (target->awaits(pid, address, bytes))
+      return target->when_here(pid, address, bytes, std::move(done));
+  impl_->node.loop.post(std::move(done));
+}
+
+// The arguments are brought one after the other: each is looked at again then.
+bool PageMoves::delay(const SyscallBroker::Call& call, std::function<void()> resume) {
+  auto process = read_process_status(call.tid());
+  if (!process) return false;
+  for (unsigned i = 0; i < 6; ++i) {
+    const RemoteAddr argument{call.arg(i)};
+    if (!awaits(process->pid, argument, kMostArgumentBytes)) continue;
+    when_here(process->pid, argument, kMostArgumentBytes,
+              impl_->alive.guard([this, &call, resume = std::move(resume)]() mutable {
+                if (!delay(call, resume)) resume();
+              }));
+    return true;
+  }
   return false;
 }
 

@@ -8,6 +8,8 @@
 #include <numeric>
 #include <random>
 
+#include "krg/procmgr/syscall_filter.h"
+#include "testing/filtered_child.h"
 #include "testing/page_move_fixture.h"
 
 namespace krg {
@@ -506,6 +508,36 @@ TEST_F(PagesLater, WhatIsToComeIsTold) {
   EXPECT_FALSE(at_target_.awaits(target_, address + 100, 8));
   go_on();
   EXPECT_EQ(exit_code(target_), 0);
+}
+
+TEST_F(PagesLater, CallsThatWeAnswerWaitForTheirArguments) {
+  start_source([&] { fill(0, pages_); });
+  start_target([&] {
+    auto listener = install_syscall_filter({testing::range_of(getpid())});
+    if (!listener) return 2;
+    hand_over(listener->get());
+    listener->reset();
+    return static_cast<int>(syscall(SYS_semop, 1, page(500), 1));
+  });
+  uint64_t seen = 0;
+  bool could_read = false;
+  target_calls_.set_handler(SYS_semop, [&](SyscallBroker::Call call) {
+    auto argument = call.read_memory(RemoteAddr{call.arg(1)}, 8);
+    could_read = argument.has_value();
+    if (argument) std::memcpy(&seen, argument->data(), sizeof seen);
+    call.succeed(7);
+  });
+  hold_pages();
+  begin_move();
+  let_target_run();
+  ASSERT_TRUE(target_calls_.add_listener(take_fd()));
+  go_on();
+  run_a_while();
+  release_pages();
+  EXPECT_EQ(exit_code(target_), 7);
+  EXPECT_TRUE(could_read);
+  EXPECT_EQ(seen, word_of(500));
+  expect_all_here();
 }
 
 }  // namespace

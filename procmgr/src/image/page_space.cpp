@@ -124,9 +124,9 @@ Status PageSpace::register_range(RemoteAddr start, RemoteAddr end) {
   return {};
 }
 
-bool PageSpace::awaits(RemoteAddr address) const {
+std::optional<uint64_t> PageSpace::awaited_at(RemoteAddr address) const {
   auto page = placements_.page_at(address);
-  return page && awaited_.test(*page);
+  return page && awaited_.test(*page) ? page : std::nullopt;
 }
 
 bool PageSpace::is_gone() {
@@ -236,7 +236,7 @@ void PageSpace::drop(RemoteAddr start, RemoteAddr end) {
 }
 
 Outcome PageSpace::fault(RemoteAddr page, Events& events) {
-  if (auto awaited = placements_.page_at(page); awaited && awaited_.test(*awaited)) {
+  if (auto awaited = awaited_at(page)) {
     events.faults.push_back(*awaited);
     return Outcome::kDone;
   }

@@ -43,7 +43,8 @@ class PageSpace {
 
   int fd() const { return fd_.get(); }
   bool awaits_any() const { return awaited_.any(); }
-  bool awaits(RemoteAddr address) const;
+  // The page that it awaits there; none: it does not.
+  std::optional<uint64_t> awaited_at(RemoteAddr address) const;
 
   enum class Content {
     kBytes,

@@ -68,15 +68,16 @@ bool PageSpaces::first_awaits() const {
       spaces_, [this](const auto& space) { return space->is_first && is_waiting(*space); });
 }
 
-bool PageSpaces::awaits(bool first, RemoteAddr address, uint64_t bytes) const {
+std::vector<uint64_t> PageSpaces::awaited(bool first, RemoteAddr address, uint64_t bytes) const {
+  std::vector<uint64_t> pages;
+  const uint64_t end = address.value + bytes;
   for (const auto& space : spaces_) {
     if (space->is_first != first || !is_waiting(*space)) continue;
-    const uint64_t end = address.value + bytes;
     for (uint64_t at = address.value / kMovedPageBytes * kMovedPageBytes; at < end;
          at += kMovedPageBytes)
-      if (space->pages->awaits(RemoteAddr{at})) return true;
+      if (auto page = space->pages->awaited_at(RemoteAddr{at})) pages.push_back(*page);
   }
-  return false;
+  return pages;
 }
 
 void PageSpaces::find_ended() {

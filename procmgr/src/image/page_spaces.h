@@ -37,8 +37,8 @@ class PageSpaces {
   bool awaits_any() const;
   // Whether the process itself does.
   bool first_awaits() const;
-  // Whether this is perhaps awaited memory of the process itself, or of one of the children.
-  bool awaits(bool first, RemoteAddr address, uint64_t bytes) const;
+  // The awaited pages among this memory of the process itself, or perhaps of one of the children.
+  std::vector<uint64_t> awaited(bool first, RemoteAddr address, uint64_t bytes) const;
   // Looks which have ended; others are found to have when something is put into them.
   void find_ended();
   // Lets go of what awaits nothing any more or has ended.

@@ -108,6 +108,7 @@ void PageTarget::kill_process() {
 
 void PageTarget::advance() {
   spaces_.sweep();
+  tell_waiters();
   if (state_ == State::kFilling && !early_.any()) {
     state_ = State::kRunning;
     node_.loop.post([may_run = std::move(may_run_)] { may_run({}); });
@@ -119,6 +120,7 @@ void PageTarget::advance() {
 void PageTarget::end(Status outcome) {
   const State was = std::exchange(state_, State::kEnded);
   exit_.reset();
+  tell_waiters();
   PagesEnd message{.error = outcome ? 0 : outcome.error().errno_or(EIO), .move = move_};
   node_.messenger.request(source_, message, {},
                           [self = shared_from_this()](Result<std::string>) {});
@@ -130,7 +132,26 @@ void PageTarget::end(Status outcome) {
 }
 
 bool PageTarget::awaits(pid_t pid, RemoteAddr address, uint64_t bytes) const {
-  return state_ == State::kRunning && spaces_.awaits(pid == pid_, address, bytes);
+  return state_ == State::kRunning && !spaces_.awaited(pid == pid_, address, bytes).empty();
+}
+
+void PageTarget::when_here(pid_t pid, RemoteAddr address, uint64_t bytes,
+                           std::function<void()> done) {
+  waiters_.push_back({pid, address, bytes, std::move(done)});
+  demand(spaces_.awaited(pid == pid_, address, bytes));
+  node_.loop.post([self = shared_from_this()] { self->tell_waiters(); });
+}
+
+void PageTarget::tell_waiters() {
+  std::vector<Waiter> still;
+  for (Waiter& waiter : std::exchange(waiters_, {})) {
+    if (awaits(waiter.pid, waiter.address, waiter.bytes)) {
+      still.push_back(std::move(waiter));
+    } else {
+      node_.loop.post(std::move(waiter.done));
+    }
+  }
+  waiters_ = std::move(still);
 }
 
 // --- pages --------------------------------------------------------------------------------------

@@ -35,10 +35,19 @@ class PageTarget : public std::enable_shared_from_this<PageTarget> {
   void on_chunk(const PageChunk& chunk, std::string_view payload);
   // S has no more.
   void on_lost(int error);
+  // As PageMoves says.
   bool awaits(pid_t pid, RemoteAddr address, uint64_t bytes) const;
+  void when_here(pid_t pid, RemoteAddr address, uint64_t bytes, std::function<void()> done);
 
  private:
   enum class State { kFilling, kRunning, kEnded };
+  // Who has asked for memory.
+  struct Waiter {
+    pid_t pid;
+    RemoteAddr address;
+    uint64_t bytes;
+    std::function<void()> done;
+  };
 
   Status prepare(UniqueFd userfaultfd);
   Status watch_process();
@@ -49,6 +58,7 @@ class PageTarget : public std::enable_shared_from_this<PageTarget> {
   void demand(const std::vector<uint64_t>& faults);
   void process_ended();
   void advance();
+  void tell_waiters();
   void kill_process();
   void end(Status outcome);
 
@@ -67,6 +77,7 @@ class PageTarget : public std::enable_shared_from_this<PageTarget> {
   PageBits early_;     // to be written before the process runs
   PageBits demanded_;  // S has been asked
   PageSpaces spaces_;
+  std::vector<Waiter> waiters_;
   std::vector<std::byte> slots_;
   std::unique_ptr<MemoryRegion> region_;
   EventLoop::Watch exit_;

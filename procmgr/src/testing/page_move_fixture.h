@@ -128,6 +128,17 @@ class PageMoveFixture : public ::testing::Test {
     if (write(child_socket_, &byte, 1) != 1 || read(child_socket_, &byte, 1) != 1) _exit(93);
   }
 
+  // Gives the test a descriptor, which receives it by take_fd().
+  void hand_over(int fd) {
+    char byte;
+    if (!send_packet(child_socket_, "f", {&fd, 1}) || read(child_socket_, &byte, 1) != 1) _exit(94);
+  }
+  UniqueFd take_fd() {
+    auto packet = receive_packet(socket_.get());
+    EXPECT_TRUE(packet && packet->fds.size() == 1);
+    return packet && !packet->fds.empty() ? std::move(packet->fds[0]) : UniqueFd();
+  }
+
   void begin_move(Userfault userfault = Userfault::kYes) {
     auto served = at_source_.serve(kTarget, source_, ranges_,
                                    [this](Status done) { served_ = std::move(done); });

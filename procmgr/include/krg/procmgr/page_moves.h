@@ -35,7 +35,7 @@ namespace krg {
 
 class PageMoves {
  public:
-  // Takes the messages, and guards what is to come from `broker`'s touch.
+  // Takes the messages; calls of `broker`'s whose arguments are to come wait for them.
   PageMoves(NodeContext& node, SyscallBroker& broker);
   ~PageMoves();
   PageMoves(const PageMoves&) = delete;
@@ -73,11 +73,15 @@ class PageMoves {
   // reason, for the log. Needs CAP_SYS_PTRACE (forks are told) and Linux 6.6.
   static Status can_bring_later();
 
-  // Whether the memory that is to come is perhaps among these bytes of process `pid`.
+  // Whether memory that is to come is among these bytes of process `pid` (or perhaps so, of a
+  // process that is not the moved one).
   bool awaits(pid_t pid, RemoteAddr address, uint64_t bytes) const;
+  // Has it brought at once; `done` is called from the loop when it need not be awaited any more.
+  void when_here(pid_t pid, RemoteAddr address, uint64_t bytes, std::function<void()> done);
 
  private:
   struct Impl;
+  bool delay(const SyscallBroker::Call& call, std::function<void()> resume);
   std::unique_ptr<Impl> impl_;
 };
 

@@ -73,6 +73,10 @@ class SyscallBroker {
   // Says whether touching that memory of thread `tid` would wait for the loop itself.
   using MemoryGuard = std::function<bool(pid_t tid, RemoteAddr address, size_t bytes, bool write)>;
   void add_memory_guard(MemoryGuard waits);
+  // Asked before anybody gets a call: true when it has to wait for memory that its arguments point
+  // to; `resume` is then called once, when it need not any more.
+  using Delay = std::function<bool(const Call& call, std::function<void()> resume)>;
+  void set_delay(Delay delay);
   // Takes over a listener of a newly started job or body; dropped when its last process has gone.
   Status add_listener(UniqueFd listener);
   // How many are served now.
