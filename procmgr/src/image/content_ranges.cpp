@@ -10,12 +10,15 @@
 #include <array>
 #include <cinttypes>
 #include <cstdio>
+#include <cstdlib>
 #include <functional>
+#include <sstream>
 #include <string>
 #include <string_view>
 
 #include "krg/runtime/unique_fd.h"
 #include "krg/shmem/memory_abi.h"
+#include "process_status.h"
 
 namespace krg {
 namespace {
@@ -77,8 +80,10 @@ void append(Ranges& ranges, const PrivateMapping& mapping, uint64_t start, uint6
       return;
     }
   }
-  ranges.push_back(
-      {.start = {start}, .bytes = end - start, .has_file = mapping.has_file, .is_huge = is_huge});
+  ranges.push_back({.start = {start},
+                    .bytes = end - start,
+                    .comes_first = mapping.has_file,
+                    .is_huge = is_huge});
 }
 
 // `excluded`: categories of pages without content.
@@ -138,13 +143,49 @@ Result<std::string> read_maps(pid_t pid) {
   return text;
 }
 
+// Marks what lies in [start, end) of the ranges.
+Ranges with_first(const Ranges& ranges, uint64_t start, uint64_t end) {
+  Ranges marked;
+  for (const PageRange& range : ranges) {
+    const uint64_t middle = std::clamp(start, range.start.value, range.end().value);
+    const uint64_t after = std::clamp(end, middle, range.end().value);
+    const uint64_t bounds[] = {range.start.value, middle, after, range.end().value};
+    for (int part = 0; part < 3; ++part) {
+      if (bounds[part] == bounds[part + 1]) continue;
+      PageRange& piece = marked.emplace_back(range);
+      piece.start = {bounds[part]};
+      piece.bytes = bounds[part + 1] - bounds[part];
+      if (part == 1) piece.comes_first = 1;
+    }
+  }
+  return marked;
+}
+
+// /proc/PID/cmdline and environ are read from the process's memory, by krgd's loop among others.
+Ranges with_arguments_first(pid_t pid, const Ranges& ranges) {
+  auto stat = read_proc_text(pid, "stat");
+  const size_t name_end = stat ? stat->rfind(')') : std::string::npos;
+  if (name_end == std::string::npos) return ranges;
+  // Fields from the third on; the 48th is where the arguments begin, the 51st where the environment
+  // ends.
+  std::istringstream fields(stat->substr(name_end + 1));
+  std::string field;
+  uint64_t start = 0, end = 0;
+  for (int number = 3; fields >> field; ++number) {
+    if (number == 48) start = std::strtoull(field.c_str(), nullptr, 10);
+    if (number == 51) end = std::strtoull(field.c_str(), nullptr, 10);
+  }
+  if (start == 0 || end <= start) return ranges;
+  return with_first(ranges, start / kPage * kPage, (end + kPage - 1) / kPage * kPage);
+}
+
 Result<Ranges> ranges_of(pid_t pid, int pagemap, const Scan& scan_mapping) {
   auto maps = read_maps(pid);
   if (!maps) return maps.error();
   Ranges ranges;
   for (const PrivateMapping& mapping : private_mappings(*maps))
     if (Status scanned = scan_mapping(pagemap, mapping, ranges); !scanned) return scanned.error();
-  return ranges;
+  return with_arguments_first(pid, ranges);
 }
 
 Result<UniqueFd> open_pagemap(pid_t pid) {

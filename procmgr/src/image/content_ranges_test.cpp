@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 #include "krg/runtime/unique_fd.h"
@@ -64,7 +65,7 @@ TEST(ContentRanges, OfAnonymousMemoryWhatWasWritten) {
   ASSERT_NE(pair, nullptr);
   EXPECT_EQ(pair->start.value, reinterpret_cast<uint64_t>(memory + 2 * kPage));
   EXPECT_EQ(pair->bytes, 2 * kPage);
-  EXPECT_FALSE(pair->has_file);
+  EXPECT_FALSE(pair->comes_first);
   ASSERT_NE(find(ranges, memory + 5 * kPage), nullptr);
   EXPECT_EQ(find(ranges, memory + 5 * kPage)->bytes, kPage);
   for (size_t untouched : {0, 1, 4, 7})
@@ -84,7 +85,7 @@ TEST(ContentRanges, OfPrivateFileMappingsWhatWasWritten) {
   const PageRange* written = find(ranges, memory + 2 * kPage);
   ASSERT_NE(written, nullptr);
   EXPECT_EQ(written->bytes, kPage);
-  EXPECT_TRUE(written->has_file);
+  EXPECT_TRUE(written->comes_first);
   munmap(memory, 4 * kPage);
 }
 
@@ -178,9 +179,23 @@ TEST(ContentRanges, PagemapAloneSaysTheSame) {
   EXPECT_NE(find(*ranges, memory + 5 * kPage), nullptr);
   EXPECT_EQ(find(*ranges, of_file), nullptr);
   ASSERT_NE(find(*ranges, of_file + kPage), nullptr);
-  EXPECT_TRUE(find(*ranges, of_file + kPage)->has_file);
+  EXPECT_TRUE(find(*ranges, of_file + kPage)->comes_first);
   munmap(memory, 8 * kPage);
   munmap(of_file, 4 * kPage);
+}
+
+TEST(ContentRanges, ArgumentsAndEnvironmentComeFirst) {
+  const auto ranges = ranges_here();
+  const PageRange* arguments = find(ranges, program_invocation_name);
+  ASSERT_NE(arguments, nullptr);
+  EXPECT_TRUE(arguments->comes_first);
+  ASSERT_NE(environ[0], nullptr);
+  const PageRange* environment = find(ranges, environ[0]);
+  ASSERT_NE(environment, nullptr);
+  EXPECT_TRUE(environment->comes_first);
+  const char on_stack = 0;
+  ASSERT_NE(find(ranges, &on_stack), nullptr);
+  EXPECT_LT(find(ranges, &on_stack)->start, environment->start);
 }
 
 TEST(ContentRanges, OfAnotherProcess) {

@@ -9,11 +9,11 @@
 namespace krg {
 
 PageList::PageList(std::vector<PageRange> ranges) : ranges_(std::move(ranges)) {
-  std::ranges::stable_partition(ranges_, [](const PageRange& range) { return range.has_file; });
+  std::ranges::stable_partition(ranges_, [](const PageRange& range) { return range.comes_first; });
   for (const PageRange& range : ranges_) {
     firsts_.push_back(count_);
     count_ += range.bytes / kMovedPageBytes;
-    if (range.has_file) first_later_ = count_;
+    if (range.comes_first) first_later_ = count_;
   }
 }
 

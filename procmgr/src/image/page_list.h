@@ -1,6 +1,6 @@
 // PageList: the pages of a list of ranges, numbered in the order in which they are sent: first
-// those that have to be there before the process runs (PageRange::has_file), then the others, each
-// by address. Both ends of a move number the same list alike, so messages speak of numbers.
+// those that have to be there before the process runs (PageRange::comes_first), then the others,
+// each by address. Both ends of a move number the same list alike, so messages speak of numbers.
 // PageBits: one bit for each of them.
 //
 // Pure. Threads: any, one at a time. SPDX-License-Identifier: GPL-2.0-or-later

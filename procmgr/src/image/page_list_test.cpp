@@ -8,9 +8,9 @@ namespace {
 
 TEST(PageList, WhatComesFirstIsNumberedFirst) {
   const PageList pages({{.start = {0x10000}, .bytes = 3 * kMovedPageBytes},
-                        {.start = {0x20000}, .bytes = 2 * kMovedPageBytes, .has_file = 1},
+                        {.start = {0x20000}, .bytes = 2 * kMovedPageBytes, .comes_first = 1},
                         {.start = {0x30000}, .bytes = kMovedPageBytes},
-                        {.start = {0x40000}, .bytes = kMovedPageBytes, .has_file = 1}});
+                        {.start = {0x40000}, .bytes = kMovedPageBytes, .comes_first = 1}});
   EXPECT_EQ(pages.count(), 7u);
   EXPECT_EQ(pages.first_later(), 3u);
   const uint64_t addresses[] = {0x20000, 0x21000, 0x40000, 0x10000, 0x11000, 0x12000, 0x30000};

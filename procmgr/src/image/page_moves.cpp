@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "krg/procmgr/page_moves.h"
 
+#include <algorithm>
 #include <map>
 
 #include "alive.h"
@@ -88,6 +89,11 @@ bool PageMoves::awaits(pid_t pid, RemoteAddr address, uint64_t bytes) const {
   for (const auto& [key, target] : impl_->targets)
     if (target->awaits(pid, address, bytes)) return true;
   return false;
+}
+
+bool PageMoves::is_receiving(pid_t pid) const {
+  return std::ranges::any_of(impl_->targets,
+                             [pid](const auto& entry) { return entry.second->is_running(pid); });
 }
 
 void PageMoves::when_here(pid_t pid, RemoteAddr address, uint64_t bytes,

@@ -230,6 +230,36 @@ TEST_F(PagesLater, NothingDependsOnTheSourceAfterwards) {
   EXPECT_EQ(status, 0);
 }
 
+TEST_F(PagesLater, HugePagesBecomeHugeAgain) {
+  constexpr size_t kHuge = 512;  // pages
+  constexpr int kCollapse = 25;  // MADV_COLLAPSE
+  reserve(4 * kHuge);
+  const size_t first = kHuge - reinterpret_cast<uint64_t>(memory_) / kPage % kHuge;
+  start_source([&] {
+    madvise(memory_, pages_ * kPage, MADV_HUGEPAGE);
+    fill(first, 2 * kHuge);
+    madvise(page(first), 2 * kHuge * kPage, kCollapse);
+  });
+  start_target([&] {
+    meet();
+    return has(first, 2 * kHuge) ? 0 : 1;
+  });
+  begin_move();
+  let_target_run();
+  await_meeting();
+  expect_all_here();
+  // The kernel may have had no huge pages; then it has none for the target either.
+  const auto is_huge = [](const PageRange& range) { return range.is_huge != 0; };
+  if (std::ranges::all_of(ranges_, is_huge)) {
+    EXPECT_TRUE(run_until([&] {
+      auto ranges = content_ranges(target_);
+      return ranges && std::ranges::any_of(*ranges, is_huge);
+    }));
+  }
+  go_on();
+  EXPECT_EQ(exit_code(target_), 0);
+}
+
 TEST_F(PagesLater, ManyPiecesApart) {
   reserve(37'000);
   start_source([&] {
@@ -503,8 +533,11 @@ TEST_F(PagesLater, WhatIsToComeIsTold) {
   EXPECT_TRUE(at_target_.awaits(target_, RemoteAddr{address.value - 100}, 200));
   EXPECT_FALSE(at_target_.awaits(target_, address + kPage, 8));
   EXPECT_FALSE(at_target_.awaits(getpid(), address, 8));
+  EXPECT_TRUE(at_target_.is_receiving(target_));
+  EXPECT_FALSE(at_target_.is_receiving(getpid()));
   release_pages();
   expect_all_here();
+  EXPECT_FALSE(at_target_.is_receiving(target_));
   EXPECT_FALSE(at_target_.awaits(target_, address + 100, 8));
   go_on();
   EXPECT_EQ(exit_code(target_), 0);

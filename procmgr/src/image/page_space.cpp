@@ -88,7 +88,7 @@ Result<std::unique_ptr<PageSpace>> PageSpace::create(UniqueFd userfaultfd, const
   PagePlacements placements;
   for (size_t i = 0; i < pages.ranges().size(); ++i) {
     const PageRange& range = pages.ranges()[i];
-    if (!range.has_file)
+    if (!range.comes_first)
       placements.add({range.start, pages.first_of(i), range.bytes / kMovedPageBytes});
   }
   auto space = std::unique_ptr<PageSpace>(
@@ -100,7 +100,7 @@ Result<std::unique_ptr<PageSpace>> PageSpace::create(UniqueFd userfaultfd, const
 Status PageSpace::register_ranges(const PageList& pages) {
   std::vector<PageRange> ranges;
   for (const PageRange& range : pages.ranges())
-    if (!range.has_file) ranges.push_back(range);
+    if (!range.comes_first) ranges.push_back(range);
   for (size_t next = 0; next < ranges.size();) {
     size_t last = next;
     while (last + 1 < ranges.size() &&

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "huge_pages.h"
 #include "krg/runtime/log.h"
 
 namespace krg {
@@ -113,7 +114,9 @@ void PageTarget::advance() {
     state_ = State::kRunning;
     node_.loop.post([may_run = std::move(may_run_)] { may_run({}); });
   }
-  if (state_ == State::kRunning && !spaces_.awaits_any()) end({});
+  if (state_ != State::kRunning || spaces_.awaits_any()) return;
+  if (first_later_ < pages_.count()) keep_huge(node_, process_->pidfd(), pages_.ranges());
+  end({});
 }
 
 // S may have transfers to the region under way until it answers.

@@ -35,6 +35,8 @@ class PageTarget : public std::enable_shared_from_this<PageTarget> {
   void on_chunk(const PageChunk& chunk, std::string_view payload);
   // S has no more.
   void on_lost(int error);
+  // Whether it is this process, and runs while its pages are to come.
+  bool is_running(pid_t pid) const { return pid == pid_ && state_ == State::kRunning; }
   // As PageMoves says.
   bool awaits(pid_t pid, RemoteAddr address, uint64_t bytes) const;
   void when_here(pid_t pid, RemoteAddr address, uint64_t bytes, std::function<void()> done);

@@ -14,7 +14,8 @@
 // (its forked children get SIGBUS where they touch what is lost); when T's process ends, S is done.
 //
 // Weaker than native while pages are to come: a process's memory must not be touched by krgd's own
-// loop without asking awaits() first, since it would wait for itself; nor captured again.
+// loop without asking awaits() first, since it would wait for itself; nor captured again
+// (is_receiving()).
 //
 // Threads: the loop's thread. Owned by krgd's main, one per node.
 // SPDX-License-Identifier: GPL-2.0-or-later
@@ -76,6 +77,9 @@ class PageMoves {
   // Whether memory that is to come is among these bytes of process `pid` (or perhaps so, of a
   // process that is not the moved one).
   bool awaits(pid_t pid, RemoteAddr address, uint64_t bytes) const;
+  // Whether process `pid` runs while pages of it are to come: nothing that makes it touch its
+  // memory and waits for that may be done in the loop (freezing and capturing it again).
+  bool is_receiving(pid_t pid) const;
   // Has it brought at once; `done` is called from the loop when it need not be awaited any more.
   void when_here(pid_t pid, RemoteAddr address, uint64_t bytes, std::function<void()> done);
 

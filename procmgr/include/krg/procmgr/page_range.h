@@ -12,8 +12,9 @@ namespace krg {
 struct PageRange {
   RemoteAddr start;
   uint64_t bytes = 0;
-  // The mapping has a file (or hugetlb pages): no userfaultfd can bring them later.
-  uint8_t has_file = 0;
+  // Must be there before the process runs: the mapping has a file (or hugetlb pages), which no
+  // userfaultfd can bring later; or it is the arguments and environment, which krgd itself reads.
+  uint8_t comes_first = 0;
   uint8_t is_huge = 0;  // transparent huge pages
   uint8_t unused[6] = {};
 
