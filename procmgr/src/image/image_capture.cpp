@@ -66,14 +66,10 @@ Result<ExecSpec> read_spec(const FrozenProcess& process, int session_mount_ns,
   if (auto inside = check_namespaces(pid, session_mount_ns); !inside) return inside.error();
   if (auto alone = check_alone(process, place, status); !alone) return alone.error();
   ExecSpec spec;
-  auto program = program_of(pid);
-  if (!program) return program.error();
-  spec.path = std::move(*program);
   auto cwd = read_link(fmt::format("/proc/{}/cwd", pid));
   if (!cwd) return errno_error("no such process", ESRCH);
   if (cwd->ends_with(" (deleted)")) return cannot_move("a working directory that was removed");
   spec.cwd = std::move(*cwd);
-  spec.argv.add(spec.path);  // its own are in its memory
   spec.groups = groups_of(status);
   auto read = read_attributes(pid, place, status, spec.attributes);
   if (!read) return read.error();
@@ -150,13 +146,11 @@ Status capture_settings(FrozenProcess& process, ProcessImage& image) {
   return {};
 }
 
-Status capture_memory(FrozenProcess& process, ProcessImage& image) {
-  auto program = identify_file(image.spec.path);
-  if (!program) return program.error();
-  image.files.push_back(std::move(*program));
-  auto mappings = read_mappings(process.pid(), image.files);
-  if (!mappings) return mappings.error();
-  image.mappings = std::move(*mappings);
+Status capture_memory(FrozenProcess& process, ImageMemory memory, ProcessImage& image) {
+  image.files = std::move(memory.files);
+  image.mappings = std::move(memory.mappings);
+  image.spec.path = image.files.front().path;
+  image.spec.argv.add(image.spec.path);  // its own are in its memory
   auto hash = hash_of_vdso(process, image.mappings);
   if (!hash) return hash.error();
   image.vdso_hash = *hash;
@@ -182,8 +176,28 @@ Status capture_signals(FrozenProcess& process, const StatusText& status, Process
 
 }  // namespace
 
+Result<ImageMemory> read_image_memory(pid_t pid) {
+  ImageMemory memory;
+  auto path = program_of(pid);
+  if (!path) return path.error();
+  auto program = identify_file(*path);
+  if (!program) return program.error();
+  memory.files.push_back(std::move(*program));
+  auto mappings = read_mappings(pid, memory.files);
+  if (!mappings) return mappings.error();
+  memory.mappings = std::move(*mappings);
+  return memory;
+}
+
 Result<ProcessImage> capture_image(FrozenProcess& process, int session_mount_ns) {
   process.drop_scratch();  // it is not the program's
+  auto memory = read_image_memory(process.pid());
+  if (!memory) return memory.error();
+  return capture_image(process, std::move(*memory), session_mount_ns);
+}
+
+Result<ProcessImage> capture_image(FrozenProcess& process, ImageMemory memory,
+                                   int session_mount_ns) {
   ProcessImage image;
   auto status = StatusText::read(process.pid());
   if (!status) return status.error();
@@ -193,8 +207,8 @@ Result<ProcessImage> capture_image(FrozenProcess& process, int session_mount_ns)
   if (!spec) return spec.error();
   image.spec = std::move(*spec);
   image.stop_signal = process.main().stop_signal();
-  // Before there is scratch memory again.
-  if (auto captured = capture_memory(process, image); !captured) return captured.error();
+  if (auto captured = capture_memory(process, std::move(memory), image); !captured)
+    return captured.error();
   for (const auto& thread : process.threads()) {
     auto captured = capture_thread(process, *thread);
     if (!captured) return captured.error();
