@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <csignal>
+#include <optional>
 #include <ctime>
 #include <utility>
 
@@ -20,7 +21,8 @@ namespace {
 
 constexpr uint64_t kAllSignals = ~0ULL;
 constexpr uint64_t kSegmentOf64BitCode = 0x33;
-constexpr long kRestartUnlessHandled = 514;  // ERESTARTNOHAND of the kernel's errno.h
+// ERESTARTSYS and ERESTARTNOHAND of the kernel's errno.h.
+constexpr long kRestartAsHandlerSays = 512, kRestartUnlessHandled = 514;
 constexpr long kOptions = PTRACE_O_TRACESYSGOOD;
 constexpr long kCloneOptions = PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK;
 constexpr timespec kDeathCheckPeriod{0, 20'000'000};
@@ -55,6 +57,24 @@ bool is_interrupted_by_stops(uint64_t number) {
       SYS_epoll_wait, SYS_epoll_pwait,     SYS_epoll_pwait2, SYS_semop,
       SYS_semtimedop, SYS_rt_sigtimedwait, SYS_io_getevents};
   return std::find(kCalls.begin(), kCalls.end(), number) != kCalls.end();
+}
+
+// Calls that a file system in user space (krgfs and its streams) may have been asked to break off:
+// it can answer EINTR, but not that the call is to be made again, as a pipe or terminal of the
+// kernel does (fuse(4)).
+bool is_broken_off_by_server(uint64_t number) {
+  static constexpr std::array<uint64_t, 14> kCalls = {
+      SYS_read,     SYS_readv,   SYS_pread64,  SYS_preadv, SYS_preadv2,  SYS_write,  SYS_writev,
+      SYS_pwrite64, SYS_pwritev, SYS_pwritev2, SYS_splice, SYS_sendfile, SYS_openat, SYS_open};
+  return std::find(kCalls.begin(), kCalls.end(), number) != kCalls.end();
+}
+
+// What the kernel would have said had only the stop ended the call.
+std::optional<long> restart_code(const user_regs_struct& registers) {
+  if (static_cast<int64_t>(registers.rax) != -EINTR) return std::nullopt;
+  if (is_interrupted_by_stops(registers.orig_rax)) return kRestartUnlessHandled;
+  if (is_broken_off_by_server(registers.orig_rax)) return kRestartAsHandlerSays;
+  return std::nullopt;
 }
 
 }  // namespace
@@ -102,9 +122,8 @@ Result<FrozenThread> FrozenThread::stopped(pid_t tid, int stop_signal) {
     return fail(errno_error("the process died", ESRCH));
   if (thread.registers_.cs != kSegmentOf64BitCode)
     return fail(errno_error("it runs 32-bit code", ENOTSUP));
-  if (static_cast<int64_t>(thread.registers_.rax) == -EINTR &&
-      is_interrupted_by_stops(thread.registers_.orig_rax)) {
-    thread.registers_.rax = static_cast<uint64_t>(-kRestartUnlessHandled);
+  if (const auto code = restart_code(thread.registers_)) {
+    thread.registers_.rax = static_cast<uint64_t>(-*code);
     thread.is_changed_ = true;
   }
   return thread;
