@@ -1,10 +1,11 @@
-/* fork_tree: a program that knows nothing of Kerrighed. It forks a binary tree of processes, each
- * of which executes this program anew, and each tells on which host it runs:
+/* fork_tree: a program that knows nothing of Kerrighed. It forks a binary tree of processes, and
+ * each tells on which host it runs:
  *
  *   krgrun -N 4 --caps=+DISTANT_FORK fork_tree        2 levels below the first process: 7 processes
  *
- * usage: fork_tree [LEVELS [NAME]]; a line a process: NAME, host, pid, parent. NAME is the place in
- * the tree: "0", its children "00" and "01", and so on.
+ * usage: fork_tree [-e] [LEVELS [NAME]]; a line a process: NAME, host, pid, parent. NAME is the
+ * place in the tree: "0", its children "00" and "01", and so on. -e: each child executes this
+ * program anew; without it, it only forks.
  * SPDX-License-Identifier: GPL-2.0-or-later */
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,9 @@
 #include <unistd.h>
 
 enum { CHILDREN = 2, MAX_LEVELS = 12 };
+
+static const char* program;
+static int executes;
 
 static void report(const char* name) {
   char host[64] = "";
@@ -25,35 +29,30 @@ static void report(const char* name) {
   if (write(STDOUT_FILENO, line, (size_t)length) != length) exit(1);
 }
 
-static pid_t start_child(const char* program, int levels, const char* name) {
+static int be_process(int levels, const char* name);
+
+static pid_t start_child(int levels, const char* name) {
   pid_t child = fork();
 
-  if (child == 0) {
-    char text[16];
-    snprintf(text, sizeof text, "%d", levels);
-    execlp(program, program, text, name, (char*)NULL);
-    perror(program);
-    _exit(127);
-  }
-  return child;
+  if (child != 0) return child;
+  if (!executes) _exit(be_process(levels, name));
+  char text[16];
+  snprintf(text, sizeof text, "%d", levels);
+  execlp(program, program, "-e", text, name, (char*)NULL);
+  perror(program);
+  _exit(127);
 }
 
-int main(int argc, char** argv) {
-  int levels = argc > 1 ? atoi(argv[1]) : 2;
-  const char* name = argc > 2 ? argv[2] : "0";
+static int be_process(int levels, const char* name) {
   pid_t children[CHILDREN];
   int failures = 0;
 
-  if (levels < 0 || levels > MAX_LEVELS) {
-    fprintf(stderr, "fork_tree: 0 to %d levels\n", MAX_LEVELS);
-    return 2;
-  }
   report(name);
   if (levels == 0) return 0;
   for (int i = 0; i < CHILDREN; i++) {
     char child_name[MAX_LEVELS + 8];
     snprintf(child_name, sizeof child_name, "%.*s%d", MAX_LEVELS + 1, name, i);
-    children[i] = start_child(argv[0], levels - 1, child_name);
+    children[i] = start_child(levels - 1, child_name);
     if (children[i] < 0) perror("fork");
   }
   for (int i = 0; i < CHILDREN; i++) {
@@ -62,4 +61,18 @@ int main(int argc, char** argv) {
       failures = 1;
   }
   return failures;
+}
+
+int main(int argc, char** argv) {
+  program = argv[0];
+  executes = argc > 1 && strcmp(argv[1], "-e") == 0;
+  argc -= executes;
+  argv += executes;
+  int levels = argc > 1 ? atoi(argv[1]) : 2;
+
+  if (levels < 0 || levels > MAX_LEVELS) {
+    fprintf(stderr, "fork_tree: 0 to %d levels\n", MAX_LEVELS);
+    return 2;
+  }
+  return be_process(levels, argc > 2 ? argv[2] : "0");
 }

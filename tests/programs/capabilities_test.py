@@ -17,10 +17,10 @@ def hosts_of(tree_output):
 
 class CapabilitiesTest(SessionCase):
     def tree_after(self, commands):
-        """Runs commands in a shell that starts without DISTANT_FORK, then the tree, twice at once.
-        Returns the shell's host and the hosts of both trees."""
+        """Runs commands in a shell that starts without DISTANT_FORK, then the tree, twice at once: one only
+        forks, the other's processes exec, too. Returns the shell's host and the hosts of both trees."""
         out = self.shell(f"{commands}\n"
-                         "fork_tree >first & fork_tree >second & wait\n"
+                         "fork_tree >first & fork_tree -e >second & wait\n"
                          'echo "shell $HOSTNAME"; cat first second', caps="")
         shell = re.search(r"^shell (\S+)", out, re.M).group(1)
         lines = [line for line in out.splitlines() if line.startswith("0")]
@@ -52,9 +52,10 @@ class CapabilitiesTest(SessionCase):
         self.assertGreater(len({host for tree in trees for host in tree.values()}), 2)
 
     def test_the_option_of_krgrun_sets_both(self):
-        tree = hosts_of(self.krgrun("fork_tree", "3", check=True).stdout)
-        self.assertEqual(len(tree), 15)
-        self.assertGreater(len(set(tree.values())), 2, tree)
+        for arguments in (["3"], ["-e", "3"]):
+            tree = hosts_of(self.krgrun("fork_tree", *arguments, check=True).stdout)
+            self.assertEqual(len(tree), 15)
+            self.assertGreater(len(set(tree.values())), 2, tree)
 
     def test_what_a_shell_starts_with(self):
         self.assertEqual(self.shell("krg_capset -l", caps=""),
