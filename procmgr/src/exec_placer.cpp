@@ -17,6 +17,7 @@ struct ExecPlacer::Impl : std::enable_shared_from_this<Impl> {
   // dropping it does that.
   struct Placing {
     SyscallBroker::Call exec;
+    ProcessTable::Claim claim;
     NodeId target;
     ExecCaller caller;
     // Read by a worker while the loop exports the descriptors.
@@ -54,10 +55,12 @@ void ExecPlacer::Impl::on_exec(SyscallBroker::Call exec) {
   if (parts.on_first_exec) parts.on_first_exec(exec.tid());
   auto forker = parts.capabilities.of_forker(exec.tid(), caller->parent);
   if (!forker || !forker->effective.has(Capability::kDistantFork)) return;
+  auto claim = parts.table.claim(exec.tid());
+  if (!claim) return;
   const NodeId target = parts.placement.choose(GlobalPid{exec.tid()});
   if (target == node.self) return;
   ++placing_count;
-  auto placing = std::make_shared<Placing>(Placing{std::move(exec), target, *caller,
+  auto placing = std::make_shared<Placing>(Placing{std::move(exec), std::move(*claim), target, *caller,
                                                    errno_error("not read", ENODATA),
                                                    errno_error("not exported", ENODATA)});
   read_spec(placing);

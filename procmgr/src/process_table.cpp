@@ -9,6 +9,7 @@
 #include <csignal>
 #include <cstring>
 #include <map>
+#include <set>
 
 #include "exec_messages.h"
 
@@ -35,6 +36,7 @@ struct ProcessTable::Impl {
   NodeContext& node;
   std::map<pid_t, Shadow> shadows;
   std::map<pid_t, Body> bodies;
+  std::set<pid_t> claimed;
   std::map<pid_t, Body> ended_bodies;  // that may have left processes in their group
 
   explicit Impl(NodeContext& n) : node(n) {
@@ -59,6 +61,14 @@ struct ProcessTable::Impl {
 
 ProcessTable::ProcessTable(NodeContext& node) : impl_(std::make_unique<Impl>(node)) {}
 ProcessTable::~ProcessTable() = default;
+
+Result<ProcessTable::Claim> ProcessTable::claim(pid_t pid) {
+  if (impl_->claimed.insert(pid).second) return Claim(*this, pid);
+  return errno_error("it is about to exec on another node, or to move", EBUSY);
+}
+ProcessTable::Claim::~Claim() {
+  if (table_) table_->impl_->claimed.erase(pid_);
+}
 
 void ProcessTable::add_shadow(pid_t pid, Shadow shadow) {
   impl_->shadows.insert_or_assign(pid, shadow);

@@ -4,7 +4,6 @@
 #include <fmt/core.h>
 
 #include "exec_messages.h"
-#include "image/frozen_process.h"
 #include "krg/runtime/log.h"
 
 namespace krg {
@@ -60,12 +59,7 @@ void Migration::migrate_here(pid_t pid, NodeId target, Done done) {
   const ProcessTable::Body* body = parts_.table.find_body(pid);
   if (body && body->origin == target)
     return done(errno_error("its shadow is on that node: it cannot go home yet", ENOTSUP));
-  FrozenProcess::freeze(
-      node_.loop, *node_.children, pid,
-      [this, target, done = std::move(done)](Result<std::shared_ptr<FrozenProcess>> frozen) {
-        if (!frozen) return done(frozen.error());
-        mover_.move(std::move(*frozen), target, std::move(done));
-      });
+  mover_.freeze_and_move(pid, target, std::move(done));
 }
 
 }  // namespace krg

@@ -23,6 +23,7 @@ constexpr uint64_t kMostContents = 32u << 20;
 
 struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
   struct Move {
+    ProcessTable::Claim claim;
     std::shared_ptr<FrozenProcess> process;
     pid_t pid;
     NodeId target;
@@ -49,6 +50,8 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
   void thaw_body(const Move& move);
   void drop_body(const Move& move);
   void end(Move& move, Status how);
+  void begin(ProcessTable::Claim claim, std::shared_ptr<FrozenProcess> process, NodeId target,
+             std::function<void(Status)> done);
 };
 
 // ---- taking the process down ----
@@ -181,6 +184,16 @@ void ProcessMover::Impl::drop_body(const Move& move) {
     log_debug("image", "node {} has failed", move.target.value);
 }
 
+void ProcessMover::Impl::begin(ProcessTable::Claim claim, std::shared_ptr<FrozenProcess> process,
+                               NodeId target, std::function<void(Status)> done) {
+  const pid_t pid = process->pid();
+  auto move = std::make_shared<Move>(
+      Move{std::move(claim), std::move(process), pid, target, std::move(done), {}, {}});
+  ++moving;
+  if (auto captured = capture(*move); !captured) return end(*move, captured);
+  export_descriptors(move);
+}
+
 void ProcessMover::Impl::end(Move& move, Status how) {
   --moving;
   move.process = nullptr;  // goes on here, unless it has become a shadow
@@ -199,14 +212,21 @@ size_t ProcessMover::moving() const {
 
 void ProcessMover::move(std::shared_ptr<FrozenProcess> process, NodeId target,
                         std::function<void(Status)> done) {
-  auto move = std::make_shared<Impl::Move>();
-  move->process = std::move(process);
-  move->pid = move->process->pid();
-  move->target = target;
-  move->done = std::move(done);
-  ++impl_->moving;
-  if (auto captured = impl_->capture(*move); !captured) return impl_->end(*move, captured);
-  impl_->export_descriptors(move);
+  auto claim = impl_->parts.table.claim(process->pid());
+  if (!claim) return done(claim.error());
+  impl_->begin(std::move(*claim), std::move(process), target, std::move(done));
+}
+
+void ProcessMover::freeze_and_move(pid_t pid, NodeId target, std::function<void(Status)> done) {
+  auto claimed = impl_->parts.table.claim(pid);
+  if (!claimed) return done(claimed.error());
+  auto claim = std::make_shared<ProcessTable::Claim>(std::move(*claimed));
+  FrozenProcess::freeze(impl_->node.loop, *impl_->node.children, pid,
+                        [self = impl_, claim, target, done = std::move(done)](
+                            Result<std::shared_ptr<FrozenProcess>> frozen) {
+                          if (!frozen) return done(frozen.error());
+                          self->begin(std::move(*claim), std::move(*frozen), target, done);
+                        });
 }
 
 }  // namespace krg

@@ -47,6 +47,8 @@ struct RemoteFork::Impl : std::enable_shared_from_this<Impl> {
 
   void on_fork(SyscallBroker::Call fork);
   void move(const ForkHabits::Program& program, Frozen child);
+  std::function<void(Status)> moved_or_not(const ForkHabits::Program& program, pid_t pid,
+                                           NodeId target);
   void moved(const ForkHabits::Program& program, pid_t child);
   void look_soon(pid_t pid, std::function<void()> look);
   void look_at_children(pid_t forker, const ForkHabits::Program& program);
@@ -76,13 +78,17 @@ void RemoteFork::Impl::move(const ForkHabits::Program& program, Frozen child) {
   const pid_t pid = child->pid();
   const NodeId target = parts.placement.choose(GlobalPid{pid});
   if (target == node.self) return;  // and goes on
-  mover.move(std::move(child), target,
-             [self = shared_from_this(), program, pid, target](Status how) {
-               if (how) return self->moved(program, pid);
-               log_debug("fork", "child {} stays, and not on node {}: {}", pid, target.value,
-                         how.error().message());
-               self->parts.placement.ended(GlobalPid{pid});
-             });
+  mover.move(std::move(child), target, moved_or_not(program, pid, target));
+}
+
+std::function<void(Status)> RemoteFork::Impl::moved_or_not(const ForkHabits::Program& program,
+                                                           pid_t pid, NodeId target) {
+  return [self = shared_from_this(), program, pid, target](Status how) {
+    if (how) return self->moved(program, pid);
+    log_debug("fork", "child {} stays, and not on node {}: {}", pid, target.value,
+              how.error().message());
+    self->parts.placement.ended(GlobalPid{pid});
+  };
 }
 
 void RemoteFork::Impl::moved(const ForkHabits::Program& program, pid_t child) {
@@ -114,11 +120,9 @@ void RemoteFork::Impl::look_at_children(pid_t forker, const ForkHabits::Program&
 
 void RemoteFork::Impl::move_running(pid_t child, const ForkHabits::Program& program) {
   if (mover.moving() >= kMaxForksMoving) return;
-  FrozenProcess::freeze(node.loop, *node.children, child,
-                        [weak = weak_from_this(), program](Result<Frozen> frozen) {
-                          auto self = weak.lock();
-                          if (self && frozen) self->move(program, std::move(*frozen));
-                        });
+  const NodeId target = parts.placement.choose(GlobalPid{child});
+  if (target == node.self) return;
+  mover.freeze_and_move(child, target, moved_or_not(program, child, target));
 }
 
 // --- the interface ------------------------------------------------------------------------------

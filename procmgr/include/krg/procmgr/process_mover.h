@@ -29,6 +29,9 @@ class ProcessMover {
   // reason, what the target said, ESRCH when it died.
   void move(std::shared_ptr<FrozenProcess> process, NodeId target,
             std::function<void(Status)> done);
+  // The same of a process that runs: freezes it first. Errors besides: those of
+  // FrozenProcess::freeze(); EBUSY: it is being placed or moved already.
+  void freeze_and_move(pid_t pid, NodeId target, std::function<void(Status)> done);
   // How many are on their way.
   size_t moving() const;
 

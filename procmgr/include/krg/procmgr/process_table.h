@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "krg/procmgr/node_context.h"
@@ -38,6 +39,23 @@ class ProcessTable {
     pid_t virtual_session;
     bool has_children_at_origin = false;  // that its shadow waits for on its behalf
   };
+
+  // A process is placed, frozen or moved by one part at a time: who holds its claim. Given back when
+  // this goes. REQUIRES: the table outlives it.
+  class Claim {
+   public:
+    Claim(Claim&& other) noexcept : table_(std::exchange(other.table_, nullptr)), pid_(other.pid_) {}
+    Claim& operator=(Claim&&) = delete;
+    ~Claim();
+
+   private:
+    friend class ProcessTable;
+    Claim(ProcessTable& table, pid_t pid) : table_(&table), pid_(pid) {}
+    ProcessTable* table_;
+    pid_t pid_;
+  };
+  // Errors: EBUSY.
+  Result<Claim> claim(pid_t pid);
 
   explicit ProcessTable(NodeContext& node);
   ~ProcessTable();
