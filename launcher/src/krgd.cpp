@@ -161,7 +161,8 @@ Status Krgd::start_placing() {
                                   if (auto more = remote_usage.close(body)) add_usage(usage, *more);
                                 },
                                 [this] { return membership.is_online(node.self); },
-                                [this](pid_t child) { remote_fork->execs(child); }};
+                                [this](pid_t child) { remote_fork->execs(child); },
+                                &page_moves};
   mover = std::make_unique<ProcessMover>(node, parts);
   remote_fork = std::make_unique<RemoteFork>(node, parts, *mover);
   migration = std::make_unique<Migration>(node, parts, *mover,

@@ -95,11 +95,11 @@ struct Krgd {
   std::unique_ptr<Placement> placement;
   ShadowHost shadows{node, processes};
   std::unique_ptr<BodyDescriptors> body_descriptors;
+  PageMoves page_moves{node, syscalls};
   std::unique_ptr<ProcessMover> mover;
   std::unique_ptr<RemoteFork> remote_fork;
   std::unique_ptr<Migration> migration;
   std::unique_ptr<ExecPlacer> placer;
-  PageMoves page_moves{node, syscalls};
 
   // procmgr: answers about and to other processes (procmgr/SIGNALS.md)
   PidCalls pid_calls{node, syscalls, processes};

@@ -52,11 +52,12 @@ struct BodyHost::Impl : std::enable_shared_from_this<Impl> {
         add_usage(parts.add_usage),
         takes_bodies(parts.takes_bodies),
         spawner(n, parts.broker),
-        images(n, spawner) {}
+        images(n, spawner, parts.pages) {}
 
   void listen();
-  void on_start(const StartBody& ask, std::string_view payload, Messenger::Reply reply);
-  void make(const StartBody& ask, BodyRequest request, std::vector<ImportedFd> fds);
+  void on_start(NodeId sender, const StartBody& ask, std::string_view payload,
+                Messenger::Reply reply);
+  void make(NodeId sender, const StartBody& ask, BodyRequest request, std::vector<ImportedFd> fds);
   void spawn(const StartBody& ask, ExecSpec spec, std::vector<ImportedFd> fds, int uts_ns);
   void on_created(const StartBody& ask);
   void on_started(pid_t pid, Result<int> exec_errno);
@@ -68,8 +69,8 @@ struct BodyHost::Impl : std::enable_shared_from_this<Impl> {
 void BodyHost::Impl::listen() {
   std::weak_ptr<Impl> weak = weak_from_this();
   node.messenger.on_request<StartBody>(
-      [weak](NodeId, const StartBody& ask, std::string_view payload, Messenger::Reply reply) {
-        if (auto self = weak.lock()) self->on_start(ask, payload, std::move(reply));
+      [weak](NodeId from, const StartBody& ask, std::string_view payload, Messenger::Reply reply) {
+        if (auto self = weak.lock()) self->on_start(from, ask, payload, std::move(reply));
       });
   node.messenger.on<ThawBody>([weak](NodeId, const ThawBody& thaw, std::string_view) {
     if (auto self = weak.lock()) self->images.thaw(thaw.pid);
@@ -80,7 +81,7 @@ void BodyHost::Impl::listen() {
   });
 }
 
-void BodyHost::Impl::on_start(const StartBody& ask, std::string_view payload,
+void BodyHost::Impl::on_start(NodeId sender, const StartBody& ask, std::string_view payload,
                               Messenger::Reply reply) {
   // Whoever chose this node did not know yet that it leaves.
   if (takes_bodies && !takes_bodies()) return reply.fail(kNotImported, "this node is not online");
@@ -92,8 +93,8 @@ void BodyHost::Impl::on_start(const StartBody& ask, std::string_view payload,
   auto wanted = std::make_shared<BodyRequest>(std::move(*request));
   descriptors.import_fds(
       ask.pid, std::move(wanted->fds),
-      [self = shared_from_this(), ask, wanted](Result<std::vector<ImportedFd>> fds) {
-        if (fds) return self->make(ask, std::move(*wanted), std::move(*fds));
+      [self = shared_from_this(), sender, ask, wanted](Result<std::vector<ImportedFd>> fds) {
+        if (fds) return self->make(sender, ask, std::move(*wanted), std::move(*fds));
         auto failed = self->starting.extract(ask.pid);
         failed.mapped().reply.fail(kNotImported, fds.error().message());
       });
@@ -104,12 +105,14 @@ Result<int> BodyHost::Impl::job_namespace(const StartBody& ask) {
   return node.jobs->descriptor(JobId{ask.job});
 }
 
-void BodyHost::Impl::make(const StartBody& ask, BodyRequest wanted, std::vector<ImportedFd> fds) {
+void BodyHost::Impl::make(NodeId sender, const StartBody& ask, BodyRequest wanted,
+                          std::vector<ImportedFd> fds) {
   auto uts_ns = job_namespace(ask);
   if (!uts_ns) return on_started(ask.pid, uts_ns.error());
   if (auto* spec = std::get_if<ExecSpec>(&wanted.what))
     return spawn(ask, std::move(*spec), std::move(fds), *uts_ns);
-  images.install({.moved = std::move(std::get<MovedProcess>(wanted.what)),
+  images.install({.sender = sender,
+                  .moved = std::move(std::get<MovedProcess>(wanted.what)),
                   .fds = std::move(fds),
                   .uts_ns = *uts_ns,
                   .has_children = ask.has_children != 0,

@@ -60,8 +60,8 @@ void ExecPlacer::Impl::on_exec(SyscallBroker::Call exec) {
   const NodeId target = parts.placement.choose(GlobalPid{exec.tid()});
   if (target == node.self) return;
   ++placing_count;
-  auto placing = std::make_shared<Placing>(Placing{std::move(exec), std::move(*claim), target, *caller,
-                                                   errno_error("not read", ENODATA),
+  auto placing = std::make_shared<Placing>(Placing{std::move(exec), std::move(*claim), target,
+                                                   *caller, errno_error("not read", ENODATA),
                                                    errno_error("not exported", ENODATA)});
   read_spec(placing);
   export_descriptors(placing);

@@ -255,6 +255,7 @@ void NodeFiles::Impl::processes(Done<std::vector<ListedProcess>> done) {
                  done = std::move(done)](Result<std::vector<ListedProcess>> listed) {
     auto self = weak.lock();
     if (!self || !listed) return done(std::move(listed));
+    std::erase_if(*listed, [&](const auto& process) { return self->table.is_hidden(process.pid); });
     for (ListedProcess& process : *listed) {
       const ProcessTable::Shadow* shadow = self->table.find_shadow(process.pid);
       process.runs_on = shadow ? shadow->body_node : self->node.self;

@@ -36,7 +36,7 @@ struct ProcessTable::Impl {
   NodeContext& node;
   std::map<pid_t, Shadow> shadows;
   std::map<pid_t, Body> bodies;
-  std::set<pid_t> claimed;
+  std::set<pid_t> claimed, hidden;
   std::map<pid_t, Body> ended_bodies;  // that may have left processes in their group
 
   explicit Impl(NodeContext& n) : node(n) {
@@ -113,6 +113,16 @@ bool ProcessTable::has_groups() const {
   return !impl_->bodies.empty() || !impl_->ended_bodies.empty();
 }
 
+void ProcessTable::hide(pid_t pid) {
+  impl_->hidden.insert(pid);
+}
+void ProcessTable::forget_hidden(pid_t pid) {
+  impl_->hidden.erase(pid);
+}
+bool ProcessTable::is_hidden(pid_t pid) const {
+  return impl_->hidden.contains(pid);
+}
+
 std::vector<pid_t> ProcessTable::local_processes() const {
   std::vector<pid_t> processes;
   std::unique_ptr<DIR, int (*)(DIR*)> proc(opendir("/proc"), closedir);
@@ -122,7 +132,7 @@ std::vector<pid_t> ProcessTable::local_processes() const {
     const char* end = entry->d_name + strlen(entry->d_name);
     auto [stop, error] = std::from_chars(entry->d_name, end, pid);
     if (error != std::errc{} || stop != end || pid == kInit || pid == getpid()) continue;
-    if (!find_shadow(pid)) processes.push_back(pid);
+    if (!find_shadow(pid) && !is_hidden(pid)) processes.push_back(pid);
   }
   return processes;
 }

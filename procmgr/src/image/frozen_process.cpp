@@ -101,6 +101,15 @@ Status transfer(pid_t pid, RemoteAddr at, std::span<Byte> bytes, Step step) {
   return {};
 }
 
+bool closes_all(pid_t task, RemoteAddr instruction) {
+  auto thread = FrozenThread::stopped(task);
+  if (!thread) return false;
+  const bool closed = thread->call(instruction, SYS_close_range, {0, ~0U, 0}) == 0;
+  static_cast<void>(thread->settle());
+  thread->forget();  // and stays stopped
+  return closed;
+}
+
 void end_task(pid_t tid) {
   kill(tid, SIGKILL);
   waitid(P_PID, static_cast<id_t>(tid), nullptr, WEXITED | __WALL);
@@ -224,6 +233,8 @@ Result<pid_t> FrozenProcess::clone_page_source() {
   if (auto parent = FrozenThread::stopped(between); parent) {
     cloned = parent->call_clone(*at, SYS_clone, {CLONE_VM, kNoStack}, source);
     parent->forget();
+    // Else no reader of a pipe would see the end of it.
+    if (cloned > 0 && !closes_all(source, *at)) cloned = -ESRCH;
   } else {
     cloned = -ESRCH;
   }

@@ -8,8 +8,8 @@
 #include <algorithm>
 #include <array>
 #include <csignal>
-#include <optional>
 #include <ctime>
+#include <optional>
 #include <utility>
 
 #include "call_registers.h"

@@ -10,6 +10,18 @@ constexpr std::chrono::milliseconds kYouth{30};
 
 }  // namespace
 
+ImageBodies::ImageBodies(NodeContext& node, BodySpawner& spawner, PageMoves* pages)
+    : node_(node), pages_(pages), installer_(node, spawner) {
+  if (!pages) return;
+  const Status later = PageMoves::can_bring_later();
+  auto source = later ? UserfaultSource::find() : later.error();
+  if (source)
+    userfaults_.emplace(std::move(*source));
+  else
+    log_info("image", "pages of moved processes come before they run: {}",
+             source.error().message());
+}
+
 void ImageBodies::install(Request request, std::function<void(Status)> done) {
   auto moved = std::make_shared<MovedProcess>(std::move(request.moved));
   ImageInstaller::Request wanted;
@@ -19,15 +31,19 @@ void ImageBodies::install(Request request, std::function<void(Status)> done) {
   wanted.has_children = request.has_children;
   wanted.origin_keeps_signals = request.origin_keeps_signals;
   wanted.on_created = std::move(request.on_created);
-  installer_.install(std::move(wanted), [this, moved, done = std::move(done)](
-                                            Result<std::unique_ptr<InstalledProcess>> installed) {
-    if (!installed) return done(installed.error());
-    if (auto all = write_contents(**installed, *moved); !all) return done(all);
-    const pid_t pid = (*installed)->pid();
-    (*installed)->on_end([this, pid] { frozen_.erase(pid); });
-    frozen_.insert_or_assign(pid, std::move(*installed));
-    done({});
-  });
+  if (!moved->late_pages.empty() && userfaults_) wanted.late_pages = &*userfaults_;
+  installer_.install(std::move(wanted),
+                     [this, moved, sender = request.sender, done = std::move(done)](
+
+                         Result<std::unique_ptr<InstalledProcess>> installed) {
+                       if (!installed) return done(installed.error());
+                       if (auto all = write_contents(**installed, *moved); !all) return done(all);
+                       const pid_t pid = (*installed)->pid();
+                       (*installed)->on_end([this, pid] { frozen_.erase(pid); });
+                       InstalledProcess& process = **installed;
+                       frozen_.insert_or_assign(pid, std::move(*installed));
+                       bring_pages(sender, *moved, process, done);
+                     });
 }
 
 Status ImageBodies::write_contents(InstalledProcess& process, const MovedProcess& moved) {
@@ -38,6 +54,30 @@ Status ImageBodies::write_contents(InstalledProcess& process, const MovedProcess
     rest = rest.subspan(range.bytes);
   }
   return {};
+}
+
+void ImageBodies::bring_pages(NodeId sender, const MovedProcess& moved, InstalledProcess& process,
+                              std::function<void(Status)> done) {
+  if (moved.late_pages.empty()) return done({});
+  const pid_t pid = process.pid();
+  if (!pages_) {
+    frozen_.erase(pid);
+    return done(errno_error("its pages cannot come later", ENOTSUP));
+  }
+  pages_->receive({.source = sender,
+                   .move = moved.move,
+                   .pid = pid,
+                   .userfaultfd = process.take_userfaultfd(),
+                   .ranges = moved.late_pages,
+                   .may_run =
+                       [this, pid, done](Status complete) {
+                         if (!complete) frozen_.erase(pid);
+                         done(std::move(complete));
+                       },
+                   .all_here =
+                       [pid](Status all) {
+                         if (!all) log_warn("image", "body {}: {}", pid, all.error().message());
+                       }});
 }
 
 void ImageBodies::thaw(pid_t pid) {

@@ -12,17 +12,21 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "body_spawner.h"
 #include "image/image_installer.h"
 #include "image/moved_process.h"
+#include "krg/procmgr/page_moves.h"
+#include "userfault_source.h"
 
 namespace krg {
 
 class ImageBodies {
  public:
   struct Request {
+    NodeId sender;
     MovedProcess moved;
     std::vector<ImportedFd> fds;
     int uts_ns = -1;                   // the job's; -1: krgd's own
@@ -32,7 +36,8 @@ class ImageBodies {
     std::function<void()> on_created;
   };
 
-  ImageBodies(NodeContext& node, BodySpawner& spawner) : node_(node), installer_(node, spawner) {}
+  // `pages` may be null: then only processes whose pages have all been sent along can be had.
+  ImageBodies(NodeContext& node, BodySpawner& spawner, PageMoves* pages);
 
   // `done`: it is all there, but for the order to run. Errors: those of ImageInstaller::install().
   void install(Request request, std::function<void(Status)> done);
@@ -44,8 +49,13 @@ class ImageBodies {
  private:
   static Status write_contents(InstalledProcess& process, const MovedProcess& moved);
 
+  void bring_pages(NodeId sender, const MovedProcess& moved, InstalledProcess& process,
+                   std::function<void(Status)> done);
+
   NodeContext& node_;
+  PageMoves* const pages_;
   ImageInstaller installer_;
+  std::optional<UserfaultSource> userfaults_;  // none: all pages come before the thaw
   std::map<pid_t, std::unique_ptr<InstalledProcess>> frozen_;
   std::map<pid_t, std::chrono::steady_clock::time_point> young_;  // and when they were thawed
 };

@@ -13,11 +13,11 @@ namespace krg {
 
 struct MovedProcess {
   ProcessImage image;
-  std::vector<PageRange> pages;  // that have content of their own
-  // The contents of all of them, one after the other; empty: they are fetched from the source, who
-  // knows them by `source`.
+  // Pages that have content of their own. Those of `pages` are in `contents`, one after the other;
+  // the others come through PageMoves, from the sender, who knows them by the number `move`.
+  std::vector<PageRange> pages, late_pages;
   std::string contents;
-  uint64_t source = 0;
+  uint64_t move = 0;
 
   // Error: EBADMSG.
   static Result<MovedProcess> parse(std::string_view bytes);

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "krg/procmgr/process_mover.h"
 
-#include <fmt/core.h>
+#include <csignal>
 
 #include "body_request.h"
 #include "image/image_capture.h"
+#include "image/image_installer.h"
 #include "image/moved_process.h"
 #include "krg/procmgr/job_namespaces.h"
 #include "krg/runtime/log.h"
@@ -16,8 +17,39 @@ namespace {
 
 using namespace exec_messages;
 
-// More than this does not fit into the request to install.
-constexpr uint64_t kMostContents = 32u << 20;
+// So much memory goes along with the request to install; of more only what the kernel touches when
+// the process is thawed.
+constexpr uint64_t kMostContents = 512u << 10;
+
+constexpr uint64_t kPageBytes = 4096;
+
+// Takes the given pages, which are in order, out of `ranges`, which become the rest.
+std::vector<PageRange> take_pages(std::vector<PageRange>& ranges,
+                                  const std::vector<RemoteAddr>& wanted) {
+  std::vector<PageRange> taken, rest;
+  auto page = wanted.begin();
+  const auto part = [](PageRange range, RemoteAddr start, RemoteAddr end) {
+    range.start = start;
+    range.bytes = end.value - start.value;
+    range.is_huge = 0;
+    return range;
+  };
+  for (const PageRange& range : ranges) {
+    RemoteAddr at = range.start;
+    for (; page != wanted.end() && page->value < range.end().value; ++page) {
+      if (page->value < at.value) continue;
+      if (at.value < page->value) rest.push_back(part(range, at, *page));
+      at = *page + kPageBytes;
+      taken.push_back(part(range, *page, at));
+    }
+    if (at == range.start)
+      rest.push_back(range);
+    else if (at.value < range.end().value)
+      rest.push_back(part(range, at, range.end()));
+  }
+  ranges = std::move(rest);
+  return taken;
+}
 
 }  // namespace
 
@@ -30,6 +62,9 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
     std::function<void(Status)> done;
     MovedProcess moved;
     std::vector<ExportedFd> fds;
+    // Of the pages that come later.
+    pid_t page_source = 0;
+    uint64_t page_move = 0;
   };
   using MovePtr = std::shared_ptr<Move>;
 
@@ -41,6 +76,9 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
 
   Status capture(Move& move);
   Status read_contents(Move& move);
+  Status serve_late_pages(Move& move);
+  void end_page_source(pid_t task);
+  void abandon_late_pages(Move& move);
   void export_descriptors(MovePtr move);
   Result<StartBody> describe(const Move& move);
   void ask_target(MovePtr move);
@@ -65,20 +103,50 @@ Status ProcessMover::Impl::capture(Move& move) {
   if (!pages) return pages.error();
   move.moved.image = std::move(*image);
   move.moved.pages = std::move(*pages);
-  return read_contents(move);
+  if (total_bytes(move.moved.pages) > kMostContents) {
+    move.moved.late_pages = std::move(move.moved.pages);
+    move.moved.pages = take_pages(move.moved.late_pages, pages_before_thaw(move.moved.image));
+  }
+  if (auto read = read_contents(move); !read) return read;
+  return move.moved.late_pages.empty() ? Status() : serve_late_pages(move);
 }
 
 Status ProcessMover::Impl::read_contents(Move& move) {
-  const uint64_t bytes = total_bytes(move.moved.pages);
-  if (bytes > kMostContents)
-    return errno_error(fmt::format("it has {} MiB of memory", bytes >> 20), ENOTSUP);
-  move.moved.contents.resize(bytes);
+  move.moved.contents.resize(total_bytes(move.moved.pages));
   std::span<char> rest(move.moved.contents);
   for (const PageRange& range : move.moved.pages) {
     if (auto read = move.process->read(range.start, rest.first(range.bytes)); !read) return read;
     rest = rest.subspan(range.bytes);
   }
   return {};
+}
+
+Status ProcessMover::Impl::serve_late_pages(Move& move) {
+  if (!parts.pages) return errno_error("it has too much memory", ENOTSUP);
+  auto task = move.process->clone_page_source();
+  if (!task) return task.error();
+  parts.table.hide(*task);
+  auto served = parts.pages->serve(
+      move.target, *task, move.moved.late_pages,
+      [self = shared_from_this(), task = *task](Status) { self->end_page_source(task); });
+  if (!served) {
+    end_page_source(*task);
+    return served.error();
+  }
+  move.page_source = *task;
+  move.page_move = move.moved.move = *served;
+  return {};
+}
+
+void ProcessMover::Impl::end_page_source(pid_t task) {
+  kill(task, SIGKILL);
+  parts.table.forget_hidden(task);
+}
+
+void ProcessMover::Impl::abandon_late_pages(Move& move) {
+  if (move.page_source == 0) return;
+  parts.pages->abandon(move.page_move);
+  end_page_source(std::exchange(move.page_source, 0));
 }
 
 void ProcessMover::Impl::export_descriptors(MovePtr move) {
@@ -188,7 +256,7 @@ void ProcessMover::Impl::begin(ProcessTable::Claim claim, std::shared_ptr<Frozen
                                NodeId target, std::function<void(Status)> done) {
   const pid_t pid = process->pid();
   auto move = std::make_shared<Move>(
-      Move{std::move(claim), std::move(process), pid, target, std::move(done), {}, {}});
+      Move{std::move(claim), std::move(process), pid, target, std::move(done), {}, {}, 0, 0});
   ++moving;
   if (auto captured = capture(*move); !captured) return end(*move, captured);
   export_descriptors(move);
@@ -196,6 +264,7 @@ void ProcessMover::Impl::begin(ProcessTable::Claim claim, std::shared_ptr<Frozen
 
 void ProcessMover::Impl::end(Move& move, Status how) {
   --moving;
+  if (!how) abandon_late_pages(move);
   move.process = nullptr;  // goes on here, unless it has become a shadow
   std::exchange(move.done, nullptr)(std::move(how));
 }
@@ -222,8 +291,8 @@ void ProcessMover::freeze_and_move(pid_t pid, NodeId target, std::function<void(
   if (!claimed) return done(claimed.error());
   auto claim = std::make_shared<ProcessTable::Claim>(std::move(*claimed));
   FrozenProcess::freeze(impl_->node.loop, *impl_->node.children, pid,
-                        [self = impl_, claim, target, done = std::move(done)](
-                            Result<std::shared_ptr<FrozenProcess>> frozen) {
+                        [self = impl_, claim, target,
+                         done = std::move(done)](Result<std::shared_ptr<FrozenProcess>> frozen) {
                           if (!frozen) return done(frozen.error());
                           self->begin(std::move(*claim), std::move(*frozen), target, done);
                         });

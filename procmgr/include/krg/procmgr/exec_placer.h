@@ -15,6 +15,7 @@
 
 #include "krg/procmgr/body_descriptors.h"
 #include "krg/procmgr/capability_table.h"
+#include "krg/procmgr/page_moves.h"
 #include "krg/procmgr/placement.h"
 #include "krg/procmgr/shadow_host.h"
 
@@ -39,6 +40,8 @@ class ExecPlacer {
     std::function<bool()> takes_bodies = {};
     // Told of each process that is about to exec for the first time since its fork; may be empty.
     std::function<void(pid_t)> on_first_exec = {};
+    // How the memory of processes that move comes; null: only small ones move.
+    PageMoves* pages = nullptr;
   };
 
   // Takes the broker's execve. REQUIRES: node.children.

@@ -40,11 +40,12 @@ class ProcessTable {
     bool has_children_at_origin = false;  // that its shadow waits for on its behalf
   };
 
-  // A process is placed, frozen or moved by one part at a time: who holds its claim. Given back when
-  // this goes. REQUIRES: the table outlives it.
+  // A process is placed, frozen or moved by one part at a time: who holds its claim. Given back
+  // when this goes. REQUIRES: the table outlives it.
   class Claim {
    public:
-    Claim(Claim&& other) noexcept : table_(std::exchange(other.table_, nullptr)), pid_(other.pid_) {}
+    Claim(Claim&& other) noexcept
+        : table_(std::exchange(other.table_, nullptr)), pid_(other.pid_) {}
     Claim& operator=(Claim&&) = delete;
     ~Claim();
 
@@ -77,8 +78,13 @@ class ProcessTable {
   // False when find_group() finds nothing whatever it is asked.
   bool has_groups() const;
 
-  // Every session process that executes on this node: native ones and bodies, without shadows and
-  // krgd.
+  // A task of krgd's own that looks like a process of the session: nobody is shown it.
+  void hide(pid_t pid);
+  void forget_hidden(pid_t pid);
+  bool is_hidden(pid_t pid) const;
+
+  // Every session process that executes on this node: native ones and bodies, without shadows,
+  // hidden ones and krgd.
   std::vector<pid_t> local_processes() const;
   // On which node `pid` executes. Errors: ESRCH; EHOSTDOWN when its origin is dead.
   void locate(GlobalPid pid, std::function<void(Result<NodeId>)> done);
