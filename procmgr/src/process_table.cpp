@@ -36,7 +36,8 @@ struct ProcessTable::Impl {
   NodeContext& node;
   std::map<pid_t, Shadow> shadows;
   std::map<pid_t, Body> bodies;
-  std::set<pid_t> claimed, hidden;
+  std::shared_ptr<std::set<pid_t>> claimed = std::make_shared<std::set<pid_t>>();
+  std::set<pid_t> hidden;
   std::map<pid_t, Body> ended_bodies;  // that may have left processes in their group
 
   explicit Impl(NodeContext& n) : node(n) {
@@ -63,11 +64,11 @@ ProcessTable::ProcessTable(NodeContext& node) : impl_(std::make_unique<Impl>(nod
 ProcessTable::~ProcessTable() = default;
 
 Result<ProcessTable::Claim> ProcessTable::claim(pid_t pid) {
-  if (impl_->claimed.insert(pid).second) return Claim(*this, pid);
+  if (impl_->claimed->insert(pid).second) return Claim(impl_->claimed, pid);
   return errno_error("it is about to exec on another node, or to move", EBUSY);
 }
 ProcessTable::Claim::~Claim() {
-  if (table_) table_->impl_->claimed.erase(pid_);
+  if (claimed_) claimed_->erase(pid_);
 }
 
 void ProcessTable::add_shadow(pid_t pid, Shadow shadow) {

@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -41,18 +42,18 @@ class ProcessTable {
   };
 
   // A process is placed, frozen or moved by one part at a time: who holds its claim. Given back
-  // when this goes. REQUIRES: the table outlives it.
+  // when this goes.
   class Claim {
    public:
-    Claim(Claim&& other) noexcept
-        : table_(std::exchange(other.table_, nullptr)), pid_(other.pid_) {}
+    Claim(Claim&& other) noexcept = default;
     Claim& operator=(Claim&&) = delete;
     ~Claim();
 
    private:
     friend class ProcessTable;
-    Claim(ProcessTable& table, pid_t pid) : table_(&table), pid_(pid) {}
-    ProcessTable* table_;
+    Claim(std::shared_ptr<std::set<pid_t>> claimed, pid_t pid)
+        : claimed_(std::move(claimed)), pid_(pid) {}
+    std::shared_ptr<std::set<pid_t>> claimed_;
     pid_t pid_;
   };
   // Errors: EBUSY.
