@@ -232,6 +232,9 @@ void Rank::measure() {
   const double bare = meter_.round_trip_us(0);
   const double touch = move(kFaults * kFaultStride * kPageBytes, kFaults, false).touch_us;
   print_row("touch of a page to come / round trip, 4 KiB", touch, bare, "µs");
+  Samples small;
+  for (int i = 0; i < 20; ++i) small.add(move(kMegabyte, 0, true).total_us);
+  print_row("1 MiB before it runs / round trip, 4 KiB", small.median_us(), bare, "µs");
   measure_total(256);
   measure_total(1024);
   require(messenger_.send(NodeId{1}, Stop{}));

@@ -3,7 +3,9 @@
 // have numbered its pages alike (page_list.h). SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <span>
 
 #include "krg/procmgr/node_context.h"
 #include "krg/runtime/transport.h"
@@ -14,6 +16,19 @@ namespace krg {
 inline constexpr uint32_t kPageSlotBytes = 1u << 20;
 inline constexpr uint32_t kMaxPageSlots = 4;
 inline constexpr uint32_t kNoPageSlot = ~uint32_t{0};
+// So little travels in one message altogether.
+inline constexpr uint64_t kMostBytesInMessage = 64u << 10;
+
+// Of a region of so many bytes; the last slot may be shorter.
+constexpr uint32_t slots_in(uint64_t bytes) {
+  return static_cast<uint32_t>((bytes + kPageSlotBytes - 1) / kPageSlotBytes);
+}
+// REQUIRES: slot < slots_in(region.size()).
+template <class Byte>
+std::span<Byte> page_slot(std::span<Byte> region, uint32_t slot) {
+  const size_t start = size_t{slot} * kPageSlotBytes;
+  return region.subspan(start, std::min<size_t>(kPageSlotBytes, region.size() - start));
+}
 
 // T: send me everything, into `slots` slots of my region; none: in one message.
 struct PagesWanted {

@@ -70,7 +70,8 @@ PageSource::PageSource(NodeContext& node, uint64_t move, NodeId target, TaskMemo
 
 void PageSource::on_wanted(const PagesWanted& wanted) {
   if (has_ended_) return;
-  if (wanted.pages != pages_.count() || wanted.slots > kMaxPageSlots || slots_ > 0)
+  if (wanted.pages != pages_.count() || wanted.slots > kMaxPageSlots ||
+      slots_in(wanted.region.length) != wanted.slots || slots_ > 0)
     return lose(EPROTO);
   if (wanted.slots == 0) {
     send_inline(0, pages_.count());
@@ -78,7 +79,7 @@ void PageSource::on_wanted(const PagesWanted& wanted) {
   }
   region_ = wanted.region;
   slots_ = wanted.slots;
-  buffer_.resize(size_t{slots_} * kPageSlotBytes);
+  buffer_.resize(region_.length);
   for (uint32_t slot = slots_; slot > 0; --slot) free_slots_.push_back(slot - 1);
   push();
 }
@@ -169,7 +170,7 @@ void PageSource::push() {
 
 // False when the source has ended.
 bool PageSource::fill_slot(uint32_t slot) {
-  auto buffer = std::span(buffer_).subspan(size_t{slot} * kPageSlotBytes, kPageSlotBytes);
+  auto buffer = page_slot(std::span(buffer_), slot);
   if (unsent_.next(next_) == pages_.count()) next_ = 0;
   auto batch = read(next_, buffer);
   if (!batch) {

@@ -42,7 +42,7 @@ PageTarget::PageTarget(NodeContext& node, PageMoves::Arrival arrival, std::funct
 
 void PageTarget::start() {
   if (Status prepared = prepare(std::move(userfaultfd_)); !prepared) return end(prepared);
-  PagesWanted wanted{.slots = static_cast<uint32_t>(slots_.size() / kPageSlotBytes),
+  PagesWanted wanted{.slots = slot_count(),
                      .move = move_,
                      .pages = pages_.count(),
                      .region = region_ ? region_->remote() : RemoteRegion{}};
@@ -70,9 +70,9 @@ Status PageTarget::watch_process() {
 }
 
 Status PageTarget::make_slots() {
-  const uint64_t slots = (pages_.count() * kMovedPageBytes + kPageSlotBytes - 1) / kPageSlotBytes;
-  if (slots <= 1) return {};  // one message
-  slots_.resize(std::min<uint64_t>(slots, kMaxPageSlots) * kPageSlotBytes);
+  const uint64_t bytes = pages_.count() * kMovedPageBytes;
+  if (bytes <= kMostBytesInMessage) return {};
+  slots_.resize(std::min<uint64_t>(bytes, uint64_t{kMaxPageSlots} * kPageSlotBytes));
   auto region = node_.messenger.transport().register_memory(slots_);
   if (!region) return region.error();
   region_ = std::move(*region);
@@ -172,8 +172,8 @@ void PageTarget::on_chunk(const PageChunk& chunk, std::string_view payload) {
   if (state_ == State::kEnded) return;
   std::span<const std::byte> slot;
   if (chunk.slot != kNoPageSlot) {
-    if (chunk.slot >= slots_.size() / kPageSlotBytes) return on_lost(EPROTO);
-    slot = std::span(slots_).subspan(size_t{chunk.slot} * kPageSlotBytes, kPageSlotBytes);
+    if (chunk.slot >= slot_count()) return on_lost(EPROTO);
+    slot = page_slot(std::span(slots_), chunk.slot);
   }
   if (Status taken = take(payload, chunk.runs, slot); !taken) {
     log_error("pages", "pid {}: {}", pid_, taken.error().message());

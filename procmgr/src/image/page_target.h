@@ -54,6 +54,7 @@ class PageTarget : public std::enable_shared_from_this<PageTarget> {
   Status prepare(UniqueFd userfaultfd);
   Status watch_process();
   Status make_slots();
+  uint32_t slot_count() const { return slots_in(slots_.size()); }
   Status take(std::string_view payload, uint32_t count, std::span<const std::byte> slot);
   Status put(const PageRun& run, const std::byte* bytes);
   Status write_early(uint64_t first, uint64_t count, const std::byte* bytes);
