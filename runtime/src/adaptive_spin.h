@@ -1,14 +1,20 @@
 // AdaptiveSpin: how long a transport looks for work itself before it lets the loop block. Spinning
 // pays while answers come within microseconds; as soon as they do not, it stops, so that an idle
-// node costs nothing. Between two looks the loop serves its descriptors: a program's page fault
-// does not wait for the end of the spinning. Owner: a transport. Threads: the loop's thread.
+// node costs nothing. It looks for a few microseconds on end (asking the kernel for descriptors
+// between any two looks would double what a look costs), then the loop serves its descriptors: a
+// program's page fault does not wait for the end of the spinning. Owner: a transport. Threads: the
+// loop's thread.
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
 #include <sched.h>
+#include <sys/resource.h>
 
 #include <chrono>
 #include <cstdlib>
+#include <utility>
+
+#include "cycle_counter.h"
 
 namespace krg {
 
@@ -21,10 +27,12 @@ class AdaptiveSpin {
   // Where nodes share cores, the time that one spins is time that another cannot work: just what a
   // conversation between two idle nodes takes.
   static constexpr std::chrono::microseconds kLongestOnSharedCores{15};
-  // So long it keeps the core to itself.
-  static constexpr std::chrono::microseconds kAlone{5};
-  // A yield that takes longer let somebody else run: the core is wanted, and spinning keeps those
-  // waiting whose answer is awaited. For so long after that it blocks at once.
+  // So long, in cycles, it looks on end and keeps the core to itself: 3 to 10 µs; at first, before
+  // it looks at the clock, half a microsecond or a little more.
+  static constexpr uint64_t kAlone = 10'000, kFirstLooks = 1'500;
+  // A yield that takes longer may have let somebody else run (or served an interrupt): then the
+  // core is wanted, and spinning keeps those waiting whose answer is awaited. For so long after
+  // that it blocks at once.
   static constexpr std::chrono::microseconds kYieldedTo{3};
   static constexpr std::chrono::microseconds kWanted{2000};
 
@@ -34,12 +42,16 @@ class AdaptiveSpin {
       : longest_(shared_cores ? kLongestOnSharedCores : kLongest),
         soon_(shared_cores ? 3 * longest_ : longest_) {}
 
-  // Calls `look`, which returns whether it found something to do. True: look again, as soon as
-  // whatever else is ready has been served; false: block.
+  enum class Found {
+    kWork,     // and handled it: look again, as soon as whatever else is ready has been served
+    kNothing,  // yet: serve the descriptors, then look again
+    kNoHope,   // block
+  };
+  // Calls `look`, which returns whether it found something to do, for some microseconds.
   template <class Look>
-  bool spin(Look look) {
-    if (look()) return reward();
-    const auto now = Clock::now();
+  Found spin(Look look) {
+    if (look_for(budget_.count() > 0 ? kFirstLooks : 0, look)) return reward();
+    auto now = Clock::now();
     if (started_ == Clock::time_point{}) {
       if (blocked_at_ != Clock::time_point{} && now - blocked_at_ < soon_) reward();
       blocked_at_ = {};
@@ -51,25 +63,40 @@ class AdaptiveSpin {
       if (budget_ < std::chrono::microseconds(4)) budget_ = {};
       return give_up();
     }
+    if (look_for(kAlone, look)) return reward();
+    now = Clock::now();
     // Whoever has work goes first: programs, or the peer on this very core.
-    if (now - started_ < kAlone) return true;
     sched_yield();
     const auto after = Clock::now();
-    if (after - now >= kYieldedTo) wanted_until_ = after + kWanted;
-    return true;
+    if (after - now >= kYieldedTo && was_switched()) wanted_until_ = after + kWanted;
+    return Found::kNothing;
   }
   // The loop is about to block.
   void blocks() { blocked_at_ = Clock::now(); }
 
  private:
-  bool reward() {
+  Found reward() {
     budget_ = longest_;
     started_ = {};
-    return true;
+    return Found::kWork;
   }
-  bool give_up() {
-    started_ = {};
+  template <class Look>
+  static bool look_for(uint64_t cycles, Look& look) {
+    const uint64_t start = cycle_counter();
+    do {
+      if (look()) return true;
+    } while (cycle_counter() - start < cycles);
     return false;
+  }
+  // Whether others have run on this thread's core, without its having blocked, since last asked.
+  bool was_switched() {
+    rusage used{};
+    getrusage(RUSAGE_THREAD, &used);
+    return std::exchange(switches_, used.ru_nivcsw) != used.ru_nivcsw;
+  }
+  Found give_up() {
+    started_ = {};
+    return Found::kNoHope;
   }
 
   const std::chrono::microseconds longest_;
@@ -78,6 +105,7 @@ class AdaptiveSpin {
   Clock::time_point started_{};  // this spinning; else zero
   Clock::time_point blocked_at_{};
   Clock::time_point wanted_until_{};
+  long switches_ = 0;
 };
 
 }  // namespace krg

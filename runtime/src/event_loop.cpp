@@ -14,12 +14,17 @@
 #include <utility>
 #include <vector>
 
+#include "cycle_counter.h"
 #include "krg/runtime/unique_fd.h"
 
 namespace krg {
 
 using Clock = std::chrono::steady_clock;
 using std::chrono::microseconds;
+
+// So long descriptors and timers may wait for a hook that finds work whenever it looks: 5 to 20 µs,
+// by how fast the processor counts.
+constexpr uint64_t kUnservedCycles = 20'000;
 
 struct EventLoop::Impl {
   struct Watched {
@@ -42,7 +47,9 @@ struct EventLoop::Impl {
   std::atomic<bool> stopping = false;
   std::mutex posted_mutex;  // guards posted, the only state that other threads touch
   std::vector<std::function<void()>> posted;
-  std::atomic<std::thread::id> runner;  // the thread that last ran it
+  std::atomic<bool> any_posted = false;  // true while posted is not empty
+  uint64_t served_at = 0;                // in cycles: when descriptors were last asked for
+  std::atomic<std::thread::id> runner;   // the thread that last ran it
 
   uint64_t arm(microseconds delay, microseconds period, std::function<void()> fire) {
     uint64_t id = next_id++;
@@ -66,6 +73,26 @@ struct EventLoop::Impl {
     watches.erase(found);
   }
 
+  int serve(microseconds wait) {
+    epoll_event ready[64];
+    timespec timeout{wait.count() / 1'000'000, (wait.count() % 1'000'000) * 1000};
+    int count = epoll_pwait2(epoll.get(), ready, 64, &timeout, nullptr);
+    served_at = cycle_counter();
+    int handled = 0;
+    for (int i = 0; i < count; ++i) {
+      if (ready[i].data.u64 == 0) {
+        uint64_t drained;
+        [[maybe_unused]] ssize_t got = ::read(wakeup.get(), &drained, sizeof drained);
+        continue;
+      }
+      auto found = watches.find(ready[i].data.u64);
+      if (found == watches.end()) continue;  // ended by an earlier callback of this round
+      auto watched = found->second;
+      watched->on_events(ready[i].events);
+      ++handled;
+    }
+    return handled;
+  }
   int fire_timers() {
     int fired = 0;
     const auto now = Clock::now();
@@ -84,17 +111,15 @@ struct EventLoop::Impl {
     return fired;
   }
   int run_posted() {
+    if (!any_posted) return 0;
     std::vector<std::function<void()>> batch;
     {
       std::lock_guard lock(posted_mutex);
       batch.swap(posted);
+      any_posted = false;
     }
     for (auto& work : batch) work();
     return static_cast<int>(batch.size());
-  }
-  bool has_posted() {
-    std::lock_guard lock(posted_mutex);
-    return !posted.empty();
   }
   void wake() {
     uint64_t one = 1;
@@ -155,6 +180,7 @@ void EventLoop::post(std::function<void()> work) {
   {
     std::lock_guard lock(impl_->posted_mutex);
     impl_->posted.push_back(std::move(work));
+    impl_->any_posted = true;
   }
   // The loop's own thread looks for posted work before it waits.
   if (impl_->runner.load() != std::this_thread::get_id()) impl_->wake();
@@ -175,31 +201,19 @@ void EventLoop::run() {
 
 int EventLoop::run_once(microseconds wait) {
   auto impl = impl_;  // a callback may destroy this loop's owner
-  impl->runner = std::this_thread::get_id();
+  if (impl->runner != std::this_thread::get_id()) impl->runner = std::this_thread::get_id();
   for (auto& [id, hook] : impl->idle_hooks) wait = std::min(wait, hook());
-  if (impl->has_posted()) wait = microseconds(0);
+  const bool hook_worked = wait == kHandled;
+  if (hook_worked && cycle_counter() - impl->served_at < kUnservedCycles)
+    return 1 + impl->run_posted();
+  if (hook_worked || impl->any_posted) wait = microseconds(0);
   if (!impl->due.empty()) {
     auto until = std::chrono::ceil<microseconds>(impl->due.begin()->first - Clock::now());
     wait = std::clamp(until, microseconds(0), wait);
   }
-  epoll_event ready[64];
-  timespec timeout{wait.count() / 1'000'000, (wait.count() % 1'000'000) * 1000};
-  int count = epoll_pwait2(impl->epoll.get(), ready, 64, &timeout, nullptr);
-  int handled = 0;
-  for (int i = 0; i < count; ++i) {
-    if (ready[i].data.u64 == 0) {
-      uint64_t drained;
-      [[maybe_unused]] ssize_t got = ::read(impl->wakeup.get(), &drained, sizeof drained);
-      continue;
-    }
-    auto found = impl->watches.find(ready[i].data.u64);
-    if (found == impl->watches.end()) continue;  // ended by an earlier callback of this round
-    auto watched = found->second;
-    watched->on_events(ready[i].events);
-    ++handled;
-  }
+  int handled = hook_worked + impl->serve(wait);
   handled += impl->run_posted();
-  handled += impl->fire_timers();
+  if (!impl->due.empty()) handled += impl->fire_timers();
   return handled;
 }
 

@@ -25,6 +25,8 @@ static_assert(kFrameBytes >= kMinFrameBytes);
 constexpr size_t kReceives = 64;       // posted frames
 constexpr size_t kFramesPerPeer = 16;  // in flight
 constexpr int kFramesPerRound = 64;
+// Frames up to here are usually copied by MPI_Isend itself.
+constexpr size_t kCopiedAtOnce = 4096;
 // Between two polls while nothing happens: from the first to the longest, doubling. The longest
 // bounds both what an idle rank costs and how late a message is noticed.
 constexpr microseconds kFirstSleep{20}, kLongestSleep{5000};
@@ -230,6 +232,13 @@ void MpiTransport::post(NodeId to, size_t length) {
     log_error("mpi", "n{}: {}", to.value, mpi_error("MPI_Isend", returned).message());
     return mark_failed(to);
   }
+  // A small frame has been copied by now: then there is nothing to wait for, and the frame is the
+  // next one's. (MPI_Test of a finished request does not make it look for anything else.)
+  if (length <= kCopiedAtOnce) {
+    int done = 0;
+    MPI_Test(&request, &done, MPI_STATUS_IGNORE);
+    if (done) return;
+  }
   ++in_flight_[to.value];
   send_requests_.push_back(request);
   sending_.push_back({to.value, std::move(acquired_)});
@@ -293,11 +302,16 @@ void MpiTransport::complete_later(Completion done, Error error) {
 // --- progress -----------------------------------------------------------------------------------
 
 microseconds MpiTransport::idle() {
-  if (spin_.spin([this] { return progress(); })) {
-    sleep_ = kFirstSleep;
-    return microseconds(0);
+  // It wakes by itself, which says nothing about a peer: spin_ is not told that it blocks.
+  switch (spin_.spin([this] { return progress(); })) {
+    case AdaptiveSpin::Found::kWork:
+      sleep_ = kFirstSleep;
+      return EventLoop::kHandled;
+    case AdaptiveSpin::Found::kNothing:
+      return microseconds(0);
+    case AdaptiveSpin::Found::kNoHope:
+      break;
   }
-  spin_.blocks();
   const bool waiting = !sending_.empty() || !transfers_.empty() || by_messages_.waiting();
   const bool serving =
       std::find(transferring_.begin(), transferring_.end(), true) != transferring_.end();
@@ -310,7 +324,10 @@ microseconds MpiTransport::idle() {
 }
 
 bool MpiTransport::progress() {
-  return receive_frames() + finish_sends() + finish_transfers() > 0;
+  int handled = receive_frames();
+  if (!sending_.empty()) handled += finish_sends();
+  if (!transfers_.empty()) handled += finish_transfers();
+  return handled > 0;
 }
 
 int MpiTransport::receive_frames() {
@@ -327,6 +344,8 @@ int MpiTransport::receive_frames() {
       handle_frame({receive_frames_[next_receive_].get(), static_cast<size_t>(length)});
     MPI_Start(&receives_[next_receive_]);
     next_receive_ = (next_receive_ + 1) % kReceives;
+    // After a message's end whoever waits for it goes first.
+    if (static_cast<size_t>(length) < kFrameBytes) return count + 1;
   }
   return kFramesPerRound;
 }
@@ -352,7 +371,6 @@ T take_out(std::vector<MPI_Request>& requests, std::vector<T>& items, size_t i) 
 
 // The indices of completed requests, highest first.
 std::span<int> test_some(std::vector<MPI_Request>& requests, std::vector<int>& finished) {
-  if (requests.empty()) return {};
   finished.resize(requests.size());
   int count = 0;
   MPI_Testsome(static_cast<int>(requests.size()), requests.data(), &count, finished.data(),

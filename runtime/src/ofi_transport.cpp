@@ -132,6 +132,7 @@ class OfiTransport final : public Transport, private FrameCarrier {
   void finish(OneSidedOperation& op, Status outcome);
 
   microseconds idle();
+  void watch(bool wanted);
   bool progress();
   void retry_unposted();
   void completed(Operation& operation, size_t length);
@@ -157,6 +158,7 @@ class OfiTransport final : public Transport, private FrameCarrier {
   AdaptiveSpin spin_;
   std::vector<EventLoop::Timer> flushes_;  // one per failed peer
   EventLoop::Watch watch_;
+  bool watched_ = true;
   EventLoop::IdleHook idle_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // for what is posted to the loop
 };
@@ -409,14 +411,22 @@ void OfiTransport::finish(OneSidedOperation& op, Status outcome) {
 // --- progress -----------------------------------------------------------------------------------
 
 microseconds OfiTransport::idle() {
-  // What was handled here may be what the loop's caller waits for: it must get its turn.
-  if (spin_.spin([this] { return progress(); })) return microseconds(0);
+  const auto found = spin_.spin([this] { return progress(); });
+  watch(found == AdaptiveSpin::Found::kNoHope);
+  if (found == AdaptiveSpin::Found::kWork) return EventLoop::kHandled;
+  if (found == AdaptiveSpin::Found::kNothing) return microseconds(0);
   if (unposted_count_ > 0 || !unstarted_.empty() || !unposted_receives_.empty()) return kRetry;
   // Only after fi_trywait(3) says so may the descriptor be waited for.
   fid* queue = &e_->completions->fid;
   if (fi_trywait(e_->fabric.get(), &queue, 1) != FI_SUCCESS) return microseconds(0);
   spin_.blocks();
   return std::chrono::hours(1);
+}
+
+// Only a loop that is about to block has the queue's descriptor watched: it stays readable while
+// the queue is looked at, and asking for it (three epoll sets deep) takes longer than a look.
+void OfiTransport::watch(bool wanted) {
+  if (std::exchange(watched_, wanted) != wanted) watch_.set_events(wanted ? uint32_t{EPOLLIN} : 0);
 }
 
 // Lets the provider work and handles what completed; true when there was any.
@@ -438,6 +448,7 @@ bool OfiTransport::progress() {
     for (ssize_t i = 0; i < count; ++i)
       completed(*static_cast<Operation*>(entries[i].op_context), entries[i].len);
     handled += static_cast<int>(count);
+    if (count < 16) break;  // the loop looks again as soon as this round's work is done
   }
   retry_unposted();
   return handled > 0;

@@ -38,7 +38,7 @@ struct BareLibfabric::Impl {
   explicit Impl(const MpiBoot& b) : boot(b) {}
   bool measures() const { return boot.self().value == 0; }
 
-  void open(const std::string& provider, const std::string& address) {
+  void open(const std::string& provider, const std::string& address, Waiting waiting) {
     fi_info* hints = fi_allocinfo();
     hints->caps = FI_MSG | FI_RMA;
     hints->ep_attr->type = FI_EP_RDM;
@@ -54,7 +54,7 @@ struct BareLibfabric::Impl {
     require(fi_av_open(domain, &av_attr, &av, nullptr), "fi_av_open");
     fi_cq_attr cq_attr{};
     cq_attr.format = FI_CQ_FORMAT_MSG;
-    cq_attr.wait_obj = FI_WAIT_NONE;
+    cq_attr.wait_obj = waiting == Waiting::kNever ? FI_WAIT_NONE : FI_WAIT_FD;
     require(fi_cq_open(domain, &cq_attr, &cq, nullptr), "fi_cq_open");
     require(fi_endpoint(domain, info, &ep, nullptr), "fi_endpoint");
     require(fi_ep_bind(ep, &av->fid, 0), "fi_ep_bind");
@@ -137,9 +137,9 @@ struct BareLibfabric::Impl {
 };
 
 BareLibfabric::BareLibfabric(const MpiBoot& boot, const std::string& provider,
-                             const std::string& address)
+                             const std::string& address, Waiting waiting)
     : impl_(std::make_unique<Impl>(boot)) {
-  impl_->open(provider, address);
+  impl_->open(provider, address, waiting);
 }
 
 BareLibfabric::~BareLibfabric() {

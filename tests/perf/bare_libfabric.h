@@ -10,11 +10,16 @@
 
 namespace krg::perf {
 
+// Whether a program over the bare library could block: what its completion queue is opened for.
+// Either way it spins here.
+enum class Waiting { kNever, kByDescriptor };
+
 // Two endpoints of the provider on the given address, connected to each other.
 class BareLibfabric {
  public:
   // Collective over ranks 0 and 1. Exits with a message when libfabric refuses something.
-  BareLibfabric(const MpiBoot& boot, const std::string& provider, const std::string& address);
+  BareLibfabric(const MpiBoot& boot, const std::string& provider, const std::string& address,
+                Waiting waiting);
   ~BareLibfabric();
   void run(const Workload& work, Figures& figures);
 

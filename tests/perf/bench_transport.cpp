@@ -4,6 +4,7 @@
 // KRG_TRANSPORT chooses which transport idles; KRG_OFI_PROVIDER and KRG_OFI_INTERFACE hold for both
 // sides of the libfabric comparison. SPDX-License-Identifier: GPL-2.0-or-later
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -20,6 +21,9 @@ namespace krg::perf {
 namespace {
 
 constexpr int kRounds = 5;
+// libfabric 1.17's tcp provider alone, without a wait descriptor, now and then does not see a
+// message that lies in its socket; the benchmark ends then.
+constexpr unsigned kRoundSeconds = 20;
 constexpr const char* kAddress = "127.0.0.1";
 
 template <class T>
@@ -42,13 +46,13 @@ std::unique_ptr<Transport> open_ofi(EventLoop& loop, const MpiBoot& boot) {
 }
 
 void print_row(const char* what, const Samples& ours, const Samples& bare) {
-  std::printf("%-34s %10.1f %10.1f %8.2f\n", what, ours.median_us(), bare.median_us(),
+  std::printf("%-54s %8.2f %8.2f %6.2f\n", what, ours.median_us(), bare.median_us(),
               ours.median_us() / bare.median_us());
 }
 
 int compare(const MpiBoot& boot) {
   const Workload work;
-  Figures ofi, libfabric, mpi, bare;
+  Figures ofi, libfabric, with_descriptor, mpi, bare;
   auto ofi_loop = require(EventLoop::create());
   auto mpi_loop = require(EventLoop::create());
   auto ofi_transport = open_ofi(ofi_loop, boot);
@@ -56,20 +60,28 @@ int compare(const MpiBoot& boot) {
   {
     OurTransport over_ofi(ofi_loop, *ofi_transport, work);
     OurTransport over_mpi(mpi_loop, *mpi_transport, work);
-    BareLibfabric bare_libfabric(boot, ofi_options().provider, ofi_options().interface);
+    const OfiOptions options = ofi_options();
+    BareLibfabric spinning(boot, options.provider, options.interface, Waiting::kNever);
+    BareLibfabric able_to_block(boot, options.provider, options.interface, Waiting::kByDescriptor);
     for (int round = 0; round < kRounds; ++round) {
-      bare_libfabric.run(work, libfabric);
+      alarm(kRoundSeconds);
+      spinning.run(work, libfabric);
+      able_to_block.run(work, with_descriptor);
       over_ofi.run(ofi);
       run_bare_mpi(boot.self().value, work, bare);
       over_mpi.run(mpi);
     }
+    alarm(0);
   }
   if (boot.self().value != 0) return 0;
-  std::printf("%-34s %10s %10s %8s\n", "median, microseconds", "ours", "bare", "ratio");
-  print_row("64 B round trip, ofi/libfabric", ofi.round_trip, libfabric.round_trip);
-  print_row("1 MiB get, ofi/libfabric", ofi.get, libfabric.get);
-  print_row("64 B round trip, mpi/MPI", mpi.round_trip, bare.round_trip);
-  print_row("1 MiB get, mpi/MPI", mpi.get, bare.get);
+  std::printf("%-54s %8s %8s %6s\n", "median, microseconds", "ours", "bare", "ratio");
+  print_row("64 B round trip, ofi / libfabric", ofi.round_trip, libfabric.round_trip);
+  print_row("64 B round trip, ofi / libfabric that could block", ofi.round_trip,
+            with_descriptor.round_trip);
+  print_row("1 MiB get, ofi / libfabric", ofi.get, libfabric.get);
+  print_row("1 MiB get, ofi / libfabric that could block", ofi.get, with_descriptor.get);
+  print_row("64 B round trip, mpi / MPI", mpi.round_trip, bare.round_trip);
+  print_row("1 MiB get, mpi / MPI", mpi.get, bare.get);
   return 0;
 }
 

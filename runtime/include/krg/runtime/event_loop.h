@@ -85,8 +85,10 @@ class EventLoop {
   // Runs `work` in the loop's thread, after what is already queued. Any thread.
   void post(std::function<void()> work);
   // Adds a hook that runs before each wait: a transport polls in it. It returns how long the loop
-  // may sleep at the most before the hook wants to run again: 0 when it has handled something,
-  // since that may be what the caller of run_once() waits for. It may call into this loop.
+  // may sleep at the most before the hook wants to run again; kHandled when it has handled
+  // something, since that may be what the caller of run_once() waits for: then descriptors are
+  // asked for only where that has not been done for some microseconds. It may call into this loop.
+  static constexpr std::chrono::microseconds kHandled{-1};
   [[nodiscard]] IdleHook add_idle_hook(std::function<std::chrono::microseconds()> hook);
 
   // Runs until stop().
