@@ -27,6 +27,15 @@ std::span<const std::byte> bytes_of(const FrameHeader& frame) {
 
 }  // namespace
 
+Result<FrameOrder> order_of(std::span<const std::byte> bytes, unsigned nodes) {
+  FrameHeader frame;
+  if (bytes.size() < sizeof frame) return text_error("a frame shorter than its header");
+  std::memcpy(&frame, bytes.data(), sizeof frame);
+  if (frame.version != FrameHeader::kVersion || frame.from >= nodes)
+    return text_error("a frame that is not ours");
+  return FrameOrder{NodeId{frame.from}, frame.sequence};
+}
+
 MessageStreams::MessageStreams(EventLoop& loop, FrameCarrier& carrier, NodeId self, unsigned nodes)
     : loop_(loop), carrier_(carrier), self_(self), peers_(nodes) {}
 
@@ -76,9 +85,10 @@ size_t MessageStreams::begin_sending(NodeId to, FrameHeader frame,
   const size_t whole = header.size() + payload.size();
   size_t sent = 0;
   do {
-    auto buffer = carrier_.acquire(to);
+    auto buffer = carrier_.acquire(to, sizeof frame + whole - sent);
     if (buffer.empty()) return sent;
     frame.continues = sent > 0;
+    frame.sequence = peers_[to.value].next_sequence++;
     const size_t part = std::min(whole - sent, buffer.size() - sizeof frame);
     append(buffer.data(), bytes_of(frame));
     copy_part(buffer.subspan(sizeof frame, part), sent, header, payload);
@@ -91,11 +101,12 @@ size_t MessageStreams::begin_sending(NodeId to, FrameHeader frame,
 void MessageStreams::pump(NodeId to) {
   Peer& peer = peers_[to.value];
   while (!peer.queue.empty()) {
-    auto buffer = carrier_.acquire(to);
-    if (buffer.empty()) break;
     Outgoing& message = peer.queue.front();
+    auto buffer = carrier_.acquire(to, sizeof(FrameHeader) + message.data.size() - message.sent);
+    if (buffer.empty()) break;
     FrameHeader frame = message.frame;
     frame.continues = message.begun || message.sent > 0;
+    frame.sequence = peer.next_sequence++;
     auto part = std::span<const std::byte>(message.data).subspan(message.sent);
     part = part.first(std::min(part.size(), buffer.size() - sizeof frame));
     append(append(buffer.data(), bytes_of(frame)), part);
@@ -130,14 +141,12 @@ void MessageStreams::deliver_to_self() {
 
 Status MessageStreams::frame_arrived(std::span<const std::byte> bytes, NodeId* from) {
   *from = kNoNode;
+  auto order = order_of(bytes, static_cast<unsigned>(peers_.size()));
+  if (!order) return order.error();
+  *from = order->from;
+  if (peers_[from->value].failed) return {};
   FrameHeader frame;
-  if (bytes.size() < sizeof frame) return text_error("a frame shorter than its header");
   std::memcpy(&frame, bytes.data(), sizeof frame);
-  if (frame.version != FrameHeader::kVersion || frame.from >= peers_.size())
-    return text_error("a frame that is not ours");
-  *from = NodeId{frame.from};
-  Peer& peer = peers_[frame.from];
-  if (peer.failed) return {};
   auto body = bytes.subspan(sizeof frame);
   return frame.continues ? later_frame(*from, body) : first_frame(*from, frame, body);
 }

@@ -34,16 +34,24 @@ struct FrameHeader {
   HandlerId handler = 0;
   uint16_t header_bytes = 0;
   uint32_t payload_bytes = 0;  // of the whole message
-  uint32_t unused = 0;
+  uint32_t sequence = 0;       // counts the frames from one node to another
 };
 static_assert(sizeof(FrameHeader) == 16);
 inline constexpr size_t kMinFrameBytes = sizeof(FrameHeader) + kMaxHeaderBytes + 64;
 
+// Whose frame it is, and which. Errors: it is not ours.
+struct FrameOrder {
+  NodeId from;
+  uint32_t sequence;
+};
+Result<FrameOrder> order_of(std::span<const std::byte> frame, unsigned nodes);
+
 class FrameCarrier {
  public:
   virtual ~FrameCarrier() = default;
-  // A buffer for the next frame to `to`; empty while as many as may be are in flight.
-  virtual std::span<std::byte> acquire(NodeId to) = 0;
+  // A buffer for the next frame to `to`, large enough for `wanted` bytes where the carrier has such
+  // frames; empty while as many as may be are in flight.
+  virtual std::span<std::byte> acquire(NodeId to, size_t wanted) = 0;
   // Sends the first `length` bytes of the buffer that acquire(to) has just given.
   virtual void post(NodeId to, size_t length) = 0;
 };
@@ -89,6 +97,7 @@ class MessageStreams {
     size_t queued_bytes = 0;
     bool wants_writable = false;
     bool failed = false;
+    uint32_t next_sequence = 0;  // of what goes there
     Incoming incoming;
   };
 

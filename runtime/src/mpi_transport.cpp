@@ -111,7 +111,7 @@ class MpiTransport final : public Transport, private FrameCarrier {
     Completion done;  // empty: failed already
   };
 
-  std::span<std::byte> acquire(NodeId to) override;
+  std::span<std::byte> acquire(NodeId to, size_t wanted) override;
   void post(NodeId to, size_t length) override;
   void announce_transfers(unsigned peer, bool begin);
   void track(NodeId peer, bool is_put, Result<MPI_Request> request, Completion done);
@@ -212,7 +212,7 @@ MpiTransport::~MpiTransport() {
 
 // --- frames -------------------------------------------------------------------------------------
 
-std::span<std::byte> MpiTransport::acquire(NodeId to) {
+std::span<std::byte> MpiTransport::acquire(NodeId to, size_t) {
   if (in_flight_[to.value] >= kFramesPerPeer) return {};
   if (!acquired_) {
     if (free_frames_.empty()) free_frames_.emplace_back(new std::byte[kFrameBytes]);

@@ -6,6 +6,7 @@
 #include <sys/epoll.h>
 
 #include <deque>
+#include <map>
 #include <vector>
 
 #include "adaptive_spin.h"
@@ -14,51 +15,22 @@
 #include "message_one_sided.h"
 #include "message_streams.h"
 #include "ofi_handles.h"
+#include "ofi_operations.h"
 
 namespace krg {
 namespace {
 
 using std::chrono::microseconds;
 
-// A frame stays below rxm's eager limit (16 KiB with rxm's own header): one copy, no rendezvous.
-constexpr size_t kFrameBytes = 16 * 1024 - 256;
-static_assert(kFrameBytes >= kMinFrameBytes);
-constexpr size_t kReceives = 64;       // posted frames
+constexpr size_t kReceives = 32;       // posted frames, each as long as a large one
 constexpr size_t kFramesPerPeer = 32;  // in flight
+constexpr size_t kLargeFramesPerPeer = 4;
 // Then the loop serves what else is ready: a stream of messages must not keep programs waiting.
 constexpr int kCompletionsPerRound = 16;
 // How soon to try again what the provider had no room for, when nothing else wakes the loop.
 constexpr microseconds kRetry{500};
 // How long the provider may take to give back the operations of a cut connection.
 constexpr microseconds kFlush{500'000};
-
-// What libfabric is given as the context of an operation; it must lie at the start (FI_CONTEXT).
-struct Operation {
-  enum class Kind : uint8_t { kReceive, kSend, kOneSided };
-  fi_context2 context{};
-  Kind kind;
-  explicit Operation(Kind k) : kind(k) {}
-};
-
-struct FrameOperation : Operation {
-  explicit FrameOperation(Kind k) : Operation(k), buffer(new std::byte[kFrameBytes]) {}
-  uint16_t peer = 0;
-  size_t length = 0;
-  std::unique_ptr<std::byte[]> buffer;
-};
-
-// A get, put or atomic; the provider holds pointers into it until it completes, even when its peer
-// failed long ago.
-struct OneSidedOperation : Operation {
-  enum class Verb : uint8_t { kGet, kPut, kFetchAdd, kCompareSwap };
-  OneSidedOperation() : Operation(Kind::kOneSided) {}
-  Verb verb = Verb::kGet;
-  uint16_t peer = 0;
-  uint64_t address = 0, key = 0;
-  std::span<std::byte> local;
-  uint64_t operand = 0, expected = 0, previous = 0;
-  AtomicCompletion done;  // empty: failed already, or not in use
-};
 
 // An error that says something about the operation, not about the peer.
 bool blames_operation(int number) {
@@ -116,10 +88,14 @@ class OfiTransport final : public Transport, private FrameCarrier {
     fi_addr_t address;
     std::string name;
     unsigned frames_in_flight = 0;
+    unsigned large_in_flight = 0;
     std::deque<FrameOperation*> unposted;  // the provider had no room; in order
+    uint32_t expected = 0;                 // the sequence of the next frame from there
+    std::map<uint32_t, FrameOperation*> early;
   };
 
-  std::span<std::byte> acquire(NodeId to) override;
+  std::span<std::byte> acquire(NodeId to, size_t wanted) override;
+  void release(FrameOperation& frame);
   void post(NodeId to, size_t length) override;
   bool try_post(FrameOperation& frame);
   void post_receive(FrameOperation& frame);
@@ -136,6 +112,8 @@ class OfiTransport final : public Transport, private FrameCarrier {
   bool progress();
   void retry_unposted();
   void completed(Operation& operation, size_t length);
+  void arrived(FrameOperation& frame);
+  void deliver(FrameOperation& frame);
   void failed_completion();
   void peer_failed(uint16_t peer, const std::string& why);
   void cut_off(uint16_t peer);
@@ -147,7 +125,8 @@ class OfiTransport final : public Transport, private FrameCarrier {
   MessageStreams streams_;
   MessageOneSided by_messages_;
   std::vector<std::unique_ptr<FrameOperation>> frames_;  // all there are
-  std::vector<FrameOperation*> free_frames_, unposted_receives_;
+  std::vector<FrameOperation*> free_frames_[2];          // the large ones are the second
+  std::vector<FrameOperation*> unposted_receives_;
   FrameOperation* acquired_ = nullptr;
   std::deque<OneSidedOperation> operations_;  // all there are; addresses stay
   std::vector<OneSidedOperation*> free_operations_;
@@ -208,7 +187,8 @@ OfiTransport::~OfiTransport() {
 
 Status OfiTransport::start() {
   for (size_t i = 0; i < kReceives; ++i) {
-    auto& frame = frames_.emplace_back(std::make_unique<FrameOperation>(Operation::Kind::kReceive));
+    auto& frame = frames_.emplace_back(
+        std::make_unique<FrameOperation>(Operation::Kind::kReceive, kLargeFrameBytes));
     post_receive(*frame);
   }
   auto watch = e_->loop.watch(e_->wait_fd, EPOLLIN, [this](uint32_t) { progress(); });
@@ -220,29 +200,40 @@ Status OfiTransport::start() {
 
 // --- frames -------------------------------------------------------------------------------------
 
-std::span<std::byte> OfiTransport::acquire(NodeId to) {
+std::span<std::byte> OfiTransport::acquire(NodeId to, size_t wanted) {
   const Peer& peer = peers_[to.value];
-  if (peer.frames_in_flight >= kFramesPerPeer || !peer.unposted.empty()) return {};
-  if (!acquired_) {
-    if (free_frames_.empty()) {
-      frames_.push_back(std::make_unique<FrameOperation>(Operation::Kind::kSend));
-      free_frames_.push_back(frames_.back().get());
-    }
-    acquired_ = free_frames_.back();
-    free_frames_.pop_back();
+  const bool large = wanted >= kLargeFrom;
+  if (peer.frames_in_flight >= kFramesPerPeer || !peer.unposted.empty() ||
+      (large && peer.large_in_flight >= kLargeFramesPerPeer))
+    return {};
+  auto& free = free_frames_[large];
+  if (free.empty()) {
+    frames_.push_back(std::make_unique<FrameOperation>(Operation::Kind::kSend,
+                                                       large ? kLargeFrameBytes : kFrameBytes));
+    free.push_back(frames_.back().get());
   }
-  return {acquired_->buffer.get(), kFrameBytes};
+  acquired_ = free.back();
+  return {acquired_->buffer.get(), acquired_->size};
 }
 
 void OfiTransport::post(NodeId to, size_t length) {
   FrameOperation& frame = *std::exchange(acquired_, nullptr);
+  free_frames_[frame.is_large()].pop_back();
   frame.peer = to.value;
   frame.length = length;
   Peer& peer = peers_[to.value];
   ++peer.frames_in_flight;
+  peer.large_in_flight += frame.is_large();
   if (try_post(frame)) return;
   peer.unposted.push_back(&frame);
   ++unposted_count_;
+}
+
+// The frame is the next one's.
+void OfiTransport::release(FrameOperation& frame) {
+  free_frames_[frame.is_large()].push_back(&frame);
+  --peers_[frame.peer].frames_in_flight;
+  peers_[frame.peer].large_in_flight -= frame.is_large();
 }
 
 // False when the provider has no room now.
@@ -252,15 +243,14 @@ bool OfiTransport::try_post(FrameOperation& frame) {
                              peer.address, &frame.context);
   if (returned == -FI_EAGAIN) return false;
   if (returned != 0) {
-    --peer.frames_in_flight;
-    free_frames_.push_back(&frame);
+    release(frame);
     peer_failed(frame.peer, ofi_error("fi_send", returned).message());
   }
   return true;
 }
 
 void OfiTransport::post_receive(FrameOperation& frame) {
-  ssize_t returned = fi_recv(e_->endpoint.get(), frame.buffer.get(), kFrameBytes, nullptr,
+  ssize_t returned = fi_recv(e_->endpoint.get(), frame.buffer.get(), frame.size, nullptr,
                              FI_ADDR_UNSPEC, &frame.context);
   if (returned == 0) return;
   if (returned != -FI_EAGAIN) log_error("ofi", "{}", ofi_error("fi_recv", returned).message());
@@ -481,13 +471,39 @@ void OfiTransport::completed(Operation& operation, size_t length) {
     return finish(static_cast<OneSidedOperation&>(operation), {});
   auto& frame = static_cast<FrameOperation&>(operation);
   if (operation.kind == Operation::Kind::kSend) {
-    free_frames_.push_back(&frame);
-    --peers_[frame.peer].frames_in_flight;
+    release(frame);
     if (peers_[frame.peer].unposted.empty()) streams_.pump(NodeId{frame.peer});
     return;
   }
+  frame.length = length;
+  arrived(frame);
+}
+
+// The provider keeps the order in which frames are matched with what was posted for them, but a
+// large one is complete only when it has been read: those behind it wait.
+void OfiTransport::arrived(FrameOperation& frame) {
+  auto order = order_of({frame.buffer.get(), frame.length}, node_count());
+  if (!order) {
+    log_error("ofi", "{}", order.error().message());
+    return post_receive(frame);
+  }
+  if (streams_.failed(order->from)) return post_receive(frame);
+  Peer& peer = peers_[order->from.value];
+  if (order->sequence != peer.expected) {
+    peer.early.emplace(order->sequence, &frame);
+    return;
+  }
+  for (FrameOperation* next = &frame; next;) {
+    ++peer.expected;
+    deliver(*next);
+    auto early = peer.early.extract(peer.expected);
+    next = early ? early.mapped() : nullptr;
+  }
+}
+
+void OfiTransport::deliver(FrameOperation& frame) {
   NodeId from;
-  Status arrived = streams_.frame_arrived({frame.buffer.get(), length}, &from);
+  Status arrived = streams_.frame_arrived({frame.buffer.get(), frame.length}, &from);
   if (!arrived) {
     log_error("ofi", "{}", arrived.error().message());
     if (from != kNoNode) peer_failed(from.value, arrived.error().message());
@@ -507,8 +523,7 @@ void OfiTransport::failed_completion() {
   }
   if (operation.kind == Operation::Kind::kSend) {
     auto& frame = static_cast<FrameOperation&>(operation);
-    free_frames_.push_back(&frame);
-    --peers_[frame.peer].frames_in_flight;
+    release(frame);
     return peer_failed(frame.peer, error.message());
   }
   auto& op = static_cast<OneSidedOperation&>(operation);
@@ -526,10 +541,8 @@ void OfiTransport::peer_failed(uint16_t number, const std::string& why) {
   streams_.fail(node);
   Peer& peer = peers_[number];
   unposted_count_ -= peer.unposted.size();
-  for (auto* frame : std::exchange(peer.unposted, {})) {
-    free_frames_.push_back(frame);
-    --peer.frames_in_flight;
-  }
+  for (auto* frame : std::exchange(peer.unposted, {})) release(*frame);
+  for (auto& [sequence, frame] : std::exchange(peer.early, {})) post_receive(*frame);
   cut_off(number);
   e_->loop.post([this, node, alive = std::weak_ptr(alive_)] {
     if (alive.expired()) return;

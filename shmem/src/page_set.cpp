@@ -27,8 +27,8 @@ namespace {
 // kernel does it for files (fault_around_bytes).
 constexpr uint64_t kAround = 16;
 // Requests ahead leave in so many messages that the first pages are on their way, and being mapped,
-// while the next ones are looked up. Their answer stays below what malloc(3) maps anew each time.
-constexpr unsigned kAskedTogether = 24;
+// while the next ones are looked up.
+constexpr unsigned kAskedTogether = 256;
 // So many neighbours have the same manager.
 constexpr uint64_t kPagesPerManager = 64;
 // Pages are fetched ahead for writing with more restraint: each one is taken away from all others.
