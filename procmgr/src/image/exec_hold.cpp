@@ -20,7 +20,7 @@ Result<FrozenThread> at_first_instruction(pid_t child) {
     } while (stop.kind == TraceStop::Kind::kSignal);
   }
   if (stop.kind != TraceStop::Kind::kTrap) return errno_error("the process died", ESRCH);
-  return FrozenThread::stopped(child, stop.signal);
+  return FrozenThread::stopped(child, stop.signal, true);
 }
 
 }  // namespace

@@ -109,8 +109,9 @@ TraceStop TraceStop::wait(pid_t tid) {
   }
 }
 
-Result<FrozenThread> FrozenThread::stopped(pid_t tid, int stop_signal) {
+Result<FrozenThread> FrozenThread::stopped(pid_t tid, int stop_signal, bool ends_with_krgd) {
   FrozenThread thread(tid);
+  thread.ends_with_krgd_ = ends_with_krgd;
   thread.stop_signal_ = stop_signal == SIGTRAP ? 0 : stop_signal;
   const auto fail = [&](Error why) {
     ptrace(PTRACE_DETACH, tid, nullptr, nullptr);
@@ -134,6 +135,7 @@ FrozenThread::FrozenThread(FrozenThread&& other) noexcept
       registers_(other.registers_),
       signal_mask_(other.signal_mask_),
       stop_signal_(other.stop_signal_),
+      ends_with_krgd_(other.ends_with_krgd_),
       is_changed_(other.is_changed_),
       is_borrowed_(other.is_borrowed_),
       holds_stop_(other.holds_stop_) {}
@@ -185,6 +187,10 @@ bool FrozenThread::enter(RemoteAddr instruction, long number, Arguments argument
   return stop.kind == TraceStop::Kind::kSystemCall;
 }
 
+long FrozenThread::options() const {
+  return kOptions | (ends_with_krgd_ ? PTRACE_O_EXITKILL : 0);
+}
+
 int64_t FrozenThread::result() {
   user_regs_struct registers;
   if (is_gone() || ptrace(PTRACE_GETREGS, tid_, nullptr, &registers) != 0) return -ESRCH;
@@ -201,18 +207,18 @@ int64_t FrozenThread::call_clone(RemoteAddr instruction, long number, Arguments 
                                  pid_t& made) {
   made = 0;
   if (!enter(instruction, number, arguments)) return -ESRCH;
-  ptrace(PTRACE_SETOPTIONS, tid_, nullptr, kOptions | kCloneOptions);
+  ptrace(PTRACE_SETOPTIONS, tid_, nullptr, options() | kCloneOptions);
   TraceStop stop = resume_to_stop(PTRACE_SYSCALL);
   if (stop.kind == TraceStop::Kind::kEvent) {
     unsigned long message = 0;
     ptrace(PTRACE_GETEVENTMSG, tid_, nullptr, &message);
     made = static_cast<pid_t>(message);
     if (TraceStop::wait(made).kind == TraceStop::Kind::kTrap)
-      ptrace(PTRACE_SETOPTIONS, made, nullptr, kOptions);
+      ptrace(PTRACE_SETOPTIONS, made, nullptr, options());
     stop = resume_to_stop(PTRACE_SYSCALL);
   }
   if (stop.kind != TraceStop::Kind::kSystemCall) return -ESRCH;
-  ptrace(PTRACE_SETOPTIONS, tid_, nullptr, kOptions);
+  ptrace(PTRACE_SETOPTIONS, tid_, nullptr, options());
   return result();
 }
 

@@ -40,7 +40,8 @@ class FrozenThread {
 
   // REQUIRES: the thread is traced by this one with PTRACE_O_TRACESYSGOOD and in a kTrap stop.
   // Errors: ESRCH; ENOTSUP: it runs 32-bit code.
-  static Result<FrozenThread> stopped(pid_t tid, int stop_signal = 0);
+  // `ends_with_krgd`: traced with PTRACE_O_EXITKILL, too, which it stays.
+  static Result<FrozenThread> stopped(pid_t tid, int stop_signal = 0, bool ends_with_krgd = false);
   FrozenThread(FrozenThread&& other) noexcept;
   FrozenThread& operator=(FrozenThread&&) = delete;
   ~FrozenThread() { let_go(); }
@@ -80,11 +81,13 @@ class FrozenThread {
   bool enter(RemoteAddr instruction, long number, Arguments arguments);
   TraceStop resume_to_stop(int request);
   int64_t result();
+  long options() const;
 
   pid_t tid_;
   user_regs_struct registers_{};
   uint64_t signal_mask_ = 0;
   int stop_signal_ = 0;
+  bool ends_with_krgd_ = false;
   bool is_changed_ = false;   // registers or mask are not the kernel's
   bool is_borrowed_ = false;  // a system call of krgd's has run since the last kTrap stop
   bool holds_stop_ = false;   // SIGSTOP came meanwhile

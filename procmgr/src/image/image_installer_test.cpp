@@ -47,6 +47,15 @@ TEST_P(ProgramTest, Threads) {
   expect_success();
 }
 
+// A program that knows nothing of tests, and starts others.
+TEST_F(ImageTest, AShell) {
+  start("/bin/sh", {"-c",
+                    "echo ready; i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done;"
+                    "[ $(echo $i) = 50000 ] && echo done"});
+  for (int i = 0; i < 3; ++i) move();
+  expect_success();
+}
+
 TEST_F(ImageTest, HundredsOfThreads) {
   start(KRG_IMAGE_TRACEE, {"threads", "300"});
   move();
