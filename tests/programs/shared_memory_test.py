@@ -99,6 +99,17 @@ class SharedMemoryTest(SessionCase):
                 self.assertEqual([line.strip() for line in hosts[nodes:]], ["0", "0"])
                 self.assert_spread(hosts[:nodes])
 
+    def test_no_outcome_that_sequential_consistency_forbids(self):
+        """KRG_LITMUS_ITERATIONS=1000000 runs so many of each."""
+        iterations = int(os.environ.get("KRG_LITMUS_ITERATIONS", "20000"))
+        for name in ("sb", "mp", "lb", "iriw", "coherence", "atomics"):
+            with self.subTest(name):
+                command, before = self.one_at_home("litmus", f"/krg-litmus {name} 4 $i {iterations}")
+                lines = self.in_background(command, 4, before, timeout=60 + iterations / 1000, after="rm /dev/shm/krg-litmus")
+                self.assert_spread([line.split()[0] for line in lines])
+                if "KRG_LITMUS_ITERATIONS" in os.environ:
+                    print(name, *lines, flush=True)
+
     def test_python_finds_the_memory_on_another_node(self):
         (self.work / "worker.py").write_text(PYTHON_WORKER, encoding="ascii")
         create = ("from multiprocessing import resource_tracker, shared_memory; "
