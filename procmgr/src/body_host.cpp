@@ -55,6 +55,7 @@ struct BodyHost::Impl : std::enable_shared_from_this<Impl> {
         images(n, spawner, parts.pages) {}
 
   void listen();
+  void settle_copies_of(NodeId sender);
   void on_start(NodeId sender, const StartBody& ask, std::string_view payload,
                 Messenger::Reply reply);
   void make(NodeId sender, const StartBody& ask, BodyRequest request, std::vector<ImportedFd> fds);
@@ -75,10 +76,31 @@ void BodyHost::Impl::listen() {
   node.messenger.on<ThawBody>([weak](NodeId, const ThawBody& thaw, std::string_view) {
     if (auto self = weak.lock()) self->images.thaw(thaw.pid);
   });
+  node.messenger.on_peer_failure([weak](NodeId peer) {
+    if (auto self = weak.lock()) self->settle_copies_of(peer);
+  });
   node.messenger.on<ShadowDied>([weak](NodeId, const ShadowDied& died, std::string_view) {
     auto self = weak.lock();
     if (self && self->table.find_body(died.pid)) kill(died.pid, SIGKILL);
   });
+}
+
+// Nobody will say any more whether they are to run: their origin knows where the process executes.
+void BodyHost::Impl::settle_copies_of(NodeId sender) {
+  for (pid_t pid : images.sent_by(sender)) {
+    const ProcessTable::Body* body = table.find_body(pid);
+    if (!body) continue;
+    Locate ask;
+    ask.pid = pid;
+    node.messenger.request(
+        body->origin, ask, {}, [self = shared_from_this(), pid](Result<std::string> reply) {
+          const NodeId here = self->node.self;
+          if (reply &&
+              *reply == std::string_view(reinterpret_cast<const char*>(&here), sizeof here))
+            return self->images.thaw(pid);
+          kill(pid, SIGKILL);
+        });
+  }
 }
 
 void BodyHost::Impl::on_start(NodeId sender, const StartBody& ask, std::string_view payload,

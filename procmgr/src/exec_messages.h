@@ -108,7 +108,8 @@ struct BodyExeced {
   pid_t pid = 0;
 };
 
-// Request to the origin: the body executes on another node from now on. Errors: ESRCH.
+// Request to the origin: the body executes on another node from now on, which the origin tells
+// (ThawBody). Errors: ESRCH.
 struct BodyMoves {
   static constexpr uint16_t kId = message_ids::kExec + 11;
   uint8_t version = kVersion;

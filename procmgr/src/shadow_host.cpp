@@ -61,6 +61,10 @@ struct ShadowHost::Impl {
     auto found = hosted.find(pid);
     return found == hosted.end() ? nullptr : &found->second;
   }
+  bool executes_on(pid_t pid, NodeId where) {
+    const Hosted* shadow = find(pid);
+    return shadow && shadow->body_node == where;
+  }
   void listen();
   Shadow::Events events_of(pid_t pid);
   Status host(pid_t pid, ProcessTable::Shadow entry, Result<std::unique_ptr<Shadow>> shadow);
@@ -84,8 +88,13 @@ struct ShadowHost::Impl {
 
 void ShadowHost::Impl::listen() {
   Messenger& m = node.messenger;
-  m.on<BodyEnded>([this](NodeId, const BodyEnded& e, std::string_view) { on_body_ended(e); });
-  m.on<BodyStopped>([this](NodeId, const BodyStopped& s, std::string_view) { on_body_stopped(s); });
+  // What a node says of a body that does not execute there is about a copy that was given up.
+  m.on<BodyEnded>([this](NodeId from, const BodyEnded& ended, std::string_view) {
+    if (executes_on(ended.pid, from)) on_body_ended(ended);
+  });
+  m.on<BodyStopped>([this](NodeId from, const BodyStopped& stopped, std::string_view) {
+    if (executes_on(stopped.pid, from)) on_body_stopped(stopped);
+  });
   m.on<GroupChanged>(
       [this](NodeId, const GroupChanged& c, std::string_view) { on_group_changed(c); });
   m.on_request<SignalProcess>(
@@ -111,6 +120,11 @@ void ShadowHost::Impl::listen() {
         if (!shadow || !entry || shadow->is_ending) return reply.fail(ESRCH);
         shadow->body_node = moves.body_node;
         table.add_shadow(moves.pid, {moves.body_node, entry->job});
+        // Told from here, so that it runs also when the node that it leaves fails now.
+        ThawBody thaw;
+        thaw.pid = moves.pid;
+        if (!node.messenger.send(moves.body_node, thaw))
+          log_debug("exec", "node {} has failed", moves.body_node.value);
         reply.ok();
       });
   m.on_request<Identify>(

@@ -41,7 +41,7 @@ void ImageBodies::install(Request request, std::function<void(Status)> done) {
                        const pid_t pid = (*installed)->pid();
                        (*installed)->on_end([this, pid] { frozen_.erase(pid); });
                        InstalledProcess& process = **installed;
-                       frozen_.insert_or_assign(pid, std::move(*installed));
+                       frozen_.insert_or_assign(pid, Frozen{sender, std::move(*installed)});
                        bring_pages(sender, *moved, process, done);
                      });
 }
@@ -84,10 +84,17 @@ void ImageBodies::thaw(pid_t pid) {
   auto found = frozen_.extract(pid);
   if (found.empty()) return;
   // One that has died is told of as every body's end is.
-  if (auto thawed = found.mapped()->thaw(); !thawed)
+  if (auto thawed = found.mapped().process->thaw(); !thawed)
     log_warn("image", "body {}: {}", pid, thawed.error().message());
   is_young(0);  // forgets the others
   young_[pid] = std::chrono::steady_clock::now();
+}
+
+std::vector<pid_t> ImageBodies::sent_by(NodeId sender) const {
+  std::vector<pid_t> pids;
+  for (const auto& [pid, frozen] : frozen_)
+    if (frozen.sender == sender) pids.push_back(pid);
+  return pids;
 }
 
 bool ImageBodies::is_young(pid_t pid) {

@@ -43,6 +43,8 @@ class ImageBodies {
   void install(Request request, std::function<void(Status)> done);
   // A body that is not known (any more) is no error: it has ended.
   void thaw(pid_t pid);
+  // Those that wait for their thaw and were sent by that node.
+  std::vector<pid_t> sent_by(NodeId sender) const;
   // Whether it was thawed a moment ago.
   bool is_young(pid_t pid);
 
@@ -56,7 +58,11 @@ class ImageBodies {
   PageMoves* const pages_;
   ImageInstaller installer_;
   std::optional<UserfaultSource> userfaults_;  // none: all pages come before the thaw
-  std::map<pid_t, std::unique_ptr<InstalledProcess>> frozen_;
+  struct Frozen {
+    NodeId sender;
+    std::unique_ptr<InstalledProcess> process;
+  };
+  std::map<pid_t, Frozen> frozen_;
   std::map<pid_t, std::chrono::steady_clock::time_point> young_;  // and when they were thawed
 };
 

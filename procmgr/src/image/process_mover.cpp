@@ -23,6 +23,9 @@ constexpr uint64_t kMostContents = 512u << 10;
 
 constexpr uint64_t kPageBytes = 4096;
 
+// How often it is looked whether the pages of a process that is to move again have come.
+constexpr std::chrono::milliseconds kPagesTick{10};
+
 // Takes the given pages, which are in order, out of `ranges`, which become the rest.
 std::vector<PageRange> take_pages(std::vector<PageRange>& ranges,
                                   const std::vector<RemoteAddr>& wanted) {
@@ -88,6 +91,8 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
   void thaw_body(const Move& move);
   void drop_body(const Move& move);
   void end(Move& move, Status how);
+  void freeze_when_complete(std::shared_ptr<ProcessTable::Claim> claim, pid_t pid, NodeId target,
+                            std::function<void(Status)> done);
   void begin(ProcessTable::Claim claim, std::shared_ptr<FrozenProcess> process, NodeId target,
              std::function<void(Status)> done);
 };
@@ -223,19 +228,19 @@ void ProcessMover::Impl::leave_origin(MovePtr move) {
   moves.pid = move->process->pid();
   moves.body_node = move->target;
   const NodeId origin = parts.table.find_body(moves.pid)->origin;
-  node.messenger.request(
-      origin, moves, {}, [self = shared_from_this(), move](Result<std::string> reply) {
-        if (!reply) {
-          self->drop_body(*move);
-          return self->end(*move, reply.error());
-        }
-        const pid_t pid = move->process->pid();
-        self->parts.table.remove_body(pid);
-        self->node.children->unwatch(pid);
-        move->process->kill();
-        self->parts.descriptors.body_ended(pid, [self, move] { self->thaw_body(*move); });
-        self->end(*move, {});
-      });
+  node.messenger.request(origin, moves, {},
+                         [self = shared_from_this(), move](Result<std::string> reply) {
+                           if (!reply) {
+                             self->drop_body(*move);
+                             return self->end(*move, reply.error());
+                           }
+                           const pid_t pid = move->process->pid();
+                           self->parts.table.remove_body(pid);
+                           self->node.children->unwatch(pid);
+                           move->process->kill();
+                           self->parts.descriptors.body_ended(pid, [] {});
+                           self->end(*move, {});
+                         });
 }
 
 void ProcessMover::Impl::thaw_body(const Move& move) {
@@ -250,6 +255,26 @@ void ProcessMover::Impl::drop_body(const Move& move) {
   died.pid = move.pid;
   if (!node.messenger.send(move.target, died))
     log_debug("image", "node {} has failed", move.target.value);
+}
+
+// One whose pages are still to come would have krgd wait for itself, and cannot be captured whole.
+void ProcessMover::Impl::freeze_when_complete(std::shared_ptr<ProcessTable::Claim> claim, pid_t pid,
+                                              NodeId target, std::function<void(Status)> done) {
+  if (parts.pages && parts.pages->is_receiving(pid)) {
+    auto timer = std::make_shared<EventLoop::Timer>();
+    *timer =
+        node.loop.after(kPagesTick, [self = shared_from_this(), timer, claim, pid, target, done] {
+          auto kept = std::move(*timer);  // this very callback
+          self->freeze_when_complete(claim, pid, target, done);
+        });
+    return;
+  }
+  FrozenProcess::freeze(node.loop, *node.children, pid,
+                        [self = shared_from_this(), claim, target,
+                         done = std::move(done)](Result<std::shared_ptr<FrozenProcess>> frozen) {
+                          if (!frozen) return done(frozen.error());
+                          self->begin(std::move(*claim), std::move(*frozen), target, done);
+                        });
 }
 
 void ProcessMover::Impl::begin(ProcessTable::Claim claim, std::shared_ptr<FrozenProcess> process,
@@ -289,13 +314,8 @@ void ProcessMover::move(std::shared_ptr<FrozenProcess> process, NodeId target,
 void ProcessMover::freeze_and_move(pid_t pid, NodeId target, std::function<void(Status)> done) {
   auto claimed = impl_->parts.table.claim(pid);
   if (!claimed) return done(claimed.error());
-  auto claim = std::make_shared<ProcessTable::Claim>(std::move(*claimed));
-  FrozenProcess::freeze(impl_->node.loop, *impl_->node.children, pid,
-                        [self = impl_, claim, target,
-                         done = std::move(done)](Result<std::shared_ptr<FrozenProcess>> frozen) {
-                          if (!frozen) return done(frozen.error());
-                          self->begin(std::move(*claim), std::move(*frozen), target, done);
-                        });
+  impl_->freeze_when_complete(std::make_shared<ProcessTable::Claim>(std::move(*claimed)), pid,
+                              target, std::move(done));
 }
 
 }  // namespace krg

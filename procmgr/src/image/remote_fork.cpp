@@ -61,6 +61,7 @@ void RemoteFork::Impl::on_fork(SyscallBroker::Call fork) {
   auto forker = read_process_status(fork.tid());
   auto sets = forker ? parts.capabilities.of(forker->pid) : forker.error();
   if (!sets || !sets->effective.has(Capability::kDistantFork)) return;
+  if (parts.pages && parts.pages->is_receiving(forker->pid)) return;  // its child has holes, too
   auto program = ForkHabits::program_of(forker->pid);
   if (!program || mover.moving() >= kMaxForksMoving) return;
   if (habits.expects_exec(*program))

@@ -1,0 +1,96 @@
+"""Whatever is killed while a process moves: exactly one copy of it goes on, or it dies and that is told.
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+import os
+import random
+import signal
+import time
+
+import session_case
+from launcher_case import LauncherCase, wait_until
+
+NODES = 3
+
+# Counts into a file, one line a number, with memory that does not go along at once. A second copy would count the same again.
+COUNTER = """
+import os, time
+ballast = bytearray(os.urandom(4096) * 4096)
+out = os.open("counted", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+print("counting", flush=True)
+for number in range(100000):
+    ballast[number * 4099 % len(ballast)] ^= 1
+    os.write(out, b"%d %s\\n" % (number, os.uname().nodename.encode()))
+    time.sleep(0.002)
+"""
+
+# Moves it between nodes 1 and 2 for ever; tells how it ended.
+MOVING = """
+rm -f counted; /usr/bin/python3 counter.py & pid=$!
+( while kill -0 $pid 2>/dev/null; do krg_migrate $pid 1 2>/dev/null; krg_migrate $pid 2 2>/dev/null; done ) &
+wait $pid; echo ended $?
+kill $! 2>/dev/null
+"""
+
+
+class MigrationFaults(LauncherCase):
+    def start_moving(self):
+        (self.work / "counter.py").write_text(COUNTER, encoding="ascii")
+        process = self.start("krgrun", "-N", str(NODES), "--caps=+CAN_MIGRATE", "bash", "-c", MOVING)
+        self.assertEqual(process.stdout.readline(), "counting\n")
+        return process
+
+    def node_of_krgd(self, pid):
+        """The node that a krgd is: its network address ends in node + 1."""
+        with open(f"/proc/{pid}/net/fib_trie", encoding="ascii") as routes:
+            text = routes.read()
+        return next(n for n in range(NODES) if f"|-- 198.18.0.{n + 1}\n" in text)
+
+    def numbers(self):
+        lines = (self.work / "counted").read_text(encoding="ascii").split("\n")[:-1]
+        return [int(line.split()[0]) for line in lines], {line.split()[1] for line in lines}
+
+    def assert_counted_once(self):
+        numbers, hosts = self.numbers()
+        self.assertEqual(numbers, list(range(len(numbers))), "two copies counted, or one counted wrong")
+        return hosts
+
+    def ended(self, process, limit_s=20):
+        """How the shell says that the counter ended; None: it goes on."""
+        if not wait_until(lambda: process.poll() is not None, limit_s):
+            return None
+        words = process.stdout.read().split()
+        return int(words[-1]) if words and words[-2:-1] == ["ended"] else process.returncode
+
+    def test_a_node_dies(self):
+        chance = random.Random(4711)
+        for node in (1, 2):
+            with self.subTest(node=node):
+                process = self.start_moving()
+                time.sleep(0.5 + chance.random())
+                os.kill(next(p for p in self.pids_of("krgd") if self.node_of_krgd(p) == node), signal.SIGKILL)
+                self.assertIn(f"node {node} has failed", process.stderr.readline())
+                time.sleep(1)
+                before = len(self.numbers()[0])
+                status = self.ended(process, 3)
+                if status is None:  # it was on the other node, or had left for it: it goes on there
+                    self.assertTrue(wait_until(lambda known=before: len(self.numbers()[0]) > known))
+                    os.kill(min(self.pids_of("bash")), signal.SIGKILL)
+                else:
+                    self.assertEqual(status, 128 + signal.SIGKILL)
+                self.assert_counted_once()
+                process.wait(20)
+                self.assert_nothing_left()
+
+    def test_the_process_dies(self):
+        (self.work / "counter.py").write_text(COUNTER, encoding="ascii")
+        chance = random.Random(4712)
+        rounds = "".join(MOVING.replace("& pid=$!\n", f"& pid=$!\n( until [ -s counted ]; do sleep 0.1; done; sleep {chance.random():.3f}; "
+                                        "kill -9 $pid ) &\n") for _ in range(4))
+        result = self.krgrun("bash", "-c", rounds, nodes=NODES, caps="--caps=+CAN_MIGRATE")
+        self.assertEqual(result.stdout.split(), ["counting", "ended", "137"] * 4, result.stderr)
+        self.assert_counted_once()
+        self.assert_nothing_left()
+
+
+if __name__ == "__main__":
+    session_case.main()
