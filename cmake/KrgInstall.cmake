@@ -1,6 +1,7 @@
 # Install the libraries' export set and the package files, so that find_package(kerrighed) works.
 include(CMakePackageConfigHelpers)
-install(TARGETS krg_runtime krg_shmem krg_client krg_procmgr EXPORT kerrighedTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(TARGETS krg krg_runtime krg_shmem krg_client krg_procmgr EXPORT kerrighedTargets
+  ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(DIRECTORY runtime/include/ shmem/include/ procmgr/include/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(EXPORT kerrighedTargets NAMESPACE krg:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/kerrighed)
 configure_package_config_file(cmake/kerrighedConfig.cmake.in kerrighedConfig.cmake

@@ -21,7 +21,7 @@ using nlohmann::json;
 namespace {
 
 constexpr const char* kUsage =
-    "usage: kradm cluster start [-N NODES] [-c PROCESSORS] [--mem-per-node=SIZE] "
+    "usage: kradm cluster start [-N NODES] [-c PROCESSORS] [--mem-per-node=SIZE] [--balance] "
     "[--network=veth|host] [NAME]\n"
     "       kradm cluster stop [NAME]\n"
     "       kradm cluster status [--json] [NAME]\n";
@@ -31,6 +31,7 @@ constexpr std::chrono::seconds kStopLimit{10};
 struct Options {
   std::string action, name, network, memory_text;
   uint64_t memory_per_node = 0;
+  bool balance = false;
   unsigned nodes = 1;
   unsigned processors_per_node = 0;
   bool as_json = false;
@@ -44,6 +45,7 @@ Result<Options> parse(std::span<const std::string> arguments) {
   add("nodes,N", po::value(&options.nodes));
   add("cpus-per-task,c", po::value(&options.processors_per_node));
   add("mem-per-node", po::value(&options.memory_text));
+  add("balance", po::bool_switch(&options.balance));
   add("network", po::value(&options.network)->default_value("veth"));
   add("json", po::bool_switch(&options.as_json));
   add("action", po::value(&options.action)->required());
@@ -77,6 +79,7 @@ Status start(const Options& options) {
                    .own_network = options.network == "veth",
                    .outlives_caller = true};
   set_memory_per_node(options.memory_per_node);
+  set_balance(options.balance);
   auto cluster = RunningCluster::start_virtual(plan);
   if (!cluster) return cluster.error();
   cluster->keep_running();

@@ -168,6 +168,8 @@ Status Krgd::start_placing() {
   migration = std::make_unique<Migration>(node, parts, *mover,
                                           [this](NodeId n) { return membership.is_online(n); });
   migration->add_commands(control);
+  if (options.balance)
+    balancer = std::make_unique<Balancer>(node, parts, *mover, Balancer::Options{});
   placer = std::make_unique<ExecPlacer>(node, parts);
   return {};
 }

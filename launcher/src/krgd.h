@@ -13,6 +13,7 @@
 
 #include "cluster_control.h"
 #include "job_table.h"
+#include "krg/procmgr/balancer.h"
 #include "krg/procmgr/capability_service.h"
 #include "krg/procmgr/capability_table.h"
 #include "krg/procmgr/child_reaper.h"
@@ -56,6 +57,7 @@ struct KrgdOptions {
   std::string cluster_dir;  // STATE/<cluster>
   std::string libexec_dir;
   uint64_t memory_per_node = 0;  // bytes; 0: no limit
+  bool balance = false;          // processes are moved to less loaded nodes
 };
 
 struct Krgd {
@@ -99,6 +101,7 @@ struct Krgd {
   std::unique_ptr<ProcessMover> mover;
   std::unique_ptr<RemoteFork> remote_fork;
   std::unique_ptr<Migration> migration;
+  std::unique_ptr<Balancer> balancer;  // with --balance
   std::unique_ptr<ExecPlacer> placer;
 
   // procmgr: answers about and to other processes (procmgr/SIGNALS.md)

@@ -154,6 +154,7 @@ Result<int> run(const RunOptions& options, int argc, char** argv) {
   if (getenv("KRG_CONTROL") && ControlClient::connect_to_session())
     return JobRunner(options).run_in_session();
   set_memory_per_node(options.memory_per_node);
+  set_balance(options.balance);
   if (!options.host_file.empty() || options.launcher == LauncherKind::kMpirun)
     return run_on_hosts(options);
   const bool may_use_slurm =
@@ -169,6 +170,9 @@ Result<int> run(const RunOptions& options, int argc, char** argv) {
     return text_error("a cluster that runs has its processors: -c needs --cluster=none");
   if (options.memory_per_node > 0)
     return text_error("a cluster that runs has its memory: --mem-per-node needs --cluster=none");
+  if (options.balance)
+    return text_error(
+        "a cluster that runs balances as it was started: --balance needs --cluster=none");
   if (auto checked = check_node_count(options, **joined); !checked) return checked.error();
   if (options.dry_run) {
     fmt::print("would join the cluster at {} and run: {}\n", **joined,

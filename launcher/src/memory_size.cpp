@@ -24,6 +24,10 @@ Result<uint64_t> parse_memory_size(const std::string& text) {
   return number << shift;
 }
 
+void set_balance(bool balance) {
+  balance ? setenv(kBalanceVariable, "1", 1) : unsetenv(kBalanceVariable);
+}
+
 void set_memory_per_node(uint64_t bytes) {
   if (bytes == 0) {
     unsetenv(kMemoryPerNodeVariable);

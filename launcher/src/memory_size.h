@@ -14,6 +14,9 @@ inline constexpr const char* kMemoryPerNodeVariable = "KRG_MEM_PER_NODE";
 
 // As srun takes it: a number with K, M, G or T behind it; without one, megabytes. At least 1 MiB.
 Result<uint64_t> parse_memory_size(const std::string& text);
+// Likewise --balance.
+inline constexpr const char* kBalanceVariable = "KRG_BALANCE";
+void set_balance(bool balance);
 // Sets the variable for what this process starts from now on; 0 takes it out.
 void set_memory_per_node(uint64_t bytes);
 

@@ -53,6 +53,8 @@ po::options_description describe(RawOptions& raw) {
   add("network", po::value(&raw.network), "of virtual nodes: veth (own) or host (the caller's)");
   add("mem-per-node", po::value(&raw.memory_per_node),
       "memory of each node for shared and remote memory (256M)");
+  add("balance", po::bool_switch(&run.balance),
+      "move running processes to less loaded nodes (with the capability CAN_MIGRATE)");
   add("caps", po::value(&run.caps), "capabilities of the program: +NAME,-NAME,...");
   add("kill-on-bad-exit", po::bool_switch(&run.kill_on_bad_exit),
       "end all copies when one fails or a node dies");
@@ -103,6 +105,7 @@ Status finish(RawOptions& raw, const po::variables_map& given) {
     if (raw.cpus_per_task == 0) return text_error("-c needs at least one processor");
     run.cpus_per_task = raw.cpus_per_task;
   }
+  if (run.balance) run.caps += run.caps.empty() ? "+CAN_MIGRATE" : ",+CAN_MIGRATE";
   if (!raw.memory_per_node.empty()) {
     auto bytes = parse_memory_size(raw.memory_per_node);
     if (!bytes) return bytes.error();

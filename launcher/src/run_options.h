@@ -29,6 +29,7 @@ struct RunOptions {
   LauncherKind launcher = LauncherKind::kAuto;
   std::string caps;
   uint64_t memory_per_node = 0;  // bytes; 0: not given
+  bool balance = false;          // implies +CAN_MIGRATE
   bool own_network = true;
   bool label = false;
   bool pty = false;

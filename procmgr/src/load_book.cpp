@@ -58,6 +58,22 @@ void LoadBook::ended(GlobalPid child) {
   placed_.erase(it);
 }
 
+std::optional<NodeId> LoadBook::relief(double gap, const std::function<bool(NodeId)>& is_online,
+                                       Time now) const {
+  std::optional<NodeId> best;
+  double least = load(self_, now) - gap;
+  for (uint16_t i = 0; i < nodes_.size(); ++i) {
+    const NodeId id{i};
+    if (id == self_ || !is_online(id) || now - nodes_[i].sampled >= kReportLifetime) continue;
+    const double with_one_more = load(id, now) + 1.0 / nodes_[i].cores;
+    // By a hair: loads are sums of fractions.
+    if (with_one_more > least + 1e-9 || (best && with_one_more >= least)) continue;
+    best = id;
+    least = with_one_more;
+  }
+  return best;
+}
+
 double LoadBook::load(NodeId id, Time now) const {
   const Node& node = nodes_[id.value];
   unsigned running = now - node.sampled < kReportLifetime ? node.running : 0;

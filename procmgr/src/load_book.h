@@ -10,6 +10,7 @@
 
 #include <chrono>
 #include <functional>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
@@ -31,6 +32,9 @@ class LoadBook {
   // Chooses among the online nodes and counts `child` there. Without any node online: self.
   NodeId choose(GlobalPid child, const std::function<bool(NodeId)>& is_online, Time now);
   void ended(GlobalPid child);
+  // Among the online nodes whose report is fresh: see Placement::relief().
+  std::optional<NodeId> relief(double gap, const std::function<bool(NodeId)>& is_online,
+                               Time now) const;
   // Load per core, as choose() compares it.
   double load(NodeId node, Time now) const;
 

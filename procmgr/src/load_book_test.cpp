@@ -118,5 +118,23 @@ TEST_F(LoadBookTest, ReportsThatArriveLateAreIgnored) {
   EXPECT_EQ(load(2), 7);
 }
 
+TEST(LoadBook, ReliefIsANodeThatIsLessLoadedWithOneMore) {
+  const auto everybody = [](NodeId) { return true; };
+  LoadBook book(NodeId{0}, 3);
+  const LoadBook::Time now{std::chrono::hours(1)};
+  book.set_report(NodeId{0}, 2, 1, now);
+  EXPECT_EQ(book.relief(0.25, everybody, now), std::nullopt) << "nothing is known of the others";
+  book.set_report(NodeId{1}, 1, 1, now);
+  EXPECT_EQ(book.relief(0.25, everybody, now), std::nullopt) << "they would only change places";
+  book.set_report(NodeId{2}, 0, 1, now);
+  EXPECT_EQ(book.relief(0.25, everybody, now), NodeId{2});
+  EXPECT_EQ(book.relief(1.0, everybody, now), NodeId{2}) << "lower by just as much";
+  EXPECT_EQ(book.relief(1.25, everybody, now), std::nullopt);
+  EXPECT_EQ(book.relief(
+                0.25, [](NodeId node) { return node != NodeId{2}; }, now),
+            std::nullopt);
+  EXPECT_EQ(book.relief(0.25, everybody, now + LoadBook::kReportLifetime), std::nullopt);
+}
+
 }  // namespace
 }  // namespace krg

@@ -83,18 +83,24 @@ class LeastLoaded : public Placement {
   }
 
   NodeId choose(GlobalPid child) override {
-    Clock::time_point now = Clock::now();
-    last_choice_ = now;
-    if (!exchange_ && node_.node_count > 1) {
-      exchange();
-      exchange_ = node_.loop.every(period(), [this] { exchange(); });
-    }
-    return book_.choose(child, sources_.is_online, now);
+    return book_.choose(child, sources_.is_online, exchange_from_now_on());
+  }
+
+  std::optional<NodeId> relief(double gap) override {
+    return book_.relief(gap, sources_.is_online, exchange_from_now_on());
   }
 
   void ended(GlobalPid child) override { book_.ended(child); }
 
  private:
+  Clock::time_point exchange_from_now_on() {
+    last_choice_ = Clock::now();
+    if (!exchange_ && node_.node_count > 1) {
+      exchange();
+      exchange_ = node_.loop.every(period(), [this] { exchange(); });
+    }
+    return last_choice_;
+  }
   milliseconds period() const {
     return sources_.exchange_period * ((node_.node_count + kNodesPerPeriod - 1) / kNodesPerPeriod);
   }

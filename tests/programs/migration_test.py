@@ -69,6 +69,20 @@ class MigrationTest(SessionCase):
         self.assertIn("999999", lines[2])
         self.assertIn("'x' is no pid", lines[3])
 
+    def test_a_program_moves_itself(self):
+        program = ("import ctypes, os; krg = ctypes.CDLL('%s', use_errno=True); at = krg.get_node_id; print(at(), krg.get_nr_nodes(), "
+                   "krg.migrate_self(2), at(), krg.migrate(os.getpid(), 3), at(), krg.migrate_self(99), ctypes.get_errno() == 19)")
+        out = self.krgrun("/usr/bin/python3", "-c", program % (self.build / "lib/libkrg.so"), caps=CAPS, check=True).stdout
+        self.assertEqual(out.split(), ["0", "4", "0", "2", "0", "3", "-1", "True"])
+
+    def test_the_balancer_spreads_what_computes(self):
+        work = "i=0; while [ $i -lt 1500000 ]; do i=$((i + 1)); done; echo $i"
+        script = (f"for k in 1 2 3; do bash -c '{work}' & pids=\"$pids $!\"; done\n"
+                  "for ((t = 0; t < 300; t++)); do krg_where $pids 2>/dev/null | awk '{print $2}' | sort -u >nodes; "
+                  "[ $(wc -l <nodes) -gt 1 ] && echo spread && break; sleep 0.1; done; wait")
+        result = self.run_program(["krgrun", "-N", "2", "-c", "1", "--balance", "bash", "-c", script], timeout=120)
+        self.assertEqual(sorted(result.stdout.split()), ["1500000"] * 3 + ["spread"], result.stderr)
+
     def test_python(self):
         (self.work / "work.py").write_text(PYTHON_WORK, encoding="ascii")
         self.assertEqual(self.moved("/usr/bin/python3 work.py"), self.native(["/usr/bin/python3", "work.py"]))

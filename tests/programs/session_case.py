@@ -19,8 +19,10 @@ import unittest
 
 NODES = 4
 SPREAD = "--caps=+DISTANT_FORK"
-# Bash code that keeps this node busy, at the lowest priority, till the job ends: every command is then started elsewhere.
-BUSY = "( (renice -n 19 $BASHPID >/dev/null; while :; do :; done) & )"
+# Bash code that keeps this node busy, at the lowest priority, till the job ends: every command is then started elsewhere. The
+# loop itself is to stay: it is forked without the capability that SPREAD gives.
+BUSY = ("krg_capset -e -DISTANT_FORK; { renice -n 19 $BASHPID >/dev/null; while :; do :; done; } & disown; "
+        "krg_capset -e +DISTANT_FORK")
 NOBODY = 65534
 SKIPPED = 77  # the exit status that says: not run, for the reason printed
 

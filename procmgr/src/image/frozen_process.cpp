@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/futex.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
@@ -277,6 +278,14 @@ void FrozenProcess::thaw() {
   for (auto& thread : threads_) static_cast<void>(thread->settle());
   unwatch();
   threads_.clear();
+}
+
+void FrozenProcess::detach_from_memory() {
+  for (auto& thread : threads_) {
+    if (thread->is_gone()) continue;
+    call_in(*thread, SYS_set_tid_address, {0});
+    call_in(*thread, SYS_set_robust_list, {0, sizeof(robust_list_head)});
+  }
 }
 
 void FrozenProcess::kill() {

@@ -83,6 +83,10 @@ class FrozenProcess {
   // nobody's child but init's. The frozen process may go on, or end.
   Result<pid_t> clone_page_source();
 
+  // Its threads' ends no longer write into its memory (set_tid_address(2), robust futexes), which a
+  // page source may share. Before become() and kill(): it is not to go on afterwards.
+  void detach_from_memory();
+
   // Lets it go on. What was put into it (scratch) is taken out before.
   void thaw();
   // Ends it (SIGKILL).

@@ -75,6 +75,7 @@ class FrozenShadow {
     if (auto disarmed = disarm_timers(); !disarmed) return disarmed;
     auto argv = write_arguments();
     if (!argv) return argv.error();
+    process_.detach_from_memory();
     return process_.become(SYS_execveat,
                            {kShadowProgramFd, empty_string_.value, argv->value, 0, AT_EMPTY_PATH});
   }

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "krg/procmgr/process_mover.h"
 
+#include <sys/ptrace.h>
+
 #include <csignal>
+#include <cstring>
 
 #include "body_request.h"
+#include "image/capture_parts.h"
 #include "image/image_capture.h"
 #include "image/image_installer.h"
 #include "image/moved_process.h"
@@ -68,6 +72,8 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
     // Of the pages that come later.
     pid_t page_source = 0;
     uint64_t page_move = 0;
+    // Of the signals that wait for it, those that its image has.
+    size_t captured_signals = 0;
   };
   using MovePtr = std::shared_ptr<Move>;
 
@@ -88,6 +94,7 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
   void on_target_answer(const MovePtr& move, const Result<std::string>& reply);
   void leave_shadow(MovePtr move);
   void leave_origin(MovePtr move);
+  void pass_late_signals_on(const Move& move);
   void thaw_body(const Move& move);
   void drop_body(const Move& move);
   void end(Move& move, Status how);
@@ -106,6 +113,7 @@ Status ProcessMover::Impl::capture(Move& move) {
   if (!image) return image.error();
   auto pages = content_ranges(move.process->pid());
   if (!pages) return pages.error();
+  move.captured_signals = image->pending.size();
   move.moved.image = std::move(*image);
   move.moved.pages = std::move(*pages);
   if (total_bytes(move.moved.pages) > kMostContents) {
@@ -236,11 +244,30 @@ void ProcessMover::Impl::leave_origin(MovePtr move) {
                            }
                            const pid_t pid = move->process->pid();
                            self->parts.table.remove_body(pid);
+                           self->pass_late_signals_on(*move);
                            self->node.children->unwatch(pid);
+                           move->process->detach_from_memory();
                            move->process->kill();
                            self->parts.descriptors.body_ended(pid, [] {});
                            self->end(*move, {});
                          });
+}
+
+// Those that came here after the image was taken.
+void ProcessMover::Impl::pass_late_signals_on(const Move& move) {
+  auto pending = read_pending_signals(move.pid, PTRACE_PEEKSIGINFO_SHARED);
+  if (!pending) return;
+  for (size_t i = move.captured_signals; i < pending->size(); ++i) {
+    siginfo_t info;
+    std::memcpy(&info, (*pending)[i].info.data(), sizeof info);
+    SignalInfo signal;
+    signal.signal = info.si_signo;
+    signal.code = info.si_code;
+    signal.sender = info.si_pid;
+    signal.sender_uid = info.si_uid;
+    signal.value = reinterpret_cast<uint64_t>(info.si_value.sival_ptr);
+    parts.shadows.send_signal(GlobalPid{move.pid}, signal, nullptr);
+  }
 }
 
 void ProcessMover::Impl::thaw_body(const Move& move) {
@@ -281,7 +308,7 @@ void ProcessMover::Impl::begin(ProcessTable::Claim claim, std::shared_ptr<Frozen
                                NodeId target, std::function<void(Status)> done) {
   const pid_t pid = process->pid();
   auto move = std::make_shared<Move>(
-      Move{std::move(claim), std::move(process), pid, target, std::move(done), {}, {}, 0, 0});
+      Move{std::move(claim), std::move(process), pid, target, std::move(done), {}, {}, 0, 0, 0});
   ++moving;
   if (auto captured = capture(*move); !captured) return end(*move, captured);
   export_descriptors(move);
