@@ -78,7 +78,9 @@ Result<std::vector<ExportedFd>> FdExporter::export_all(pid_t pid, WhichFds which
   for (StolenFd& fd : *stolen) {
     const int number = fd.number;
     const bool close_on_exec = fd.close_on_exec;
-    auto recipe = export_one(std::move(fd));
+    const bool stays = which == WhichFds::kForked && uses_offset(fd);
+    auto recipe =
+        stays ? not_taken_along(fd, "whose offset its parent shares") : export_one(std::move(fd));
     if (!recipe) {
       cancel(exported);
       return recipe.error();
@@ -94,6 +96,14 @@ void FdExporter::cancel(const std::vector<ExportedFd>& fds) {
     check(recipe.has_value(), "a recipe of ours can be read");
     if (recipe->fixed.exporter == node_.self) home_.export_done(recipe->fixed.guard);
   }
+}
+
+// A stream's is at its home.
+bool FdExporter::uses_offset(const StolenFd& fd) const {
+  const bool only_appends = (fd.flags & O_ACCMODE) == O_WRONLY && (fd.flags & O_APPEND);
+  if (!S_ISREG(fd.attributes.st_mode) || (fd.flags & O_PATH) || only_appends) return false;
+  return !fs_.is_serving() || fd.attributes.st_dev != fs_.device() ||
+         !tree_.source_of(fd.attributes.st_ino);
 }
 
 FdRecipe FdExporter::recipe_for(FdKind kind, const StolenFd& fd) const {

@@ -34,6 +34,7 @@ class FdExporter {
   Result<std::string> export_shared(StolenFd fd, FileId file);
   Result<std::string> export_stream(StolenFd fd);
   Result<std::string> export_again(StolenFd fd, const StreamSource& source);
+  bool uses_offset(const StolenFd& fd) const;
   FdRecipe recipe_for(FdKind kind, const StolenFd& fd) const;
 
   NodeContext& node_;

@@ -20,7 +20,7 @@ class CapabilitiesTest(SessionCase):
         """Runs commands in a shell that starts without DISTANT_FORK, then the tree, twice at once: one only
         forks, the other's processes exec, too (as another program: what one's children do is learned). Returns the shell's host and the hosts of both trees."""
         out = self.shell(f"{commands}\n"
-                         "cp $(command -v fork_tree) exec_tree; fork_tree >first & ./exec_tree -e >second & wait\n"
+                         "cp $(command -v fork_tree) exec_tree; fork_tree | cat >first & ./exec_tree -e | cat >second & wait\n"
                          'echo "shell $HOSTNAME"; cat first second', caps="")
         shell = re.search(r"^shell (\S+)", out, re.M).group(1)
         lines = [line for line in out.splitlines() if line.startswith("0")]

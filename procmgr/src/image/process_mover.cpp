@@ -64,6 +64,7 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
   struct Move {
     ProcessTable::Claim claim;
     std::shared_ptr<FrozenProcess> process;
+    WhichFds which;
     pid_t pid;
     NodeId target;
     std::function<void(Status)> done;
@@ -101,7 +102,7 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
   void freeze_when_complete(std::shared_ptr<ProcessTable::Claim> claim, pid_t pid, NodeId target,
                             std::function<void(Status)> done);
   void begin(ProcessTable::Claim claim, std::shared_ptr<FrozenProcess> process, NodeId target,
-             std::function<void(Status)> done);
+             WhichFds which, std::function<void(Status)> done);
 };
 
 // ---- taking the process down ----
@@ -164,7 +165,7 @@ void ProcessMover::Impl::abandon_late_pages(Move& move) {
 
 void ProcessMover::Impl::export_descriptors(MovePtr move) {
   parts.descriptors.export_fds(
-      move->process->pid(), WhichFds::kAll,
+      move->process->pid(), move->which,
       [self = shared_from_this(), move](Result<std::vector<ExportedFd>> fds) {
         if (!fds) return self->end(*move, fds.error());
         move->fds = std::move(*fds);
@@ -300,15 +301,16 @@ void ProcessMover::Impl::freeze_when_complete(std::shared_ptr<ProcessTable::Clai
                         [self = shared_from_this(), claim, target,
                          done = std::move(done)](Result<std::shared_ptr<FrozenProcess>> frozen) {
                           if (!frozen) return done(frozen.error());
-                          self->begin(std::move(*claim), std::move(*frozen), target, done);
+                          self->begin(std::move(*claim), std::move(*frozen), target, WhichFds::kAll,
+                                      done);
                         });
 }
 
 void ProcessMover::Impl::begin(ProcessTable::Claim claim, std::shared_ptr<FrozenProcess> process,
-                               NodeId target, std::function<void(Status)> done) {
+                               NodeId target, WhichFds which, std::function<void(Status)> done) {
   const pid_t pid = process->pid();
-  auto move = std::make_shared<Move>(
-      Move{std::move(claim), std::move(process), pid, target, std::move(done), {}, {}, 0, 0, 0});
+  auto move = std::make_shared<Move>(Move{
+      std::move(claim), std::move(process), which, pid, target, std::move(done), {}, {}, 0, 0, 0});
   ++moving;
   if (auto captured = capture(*move); !captured) return end(*move, captured);
   export_descriptors(move);
@@ -331,11 +333,11 @@ size_t ProcessMover::moving() const {
   return impl_->moving;
 }
 
-void ProcessMover::move(std::shared_ptr<FrozenProcess> process, NodeId target,
+void ProcessMover::move(std::shared_ptr<FrozenProcess> process, NodeId target, WhichFds which,
                         std::function<void(Status)> done) {
   auto claim = impl_->parts.table.claim(process->pid());
   if (!claim) return done(claim.error());
-  impl_->begin(std::move(*claim), std::move(process), target, std::move(done));
+  impl_->begin(std::move(*claim), std::move(process), target, which, std::move(done));
 }
 
 void ProcessMover::freeze_and_move(pid_t pid, NodeId target, std::function<void(Status)> done) {

@@ -10,9 +10,7 @@
 #include "exec_messages.h"
 #include "fork_habits.h"
 #include "image/frozen_process.h"
-#include "krg/procmgr/exec_spec.h"
 #include "krg/runtime/log.h"
-#include "native_children.h"
 #include "process_status.h"
 
 namespace krg {
@@ -41,7 +39,7 @@ struct RemoteFork::Impl : std::enable_shared_from_this<Impl> {
   ProcessMover& mover;
   ForkHabits habits;
   std::map<pid_t, ForkHabits::Program> undecided;  // moved, and may exec yet
-  std::map<pid_t, EventLoop::Timer> looks;         // at what a forker's, or a moved, child does
+  std::map<pid_t, EventLoop::Timer> looks;         // at what a moved child does
 
   Impl(NodeContext& n, const ExecPlacer::Parts& p, ProcessMover& m) : node(n), parts(p), mover(m) {}
 
@@ -51,8 +49,6 @@ struct RemoteFork::Impl : std::enable_shared_from_this<Impl> {
                                            NodeId target);
   void moved(const ForkHabits::Program& program, pid_t child);
   void look_soon(pid_t pid, std::function<void()> look);
-  void look_at_children(pid_t forker, const ForkHabits::Program& program);
-  void move_running(pid_t child, const ForkHabits::Program& program);
 };
 
 // Most forks are none of our business: this is what they pay.
@@ -64,10 +60,7 @@ void RemoteFork::Impl::on_fork(SyscallBroker::Call fork) {
   if (parts.pages && parts.pages->is_receiving(forker->pid)) return;  // its child has holes, too
   auto program = ForkHabits::program_of(forker->pid);
   if (!program || mover.moving() >= kMaxForksMoving) return;
-  if (habits.expects_exec(*program))
-    return look_soon(forker->pid, [this, pid = forker->pid, program = *program] {
-      look_at_children(pid, program);
-    });
+  if (habits.expects_exec(*program)) return;  // it is placed then
   auto asked = fork_and_freeze_child(
       *node.children, fork, [self = shared_from_this(), program = *program](Result<Frozen> child) {
         if (child) self->move(program, std::move(*child));
@@ -79,7 +72,7 @@ void RemoteFork::Impl::move(const ForkHabits::Program& program, Frozen child) {
   const pid_t pid = child->pid();
   const NodeId target = parts.placement.choose(GlobalPid{pid});
   if (target == node.self) return;  // and goes on
-  mover.move(std::move(child), target, moved_or_not(program, pid, target));
+  mover.move(std::move(child), target, WhichFds::kForked, moved_or_not(program, pid, target));
 }
 
 std::function<void(Status)> RemoteFork::Impl::moved_or_not(const ForkHabits::Program& program,
@@ -99,8 +92,6 @@ void RemoteFork::Impl::moved(const ForkHabits::Program& program, pid_t child) {
   });
 }
 
-// --- children that were left to placement at exec -----------------------------------------------
-
 void RemoteFork::Impl::look_soon(pid_t pid, std::function<void()> look) {
   EventLoop::Timer& timer = looks[pid];
   if (timer) return;
@@ -108,22 +99,6 @@ void RemoteFork::Impl::look_soon(pid_t pid, std::function<void()> look) {
     looks.erase(pid);
     look();
   });
-}
-
-void RemoteFork::Impl::look_at_children(pid_t forker, const ForkHabits::Program& program) {
-  for (pid_t child : native_children(forker)) {
-    auto status = read_exec_caller(child);
-    if (!status || status->has_execed || parts.table.find_shadow(child)) continue;
-    habits.ran_on(program);
-    move_running(child, program);
-  }
-}
-
-void RemoteFork::Impl::move_running(pid_t child, const ForkHabits::Program& program) {
-  if (mover.moving() >= kMaxForksMoving) return;
-  const NodeId target = parts.placement.choose(GlobalPid{child});
-  if (target == node.self) return;
-  mover.freeze_and_move(child, target, moved_or_not(program, child, target));
 }
 
 // --- the interface ------------------------------------------------------------------------------

@@ -38,8 +38,10 @@ struct ImportedFd {
   bool close_on_exec = false;
 };
 
-// A process that execs keeps those that are not close-on-exec; one that forks or moves, all.
-enum class WhichFds { kKeptByExec, kAll };
+// A process that execs keeps those that are not close-on-exec; one that forks or moves, all. A
+// fork's child and its parent use one file offset while both run: a file that has one keeps it here
+// (kForked: ENOTSUP).
+enum class WhichFds { kKeptByExec, kForked, kAll };
 
 class Descriptors {
  public:

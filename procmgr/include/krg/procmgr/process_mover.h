@@ -27,7 +27,7 @@ class ProcessMover {
   // Moves a process that executes here to `target`, which is neither this node nor the one where
   // its shadow is. `done` gets why it could not be, the process being thawed here: ENOTSUP with the
   // reason, what the target said, ESRCH when it died.
-  void move(std::shared_ptr<FrozenProcess> process, NodeId target,
+  void move(std::shared_ptr<FrozenProcess> process, NodeId target, WhichFds which,
             std::function<void(Status)> done);
   // The same of a process that runs: freezes it first. Errors besides: those of
   // FrozenProcess::freeze(); EBUSY: it is being placed or moved already.

@@ -1,8 +1,7 @@
 // RemoteFork: fork to other nodes (docs/ARCHITECTURE.md). A child that a process with DISTANT_FORK
 // forks is frozen before its first instruction, moved to the node that placement chooses, and goes
 // on there; the child here becomes its shadow. The children of programs that exec at once
-// (ForkHabits) are left to placement at exec; one of those that runs on all the same is moved a
-// little later. What cannot be taken along stays here.
+// (ForkHabits) are left to placement at exec. What cannot be taken along stays here.
 //
 // Threads: the loop's thread. Owned by krgd's main.
 // SPDX-License-Identifier: GPL-2.0-or-later
