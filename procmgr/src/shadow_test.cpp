@@ -269,15 +269,20 @@ TEST_F(FrozenShadowTest, OneThatIsStoppedIsAStoppedShadow) {
 
 TEST_F(FrozenShadowTest, OneThatCannotBecomeAShadowIsAsBefore) {
   const pid_t pid = fork();
-  if (pid == 0) {
-    const rlimit none{3, 3};
-    setrlimit(RLIMIT_NOFILE, &none);
-    for (;;) pause();
+  if (pid == 0) {  // a program that no sanitizer is in: it would want descriptors
+    execl("/bin/sleep", "sleep", "1000", nullptr);
+    _exit(99);
   }
   reaper->watch(pid, [this](const ChildEvent& event) {
     if (event.is_end()) exit_code = event.code == CLD_EXITED ? event.status : 128 + event.status;
   });
-  for (int i = 0; i < 1000 && read_process_status(pid)->state != 'S'; ++i) usleep(1000);
+  const auto sleeps = [pid] {
+    return read_proc_text(pid, "comm").value_or("") == "sleep\n" &&
+           read_process_status(pid)->state == 'S';
+  };
+  for (int i = 0; i < 1000 && !sleeps(); ++i) usleep(1000);
+  const rlimit none{3, 3};
+  ASSERT_EQ(prlimit(pid, RLIMIT_NOFILE, &none, nullptr), 0);
   int error = 0;
   FrozenProcess::freeze(loop, *reaper, pid, [&](auto frozen) {
     ASSERT_TRUE(frozen);
