@@ -12,17 +12,12 @@
 #include "krg/procmgr/child_reaper.h"
 #include "krg/procmgr/job_namespaces.h"
 #include "krg/runtime/log.h"
+#include "wait_status.h"
 
 namespace krg {
 namespace {
 
 using namespace exec_messages;
-
-// As wait(2) would tell it.
-int wait_status_of(const ChildEvent& event) {
-  if (event.code == CLD_EXITED) return W_EXITCODE(event.status, 0);
-  return W_EXITCODE(0, event.status) | (event.code == CLD_DUMPED ? WCOREFLAG : 0);
-}
 
 }  // namespace
 
@@ -205,7 +200,7 @@ void BodyHost::Impl::on_child(pid_t pid, const ChildEvent& event) {
 void BodyHost::Impl::on_end(pid_t pid, const ChildEvent& event) {
   BodyEnded ended;
   ended.pid = pid;
-  ended.wait_status = wait_status_of(event);
+  ended.wait_status = wait_status_of(event.code, event.status);
   ended.usage = event.usage;
   if (add_usage) add_usage(pid, ended.usage);
   const NodeId origin = table.find_body(pid)->origin;

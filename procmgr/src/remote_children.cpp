@@ -13,6 +13,7 @@
 #include "ipc/waiting_calls.h"
 #include "native_children.h"
 #include "process_status.h"
+#include "wait_status.h"
 
 namespace krg {
 namespace {
@@ -43,20 +44,6 @@ Wanted wanted_of(const Call& call) {
   return {P_PGID, -pid, options};
 }
 
-int wait_status_of(const ChildChange& change) {
-  switch (change.code) {
-    case CLD_EXITED:
-      return W_EXITCODE(change.status & 0xff, 0);
-    case CLD_STOPPED:
-    case CLD_TRAPPED:
-      return W_STOPCODE(change.status & 0xff);
-    case CLD_CONTINUED:
-      return 0xffff;
-    default:
-      return (change.status & 0x7f) | (change.code == CLD_DUMPED ? WCOREFLAG : 0);
-  }
-}
-
 template <class T>
 bool put(const Call& call, unsigned argument, const T& value) {
   if (call.arg(argument) == 0) return true;
@@ -70,7 +57,8 @@ void answer(Call call, const ChildChange& change) {
   bool written = true;
   if (call.number() == SYS_wait4) {
     if (change.pid != 0) {
-      written = put(call, 1, wait_status_of(change)) && put(call, 3, change.usage);
+      written =
+          put(call, 1, wait_status_of(change.code, change.status)) && put(call, 3, change.usage);
     }
     return written ? call.succeed(change.pid) : call.fail(EFAULT);
   }

@@ -38,17 +38,18 @@ struct RemoteFork::Impl : std::enable_shared_from_this<Impl> {
   ExecPlacer::Parts parts;
   ProcessMover& mover;
   ForkHabits habits;
-  std::map<pid_t, ForkHabits::Program> undecided;  // moved, and may exec yet
-  std::map<pid_t, EventLoop::Timer> looks;         // at what a moved child does
+  // Moved, and may exec until the time is over.
+  struct Undecided {
+    ForkHabits::Program program;
+    EventLoop::Timer timer;
+  };
+  std::map<pid_t, Undecided> undecided;
 
   Impl(NodeContext& n, const ExecPlacer::Parts& p, ProcessMover& m) : node(n), parts(p), mover(m) {}
 
   void on_fork(SyscallBroker::Call fork);
   void move(const ForkHabits::Program& program, Frozen child);
-  std::function<void(Status)> moved_or_not(const ForkHabits::Program& program, pid_t pid,
-                                           NodeId target);
   void moved(const ForkHabits::Program& program, pid_t child);
-  void look_soon(pid_t pid, std::function<void()> look);
 };
 
 // Most forks are none of our business: this is what they pay.
@@ -72,33 +73,21 @@ void RemoteFork::Impl::move(const ForkHabits::Program& program, Frozen child) {
   const pid_t pid = child->pid();
   const NodeId target = parts.placement.choose(GlobalPid{pid});
   if (target == node.self) return;  // and goes on
-  mover.move(std::move(child), target, WhichFds::kForked, moved_or_not(program, pid, target));
-}
-
-std::function<void(Status)> RemoteFork::Impl::moved_or_not(const ForkHabits::Program& program,
-                                                           pid_t pid, NodeId target) {
-  return [self = shared_from_this(), program, pid, target](Status how) {
-    if (how) return self->moved(program, pid);
-    log_debug("fork", "child {} stays, and not on node {}: {}", pid, target.value,
-              how.error().message());
-    self->parts.placement.ended(GlobalPid{pid});
-  };
+  mover.move(std::move(child), target, WhichFds::kForked,
+             [self = shared_from_this(), program, pid, target](Status how) {
+               if (how) return self->moved(program, pid);
+               log_debug("fork", "child {} stays, and not on node {}: {}", pid, target.value,
+                         how.error().message());
+               self->parts.placement.ended(GlobalPid{pid});
+             });
 }
 
 void RemoteFork::Impl::moved(const ForkHabits::Program& program, pid_t child) {
-  undecided[child] = program;
-  look_soon(child, [this, child, program] {
-    if (undecided.erase(child) > 0) habits.ran_on(program);
+  auto timer = node.loop.after(kLookAfter, [this, child, program] {
+    undecided.erase(child);
+    habits.ran_on(program);
   });
-}
-
-void RemoteFork::Impl::look_soon(pid_t pid, std::function<void()> look) {
-  EventLoop::Timer& timer = looks[pid];
-  if (timer) return;
-  timer = node.loop.after(kLookAfter, [this, pid, look = std::move(look)] {
-    looks.erase(pid);
-    look();
-  });
+  undecided.insert_or_assign(child, Undecided{program, std::move(timer)});
 }
 
 // --- the interface ------------------------------------------------------------------------------
@@ -114,7 +103,7 @@ RemoteFork::RemoteFork(NodeContext& node, const ExecPlacer::Parts& parts, Proces
     auto self = weak.lock();
     if (!self) return;
     auto found = self->undecided.extract(execed.pid);
-    if (!found.empty()) self->habits.execed(found.mapped());
+    if (!found.empty()) self->habits.execed(found.mapped().program);
   });
 }
 RemoteFork::~RemoteFork() = default;
