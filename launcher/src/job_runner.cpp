@@ -87,7 +87,8 @@ Result<int> JobRunner::run(const std::string& control_path) {
   // Nothing of the job is left on any node when this is answered. A krgd that has gone took
   // everything along.
   auto finished = krgd_->call("job.finish", {{"job", job_}});
-  if (!finished && status && *status == 128 + SIGKILL) node_failed_ = true;
+  // What such a krgd takes along may end with any status: an exec that nobody answers fails.
+  if (!finished && status && *status != 0) node_failed_ = true;
   if (!finished && options_.verbosity >= 0)
     fmt::print(stderr, "krgrun: node 0 has failed: {}\n", finished.error().message());
   if (io_) io_->drain();

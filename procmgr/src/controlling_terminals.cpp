@@ -45,11 +45,17 @@ struct ControllingTerminals::Impl : std::enable_shared_from_this<Impl> {
   using Done = std::function<void(Result<TerminalJobAnswer>)>;
 
   Impl(NodeContext& context, ProcessTable& processes, Descriptors& descriptors, ShadowHost& host)
-      : node(context), table(processes), mirrors(descriptors.terminals()), shadows(host) {}
+      : node(context), table(processes), mirrors(descriptors.terminals()), shadows(host) {
+    mirrors.set_may_read(
+        [this](pid_t body, const Source& source, std::function<void(Status)> done) {
+          may_read(body, source, done);
+        });
+  }
 
   void on_ioctl(Call call);
   void set_foreground(Call call, TerminalJob ask, pid_t body);
   void ask(const TerminalJob& message, pid_t body, Done done);
+  void may_read(pid_t body, const Source& source, const std::function<void(Status)>& done);
   void on_job(const TerminalJob& message, Done done);
   void answer_at_home(const TerminalJob& message, const Done& done);
   pid_t body_above(pid_t pid) const;
@@ -152,12 +158,32 @@ void ControllingTerminals::Impl::on_job(const TerminalJob& message, Done done) {
   if (message.home_node == node.self.value) return answer_at_home(message, done);
   const pid_t body = body_above(message.pid);
   if (body == 0) return done(errno_error("not its controlling terminal", ENOTTY));
+  if (message.read) {
+    const pid_t foreground = mirrors.receivers(body, NodeId{message.home_node}, message.home);
+    if (stop_if_in_background(getpgid(message.pid), foreground))
+      return done(errno_error("in the background", EAGAIN));
+  }
   ask(message, body, std::move(done));
+}
+
+void ControllingTerminals::Impl::may_read(pid_t body, const Source& source,
+                                          const std::function<void(Status)>& done) {
+  TerminalJob message;
+  message.home_node = source.home.value;
+  message.home = source.id;
+  message.read = 1;
+  ask(message, body, [done](const Result<TerminalJobAnswer>& answer) {
+    // Where it is no controlling terminal, job control says nothing of it.
+    if (!answer && answer.error().errno_or(0) != ENOTTY) return done(answer.error());
+    done({});
+  });
 }
 
 void ControllingTerminals::Impl::answer_at_home(const TerminalJob& message, const Done& done) {
   const JobControl shadow = job_control_of(message.pid);
   if (shadow.terminal == 0) return done(errno_error("not its controlling terminal", ENOTTY));
+  if (message.read && stop_if_in_background(shadow.group, shadow.foreground))
+    return done(errno_error("in the background", EAGAIN));
   const TerminalJobAnswer now{shadow.foreground, shadow.session};
   if (!message.set || message.group == shadow.foreground) return done(now);
   shadows.set_foreground(GlobalPid{message.pid}, message.group, [done, now](Status changed) {

@@ -2,7 +2,6 @@
 #include "home_terminals.h"
 
 #include <poll.h>
-#include <signal.h>
 
 #include <cstring>
 
@@ -75,16 +74,13 @@ void HomeTerminals::tell(Terminal& terminal, const HomeFile& file) {
 }
 
 // krgd has no controlling terminal, so the kernel lets it read; the rules for the reader are its
-// shadow's.
+// shadow's, which may be on another node and has then been asked.
 void HomeTerminals::read_for(const TerminalRead& message, NodeId from, Messenger::Reply reply) {
   HomeFile* file = home_.find(message.home);
   if (file == nullptr) return reply.fail(EIO, "the terminal is gone");
   const JobControl shadow = job_control_of(message.body);
-  if (shadow.terminal != 0 && shadow.foreground > 0 && shadow.group != shadow.foreground) {
-    kill(-shadow.group, SIGTTIN);
+  if (shadow.terminal != 0 && stop_if_in_background(shadow.group, shadow.foreground))
     return reply.fail(EAGAIN, "in the background");
-  }
-  if (message.only_check) return reply.fail(EAGAIN, "in the foreground");
   file->read({{from, 0}, kAtPosition, true}, kMaxInputBytes, std::move(reply));
 }
 

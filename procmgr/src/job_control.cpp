@@ -2,6 +2,7 @@
 #include "job_control.h"
 
 #include <fmt/core.h>
+#include <signal.h>
 
 #include <cstdio>
 #include <cstring>
@@ -20,6 +21,12 @@ JobControl job_control_of(pid_t pid) {
     std::sscanf(after_name + 1, " %*c %*d %d %d %d %d", &found.group, &found.session,
                 &found.terminal, &found.foreground);
   return found;
+}
+
+bool stop_if_in_background(pid_t group, pid_t foreground) {
+  if (group <= 0 || foreground <= 0 || group == foreground) return false;
+  kill(-group, SIGTTIN);
+  return true;
 }
 
 }  // namespace krg

@@ -16,4 +16,8 @@ struct JobControl {
 // All unset when the process has gone.
 JobControl job_control_of(pid_t pid);
 
+// As the kernel does to a group that reads its terminal in the background (termios(3)): SIGTTIN.
+// Returns whether it is in the background; a group that is not known (<= 0) is not.
+bool stop_if_in_background(pid_t group, pid_t foreground);
+
 }  // namespace krg

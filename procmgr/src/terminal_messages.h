@@ -43,14 +43,13 @@ struct TerminalSet {
 };
 static_assert(sizeof(TerminalSet) == 80);
 
-// Request: a process below `body` waits for input. Reply: the bytes (none: end of file); EAGAIN
-// when there are none, when the body's group is in the background and gets SIGTTIN, or when it was
-// only to be checked for that.
+// Request: a process below `body` waits for input, and may read (TerminalJob). Reply: the bytes
+// (none: end of file); EAGAIN when there are none, or when the body's group has come to be in the
+// background and gets SIGTTIN.
 struct TerminalRead {
   static constexpr uint16_t kId = message_ids::kTty + 2;
   uint8_t version = 1;
-  uint8_t only_check = 0;
-  uint8_t unused[2] = {};
+  uint8_t unused[3] = {};
   int32_t body = 0;
   HomeId home;
 };
@@ -58,7 +57,8 @@ static_assert(sizeof(TerminalRead) == 16);
 
 // Request to the origin of a body: job control of the terminal `home` of node `home_node`, as the
 // shadow `pid` stands to it. Carried on from origin to origin until the terminal is there, or a
-// shell on the way has it in its hands. Reply: a TerminalJobAnswer.
+// shell on the way has it in its hands. Reply: a TerminalJobAnswer; to who wants to read, EAGAIN
+// when its group, or one above it, is in the background: that group gets SIGTTIN.
 struct TerminalJob {
   static constexpr uint16_t kId = message_ids::kTty + 3;
   uint8_t version = 1;
@@ -67,7 +67,8 @@ struct TerminalJob {
   int32_t pid = 0;
   HomeId home;
   int32_t group = 0;
-  uint8_t unused[4] = {};
+  uint8_t read = 0;  // wants to read
+  uint8_t unused[3] = {};
 };
 static_assert(sizeof(TerminalJob) == 24);
 

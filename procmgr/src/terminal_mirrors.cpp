@@ -256,10 +256,19 @@ void TerminalMirrors::look_for_readers(Mirror& mirror, bool input_waits) {
   }
   if (!wanted) return;
   mirror.asking = true;
+  may_read_(mirror.body, mirror.source,
+            [this, number = mirror.number, input_waits](const Status& allowed) {
+              Mirror* mirror = find(number);
+              if (mirror == nullptr) return;
+              if (allowed && input_waits) return ask_for_input(*mirror);
+              mirror->asking = false;
+            });
+}
+
+void TerminalMirrors::ask_for_input(Mirror& mirror) {
   TerminalRead message;
   message.home = mirror.source.id;
   message.body = mirror.body;
-  message.only_check = !input_waits;
   node_.messenger.request(mirror.source.home, message, {},
                           [this, number = mirror.number](Result<std::string> input) {
                             Mirror* mirror = find(number);
@@ -269,9 +278,13 @@ void TerminalMirrors::look_for_readers(Mirror& mirror, bool input_waits) {
                           });
 }
 
-// The kernel group that input and a new window size are for.
 pid_t TerminalMirrors::receivers(const Mirror& mirror) {
   return mirror.foreground != 0 ? mirror.foreground : mirror.body;
+}
+
+pid_t TerminalMirrors::receivers(pid_t body, NodeId home, HomeId id) const {
+  const Mirror* mirror = find(body, home, id);
+  return mirror ? receivers(*mirror) : body;
 }
 
 // End of file has no bytes: for it the slave edits lines for a moment and gets its VEOF character.

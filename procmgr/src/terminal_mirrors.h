@@ -29,6 +29,10 @@ class TerminalMirrors {
     TerminalSettings settings;
   };
 
+  // Asks the shadow of `body`, on whatever node, whether what is below it may read the terminal.
+  using MayRead =
+      std::function<void(pid_t body, const Source& source, std::function<void(Status)> done)>;
+
   explicit TerminalMirrors(NodeContext& node);
   ~TerminalMirrors();
   TerminalMirrors(const TerminalMirrors&) = delete;
@@ -50,6 +54,9 @@ class TerminalMirrors {
   void set_foreground(pid_t body, NodeId home, HomeId id, pid_t group);
   // Of any of its terminals.
   pid_t foreground(pid_t body) const;
+  void set_may_read(MayRead may_read) { may_read_ = std::move(may_read); }
+  // The kernel group that input and a new window size of the terminal are for.
+  pid_t receivers(pid_t body, NodeId home, HomeId id) const;
   size_t size() const { return mirrors_.size(); }
 
  private:
@@ -61,6 +68,7 @@ class TerminalMirrors {
   void modes_changed_here(Mirror& mirror);
   void state_arrived(NodeId from, const TerminalState& state);
   void look_for_readers(Mirror& mirror, bool input_waits);
+  void ask_for_input(Mirror& mirror);
   static pid_t receivers(const Mirror& mirror);
   void put_input(Mirror& mirror, const std::string& input);
   void close(Mirror& mirror);
@@ -68,6 +76,7 @@ class TerminalMirrors {
   Mirror* find(pid_t body, NodeId home, HomeId id) const;
 
   NodeContext& node_;
+  MayRead may_read_;
   std::vector<std::unique_ptr<Mirror>> mirrors_;
   uint64_t next_ = 1;
 };

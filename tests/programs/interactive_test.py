@@ -161,9 +161,17 @@ class InteractiveTest(SessionCase):
         self.assertEqual((self.work / "note").read_text(encoding="ascii"), "hello\n")
 
     def test_a_shell_inside_the_shell(self):
+        self.use_an_inner_shell(busy=":")
+
+    def test_a_shell_inside_the_shell_whose_jobs_are_elsewhere(self):
+        self.use_an_inner_shell(BUSY)
+
+    def use_an_inner_shell(self, busy):
         self.type("bash --norc --noediting -i")
         time.sleep(0.8)
         self.type("PS1='in''ner> '")
+        self.expect("inner> ")
+        self.type(busy)
         self.expect("inner> ")
         self.assertNotIn("no job control", self.terminal.text)
         self.type("sleep 1000")
