@@ -150,19 +150,21 @@ void Krgd::start_remote_memory() {
 Status Krgd::start_placing() {
   if (auto started = shadows.start(); !started) return started;
   body_descriptors = body_descriptors_of(descriptors);
-  const ExecPlacer::Parts parts{syscalls,
-                                processes,
-                                shadows,
-                                capabilities,
-                                *placement,
-                                *body_descriptors,
-                                [this](pid_t body, rusage& usage) {
-                                  ipc.process_ended(body);
-                                  if (auto more = remote_usage.close(body)) add_usage(usage, *more);
-                                },
-                                [this] { return membership.is_online(node.self); },
-                                [this](pid_t child) { remote_fork->execs(child); },
-                                &page_moves};
+  const ExecPlacer::Parts parts{
+      syscalls,
+      processes,
+      shadows,
+      capabilities,
+      forkers,
+      *placement,
+      *body_descriptors,
+      [this](pid_t body, rusage& usage) {
+        ipc.process_ended(body);
+        if (auto more = remote_usage.close(body)) add_usage(usage, *more);
+      },
+      [this] { return membership.is_online(node.self); },
+      [this](const KnownForkers::Program& forker) { remote_fork->child_execs(forker); },
+      &page_moves};
   mover = std::make_unique<ProcessMover>(node, parts);
   remote_fork = std::make_unique<RemoteFork>(node, parts, *mover);
   migration = std::make_unique<Migration>(node, parts, *mover,

@@ -91,6 +91,7 @@ struct Krgd {
   NodeResources resources{node};
   ProcessTable processes{node};
   CapabilityTable capabilities{node};
+  KnownForkers forkers{capabilities};
   std::unique_ptr<ProcView> view;
   std::unique_ptr<RemoteMemory> remote_memory;  // none without a limit of memory per node
   std::unique_ptr<SharedMemory> shared_memory;  // none where /dev/shm stays the node's own

@@ -53,6 +53,7 @@ struct CapabilityTable::Impl {
   Status add_entry(pid_t pid, const CapabilitySets& sets);
 
   EventLoop& loop;
+  uint64_t version = 0;
   std::vector<Inheritance> tags;  // by tag; [0] is what a process without tag has
   std::unordered_map<pid_t, Entry> entries;
   std::map<std::pair<pid_t, Capability>, unsigned> uses;
@@ -70,6 +71,7 @@ Result<unsigned> CapabilityTable::Impl::tag_for(Inheritance wanted) {
 
 Status CapabilityTable::Impl::set(pid_t pid, const CapabilitySets& sets) {
   if (pid <= kInit) return errno_error("the session's init keeps its capabilities", EPERM);
+  ++version;
   Result<unsigned> tag = tag_for({sets.inheritable_effective, sets.inheritable_permitted});
   if (!tag) return tag.error();
   if (Status tagged = write_slack_tag(pid, *tag); !tagged) return tagged;
@@ -108,17 +110,15 @@ bool CapabilityTable::any_distant_fork() const {
   });
 }
 
+uint64_t CapabilityTable::version() const {
+  return impl_->version;
+}
+
 Result<CapabilitySets> CapabilityTable::of(pid_t pid) const {
   if (const Impl::Entry* entry = impl_->find(pid)) return entry->sets;
   Result<unsigned> tag = read_slack_tag(pid);
   if (!tag) return tag.error();
   return impl_->tags[*tag < impl_->tags.size() ? *tag : 0].sets();
-}
-
-Result<CapabilitySets> CapabilityTable::of_forker(pid_t child, pid_t parent) const {
-  if (parent > kInit)
-    if (Result<CapabilitySets> sets = of(parent)) return sets;
-  return of(child);
 }
 
 Status CapabilityTable::adopt(pid_t pid, const CapabilitySets& sets) {

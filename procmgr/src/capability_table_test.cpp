@@ -8,12 +8,14 @@
 #include <gtest/gtest.h>
 #include <sched.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdlib>
 #include <thread>
 
+#include "krg/procmgr/known_forkers.h"
 #include "krg/runtime/unique_fd.h"
 #include "slack_tag.h"
 
@@ -125,9 +127,9 @@ TEST_F(CapabilityTableTest, AnOrphanKeepsWhatItInherited) {
   ASSERT_TRUE(table_->change(shell.pid(), {.inheritable_effective = kChangeAndFork}));
   pid_t orphan = shell.ask("sh -c 'sh -c \"sleep 60 >/dev/null & echo \\$!\"'");
   EXPECT_EQ(of(orphan).effective, kChangeAndFork);
-  Result<CapabilitySets> forker = table_->of_forker(orphan, 1);
+  auto forker = KnownForkers(*table_).of_child(orphan, 1);
   ASSERT_TRUE(forker);
-  EXPECT_EQ(forker->effective, kChangeAndFork);
+  EXPECT_EQ(forker->sets.effective, kChangeAndFork);
 }
 
 TEST_F(CapabilityTableTest, EachChangeHoldsForTheChildrenThatFollow) {
@@ -145,9 +147,32 @@ TEST_F(CapabilityTableTest, ForkerIsTheParentWhileItLives) {
   Shell shell;
   ASSERT_TRUE(table_->change(shell.pid(), {.effective = kChangeAndFork}));
   pid_t child = shell.ask(kSleeper);
-  Result<CapabilitySets> forker = table_->of_forker(child, shell.pid());
+  auto forker = KnownForkers(*table_).of_child(child, shell.pid());
   ASSERT_TRUE(forker);
-  EXPECT_EQ(forker->effective, kChangeAndFork);
+  EXPECT_EQ(forker->sets.effective, kChangeAndFork);
+}
+
+TEST_F(CapabilityTableTest, WhatIsKnownOfAForkerFollowsItsChanges) {
+  KnownForkers forkers(*table_);
+  pid_t pid = 0;
+  {
+    Shell shell;
+    pid = shell.pid();
+    for (int again = 0; again < 2; ++again) {
+      auto before = forkers.of(pid);
+      ASSERT_TRUE(before);
+      EXPECT_EQ(before->pid, pid);
+      EXPECT_EQ(before->sets.effective, kChange);
+      struct stat file {};
+      ASSERT_EQ(stat(fmt::format("/proc/{}/exe", pid).c_str(), &file), 0);
+      EXPECT_EQ(before->program, (KnownForkers::Program{file.st_dev, file.st_ino}));
+    }
+    ASSERT_TRUE(table_->change(pid, {.effective = kChangeAndFork}));
+    auto after = forkers.of(pid);
+    ASSERT_TRUE(after);
+    EXPECT_EQ(after->sets.effective, kChangeAndFork);
+  }
+  EXPECT_FALSE(forkers.of(pid)) << "it has ended";
 }
 
 TEST_F(CapabilityTableTest, AnEntryGoesWithItsProcess) {

@@ -51,10 +51,12 @@ void ExecPlacer::Impl::on_exec(SyscallBroker::Call exec) {
   if (!parts.capabilities.any_distant_fork() || placing_count >= kMaxPlacing) return;
   auto caller = read_exec_caller(exec.tid());
   if (!caller) return;
+  parts.forkers.execs(exec.tid());
   if (caller->has_execed) return bodies.execs(exec.tid());
-  if (parts.on_first_exec) parts.on_first_exec(exec.tid());
-  auto forker = parts.capabilities.of_forker(exec.tid(), caller->parent);
-  if (!forker || !forker->effective.has(Capability::kDistantFork)) return;
+  auto forker = parts.forkers.of_child(exec.tid(), caller->parent);
+  if (!forker) return;
+  if (parts.on_first_exec) parts.on_first_exec(forker->program);
+  if (!forker->sets.effective.has(Capability::kDistantFork)) return;
   auto claim = parts.table.claim(exec.tid());
   if (!claim) return;
   const NodeId target = parts.placement.choose(GlobalPid{exec.tid()});

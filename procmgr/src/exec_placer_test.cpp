@@ -52,7 +52,8 @@ struct Node {
   CapabilityTable capabilities{node};
   AlwaysThere placement;
   PathDescriptors descriptors;
-  ExecPlacer placer{node, {broker, table, shadows, capabilities, placement, descriptors}};
+  KnownForkers forkers{capabilities};
+  ExecPlacer placer{node, {broker, table, shadows, capabilities, forkers, placement, descriptors}};
 };
 
 // ---- the origin, against a target that only answers ----

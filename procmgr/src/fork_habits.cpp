@@ -1,18 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "fork_habits.h"
 
-#include <fmt/core.h>
-#include <sys/stat.h>
-
 #include <algorithm>
 
 namespace krg {
-
-Result<ForkHabits::Program> ForkHabits::program_of(pid_t pid) {
-  struct stat file {};
-  if (stat(fmt::format("/proc/{}/exe", pid).c_str(), &file) != 0) return errno_error("exe");
-  return Program{file.st_dev, file.st_ino};
-}
 
 bool ForkHabits::expects_exec(const Program& program) const {
   auto found = counters_.find(program);

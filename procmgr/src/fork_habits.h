@@ -6,11 +6,9 @@
 // Threads: the loop's thread. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
-#include <sys/types.h>
-
 #include <map>
 
-#include "krg/runtime/result.h"
+#include "krg/procmgr/known_forkers.h"
 
 namespace krg {
 
@@ -19,13 +17,7 @@ inline constexpr size_t kMaxForkHabits = 1024;
 
 class ForkHabits {
  public:
-  struct Program {
-    dev_t device = 0;
-    ino_t inode = 0;
-    auto operator<=>(const Program&) const = default;
-  };
-  // Which program a process executes. Errors: ESRCH, EACCES.
-  static Result<Program> program_of(pid_t pid);
+  using Program = KnownForkers::Program;
 
   // A program that has never forked is expected to run on.
   bool expects_exec(const Program& program) const;

@@ -37,12 +37,5 @@ TEST(ForkHabits, ManyProgramsDoNotPileUp) {
   EXPECT_TRUE(habits.expects_exec(kShell));
 }
 
-TEST(ForkHabits, AProcessTellsItsProgram) {
-  auto own = ForkHabits::program_of(getpid());
-  ASSERT_TRUE(own);
-  EXPECT_NE(own->inode, 0u);
-  EXPECT_FALSE(ForkHabits::program_of(-1));
-}
-
 }  // namespace
 }  // namespace krg

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "krg/runtime/unique_fd.h"
+#include "process_status.h"
 #include "whole_file.h"
 
 namespace krg {
@@ -73,8 +74,8 @@ Result<StatusText> StatusText::read(pid_t tid) {
 }
 
 Result<std::vector<std::string>> stat_fields(pid_t tid) {
-  auto text = read_whole_file(fmt::format("/proc/{}/stat", tid));
-  if (!text) return errno_error("no such process", ESRCH);
+  auto text = read_proc_text(tid, "stat");
+  if (!text) return text.error();
   const size_t end = text->rfind(')');
   if (end == std::string::npos) return errno_error("stat", EBADMSG);
   std::vector<std::string> fields;

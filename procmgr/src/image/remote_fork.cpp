@@ -11,7 +11,6 @@
 #include "fork_habits.h"
 #include "image/frozen_process.h"
 #include "krg/runtime/log.h"
-#include "process_status.h"
 
 namespace krg {
 namespace {
@@ -55,15 +54,14 @@ struct RemoteFork::Impl : std::enable_shared_from_this<Impl> {
 // Most forks are none of our business: this is what they pay.
 void RemoteFork::Impl::on_fork(SyscallBroker::Call fork) {
   if (!parts.capabilities.any_distant_fork() || !is_plain_fork(fork)) return;
-  auto forker = read_process_status(fork.tid());
-  auto sets = forker ? parts.capabilities.of(forker->pid) : forker.error();
-  if (!sets || !sets->effective.has(Capability::kDistantFork)) return;
+  auto forker = parts.forkers.of(fork.tid());
+  if (!forker || !forker->sets.effective.has(Capability::kDistantFork)) return;
+  if (habits.expects_exec(forker->program)) return;                   // it is placed then
   if (parts.pages && parts.pages->is_receiving(forker->pid)) return;  // its child has holes, too
-  auto program = ForkHabits::program_of(forker->pid);
-  if (!program || mover.moving() >= kMaxForksMoving) return;
-  if (habits.expects_exec(*program)) return;  // it is placed then
+  if (mover.moving() >= kMaxForksMoving) return;
   auto asked = fork_and_freeze_child(
-      *node.children, fork, [self = shared_from_this(), program = *program](Result<Frozen> child) {
+      *node.children, fork,
+      [self = shared_from_this(), program = forker->program](Result<Frozen> child) {
         if (child) self->move(program, std::move(*child));
       });
   if (!asked) log_debug("fork", "process {}: {}", forker->pid, asked.error().message());
@@ -108,8 +106,8 @@ RemoteFork::RemoteFork(NodeContext& node, const ExecPlacer::Parts& parts, Proces
 }
 RemoteFork::~RemoteFork() = default;
 
-void RemoteFork::execs(pid_t child) {
-  if (auto program = ForkHabits::program_of(child)) impl_->habits.execed(*program);
+void RemoteFork::child_execs(const KnownForkers::Program& forker) {
+  impl_->habits.execed(forker);
 }
 
 }  // namespace krg

@@ -28,10 +28,8 @@ class CapabilityTable {
   bool any_distant_fork() const;
   // The sets of a process that executes here. Errors: ESRCH.
   Result<CapabilitySets> of(pid_t pid) const;
-  // The sets of the process that forked `child`, whose parent is now `parent`: the parent's, or,
-  // when the child was orphaned meanwhile, what can still be known of the one that died: what it
-  // left to the child. Errors: ESRCH.
-  Result<CapabilitySets> of_forker(pid_t child, pid_t parent) const;
+  // Changes whenever what of() says of a living process may have changed.
+  uint64_t version() const;
   // Sets all four sets of a process that executes here (a job's first process, a body): no rules
   // applied. Errors: ESRCH, EPERM (no CAP_SYS_NICE over the process), ENOTSUP (a real-time thread),
   // ENOSPC (kMaxSlackTag different inheritable sets).

@@ -15,6 +15,7 @@
 
 #include "krg/procmgr/body_descriptors.h"
 #include "krg/procmgr/capability_table.h"
+#include "krg/procmgr/known_forkers.h"
 #include "krg/procmgr/page_moves.h"
 #include "krg/procmgr/placement.h"
 #include "krg/procmgr/shadow_host.h"
@@ -32,14 +33,15 @@ class ExecPlacer {
     ProcessTable& table;
     ShadowHost& shadows;
     CapabilityTable& capabilities;
+    KnownForkers& forkers;
     Placement& placement;
     BodyDescriptors& descriptors;
     // Adds to the usage of an ended body what the kernel here could not count; may be empty.
     std::function<void(pid_t body, rusage& usage)> add_usage = {};
     // Whether this node takes bodies now; empty: always. Those refused start on their origin.
     std::function<bool()> takes_bodies = {};
-    // Told of each process that is about to exec for the first time since its fork; may be empty.
-    std::function<void(pid_t)> on_first_exec = {};
+    // Told when a process that a program forked is about to exec for the first time; may be empty.
+    std::function<void(const KnownForkers::Program&)> on_first_exec = {};
     // How the memory of processes that move comes; null: only small ones move.
     PageMoves* pages = nullptr;
   };

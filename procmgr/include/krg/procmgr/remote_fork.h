@@ -26,8 +26,8 @@ class RemoteFork {
   RemoteFork(const RemoteFork&) = delete;
   RemoteFork& operator=(const RemoteFork&) = delete;
 
-  // A process is about to exec for the first time since its fork.
-  void execs(pid_t child);
+  // A process that a program forked is about to exec for the first time.
+  void child_execs(const KnownForkers::Program& forker);
 
  private:
   struct Impl;
