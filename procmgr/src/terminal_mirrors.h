@@ -54,6 +54,7 @@ class TerminalMirrors {
   void set_foreground(pid_t body, NodeId home, HomeId id, pid_t group);
   // Of any of its terminals.
   pid_t foreground(pid_t body) const;
+  // Till then everybody may.
   void set_may_read(MayRead may_read) { may_read_ = std::move(may_read); }
   // The kernel group that input and a new window size of the terminal are for.
   pid_t receivers(pid_t body, NodeId home, HomeId id) const;
@@ -76,7 +77,9 @@ class TerminalMirrors {
   Mirror* find(pid_t body, NodeId home, HomeId id) const;
 
   NodeContext& node_;
-  MayRead may_read_;
+  MayRead may_read_ = [](pid_t, const Source&, const std::function<void(Status)>& done) {
+    done({});
+  };
   std::vector<std::unique_ptr<Mirror>> mirrors_;
   uint64_t next_ = 1;
 };

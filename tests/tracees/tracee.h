@@ -86,8 +86,11 @@ __attribute__((format(printf, 1, 2))) static inline void say(const char* format,
 }
 static inline void wait_for_order(void) {
   char byte;
-  while (read(kOrderFd, &byte, 1) != 1) {
-    if (errno != EINTR) exit(3);
+  ssize_t got;
+  while ((got = read(kOrderFd, &byte, 1)) != 1) {
+    if (got < 0 && errno == EINTR) continue;
+    fprintf(stderr, "no order: %s\n", got == 0 ? "end of file" : strerror(errno));
+    exit(3);
   }
 }
 
