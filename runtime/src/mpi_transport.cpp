@@ -29,7 +29,7 @@ constexpr int kFramesPerRound = 64;
 constexpr size_t kCopiedAtOnce = 4096;
 // Between two polls while nothing happens: from the first to the longest, doubling. The longest
 // bounds both what an idle rank costs and how late a message is noticed.
-constexpr microseconds kFirstSleep{20}, kLongestSleep{5000};
+constexpr microseconds kFirstSleep{20}, kLongestSleep{20'000};
 // The longest while operations of this node are under way.
 constexpr microseconds kLongestSleepWaiting{200};
 // The longest while a peer transfers from or to this node's memory: over most networks such a
