@@ -17,8 +17,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* Descriptors that a child talks to its parent by. */
-enum { kReportFd = 10, kOrderFd = 11 };
+/* Descriptors that a child talks to its parent by: numbers that no pipe of the parent gets, whose
+ * ends dup2(2) would leave close-on-exec, or close for one another. */
+enum { kReportFd = 100, kOrderFd = 101 };
 
 struct child {
   pid_t pid;
