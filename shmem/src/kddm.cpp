@@ -102,6 +102,10 @@ void Kddm::grab_range(SetId set, ObjectId first, uint64_t count, Touch touch,
   impl_->server->start_range(set, first, count, touch, kddm::OpKind::kGrab, granted);
 }
 
+void Kddm::prefetch(SetId set, ObjectId first, uint64_t count) {
+  impl_->server->prefetch(set, first, count);
+}
+
 Result<std::span<std::byte>> Kddm::try_get(SetId set, ObjectId object) {
   return impl_->server->try_pin(set, object, kddm::OpKind::kGet);
 }

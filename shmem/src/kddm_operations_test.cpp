@@ -72,6 +72,26 @@ TEST_F(KddmOperationsTest, ARangeTravelsInFewMessages) {
   EXPECT_LE(sent_by_all() - before_grab, 30u) << "invalidations and acks go together, too";
 }
 
+TEST_F(KddmOperationsTest, APrefetchedRangeIsThereUnpinned) {
+  constexpr uint64_t kCount = 256;
+  make(4, [](unsigned) { return KddmSetOptions{.object_bytes = 256, .objects_per_manager = 64}; });
+  for (uint64_t o = 0; o < kCount; ++o) add(2, ObjectId{o}, o);
+  run_some(100);
+  const uint64_t before = sent_by_all();
+  kddms_[1]->prefetch(kSet, ObjectId{0}, kCount + 1);  // the last one has never been touched
+  run_until([&] { return kddms_[1]->statistics(kSet).objects_here == kCount + 1; });
+  EXPECT_LE(sent_by_all() - before, 16u);
+  for (uint64_t o = 0; o <= kCount; ++o) {
+    auto bytes = kddms_[1]->try_get(kSet, ObjectId{o});
+    ASSERT_TRUE(bytes);
+    EXPECT_EQ(number_in(*bytes), o == kCount ? 0 : o);
+    kddms_[1]->put(kSet, ObjectId{o});
+  }
+  for (uint64_t o = 0; o < kCount; ++o)
+    EXPECT_EQ(add(3, ObjectId{o}, 1), o + 1) << "nobody holds it";
+  EXPECT_EQ(kddms_[1]->try_get(kSet, ObjectId{5}).error().errno_or(0), EAGAIN);
+}
+
 TEST_F(KddmOperationsTest, SetReplacesTheContentAlsoOfALostObject) {
   make(4, 8);
   const ObjectId object{1};

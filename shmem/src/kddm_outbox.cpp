@@ -12,13 +12,61 @@ namespace {
 
 // A batch is closed when it has so many bytes, so that the receiver starts before all is sent.
 constexpr size_t kBatchBytes = 256u << 10;
+// So is a run; and one without bytes has so many objects at the most.
+constexpr size_t kRunBytes = 256u << 10, kRunObjects = 4096;
+// A message of so many bytes travels alone, without a copy into a batch.
+constexpr size_t kAloneBytes = 32u << 10;
 
 }  // namespace
 
 void Outbox::add(NodeId to, const Wire& wire, std::string payload) {
+  Outgoing* run = run_before(to, wire, payload.size());
+  if (!run || !run->borrowed.empty()) return append({to, wire, std::move(payload)});
+  ++run->wire.run;
+  run->payload += payload;
+}
+
+void Outbox::add_borrowed(NodeId to, const Wire& wire, std::span<const std::byte> bytes) {
+  Outgoing* run = run_before(to, wire, bytes.size());
+  if (!run || run->borrowed.data() + run->borrowed.size() != bytes.data()) {
+    ++borrowed_;
+    return append({to, wire, {}, bytes});
+  }
+  ++run->wire.run;
+  run->borrowed = {run->borrowed.data(), run->borrowed.size() + bytes.size()};
+}
+
+// The run that a message with so many bytes goes on, if there is one.
+Outbox::Outgoing* Outbox::run_before(NodeId to, const Wire& wire, size_t bytes) {
   check(depth_ > 0, "messages are sent from inside of a scope");
   ++added_;
-  queue_.push_back({to, wire, std::move(payload)});
+  const size_t newest = newest_[to.value];
+  if (newest == kNothing) return nullptr;
+  Outgoing& run = queue_[newest];
+  const bool goes_on = kddm::goes_on(run.wire, wire) && run.wire.run < kRunObjects &&
+                       run.bytes().size() == run.wire.run * bytes &&
+                       run.bytes().size() + bytes <= kRunBytes;
+  return goes_on ? &run : nullptr;
+}
+
+void Outbox::append(Outgoing message) {
+  newest_[message.to.value] = queue_.size();
+  queue_.push_back(std::move(message));
+}
+
+void Outbox::own() {
+  if (std::exchange(borrowed_, 0) == 0) return;
+  for (Outgoing& message : queue_) {
+    if (message.borrowed.empty()) continue;
+    message.payload = message.bytes();
+    message.borrowed = {};
+  }
+}
+
+void Outbox::discard() {
+  queue_.clear();
+  borrowed_ = 0;
+  std::fill(newest_.begin(), newest_.end(), kNothing);
 }
 
 void Outbox::let_go() {
@@ -28,7 +76,10 @@ void Outbox::let_go() {
 
 void Outbox::flush() {
   before_sending_();
-  if (holding_ || queue_.empty()) return;
+  if (holding_) return own();
+  if (queue_.empty()) return;
+  borrowed_ = 0;
+  for (const Outgoing& message : queue_) newest_[message.to.value] = kNothing;
   std::vector<Outgoing> messages = std::exchange(queue_, {});
   if (messages.size() > 1)
     std::stable_sort(messages.begin(), messages.end(),
@@ -46,13 +97,14 @@ void Outbox::flush() {
 // Messages to one node.
 void Outbox::send_run(Position begin, Position end) {
   while (begin != end) {
-    size_t bytes = 0;
-    Position batch_end = begin;
-    while (batch_end != end && bytes < kBatchBytes)
-      bytes += sizeof(Wire) + (batch_end++)->payload.size();
+    size_t bytes = sizeof(Wire) + begin->bytes().size();
+    Position batch_end = begin + 1;
+    if (bytes < kAloneBytes)
+      while (batch_end != end && bytes < kBatchBytes && batch_end->bytes().size() < kAloneBytes)
+        bytes += sizeof(Wire) + (batch_end++)->bytes().size();
     ++sent_;
     if (batch_end - begin == 1) {
-      report(messenger_.send(begin->to, begin->wire, begin->payload), *begin);
+      report(messenger_.send(begin->to, begin->wire, begin->bytes()), *begin);
     } else {
       send_batch(begin, batch_end);
     }
@@ -63,10 +115,10 @@ void Outbox::send_run(Position begin, Position end) {
 void Outbox::send_batch(Position begin, Position end) {
   size_t bytes = 0;
   for (Position at = begin; at != end; ++at)
-    bytes += sizeof(Wire) + sizeof(uint32_t) + at->payload.size();
+    bytes += sizeof(Wire) + sizeof(uint32_t) + at->bytes().size();
   std::string payload;
   payload.reserve(bytes);
-  for (Position at = begin; at != end; ++at) append_to_batch(payload, at->wire, at->payload);
+  for (Position at = begin; at != end; ++at) append_to_batch(payload, at->wire, at->bytes());
   report(messenger_.send(begin->to, Batch{.count = static_cast<uint32_t>(end - begin)}, payload),
          *begin);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "krg/shmem/kddm_protocol.h"
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -72,8 +73,12 @@ void invalidate_copyset(Entry& entry, NodeId ack_to, NodeId except, uint64_t ver
 void request_copy(Entry& entry, const Place& place, Actions& actions) {
   entry.state = State::kWaitObjRead;
   if (std::exchange(entry.read_outstanding, true)) return;
-  bool first_touch = false;
-  for (const WaitingOp& op : entry.waiting) first_touch |= op.first_touch;
+  bool first_touch = entry.waiting.empty();  // a prefetch
+  entry.asked_for = 0;
+  for (const WaitingOp& op : entry.waiting) {
+    first_touch |= op.first_touch;
+    entry.asked_for = std::max(entry.asked_for, op.op);
+  }
   send(actions, place.manager,
        {.type = MessageType::kReadRequest, .requester = place.self, .first_touch = first_touch});
 }
@@ -242,8 +247,10 @@ void receive_copy(Entry& entry, const Place& place, const Message& message, Acti
   if (entry.state != State::kWaitObjRead) return;  // ownership came first, unasked for
   entry.state = State::kInvCopy;
   if (!message.exists) {
-    // Those that asked for no first touch have their answer; the others ask again.
+    // Those that asked for no first touch have their answer; the others ask again, and so do those
+    // that came since: there may be an object by now.
     entry.waiting.erase_if([&](const WaitingOp& op) {
+      if (op.op > entry.asked_for) return false;
       if (message.lost ? op.kind != OpKind::kGet : op.first_touch) return false;
       complete(actions, op.op, message.lost ? Outcome::kLost : Outcome::kNoObject);
       return true;
@@ -394,6 +401,13 @@ void get(Entry& entry, const Place& place, OpId op, bool first_touch, Actions& a
 void grab(Entry& entry, const Place& place, OpId op, bool first_touch, Actions& actions) {
   entry.waiting.push_back({op, OpKind::kGrab, first_touch});
   progress(entry, place, actions);
+}
+
+void prefetch(Entry& entry, const Place& place, Actions& actions) {
+  if (!entry.waiting.empty()) return;
+  if (entry.state == State::kInvCopy) request_copy(entry, place, actions);
+  if (entry.state == State::kInvOwner && !entry.lost && entry.requests.empty())
+    start_first_touch(entry, actions);
 }
 
 bool try_get(Entry& entry) {

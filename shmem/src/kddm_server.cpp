@@ -65,6 +65,8 @@ Status Server::open_set(SetId id, KddmSetOptions options) {
 void Server::close_set(SetId id) {
   existence_.erase(id.value);
   late_decisions.erase(id.value);
+  install_arrived();
+  outbox.own();
   auto closing = sets_.extract(id.value);
   if (closing.empty()) return;
   for (auto& [number, object] : closing.mapped()->objects) {
@@ -134,7 +136,10 @@ void Server::carry_out(Set& set, ObjectId object, Object& at, Actions& actions,
     const Outbox::Scope scope(outbox);
     for (const Action& action : actions) perform(set, object, at, action, data, calls);
     forget_if_initial(set, object);
+    actions.clear();
+    spare_actions_ = std::move(actions);
   }
+  if (!calls.empty()) install_arrived();
   for (auto& call : calls) {
     if (mode_ == Mode::kHalted) {
       held_calls_.push_back(std::move(call));
@@ -146,15 +151,14 @@ void Server::carry_out(Set& set, ObjectId object, Object& at, Actions& actions,
 
 void Server::perform(Set& set, ObjectId object, Object& at, const Action& action,
                      std::string_view data, Calls& calls) {
+  const bool brings = action.kind == Action::Kind::kInstall;
+  if (!brings && (action.kind != Action::Kind::kSend || action.message.with_data))
+    install_arrived();
   switch (action.kind) {
     case Action::Kind::kSend:
       return send(set, object, at, action);
     case Action::Kind::kInstall:
-      check(data.size() == set.options.object_bytes, "an object has its set's size");
-      place(set, object, at);
-      std::memcpy(at.bytes.data(), data.data(), data.size());
-      set.statistics.refetches += set.evicted.erase(object.value);
-      return;
+      return arrive(set, object, at, data);
     case Action::Kind::kDropData:
       return release(set, object, at);
     case Action::Kind::kRemoved:
@@ -166,6 +170,29 @@ void Server::perform(Set& set, ObjectId object, Object& at, const Action& action
     case Action::Kind::kComplete:
       return complete(set, object, at, action, calls);
   }
+}
+
+void Server::arrive(Set& set, ObjectId object, Object& at, std::string_view data) {
+  check(data.size() == set.options.object_bytes, "an object has its set's size");
+  place(set, object, at);
+  set.statistics.refetches += set.evicted.erase(object.value);
+  const bool readable = at.entry.state == State::kReadCopy;
+  const bool goes_on = arrived_.memory == set.options.memory && arrived_.readable == readable &&
+                       arrived_.first.value + arrived_.count == object.value &&
+                       arrived_.bytes.data() + arrived_.bytes.size() == data.data();
+  if (!goes_on) {
+    install_arrived();
+    arrived_ = {set.options.memory, object, 0, readable, data.substr(0, 0)};
+  }
+  ++arrived_.count;
+  arrived_.bytes = {arrived_.bytes.data(), arrived_.bytes.size() + data.size()};
+}
+
+void Server::install_arrived() {
+  if (arrived_.count == 0) return;
+  const Arrived now = std::exchange(arrived_, {});
+  now.memory->install(now.first, now.count, std::as_bytes(std::span(now.bytes)));
+  if (now.readable) now.memory->readable(now.first, now.count);
 }
 
 void Server::settle() {
@@ -187,6 +214,7 @@ void Server::release(Set& set, ObjectId object, Object& at) {
     by_use_.erase(at.use);
   }
   at.bytes = {};
+  outbox.own();
   set.options.memory->release(object);
   if (unsettled_.empty() || unsettled_.back() != set.options.memory)
     unsettled_.push_back(set.options.memory);
@@ -195,16 +223,19 @@ void Server::release(Set& set, ObjectId object, Object& at) {
 
 void Server::send(Set& set, ObjectId object, const Object& at, const Action& action) {
   const Message& message = action.message;
+  set.statistics.copies_sent += message.type == MessageType::kCopy;
+  set.statistics.ownerships_sent +=
+      message.type == MessageType::kOwnership || message.type == MessageType::kGift;
   std::string payload = encode_copyset(message);
   if (message.with_data) {
     check(!at.bytes.empty(), "who sends an object has it");
     set.options.memory->protect(object);
-    payload.append(reinterpret_cast<const char*>(at.bytes.data()), at.bytes.size());
     set.statistics.bytes_sent += at.bytes.size();
+    // Who sends a copy keeps the object; else it goes in the same step.
+    if (message.type == MessageType::kCopy)
+      return outbox.add_borrowed(action.to, encode(set.id, object, message), at.bytes);
+    payload.append(reinterpret_cast<const char*>(at.bytes.data()), at.bytes.size());
   }
-  set.statistics.copies_sent += message.type == MessageType::kCopy;
-  set.statistics.ownerships_sent +=
-      message.type == MessageType::kOwnership || message.type == MessageType::kGift;
   outbox.add(action.to, encode(set.id, object, message), std::move(payload));
 }
 
@@ -237,6 +268,12 @@ void Server::filled(SetId id, ObjectId object, const Status& made) {
   tell_existence(*set, object, at.entry.version, true);
   step(*set, object, {},
        [&](Entry& e, const Place& p, Actions& a) { kddm::filled(e, p, made.has_value(), a); });
+  set = find_set(id);
+  if (!set) return;
+  auto found = set->objects.find(object.value);
+  if (found != set->objects.end() && found->second.entry.state == State::kWriteOwner &&
+      !found->second.entry.writer)
+    set->options.memory->readable(object, 1);
 }
 
 void Server::complete(Set& set, ObjectId object, Object& at, const Action& action, Calls& calls) {
@@ -263,7 +300,11 @@ void Server::receive(NodeId from, const Wire& wire, std::string_view payload) {
     held_messages_.push_back({from, wire, std::string(payload)});
     return;
   }
-  if (wire.type == kNoteType) return note(decode_note(wire));
+  if (wire.type == kNoteType) {
+    ExistenceNote one = decode_note(wire);
+    for (uint32_t i = 0; i < wire.run; ++i, ++one.object.value) note(one);
+    return;
+  }
   auto found = sets_.find(wire.set);
   if (found == sets_.end()) {
     if (ignored_.contains(wire.set)) return;
@@ -279,12 +320,22 @@ void Server::receive(NodeId from, const Wire& wire, std::string_view payload) {
     log_error("kddm", "from node {}: {}", from.value, decoded.error().message());
     return;
   }
-  Set& set = *found->second;
-  const ObjectId object{wire.object};
-  const Message& message = decoded->message;
+  const size_t each = decoded->data.size() / wire.run;
+  const Outbox::Scope scope(outbox);
+  Set* set = found->second.get();
+  for (uint32_t i = 0; set && i < wire.run; ++i) {
+    receive_one(*set, ObjectId{wire.object + i}, from, decoded->message,
+                decoded->data.substr(i * each, each));
+    if (i + 1 < wire.run) set = find_set(SetId{wire.set});  // a completion may close it
+  }
+  install_arrived();
+}
+
+void Server::receive_one(Set& set, ObjectId object, NodeId from, const Message& message,
+                         std::string_view data) {
   if (is_request(message.type) && !message.directed) return direct(set, object, from, message);
   set.statistics.invalidations_received += message.type == MessageType::kInvalidate;
-  step(set, object, decoded->data,
+  step(set, object, data,
        [&](Entry& e, const Place& p, Actions& a) { kddm::receive(e, p, message, a); });
 }
 
@@ -313,6 +364,17 @@ void Server::start(SetId id, ObjectId object, Kddm::Touch touch, OpKind kind,
     kind == OpKind::kGet ? get(e, p, op, make, a) : grab(e, p, op, make, a);
     set->statistics.local_hits += a.size() == 1 && a.front().kind == Action::Kind::kComplete;
   });
+}
+
+void Server::prefetch(SetId id, ObjectId first, uint64_t count) {
+  Set* set = find_set(id);
+  if (!set || mode_ != Mode::kRunning) return;
+  const Outbox::Scope scope(outbox);
+  for (uint64_t i = 0; set && i < count; ++i, set = find_set(id)) {
+    ++set->statistics.gets;
+    step(*set, ObjectId{first.value + i}, {},
+         [](Entry& e, const Place& p, Actions& a) { kddm::prefetch(e, p, a); });
+  }
 }
 
 void Server::start_range(SetId id, ObjectId first, uint64_t count, Kddm::Touch touch, OpKind kind,

@@ -13,8 +13,10 @@
 #include <list>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "kddm_outbox.h"
@@ -64,6 +66,7 @@ class Server : public std::enable_shared_from_this<Server> {
   std::unordered_map<uint64_t, std::unique_ptr<Set>>& sets() { return sets_; }
 
   void start(SetId id, ObjectId object, Kddm::Touch touch, OpKind kind, Kddm::Granted granted);
+  void prefetch(SetId id, ObjectId first, uint64_t count);
   void start_range(SetId id, ObjectId first, uint64_t count, Kddm::Touch touch, OpKind kind,
                    const Kddm::GrantedOne& granted);
   // Lost objects are removed first, once (`again`: that has been tried).
@@ -83,7 +86,7 @@ class Server : public std::enable_shared_from_this<Server> {
   template <class Call>
   void step(Set& set, ObjectId object, std::string_view data, Call call) {
     Object& at = object_of(set, object);
-    Actions actions;
+    Actions actions = std::exchange(spare_actions_, {});
     call(at.entry, place_of(set, object), actions);
     carry_out(set, object, at, actions, data);
   }
@@ -152,8 +155,21 @@ class Server : public std::enable_shared_from_this<Server> {
     std::string payload;
   };
   using Calls = std::vector<std::function<void()>>;
+  // Bytes that have come for neighbours, on their way into their set's memory: together, but before
+  // anything else looks at them. They are those of the message that is being received.
+  struct Arrived {
+    std::shared_ptr<ObjectMemory> memory;
+    ObjectId first = {};
+    size_t count = 0;
+    bool readable = false;  // none of them is pinned
+    std::string_view bytes;
+  };
 
   void receive(NodeId from, const Wire& wire, std::string_view payload);
+  void receive_one(Set& set, ObjectId object, NodeId from, const Message& message,
+                   std::string_view data);
+  void arrive(Set& set, ObjectId object, Object& at, std::string_view data);
+  void install_arrived();
   void direct(Set& set, ObjectId object, NodeId from, const Message& message);
   void carry_out(Set& set, ObjectId object, Object& at, Actions& actions, std::string_view data);
   void perform(Set& set, ObjectId object, Object& at, const Action& action, std::string_view data,
@@ -179,6 +195,8 @@ class Server : public std::enable_shared_from_this<Server> {
   ExistenceMap existence_;
   OpId next_operation_ = 1;
   std::vector<std::shared_ptr<ObjectMemory>> unsettled_;  // with releases since the last settle()
+  Arrived arrived_;
+  Actions spare_actions_;  // empty; keeps its storage from step to step
   std::list<ObjectKey> by_use_;
   size_t bytes_here_ = 0;
   // While the server stops.

@@ -34,6 +34,13 @@ Wire encode(SetId set, ObjectId object, const Message& message) {
   return wire;
 }
 
+bool goes_on(const Wire& run, const Wire& next) {
+  Wire expected = run;
+  expected.object = run.object + run.run;
+  expected.run = 1;
+  return run.copyset_size == 0 && std::memcmp(&expected, &next, sizeof next) == 0;
+}
+
 std::string encode_copyset(const Message& message) {
   std::string bytes;
   for (NodeId node : message.copyset)
@@ -43,7 +50,8 @@ std::string encode_copyset(const Message& message) {
 
 Result<Decoded> decode(const Wire& wire, std::string_view payload) {
   const size_t copyset_bytes = wire.copyset_size * sizeof(uint16_t);
-  if (wire.version != 1 || wire.type >= kMessageTypeCount || payload.size() < copyset_bytes)
+  if (wire.version != 1 || wire.type >= kMessageTypeCount || payload.size() < copyset_bytes ||
+      wire.run == 0 || (wire.run > 1 && wire.copyset_size > 0))
     return errno_error("KDDM message", EBADMSG);
   Decoded decoded;
   decoded.message = {.type = static_cast<MessageType>(wire.type),

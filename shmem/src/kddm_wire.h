@@ -1,5 +1,6 @@
-// How a protocol message travels: a fixed struct; behind it the copyset of a gift, then the
-// object's bytes. Several messages for one node travel as a Batch.
+// How protocol messages travel: a fixed struct; behind it the copyset of a gift, then the object's
+// bytes. Messages about neighbours that say the same are one Wire, a run. Several messages for one
+// node travel as a Batch.
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
@@ -24,13 +25,16 @@ struct Wire {
   uint16_t requester = 0;
   uint16_t copyset_size = 0;
   uint32_t acks = 0;
-  uint32_t reserved2 = 0;
+  uint32_t run = 1;  // objects from `object` on; their bytes stand one behind the other
   uint64_t set = 0;
   uint64_t object = 0;
   uint64_t object_version = 0;
   uint64_t promise = 0;
 };
 static_assert(sizeof(Wire) == 48);
+
+// Whether `next` says about the object behind this run what the run says.
+bool goes_on(const Wire& run, const Wire& next);
 
 // The struct, and the copyset as it stands at the payload's beginning.
 Wire encode(SetId set, ObjectId object, const Message& message);
@@ -40,7 +44,7 @@ struct Decoded {
   Message message;
   std::string_view data;
 };
-// Errors: EBADMSG when the message does not keep the format.
+// Of a run: the first message, and all bytes. Errors: EBADMSG when it does not keep the format.
 Result<Decoded> decode(const Wire& wire, std::string_view payload);
 
 // Not of the protocol: the owner's word to an object's manager, and to the node that would follow

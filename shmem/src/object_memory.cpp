@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "krg/shmem/object_memory.h"
 
+#include <cstring>
 #include <unordered_map>
 
 #include "krg/shmem/io_linker.h"
@@ -32,6 +33,12 @@ class HeapMemory : public ObjectMemory {
 };
 
 }  // namespace
+
+void ObjectMemory::install(ObjectId first, size_t count, std::span<const std::byte> bytes) {
+  const size_t each = bytes.size() / count;
+  for (size_t i = 0; i < count; ++i)
+    std::memcpy(place(ObjectId{first.value + i}).data(), bytes.data() + i * each, each);
+}
 
 std::unique_ptr<IoLinker> make_zero_linker() {
   return std::make_unique<ZeroLinker>();

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <utility>
@@ -89,20 +90,13 @@ void PageFrames::allocate(PageIndex first, size_t count) {
   check(allocated == 0, "there is memory for pages");
 }
 
-void PageFrames::prepare(PageIndex first, size_t count) {
-  size_t offset = first.value * kPageBytes, left = count * kPageBytes;
-  for (const Mapping& mapping : mappings_) {
-    const size_t size = mapping.bytes().size();
-    if (offset >= size) {
-      offset -= size;
-      continue;
-    }
-    const size_t here = std::min(left, size - offset);
-    // Where it fails, touching the pages does it.
-    static_cast<void>(madvise(mapping.bytes().data() + offset, here, MADV_POPULATE_WRITE));
-    left -= here;
-    offset = 0;
-    if (left == 0) return;
+void PageFrames::write(PageIndex first, std::span<const std::byte> bytes) {
+  auto at = static_cast<off_t>(first.value * kPageBytes);
+  while (!bytes.empty()) {
+    const ssize_t written = pwrite(memfd_.get(), bytes.data(), bytes.size(), at);
+    check(written > 0, "there is memory for pages");
+    bytes = bytes.subspan(static_cast<size_t>(written));
+    at += written;
   }
 }
 

@@ -45,8 +45,8 @@ class PageFrames {
   std::span<std::byte> page(PageIndex page) const;
   // Fills the holes among them with zeros, faster than by touching them.
   void allocate(PageIndex first, size_t count);
-  // The same, and maps them here: for pages whose bytes are about to come.
-  void prepare(PageIndex first, size_t count);
+  // Gives pages from `first` on these bytes: faster than through page(), where they are holes.
+  void write(PageIndex first, std::span<const std::byte> bytes);
   // Makes them holes: they vanish from all programs' page tables, too.
   void punch(PageIndex first, size_t count);
 

@@ -115,6 +115,15 @@ std::span<std::byte> PageHolder::place(ObjectId object) {
   return frames_.page(page);
 }
 
+void PageHolder::install(ObjectId first, size_t, std::span<const std::byte> bytes) {
+  frames_.write(PageIndex{first.value}, bytes);
+}
+
+void PageHolder::readable(ObjectId first, size_t count) {
+  for (uint64_t page = first.value; page < first.value + count && page < access_.size(); ++page)
+    set_access({page}, std::max(access_[page], PageAccess::kRead));
+}
+
 void PageHolder::protect(ObjectId object) {
   const PageIndex page{object.value};
   if (page.value >= access_.size() || access_[page.value] != PageAccess::kWrite) return;

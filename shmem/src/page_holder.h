@@ -53,6 +53,8 @@ class PageHolder : public ObjectMemory {
   void stop();
 
   std::span<std::byte> place(ObjectId object) override;
+  void install(ObjectId first, size_t count, std::span<const std::byte> bytes) override;
+  void readable(ObjectId first, size_t count) override;
   void protect(ObjectId object) override;
   void release(ObjectId object) override;
   void settle() override;

@@ -30,7 +30,7 @@ constexpr uint64_t kAround = 16;
 // while the next ones are looked up.
 constexpr unsigned kAskedTogether = 256;
 // So many neighbours have the same manager.
-constexpr uint64_t kPagesPerManager = 64;
+constexpr uint64_t kPagesPerManager = 256;
 // Pages are fetched ahead for writing with more restraint: each one is taken away from all others.
 constexpr unsigned kWriteAheadDivisor = 4;
 
@@ -51,7 +51,7 @@ struct PageSet::Impl {
   void serve_delayed();
   void serve(const ProgramFault& fault);
   void fetch_ahead(const ReadAhead::Plan& plan, PageAccess access);
-  void ask_ahead(std::span<const PageIndex> asked, PageAccess access);
+  void ask_ahead(std::vector<PageIndex>& asked, PageAccess access);
   void answered(PageIndex page, const Status& outcome);
   void show_granted();
   bool show_or_ask(const ProgramFault& fault, PageAccess ask_for = PageAccess::kRead);
@@ -189,14 +189,20 @@ void PageSet::Impl::fetch_ahead(const ReadAhead::Plan& plan, PageAccess access) 
   ask_ahead(asked, access);
 }
 
-void PageSet::Impl::ask_ahead(std::span<const PageIndex> asked, PageAccess access) {
-  if (asked.empty()) return;
-  const auto [first, last] = std::minmax_element(asked.begin(), asked.end());
-  const size_t span = last->value - first->value + 1;
-  if (span == asked.size()) frames.prepare(*first, span);
+void PageSet::Impl::ask_ahead(std::vector<PageIndex>& asked, PageAccess access) {
+  std::sort(asked.begin(), asked.end());  // neighbours in their order are runs
   statistics.fetched_ahead += asked.size();
   const Kddm::Together together(kddm);
-  for (PageIndex page : asked) holder->ask(page, access, PageHolder::Why::kAhead);
+  if (access == PageAccess::kWrite) {
+    for (PageIndex page : asked) holder->ask(page, access, PageHolder::Why::kAhead);
+    return;
+  }
+  for (size_t begin = 0; begin < asked.size();) {
+    size_t end = begin + 1;
+    while (end < asked.size() && asked[end].value == asked[begin].value + (end - begin)) ++end;
+    kddm.prefetch(set, ObjectId{asked[begin].value}, end - begin);
+    begin = end;
+  }
 }
 
 // Pages that come together are mapped together, once all of them are here.

@@ -26,10 +26,25 @@ struct RunTouch {
   uint8_t version = 1;
   Touch touch;
 };
+// The processor time of a rank's krgd, in µs; the reply carries a double.
+struct AskTime {
+  static constexpr uint16_t kId = 252;
+  uint8_t version = 1;
+};
 struct Stop {
   static constexpr uint16_t kId = 251;
   uint8_t version = 1;
 };
+
+// Of this process, in all its threads.
+double cpu_us() {
+  rusage used{};
+  getrusage(RUSAGE_SELF, &used);
+  auto us = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) * 1e6 + static_cast<double>(t.tv_usec);
+  };
+  return us(used.ru_utime) + us(used.ru_stime);
+}
 
 class Rank {
  public:
@@ -49,6 +64,11 @@ class Rank {
             shared->ok({reinterpret_cast<char*>(&touched), sizeof touched});
           });
         });
+    messenger_.on_request<AskTime>(
+        [](NodeId, const AskTime&, std::string_view, Messenger::Reply reply) {
+          const double now = cpu_us();
+          reply.ok({reinterpret_cast<const char*>(&now), sizeof now});
+        });
     messenger_.on<Stop>([this](NodeId, const Stop&, std::string_view) { stopped_ = true; });
   }
 
@@ -61,6 +81,7 @@ class Rank {
 
  private:
   Touched touch(unsigned rank, const Touch& touch);
+  double time_of(unsigned rank);
 
   const size_t scanned_;  // pages
   EventLoop& loop_;
@@ -85,14 +106,16 @@ Touched Rank::touch(unsigned rank, const Touch& touch) {
   return touched;
 }
 
-// Of this process, in all its threads.
-double cpu_us() {
-  rusage used{};
-  getrusage(RUSAGE_SELF, &used);
-  auto us = [](const timeval& t) {
-    return static_cast<double>(t.tv_sec) * 1e6 + static_cast<double>(t.tv_usec);
-  };
-  return us(used.ru_utime) + us(used.ru_stime);
+double Rank::time_of(unsigned rank) {
+  double time = 0;
+  bool done = false;
+  messenger_.request(NodeId{static_cast<uint16_t>(rank)}, AskTime{}, {},
+                     [&](Result<std::string> reply) {
+                       std::memcpy(&time, require(std::move(reply)).data(), sizeof time);
+                       done = true;
+                     });
+  meter_.await(done);
+  return time;
 }
 
 void Rank::measure() {
@@ -119,13 +142,16 @@ void Rank::measure() {
   touch(1, {.kind = kWrite, .first = first, .count = scanned_});
   meter_.gets_us(4u << 20);
   bare = meter_.gets_us(scanned_ * kPageBytes);
-  const double cpu_before = cpu_us();
+  const double before[] = {time_of(0), time_of(1)};
   ours = touch(0, {.kind = Touch::Kind::kScan, .first = first, .count = scanned_});
   const double megabytes = scanned_ * kPageBytes / 1e6;
   print_row("sequential read / one-sided gets of 1 MiB", 1e6 * megabytes / ours.total_us,
             1e6 * megabytes / bare, "MB/s");
-  std::printf("%-44s %9.1f\n", "  processor time of rank 0's krgd for a page",
-              (cpu_us() - cpu_before) / scanned_);
+  for (unsigned rank : {0u, 1u})
+    std::printf("  processor time of rank %u's krgd for a page   %9.1f\n", rank,
+                (time_of(rank) - before[rank]) / static_cast<double>(scanned_));
+  print_row("  / the same gets into a new memfd", 1e6 * megabytes / ours.total_us,
+            1e6 * megabytes / meter_.gets_into_new_memory_us(scanned_ * kPageBytes), "MB/s");
   first += scanned_;
   print_row("messages of 256 KiB / one-sided gets of 1 MiB",
             1e6 * megabytes / meter_.messages_us(scanned_ * kPageBytes), 1e6 * megabytes / bare,

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "transport_meter.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -86,6 +89,22 @@ double TransportMeter::gets_us(size_t bytes) {
   return one_sided_us(bytes, [this](Completion done) {
     transport_.get(NodeId{1}, remote_, 0, local_, std::move(done));
   });
+}
+
+double TransportMeter::gets_into_new_memory_us(size_t bytes) {
+  const int memory = memfd_create("krg-bench", MFD_CLOEXEC);
+  if (memory < 0 || ftruncate(memory, static_cast<off_t>(bytes)) != 0)
+    require(errno_error("memfd"));
+  void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+  if (at == MAP_FAILED) require(errno_error("mmap"));
+  std::span<std::byte> rest(static_cast<std::byte*>(at), bytes);
+  const double us = one_sided_us(bytes, [&](Completion done) {
+    transport_.get(NodeId{1}, remote_, 0, rest.first(kOperationBytes), std::move(done));
+    rest = rest.subspan(kOperationBytes);
+  });
+  munmap(at, bytes);
+  close(memory);
+  return us;
 }
 
 double TransportMeter::puts_us(size_t bytes) {

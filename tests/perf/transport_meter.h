@@ -37,6 +37,8 @@ class TransportMeter {
   // two under way at a time.
   double messages_us(size_t bytes);
   double gets_us(size_t bytes);
+  // The same into a new memfd, mapped here, as a page set has it.
+  double gets_into_new_memory_us(size_t bytes);
   double puts_us(size_t bytes);
 
  private:

@@ -8,6 +8,7 @@ namespace krg::kddm {
 namespace {
 
 constexpr unsigned kStepsBetweenFullChecks = 4096;
+constexpr unsigned kRunPercent = 50;
 constexpr unsigned kSettlingRounds = 10'000;
 
 NodeId node_id(unsigned node) {
@@ -30,7 +31,7 @@ unsigned event_of(LocalEvent event) {
 
 std::string_view name_of_event(unsigned event) {
   static constexpr std::array<std::string_view, kEventCount - kMessageTypeCount> kNames = {
-      "get", "grab", "put", "remove", "give", "drop", "filled", "recover"};
+      "get", "grab", "put", "remove", "give", "drop", "filled", "recover", "prefetch"};
   return event < kMessageTypeCount ? name_of(static_cast<MessageType>(event))
                                    : kNames[event - kMessageTypeCount];
 }
@@ -93,7 +94,19 @@ bool SimCluster::deliver_one() {
   if (!packet) return false;
   if (faults_.strikes(Fault::kDuplicate)) network_.send(*packet);
   deliver(*packet);
+  if (chance(kRunPercent)) deliver_rest_of_run(std::move(*packet));
   return true;
+}
+
+// Nothing comes between the messages of a run.
+void SimCluster::deliver_rest_of_run(SimNetwork::Packet packet) {
+  while (failure_.empty()) {
+    auto next = network_.take_rest_of_run(packet);
+    if (!next) return;
+    if (faults_.strikes(Fault::kShiftRun)) next->data = packet.data;
+    deliver(*next);
+    packet = std::move(*next);
+  }
 }
 
 void SimCluster::deliver(SimNetwork::Packet& packet) {

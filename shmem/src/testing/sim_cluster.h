@@ -1,7 +1,8 @@
 // SimCluster: many nodes' protocol engines in one process over a network that delays and reorders
-// as it likes (sim_network.h). Threads on the nodes get, grab, put and remove objects, two at a
-// time where the options say so; nodes give and drop objects at whim or because they are over their
-// memory limit; nodes die. Everything follows from a seed: the same options run the same steps.
+// as it likes (sim_network.h); what is said alike about neighbours may arrive as a run. Threads on
+// the nodes get, grab, put and remove objects, two at a time where the options say so; nodes give
+// and drop objects at whim or because they are over their memory limit; nodes die. Everything
+// follows from a seed: the same options run the same steps.
 //
 // Checked on the way:
 //   after each step   one owner at the most, one writer, no reader beside a writer: kept as sums,
@@ -44,6 +45,7 @@ struct SimOptions {
   unsigned remove_percent = 2;
   unsigned give_percent = 5;
   unsigned drop_percent = 5;
+  unsigned prefetch_percent = 5;  // of runs of neighbours
   unsigned nest_percent = 20;     // a thread that has an object asks for a second one, else it puts
   unsigned memory_limit = 0;      // objects a node may hold before it evicts; 0: no limit
   unsigned kill_every_steps = 0;  // 0: no node dies
@@ -51,8 +53,18 @@ struct SimOptions {
 };
 
 // What a step may be caused by: the messages, and these.
-enum class LocalEvent : uint8_t { kGet, kGrab, kPut, kRemove, kGive, kDrop, kFilled, kRecover };
-inline constexpr unsigned kEventCount = kMessageTypeCount + 8;
+enum class LocalEvent : uint8_t {
+  kGet,
+  kGrab,
+  kPut,
+  kRemove,
+  kGive,
+  kDrop,
+  kFilled,
+  kRecover,
+  kPrefetch
+};
+inline constexpr unsigned kEventCount = kMessageTypeCount + 9;
 std::string_view name_of_event(unsigned event);
 
 // For each state and event, the states after it that were seen, as bits.
@@ -139,6 +151,7 @@ class SimCluster {
   void step();
   bool deliver_one();
   void deliver(SimNetwork::Packet& packet);
+  void deliver_rest_of_run(SimNetwork::Packet packet);
   using Call = std::function<void(Entry&, const Place&, Actions&)>;
   void run_step(unsigned node, unsigned object, unsigned event, const Call& call);
   void perform(unsigned node, unsigned object, Actions& actions);
@@ -152,6 +165,7 @@ class SimCluster {
   // sim_threads.cpp: what threads and nodes do by themselves, and what they must see.
   void local_step();
   bool evict_from(unsigned node);
+  void prefetch_run(unsigned node, unsigned first);
   void fill(unsigned node, unsigned object);
   void thread_step(unsigned node, unsigned index);
   void start(unsigned node, unsigned index, unsigned object);

@@ -20,7 +20,8 @@ std::string_view name_of(Fault fault) {
                                                                        "grant every gift",
                                                                        "forget a gift's copyset",
                                                                        "duplicate a message",
-                                                                       "reorder a pair's messages"};
+                                                                       "reorder a pair's messages",
+                                                                       "shift a run's bytes"};
   return kNames[static_cast<size_t>(fault)];
 }
 

@@ -29,8 +29,9 @@ enum class Fault : uint8_t {
   kForgetGiftCopyset,  // a gift comes without its copyset
   kDuplicate,          // a message arrives twice
   kReorderPair,        // messages of one pair of nodes overtake each other
+  kShiftRun,           // an object in a run gets the bytes of the one before it
 };
-inline constexpr unsigned kFaultCount = 14;
+inline constexpr unsigned kFaultCount = 15;
 std::string_view name_of(Fault fault);
 
 class FaultInjector {

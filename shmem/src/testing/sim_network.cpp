@@ -43,6 +43,19 @@ std::optional<SimNetwork::Packet> SimNetwork::take() {
   return packet;
 }
 
+std::optional<SimNetwork::Packet> SimNetwork::take_rest_of_run(const Packet& before) {
+  const size_t channel = channel_of_.at(before.from << 16 | before.to);
+  auto& packets = channels_[channel].packets;
+  if (packets.empty()) return std::nullopt;
+  const Packet& next = packets.front();
+  if (next.object != before.object + 1 || next.message.type != before.message.type)
+    return std::nullopt;
+  Packet packet = std::move(packets.front());
+  packets.pop_front();
+  if (packets.empty()) leave_busy(channel);
+  return packet;
+}
+
 void SimNetwork::leave_busy(size_t channel) {
   const size_t place = channels_[channel].busy_at;
   busy_[place] = busy_.back();

@@ -32,6 +32,8 @@ class SimNetwork {
   void send(Packet packet);
   // The next packet of some pair, chosen at random; none when nothing is under way.
   std::optional<Packet> take();
+  // What has been sent behind `before`, the same about the next object: the rest of a run.
+  std::optional<Packet> take_rest_of_run(const Packet& before);
   bool empty() const { return busy_.empty(); }
   // A node has died: what is under way to it is lost, and what it sent, from some point on.
   void lose_node(unsigned node);

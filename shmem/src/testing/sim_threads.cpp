@@ -37,7 +37,15 @@ void SimCluster::local_step() {
   if (chance(options_.drop_percent))
     return run_step(node, object, event_of(LocalEvent::kDrop),
                     [](Entry& e, const Place&, Actions& a) { drop_copy(e, a); });
+  if (chance(options_.prefetch_percent)) return prefetch_run(node, object);
   thread_step(node, pick(options_.threads_per_node));
+}
+
+void SimCluster::prefetch_run(unsigned node, unsigned first) {
+  const unsigned end = first + 1 + pick(options_.objects - first);
+  for (unsigned object = first; object < end; ++object)
+    run_step(node, object, event_of(LocalEvent::kPrefetch),
+             [](Entry& e, const Place& p, Actions& a) { prefetch(e, p, a); });
 }
 
 // Takes one object out of a node's memory: a copy by dropping it, the object itself by giving it to

@@ -121,7 +121,10 @@ class Kddm {
   void get_range(SetId set, ObjectId first, uint64_t count, Touch touch, const GrantedOne& granted);
   void grab_range(SetId set, ObjectId first, uint64_t count, Touch touch,
                   const GrantedOne& granted);
-  // The same without waiting. Errors: EAGAIN (it would take a message or a wait), EBADF.
+  // Has `count` objects from `first` on brought here for reading, or made, where they are not here
+  // yet. Nothing is pinned, nobody is told: a get that comes later finds them, or waits less.
+  void prefetch(SetId set, ObjectId first, uint64_t count);
+  // get() and grab() without waiting. Errors: EAGAIN (it would take a message or a wait), EBADF.
   Result<std::span<std::byte>> try_get(SetId set, ObjectId object);
   Result<std::span<std::byte>> try_grab(SetId set, ObjectId object);
   // Ends one get or the grab of this object.

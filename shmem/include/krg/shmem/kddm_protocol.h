@@ -77,7 +77,7 @@ struct Message {
   NodeSet copyset = {};     // kGift
 };
 
-using OpId = uint64_t;
+using OpId = uint64_t;  // they grow
 enum class OpKind : uint8_t { kGet, kGrab };
 
 // How a local operation ended.
@@ -120,6 +120,7 @@ struct Entry {
   uint64_t invalid_below = 0;  // copies older than this must not be kept
   NodeSet copyset;             // owner only: nodes that may hold copies, without itself
   uint64_t promise = 0;        // owner only: the promise that it owns the object by
+  OpId asked_for = 0;          // the newest operation that an outstanding read request is for
   int acks_missing = 0;        // below zero when acks came before the ownership
   unsigned readers = 0;        // local pins by get
   bool writer = false;         // local pin by grab
@@ -148,6 +149,9 @@ struct Place {
 // Local operations. A granted operation pins the object until put().
 void get(Entry& entry, const Place& place, OpId op, bool first_touch, Actions& actions);
 void grab(Entry& entry, const Place& place, OpId op, bool first_touch, Actions& actions);
+// Asks for a copy, or for the object to be made, before anybody needs it, where there is none here.
+// Nothing is pinned, nobody is told when it has come.
+void prefetch(Entry& entry, const Place& place, Actions& actions);
 // Pins the object at once if that takes no message and nobody waits for it; else changes nothing.
 bool try_get(Entry& entry);
 bool try_grab(Entry& entry);

@@ -20,6 +20,10 @@ class ObjectMemory {
   // A place for the object's bytes, object_bytes long: zeros when it was not placed before, else
   // what it was. It stays valid until release().
   virtual std::span<std::byte> place(ObjectId object) = 0;
+  // `bytes` came for `count` objects that have been placed, neighbours from `first` on.
+  virtual void install(ObjectId first, size_t count, std::span<const std::byte> bytes);
+  // The objects may be read here from now on, though nobody has asked to be told (a prefetch).
+  virtual void readable(ObjectId /*first*/, size_t /*count*/) {}
   // Nobody may write the object's bytes from here on (a grab comes before the next write): they are
   // about to be sent, or stay as a copy beside others. Called before the bytes are read.
   virtual void protect(ObjectId object) = 0;
