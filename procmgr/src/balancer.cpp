@@ -45,18 +45,16 @@ void Balancer::look() {
   const auto now = Clock::now();
   if (!target || now - last_move_ < options_.min_interval) return;
   std::erase_if(refused_, [&](const auto& entry) { return now - entry.second > kRefusedFor; });
-  auto pids = std::make_shared<std::vector<pid_t>>(candidates(*target));
+  auto pids = std::make_shared<std::vector<pid_t>>(candidates());
   move_first(std::move(pids), *target);
 }
 
 // Those that have computed longest come last.
-std::vector<pid_t> Balancer::candidates(NodeId target) {
+std::vector<pid_t> Balancer::candidates() {
   std::vector<std::pair<uint64_t, pid_t>> found;
   for (pid_t pid : parts_.table.local_processes()) {
     const Computing computing = computing_of(pid);
     if (!computing.is_running || refused_.contains(pid)) continue;
-    const ProcessTable::Body* body = parts_.table.find_body(pid);
-    if (body && body->origin == target) continue;
     const auto sets = parts_.capabilities.of(pid);
     if (sets && sets->effective.has(Capability::kCanMigrate))
       found.emplace_back(computing.ticks, pid);

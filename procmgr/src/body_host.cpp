@@ -31,6 +31,7 @@ struct BodyHost::Impl : std::enable_shared_from_this<Impl> {
 
   NodeContext& node;
   ProcessTable& table;
+  ShadowHost& shadows;
   CapabilityTable& capabilities;
   BodyDescriptors& descriptors;
   std::function<void(pid_t, rusage&)> add_usage;
@@ -38,10 +39,12 @@ struct BodyHost::Impl : std::enable_shared_from_this<Impl> {
   BodySpawner spawner;
   ImageBodies images;
   std::map<pid_t, Starting> starting;
+  std::map<std::pair<NodeId, pid_t>, std::string> parts;  // of requests that are to come
 
   Impl(NodeContext& n, const ExecPlacer::Parts& parts)
       : node(n),
         table(parts.table),
+        shadows(parts.shadows),
         capabilities(parts.capabilities),
         descriptors(parts.descriptors),
         add_usage(parts.add_usage),
@@ -51,11 +54,13 @@ struct BodyHost::Impl : std::enable_shared_from_this<Impl> {
 
   void listen();
   void settle_copies_of(NodeId sender);
+  void on_part(NodeId sender, pid_t pid, std::string_view bytes);
   void on_start(NodeId sender, const StartBody& ask, std::string_view payload,
                 Messenger::Reply reply);
   void make(NodeId sender, const StartBody& ask, BodyRequest request, std::vector<ImportedFd> fds);
   void spawn(const StartBody& ask, ExecSpec spec, std::vector<ImportedFd> fds, int uts_ns);
   void on_created(const StartBody& ask);
+  void take_capabilities(const StartBody& ask);
   void on_started(pid_t pid, Result<int> exec_errno);
   void on_child(pid_t pid, const ChildEvent& event);
   void on_end(pid_t pid, const ChildEvent& event);
@@ -68,11 +73,17 @@ void BodyHost::Impl::listen() {
       [weak](NodeId from, const StartBody& ask, std::string_view payload, Messenger::Reply reply) {
         if (auto self = weak.lock()) self->on_start(from, ask, payload, std::move(reply));
       });
+  node.messenger.on<BodyPart>([weak](NodeId from, const BodyPart& part, std::string_view bytes) {
+    if (auto self = weak.lock()) self->on_part(from, part.pid, bytes);
+  });
   node.messenger.on<ThawBody>([weak](NodeId, const ThawBody& thaw, std::string_view) {
     if (auto self = weak.lock()) self->images.thaw(thaw.pid);
   });
   node.messenger.on_peer_failure([weak](NodeId peer) {
-    if (auto self = weak.lock()) self->settle_copies_of(peer);
+    auto self = weak.lock();
+    if (!self) return;
+    std::erase_if(self->parts, [&](const auto& part) { return part.first.first == peer; });
+    self->settle_copies_of(peer);
   });
   node.messenger.on<ShadowDied>([weak](NodeId, const ShadowDied& died, std::string_view) {
     auto self = weak.lock();
@@ -98,19 +109,31 @@ void BodyHost::Impl::settle_copies_of(NodeId sender) {
   }
 }
 
+void BodyHost::Impl::on_part(NodeId sender, pid_t pid, std::string_view bytes) {
+  std::string& all = parts[{sender, pid}];
+  if (all.size() + bytes.size() <= BodyPart::kMostInAll) all.append(bytes);
+}
+
 void BodyHost::Impl::on_start(NodeId sender, const StartBody& ask, std::string_view payload,
                               Messenger::Reply reply) {
+  std::string whole;
+  if (auto before = parts.extract({sender, ask.pid}); !before.empty()) {
+    whole = std::move(before.mapped());
+    payload = whole.append(payload);
+  }
   // Whoever chose this node did not know yet that it leaves.
   if (takes_bodies && !takes_bodies()) return reply.fail(kNotImported, "this node is not online");
   auto request = BodyRequest::parse(payload);
   if (!request) return reply.fail(kNotImported, request.error().message());
   if (starting.contains(ask.pid) || table.find_body(ask.pid))
     return reply.fail(kNotImported, "a body of this pid is here");
+  log_trace("image", "body {}: asked for", ask.pid);
   starting.emplace(ask.pid, Starting{ask.origin, std::move(reply), std::nullopt});
   auto wanted = std::make_shared<BodyRequest>(std::move(*request));
   descriptors.import_fds(
       ask.pid, std::move(wanted->fds),
       [self = shared_from_this(), sender, ask, wanted](Result<std::vector<ImportedFd>> fds) {
+        log_trace("image", "body {}: descriptors imported", ask.pid);
         if (fds) return self->make(sender, ask, std::move(*wanted), std::move(*fds));
         auto failed = self->starting.extract(ask.pid);
         failed.mapped().reply.fail(kNotImported, fds.error().message());
@@ -128,14 +151,17 @@ void BodyHost::Impl::make(NodeId sender, const StartBody& ask, BodyRequest wante
   if (!uts_ns) return on_started(ask.pid, uts_ns.error());
   if (auto* spec = std::get_if<ExecSpec>(&wanted.what))
     return spawn(ask, std::move(*spec), std::move(fds), *uts_ns);
+  const bool comes_home = ask.origin == node.self;
   images.install({.sender = sender,
                   .moved = std::move(std::get<MovedProcess>(wanted.what)),
                   .fds = std::move(fds),
                   .uts_ns = *uts_ns,
                   .has_children = ask.has_children != 0,
                   .origin_keeps_signals = ask.comes_from_origin != 0,
+                  .home = comes_home ? &shadows : nullptr,
                   .on_created = [this, ask] { on_created(ask); }},
-                 [self = shared_from_this(), pid = ask.pid](Status installed) {
+                 [self = shared_from_this(), pid = ask.pid, comes_home, ask](Status installed) {
+                   if (installed && comes_home) self->take_capabilities(ask);
                    self->on_started(pid, installed ? Result<int>(0) : installed.error());
                  });
 }
@@ -157,11 +183,15 @@ void BodyHost::Impl::spawn(const StartBody& ask, ExecSpec spec, std::vector<Impo
 void BodyHost::Impl::on_created(const StartBody& ask) {
   const NodeId origin = starting.at(ask.pid).origin;
   table.add_body(ask.pid, {origin, JobId{ask.job}, ask.group, ask.session, ask.has_children != 0});
-  if (auto adopted = capabilities.adopt(ask.pid, ask.capabilities); !adopted)
-    log_warn("exec", "body {}: capabilities: {}", ask.pid, adopted.error().message());
+  take_capabilities(ask);
   node.children->watch(ask.pid, [weak = weak_from_this(), pid = ask.pid](const ChildEvent& event) {
     if (auto self = weak.lock()) self->on_child(pid, event);
   });
+}
+
+void BodyHost::Impl::take_capabilities(const StartBody& ask) {
+  if (auto adopted = capabilities.adopt(ask.pid, ask.capabilities); !adopted)
+    log_warn("exec", "body {}: capabilities: {}", ask.pid, adopted.error().message());
 }
 
 void BodyHost::Impl::on_started(pid_t pid, Result<int> exec_errno) {
@@ -172,8 +202,9 @@ void BodyHost::Impl::on_started(pid_t pid, Result<int> exec_errno) {
     if (body.ended) on_end(pid, *body.ended);
     return;
   }
-  // Whoever the child was, it is no body of anybody's: the reaper takes it silently.
-  if (!body.ended) node.children->unwatch(pid);
+  // Whoever the child was, it is no body of anybody's: the reaper takes it silently. A shadow that
+  // the process did not come home to was none of krgd's children.
+  if (!body.ended && body.origin != node.self) node.children->unwatch(pid);
   if (table.find_body(pid)) table.remove_body(pid);
   const Error error = exec_errno ? errno_error("exec", *exec_errno) : exec_errno.error();
   descriptors.body_ended(pid, [] {});

@@ -91,6 +91,15 @@ int64_t clone_body(pid_t pid, const Stack& stack, BodyPlan& plan) {
   return child;
 }
 
+// A body's descriptors are made at numbers above those that it is to have. Where the table has to
+// grow for one, a process with threads waits for all processors (synchronize_rcu in the kernel's
+// expand_fdtable): 10 ms, which a process that moves would stand still.
+void make_room_for_descriptors() {
+  constexpr int kFarNumber = 1000;
+  UniqueFd any(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  UniqueFd far(fcntl(any.get(), F_DUPFD_CLOEXEC, kFarNumber));  // fails where there may not be one
+}
+
 int32_t read_oom_score_adj() {
   int32_t adjust = 0;
   std::ifstream("/proc/self/oom_score_adj") >> adjust;
@@ -132,7 +141,9 @@ struct BodySpawner::Impl {
         filter_of_parents({.pids = n.pids,
                            .standard_streams = true,
                            .all_waits = true,
-                           .remote_memory = n.memory_per_node > 0}) {}
+                           .remote_memory = n.memory_per_node > 0}) {
+    make_room_for_descriptors();
+  }
 
   Result<Stack> take_stack() {
     if (idle_stacks.empty()) return Stack::create();

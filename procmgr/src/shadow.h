@@ -45,6 +45,7 @@ class Shadow {
   Shadow& operator=(const Shadow&) = delete;
 
   pid_t pid() const { return pid_; }
+  int control() const { return control_.get(); }
   // Errors: EPIPE when it died.
   Status command(ShadowVerb verb, int32_t argument = 0) {
     return command(ShadowCommand{verb, argument, 0, 0});

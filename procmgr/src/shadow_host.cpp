@@ -7,13 +7,11 @@
 
 #include <csignal>
 #include <cstring>
-#include <map>
 
-#include "exec_messages.h"
 #include "image/frozen_process.h"
 #include "krg/runtime/log.h"
 #include "process_status.h"
-#include "shadow.h"
+#include "shadow_host_impl.h"
 
 namespace krg {
 namespace {
@@ -36,53 +34,6 @@ Status signal_natively(pid_t body, int signal, bool whole_group) {
 bool SignalInfo::is_for_group() const {
   return code == SI_KERNEL || (code == SI_USER && sender == kInit);
 }
-
-struct ShadowHost::Impl {
-  // A shadow runs or is stopped, which only the kernel knows; it ends with its Shadow.
-  struct Hosted {
-    std::unique_ptr<Shadow> shadow;
-    NodeId body_node;
-    bool is_ending = false;                                         // told to end as its body did
-    std::vector<std::function<void(const ShadowReport&)>> answers;  // that are to come, in order
-    EventLoop::Timer settling;                                      // see settle()
-  };
-
-  NodeContext& node;
-  ProcessTable& table;
-  UniqueFd program;
-  std::map<pid_t, Hosted> hosted;
-  std::vector<std::function<void(pid_t, const BodyEnd&)>> body_end_listeners;
-  std::vector<std::function<void(pid_t)>> shadow_end_listeners;
-  std::function<Status(pid_t, const SignalInfo&)> deliver;
-
-  Impl(NodeContext& n, ProcessTable& t) : node(n), table(t) {}
-
-  Hosted* find(pid_t pid) {
-    auto found = hosted.find(pid);
-    return found == hosted.end() ? nullptr : &found->second;
-  }
-  bool executes_on(pid_t pid, NodeId where) {
-    const Hosted* shadow = find(pid);
-    return shadow && shadow->body_node == where;
-  }
-  void listen();
-  Shadow::Events events_of(pid_t pid);
-  Status host(pid_t pid, ProcessTable::Shadow entry, Result<std::unique_ptr<Shadow>> shadow);
-  void on_report(pid_t pid, const ShadowReport& report);
-  void on_group_answer(pid_t pid, NodeId body_node, int32_t result);
-  void on_shadow_end(pid_t pid);
-  void on_body_ended(const BodyEnded& ended);
-  void on_body_stopped(const BodyStopped& stopped);
-  void on_peer_failure(NodeId peer);
-  void on_group_changed(const GroupChanged& changed);
-
-  void end_like(Hosted& shadow, int wait_status);
-  void settle(pid_t pid, int tries);
-  void forward(NodeId to, pid_t pid, const SignalInfo& info, std::function<void(Status)> done);
-  void change_group(const SetGroup& change, std::function<void(Status)> done);
-  void wait_for_child(const WaitForChild& wait, Messenger::Reply reply);
-  void request_change(GlobalPid body, const SetGroup& change, std::function<void(Status)> done);
-};
 
 // ---- what other nodes ask and tell ----
 
@@ -118,6 +69,10 @@ void ShadowHost::Impl::listen() {
         Hosted* shadow = find(moves.pid);
         const auto* entry = table.find_shadow(moves.pid);
         if (!shadow || !entry || shadow->is_ending) return reply.fail(ESRCH);
+        if (moves.body_node == node.self) {
+          if (auto home = came_home(moves.pid); !home) return reply.fail(ESRCH);
+          return reply.ok();
+        }
         shadow->body_node = moves.body_node;
         table.add_shadow(moves.pid, {moves.body_node, entry->job});
         // Told from here, so that it runs also when the node that it leaves fails now.
@@ -145,7 +100,8 @@ void ShadowHost::Impl::on_body_ended(const BodyEnded& ended) {
 
 void ShadowHost::Impl::end_like(Hosted& shadow, int wait_status) {
   shadow.is_ending = true;
-  if (WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGKILL) {
+  // While it is about to be the process itself again it obeys nobody.
+  if (shadow.is_returning || (WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGKILL)) {
     kill(shadow.shadow->pid(), SIGKILL);
     return;
   }
@@ -158,7 +114,7 @@ void ShadowHost::Impl::end_like(Hosted& shadow, int wait_status) {
 
 void ShadowHost::Impl::on_body_stopped(const BodyStopped& stopped) {
   Hosted* shadow = find(stopped.pid);
-  if (!shadow || shadow->is_ending) return;
+  if (!shadow || shadow->is_ending || shadow->is_returning) return;
   shadow->settling.reset();
   if (stopped.signal == 0) return settle(stopped.pid, kSettleTries);
   if (!shadow->shadow->command(ShadowVerb::kStop, stopped.signal))
@@ -207,7 +163,7 @@ Status ShadowHost::Impl::host(pid_t pid, ProcessTable::Shadow entry,
                               Result<std::unique_ptr<Shadow>> shadow) {
   if (!shadow) return shadow.error();
   table.add_shadow(pid, entry);
-  hosted.insert_or_assign(pid, Hosted{std::move(*shadow), entry.body_node, false, {}, {}});
+  hosted.insert_or_assign(pid, Hosted{std::move(*shadow), entry.body_node, false, false, {}, {}});
   return {};
 }
 
@@ -237,19 +193,25 @@ void ShadowHost::Impl::on_group_answer(pid_t pid, NodeId body_node, int32_t resu
 }
 
 void ShadowHost::Impl::on_shadow_end(pid_t pid) {
+  const Hosted* shadow = find(pid);
+  if (!shadow || shadow->is_returning) return;
+  const bool is_ending = shadow->is_ending;
+  const NodeId body_node = shadow->body_node;
+  forget(pid);
+  if (is_ending) return;
+  ShadowDied died;
+  died.pid = pid;
+  if (!node.messenger.send(body_node, died))
+    log_debug("exec", "node {} has failed", body_node.value);
+}
+
+void ShadowHost::Impl::forget(pid_t pid) {
   auto gone = hosted.extract(pid);
-  if (gone.empty()) return;
-  Hosted& shadow = gone.mapped();
   table.remove_shadow(pid);
   ShadowReport gone_already{};
   gone_already.result = -ESRCH;
-  for (auto& answer : shadow.answers) answer(gone_already);
+  for (auto& answer : gone.mapped().answers) answer(gone_already);
   for (auto& listener : shadow_end_listeners) listener(pid);
-  if (shadow.is_ending) return;
-  ShadowDied died;
-  died.pid = pid;
-  if (!node.messenger.send(shadow.body_node, died))
-    log_debug("exec", "node {} has failed", shadow.body_node.value);
 }
 
 // ---- the operations ----
@@ -271,7 +233,8 @@ void ShadowHost::Impl::forward(NodeId to, pid_t pid, const SignalInfo& info,
 
 void ShadowHost::Impl::change_group(const SetGroup& change, std::function<void(Status)> done) {
   Hosted* shadow = find(change.pid);
-  if (!shadow || shadow->is_ending) return done(errno_error("shadow", ESRCH));
+  if (!shadow || shadow->is_ending || shadow->is_returning)
+    return done(errno_error("shadow", ESRCH));
   shadow->answers.push_back([this, pid = change.pid, body_node = shadow->body_node,
                              done = std::move(done)](const ShadowReport& answer) {
     on_group_answer(pid, body_node, answer.result);
@@ -287,7 +250,7 @@ void ShadowHost::Impl::change_group(const SetGroup& change, std::function<void(S
 
 void ShadowHost::Impl::wait_for_child(const WaitForChild& wait, Messenger::Reply reply) {
   Hosted* shadow = find(wait.pid);
-  if (!shadow || shadow->is_ending) return reply.fail(ESRCH);
+  if (!shadow || shadow->is_ending || shadow->is_returning) return reply.fail(ESRCH);
   auto shared = std::make_shared<Messenger::Reply>(std::move(reply));
   shadow->answers.push_back([shared](const ShadowReport& answer) {
     if (answer.result < 0) return shared->fail(-answer.result);

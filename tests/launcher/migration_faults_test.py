@@ -23,11 +23,11 @@ for number in range(100000):
     time.sleep(0.002)
 """
 
-# Moves it between nodes 1 and 2 for ever; tells how it ended. What krgrun itself says is all that stderr gets.
+# Moves it between nodes 1 and 2 and its home for ever; tells how it ended. What krgrun itself says is all that stderr gets.
 MOVING = """
 exec 2>/dev/null
 rm -f counted; /usr/bin/python3 counter.py & pid=$!
-( while kill -0 $pid 2>/dev/null; do krg_migrate $pid 1 2>/dev/null; krg_migrate $pid 2 2>/dev/null; done ) &
+( while kill -0 $pid 2>/dev/null; do for node in 1 2 0 2 1 0; do krg_migrate $pid $node 2>/dev/null; done; done ) &
 wait $pid; echo ended $?
 kill $! 2>/dev/null
 """

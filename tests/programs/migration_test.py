@@ -40,8 +40,20 @@ done
 """
 
 
+# What a process has by itself, by its parent and by its children; it waits between.
+COMES_HOME = """
+read first; ulimit -n 777; renice -n 5 $$ >/dev/null; umask 027; cd /tmp; trap 'touch "$OLDPWD/trapped"' USR1
+(while [ ! -e "$OLDPWD/go" ]; do sleep 0.05; done; exit 3) & child=$!
+touch "$OLDPWD/ready"
+while [ ! -e "$OLDPWD/go" ]; do sleep 0.05; done
+wait $child; child=$?; read second
+echo "limit $(ulimit -n) nice $(nice) umask $(umask) in $PWD child $child $first $second"
+exit 9
+"""
+
+
 class MigrationTest(SessionCase):
-    def moved(self, command, nodes="1 2 3", least=3):
+    def moved(self, command, nodes="1 2 0 3", least=3):
         """The output of a command that moves around while it works."""
         out = self.shell(f"nodes='{nodes}'\n{command} & pid=$!\n{MOVE_AROUND}\nwait $pid; status=$?\n"
                          "grep -vi 'no such process' errors\necho status $status moves $moves", caps=CAPS, timeout=120)
@@ -59,6 +71,30 @@ class MigrationTest(SessionCase):
                          "krg_migrate $pid 1; krg_where $pid | awk '{print $2}'; ps -o pid=,comm= -p $pid | awk '{print $2}'\n"
                          "kill $pid; wait $pid; echo $?", caps=CAPS)
         self.assertEqual(out.split(), ["0", "2", "1", "sleep", "143"])
+
+    def test_a_process_comes_home(self):
+        (self.work / "work.sh").write_text(COMES_HOME, encoding="ascii")
+        out = self.shell("(echo data; echo second) >data; bash work.sh <data & pid=$!; until [ -e ready ]; do sleep 0.05; done; ps -o ppid=,pgid=,sid= -p $pid >before\n"
+                         "for node in 2 0 1 3 0; do krg_migrate $pid $node || exit; krg_where $pid | awk '{print $2}'; done\n"
+                         "ps -o ppid=,pgid=,sid= -p $pid | diff before - && echo same place\n"
+                         "kill -USR1 $pid; until [ -e trapped ]; do sleep 0.05; done; kill -STOP $pid; krg_migrate $pid 1; krg_migrate $pid 0\n"
+                         "ps -o stat= -p $pid | cut -c1; kill -CONT $pid; touch go; wait $pid; echo status $?", caps=CAPS)
+        self.assertEqual(out.split("\n"), ["2", "0", "1", "3", "0", "same place", "T", "limit 777 nice 5 umask 0027 in /tmp child 3 data second",
+                                           "status 9"])
+
+    def test_a_home_that_cannot_have_it_keeps_its_shadow(self):
+        """Bash has its script at 255: an ordinary limit cannot be raised again for that, at home."""
+        (self.work / "work.sh").write_text("ulimit -n 99; trap 'echo usr1; exit 4' USR1; echo ready >ready; while :; do sleep 0.05; done",
+                                           encoding="ascii")
+        out = self.shell("ulimit -n 99; prlimit --nofile=100 true 2>/dev/null && echo skip && exit\n"
+                         "bash work.sh & pid=$!; until [ -e ready ]; do sleep 0.05; done; krg_migrate $pid 1\n"
+                         # It may have a child at that moment, and stays then.
+                         "until krg_migrate $pid 0 2>&1 | grep -o 'above its limit, at its home'; do sleep 0.02; done\n"
+                         "krg_where $pid | awk '{print $2}'; until krg_migrate $pid 2 2>errors; do sleep 0.02; done; krg_where $pid | awk '{print $2}'\n"
+                         "kill -USR1 $pid; wait $pid; echo $?", caps=CAPS)
+        if out == "skip":
+            self.skipTest("limits can be raised here")
+        self.assertEqual(out.split("\n"), ["above its limit, at its home", "1", "2", "usr1", "4"])
 
     def test_refusals_name_the_reason(self):
         result = self.krgrun("bash", "-c", "sleep 100 & krg_migrate $! 2; krg_migrate $! 77; krg_migrate 999999 1; krg_migrate x 1; "

@@ -9,6 +9,7 @@
 #include <map>
 
 #include "image/capture_parts.h"
+#include "image/known_mappings.h"
 #include "process_spec.h"
 #include "whole_file.h"
 
@@ -17,44 +18,6 @@ namespace {
 
 constexpr std::string_view kDeleted = " (deleted)";
 constexpr uint64_t kMostVdsoBytes = 1u << 20;
-
-// A mapping as /proc/PID/smaps has it.
-struct MappingText {
-  uint64_t start = 0, end = 0, offset = 0, inode = 0;
-  char permissions[5] = "";
-  std::string_view name;
-  std::vector<std::string_view> flags;  // VmFlags
-
-  bool has(std::string_view flag) const {
-    return std::find(flags.begin(), flags.end(), flag) != flags.end();
-  }
-  bool is_shared() const { return permissions[3] == 's'; }
-};
-
-// False when the line is one of the values below a mapping.
-bool parse_first_line(std::string_view line, MappingText& mapping) {
-  int name_at = 0;
-  const std::string text(line);
-  if (sscanf(text.c_str(), "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %*x:%*x %" SCNu64 " %n",
-             &mapping.start, &mapping.end, mapping.permissions, &mapping.offset, &mapping.inode,
-             &name_at) < 5)
-    return false;
-  mapping.name = line.substr(std::min(static_cast<size_t>(name_at), line.size()));
-  return true;
-}
-
-std::vector<MappingText> parse_smaps(std::string_view rest) {
-  std::vector<MappingText> all;
-  while (!rest.empty()) {
-    const std::string_view line = next_line(rest);
-    MappingText mapping;
-    if (line.starts_with("VmFlags:") && !all.empty())
-      all.back().flags = split_words(line.substr(line.find(':') + 1));
-    else if (parse_first_line(line, mapping))
-      all.push_back(std::move(mapping));
-  }
-  return all;
-}
 
 // The kernel makes these itself wherever a program is.
 bool is_kernels(std::string_view name) {
@@ -130,12 +93,42 @@ Result<ImageFile> identify_file(const std::string& path) {
                    found.st_mtim.tv_sec * 1'000'000'000 + found.st_mtim.tv_nsec};
 }
 
-Result<std::vector<ImageMapping>> read_mappings(pid_t pid, std::vector<ImageFile>& files) {
-  auto text = read_whole_file(fmt::format("/proc/{}/smaps", pid));
-  if (!text || text->empty()) return errno_error("no such process", ESRCH);
+std::vector<ImageMapping> kernel_mappings(const std::vector<ImageMapping>& all) {
+  std::vector<ImageMapping> kernels;
+  std::copy_if(all.begin(), all.end(), std::back_inserter(kernels),
+               [](const ImageMapping& m) { return m.kind == ImageMapping::Kind::kKernel; });
+  return kernels;
+}
+
+Result<std::vector<ImageMapping>> list_mappings(pid_t pid) {
+  auto maps = MappingTexts::read_maps(pid);
+  if (!maps) return maps.error();
+  std::vector<ImageMapping> mappings;
+  for (const MappingText& m : maps->all()) {
+    if (m.name == "[vsyscall]") continue;
+    ImageMapping& mapping = mappings.emplace_back();
+    mapping.start = RemoteAddr{m.start};
+    mapping.bytes = m.end - m.start;
+    if (!is_kernels(m.name)) continue;
+    mapping.kind = ImageMapping::Kind::kKernel;
+    mapping.name = m.name;
+  }
+  return mappings;
+}
+
+Result<std::vector<ImageMapping>> read_mappings(pid_t pid, std::vector<ImageFile>& files,
+                                                MappingTexts& before) {
+  auto maps = MappingTexts::read_maps(pid);
+  if (!maps) return maps.error();
+  if (!maps->take_flags_of(before)) {
+    auto smaps = MappingTexts::read_smaps(pid);
+    if (!smaps) return smaps.error();
+    before = *smaps;
+    maps = std::move(smaps);
+  }
   Files known(files);
   std::vector<ImageMapping> mappings;
-  for (const MappingText& m : parse_smaps(*text)) {
+  for (const MappingText& m : maps->all()) {
     if (m.name == "[vsyscall]") continue;  // at the same place everywhere
     ImageMapping& mapping = mappings.emplace_back();
     mapping.start = RemoteAddr{m.start};

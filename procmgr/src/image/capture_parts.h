@@ -3,6 +3,7 @@
 #pragma once
 
 #include "image/frozen_process.h"
+#include "image/known_mappings.h"
 #include "image/process_image.h"
 
 namespace krg {
@@ -12,9 +13,14 @@ namespace krg {
 Result<uint64_t> hash_of_vdso(const FrozenProcess& process,
                               const std::vector<ImageMapping>& mappings);
 
-// All mappings of `pid`, and the files that they are of, which are added to `files`.
+// All mappings of `pid`, and the files that they are of, which are added to `files`. `before`: how
+// they were read before, which saves the time; else how they are now, for the next time.
 // Errors: ENOTSUP with the reason; ESRCH.
-Result<std::vector<ImageMapping>> read_mappings(pid_t pid, std::vector<ImageFile>& files);
+Result<std::vector<ImageMapping>> read_mappings(pid_t pid, std::vector<ImageFile>& files,
+                                                MappingTexts& before);
+// Only where they are, and which are the kernel's. Errors: ESRCH.
+Result<std::vector<ImageMapping>> list_mappings(pid_t pid);
+std::vector<ImageMapping> kernel_mappings(const std::vector<ImageMapping>& all);
 // What tells a file from another one of its path. Errors: of stat(2); ENOTSUP: not a regular file.
 Result<ImageFile> identify_file(const std::string& path);
 

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <ctime>
 
+#include "image/call_batch.h"
 #include "image/capture_parts.h"
 #include "process_spec.h"
 #include "whole_file.h"
@@ -47,18 +48,18 @@ Status read_by_ptrace(pid_t tid, ImageThread& image) {
 
 // What only the thread itself is told.
 Status read_by_its_calls(FrozenProcess& process, FrozenThread& thread, ImageThread& image) {
-  auto scratch = process.scratch();
-  if (!scratch) return scratch.error();
-  const int64_t stack = process.call_in(thread, SYS_sigaltstack, {0, scratch->value});
-  auto alternate = process.read_value<stack_t>(*scratch);
-  const int64_t tid = process.call_in(thread, SYS_prctl, {PR_GET_TID_ADDRESS, scratch->value});
-  auto tid_address = process.read_value<uint64_t>(*scratch);
-  if (stack != 0 || tid != 0) return errno_error("state of a thread", ESRCH);
-  if (!alternate || !tid_address) return errno_error("the process died", ESRCH);
-  image.alternate_stack = reinterpret_cast<uint64_t>(alternate->ss_sp);
-  image.alternate_stack_bytes = alternate->ss_size;
-  image.alternate_stack_flags = alternate->ss_flags;
-  image.tid_address = *tid_address;
+  CallBatch batch(process, thread);
+  const RemoteAddr stack_at = batch.put(stack_t{}), address_at = batch.put(uint64_t{0});
+  const size_t stack = batch.add(SYS_sigaltstack, {0, stack_at.value});
+  const size_t tid = batch.add(SYS_prctl, {PR_GET_TID_ADDRESS, address_at.value});
+  if (auto run = batch.run(); !run) return run;
+  if (batch.result(stack) != 0 || batch.result(tid) != 0)
+    return errno_error("state of a thread", ESRCH);
+  const auto alternate = batch.value<stack_t>(stack_at);
+  image.alternate_stack = reinterpret_cast<uint64_t>(alternate.ss_sp);
+  image.alternate_stack_bytes = alternate.ss_size;
+  image.alternate_stack_flags = alternate.ss_flags;
+  image.tid_address = batch.value<uint64_t>(address_at);
   return {};
 }
 

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <ctime>
 
+#include "image/call_batch.h"
 #include "image/capture_parts.h"
 #include "process_spec.h"
 #include "whole_file.h"
@@ -54,16 +55,20 @@ Result<std::vector<ImageTimer>> capture_timers(FrozenProcess& process) {
   auto text = read_whole_file(fmt::format("/proc/{}/timers", process.pid()));
   if (!text) return cannot_move("timers that this kernel does not show");
   auto timers = parse_timers(*text);
-  for (ImageTimer& timer : timers) {
+  CallBatch batch(process);
+  std::vector<RemoteAddr> left_at;
+  for (const ImageTimer& timer : timers) {
     if (timer.clock < 0) return cannot_move("a timer of another clock than the kernel's own");
-    auto scratch = process.scratch();
-    if (!scratch) return scratch.error();
-    const auto id = static_cast<uint64_t>(timer.id);
-    const int64_t got = process.call(SYS_timer_gettime, {id, scratch->value});
-    auto left = process.read_value<itimerspec>(*scratch);
-    if (got != 0 || !left) return errno_error("a timer", ESRCH);
-    timer.left_ns = nanoseconds(left->it_value);
-    timer.interval_ns = nanoseconds(left->it_interval);
+    left_at.push_back(batch.put(itimerspec{}));
+    batch.add(SYS_timer_gettime, {static_cast<uint64_t>(timer.id), left_at.back().value});
+  }
+  if (timers.empty()) return timers;
+  if (auto run = batch.run(); !run) return run.error();
+  for (size_t i = 0; i < timers.size(); ++i) {
+    if (batch.result(i) != 0) return errno_error("a timer", ESRCH);
+    const auto left = batch.value<itimerspec>(left_at[i]);
+    timers[i].left_ns = nanoseconds(left.it_value);
+    timers[i].interval_ns = nanoseconds(left.it_interval);
   }
   return timers;
 }

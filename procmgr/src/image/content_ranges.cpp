@@ -86,7 +86,8 @@ void append(Ranges& ranges, const PrivateMapping& mapping, uint64_t start, uint6
                     .is_huge = is_huge});
 }
 
-// `excluded`: categories of pages without content.
+// `excluded`: categories of pages without content. (Whether a page is a file's the kernel asks of
+// the page itself: 40 ms a GiB, instead of 5 for its table entry.)
 Status scan(int pagemap, uint64_t excluded, const PrivateMapping& mapping, Ranges& ranges) {
   std::array<PageRegion, 512> regions;
   for (uint64_t at = mapping.start; at < mapping.end;) {
@@ -202,10 +203,10 @@ Result<Ranges> content_ranges(pid_t pid) {
   if (!pagemap) return pagemap.error();
   // Kernels refuse categories that they do not know: guard regions came with Linux 6.15.
   for (uint64_t excluded : {kIsFile | kIsZero | kIsGuard, kIsFile | kIsZero}) {
-    auto ranges = ranges_of(pid, pagemap->get(),
-                            [excluded](int map, const PrivateMapping& mapping, Ranges& found) {
-                              return scan(map, excluded, mapping, found);
-                            });
+    auto ranges = ranges_of(
+        pid, pagemap->get(), [excluded](int map, const PrivateMapping& mapping, Ranges& found) {
+          return scan(map, mapping.has_file ? excluded : excluded & ~kIsFile, mapping, found);
+        });
     if (ranges || (ranges.error().errno_or(0) != EINVAL && ranges.error().errno_or(0) != ENOTTY))
       return ranges;
   }

@@ -3,6 +3,11 @@
 
 #include <sys/ptrace.h>
 
+#include <memory>
+#include <utility>
+
+#include "image/frozen_process.h"
+
 namespace krg {
 namespace {
 
@@ -24,6 +29,63 @@ Result<FrozenThread> at_first_instruction(pid_t child) {
 }
 
 }  // namespace
+
+// FrozenProcess::exec(), until its end.
+class HeldExec : public std::enable_shared_from_this<HeldExec> {
+ public:
+  HeldExec(std::shared_ptr<FrozenProcess> process, FrozenProcess::Frozen done)
+      : process_(std::move(process)), reaper_(process_->reaper_), done_(std::move(done)) {}
+
+  void begin(long number, FrozenThread::Arguments arguments) {
+    auto at = process_->instruction();
+    if (!at) return done_(at.error());
+    process_->unwatch();
+    reaper_.watch_tracee(process_->pid(),
+                         [self = shared_from_this()](const ChildEvent& event) { self->on(event); });
+    // One that has died tells its end.
+    static_cast<void>(process_->main().begin_exec(*at, number, arguments));
+  }
+
+ private:
+  void on(const ChildEvent& event) {
+    const auto self = shared_from_this();
+    const pid_t pid = process_->pid();
+    if (event.is_end()) {
+      process_->main().forget();
+      return done_(errno_error("the process died", ESRCH));
+    }
+    const TraceStop stop = TraceStop::from(event.status);
+    if (stop.kind == TraceStop::Kind::kEvent && stop.event == PTRACE_EVENT_EXEC) return on_exec();
+    if (stop.kind == TraceStop::Kind::kSystemCall && std::exchange(has_entered_, true))
+      return on_failure();
+    ptrace(PTRACE_SYSCALL, pid, nullptr, nullptr);  // signals can wait: it is to become another
+  }
+
+  void on_exec() {
+    const pid_t pid = process_->pid();
+    reaper_.unwatch_tracee(pid);
+    process_->main().forget();
+    auto held = at_first_instruction(pid);
+    if (!held) return done_(held.error());
+    done_(FrozenProcess::adopt(reaper_, std::move(*held)));
+  }
+
+  void on_failure() {
+    reaper_.unwatch_tracee(process_->pid());
+    process_->watch(process_->pid());
+    done_(errno_error("exec", static_cast<int>(-process_->main().end_exec())));
+  }
+
+  std::shared_ptr<FrozenProcess> process_;
+  ChildReaper& reaper_;
+  FrozenProcess::Frozen done_;
+  bool has_entered_ = false;
+};
+
+void FrozenProcess::exec(std::shared_ptr<FrozenProcess> process, long number,
+                         FrozenThread::Arguments arguments, Frozen done) {
+  std::make_shared<HeldExec>(std::move(process), std::move(done))->begin(number, arguments);
+}
 
 Status hold_at_exec(ChildReaper& reaper, pid_t child,
                     std::function<void(Result<FrozenThread>)> held) {

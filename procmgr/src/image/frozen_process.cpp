@@ -12,11 +12,13 @@
 #include <sys/wait.h>
 
 #include <algorithm>
+#include <array>
 #include <cinttypes>
 #include <csignal>
 #include <cstdio>
 #include <optional>
 
+#include "image/call_batch.h"
 #include "krg/procmgr/unnotified_cookie.h"
 #include "krg/runtime/unique_fd.h"
 #include "text_scan.h"
@@ -132,6 +134,10 @@ void FrozenProcess::add(FrozenThread thread) {
   const pid_t tid = thread.tid();
   leave_restartable_sequence(*this, thread);
   threads_.push_back(std::make_unique<FrozenThread>(std::move(thread)));
+  watch(tid);
+}
+
+void FrozenProcess::watch(pid_t tid) {
   watched_.insert(tid);
   reaper_.watch_tracee(tid, [this, tid](const ChildEvent& event) {
     if (event.is_end()) on_thread_end(tid);
@@ -171,6 +177,13 @@ int64_t FrozenProcess::call_in(FrozenThread& thread, long number,
 
 Result<RemoteAddr> FrozenProcess::instruction() {
   if (instruction_.value != 0) return instruction_;
+  // Where it is in a system call, or has just come from one.
+  const RemoteAddr last{main().registers().rip - kSyscallInstruction.size()};
+  std::array<char, kSyscallInstruction.size()> code{};
+  if (read(last, code) && std::string_view(code.data(), code.size()) == kSyscallInstruction) {
+    instruction_ = last;
+    return instruction_;
+  }
   auto maps = read_whole_file(fmt::format("/proc/{}/maps", pid_));
   if (!maps || maps->empty()) return errno_error("no such process", ESRCH);
   std::string_view rest = *maps;
@@ -212,13 +225,54 @@ Status FrozenProcess::write(RemoteAddr to, std::span<const char> bytes) const {
   return transfer(pid_, to + done, bytes.subspan(done), pwrite);
 }
 
+Result<FrozenProcess::Helpers> FrozenProcess::map_helpers(RemoteAddr at, uint64_t more_flags) {
+  const uint64_t flags = MAP_PRIVATE | MAP_ANONYMOUS | kUnnotifiedMapFlags | more_flags;
+  constexpr uint64_t kData = kScratchBytes + kCallsBytes;
+  // Made executable at once, for a program may have given up making memory so (PR_SET_MDWE).
+  const int64_t mapped =
+      call(SYS_mmap, {at.value, kHelperBytes, PROT_READ | PROT_EXEC, flags, ~0ULL, 0});
+  if (mapped < 0) return errno_error("memory for krgd's calls", static_cast<int>(-mapped));
+  const RemoteAddr start{static_cast<uint64_t>(mapped)};
+  const Helpers made{start, start + kScratchBytes, start + kData};
+  const int64_t writable = call(SYS_mprotect, {start.value, kData, PROT_READ | PROT_WRITE});
+  Status put = writable == 0 ? write(made.code, call_batch_code())
+                             : errno_error("memory for krgd's calls", static_cast<int>(-writable));
+  if (put) return made;
+  call(SYS_munmap, {start.value, kHelperBytes});
+  return put.error();
+}
+
+Result<FrozenProcess::Helpers> FrozenProcess::helpers() {
+  if (helpers_.scratch.value != 0) return helpers_;
+  auto mapped = map_helpers({}, 0);
+  if (!mapped) return mapped.error();
+  helpers_ = *mapped;
+  program_instruction_ = std::exchange(instruction_, helpers_.code);
+  return helpers_;
+}
+
 Result<RemoteAddr> FrozenProcess::scratch() {
-  if (scratch_.value != 0) return scratch_;
-  const int64_t at = call(SYS_mmap, {0, kScratchBytes, PROT_READ | PROT_WRITE,
-                                     MAP_PRIVATE | MAP_ANONYMOUS | kUnnotifiedMapFlags, ~0ULL, 0});
-  if (at < 0) return errno_error("memory for arguments", static_cast<int>(-at));
-  scratch_ = RemoteAddr{static_cast<uint64_t>(at)};
-  return scratch_;
+  auto mapped = helpers();
+  if (!mapped) return mapped.error();
+  return mapped->scratch;
+}
+
+void FrozenProcess::drop_scratch() {
+  if (helpers_.scratch.value == 0) return;
+  // This takes away what it is called from: the call does not come back there.
+  if (is_alive()) call(SYS_munmap, {helpers_.scratch.value, kHelperBytes});
+  helpers_ = {};
+  instruction_ = program_instruction_;
+}
+
+Status FrozenProcess::move_in(RemoteAddr at) {
+  drop_scratch();
+  auto mapped = map_helpers(at, MAP_FIXED_NOREPLACE);
+  if (!mapped) return mapped.error();
+  helpers_ = *mapped;
+  instruction_ = helpers_.code;
+  program_instruction_ = {};  // it is about to go
+  return {};
 }
 
 // The one that stays is the child of one that ends at once, and so becomes init's.
@@ -248,30 +302,6 @@ Result<pid_t> FrozenProcess::clone_page_source() {
   return errno_error("page source", static_cast<int>(cloned < 0 ? -cloned : ESRCH));
 }
 
-void FrozenProcess::drop_scratch() {
-  if (scratch_.value == 0) return;
-  // The last call may take away what it was made from: it does not come back there.
-  const size_t bytes = has_moved_in_ ? kHelperBytes : kScratchBytes;
-  if (is_alive()) call(SYS_munmap, {scratch_.value, bytes});
-  scratch_ = {};
-  if (std::exchange(has_moved_in_, false)) instruction_ = {};
-}
-
-Status FrozenProcess::move_in(RemoteAddr at) {
-  const uint64_t flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | kUnnotifiedMapFlags;
-  const RemoteAddr code = at + kScratchBytes;
-  int64_t mapped =
-      call(SYS_mmap, {at.value, kScratchBytes, PROT_READ | PROT_WRITE, flags, ~0ULL, 0});
-  if (mapped > 0)
-    mapped = call(SYS_mmap, {code.value, 4096, PROT_READ | PROT_EXEC, flags, ~0ULL, 0});
-  if (mapped < 0) return errno_error("memory for krgd's calls", static_cast<int>(-mapped));
-  if (auto put = write(code, kSyscallInstruction); !put) return put;
-  scratch_ = at;
-  instruction_ = code;
-  has_moved_in_ = true;
-  return {};
-}
-
 void FrozenProcess::thaw() {
   drop_scratch();
   // None goes on before all can.
@@ -283,8 +313,10 @@ void FrozenProcess::thaw() {
 void FrozenProcess::detach_from_memory() {
   for (auto& thread : threads_) {
     if (thread->is_gone()) continue;
-    call_in(*thread, SYS_set_tid_address, {0});
-    call_in(*thread, SYS_set_robust_list, {0, sizeof(robust_list_head)});
+    CallBatch batch(*this, *thread);
+    batch.add(SYS_set_tid_address, {0});
+    batch.add(SYS_set_robust_list, {0, sizeof(robust_list_head)});
+    static_cast<void>(batch.run());  // it has died then
   }
 }
 

@@ -70,13 +70,17 @@ class FrozenProcess {
     return write(to, {reinterpret_cast<const char*>(&value), sizeof value});
   }
   // kScratchBytes of memory of its own for arguments of calls; mapped when it is first asked for,
-  // gone when it is dropped or the process goes on.
-  static constexpr size_t kScratchBytes = 16384;
+  // gone when it is dropped or the process goes on. Behind it lie krgd's room for calls
+  // (call_batch.h) and code, with a `syscall` instruction at its start.
+  static constexpr size_t kScratchBytes = 16384, kCallsBytes = 8192, kCodeBytes = 4096;
+  static constexpr size_t kHelperBytes = kScratchBytes + kCallsBytes + kCodeBytes;
+  struct Helpers {
+    RemoteAddr scratch{}, calls{}, code{};
+  };
+  Result<Helpers> helpers();
   Result<RemoteAddr> scratch();
   void drop_scratch();
-  // Has scratch memory and a `syscall` instruction of krgd's own, kHelperBytes from `at` on: all
-  // else may then be unmapped.
-  static constexpr size_t kHelperBytes = kScratchBytes + 4096;
+  // Has all of that from `at` on: all else may then be unmapped.
   Status move_in(RemoteAddr at);
 
   // A task that shares its memory and stays stopped, traced by the caller, until it is killed:
@@ -94,19 +98,28 @@ class FrozenProcess {
   // It becomes another program: the main thread goes on with that system call, an execve, all
   // signals blocked; the other threads never go on. When it cannot, it is killed.
   Status become(long number, FrozenThread::Arguments arguments);
+  // It execs and is held before the new program's first instruction: `done` gets that process
+  // (later, in the loop), and this one has nothing left. Should krgd end from then on, it dies.
+  // Errors: what the kernel said of the exec, the process being frozen as before; ESRCH: it has
+  // died. REQUIRES: it has one thread.
+  static void exec(std::shared_ptr<FrozenProcess> process, long number,
+                   FrozenThread::Arguments arguments, Frozen done);
 
  private:
+  friend class HeldExec;
   FrozenProcess(ChildReaper& reaper, pid_t pid) : reaper_(reaper), pid_(pid) {}
   void on_thread_end(pid_t tid);
+  void watch(pid_t tid);
   void unwatch();
+  Result<Helpers> map_helpers(RemoteAddr at, uint64_t more_flags);
 
   ChildReaper& reaper_;
   const pid_t pid_;
   std::vector<std::unique_ptr<FrozenThread>> threads_;
   std::set<pid_t> watched_;  // whose ends the ChildReaper has yet to tell
   std::function<void()> ended_;
-  RemoteAddr instruction_{}, scratch_{};
-  bool has_moved_in_ = false;
+  RemoteAddr instruction_{}, program_instruction_{};  // the one to use; one of the program's own
+  Helpers helpers_;
   friend class Freezing;
 };
 

@@ -14,6 +14,7 @@
 #include <cstring>
 #include <vector>
 
+#include "image/call_batch.h"
 #include "image/frozen_process.h"
 #include "image/install_parts.h"
 #include "krg/runtime/unix_socket.h"
@@ -71,11 +72,19 @@ class FrozenShadow {
   }
 
   Status exec() {
-    if (auto placed = place_descriptors(); !placed) return placed;
-    if (auto disarmed = disarm_timers(); !disarmed) return disarmed;
+    CallBatch batch(process_);
+    if (auto placed = place_descriptors(batch); !placed) return placed;
+    // They are the body's now.
+    const RemoteAddr disarmed = batch.put(itimerval{});
+    for (uint64_t timer = 0; timer < kIntervalTimers; ++timer)
+      batch.add(SYS_setitimer, {timer, disarmed.value, 0});
+    if (auto run = batch.run(); !run) return run;
+    for (size_t i = 0; i < batch.size(); ++i)
+      if (auto done = done_by_call("descriptors and timers of a shadow", batch.result(i)); !done)
+        return done;
+    process_.detach_from_memory();
     auto argv = write_arguments();
     if (!argv) return argv.error();
-    process_.detach_from_memory();
     return process_.become(SYS_execveat,
                            {kShadowProgramFd, empty_string_.value, argv->value, 0, AT_EMPTY_PATH});
   }
@@ -134,7 +143,7 @@ class FrozenShadow {
   }
 
   // The socket to kShadowControlFd, the program to kShadowProgramFd, wherever they are now.
-  Status place_descriptors() {
+  Status place_descriptors(CallBatch& batch) {
     static_assert(kShadowControlFd == 0 && kShadowProgramFd == 1);
     auto socket = static_cast<uint64_t>(socket_), program = static_cast<uint64_t>(program_);
     if (socket == kShadowProgramFd) {
@@ -142,21 +151,11 @@ class FrozenShadow {
       if (auto done = done_by_call("descriptors of a shadow", moved); !done) return done;
       socket = static_cast<uint64_t>(moved);
     }
-    int64_t done = 0;
-    if (program != kShadowProgramFd) done = call(SYS_dup3, {program, kShadowProgramFd, O_CLOEXEC});
-    if (done >= 0)
-      done = socket == kShadowControlFd ? call(SYS_fcntl, {socket, F_SETFD, 0})
-                                        : call(SYS_dup3, {socket, kShadowControlFd, 0});
-    return done_by_call("descriptors of a shadow", done);
-  }
-
-  // They are the body's now.
-  Status disarm_timers() {
-    if (auto put = process_.write_value(scratch_, itimerval{}); !put) return put;
-    for (uint64_t timer = 0; timer < kIntervalTimers; ++timer)
-      if (auto done = done_by_call("timers", call(SYS_setitimer, {timer, scratch_.value, 0}));
-          !done)
-        return done;
+    if (program != kShadowProgramFd) batch.add(SYS_dup3, {program, kShadowProgramFd, O_CLOEXEC});
+    if (socket == kShadowControlFd)
+      batch.add(SYS_fcntl, {socket, F_SETFD, 0});
+    else
+      batch.add(SYS_dup3, {socket, kShadowControlFd, 0});
     return {};
   }
 

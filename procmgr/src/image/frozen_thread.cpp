@@ -157,14 +157,16 @@ bool FrozenThread::borrow() {
   return is_borrowed_;
 }
 
-// To the next stop that is not because of a signal that cannot be blocked.
-TraceStop FrozenThread::resume_to_stop(int request) {
+// To the next stop that is not because of a signal that cannot be blocked. `also_traps`: SIGTRAP is
+// not blocked, and a stop.
+TraceStop FrozenThread::resume_to_stop(int request, bool also_traps) {
   for (;;) {
     TraceStop stop;
     if (!is_gone() && ptrace(static_cast<__ptrace_request>(request), tid_, nullptr, nullptr) == 0)
       stop = TraceStop::wait(tid_);
     if (stop.kind == TraceStop::Kind::kGone) forget();
-    if (stop.kind != TraceStop::Kind::kSignal) return stop;
+    if (stop.kind != TraceStop::Kind::kSignal || (also_traps && stop.signal == SIGTRAP))
+      return stop;
     holds_stop_ |= stop.signal == SIGSTOP;
   }
 }
@@ -227,6 +229,40 @@ int64_t FrozenThread::call_and_interrupt(RemoteAddr instruction, long number, Ar
       ptrace(PTRACE_INTERRUPT, tid_, nullptr, nullptr) != 0)
     return -ESRCH;
   if (resume_to_stop(PTRACE_SYSCALL).kind != TraceStop::Kind::kSystemCall) return -ESRCH;
+  return result();
+}
+
+bool FrozenThread::run_code(const user_regs_struct& registers, RemoteAddr end,
+                            std::vector<siginfo_t>& others) {
+  constexpr uint64_t kAllButTrap = kAllSignals & ~(uint64_t{1} << (SIGTRAP - 1));
+  if (!borrow() || ptrace(PTRACE_SETREGS, tid_, nullptr, &registers) != 0 ||
+      ptrace(PTRACE_SETSIGMASK, tid_, sizeof kAllButTrap, &kAllButTrap) != 0)
+    return false;
+  for (bool is_at_end = false; !is_at_end;) {
+    const TraceStop stop = resume_to_stop(PTRACE_CONT, true);
+    if (stop.kind == TraceStop::Kind::kTrap) continue;
+    user_regs_struct now;
+    siginfo_t info;
+    if (stop.kind != TraceStop::Kind::kSignal || ptrace(PTRACE_GETREGS, tid_, nullptr, &now) != 0 ||
+        ptrace(PTRACE_GETSIGINFO, tid_, nullptr, &info) != 0)
+      return false;
+    is_at_end = now.rip == end.value;
+    // One that waits already takes in the same signal that comes later.
+    if (!is_at_end || info.si_code != SI_TKILL || info.si_pid != static_cast<pid_t>(now.r14))
+      others.push_back(info);
+  }
+  return ptrace(PTRACE_SETSIGMASK, tid_, sizeof kAllSignals, &kAllSignals) == 0;
+}
+
+bool FrozenThread::begin_exec(RemoteAddr instruction, long number, Arguments arguments) {
+  const long wanted = kOptions | PTRACE_O_EXITKILL | PTRACE_O_TRACEEXEC;
+  return point_at(instruction, number, arguments) &&
+         ptrace(PTRACE_SETOPTIONS, tid_, nullptr, wanted) == 0 &&
+         ptrace(PTRACE_SYSCALL, tid_, nullptr, nullptr) == 0;
+}
+
+int64_t FrozenThread::end_exec() {
+  ptrace(PTRACE_SETOPTIONS, tid_, nullptr, options());
   return result();
 }
 

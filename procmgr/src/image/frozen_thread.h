@@ -11,7 +11,9 @@
 
 #include <sys/user.h>
 
+#include <csignal>
 #include <initializer_list>
+#include <vector>
 
 #include "krg/runtime/result.h"
 #include "krg/runtime/types.h"
@@ -65,6 +67,17 @@ class FrozenThread {
   // Makes a call that would wait, and interrupts it at once: the kernel remembers it then.
   int64_t call_and_interrupt(RemoteAddr instruction, long number, Arguments arguments);
 
+  // Runs code of krgd's with those registers till it has sent itself SIGTRAP, standing at `end`
+  // then. `others` gets what of that signal others have sent meanwhile, to be sent again. False: it
+  // has died.
+  bool run_code(const user_regs_struct& registers, RemoteAddr end, std::vector<siginfo_t>& others);
+
+  // Begins an execve without waiting for it: it stops at the kernel's door, then when it has execed
+  // (PTRACE_EVENT_EXEC), or, where that failed, behind the call. False: it has died.
+  bool begin_exec(RemoteAddr instruction, long number, Arguments arguments);
+  // Behind a begin_exec() that failed: why (-errno). It stands as before.
+  int64_t end_exec();
+
   // Stands in a kTrap stop with its own registers and mask again.
   Status settle();
   // settle(), then runs on without krgd.
@@ -79,7 +92,7 @@ class FrozenThread {
   bool borrow();
   bool point_at(RemoteAddr instruction, long number, Arguments arguments);
   bool enter(RemoteAddr instruction, long number, Arguments arguments);
-  TraceStop resume_to_stop(int request);
+  TraceStop resume_to_stop(int request, bool also_traps = false);
   int64_t result();
   long options() const;
 

@@ -30,6 +30,7 @@ void ImageBodies::install(Request request, std::function<void(Status)> done) {
   wanted.uts_ns = request.uts_ns;
   wanted.has_children = request.has_children;
   wanted.origin_keeps_signals = request.origin_keeps_signals;
+  wanted.home = request.home;
   wanted.on_created = std::move(request.on_created);
   if (!moved->late_pages.empty() && userfaults_) wanted.late_pages = &*userfaults_;
   installer_.install(std::move(wanted),
@@ -69,13 +70,16 @@ void ImageBodies::bring_pages(NodeId sender, const MovedProcess& moved, Installe
                    .pid = pid,
                    .userfaultfd = process.take_userfaultfd(),
                    .ranges = moved.late_pages,
+                   .waits_for_begin = true,
                    .may_run =
                        [this, pid, done](Status complete) {
+                         log_trace("image", "body {}: may run", pid);
                          if (!complete) frozen_.erase(pid);
                          done(std::move(complete));
                        },
                    .all_here =
                        [pid](Status all) {
+                         log_trace("image", "body {}: all pages are here", pid);
                          if (!all) log_warn("image", "body {}: {}", pid, all.error().message());
                        }});
 }
@@ -83,9 +87,12 @@ void ImageBodies::bring_pages(NodeId sender, const MovedProcess& moved, Installe
 void ImageBodies::thaw(pid_t pid) {
   auto found = frozen_.extract(pid);
   if (found.empty()) return;
+  log_trace("image", "body {}: to be thawed", pid);
   // One that has died is told of as every body's end is.
   if (auto thawed = found.mapped().process->thaw(); !thawed)
     log_warn("image", "body {}: {}", pid, thawed.error().message());
+  log_trace("image", "body {}: thawed", pid);
+  if (pages_) pages_->begin(pid);
   is_young(0);  // forgets the others
   young_[pid] = std::chrono::steady_clock::now();
 }

@@ -9,8 +9,10 @@
 #include <sys/syscall.h>
 #include <sys/xattr.h>
 
+#include <array>
 #include <csignal>
 
+#include "image/call_batch.h"
 #include "image/capture_parts.h"
 #include "process_spec.h"
 #include "whole_file.h"
@@ -77,7 +79,7 @@ Result<ExecSpec> read_spec(const FrozenProcess& process, int session_mount_ns,
   return spec;
 }
 
-Status capture_layout(FrozenProcess& process, ImageLayout& layout) {
+Status read_layout(const FrozenProcess& process, ImageLayout& layout) {
   auto stat = stat_fields(process.pid());
   if (!stat) return stat.error();
   // Numbers of proc_pid_stat(5).
@@ -91,60 +93,73 @@ Status capture_layout(FrozenProcess& process, ImageLayout& layout) {
   layout.arg_end = stat_number<uint64_t>(*stat, 49);
   layout.env_start = stat_number<uint64_t>(*stat, 50);
   layout.env_end = stat_number<uint64_t>(*stat, 51);
-  const int64_t brk = process.call(SYS_brk, {0});
-  if (brk < 0) return errno_error("the process died", ESRCH);
-  layout.brk = static_cast<uint64_t>(brk);
   return {};
 }
 
-Result<std::vector<ImageSignalAction>> capture_signal_actions(FrozenProcess& process,
-                                                              const StatusText& status) {
-  const auto caught = status.number<uint64_t>("SigCgt", 16);
-  const auto ignored = status.number<uint64_t>("SigIgn", 16);
-  std::vector<ImageSignalAction> actions;
-  for (unsigned signal = 1; signal <= kSignals; ++signal) {
-    const uint64_t bit = uint64_t{1} << (signal - 1);
-    // SIGCHLD's flags mean something without a handler, too.
-    if (!((caught | ignored) & bit) && signal != SIGCHLD) continue;
-    auto scratch = process.scratch();
-    if (!scratch) return scratch.error();
-    const int64_t got = process.call(SYS_rt_sigaction,
-                                     {signal, 0, scratch->value, sizeof(KernelSignalAction::mask)});
-    auto action = process.read_value<KernelSignalAction>(*scratch);
-    if (got != 0 || !action) return errno_error("signal actions", ESRCH);
-    actions.push_back({signal, action->handler, action->flags, action->restorer, action->mask});
+// What the kernel tells the process only, all of it at once.
+class Questions {
+ public:
+  Questions(FrozenProcess& process, const StatusText& status) : batch_(process) {
+    brk_ = batch_.add(SYS_brk, {0});
+    dumpable_ = batch_.add(SYS_prctl, {PR_GET_DUMPABLE});
+    huge_pages_ = batch_.add(SYS_prctl, {PR_GET_THP_DISABLE});
+    securebits_ = batch_.add(SYS_prctl, {PR_GET_SECUREBITS});
+    subreaper_at_ = batch_.put(int32_t{0});
+    subreaper_ = batch_.add(SYS_prctl, {PR_GET_CHILD_SUBREAPER, subreaper_at_.value});
+    for (size_t which = 0; which < timers_at_.size(); ++which) {
+      timers_at_[which] = batch_.put(itimerval{});
+      batch_.add(SYS_getitimer, {which, timers_at_[which].value});
+    }
+    const auto caught = status.number<uint64_t>("SigCgt", 16);
+    const auto ignored = status.number<uint64_t>("SigIgn", 16);
+    for (unsigned signal = 1; signal <= kSignals; ++signal) {
+      const uint64_t bit = uint64_t{1} << (signal - 1);
+      // SIGCHLD's flags mean something without a handler, too.
+      if (((caught | ignored) & bit) || signal == SIGCHLD) ask_action(signal);
+    }
   }
-  return actions;
-}
 
-Status capture_interval_timers(FrozenProcess& process, ProcessImage& image) {
-  auto scratch = process.scratch();
-  if (!scratch) return scratch.error();
-  for (size_t which = 0; which < image.interval_timers.size(); ++which) {
-    const int64_t got = process.call(SYS_getitimer, {which, scratch->value});
-    auto timer = process.read_value<itimerval>(*scratch);
-    if (got != 0 || !timer) return errno_error("interval timers", ESRCH);
-    image.interval_timers[which] = *timer;
+  // Errors: ENOTSUP; ESRCH.
+  Status ask(ProcessImage& image) {
+    if (auto run = batch_.run(); !run) return run;
+    if (batch_.result(brk_) < 0 || batch_.result(dumpable_) < 0 || batch_.result(subreaper_) < 0)
+      return errno_error("settings of the process", ESRCH);
+    if (batch_.result(securebits_) != 0) return cannot_move("securebits of its own");
+    image.layout.brk = static_cast<uint64_t>(batch_.result(brk_));
+    image.dumpable = static_cast<uint32_t>(batch_.result(dumpable_));
+    image.no_huge_pages = batch_.result(huge_pages_) > 0;
+    image.is_subreaper = batch_.value<int32_t>(subreaper_at_) != 0;
+    for (size_t which = 0; which < timers_at_.size(); ++which)
+      image.interval_timers[which] = batch_.value<itimerval>(timers_at_[which]);
+    for (const Action& asked : actions_) {
+      if (batch_.result(asked.call) != 0) return errno_error("signal actions", ESRCH);
+      const auto action = batch_.value<KernelSignalAction>(asked.at);
+      image.signal_actions.push_back(
+          {asked.signal, action.handler, action.flags, action.restorer, action.mask});
+    }
+    return {};
   }
-  return {};
-}
 
-Status capture_settings(FrozenProcess& process, ProcessImage& image) {
-  auto scratch = process.scratch();
-  if (!scratch) return scratch.error();
-  const int64_t dumpable = process.call(SYS_prctl, {PR_GET_DUMPABLE});
-  const int64_t no_huge_pages = process.call(SYS_prctl, {PR_GET_THP_DISABLE});
-  const int64_t subreaper = process.call(SYS_prctl, {PR_GET_CHILD_SUBREAPER, scratch->value});
-  auto is_subreaper = process.read_value<int32_t>(*scratch);
-  const int64_t securebits = process.call(SYS_prctl, {PR_GET_SECUREBITS});
-  if (dumpable < 0 || subreaper < 0 || securebits < 0 || !is_subreaper)
-    return errno_error("settings of the process", ESRCH);
-  if (securebits != 0) return cannot_move("securebits of its own");
-  image.dumpable = static_cast<uint32_t>(dumpable);
-  image.no_huge_pages = no_huge_pages > 0;
-  image.is_subreaper = *is_subreaper != 0;
-  return {};
-}
+ private:
+  struct Action {
+    unsigned signal;
+    RemoteAddr at;
+    size_t call;
+  };
+
+  void ask_action(unsigned signal) {
+    const RemoteAddr at = batch_.put(KernelSignalAction{});
+    const size_t call =
+        batch_.add(SYS_rt_sigaction, {signal, 0, at.value, sizeof(KernelSignalAction::mask)});
+    actions_.push_back({signal, at, call});
+  }
+
+  CallBatch batch_;
+  size_t brk_, dumpable_, huge_pages_, securebits_, subreaper_;
+  RemoteAddr subreaper_at_;
+  std::array<RemoteAddr, 3> timers_at_;
+  std::vector<Action> actions_;
+};
 
 Status capture_memory(FrozenProcess& process, ImageMemory memory, ProcessImage& image) {
   image.files = std::move(memory.files);
@@ -158,40 +173,43 @@ Status capture_memory(FrozenProcess& process, ImageMemory memory, ProcessImage& 
   if (!auxv || auxv->empty() || auxv->size() > kMostAuxvBytes)
     return errno_error("no such process", ESRCH);
   image.auxv = std::move(*auxv);
-  return capture_layout(process, image.layout);
+  return read_layout(process, image.layout);
 }
 
-Status capture_signals(FrozenProcess& process, const StatusText& status, ProcessImage& image) {
-  auto actions = capture_signal_actions(process, status);
-  if (!actions) return actions.error();
-  image.signal_actions = std::move(*actions);
+Status capture_signals(FrozenProcess& process, ProcessImage& image) {
   auto pending = read_pending_signals(process.pid(), PTRACE_PEEKSIGINFO_SHARED);
   if (!pending) return pending.error();
   image.pending = std::move(*pending);
   auto timers = capture_timers(process);
   if (!timers) return timers.error();
   image.timers = std::move(*timers);
-  return capture_interval_timers(process, image);
+  return {};
 }
 
 }  // namespace
 
-Result<ImageMemory> read_image_memory(pid_t pid) {
+Result<ImageMemory> read_image_memory(pid_t pid, MappingTexts& before) {
   ImageMemory memory;
   auto path = program_of(pid);
   if (!path) return path.error();
   auto program = identify_file(*path);
   if (!program) return program.error();
   memory.files.push_back(std::move(*program));
-  auto mappings = read_mappings(pid, memory.files);
+  auto mappings = read_mappings(pid, memory.files, before);
   if (!mappings) return mappings.error();
   memory.mappings = std::move(*mappings);
   return memory;
 }
 
 Result<ProcessImage> capture_image(FrozenProcess& process, int session_mount_ns) {
+  MappingTexts unknown;
+  return capture_image(process, session_mount_ns, unknown);
+}
+
+Result<ProcessImage> capture_image(FrozenProcess& process, int session_mount_ns,
+                                   MappingTexts& before) {
   process.drop_scratch();  // it is not the program's
-  auto memory = read_image_memory(process.pid());
+  auto memory = read_image_memory(process.pid(), before);
   if (!memory) return memory.error();
   return capture_image(process, std::move(*memory), session_mount_ns);
 }
@@ -214,8 +232,8 @@ Result<ProcessImage> capture_image(FrozenProcess& process, ImageMemory memory,
     if (!captured) return captured.error();
     image.threads.push_back(std::move(*captured));
   }
-  if (auto captured = capture_settings(process, image); !captured) return captured.error();
-  if (auto captured = capture_signals(process, *status, image); !captured) return captured.error();
+  if (auto asked = Questions(process, *status).ask(image); !asked) return asked.error();
+  if (auto captured = capture_signals(process, image); !captured) return captured.error();
   process.drop_scratch();
   return image;
 }

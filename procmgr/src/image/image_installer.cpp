@@ -12,9 +12,12 @@
 #include <csignal>
 #include <optional>
 
+#include "image/call_batch.h"
 #include "image/exec_hold.h"
+#include "image/homecoming.h"
 #include "image/install_parts.h"
 #include "in_worker.h"
+#include "krg/runtime/log.h"
 #include "krg/shmem/page_set.h"
 #include "userfault_source.h"
 
@@ -71,20 +74,26 @@ class Installation : public std::enable_shared_from_this<Installation> {
   const ProcessImage& image() const { return request_.image; }
 
   void spawn(std::vector<UniqueFd> files) {
+    log_trace("image", "body {}: {} files opened", image().threads.front().tid, files.size());
     for (const ImportedFd& fd : request_.fds) {
       first_own_ = std::max(first_own_, fd.number + 1);
       if (fd.close_on_exec) close_on_exec_.push_back(fd.number);
     }
     last_own_ = first_own_ - 1;
-    BodySpawner::Request body;
-    body.fds = std::move(request_.fds);
-    for (UniqueFd& file : files) body.fds.push_back({++last_own_, std::move(file)});
+    std::vector<ImportedFd> fds = std::move(request_.fds);
+    for (UniqueFd& file : files) fds.push_back({++last_own_, std::move(file)});
     if (request_.late_pages && request_.late_pages->device() >= 0) {
       UniqueFd device(fcntl(request_.late_pages->device(), F_DUPFD_CLOEXEC, 0));
       if (!device) return end(errno_error("userfaultfd"));
       device_ = ++last_own_;
-      body.fds.push_back({device_, std::move(device)});
+      fds.push_back({device_, std::move(device)});
     }
+    request_.home ? come_home(std::move(fds)) : spawn_body(std::move(fds));
+  }
+
+  void spawn_body(std::vector<ImportedFd> fds) {
+    BodySpawner::Request body;
+    body.fds = std::move(fds);
     body.pid = image().threads.front().tid;
     body.spec = image().spec;
     body.uts_ns = request_.uts_ns;
@@ -94,6 +103,27 @@ class Installation : public std::enable_shared_from_this<Installation> {
     spawner_.spawn(std::move(body), [self = shared_from_this()](Result<int> started) {
       self->on_started(std::move(started));
     });
+  }
+
+  void come_home(std::vector<ImportedFd> fds) {
+    auto wanted = std::make_shared<std::vector<ImportedFd>>(std::move(fds));
+    request_.home->lend(image().threads.front().tid, [self = shared_from_this(),
+                                                      wanted](Result<LentShadow> shadow) {
+      if (!shadow) return self->end(shadow.error());
+      const auto process = shadow->process;
+      exec_in_shadow(std::move(*shadow), self->image().spec, std::move(*wanted),
+                     [self, process](Result<std::shared_ptr<FrozenProcess>> execed) {
+                       if (execed) return self->on_home(std::move(*execed));
+                       self->request_.home->take_back(*process);
+                       self->end(execed.error());
+                     });
+    });
+  }
+
+  void on_home(std::shared_ptr<FrozenProcess> execed) {
+    process_ = std::move(execed);
+    has_started_ = true;
+    install_when_ready();
   }
 
   void on_created(pid_t pid) {
@@ -125,10 +155,12 @@ class Installation : public std::enable_shared_from_this<Installation> {
   void install_when_ready() {
     if (!has_started_ || (!process_ && !failure_)) return;
     if (failure_) return end(*failure_);
+    log_trace("image", "body {}: stands at its exec", image().threads.front().tid);
     std::unique_ptr<InstalledProcess> installed(
-        new InstalledProcess(process_, std::move(request_.image)));
+        new InstalledProcess(process_, std::move(request_.image), request_.home));
     installed->origin_keeps_signals_ = request_.origin_keeps_signals;
     if (auto done = install(*installed); !done) return end(done.error());
+    log_trace("image", "body {}: installed", process_->pid());
     end(std::move(installed));
   }
 
@@ -136,6 +168,7 @@ class Installation : public std::enable_shared_from_this<Installation> {
     FrozenProcess& process = *process_;
     const ProcessImage& image = installed.image_;
     if (auto done = install_memory(process, image, first_own_); !done) return done;
+    log_trace("image", "body {}: memory installed", process.pid());
     if (auto done = install_settings(process, image); !done) return done;
     if (auto done = install_threads(process, image); !done) return done;
     if (auto done = install_capabilities(process, image); !done) return done;
@@ -161,14 +194,14 @@ class Installation : public std::enable_shared_from_this<Installation> {
 
   // Closes krgd's, and what the program's next exec is to close is told so.
   Status install_descriptors(FrozenProcess& process) {
-    const auto first = static_cast<uint64_t>(first_own_), last = static_cast<uint64_t>(last_own_);
-    auto closed = done_by_call("descriptors", process.call(SYS_close_range, {first, last, 0}));
-    if (!closed) return closed;
-    for (int number : close_on_exec_) {
-      auto set = done_by_call("descriptors", process.call(SYS_fcntl, {static_cast<uint64_t>(number),
-                                                                      F_SETFD, FD_CLOEXEC}));
-      if (!set) return set;
-    }
+    CallBatch batch(process);
+    batch.add(SYS_close_range,
+              {static_cast<uint64_t>(first_own_), static_cast<uint64_t>(last_own_), 0});
+    for (int number : close_on_exec_)
+      batch.add(SYS_fcntl, {static_cast<uint64_t>(number), F_SETFD, FD_CLOEXEC});
+    if (auto run = batch.run(); !run) return run;
+    for (size_t i = 0; i < batch.size(); ++i)
+      if (auto set = done_by_call("descriptors", batch.result(i)); !set) return set;
     return {};
   }
 

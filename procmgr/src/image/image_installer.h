@@ -18,10 +18,11 @@
 
 namespace krg {
 
+class ShadowHost;
 class UserfaultSource;
 
-// A process that has all that its image says but contents of pages. Killed when this goes without
-// having been thawed.
+// A process that has all that its image says but contents of pages. When this goes without having
+// been thawed it is killed, or the shadow again that it was.
 class InstalledProcess {
  public:
   ~InstalledProcess();
@@ -50,14 +51,16 @@ class InstalledProcess {
 
  private:
   friend class Installation;
-  InstalledProcess(std::shared_ptr<FrozenProcess> process, ProcessImage image)
-      : process_(std::move(process)), image_(std::move(image)) {}
+  InstalledProcess(std::shared_ptr<FrozenProcess> process, ProcessImage image, ShadowHost* home)
+      : process_(std::move(process)), image_(std::move(image)), home_(home) {}
   Status finish();
 
   std::shared_ptr<FrozenProcess> process_;
   ProcessImage image_;
+  ShadowHost* const home_;
   UniqueFd userfaultfd_;
   bool origin_keeps_signals_ = true;
+  bool has_thawed_ = false;
 };
 
 // What the kernel itself touches when the process is thawed: the starts of pages, in order. These
@@ -76,7 +79,9 @@ class ImageInstaller {
     bool origin_keeps_signals = true;
     // Where a userfaultfd comes from; null: all pages are written before the thaw.
     const UserfaultSource* late_pages = nullptr;
-    // Runs as soon as the process exists.
+    // Not null: its shadow is here and becomes the process, which comes home.
+    ShadowHost* home = nullptr;
+    // Runs as soon as the process exists; not when it comes home.
     std::function<void()> on_created = [] {};
   };
   using Installed = std::function<void(Result<std::unique_ptr<InstalledProcess>>)>;
@@ -85,7 +90,7 @@ class ImageInstaller {
 
   // The pid is that of the image's main thread. Errors: EEXIST: it is taken here; ESTALE: a file
   // that the process has mapped is another one here; ENOTSUP: this node's kernel or processor is
-  // too different; others of its start. The process, if there was one, is killed then.
+  // too different; others of its start. The process, if there was one, is killed then, or a shadow.
   void install(Request request, Installed done);
 
  private:

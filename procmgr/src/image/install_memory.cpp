@@ -6,7 +6,9 @@
 
 #include <algorithm>
 #include <csignal>
+#include <optional>
 
+#include "image/call_batch.h"
 #include "image/capture_parts.h"
 #include "image/install_parts.h"
 #include "krg/procmgr/unnotified_cookie.h"
@@ -36,13 +38,6 @@ Range bounds(const std::vector<ImageMapping>& mappings) {
   return range;
 }
 
-std::vector<ImageMapping> kernel_mappings(const std::vector<ImageMapping>& all) {
-  std::vector<ImageMapping> kernels;
-  std::copy_if(all.begin(), all.end(), std::back_inserter(kernels),
-               [](const ImageMapping& m) { return m.kind == ImageMapping::Kind::kKernel; });
-  return kernels;
-}
-
 // The first hole of kGap that neither has anything in.
 uint64_t find_hole(const std::vector<ImageMapping>& a, const std::vector<ImageMapping>& b) {
   std::vector<Range> taken;
@@ -58,42 +53,72 @@ uint64_t find_hole(const std::vector<ImageMapping>& a, const std::vector<ImageMa
   return at;
 }
 
-Status unmap(FrozenProcess& process, uint64_t start, uint64_t end) {
-  if (start >= end) return {};
-  return done_by_call("munmap", process.call(SYS_munmap, {start, end - start}));
+// The calls that make the memory, and what each is for.
+class MemoryCalls {
+ public:
+  explicit MemoryCalls(FrozenProcess& process) : batch_(process) {}
+
+  void add(const char* what, long number, FrozenThread::Arguments arguments,
+           std::optional<uint64_t> wanted = std::nullopt, bool may_be_unknown = false) {
+    batch_.add(number, arguments);
+    expected_.push_back({what, wanted, may_be_unknown});
+  }
+  Status run() {
+    if (auto run = batch_.run(); !run) return run;
+    for (size_t i = 0; i < expected_.size(); ++i) {
+      const int64_t result = batch_.result(i);
+      const Expected& expected = expected_[i];
+      // A kernel without that kind of page has nothing to be advised on.
+      if (expected.may_be_unknown && result == -EINVAL) continue;
+      if (auto done = done_by_call(expected.what, result); !done) return done;
+      if (expected.wanted && static_cast<uint64_t>(result) != *expected.wanted)
+        return errno_error(expected.what, EEXIST);
+    }
+    return {};
+  }
+
+ private:
+  struct Expected {
+    const char* what;
+    std::optional<uint64_t> wanted;
+    bool may_be_unknown;
+  };
+  CallBatch batch_;
+  std::vector<Expected> expected_;
+};
+
+void unmap(MemoryCalls& calls, uint64_t start, uint64_t end) {
+  if (start < end) calls.add("munmap", SYS_munmap, {start, end - start});
 }
 
 // All but the kernel's mappings and krgd's, which lie apart.
-Status unmap_program(FrozenProcess& process, Range kernels, Range helpers) {
+void unmap_program(MemoryCalls& calls, Range kernels, Range helpers) {
   if (kernels.end == 0) kernels = helpers;
   const Range lower = kernels.start < helpers.start ? kernels : helpers;
   const Range upper = kernels.start < helpers.start ? helpers : kernels;
-  if (auto done = unmap(process, 0, lower.start); !done) return done;
-  if (auto done = unmap(process, lower.end, upper.start); !done) return done;
-  return unmap(process, upper.end, kEnd);
+  unmap(calls, 0, lower.start);
+  unmap(calls, lower.end, upper.start);
+  unmap(calls, upper.end, kEnd);
 }
 
-Status move_mapping(FrozenProcess& process, const ImageMapping& mapping, uint64_t to) {
-  if (mapping.start.value == to) return {};
-  const int64_t moved = process.call(SYS_mremap, {mapping.start.value, mapping.bytes, mapping.bytes,
-                                                  MREMAP_MAYMOVE | MREMAP_FIXED, to});
-  return done_by_call("moving the vdso", moved);
+void move_mapping(MemoryCalls& calls, const ImageMapping& mapping, uint64_t to) {
+  if (mapping.start.value == to) return;
+  calls.add("moving the vdso", SYS_mremap,
+            {mapping.start.value, mapping.bytes, mapping.bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to});
 }
 
 // The kernel's functions go to where the program knows them to be.
-Status move_kernel_mappings(FrozenProcess& process, std::vector<ImageMapping> from,
-                            const std::vector<ImageMapping>& to, uint64_t hole) {
-  if (bounds(from).start == bounds(to).start) return {};
-  Range old = bounds(from);
+void move_kernel_mappings(MemoryCalls& calls, std::vector<ImageMapping> from,
+                          const std::vector<ImageMapping>& to, uint64_t hole) {
+  if (bounds(from).start == bounds(to).start) return;
+  const Range old = bounds(from);
   if (old.overlaps(bounds(to)))
     for (ImageMapping& mapping : from) {
       const uint64_t between = hole + (mapping.start.value - old.start);
-      if (auto moved = move_mapping(process, mapping, between); !moved) return moved;
+      move_mapping(calls, mapping, between);
       mapping.start = RemoteAddr{between};
     }
-  for (size_t i = 0; i < from.size(); ++i)
-    if (auto moved = move_mapping(process, from[i], to[i].start.value); !moved) return moved;
-  return {};
+  for (size_t i = 0; i < from.size(); ++i) move_mapping(calls, from[i], to[i].start.value);
 }
 
 bool are_alike(const std::vector<ImageMapping>& a, const std::vector<ImageMapping>& b) {
@@ -117,7 +142,7 @@ uint64_t map_flags(const ImageMapping& m) {
   return flags;
 }
 
-Status advise(FrozenProcess& process, const ImageMapping& m) {
+void advise(MemoryCalls& calls, const ImageMapping& m) {
   static constexpr std::pair<uint32_t, int> kAdvice[] = {
       {ImageMapping::kDontFork, MADV_DONTFORK},     {ImageMapping::kWipeOnFork, kWipeAdvice},
       {ImageMapping::kHugePages, MADV_HUGEPAGE},    {ImageMapping::kNoHugePages, MADV_NOHUGEPAGE},
@@ -125,22 +150,19 @@ Status advise(FrozenProcess& process, const ImageMapping& m) {
       {ImageMapping::kSequential, MADV_SEQUENTIAL}, {ImageMapping::kRandom, MADV_RANDOM}};
   for (const auto& [bit, advice] : kAdvice) {
     if (!(m.advice & bit) || (m.advice & ImageMapping::kDroppable)) continue;
-    const int64_t done =
-        process.call(SYS_madvise, {m.start.value, m.bytes, static_cast<uint64_t>(advice)});
-    // A kernel without that kind of page has nothing to be advised on.
-    if (done < 0 && done != -EINVAL) return done_by_call("madvise", done);
+    calls.add("madvise", SYS_madvise, {m.start.value, m.bytes, static_cast<uint64_t>(advice)},
+              std::nullopt, true);
   }
-  if (!(m.advice & ImageMapping::kLocked)) return {};
-  return done_by_call("mlock2", process.call(SYS_mlock2, {m.start.value, m.bytes, kLockOnFault}));
+  if (m.advice & ImageMapping::kLocked)
+    calls.add("mlock2", SYS_mlock2, {m.start.value, m.bytes, kLockOnFault});
 }
 
-Status map(FrozenProcess& process, const ImageMapping& m, int first_file) {
+void map(MemoryCalls& calls, const ImageMapping& m, int first_file) {
   const bool has_file = m.kind == ImageMapping::Kind::kFile;
   const uint64_t file = has_file ? static_cast<uint64_t>(first_file) + m.file : ~0ULL;
-  const int64_t at =
-      process.call(SYS_mmap, {m.start.value, m.bytes, m.protection, map_flags(m), file, m.offset});
-  if (at != static_cast<int64_t>(m.start.value)) return done_by_call("mmap", at < 0 ? at : -EEXIST);
-  return m.advice == 0 ? Status() : advise(process, m);
+  calls.add("mmap", SYS_mmap, {m.start.value, m.bytes, m.protection, map_flags(m), file, m.offset},
+            m.start.value);
+  advise(calls, m);
 }
 
 }  // namespace
@@ -151,8 +173,7 @@ Status done_by_call(const char* what, int64_t result) {
 }
 
 Status install_memory(FrozenProcess& process, const ProcessImage& image, int first_file) {
-  std::vector<ImageFile> own_files;
-  auto own = read_mappings(process.pid(), own_files);
+  auto own = list_mappings(process.pid());
   if (!own) return own.error();
   const auto kernels = kernel_mappings(*own), wanted = kernel_mappings(image.mappings);
   auto hash = hash_of_vdso(process, kernels);
@@ -163,14 +184,12 @@ Status install_memory(FrozenProcess& process, const ProcessImage& image, int fir
   const uint64_t hole = find_hole(*own, image.mappings);
   if (auto in = process.move_in(RemoteAddr{hole}); !in) return in;
   const Range helpers{hole, hole + FrozenProcess::kHelperBytes};
-  if (auto gone = unmap_program(process, bounds(kernels), helpers); !gone) return gone;
-  if (!wanted.empty())
-    if (auto moved = move_kernel_mappings(process, kernels, wanted, helpers.end); !moved)
-      return moved;
+  MemoryCalls calls(process);
+  unmap_program(calls, bounds(kernels), helpers);
+  if (!wanted.empty()) move_kernel_mappings(calls, kernels, wanted, helpers.end);
   for (const ImageMapping& mapping : image.mappings)
-    if (mapping.kind != ImageMapping::Kind::kKernel)
-      if (auto mapped = map(process, mapping, first_file); !mapped) return mapped;
-  return {};
+    if (mapping.kind != ImageMapping::Kind::kKernel) map(calls, mapping, first_file);
+  return calls.run();
 }
 
 }  // namespace krg

@@ -24,7 +24,7 @@ Status install_timers(FrozenProcess& process, const ProcessImage& image);
 // What comes last: rseq, sleeps, waiting signals; registers, which take effect when it is let go.
 Status finish_threads(FrozenProcess& process, const ProcessImage& image);
 Status start_timers(FrozenProcess& process, const ProcessImage& image);
-Status queue_signals(FrozenProcess& process, FrozenThread& thread,
-                     const std::vector<ImageSignal>& signals, bool for_thread);
+// For the process, not one of its threads.
+Status queue_signals(FrozenProcess& process, const std::vector<ImageSignal>& signals);
 
 }  // namespace krg

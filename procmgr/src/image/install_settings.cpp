@@ -7,6 +7,7 @@
 #include <csignal>
 #include <ctime>
 
+#include "image/call_batch.h"
 #include "image/install_parts.h"
 #include "process_spec.h"
 
@@ -20,9 +21,9 @@ struct KernelSignalAction {
   uint64_t handler, flags, restorer, mask;
 };
 
-Status set_layout(FrozenProcess& process, const ProcessImage& image, RemoteAddr scratch) {
+void set_layout(CallBatch& batch, const ProcessImage& image) {
   const ImageLayout& l = image.layout;
-  const RemoteAddr auxv = scratch + sizeof(prctl_mm_map);
+  const RemoteAddr auxv = batch.put(std::span<const char>(image.auxv));
   prctl_mm_map map{};
   map.start_code = l.start_code;
   map.end_code = l.end_code;
@@ -38,22 +39,15 @@ Status set_layout(FrozenProcess& process, const ProcessImage& image, RemoteAddr 
   map.auxv = reinterpret_cast<__u64*>(auxv.value);
   map.auxv_size = static_cast<uint32_t>(image.auxv.size());
   map.exe_fd = ~0U;  // it runs the image's program already
-  if (auto put = process.write_value(scratch, map); !put) return put;
-  if (auto put = process.write(auxv, image.auxv); !put) return put;
-  return done_by_call("memory layout", process.call(SYS_prctl, {PR_SET_MM, PR_SET_MM_MAP,
-                                                                scratch.value, sizeof map, 0}));
+  const RemoteAddr at = batch.put(map);
+  batch.add(SYS_prctl, {PR_SET_MM, PR_SET_MM_MAP, at.value, sizeof map, 0});
 }
 
-Status set_signal_actions(FrozenProcess& process, const ProcessImage& image, RemoteAddr scratch) {
+void set_signal_actions(CallBatch& batch, const ProcessImage& image) {
   for (const ImageSignalAction& a : image.signal_actions) {
-    const KernelSignalAction action{a.handler, a.flags, a.restorer, a.mask};
-    if (auto put = process.write_value(scratch, action); !put) return put;
-    auto set = done_by_call(
-        "signal actions",
-        process.call(SYS_rt_sigaction, {a.signal, scratch.value, 0, sizeof action.mask}));
-    if (!set) return set;
+    const RemoteAddr at = batch.put(KernelSignalAction{a.handler, a.flags, a.restorer, a.mask});
+    batch.add(SYS_rt_sigaction, {a.signal, at.value, 0, sizeof a.mask});
   }
-  return {};
 }
 
 itimerspec times(const ImageTimer& timer) {
@@ -86,12 +80,16 @@ Status make_timer(FrozenProcess& process, const ImageTimer& timer, RemoteAddr sc
 }  // namespace
 
 Status install_settings(FrozenProcess& process, const ProcessImage& image) {
-  auto scratch = process.scratch();
-  if (!scratch) return scratch.error();
-  if (auto set = set_layout(process, image, *scratch); !set) return set;
-  if (auto set = set_signal_actions(process, image, *scratch); !set) return set;
-  if (image.no_huge_pages) process.call(SYS_prctl, {PR_SET_THP_DISABLE, 1, 0, 0, 0});
-  if (image.is_subreaper) process.call(SYS_prctl, {PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0});
+  CallBatch batch(process);
+  set_layout(batch, image);
+  set_signal_actions(batch, image);
+  const size_t needed = batch.size();
+  if (image.no_huge_pages) batch.add(SYS_prctl, {PR_SET_THP_DISABLE, 1, 0, 0, 0});
+  if (image.is_subreaper) batch.add(SYS_prctl, {PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0});
+  if (auto run = batch.run(); !run) return run;
+  for (size_t i = 0; i < needed; ++i)
+    if (auto set = done_by_call(i == 0 ? "memory layout" : "signal actions", batch.result(i)); !set)
+      return set;
   return {};
 }
 
@@ -104,24 +102,21 @@ Status install_timers(FrozenProcess& process, const ProcessImage& image) {
 }
 
 Status start_timers(FrozenProcess& process, const ProcessImage& image) {
-  auto scratch = process.scratch();
-  if (!scratch) return scratch.error();
+  CallBatch batch(process);
   for (const ImageTimer& timer : image.timers) {
     if (timer.left_ns == 0) continue;  // disarmed
-    if (auto put = process.write_value(*scratch, times(timer)); !put) return put;
-    auto set = done_by_call(
-        "timers",
-        process.call(SYS_timer_settime, {static_cast<uint64_t>(timer.id), 0, scratch->value, 0}));
-    if (!set) return set;
+    const RemoteAddr at = batch.put(times(timer));
+    batch.add(SYS_timer_settime, {static_cast<uint64_t>(timer.id), 0, at.value, 0});
   }
   for (size_t which = 0; which < image.interval_timers.size(); ++which) {
     const itimerval& timer = image.interval_timers[which];
     if (timer.it_value.tv_sec == 0 && timer.it_value.tv_usec == 0) continue;
-    if (auto put = process.write_value(*scratch, timer); !put) return put;
-    auto set =
-        done_by_call("interval timers", process.call(SYS_setitimer, {which, scratch->value, 0}));
-    if (!set) return set;
+    batch.add(SYS_setitimer, {which, batch.put(timer).value, 0});
   }
+  if (batch.size() == 0) return {};
+  if (auto run = batch.run(); !run) return run;
+  for (size_t i = 0; i < batch.size(); ++i)
+    if (auto set = done_by_call("timers", batch.result(i)); !set) return set;
   return {};
 }
 

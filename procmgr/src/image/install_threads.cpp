@@ -12,6 +12,7 @@
 #include <cstring>
 #include <ctime>
 
+#include "image/call_batch.h"
 #include "image/install_parts.h"
 #include "process_spec.h"
 
@@ -60,31 +61,24 @@ Status set_scheduling(const ProcessImage& image, const ImageThread& thread) {
 }
 
 Status set_by_its_calls(FrozenProcess& process, FrozenThread& thread, const ImageThread& image) {
-  auto scratch = process.scratch();
-  if (!scratch) return scratch.error();
-  if (image.tid_address != 0)
-    if (process.call_in(thread, SYS_set_tid_address, {image.tid_address}) != thread.tid())
-      return errno_error("the process died", ESRCH);
-  if (image.robust_list != 0) {
-    auto set = done_by_call(
-        "robust list",
-        process.call_in(thread, SYS_set_robust_list, {image.robust_list, image.robust_list_bytes}));
-    if (!set) return set;
-  }
+  CallBatch batch(process, thread);
+  if (image.tid_address != 0) batch.add(SYS_set_tid_address, {image.tid_address});
+  if (image.robust_list != 0)
+    batch.add(SYS_set_robust_list, {image.robust_list, image.robust_list_bytes});
   if (!(image.alternate_stack_flags & SS_DISABLE)) {
     stack_t stack{};
     stack.ss_sp = reinterpret_cast<void*>(image.alternate_stack);
     stack.ss_size = image.alternate_stack_bytes;
     stack.ss_flags = image.alternate_stack_flags & ~SS_ONSTACK;
-    if (auto put = process.write_value(*scratch, stack); !put) return put;
-    auto set = done_by_call("alternate stack",
-                            process.call_in(thread, SYS_sigaltstack, {scratch->value, 0}));
-    if (!set) return set;
+    batch.add(SYS_sigaltstack, {batch.put(stack).value, 0});
   }
   std::array<char, 16> name{};  // TASK_COMM_LEN
   image.name.copy(name.data(), name.size() - 1);
-  if (auto put = process.write_value(*scratch, name); !put) return put;
-  return done_by_call("name", process.call_in(thread, SYS_prctl, {PR_SET_NAME, scratch->value}));
+  batch.add(SYS_prctl, {PR_SET_NAME, batch.put(name).value});
+  if (auto run = batch.run(); !run) return run;
+  for (size_t i = 0; i < batch.size(); ++i)
+    if (auto set = done_by_call("state of a thread", batch.result(i)); !set) return set;
+  return {};
 }
 
 // Processors differ in how much state they have: what this one lacks must not be in use.
@@ -132,13 +126,27 @@ Status begin_sleep(FrozenProcess& process, FrozenThread& thread, const ImageThre
   return {};
 }
 
-Status finish_thread(FrozenProcess& process, FrozenThread& thread, const ImageThread& image) {
-  if (image.rseq != 0) {
-    const int64_t result =
-        process.call_in(thread, SYS_rseq, {image.rseq, image.rseq_bytes, 0, image.rseq_signature});
-    if (auto done = done_by_call("rseq", result); !done) return done;
+// For that thread, or for the process (tid 0).
+void add_signals(CallBatch& batch, pid_t pid, pid_t tid, const std::vector<ImageSignal>& signals) {
+  const auto process = static_cast<uint64_t>(pid), thread = static_cast<uint64_t>(tid);
+  for (const ImageSignal& signal : signals) {
+    const auto number = static_cast<uint64_t>(signal.number());
+    const uint64_t at = batch.put(signal.info).value;
+    if (tid != 0)
+      batch.add(SYS_rt_tgsigqueueinfo, {process, thread, number, at});
+    else
+      batch.add(SYS_rt_sigqueueinfo, {process, number, at});
   }
-  if (auto queued = queue_signals(process, thread, image.pending, true); !queued) return queued;
+}
+
+Status finish_thread(FrozenProcess& process, FrozenThread& thread, const ImageThread& image) {
+  CallBatch batch(process, thread);
+  if (image.rseq != 0) batch.add(SYS_rseq, {image.rseq, image.rseq_bytes, 0, image.rseq_signature});
+  add_signals(batch, process.pid(), thread.tid(), image.pending);
+  if (batch.size() > 0)
+    if (auto run = batch.run(); !run) return run;
+  for (size_t i = 0; i < batch.size(); ++i)
+    if (auto done = done_by_call("rseq and waiting signals", batch.result(i)); !done) return done;
   if (auto set = set_extended_state(thread.tid(), image.extended_state); !set) return set;
   thread.set_registers(image.registers);
   thread.set_signal_mask(image.signal_mask);
@@ -147,21 +155,13 @@ Status finish_thread(FrozenProcess& process, FrozenThread& thread, const ImageTh
 
 }  // namespace
 
-Status queue_signals(FrozenProcess& process, FrozenThread& thread,
-                     const std::vector<ImageSignal>& signals, bool for_thread) {
-  auto scratch = process.scratch();
-  if (!scratch) return scratch.error();
-  const auto pid = static_cast<uint64_t>(process.pid());
-  const auto tid = static_cast<uint64_t>(thread.tid());
-  for (const ImageSignal& signal : signals) {
-    const auto number = static_cast<uint64_t>(signal.number());
-    if (auto put = process.write_value(*scratch, signal.info); !put) return put;
-    const int64_t result =
-        for_thread
-            ? process.call_in(thread, SYS_rt_tgsigqueueinfo, {pid, tid, number, scratch->value})
-            : process.call_in(thread, SYS_rt_sigqueueinfo, {pid, number, scratch->value});
-    if (auto done = done_by_call("waiting signals", result); !done) return done;
-  }
+Status queue_signals(FrozenProcess& process, const std::vector<ImageSignal>& signals) {
+  CallBatch batch(process);
+  add_signals(batch, process.pid(), 0, signals);
+  if (batch.size() == 0) return {};
+  if (auto run = batch.run(); !run) return run;
+  for (size_t i = 0; i < batch.size(); ++i)
+    if (auto done = done_by_call("waiting signals", batch.result(i)); !done) return done;
   return {};
 }
 

@@ -8,6 +8,7 @@
 
 #include "image/image_installer.h"
 #include "image/install_parts.h"
+#include "krg/procmgr/shadow_host.h"
 
 namespace krg {
 namespace {
@@ -37,13 +38,15 @@ std::vector<RemoteAddr> pages_before_thaw(const ProcessImage& image) {
 }
 
 InstalledProcess::~InstalledProcess() {
-  process_->kill();
+  if (has_thawed_) return;
+  process_->on_end(nullptr);
+  home_ ? home_->take_back(*process_) : process_->kill();
 }
 
 Status InstalledProcess::finish() {
   FrozenProcess& process = *process_;
   if (!origin_keeps_signals_) {
-    auto queued = queue_signals(process, process.main(), image_.pending, false);
+    auto queued = queue_signals(process, image_.pending);
     if (!queued) return queued;
   } else {
     image_.threads.front().pending.clear();
@@ -61,8 +64,9 @@ Status InstalledProcess::finish() {
 
 Status InstalledProcess::thaw() {
   process_->on_end(nullptr);
+  has_thawed_ = true;
   Status finished = finish();
-  if (finished) process_->thaw();
+  finished ? process_->thaw() : process_->kill();
   return finished;
 }
 

@@ -56,9 +56,6 @@ void Migration::migrate_here(pid_t pid, NodeId target, Done done) {
   if (!sets->effective.has(Capability::kCanMigrate))
     return done(errno_error(
         fmt::format("CAN_MIGRATE is not effective (krg_capset {} -e +CAN_MIGRATE)", pid), EPERM));
-  const ProcessTable::Body* body = parts_.table.find_body(pid);
-  if (body && body->origin == target)
-    return done(errno_error("its shadow is on that node: it cannot go home yet", ENOTSUP));
   mover_.freeze_and_move(pid, target, std::move(done));
 }
 

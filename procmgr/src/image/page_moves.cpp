@@ -81,6 +81,11 @@ void PageMoves::receive(Arrival arrival) {
   target->start();
 }
 
+void PageMoves::begin(pid_t pid) {
+  for (const auto& [key, target] : std::map(impl_->targets))
+    if (target->is_running(pid)) target->begin();
+}
+
 Status PageMoves::can_bring_later() {
   return PageSpace::can_serve();
 }

@@ -160,12 +160,18 @@ void PageSource::drain() {
 
 // --- pages --------------------------------------------------------------------------------------
 
+// One slot in a turn of the loop: who waits for a page comes between two.
 void PageSource::push() {
-  while (!has_ended_ && unsent_.any() && !free_slots_.empty() && !rest_) {
-    const uint32_t slot = free_slots_.back();
-    free_slots_.pop_back();
-    if (!fill_slot(slot)) return;
-  }
+  if (has_ended_ || !unsent_.any() || free_slots_.empty() || rest_) return;
+  const uint32_t slot = free_slots_.back();
+  free_slots_.pop_back();
+  if (!fill_slot(slot) || free_slots_.empty() || std::exchange(will_push_, true)) return;
+  node_.loop.post([weak = weak_from_this()] {
+    auto self = weak.lock();
+    if (!self) return;
+    self->will_push_ = false;
+    self->push();
+  });
 }
 
 // False when the source has ended.

@@ -66,7 +66,7 @@ class PageSource : public std::enable_shared_from_this<PageSource> {
   TaskMemory memory_;
   const PageList pages_;
   Handlers handlers_;
-  bool has_ended_ = false;
+  bool has_ended_ = false, will_push_ = false;
   PageBits unsent_;
   uint64_t next_ = 0;                       // where the background goes on
   uint64_t answered_up_to_ = ~uint64_t{0};  // the last fault, with what came along

@@ -32,6 +32,7 @@ PageTarget::PageTarget(NodeContext& node, PageMoves::Arrival arrival, std::funct
       all_here_(std::move(arrival.all_here)),
       ended_(std::move(ended)),
       userfaultfd_(std::move(arrival.userfaultfd)),
+      waits_for_begin_(arrival.waits_for_begin),
       early_(first_later_, true),
       demanded_(pages_.count(), false),
       spaces_(node.loop, node.page_sets ? node.page_sets : make_userfaultfd_group(),
@@ -42,12 +43,19 @@ PageTarget::PageTarget(NodeContext& node, PageMoves::Arrival arrival, std::funct
 
 void PageTarget::start() {
   if (Status prepared = prepare(std::move(userfaultfd_)); !prepared) return end(prepared);
+  if (!waits_for_begin_ || early_.any()) begin();
+  if (state_ != State::kEnded) advance();
+}
+
+void PageTarget::begin() {
+  if (std::exchange(has_begun_, true) || state_ == State::kEnded) return;
+  if (Status made = make_slots(); !made) return on_lost(made.error().errno_or(ENOMEM));
   PagesWanted wanted{.slots = slot_count(),
                      .move = move_,
                      .pages = pages_.count(),
                      .region = region_ ? region_->remote() : RemoteRegion{}};
-  if (Status sent = node_.messenger.send(source_, wanted); !sent) return end(sent);
-  advance();
+  if (Status sent = node_.messenger.send(source_, wanted); !sent)
+    return on_lost(sent.error().errno_or(EHOSTDOWN));
 }
 
 Status PageTarget::prepare(UniqueFd userfaultfd) {
@@ -56,8 +64,7 @@ Status PageTarget::prepare(UniqueFd userfaultfd) {
   process_ = std::move(*process);
   if (first_later_ < pages_.count())
     if (Status added = spaces_.add_first(std::move(userfaultfd), pages_); !added) return added;
-  if (Status watched = watch_process(); !watched) return watched;
-  return make_slots();
+  return watch_process();
 }
 
 Status PageTarget::watch_process() {

@@ -32,6 +32,8 @@ class PageTarget : public std::enable_shared_from_this<PageTarget> {
   PageTarget(NodeContext& node, PageMoves::Arrival arrival, std::function<void()> ended);
 
   void start();
+  // S is asked for all of it; once.
+  void begin();
   void on_chunk(const PageChunk& chunk, std::string_view payload);
   // S has no more.
   void on_lost(int error);
@@ -75,6 +77,8 @@ class PageTarget : public std::enable_shared_from_this<PageTarget> {
   std::function<void()> ended_;
   State state_ = State::kFilling;
   UniqueFd userfaultfd_;  // until start()
+  const bool waits_for_begin_;
+  bool has_begun_ = false;
 
   std::optional<TaskMemory> process_;
   PageBits early_;     // to be written before the process runs

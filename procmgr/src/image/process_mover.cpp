@@ -5,12 +5,15 @@
 
 #include <csignal>
 #include <cstring>
+#include <map>
 
 #include "body_request.h"
 #include "image/capture_parts.h"
+#include "image/first_pages.h"
 #include "image/image_capture.h"
 #include "image/image_installer.h"
 #include "image/moved_process.h"
+#include "in_worker.h"
 #include "krg/procmgr/job_namespaces.h"
 #include "krg/runtime/log.h"
 #include "native_children.h"
@@ -21,42 +24,14 @@ namespace {
 
 using namespace exec_messages;
 
-// So much memory goes along with the request to install; of more only what the kernel touches when
-// the process is thawed.
+// So much memory goes along with the request to install; of more only what it needs first.
 constexpr uint64_t kMostContents = 512u << 10;
 
-constexpr uint64_t kPageBytes = 4096;
+// Whose mappings are kept.
+constexpr size_t kMostForkers = 256;
 
 // How often it is looked whether the pages of a process that is to move again have come.
 constexpr std::chrono::milliseconds kPagesTick{10};
-
-// Takes the given pages, which are in order, out of `ranges`, which become the rest.
-std::vector<PageRange> take_pages(std::vector<PageRange>& ranges,
-                                  const std::vector<RemoteAddr>& wanted) {
-  std::vector<PageRange> taken, rest;
-  auto page = wanted.begin();
-  const auto part = [](PageRange range, RemoteAddr start, RemoteAddr end) {
-    range.start = start;
-    range.bytes = end.value - start.value;
-    range.is_huge = 0;
-    return range;
-  };
-  for (const PageRange& range : ranges) {
-    RemoteAddr at = range.start;
-    for (; page != wanted.end() && page->value < range.end().value; ++page) {
-      if (page->value < at.value) continue;
-      if (at.value < page->value) rest.push_back(part(range, at, *page));
-      at = *page + kPageBytes;
-      taken.push_back(part(range, *page, at));
-    }
-    if (at == range.start)
-      rest.push_back(range);
-    else if (at.value < range.end().value)
-      rest.push_back(part(range, at, range.end()));
-  }
-  ranges = std::move(rest);
-  return taken;
-}
 
 }  // namespace
 
@@ -68,8 +43,9 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
     pid_t pid;
     NodeId target;
     std::function<void(Status)> done;
-    MovedProcess moved;
-    std::vector<ExportedFd> fds;
+    MappingTexts mappings = {};  // as they were before it stood still
+    MovedProcess moved = {};
+    std::vector<ExportedFd> fds = {};
     // Of the pages that come later.
     pid_t page_source = 0;
     uint64_t page_move = 0;
@@ -81,6 +57,12 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
   NodeContext& node;
   ExecPlacer::Parts parts;
   size_t moving = 0;
+  // The mappings of processes that fork, as they were at the last one.
+  struct Forker {
+    uint64_t start_time = 0;
+    MappingTexts mappings;
+  };
+  std::map<pid_t, Forker> forkers;
 
   Impl(NodeContext& n, const ExecPlacer::Parts& p) : node(n), parts(p) {}
 
@@ -101,8 +83,10 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
   void end(Move& move, Status how);
   void freeze_when_complete(std::shared_ptr<ProcessTable::Claim> claim, pid_t pid, NodeId target,
                             std::function<void(Status)> done);
-  void begin(ProcessTable::Claim claim, std::shared_ptr<FrozenProcess> process, NodeId target,
-             WhichFds which, std::function<void(Status)> done);
+  void freeze(std::shared_ptr<ProcessTable::Claim> claim, pid_t pid, NodeId target,
+              MappingTexts mappings, std::function<void(Status)> done);
+  Forker& forker_of(pid_t child);
+  void begin(Move move);
 };
 
 // ---- taking the process down ----
@@ -110,8 +94,11 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
 Status ProcessMover::Impl::capture(Move& move) {
   if (parts.table.find_body(move.pid) && has_child(move.pid))
     return errno_error("it has children on this node, to which it has moved itself", ENOTSUP);
-  auto image = capture_image(*move.process, node.session_mount_ns);
+  const bool is_child = move.which == WhichFds::kForked;
+  auto image = capture_image(*move.process, node.session_mount_ns,
+                             is_child ? forker_of(move.pid).mappings : move.mappings);
   if (!image) return image.error();
+  log_trace("image", "process {}: captured", move.pid);
   auto pages = content_ranges(move.process->pid());
   if (!pages) return pages.error();
   move.captured_signals = image->pending.size();
@@ -119,7 +106,7 @@ Status ProcessMover::Impl::capture(Move& move) {
   move.moved.pages = std::move(*pages);
   if (total_bytes(move.moved.pages) > kMostContents) {
     move.moved.late_pages = std::move(move.moved.pages);
-    move.moved.pages = take_pages(move.moved.late_pages, pages_before_thaw(move.moved.image));
+    move.moved.pages = take_first_pages(move.moved.late_pages, move.moved.image, kMostContents);
   }
   if (auto read = read_contents(move); !read) return read;
   return move.moved.late_pages.empty() ? Status() : serve_late_pages(move);
@@ -202,16 +189,26 @@ void ProcessMover::Impl::ask_target(MovePtr move) {
     parts.descriptors.cancel_export(move->fds);
     return end(*move, ask.error());
   }
+  log_trace("image", "process {}: asks n{}", move->pid, move->target.value);
   BodyRequest request;
   request.what = std::move(move->moved);
   request.fds = move->fds;
-  node.messenger.request(move->target, *ask, request.serialize(),
+  const std::string payload = request.serialize();
+  std::string_view rest = payload;
+  for (BodyPart part; rest.size() > BodyPart::kMostBytes;
+       rest.remove_prefix(BodyPart::kMostBytes)) {
+    part.pid = move->pid;
+    if (!node.messenger.send(move->target, part, rest.substr(0, BodyPart::kMostBytes)))
+      break;  // its node has failed: the request will say so
+  }
+  node.messenger.request(move->target, *ask, rest,
                          [self = shared_from_this(), move](Result<std::string> reply) {
                            self->on_target_answer(move, reply);
                          });
 }
 
 void ProcessMover::Impl::on_target_answer(const MovePtr& move, const Result<std::string>& reply) {
+  log_trace("image", "process {}: answered", move->pid);
   if (reply)
     return parts.table.find_body(move->process->pid()) ? leave_origin(move) : leave_shadow(move);
   const int number = reply.error().errno_or(EIO);
@@ -297,27 +294,57 @@ void ProcessMover::Impl::freeze_when_complete(std::shared_ptr<ProcessTable::Clai
         });
     return;
   }
-  FrozenProcess::freeze(node.loop, *node.children, pid,
-                        [self = shared_from_this(), claim, target,
-                         done = std::move(done)](Result<std::shared_ptr<FrozenProcess>> frozen) {
-                          if (!frozen) return done(frozen.error());
-                          self->begin(std::move(*claim), std::move(*frozen), target, WhichFds::kAll,
-                                      done);
-                        });
+  in_worker(
+      node.workers, [pid] { return MappingTexts::read_smaps(pid); },
+      [self = shared_from_this(), claim, pid, target,
+       done = std::move(done)](Result<MappingTexts> mappings) {
+        if (!mappings) return done(mappings.error());
+        self->freeze(claim, pid, target, std::move(*mappings), done);
+      });
 }
 
-void ProcessMover::Impl::begin(ProcessTable::Claim claim, std::shared_ptr<FrozenProcess> process,
-                               NodeId target, WhichFds which, std::function<void(Status)> done) {
-  const pid_t pid = process->pid();
-  auto move = std::make_shared<Move>(Move{
-      std::move(claim), std::move(process), which, pid, target, std::move(done), {}, {}, 0, 0, 0});
+void ProcessMover::Impl::freeze(std::shared_ptr<ProcessTable::Claim> claim, pid_t pid,
+                                NodeId target, MappingTexts mappings,
+                                std::function<void(Status)> done) {
+  FrozenProcess::freeze(
+      node.loop, *node.children, pid,
+      [self = shared_from_this(), claim, pid, target, mappings = std::move(mappings),
+       done = std::move(done)](Result<std::shared_ptr<FrozenProcess>> frozen) {
+        if (!frozen) return done(frozen.error());
+        self->begin(Move{.claim = std::move(*claim),
+                         .process = std::move(*frozen),
+                         .which = WhichFds::kAll,
+                         .pid = pid,
+                         .target = target,
+                         .done = done,
+                         .mappings = mappings});
+      });
+}
+
+// Its parent's memory is the child's.
+ProcessMover::Impl::Forker& ProcessMover::Impl::forker_of(pid_t child) {
+  auto place = read_exec_caller(child);
+  const pid_t parent = place ? place->parent : 0;
+  if (forkers.size() > kMostForkers) forkers.clear();
+  Forker& forker = forkers[parent];
+  const uint64_t start_time = process_start_time(parent);
+  if (forker.start_time != start_time) forker = {start_time, {}};
+  return forker;
+}
+
+void ProcessMover::Impl::begin(Move begun) {
+  auto move = std::make_shared<Move>(std::move(begun));
   ++moving;
+  log_trace("image", "process {} goes to n{}: frozen", move->pid, move->target.value);
   if (auto captured = capture(*move); !captured) return end(*move, captured);
+  log_trace("image", "process {}: {} bytes at once, {} later", move->pid,
+            move->moved.contents.size(), total_bytes(move->moved.late_pages));
   export_descriptors(move);
 }
 
 void ProcessMover::Impl::end(Move& move, Status how) {
   --moving;
+  log_trace("image", "process {}: moved", move.pid);
   if (!how) abandon_late_pages(move);
   move.process = nullptr;  // goes on here, unless it has become a shadow
   std::exchange(move.done, nullptr)(std::move(how));
@@ -337,7 +364,13 @@ void ProcessMover::move(std::shared_ptr<FrozenProcess> process, NodeId target, W
                         std::function<void(Status)> done) {
   auto claim = impl_->parts.table.claim(process->pid());
   if (!claim) return done(claim.error());
-  impl_->begin(std::move(*claim), std::move(process), target, which, std::move(done));
+  const pid_t pid = process->pid();
+  impl_->begin({.claim = std::move(*claim),
+                .process = std::move(process),
+                .which = which,
+                .pid = pid,
+                .target = target,
+                .done = std::move(done)});
 }
 
 void ProcessMover::freeze_and_move(pid_t pid, NodeId target, std::function<void(Status)> done) {

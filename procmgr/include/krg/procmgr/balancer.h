@@ -33,7 +33,7 @@ class Balancer {
  private:
   using Clock = std::chrono::steady_clock;
   void look();
-  std::vector<pid_t> candidates(NodeId target);
+  std::vector<pid_t> candidates();
   void move_first(std::shared_ptr<std::vector<pid_t>> pids, NodeId target);
 
   NodeContext& node_;

@@ -61,6 +61,8 @@ class PageMoves {
     // system calls, too. None: everything comes before it runs.
     UniqueFd userfaultfd = {};
     std::vector<PageRange> ranges = {};  // the same as in serve()
+    // Nothing comes unasked before begin(), if nothing has to be there before it runs.
+    bool waits_for_begin = false;
     // Success: it may run. Error: it must not; whatever is there is of no use.
     std::function<void(Status)> may_run = {};
     // Called once after a successful may_run: success when nothing depends on S any more, which
@@ -69,6 +71,9 @@ class PageMoves {
   };
   // Callbacks are called from the loop, not in here.
   void receive(Arrival arrival);
+
+  // The process runs: what is left may come.
+  void begin(pid_t pid);
 
   // What keeps userfaultfd from serving processes that run already: they get all before. The
   // reason, for the log. Needs CAP_SYS_PTRACE (forks are told) and Linux 6.6.

@@ -41,6 +41,12 @@ struct BodyEnd {
 
 class FrozenProcess;
 
+// A shadow that is about to be the process itself again, and krgd's end of its control socket.
+struct LentShadow {
+  std::shared_ptr<FrozenProcess> process;
+  int control = -1;
+};
+
 class ShadowHost {
  public:
   ShadowHost(NodeContext& node, ProcessTable& table);
@@ -57,6 +63,14 @@ class ShadowHost {
   Status become_shadow(SyscallBroker::Call exec, ProcessTable::Shadow shadow);
   // The same of a process that is frozen. Errors: it is dead.
   Status become_shadow(FrozenProcess& process, ProcessTable::Shadow shadow);
+
+  // Freezes a shadow whose body comes home, for who makes that process of it; what is asked of the
+  // shadow meanwhile fails with ESRCH. It is the process itself when BodyMoves says that it
+  // executes here; else take_back() makes it, or what has been made of it, a shadow again, or has
+  // its body killed when it has died. One that was stopped has a SIGCONT waiting. Errors: ESRCH,
+  // EBUSY, those of FrozenProcess::freeze().
+  void lend(pid_t pid, std::function<void(Result<LentShadow>)> done);
+  void take_back(FrozenProcess& process);
 
   // Signals one process wherever it executes; `done` may be empty. Errors: ESRCH, EHOSTDOWN.
   void send_signal(GlobalPid to, const SignalInfo& info, std::function<void(Status)> done);

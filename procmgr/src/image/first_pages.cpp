@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "image/first_pages.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <set>
+
+#include "image/image_installer.h"
+#include "image/page_list.h"
+
+namespace krg {
+namespace {
+
+// Around the stack pointer: what a function has below it (the red zone, its next calls), and the
+// frames above.
+constexpr uint64_t kBelowStack = 2048, kAboveStack = 8192;
+// The thread's own variables end where its thread pointer points to, its control block begins
+// there.
+constexpr uint64_t kAroundThreadPointer = 2048;
+
+uint64_t page_of(uint64_t address) {
+  return address / kMovedPageBytes * kMovedPageBytes;
+}
+
+class Wanted {
+ public:
+  Wanted(const std::vector<PageRange>& ranges, uint64_t most_bytes)
+      : ranges_(ranges), room_(most_bytes / kMovedPageBytes) {}
+
+  void add(uint64_t address) {
+    const uint64_t page = page_of(address);
+    if (room_ == pages_.size() || !has_content(page)) return;
+    pages_.insert(page);
+  }
+  void add(uint64_t start, uint64_t end) {
+    for (uint64_t page = page_of(start); page < end; page += kMovedPageBytes) add(page);
+  }
+  uint64_t room() const { return (room_ - pages_.size()) * kMovedPageBytes; }
+  const std::set<uint64_t>& pages() const { return pages_; }
+
+ private:
+  bool has_content(uint64_t page) const {
+    auto behind = std::upper_bound(
+        ranges_.begin(), ranges_.end(), page,
+        [](uint64_t at, const PageRange& range) { return at < range.start.value; });
+    return behind != ranges_.begin() && page < std::prev(behind)->end().value;
+  }
+
+  const std::vector<PageRange>& ranges_;
+  const uint64_t room_;
+  std::set<uint64_t> pages_;
+};
+
+void add_thread(Wanted& wanted, const ImageThread& thread) {
+  const user_regs_struct& r = thread.registers;
+  wanted.add(r.rsp - kBelowStack, r.rsp + kAboveStack);
+  wanted.add(r.fs_base - kAroundThreadPointer, r.fs_base + kAroundThreadPointer);
+  for (uint64_t value : {r.rbx, r.rbp, r.rdi, r.rsi, r.rdx, r.rcx, r.rax, r.r8, r.r9, r.r10, r.r11,
+                         r.r12, r.r13, r.r14, r.r15, r.rip})
+    wanted.add(value);
+}
+
+// All that come first, or none: a few of them would not let it run earlier.
+void add_those_that_come_first(Wanted& wanted, const std::vector<PageRange>& ranges) {
+  uint64_t bytes = 0;
+  for (const PageRange& range : ranges)
+    if (range.comes_first) bytes += range.bytes;
+  if (bytes > wanted.room()) return;
+  for (const PageRange& range : ranges)
+    if (range.comes_first) wanted.add(range.start.value, range.end().value);
+}
+
+PageRange part_of(PageRange range, uint64_t start, uint64_t end) {
+  if (end - start != range.bytes) range.is_huge = 0;
+  range.start = RemoteAddr{start};
+  range.bytes = end - start;
+  return range;
+}
+
+}  // namespace
+
+std::vector<PageRange> take_first_pages(std::vector<PageRange>& ranges, const ProcessImage& image,
+                                        uint64_t most_bytes) {
+  Wanted wanted(ranges, most_bytes);
+  for (RemoteAddr page : pages_before_thaw(image)) wanted.add(page.value);
+  add_those_that_come_first(wanted, ranges);
+  for (const ImageThread& thread : image.threads) add_thread(wanted, thread);
+
+  std::vector<PageRange> taken, rest;
+  auto page = wanted.pages().begin();
+  for (const PageRange& range : ranges) {
+    uint64_t at = range.start.value;
+    while (page != wanted.pages().end() && *page < range.end().value) {
+      const uint64_t start = *page;
+      uint64_t end = start;
+      for (; page != wanted.pages().end() && *page == end && end < range.end().value; ++page)
+        end += kMovedPageBytes;
+      if (at < start) rest.push_back(part_of(range, at, start));
+      taken.push_back(part_of(range, start, end));
+      at = end;
+    }
+    if (at < range.end().value) rest.push_back(part_of(range, at, range.end().value));
+  }
+  ranges = std::move(rest);
+  return taken;
+}
+
+}  // namespace krg

@@ -1,0 +1,53 @@
+// MappingTexts: the mappings of a process as procfs shows them. What they are takes a tenth of a
+// millisecond to read (/proc/PID/maps), how the kernel was told to treat them (VmFlags, in smaps)
+// 40 ms for each GiB that it has, because the kernel counts its pages: so that is read before a
+// process stands still, or of its parent, and compared with what it maps then.
+// Threads: any; a value. SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <sys/types.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "krg/runtime/result.h"
+
+namespace krg {
+
+struct MappingText {
+  uint64_t start = 0, end = 0, offset = 0, inode = 0;
+  char permissions[5] = "";
+  std::string_view name;
+  std::vector<std::string_view> flags;  // VmFlags
+
+  bool has(std::string_view flag) const {
+    return std::find(flags.begin(), flags.end(), flag) != flags.end();
+  }
+  bool is_shared() const { return permissions[3] == 's'; }
+  // Whether this is what `before` has become since: it may have grown.
+  bool continues(const MappingText& before) const;
+};
+
+class MappingTexts {
+ public:
+  MappingTexts() = default;
+  // Errors: ESRCH.
+  static Result<MappingTexts> read_maps(pid_t pid);
+  static Result<MappingTexts> read_smaps(pid_t pid);
+
+  const std::vector<MappingText>& all() const { return all_; }
+  // Gives each mapping the flags that it had then. False: one was not there.
+  bool take_flags_of(const MappingTexts& before);
+
+ private:
+  static Result<MappingTexts> read(pid_t pid, const char* file);
+
+  std::vector<std::shared_ptr<const std::string>> texts_;  // what the mappings' parts lie in
+  std::vector<MappingText> all_;
+};
+
+}  // namespace krg
