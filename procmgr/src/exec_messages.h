@@ -152,4 +152,13 @@ struct MigrateProcess {
   pid_t pid = 0;
 };
 
+// Request to the node where a process executes: make a second one like it, to execute on `target`
+// (kNoNode: there). Reply: its pid_t. Errors: those of Migration::clone().
+struct CloneProcess {
+  static constexpr uint16_t kId = message_ids::kExec + 15;
+  uint8_t version = kVersion;
+  NodeId target;
+  pid_t pid = 0;
+};
+
 }  // namespace krg::exec_messages

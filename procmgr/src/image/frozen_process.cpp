@@ -275,6 +275,27 @@ Status FrozenProcess::move_in(RemoteAddr at) {
   return {};
 }
 
+Result<std::shared_ptr<FrozenProcess>> FrozenProcess::fork(RemoteAddr tid_address) {
+  auto at = instruction();
+  if (!at) return at.error();
+  uint64_t flags = CLONE_PARENT | SIGCHLD;
+  if (tid_address.value != 0) flags |= CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID;
+  pid_t made = 0;
+  const int64_t forked =
+      main().call_clone(*at, SYS_clone, {flags, 0, 0, tid_address.value, 0}, made);
+  if (made == 0) return errno_error("fork", static_cast<int>(forked < 0 ? -forked : ESRCH));
+  auto thread = FrozenThread::stopped(made);
+  if (!thread) return thread.error();
+  thread->set_registers(main().registers());
+  thread->set_signal_mask(main().signal_mask());
+  auto child = adopt(reaper_, std::move(*thread));
+  // What krgd has in this one is a copy there, too.
+  child->helpers_ = helpers_;
+  child->instruction_ = instruction_;
+  child->program_instruction_ = program_instruction_;
+  return child;
+}
+
 // The one that stays is the child of one that ends at once, and so becomes init's.
 Result<pid_t> FrozenProcess::clone_page_source() {
   auto at = instruction();

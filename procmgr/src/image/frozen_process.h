@@ -87,6 +87,11 @@ class FrozenProcess {
   // nobody's child but init's. The frozen process may go on, or end.
   Result<pid_t> clone_page_source();
 
+  // Its main thread forks: a child of its own parent, frozen where this one stands. `tid_address`:
+  // where the kernel writes the child's id, and clears it at its end; null: nowhere. Errors: of
+  // clone(2), ESRCH.
+  Result<std::shared_ptr<FrozenProcess>> fork(RemoteAddr tid_address);
+
   // Its threads' ends no longer write into its memory (set_tid_address(2), robust futexes), which a
   // page source may share. Before become() and kill(): it is not to go on afterwards.
   void detach_from_memory();

@@ -17,6 +17,9 @@ Status install_memory(FrozenProcess& process, const ProcessImage& image, int fir
 Status install_settings(FrozenProcess& process, const ProcessImage& image);
 // Makes the other threads, and gives each what does not touch the image's memory.
 Status install_threads(FrozenProcess& process, const ProcessImage& image);
+// The same of a fork's child of the process that the image is of: the kernel chooses the threads'
+// ids, which the image has then.
+Status copy_threads(FrozenProcess& process, ProcessImage& image);
 // The capabilities that it is to have (it may have had more, to choose its threads' ids).
 Status install_capabilities(FrozenProcess& process, const ProcessImage& image);
 Status install_timers(FrozenProcess& process, const ProcessImage& image);

@@ -24,7 +24,9 @@ constexpr size_t kMostExtendedState = 64u << 10;
 // In an XSAVE area as ptrace has it (the kernel's user_xstateregs).
 constexpr size_t kSupportedAt = 464, kUsedAt = 512;
 
-Status make_thread(FrozenProcess& process, const ImageThread& image) {
+// `tid`: the id that it is to have; 0: the kernel chooses, and writes it where the program has it.
+// Returns the id.
+Result<pid_t> make_thread(FrozenProcess& process, const ImageThread& image, pid_t tid) {
   auto scratch = process.scratch();
   auto instruction = process.instruction();
   if (!scratch) return scratch.error();
@@ -33,10 +35,15 @@ Status make_thread(FrozenProcess& process, const ImageThread& image) {
   clone_args arguments{};
   arguments.flags =
       CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
-  arguments.set_tid = tid_at.value;
-  arguments.set_tid_size = 1;
-  if (auto put = process.write_value(*scratch, arguments); !put) return put;
-  if (auto put = process.write_value(tid_at, image.tid); !put) return put;
+  if (tid != 0) {
+    arguments.set_tid = tid_at.value;
+    arguments.set_tid_size = 1;
+    if (auto put = process.write_value(tid_at, tid); !put) return put.error();
+  } else if (image.tid_address != 0) {
+    arguments.flags |= CLONE_CHILD_SETTID;
+    arguments.child_tid = image.tid_address;
+  }
+  if (auto put = process.write_value(*scratch, arguments); !put) return put.error();
   pid_t made = 0;
   const int64_t result =
       process.main().call_clone(*instruction, SYS_clone3, {scratch->value, sizeof arguments}, made);
@@ -45,7 +52,8 @@ Status make_thread(FrozenProcess& process, const ImageThread& image) {
     if (!thread) return thread.error();
     process.add(std::move(*thread));
   }
-  return done_by_call("threads", result);
+  if (auto done = done_by_call("threads", result); !done) return done.error();
+  return made;
 }
 
 Status set_scheduling(const ProcessImage& image, const ImageThread& thread) {
@@ -153,6 +161,15 @@ Status finish_thread(FrozenProcess& process, FrozenThread& thread, const ImageTh
   return image.sleep_left_ns < 0 ? Status() : begin_sleep(process, thread, image);
 }
 
+Status set_up_threads(FrozenProcess& process, const ProcessImage& image) {
+  for (size_t i = 0; i < image.threads.size(); ++i) {
+    FrozenThread& thread = *process.threads()[i];
+    if (auto set = set_by_its_calls(process, thread, image.threads[i]); !set) return set;
+    if (auto set = set_scheduling(image, image.threads[i]); !set) return set;
+  }
+  return {};
+}
+
 }  // namespace
 
 Status queue_signals(FrozenProcess& process, const std::vector<ImageSignal>& signals) {
@@ -167,13 +184,18 @@ Status queue_signals(FrozenProcess& process, const std::vector<ImageSignal>& sig
 
 Status install_threads(FrozenProcess& process, const ProcessImage& image) {
   for (size_t i = 1; i < image.threads.size(); ++i)
-    if (auto made = make_thread(process, image.threads[i]); !made) return made;
-  for (size_t i = 0; i < image.threads.size(); ++i) {
-    FrozenThread& thread = *process.threads()[i];
-    if (auto set = set_by_its_calls(process, thread, image.threads[i]); !set) return set;
-    if (auto set = set_scheduling(image, image.threads[i]); !set) return set;
+    if (auto made = make_thread(process, image.threads[i], image.threads[i].tid); !made)
+      return made.error();
+  return set_up_threads(process, image);
+}
+
+Status copy_threads(FrozenProcess& process, ProcessImage& image) {
+  for (size_t i = 1; i < image.threads.size(); ++i) {
+    auto made = make_thread(process, image.threads[i], 0);
+    if (!made) return made.error();
+    image.threads[i].tid = *made;
   }
-  return {};
+  return set_up_threads(process, image);
 }
 
 Status finish_threads(FrozenProcess& process, const ProcessImage& image) {

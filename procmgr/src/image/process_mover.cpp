@@ -13,6 +13,7 @@
 #include "image/image_capture.h"
 #include "image/image_installer.h"
 #include "image/moved_process.h"
+#include "image/process_copy.h"
 #include "in_worker.h"
 #include "krg/procmgr/job_namespaces.h"
 #include "krg/runtime/log.h"
@@ -81,12 +82,14 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
   void thaw_body(const Move& move);
   void drop_body(const Move& move);
   void end(Move& move, Status how);
-  void freeze_when_complete(std::shared_ptr<ProcessTable::Claim> claim, pid_t pid, NodeId target,
-                            std::function<void(Status)> done);
+  void when_complete(pid_t pid, std::function<void()> done);
+  void read_and_freeze(std::shared_ptr<ProcessTable::Claim> claim, pid_t pid, NodeId target,
+                       std::function<void(Status)> done);
   void freeze(std::shared_ptr<ProcessTable::Claim> claim, pid_t pid, NodeId target,
               MappingTexts mappings, std::function<void(Status)> done);
   Forker& forker_of(pid_t child);
   void begin(Move move);
+  void clone(FrozenProcess& original, NodeId target, std::function<void(Result<pid_t>)> done);
 };
 
 // ---- taking the process down ----
@@ -283,17 +286,17 @@ void ProcessMover::Impl::drop_body(const Move& move) {
 }
 
 // One whose pages are still to come would have krgd wait for itself, and cannot be captured whole.
-void ProcessMover::Impl::freeze_when_complete(std::shared_ptr<ProcessTable::Claim> claim, pid_t pid,
-                                              NodeId target, std::function<void(Status)> done) {
-  if (parts.pages && parts.pages->is_receiving(pid)) {
-    auto timer = std::make_shared<EventLoop::Timer>();
-    *timer =
-        node.loop.after(kPagesTick, [self = shared_from_this(), timer, claim, pid, target, done] {
-          auto kept = std::move(*timer);  // this very callback
-          self->freeze_when_complete(claim, pid, target, done);
-        });
-    return;
-  }
+void ProcessMover::Impl::when_complete(pid_t pid, std::function<void()> done) {
+  if (!parts.pages || !parts.pages->is_receiving(pid)) return done();
+  auto timer = std::make_shared<EventLoop::Timer>();
+  *timer = node.loop.after(kPagesTick, [self = shared_from_this(), timer, pid, done] {
+    auto kept = std::move(*timer);  // this very callback
+    self->when_complete(pid, done);
+  });
+}
+
+void ProcessMover::Impl::read_and_freeze(std::shared_ptr<ProcessTable::Claim> claim, pid_t pid,
+                                         NodeId target, std::function<void(Status)> done) {
   in_worker(
       node.workers, [pid] { return MappingTexts::read_smaps(pid); },
       [self = shared_from_this(), claim, pid, target,
@@ -342,6 +345,33 @@ void ProcessMover::Impl::begin(Move begun) {
   export_descriptors(move);
 }
 
+void ProcessMover::Impl::clone(FrozenProcess& original, NodeId target,
+                               std::function<void(Result<pid_t>)> done) {
+  auto sets = parts.capabilities.of(original.pid());
+  if (!sets) return done(sets.error());
+  auto copied = copy_process(original, node.session_mount_ns);
+  if (!copied) return done(copied.error());
+  const std::shared_ptr<FrozenProcess> copy = std::move(*copied);
+  const pid_t pid = copy->pid();
+  const Status adopted = parts.capabilities.adopt(pid, *sets);
+  auto claim = adopted ? parts.table.claim(pid) : adopted.error();
+  if (!claim) {
+    copy->kill();
+    return done(claim.error());
+  }
+  if (target == node.self) return done(pid);  // and goes on
+  begin({.claim = std::move(*claim),
+         .process = copy,
+         .which = WhichFds::kAll,
+         .pid = pid,
+         .target = target,
+         .done = [copy, pid, done](Status moved) {
+           if (moved) return done(pid);
+           copy->kill();
+           done(moved.error());
+         }});
+}
+
 void ProcessMover::Impl::end(Move& move, Status how) {
   --moving;
   log_trace("image", "process {}: moved", move.pid);
@@ -376,8 +406,23 @@ void ProcessMover::move(std::shared_ptr<FrozenProcess> process, NodeId target, W
 void ProcessMover::freeze_and_move(pid_t pid, NodeId target, std::function<void(Status)> done) {
   auto claimed = impl_->parts.table.claim(pid);
   if (!claimed) return done(claimed.error());
-  impl_->freeze_when_complete(std::make_shared<ProcessTable::Claim>(std::move(*claimed)), pid,
-                              target, std::move(done));
+  auto claim = std::make_shared<ProcessTable::Claim>(std::move(*claimed));
+  impl_->when_complete(pid, [impl = impl_, claim, pid, target, done] {
+    impl->read_and_freeze(claim, pid, target, done);
+  });
+}
+
+void ProcessMover::clone(pid_t pid, NodeId target, std::function<void(Result<pid_t>)> done) {
+  auto claimed = impl_->parts.table.claim(pid);
+  if (!claimed) return done(claimed.error());
+  auto claim = std::make_shared<ProcessTable::Claim>(std::move(*claimed));
+  impl_->when_complete(pid, [impl = impl_, claim, pid, target, done] {
+    FrozenProcess::freeze(
+        impl->node.loop, *impl->node.children, pid,
+        [impl, claim, target, done](Result<std::shared_ptr<FrozenProcess>> frozen) {
+          frozen ? impl->clone(**frozen, target, done) : done(frozen.error());
+        });
+  });
 }
 
 }  // namespace krg

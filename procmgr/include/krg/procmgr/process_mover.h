@@ -32,6 +32,10 @@ class ProcessMover {
   // The same of a process that runs: freezes it first. Errors besides: those of
   // FrozenProcess::freeze(); EBUSY: it is being placed or moved already.
   void freeze_and_move(pid_t pid, NodeId target, std::function<void(Status)> done);
+  // Makes a second process like one that runs here (image/process_copy.h), to execute on `target`,
+  // which may be this node; `done` gets its pid. Errors: those of freeze_and_move(); there is no
+  // copy then.
+  void clone(pid_t pid, NodeId target, std::function<void(Result<pid_t>)> done);
   // How many are on their way.
   size_t moving() const;
 
