@@ -132,6 +132,11 @@ void Krgd::share_between_nodes(std::vector<Session::View>& views) {
   });
   if (auto memory = SharedMemory::create(node, kddm, files, syscalls)) {
     shared_memory = std::move(*memory);
+    shared_memory->share_anonymous_if([this](pid_t pid) {
+      const auto sets = capabilities.of(pid);
+      return sets && (sets->effective.has(Capability::kDistantFork) ||
+                      sets->inheritable_effective.has(Capability::kDistantFork));
+    });
     views.push_back({"shm", "/dev/shm"});
   } else {
     log_info("shm", "/dev/shm is this node's own: {}", memory.error().message());
@@ -164,7 +169,8 @@ Status Krgd::start_placing() {
       },
       [this] { return membership.is_online(node.self); },
       [this](const KnownForkers::Program& forker) { remote_fork->child_execs(forker); },
-      &page_moves};
+      &page_moves,
+      shared_memory.get()};
   mover = std::make_unique<ProcessMover>(node, parts);
   remote_fork = std::make_unique<RemoteFork>(node, parts, *mover);
   migration = std::make_unique<Migration>(node, parts, *mover,

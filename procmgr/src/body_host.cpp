@@ -50,7 +50,7 @@ struct BodyHost::Impl : std::enable_shared_from_this<Impl> {
         add_usage(parts.add_usage),
         takes_bodies(parts.takes_bodies),
         spawner(n, parts.broker),
-        images(n, spawner, parts.pages) {}
+        images(n, spawner, parts.pages, parts.shared) {}
 
   void listen();
   void settle_copies_of(NodeId sender);

@@ -49,7 +49,7 @@ TEST_F(RemoteSyscallsTest, RunsCallsInTheProcessAndSaysWhatItsOwnReturns) {
     caller = calls->tid();
     calls->run(SYS_getpid, {}, [&, calls](int64_t pid) {
       pid_there = static_cast<pid_t>(pid);
-      const uint64_t flags = MAP_SHARED | MAP_ANONYMOUS;
+      const uint64_t flags = MAP_PRIVATE | MAP_ANONYMOUS;
       calls->run(SYS_mmap, {0, 8192, PROT_READ | PROT_WRITE, flags, ~0ULL, 0},
                  [calls](int64_t address) { calls->set_result(address); });
     });

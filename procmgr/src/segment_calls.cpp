@@ -109,8 +109,8 @@ void SegmentCalls::on_call(Call call) {
   request.uid = who->effective_uid;
   request.gid = who->effective_gid;
   const int number = call.number();
-  if (number == SYS_shmdt) return detach(std::move(call), request);
   auto shared = std::make_shared<Call>(std::move(call));
+  if (number == SYS_shmdt) return detach(std::move(shared), request);
   if (number == SYS_shmget) return get(std::move(shared), request);
   request.id = static_cast<int32_t>(shared->arg(0));
   if (number == SYS_shmat) return attach(std::move(shared), request);
@@ -146,35 +146,32 @@ void SegmentCalls::attach(CallPtr call, SegmentRequest request) {
   ask(call, request, [this, call, request, address = *address](const std::string& answer) {
     const auto segment = value_of<SegmentState>(answer);
     segments_.insert(segment.file);
-    auto use = std::shared_ptr<void>(nullptr, [this, file = segment.file](void*) {
-      SharedNotice released;
-      released.file = file;
-      if (auto sent = node_.messenger.send(kSharedHome, released); !sent)
-        log_warn("shm", "file {}: {}", file, sent.error().message());
-    });
+    auto use = files_.counted_use(segment.file);
     mappings_.map(std::move(*call), segment.file, map_request(segment, address, request.flags),
                   request.flags & SHM_RDONLY ? O_RDONLY : O_RDWR, std::move(use));
   });
 }
 
-std::shared_ptr<SharedFile> SegmentCalls::attached_at(pid_t pid, RemoteAddr address) const {
-  for (FileId id : segments_) {
-    auto file = files_.find(id);
-    if (!file) continue;
-    auto location = file->pages->locate(pid, address);
-    if (location && location->page.value == 0 && location->offset == 0) return file;
-  }
-  return nullptr;
+// A process may have come here with what it has attached elsewhere: then the home knows what it is.
+void SegmentCalls::detach(CallPtr call, SegmentRequest request) {
+  std::erase_if(segments_, [&](FileId id) { return !files_.find(id); });
+  auto file = files_.beginning_at(request.pid, RemoteAddr{call->arg(0)});
+  if (!file) return call->fail(EINVAL);
+  if (segments_.contains(file->id)) return unmap(*call, request, *file);
+  SegmentRequest question = request;
+  question.op = SegmentOp::kIsSegment;
+  question.size = file->id;
+  ask(call, question, [this, call, request, file](const std::string&) {
+    segments_.insert(file->id);
+    unmap(*call, request, *file);
+  });
 }
 
-void SegmentCalls::detach(Call call, SegmentRequest request) {
+void SegmentCalls::unmap(Call& call, SegmentRequest request, const SharedFile& file) {
   const RemoteAddr address{call.arg(0)};
-  std::erase_if(segments_, [&](FileId id) { return !files_.find(id); });
-  auto file = attached_at(request.pid, address);
-  if (!file) return call.fail(EINVAL);
   request.op = SegmentOp::kDetached;
-  request.size = file->id;
-  const uint64_t bytes = file->pages->pages() * kPageBytes;
+  request.size = file.id;
+  const uint64_t bytes = file.pages->pages() * kPageBytes;
   auto borrowed = [this, request, address, bytes](Result<std::shared_ptr<RemoteSyscalls>> thread) {
     if (!thread) return;
     auto calls = std::move(*thread);

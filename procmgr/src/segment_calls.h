@@ -29,18 +29,18 @@ class SegmentCalls {
   void on_call(Call call);
   void get(CallPtr call, SegmentRequest request);
   void attach(CallPtr call, SegmentRequest request);
-  void detach(Call call, SegmentRequest request);
+  void detach(CallPtr call, SegmentRequest request);
+  void unmap(Call& call, SegmentRequest request, const SharedFile& file);
   void control(CallPtr call, SegmentRequest request);
   void information(CallPtr call, SegmentRequest request);
   void state(CallPtr call, SegmentRequest request, bool by_index);
   void ask(const CallPtr& call, const SegmentRequest& request,
            std::function<void(std::string)> answered);
-  std::shared_ptr<SharedFile> attached_at(pid_t pid, RemoteAddr address) const;
 
   NodeContext& node_;
   SharedFiles& files_;
   SharedMappings& mappings_;
-  std::set<FileId> segments_;  // that have been attached here
+  std::set<FileId> segments_;  // that this node knows to be some
 };
 
 }  // namespace krg

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <sys/ipc.h>
 
+#include <algorithm>
 #include <cstring>
 #include <ctime>
 
@@ -63,6 +64,12 @@ void SegmentHome::handle(NodeId from, const SegmentRequest& request, const Share
       auto set = segments_.set(caller, request.id, request.new_mode, request.new_uid,
                                request.new_gid, time(nullptr));
       return set ? reply.ok() : reply.fail(set.error().errno_or(EINVAL));
+    }
+    case SegmentOp::kIsSegment: {
+      const auto all = segments_.all();
+      const bool is = std::any_of(all.begin(), all.end(),
+                                  [&](const SegmentState& s) { return s.file == request.size; });
+      return is ? reply.ok() : reply.fail(EINVAL);
     }
     case SegmentOp::kRemove:
       return remove(request, caller, reply);

@@ -15,7 +15,8 @@ enum class SegmentOp : uint8_t {
   kSet,
   kRemove,
   kInfo,
-  kText,  // of /proc/sysvipc/shm
+  kText,       // of /proc/sysvipc/shm
+  kIsSegment,  // is the file `size` one? EINVAL: no
 };
 
 // A request to the home; the payload is the caller's supplementary groups.

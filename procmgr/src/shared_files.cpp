@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,8 +18,6 @@ namespace {
 
 // Page sets of shared files among all sets of the cluster.
 constexpr uint64_t kFirstSet = uint64_t{0x5348} << 48;
-
-// proc_pid_pagemap(5)
 
 size_t pages_of(uint64_t bytes) {
   return (bytes + kPageBytes - 1) / kPageBytes;
@@ -93,6 +92,43 @@ void SharedFiles::release_if_idle(SharedFile& file) {
     log_warn("shm", "file {}: {}", file.id, sent.error().message());
 }
 
+std::shared_ptr<void> SharedFiles::counted_use(FileId file) {
+  return std::shared_ptr<void>(nullptr, [this, file](void*) {
+    SharedNotice released;
+    released.file = file;
+    if (auto sent = node_.messenger.send(kSharedHome, released); !sent)
+      log_warn("shm", "file {}: {}", file, sent.error().message());
+  });
+}
+
+Result<UniqueFd> SharedFiles::memory(FileId id, bool writes) const {
+  auto file = find(id);
+  if (!file) return errno_error("shared memory that is gone", ENOENT);
+  const std::string path = fmt::format("/proc/self/fd/{}", file->pages->memory());
+  UniqueFd memory(open(path.c_str(), (writes ? O_RDWR : O_RDONLY) | O_CLOEXEC));
+  if (!memory) return errno_error(path);
+  return memory;
+}
+
+FileId SharedFiles::file_of_memory(uint64_t inode) const {
+  for (const auto& [id, file] : files_) {
+    struct stat found {};
+    if (fstat(file->pages->memory(), &found) == 0 && found.st_ino == inode) return id;
+  }
+  return 0;
+}
+
+Status SharedFiles::serve(FileId id, UniqueFd userfaultfd, pid_t pid, RemoteAddr at,
+                          uint64_t offset, uint64_t bytes) {
+  auto file = find(id);
+  if (!file) return errno_error("shared memory that is gone", ENOENT);
+  hold(*file);
+  auto attached = file->pages->attach(std::move(userfaultfd), pid, at,
+                                      PageIndex{offset / kPageBytes}, pages_of(bytes));
+  if (!attached) release_if_idle(*file);
+  return attached;
+}
+
 bool SharedFiles::would_fault(pid_t tid, RemoteAddr address, size_t bytes, bool write) const {
   const bool any_mapped = std::any_of(files_.begin(), files_.end(),
                                       [](const auto& entry) { return entry.second->is_held; });
@@ -100,6 +136,14 @@ bool SharedFiles::would_fault(pid_t tid, RemoteAddr address, size_t bytes, bool 
          touch_would_fault(tid, address, bytes, write, [this](pid_t pid, RemoteAddr at) {
            return locate(pid, at).has_value();
          });
+}
+
+std::shared_ptr<SharedFile> SharedFiles::beginning_at(pid_t pid, RemoteAddr address) const {
+  for (const auto& [id, file] : files_) {
+    auto location = file->pages->locate(pid, address);
+    if (location && location->page.value == 0 && location->offset == 0) return file;
+  }
+  return nullptr;
 }
 
 std::optional<SharedFiles::Place> SharedFiles::locate(pid_t pid, RemoteAddr address) const {

@@ -45,12 +45,25 @@ class SharedFiles {
   // The file is about to be mapped here: the home is told, and told again when no mapping is left.
   void hold(SharedFile& file);
   void release_if_idle(SharedFile& file);
+  // One use by this node that the home has counted: it is told when this goes.
+  std::shared_ptr<void> counted_use(FileId file);
+  // The file's memory as a program may have it: one that may only read cannot mprotect itself the
+  // right to write. Errors: ENOENT, of open(2).
+  Result<UniqueFd> memory(FileId file, bool writes) const;
+  // The file whose memory on this node is that inode; 0: none.
+  FileId file_of_memory(uint64_t inode) const;
+  // Serves a mapping of the file's memory from `offset` on. Errors: what PageSet::attach() says;
+  // ENOENT.
+  Status serve(FileId file, UniqueFd userfaultfd, pid_t pid, RemoteAddr at, uint64_t offset,
+               uint64_t bytes);
   // The file and place that `address` of `pid` maps.
   struct Place {
     SetId set;
     PageSet::Location location;
   };
   std::optional<Place> locate(pid_t pid, RemoteAddr address) const;
+  // The file whose first byte `pid` has mapped there.
+  std::shared_ptr<SharedFile> beginning_at(pid_t pid, RemoteAddr address) const;
   // Whether a touch of that memory would fault, to be served by this very loop.
   bool would_fault(pid_t tid, RemoteAddr address, size_t bytes, bool write) const;
   size_t size() const { return files_.size(); }

@@ -118,6 +118,8 @@ void SharedHome::handle(const Question& question, Reply reply) {
     case SharedOp::kAppend:
     case SharedOp::kCover:
       return change_size(question, std::move(reply));
+    case SharedOp::kAnonymous:
+      return make_anonymous(question, std::move(reply));
     case SharedOp::kUnlink:
     case SharedOp::kRemoveDirectory:
       return answer(reply, names_.unlink(question.caller, request.file, question.name,
@@ -138,6 +140,9 @@ Result<SharedAttributes> SharedHome::change_names(const Question& question) {
       return names_.attributes(request.file);
     case SharedOp::kLookup:
       return names_.lookup(question.caller, request.file, question.name);
+    case SharedOp::kHold:
+      names_.use(request.file, question.from);
+      return names_.attributes(request.file);
     case SharedOp::kMake:
       return names_.make(question.caller, request.file, question.name, request.mode,
                          question.second);
@@ -176,6 +181,19 @@ void SharedHome::change_size(const Question& question, Reply reply) {
   auto shared = std::make_shared<Reply>(std::move(reply));
   resize(request.file, {request.op, request.size,
                         [shared](const Result<SharedAttributes>& done) { answer(*shared, done); }});
+}
+
+// It lives as long as somebody uses it.
+void SharedHome::make_anonymous(const Question& question, Reply reply) {
+  const FileId file = add_nameless(question.caller);
+  names_.use(file, question.from);
+  auto shared = std::make_shared<Reply>(std::move(reply));
+  extend(file, question.request.size, [this, file, from = question.from, shared](Status extended) {
+    if (!extended) names_.unuse(file, from);
+    auto made = extended ? names_.attributes(file) : Result<SharedAttributes>(extended.error());
+    drop_nameless(file);
+    answer(*shared, made);
+  });
 }
 
 void SharedHome::drop_nameless(FileId file) {

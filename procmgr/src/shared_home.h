@@ -51,6 +51,7 @@ class SharedHome {
   void handle(const Question& question, Reply reply);
   void open(const Question& question, Reply reply);
   void change_size(const Question& question, Reply reply);
+  void make_anonymous(const Question& question, Reply reply);
   Result<SharedAttributes> change_names(const Question& question);
   void resize(FileId file, Resize resize);
   void begin(FileId file);

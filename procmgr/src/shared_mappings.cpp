@@ -6,6 +6,8 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
+#include <cstring>
+
 #include "packed_bytes.h"
 #include "process_fds.h"
 #include "process_status.h"
@@ -27,12 +29,8 @@ int check_request(const SharedMappings::Request& map, int open_flags) {
   return 0;
 }
 
-// The memfd as a program may have it: one that may only read cannot mprotect itself the right to
-// write.
-UniqueFd memory_for(const PageSet& pages, int open_flags) {
-  const bool writes = (open_flags & O_ACCMODE) == O_RDWR;
-  const std::string path = fmt::format("/proc/self/fd/{}", pages.memory());
-  return UniqueFd(open(path.c_str(), (writes ? O_RDWR : O_RDONLY) | O_CLOEXEC));
+SharedMappings::Request request_of(const SyscallBroker::Call& call) {
+  return {call.arg(0), call.arg(1), call.arg(2), call.arg(3) & 0xffff'ffff, call.arg(5)};
 }
 
 bool has_tracer(pid_t tid) {
@@ -58,6 +56,7 @@ SharedMappings::SharedMappings(NodeContext& node, SessionFs& fs, SyscallBroker& 
 }
 
 void SharedMappings::on_mmap(SyscallBroker::Call call) {
+  if (call.arg(3) & MAP_ANONYMOUS) return on_anonymous(std::move(call));
   if (!fs_.is_serving()) return call.go_on();
   const int number = static_cast<int>(call.arg(4));
   auto identity = fd_identity(call.tid(), number);
@@ -67,10 +66,33 @@ void SharedMappings::on_mmap(SyscallBroker::Call call) {
   auto file = steal_fd(call.tid(), number);
   if (!file) return call.go_on();
   const int open_flags = fcntl(file->get(), F_GETFL);
-  const Request request{call.arg(0), call.arg(1), call.arg(2), call.arg(3) & 0xffff'ffff,
-                        call.arg(5)};
+  const Request request = request_of(call);
   if (const int error = check_request(request, open_flags); error != 0) return call.fail(error);
   map(std::move(call), id, request, open_flags, std::make_shared<UniqueFd>(std::move(*file)));
+}
+
+// What the kernel would refuse, and what cannot be shared, is left to it.
+void SharedMappings::on_anonymous(SyscallBroker::Call call) {
+  Request map = request_of(call);
+  map.offset = 0;
+  map.flags &= ~uint64_t{MAP_ANONYMOUS};
+  auto process = spreads_ ? read_process_status(call.tid()) : errno_error({}, ESRCH);
+  if (!process || !spreads_(process->pid) || (map.flags & MAP_HUGETLB) ||
+      check_request(map, O_RDWR) != 0 || has_tracer(call.tid()))
+    return call.go_on();
+  SharedRequest request;
+  request.op = SharedOp::kAnonymous;
+  request.size = map.pages() * kPageBytes;
+  PackedWriter names;
+  names.put_string({}).put_string({});
+  auto shared = std::make_shared<SyscallBroker::Call>(std::move(call));
+  node_.messenger.request(
+      kSharedHome, request, names.bytes(), [this, shared, map](const Result<std::string>& made) {
+        SharedAttributes file;
+        if (!made || made->size() != sizeof file) return shared->go_on();
+        std::memcpy(&file, made->data(), sizeof file);
+        this->map(std::move(*shared), file.id, map, O_RDWR, files_.counted_use(file.id));
+      });
 }
 
 void SharedMappings::map(SyscallBroker::Call call, FileId file, const Request& request,
@@ -103,7 +125,7 @@ void SharedMappings::map_there(const JobPtr& job) {
   if (!job->call.is_valid()) return;
   // Under a tracer nobody else may run calls in it. The kernel says ENODEV then.
   if (has_tracer(job->call.tid())) return job->call.go_on();
-  UniqueFd memory = memory_for(*job->contents->pages, job->open_flags);
+  auto memory = files_.memory(job->id, (job->open_flags & O_ACCMODE) == O_RDWR);
   if (!memory) return job->call.fail(ENOMEM);
   const Request& map = job->map;
   mapper_.map(std::move(job->call),
@@ -112,18 +134,15 @@ void SharedMappings::map_there(const JobPtr& job) {
                .protection = map.protection,
                .flags = map.flags,
                .offset = map.offset,
-               .memory = std::move(memory),
+               .memory = std::move(*memory),
                .attach = [this, job](UniqueFd userfaultfd, pid_t pid, RemoteAddr at) {
                  return serve(*job, std::move(userfaultfd), pid, at);
                }});
 }
 
 Status SharedMappings::serve(Job& job, UniqueFd userfaultfd, pid_t pid, RemoteAddr at) {
-  files_.hold(*job.contents);
-  auto attached = job.contents->pages->attach(
-      std::move(userfaultfd), pid, at, PageIndex{job.map.offset / kPageBytes}, job.map.pages());
-  if (!attached) files_.release_if_idle(*job.contents);
-  return attached;
+  return files_.serve(job.id, std::move(userfaultfd), pid, at, job.map.offset,
+                      job.map.pages() * kPageBytes);
 }
 
 }  // namespace krg

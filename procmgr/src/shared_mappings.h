@@ -1,5 +1,6 @@
 // SharedMappings: mmap of the session's shared files. The stopped call's process maps the file's
-// page set instead (PageSetMapper). Any other shared file mapping goes on natively.
+// page set instead (PageSetMapper). So it does for anonymous shared memory of a process whose
+// children may go to other nodes: a file without a name. Any other shared mapping goes on natively.
 //
 // Owner: SharedMemory. Threads: the loop's thread. Each mapping is a job of its own that holds a
 // copy of the descriptor (which keeps the file) until the thread goes on.
@@ -31,12 +32,15 @@ class SharedMappings {
   // keeps the file from being gone meanwhile. `open_flags`: O_RDONLY or O_RDWR.
   void map(SyscallBroker::Call call, FileId file, const Request& request, int open_flags,
            std::shared_ptr<void> keeper);
+  // Of which processes anonymous shared memory is shared with other nodes.
+  void share_anonymous_if(std::function<bool(pid_t)> spreads) { spreads_ = std::move(spreads); }
 
  private:
   struct Job;
   using JobPtr = std::shared_ptr<Job>;
 
   void on_mmap(SyscallBroker::Call call);
+  void on_anonymous(SyscallBroker::Call call);
   void cover(const JobPtr& job);
   void map_there(const JobPtr& job);
   Status serve(Job& job, UniqueFd userfaultfd, pid_t pid, RemoteAddr at);
@@ -44,6 +48,7 @@ class SharedMappings {
   NodeContext& node_;
   SessionFs& fs_;
   SharedFiles& files_;
+  std::function<bool(pid_t)> spreads_;
   PageSetMapper mapper_;
 };
 

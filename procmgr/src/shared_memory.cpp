@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "krg/procmgr/shared_memory.h"
 
+#include "packed_bytes.h"
 #include "segment_calls.h"
 #include "segment_home.h"
 #include "shared_files.h"
@@ -13,7 +14,9 @@ namespace krg {
 
 struct SharedMemory::Impl {
   Impl(NodeContext& node, Kddm& kddm, SessionFs& fs, SyscallBroker& broker, UserfaultSource source)
-      : files(node, kddm),
+      : node(node),
+        device(source.device()),
+        files(node, kddm),
         tree(node, files),
         mappings(node, fs, broker, files, std::move(source)),
         segments(node, broker, files, mappings) {
@@ -32,6 +35,8 @@ struct SharedMemory::Impl {
         [this](NodeId, const SharedGone& message, std::string_view) { files.drop(message.file); });
   }
 
+  NodeContext& node;
+  const int device;  // of the mappings' source
   SharedFiles files;
   SharedTree tree;
   SharedMappings mappings;
@@ -55,6 +60,41 @@ std::optional<SharedPlace> SharedMemory::locate(pid_t pid, RemoteAddr address) c
   auto place = impl_->files.locate(pid, address);
   if (!place) return {};
   return SharedPlace{place->set, place->location.page, place->location.offset};
+}
+
+void SharedMemory::share_anonymous_if(std::function<bool(pid_t)> spreads) {
+  impl_->mappings.share_anonymous_if(std::move(spreads));
+}
+
+uint64_t SharedMemory::file_of_memory(uint64_t inode) const {
+  return impl_->files.file_of_memory(inode);
+}
+
+void SharedMemory::hold(uint64_t file, std::function<void(Result<std::shared_ptr<void>>)> done) {
+  SharedRequest request;
+  request.op = SharedOp::kHold;
+  request.file = file;
+  PackedWriter names;
+  names.put_string({}).put_string({});
+  impl_->node.messenger.request(
+      kSharedHome, request, names.bytes(),
+      [this, file, done = std::move(done)](const Result<std::string>& held) {
+        if (!held) return done(held.error());
+        done(impl_->files.counted_use(file));
+      });
+}
+
+Result<UniqueFd> SharedMemory::memory(uint64_t file, bool writes) const {
+  return impl_->files.memory(file, writes);
+}
+
+int SharedMemory::userfaultfd_device() const {
+  return impl_->device;
+}
+
+Status SharedMemory::serve(uint64_t file, UniqueFd userfaultfd, pid_t pid, RemoteAddr at,
+                           uint64_t offset, uint64_t bytes) {
+  return impl_->files.serve(file, std::move(userfaultfd), pid, at, offset, bytes);
 }
 
 void SharedMemory::segments_text(std::function<void(Result<std::string>)> done) {

@@ -39,6 +39,8 @@ enum class SharedOp : uint8_t {
   kAppend,  // by `size` bytes
   kCover,   // mappings reach `size` bytes, however long the file is
   kSpace,
+  kAnonymous,  // makes a file of `size` bytes that has no name, which the asking node uses
+  kHold,       // the asking node uses the file
 };
 
 // A request to the home. The payload (PackedWriter) is the name, the second name (a new name, a

@@ -56,7 +56,7 @@ TEST_F(SyscallBrokerTest, TheFilterStopsWhatNeedsAClusterWideAnswerOnly) {
        {kSharedWindow, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1},
        false},
       {"mmap private", SYS_mmap, {0, 4096, PROT_READ, MAP_PRIVATE, -1, 0}, false},
-      {"mmap anonymous", SYS_mmap, {0, 4096, PROT_READ, MAP_SHARED | MAP_ANONYMOUS, -1, 0}, false},
+      {"mmap anonymous", SYS_mmap, {0, 4096, PROT_READ, MAP_SHARED | MAP_ANONYMOUS, -1, 0}, true},
       {"mmap shared", SYS_mmap, {0, 4096, PROT_READ, MAP_SHARED, -1, 0}, true},
       {"mmap validated", SYS_mmap, {0, 4096, PROT_READ, MAP_SHARED_VALIDATE, -1, 0}, true},
       {"mmap shared of ours",

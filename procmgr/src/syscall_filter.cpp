@@ -34,7 +34,7 @@ enum class When {
   kPointer,            // all 64 bits: not null
   kValue,              // the lower 32 bits are `value`
   kSharedFutex,        // of futex: an address in the window of shared memory, not private
-  kSharedFile,         // flags of mmap: shared, of a file
+  kShared,             // flags of mmap: shared
   kBitClear,           // none of the bits `value` is set
   kLargePrivate,       // flags of mmap: private, anonymous; large and writable
   kStandardFd,         // 0, 1 or 2
@@ -56,7 +56,7 @@ constexpr uint32_t kIoPriorityOfProcess = 1, kIoPriorityOfGroup = 2;  // ioprio_
 
 // Any rule of its number stops the call.
 constexpr Rule kRules[] = {
-    {SYS_mmap, When::kSharedFile, 3},
+    {SYS_mmap, When::kShared, 3},
     {SYS_execve, When::kAlways},
     {SYS_execveat, When::kAlways},
     {SYS_fork, When::kAlways},
@@ -249,10 +249,9 @@ class Builder {
         return add({load_low(rule.arg), branch(0, 0, 2), load_high(rule.arg), branch(0, 1, 0)});
       case When::kValue:
         return add({load_low(rule.arg), branch(rule.value, 0, 1)});
-      case When::kSharedFile:  // and not one of ours, which are told by the upper half of flags
+      case When::kShared:  // and not one of ours, which are told by the upper half of flags
         return add({load_high(rule.arg), branch(kUnnotifiedCookie >> 32, 4, 0), load_low(rule.arg),
-                    BPF_STMT(BPF_ALU | BPF_AND | BPF_K, MAP_SHARED | MAP_ANONYMOUS),
-                    branch(MAP_SHARED, 0, 1)});
+                    BPF_STMT(BPF_ALU | BPF_AND | BPF_K, MAP_SHARED), branch(MAP_SHARED, 0, 1)});
       case When::kSharedFutex:
         return add({load_high(0), BPF_STMT(BPF_ALU | BPF_AND | BPF_K, kWindowMask),
                     branch(kSharedWindow >> 32, 0, 3), load_low(1),

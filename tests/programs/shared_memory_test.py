@@ -36,6 +36,35 @@ assert not os.path.exists("/dev/shm/going")
 print(os.uname().nodename)
 """
 
+# The end of a fork's child is noticed within a second.
+ALL_GONE = ("for ((t = 0; t < 100; t++)); do [ $(df --output=used /dev/shm | tail -1) = 0 ] && break; sleep 0.1; done\n"
+            "df --output=used /dev/shm | tail -1")
+
+# One of two that count together is moved while they do.
+MOVING = """
+import mmap, os, time
+memory = mmap.mmap(-1, 3 << 20)
+child = os.fork()
+if child == 0:
+    n = 0
+    while memory[8] == 0:
+        n += 1
+        memory[1 << 20:(1 << 20) + 8] = n.to_bytes(8, "little")
+    memory[2 << 20:(2 << 20) + 8] = n.to_bytes(8, "little")
+    memory[9] = 1
+    os._exit(0)
+open("ready", "w").close()
+last = 0
+while os.path.exists("go"):
+    seen = int.from_bytes(memory[1 << 20:(1 << 20) + 8], "little")
+    assert seen >= last
+    last = seen
+memory[8] = 1
+os.waitpid(child, 0)
+same = memory[9] == 1 and memory[1 << 20:(1 << 20) + 8] == memory[2 << 20:(2 << 20) + 8] and last > 0
+print(os.uname().nodename, same, flush=True)
+"""
+
 
 class OneNodeTest(SessionCase):
     """An ordinary user's /dev/shm is each node's own: there it works, and what uses it stays together."""
@@ -95,7 +124,7 @@ class SharedMemoryTest(SessionCase):
             with self.subTest(nodes):
                 command, before = self.one_at_home("shared_segments", f"4711 {nodes} $i")
                 hosts = self.in_background(command, nodes, before, nodes=nodes,
-                                           after="sleep 0.3; ipcs -m | grep -c 0x; df --output=used /dev/shm | tail -1")
+                                           after=f"{ALL_GONE}; ipcs -m | grep -c 0x; :")
                 self.assertEqual([line.strip() for line in hosts[nodes:]], ["0", "0"])
                 self.assert_spread(hosts[:nodes])
 
@@ -126,6 +155,23 @@ class SharedMemoryTest(SessionCase):
                                    after="sleep 0.3; df --output=used /dev/shm | tail -1")
         self.assertEqual(lines[4].strip(), "0")
         self.assert_spread(lines[:4])
+
+    def test_anonymous_memory_of_forks_children_on_other_nodes(self):
+        program = self.build / "test-bin/programs/shared_fork"
+        # Its forks' children may go to other nodes, itself may not.
+        out = self.shell(f"krg_capset -e -DISTANT_FORK; krg_capset -d +DISTANT_FORK\n{program} 6 3000 | cat\n"
+                         f"{ALL_GONE}").split()
+        self.assertEqual(len(out), 7, out)
+        self.assert_spread(out[:6], 3)
+        self.assertEqual(out[6], "0")
+
+    def test_a_process_moves_with_what_it_shares(self):
+        (self.work / "moving.py").write_text(MOVING, encoding="ascii")
+        out = self.shell("krg_capset -d +DISTANT_FORK,+CAN_MIGRATE; krg_capset -e -DISTANT_FORK; : > go; /usr/bin/python3 moving.py & p=$!\n"
+                         "for ((t = 0; t < 300; t++)); do [ -e ready ] && break; sleep 0.1; done\n"
+                         "for n in 1 2 3; do krg_migrate $p $n || echo refused; sleep 0.1; done; rm go; wait $p; echo $?\n"
+                         f"{ALL_GONE}").split()
+        self.assertEqual(out, ["n3", "True", "0", "0"])
 
     def test_a_killed_process_leaves_nothing_behind(self):
         wait = ("import mmap, os, time; fd = os.open('/dev/shm/mine', os.O_RDWR); m = mmap.mmap(fd, 8192); "

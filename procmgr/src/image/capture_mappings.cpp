@@ -17,6 +17,7 @@ namespace krg {
 namespace {
 
 constexpr std::string_view kDeleted = " (deleted)";
+constexpr std::string_view kPageSet = "/memfd:krg-pages";  // page_frames.cpp
 constexpr uint64_t kMostVdsoBytes = 1u << 20;
 
 // The kernel makes these itself wherever a program is.
@@ -137,6 +138,13 @@ Result<std::vector<ImageMapping>> read_mappings(pid_t pid, std::vector<ImageFile
     if (is_kernels(m.name)) {
       mapping.kind = ImageMapping::Kind::kKernel;
       mapping.name = m.name;
+      continue;
+    }
+    if (m.is_shared() && m.name.starts_with(kPageSet)) {
+      mapping.kind = ImageMapping::Kind::kShared;
+      mapping.advice = advice_of(m) | (m.has("mw") ? uint32_t{ImageMapping::kMayWrite} : 0);
+      mapping.shared_file = m.inode;
+      mapping.offset = m.offset;
       continue;
     }
     if (std::string why = obstacle(m); !why.empty()) return cannot_move(std::move(why));

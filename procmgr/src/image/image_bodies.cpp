@@ -10,8 +10,9 @@ constexpr std::chrono::milliseconds kYouth{30};
 
 }  // namespace
 
-ImageBodies::ImageBodies(NodeContext& node, BodySpawner& spawner, PageMoves* pages)
-    : node_(node), pages_(pages), installer_(node, spawner) {
+ImageBodies::ImageBodies(NodeContext& node, BodySpawner& spawner, PageMoves* pages,
+                         SharedMemory* shared)
+    : node_(node), pages_(pages), shared_(shared), installer_(node, spawner) {
   if (!pages) return;
   const Status later = PageMoves::can_bring_later();
   auto source = later ? UserfaultSource::find() : later.error();
@@ -31,6 +32,7 @@ void ImageBodies::install(Request request, std::function<void(Status)> done) {
   wanted.has_children = request.has_children;
   wanted.origin_keeps_signals = request.origin_keeps_signals;
   wanted.home = request.home;
+  wanted.shared = shared_;
   wanted.on_created = std::move(request.on_created);
   if (!moved->late_pages.empty() && userfaults_) wanted.late_pages = &*userfaults_;
   installer_.install(std::move(wanted),

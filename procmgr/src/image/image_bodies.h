@@ -38,7 +38,8 @@ class ImageBodies {
   };
 
   // `pages` may be null: then only processes whose pages have all been sent along can be had.
-  ImageBodies(NodeContext& node, BodySpawner& spawner, PageMoves* pages);
+  // `shared` too: then only those that share no memory with other nodes.
+  ImageBodies(NodeContext& node, BodySpawner& spawner, PageMoves* pages, SharedMemory* shared);
 
   // `done`: it is all there, but for the order to run. Errors: those of ImageInstaller::install().
   void install(Request request, std::function<void(Status)> done);
@@ -57,6 +58,7 @@ class ImageBodies {
 
   NodeContext& node_;
   PageMoves* const pages_;
+  SharedMemory* const shared_;
   ImageInstaller installer_;
   std::optional<UserfaultSource> userfaults_;  // none: all pages come before the thaw
   struct Frozen {

@@ -17,6 +17,7 @@
 #include "image/homecoming.h"
 #include "image/install_parts.h"
 #include "in_worker.h"
+#include "krg/procmgr/shared_memory.h"
 #include "krg/runtime/log.h"
 #include "krg/shmem/page_set.h"
 #include "userfault_source.h"
@@ -42,16 +43,6 @@ Result<std::vector<UniqueFd>> open_files(const std::vector<ImageFile>& files) {
   return opened;
 }
 
-// A copy of a descriptor that the process has.
-Result<UniqueFd> take_descriptor(pid_t pid, int number) {
-  UniqueFd process(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
-  if (!process) return errno_error("pidfd_open");
-  UniqueFd taken(static_cast<int>(syscall(SYS_pidfd_getfd, process.get(), number, 0)));
-  if (!taken) return errno_error("pidfd_getfd");
-  fcntl(taken.get(), F_SETFD, FD_CLOEXEC);
-  return taken;
-}
-
 }  // namespace
 
 // One install, until its end.
@@ -61,7 +52,21 @@ class Installation : public std::enable_shared_from_this<Installation> {
                ImageInstaller::Installed done)
       : node_(node), spawner_(spawner), request_(std::move(request)), done_(std::move(done)) {}
 
+  // What other nodes share stays while the process is on its way here.
   void begin() {
+    const auto uses = shared_memories(image());
+    if (shared_held_.size() == uses.size()) return open_image_files();
+    if (!request_.shared) return end(errno_error("shared memory is each node's own here", ENOTSUP));
+    request_.shared->hold(uses[shared_held_.size()].file,
+                          [self = shared_from_this()](Result<std::shared_ptr<void>> held) {
+                            if (!held) return self->end(held.error());
+                            self->shared_held_.push_back(std::move(*held));
+                            self->begin();
+                          });
+  }
+
+ private:
+  void open_image_files() {
     in_worker(
         node_.workers, [self = shared_from_this()] { return open_files(self->image().files); },
         [self = shared_from_this()](Result<std::vector<UniqueFd>> files) {
@@ -70,7 +75,6 @@ class Installation : public std::enable_shared_from_this<Installation> {
         });
   }
 
- private:
   const ProcessImage& image() const { return request_.image; }
 
   void spawn(std::vector<UniqueFd> files) {
@@ -82,8 +86,17 @@ class Installation : public std::enable_shared_from_this<Installation> {
     last_own_ = first_own_ - 1;
     std::vector<ImportedFd> fds = std::move(request_.fds);
     for (UniqueFd& file : files) fds.push_back({++last_own_, std::move(file)});
-    if (request_.late_pages && request_.late_pages->device() >= 0) {
-      UniqueFd device(fcntl(request_.late_pages->device(), F_DUPFD_CLOEXEC, 0));
+    const auto uses = shared_memories(image());
+    first_shared_ = last_own_ + 1;
+    for (const SharedUse& use : uses) {
+      auto memory = request_.shared->memory(use.file, use.writes);
+      if (!memory) return end(memory.error());
+      fds.push_back({++last_own_, std::move(*memory)});
+    }
+    int device_here = request_.late_pages ? request_.late_pages->device() : -1;
+    if (!uses.empty()) device_here = request_.shared->userfaultfd_device();
+    if (device_here >= 0) {
+      UniqueFd device(fcntl(device_here, F_DUPFD_CLOEXEC, 0));
       if (!device) return end(errno_error("userfaultfd"));
       device_ = ++last_own_;
       fds.push_back({device_, std::move(device)});
@@ -169,6 +182,11 @@ class Installation : public std::enable_shared_from_this<Installation> {
     const ProcessImage& image = installed.image_;
     if (auto done = install_memory(process, image, first_own_); !done) return done;
     log_trace("image", "body {}: memory installed", process.pid());
+    if (request_.shared)
+      if (auto done =
+              install_shared_memory(process, image, *request_.shared, first_shared_, device_);
+          !done)
+        return done;
     if (auto done = install_settings(process, image); !done) return done;
     if (auto done = install_threads(process, image); !done) return done;
     if (auto done = install_capabilities(process, image); !done) return done;
@@ -215,7 +233,8 @@ class Installation : public std::enable_shared_from_this<Installation> {
   ImageInstaller::Request request_;
   ImageInstaller::Installed done_;
   int first_own_ = 3, last_own_ = 2;  // krgd's descriptors in the process
-  int device_ = -1;
+  int device_ = -1, first_shared_ = -1;
+  std::vector<std::shared_ptr<void>> shared_held_;
   std::vector<int> close_on_exec_;
   std::shared_ptr<FrozenProcess> process_;
   std::optional<Error> failure_;

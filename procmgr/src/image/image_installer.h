@@ -19,6 +19,7 @@
 namespace krg {
 
 class ShadowHost;
+class SharedMemory;
 class UserfaultSource;
 
 // A process that has all that its image says but contents of pages. When this goes without having
@@ -79,6 +80,8 @@ class ImageInstaller {
     bool origin_keeps_signals = true;
     // Where a userfaultfd comes from; null: all pages are written before the thaw.
     const UserfaultSource* late_pages = nullptr;
+    // Null: processes that share memory with other nodes cannot be had.
+    SharedMemory* shared = nullptr;
     // Not null: its shadow is here and becomes the process, which comes home.
     ShadowHost* home = nullptr;
     // Runs as soon as the process exists; not when it comes home.

@@ -188,7 +188,8 @@ Status install_memory(FrozenProcess& process, const ProcessImage& image, int fir
   unmap_program(calls, bounds(kernels), helpers);
   if (!wanted.empty()) move_kernel_mappings(calls, kernels, wanted, helpers.end);
   for (const ImageMapping& mapping : image.mappings)
-    if (mapping.kind != ImageMapping::Kind::kKernel) map(calls, mapping, first_file);
+    if (mapping.kind != ImageMapping::Kind::kKernel && mapping.kind != ImageMapping::Kind::kShared)
+      map(calls, mapping, first_file);
   return calls.run();
 }
 

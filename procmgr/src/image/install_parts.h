@@ -4,6 +4,7 @@
 
 #include "image/frozen_process.h"
 #include "image/process_image.h"
+#include "krg/runtime/unique_fd.h"
 
 namespace krg {
 
@@ -13,6 +14,19 @@ Status done_by_call(const char* what, int64_t result);
 // Unmaps all that the process has, and maps what the image has. `first_file`: the number that the
 // process has for the image's first file; the others follow. Errors: ENOTSUP: another vdso.
 Status install_memory(FrozenProcess& process, const ProcessImage& image, int first_file);
+// The memory that other nodes share, as descriptors of the process `first` and following, one for
+// each that shared_memories() names; `device`: its userfaultfd's source, or -1.
+class SharedMemory;
+Status install_shared_memory(FrozenProcess& process, const ProcessImage& image,
+                             SharedMemory& shared, int first, int device);
+struct SharedUse {
+  uint64_t file = 0;
+  bool writes = false;
+  bool operator==(const SharedUse&) const = default;
+};
+std::vector<SharedUse> shared_memories(const ProcessImage& image);
+// A copy of a descriptor that the process has. Errors: of pidfd_getfd(2).
+Result<UniqueFd> take_descriptor(pid_t pid, int number);
 // PR_SET_MM_MAP, signal actions, settings.
 Status install_settings(FrozenProcess& process, const ProcessImage& image);
 // Makes the other threads, and gives each what does not touch the image's memory.

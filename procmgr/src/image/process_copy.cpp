@@ -6,6 +6,7 @@
 
 #include "image/image_capture.h"
 #include "image/install_parts.h"
+#include "process_spec.h"
 
 namespace krg {
 namespace {
@@ -42,6 +43,10 @@ Status complete(FrozenProcess& copy, ProcessImage& image) {
 Result<std::shared_ptr<FrozenProcess>> copy_process(FrozenProcess& original, int session_mount_ns) {
   auto image = capture_image(original, session_mount_ns);
   if (!image) return image.error();
+  // krgd would wait for the fork, which waits until krgd has heard of it from the userfaultfd.
+  if (std::any_of(image->mappings.begin(), image->mappings.end(),
+                  [](const ImageMapping& m) { return m.kind == ImageMapping::Kind::kShared; }))
+    return cannot_move("memory that it shares with other nodes");
   auto copy = original.fork(RemoteAddr{image->threads.front().tid_address});
   if (!copy) return copy.error();
   if (auto completed = complete(**copy, *image); !completed) {

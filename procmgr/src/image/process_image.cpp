@@ -93,6 +93,7 @@ void fields(auto& bytes, auto& mapping, const ImageMapping*) {
   bytes(mapping.advice);
   bytes(mapping.file);
   bytes(mapping.offset);
+  bytes(mapping.shared_file);
   bytes(mapping.name);
 }
 

@@ -32,8 +32,9 @@ struct ImageFile {
 };
 
 struct ImageMapping {
-  enum class Kind : uint32_t { kAnonymous, kFile, kKernel };  // kKernel: [vdso], [vvar], …
-  enum Advice : uint32_t {                                    // madvise(2), mlock(2)
+  // kKernel: [vdso], [vvar], …; kShared: memory that nodes share (krg/procmgr/shared_memory.h).
+  enum class Kind : uint32_t { kAnonymous, kFile, kKernel, kShared };
+  enum Advice : uint32_t {  // madvise(2), mlock(2)
     kGrowsDown = 1,
     kLocked = 2,
     kNoReserve = 4,
@@ -47,6 +48,7 @@ struct ImageMapping {
     kSequential = 1024,
     kRandom = 2048,
     kDroppable = 4096,  // MAP_DROPPABLE
+    kMayWrite = 8192,   // kShared: mprotect may let it write
   };
 
   RemoteAddr start;
@@ -56,7 +58,9 @@ struct ImageMapping {
   uint32_t advice = 0;      // bits of Advice
   uint32_t file = 0;        // kFile: index of ProcessImage::files
   uint64_t offset = 0;      // in the file
-  std::string name;         // kKernel: "[vdso]"
+  // kShared: the shared file; as long as it is being captured, the inode of its memory here.
+  uint64_t shared_file = 0;
+  std::string name;  // kKernel: "[vdso]"
 
   RemoteAddr end() const { return start + bytes; }
   bool operator==(const ImageMapping&) const = default;

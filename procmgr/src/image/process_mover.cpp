@@ -18,6 +18,7 @@
 #include "krg/procmgr/job_namespaces.h"
 #include "krg/runtime/log.h"
 #include "native_children.h"
+#include "process_spec.h"
 #include "process_status.h"
 
 namespace krg {
@@ -68,6 +69,7 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
   Impl(NodeContext& n, const ExecPlacer::Parts& p) : node(n), parts(p) {}
 
   Status capture(Move& move);
+  Status name_shared_memory(ProcessImage& image) const;
   Status read_contents(Move& move);
   Status serve_late_pages(Move& move);
   void end_page_source(pid_t task);
@@ -102,6 +104,7 @@ Status ProcessMover::Impl::capture(Move& move) {
                              is_child ? forker_of(move.pid).mappings : move.mappings);
   if (!image) return image.error();
   log_trace("image", "process {}: captured", move.pid);
+  if (auto named = name_shared_memory(*image); !named) return named;
   auto pages = content_ranges(move.process->pid());
   if (!pages) return pages.error();
   move.captured_signals = image->pending.size();
@@ -113,6 +116,16 @@ Status ProcessMover::Impl::capture(Move& move) {
   }
   if (auto read = read_contents(move); !read) return read;
   return move.moved.late_pages.empty() ? Status() : serve_late_pages(move);
+}
+
+// By what every node calls it.
+Status ProcessMover::Impl::name_shared_memory(ProcessImage& image) const {
+  for (ImageMapping& mapping : image.mappings) {
+    if (mapping.kind != ImageMapping::Kind::kShared) continue;
+    mapping.shared_file = parts.shared ? parts.shared->file_of_memory(mapping.shared_file) : 0;
+    if (mapping.shared_file == 0) return cannot_move("memory of other nodes");
+  }
+  return {};
 }
 
 Status ProcessMover::Impl::read_contents(Move& move) {

@@ -19,6 +19,7 @@
 #include "krg/procmgr/page_moves.h"
 #include "krg/procmgr/placement.h"
 #include "krg/procmgr/shadow_host.h"
+#include "krg/procmgr/shared_memory.h"
 
 namespace krg {
 
@@ -44,6 +45,8 @@ class ExecPlacer {
     std::function<void(const KnownForkers::Program&)> on_first_exec = {};
     // How the memory of processes that move comes; null: only small ones move.
     PageMoves* pages = nullptr;
+    // Null: processes that share memory with other nodes do not move.
+    SharedMemory* shared = nullptr;
   };
 
   // Takes the broker's execve. REQUIRES: node.children.

@@ -44,6 +44,24 @@ class SharedMemory {
   // What lies at `address` in the process `pid` of this node (any thread's address space is its
   // process's), when that is memory that other nodes may share; else nothing.
   std::optional<SharedPlace> locate(pid_t pid, RemoteAddr address) const;
+  // Anonymous shared memory, too, of processes for which `spreads` is true: their children may be
+  // on other nodes.
+  void share_anonymous_if(std::function<bool(pid_t pid)> spreads);
+
+  // For processes that move with what they share. A file is named by the same number on all nodes.
+  // 0: no file's memory on this node is that inode.
+  uint64_t file_of_memory(uint64_t inode) const;
+  // This node uses the file until what `done` gets has gone. Errors: ENOENT.
+  void hold(uint64_t file, std::function<void(Result<std::shared_ptr<void>>)> done);
+  // What a process of this node maps; to be given to it. Errors: ENOENT, of open(2).
+  Result<UniqueFd> memory(uint64_t file, bool writes) const;
+  // To be given to a process that is to open a userfaultfd; -1: it calls userfaultfd(2).
+  int userfaultfd_device() const;
+  // Serves what the process `pid` has mapped at `at`, from `offset` on in the file, and has not
+  // touched. Errors: what PageSet::attach() says.
+  Status serve(uint64_t file, UniqueFd userfaultfd, pid_t pid, RemoteAddr at, uint64_t offset,
+               uint64_t bytes);
+
   // What /proc/sysvipc/shm says of the cluster's System V segments.
   void segments_text(std::function<void(Result<std::string>)> done);
   // Files that have contents; 0 when all is quiet.

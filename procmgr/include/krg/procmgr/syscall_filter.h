@@ -3,7 +3,7 @@
 // keeps a bitmap of the numbers that a filter always allows (5.11), so other calls cost nothing.
 //
 // number                                       stops when
-// mmap                                         shared, of a file
+// mmap                                         shared
 // shmget, shmat, shmdt, shmctl                 always
 // execve, execveat, fork                       always
 // clone                                        without CLONE_VM
