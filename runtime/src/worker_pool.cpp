@@ -54,6 +54,12 @@ WorkerPool::~WorkerPool() {
   for (auto& thread : impl_->threads) thread.join();
 }
 
+void WorkerPool::start_all() {
+  std::lock_guard lock(impl_->mutex);
+  while (impl_->threads.size() < impl_->max_threads)
+    impl_->threads.emplace_back([impl = impl_.get()] { impl->serve(); });
+}
+
 void WorkerPool::submit(std::function<void()> work, std::function<void()> done) {
   std::lock_guard lock(impl_->mutex);
   impl_->queue.push_back({std::move(work), std::move(done)});

@@ -297,7 +297,7 @@ Result<std::shared_ptr<FrozenProcess>> FrozenProcess::fork(RemoteAddr tid_addres
 }
 
 // The one that stays is the child of one that ends at once, and so becomes init's.
-Result<pid_t> FrozenProcess::clone_page_source() {
+Result<pid_t> FrozenProcess::clone_page_source(PageSource how) {
   auto at = instruction();
   if (!at) return at.error();
   pid_t between = 0, source = 0;
@@ -307,7 +307,8 @@ Result<pid_t> FrozenProcess::clone_page_source() {
     return errno_error("page source", static_cast<int>(-cloned));
   }
   if (auto parent = FrozenThread::stopped(between); parent) {
-    cloned = parent->call_clone(*at, SYS_clone, {CLONE_VM, kNoStack}, source);
+    const uint64_t flags = how == PageSource::kShared ? CLONE_VM : 0;
+    cloned = parent->call_clone(*at, SYS_clone, {flags, kNoStack}, source);
     parent->forget();
     // Else no reader of a pipe would see the end of it.
     if (cloned > 0 && !closes_all(source, *at)) cloned = -ESRCH;

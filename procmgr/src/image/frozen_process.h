@@ -83,9 +83,11 @@ class FrozenProcess {
   // Has all of that from `at` on: all else may then be unmapped.
   Status move_in(RemoteAddr at);
 
-  // A task that shares its memory and stays stopped, traced by the caller, until it is killed:
-  // nobody's child but init's. The frozen process may go on, or end.
-  Result<pid_t> clone_page_source();
+  // A task that shares its memory, or has a copy of it as fork(2) makes one, and stays stopped,
+  // traced by the caller, until it is killed: nobody's child but init's. The frozen process may go
+  // on, or end.
+  enum class PageSource { kShared, kCopy };
+  Result<pid_t> clone_page_source(PageSource how = PageSource::kShared);
 
   // Its main thread forks: a child of its own parent, frozen where this one stands. `tid_address`:
   // where the kernel writes the child's id, and clears it at its end; null: nowhere. Errors: of

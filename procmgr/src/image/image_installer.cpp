@@ -245,4 +245,20 @@ void ImageInstaller::install(Request request, Installed done) {
   std::make_shared<Installation>(node_, spawner_, std::move(request), std::move(done))->begin();
 }
 
+Result<std::unique_ptr<InstalledProcess>> ImageInstaller::install_into(
+    std::shared_ptr<FrozenProcess> process, ProcessImage image, int first_file, int program) {
+  std::unique_ptr<InstalledProcess> installed(
+      new InstalledProcess(std::move(process), std::move(image), nullptr));
+  installed->origin_keeps_signals_ = false;
+  FrozenProcess& held = *installed->process_;
+  const ProcessImage& what = installed->image_;
+  if (auto done = install_memory(held, what, first_file); !done) return done.error();
+  if (auto done = install_settings(held, what, program); !done) return done.error();
+  if (auto done = install_threads(held, what); !done) return done.error();
+  if (auto done = install_attributes(held, what); !done) return done.error();
+  if (auto done = install_capabilities(held, what); !done) return done.error();
+  if (auto done = install_timers(held, what); !done) return done.error();
+  return installed;
+}
+
 }  // namespace krg

@@ -52,6 +52,7 @@ class InstalledProcess {
 
  private:
   friend class Installation;
+  friend class ImageInstaller;
   InstalledProcess(std::shared_ptr<FrozenProcess> process, ProcessImage image, ShadowHost* home)
       : process_(std::move(process)), image_(std::move(image)), home_(home) {}
   Status finish();
@@ -95,6 +96,13 @@ class ImageInstaller {
   // that the process has mapped is another one here; ENOTSUP: this node's kernel or processor is
   // too different; others of its start. The process, if there was one, is killed then, or a shadow.
   void install(Request request, Installed done);
+
+  // The same in a process that is held as it has execed, or is a copy of such a one, and that
+  // lives on apart from krgd: all but its descriptors. It has the image's files open from
+  // `first_file` on, and may choose its threads' ids. `program`: the descriptor of the image's
+  // program where it runs another one; -1: it runs it. Signals that waited are queued anew.
+  static Result<std::unique_ptr<InstalledProcess>> install_into(
+      std::shared_ptr<FrozenProcess> process, ProcessImage image, int first_file, int program);
 
  private:
   NodeContext& node_;

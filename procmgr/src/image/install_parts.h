@@ -27,8 +27,12 @@ struct SharedUse {
 std::vector<SharedUse> shared_memories(const ProcessImage& image);
 // A copy of a descriptor that the process has. Errors: of pidfd_getfd(2).
 Result<UniqueFd> take_descriptor(pid_t pid, int number);
-// PR_SET_MM_MAP, signal actions, settings.
-Status install_settings(FrozenProcess& process, const ProcessImage& image);
+// PR_SET_MM_MAP, signal actions, settings. `program`: its descriptor of the image's program; -1: it
+// runs that already.
+Status install_settings(FrozenProcess& process, const ProcessImage& image, int program = -1);
+// What BodySpawner gives a body before its exec, where it differs: working directory, limits,
+// priority, ids, ignored signals and the like.
+Status install_attributes(FrozenProcess& process, const ProcessImage& image);
 // Makes the other threads, and gives each what does not touch the image's memory.
 Status install_threads(FrozenProcess& process, const ProcessImage& image);
 // The same of a fork's child of the process that the image is of: the kernel chooses the threads'

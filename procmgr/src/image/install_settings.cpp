@@ -21,7 +21,7 @@ struct KernelSignalAction {
   uint64_t handler, flags, restorer, mask;
 };
 
-void set_layout(CallBatch& batch, const ProcessImage& image) {
+void set_layout(CallBatch& batch, const ProcessImage& image, int program) {
   const ImageLayout& l = image.layout;
   const RemoteAddr auxv = batch.put(std::span<const char>(image.auxv));
   prctl_mm_map map{};
@@ -38,7 +38,7 @@ void set_layout(CallBatch& batch, const ProcessImage& image) {
   map.env_end = l.env_end;
   map.auxv = reinterpret_cast<__u64*>(auxv.value);
   map.auxv_size = static_cast<uint32_t>(image.auxv.size());
-  map.exe_fd = ~0U;  // it runs the image's program already
+  map.exe_fd = static_cast<uint32_t>(program);
   const RemoteAddr at = batch.put(map);
   batch.add(SYS_prctl, {PR_SET_MM, PR_SET_MM_MAP, at.value, sizeof map, 0});
 }
@@ -79,9 +79,9 @@ Status make_timer(FrozenProcess& process, const ImageTimer& timer, RemoteAddr sc
 
 }  // namespace
 
-Status install_settings(FrozenProcess& process, const ProcessImage& image) {
+Status install_settings(FrozenProcess& process, const ProcessImage& image, int program) {
   CallBatch batch(process);
-  set_layout(batch, image);
+  set_layout(batch, image, program);
   set_signal_actions(batch, image);
   const size_t needed = batch.size();
   if (image.no_huge_pages) batch.add(SYS_prctl, {PR_SET_THP_DISABLE, 1, 0, 0, 0});

@@ -19,6 +19,8 @@ class WorkerPool {
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;
 
+  // Starts all threads now: their thread ids are then below those of what is started later.
+  void start_all();
   // Queues `work`; then `done` (may be empty) runs in the loop. The queue is unbounded only in
   // name: every caller has a limit of its own on what it has in flight.
   void submit(std::function<void()> work, std::function<void()> done);

@@ -1,0 +1,84 @@
+// FamilyInstaller: makes the processes of a ProcessFamily, with the same pids, sharing the same
+// open files and pipes. It begins with one process that has the root's pid, execs the root's
+// program, and has all open files of all members as descriptors ("slots"): it is held at its exec,
+// forks the others, and each of them becomes the process of its image. Their pages are then
+// written; none executes an instruction before all can.
+//
+//   who makes the root           krgd (here)                         who reads the checkpoint
+//   opens the slots
+//                       hold()
+//   execs the program   ------>  held; children; memory laid out
+//                                laid_out            --------------> write() of all pages
+//                                thaw()
+//
+// Slots: first_slot() + i is ProcessFamily::files[i], then come the files of mapped(). The root may
+// choose pids (CAP_CHECKPOINT_RESTORE) and has descriptors enough.
+//
+// Threads: the loop's thread, but for what says otherwise. When this goes before thaw() all of its
+// processes are killed. SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "krg/procmgr/capability_table.h"
+#include "krg/procmgr/node_context.h"
+#include "krg/procmgr/page_range.h"
+#include "krg/procmgr/process_family.h"
+#include "krg/runtime/unique_fd.h"
+
+namespace krg {
+
+class FamilyInstaller {
+ public:
+  struct MappedFile {
+    std::string path;
+    uint64_t bytes = 0;
+    int64_t modified_ns = 0;
+  };
+  // A slot that only krgd can fill.
+  struct MadeFile {
+    uint32_t file = 0;  // index of ProcessFamily::files
+    UniqueFd fd;
+  };
+
+  // Errors: EBADMSG.
+  static Result<std::unique_ptr<FamilyInstaller>> create(NodeContext& node,
+                                                         CapabilityTable& capabilities,
+                                                         ProcessFamily family);
+  ~FamilyInstaller();
+  FamilyInstaller(const FamilyInstaller&) = delete;
+  FamilyInstaller& operator=(const FamilyInstaller&) = delete;
+
+  const ProcessFamily& family() const;
+  pid_t root() const;
+  pid_t highest_pid() const;  // of all processes and threads
+  const std::string& program() const;
+  int first_slot() const;
+  const std::vector<MappedFile>& mapped() const;
+  // Whether pids of the family are taken on this node, or belong to others. Errors: EEXIST,
+  // ENOTSUP.
+  Status check_pids() const;
+  // Pipes with what was in flight, files without a name. Any thread.
+  Result<std::vector<MadeFile>> make_files() const;
+
+  // `laid_out` runs later, in the loop. Errors of both: as ImageInstaller::install(); ESRCH.
+  // REQUIRES: the process has the root's pid and does not exec before this returns.
+  Status hold(std::function<void(Status)> laid_out);
+  // Contents of pages of a member, one range after the other. Any thread, once laid out. Errors:
+  // ESRCH, EFAULT.
+  Status write(uint32_t member, std::span<const PageRange> ranges,
+               std::span<const std::byte> contents) const;
+  // All of them run. Errors: one has died; the others are killed.
+  Status thaw();
+
+ private:
+  struct Impl;
+  explicit FamilyInstaller(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
+  std::shared_ptr<Impl> impl_;  // shared with the hold under way
+};
+
+}  // namespace krg

@@ -1,0 +1,82 @@
+// ProcessFamily: what a process and all that descend from it are at one moment: their images, their
+// places in the tree, and what their descriptors lead to, each open file once, so that offsets and
+// pipes are shared again as they were. Contents of pages are beside it. Taken by capture_family()
+// (family_capture.h), made processes again by FamilyInstaller (family_installer.h).
+//
+// Threads: a value. SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "krg/procmgr/capabilities.h"
+#include "krg/runtime/result.h"
+
+namespace krg {
+
+// An open file description (open(2)).
+struct FamilyFile {
+  enum class Kind : uint32_t {
+    kPath,      // a file, folder or device, opened by its path
+    kStandard,  // leads out of the family: krgrun's stream of the number `stream`
+    kTerminal,  // krgrun's terminal, or its stream where it has none
+    kPipe,      // an end of pipe `pipe`
+    kDeleted,   // a file without a name: `contents` is in it
+  };
+  Kind kind = Kind::kPath;
+  int32_t flags = 0;  // F_GETFL
+  int64_t offset = 0;
+  uint32_t stream = 0, pipe = 0;
+  uint64_t bytes = 0;       // of a regular file
+  uint32_t is_regular = 0;  // kPath: has size and offset
+  uint32_t flock = 0;       // the lock that it holds: LOCK_SH, LOCK_EX; 0: none
+  std::string path;
+  std::string contents;
+};
+
+struct FamilyPipe {
+  uint32_t capacity = 0;
+  std::string contents;  // in flight
+};
+
+struct FamilyFd {
+  int32_t number = -1;
+  uint32_t file = 0;  // index of ProcessFamily::files
+  uint32_t close_on_exec = 0;
+};
+
+// A record lock, fcntl(2).
+struct FamilyLock {
+  uint32_t file = 0;
+  uint32_t is_write = 0;
+  int64_t start = 0, bytes = 0;  // 0: to the end
+};
+
+struct FamilyMember {
+  pid_t pid = 0, parent = 0;
+  pid_t group = 0, session = 0;  // 0: outside of the session
+  int32_t wait_status = -1;      // >= 0: it has ended so and waits to be waited for
+  CapabilitySets capabilities;
+  std::string name;
+  std::string image;  // ProcessImage; empty when it has ended
+  std::vector<FamilyFd> fds;
+  std::vector<FamilyLock> locks;
+  bool has_ended() const { return wait_status >= 0; }
+};
+
+struct ProcessFamily {
+  std::string command;
+  std::vector<FamilyMember> members;  // parents before their children
+  std::vector<FamilyFile> files;
+  std::vector<FamilyPipe> pipes;
+
+  // Error: EBADMSG.
+  static Result<ProcessFamily> parse(std::string_view bytes);
+  std::string serialize() const;
+};
+
+}  // namespace krg

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "family/family_files.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/kcmp.h>
+#include <poll.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "process_spec.h"
+#include "text_scan.h"
+#include "whole_file.h"
+
+namespace krg {
+namespace {
+
+constexpr unsigned kMemoryDevices = 1;  // their major number (Linux Documentation, devices.txt)
+constexpr uint64_t kMostDeleted = 256u << 20;  // bytes of a file without a name
+
+Error not_kept(pid_t owner, const StolenFd& fd, std::string_view why) {
+  return errno_error(fmt::format("process {}: descriptor {} is {}{}{}", owner, fd.number,
+                                 describe_fd(fd), why.empty() ? "" : ", ", why),
+                     ENOTSUP);
+}
+
+bool is_same_open_file(int a, int b) {
+  const pid_t self = getpid();
+  return syscall(SYS_kcmp, self, self, KCMP_FILE, a, b) == 0;
+}
+
+bool is_terminal(const StolenFd& fd) {
+  termios settings;
+  return S_ISCHR(fd.attributes.st_mode) && tcgetattr(fd.copy.get(), &settings) == 0;
+}
+
+bool reads(const StolenFd& fd) {
+  return (fd.flags & O_ACCMODE) != O_WRONLY;
+}
+bool writes(const StolenFd& fd) {
+  return (fd.flags & O_ACCMODE) != O_RDONLY;
+}
+
+// Nobody has the other end of a pipe any more.
+bool has_no_other_end(const StolenFd& fd) {
+  pollfd polled{fd.copy.get(), 0, 0};
+  return poll(&polled, 1, 0) == 1 && (polled.revents & (reads(fd) ? POLLHUP : POLLERR)) != 0;
+}
+
+// What is in flight, which stays there: tee(2) into a pipe of our own.
+Result<std::string> contents_of_pipe(const StolenFd& end, int capacity) {
+  UniqueFd opened;
+  int source = end.copy.get();
+  if (!reads(end)) {
+    opened = UniqueFd(
+        open(fmt::format("/proc/self/fd/{}", source).c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+    if (!opened) return errno_error("opening a pipe to read");
+    source = opened.get();
+  }
+  int waiting = 0;
+  if (ioctl(source, FIONREAD, &waiting) != 0) return errno_error("FIONREAD of a pipe");
+  if (waiting == 0) return std::string();
+  int own[2];
+  if (pipe2(own, O_CLOEXEC | O_NONBLOCK) != 0) return errno_error("pipe");
+  UniqueFd from(own[0]), to(own[1]);
+  fcntl(to.get(), F_SETPIPE_SZ, capacity);
+  const ssize_t copied = tee(source, to.get(), static_cast<size_t>(waiting), SPLICE_F_NONBLOCK);
+  if (copied != waiting) return errno_error("what is in a pipe", copied < 0 ? errno : EMSGSIZE);
+  std::string bytes(static_cast<size_t>(waiting), '\0');
+  for (size_t done = 0; done < bytes.size();) {
+    const ssize_t got = read(from.get(), bytes.data() + done, bytes.size() - done);
+    if (got <= 0) return errno_error("what is in a pipe", got < 0 ? errno : EIO);
+    done += static_cast<size_t>(got);
+  }
+  return bytes;
+}
+
+Result<std::string> contents_of_file(const StolenFd& fd) {
+  std::string bytes(static_cast<size_t>(fd.attributes.st_size), '\0');
+  UniqueFd opened;
+  int source = fd.copy.get();
+  if (!reads(fd)) {
+    opened = UniqueFd(open(fmt::format("/proc/self/fd/{}", source).c_str(), O_RDONLY | O_CLOEXEC));
+    source = opened.get();
+  }
+  for (size_t done = 0; done < bytes.size();) {
+    const ssize_t got =
+        pread(source, bytes.data() + done, bytes.size() - done, static_cast<off_t>(done));
+    if (got <= 0) return errno_error("a file without a name", got < 0 ? errno : EIO);
+    done += static_cast<size_t>(got);
+  }
+  return bytes;
+}
+
+// Whether a process has something open whose link reads so.
+bool has_link(pid_t pid, const std::string& link) {
+  const std::string path = fmt::format("/proc/{}/fd", pid);
+  std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir(path.c_str()), closedir);
+  if (!directory) return false;
+  while (const dirent* entry = readdir(directory.get())) {
+    if (entry->d_name[0] == '.') continue;
+    auto target = read_link(fmt::format("{}/{}", path, entry->d_name));
+    if (target && *target == link) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+uint32_t FamilyFiles::index_of(StolenFd fd, pid_t owner) {
+  for (uint32_t i = 0; i < opens_.size(); ++i) {
+    const StolenFd& known = opens_[i].fd;
+    if (known.attributes.st_ino == fd.attributes.st_ino && known.flags == fd.flags &&
+        is_same_open_file(known.copy.get(), fd.copy.get())) {
+      if (fd.number <= STDERR_FILENO && opens_[i].standard < 0) opens_[i].standard = fd.number;
+      return i;
+    }
+  }
+  const int standard = fd.number <= STDERR_FILENO ? fd.number : -1;
+  opens_.push_back({std::move(fd), owner, standard});
+  flocks_.push_back(0);
+  return static_cast<uint32_t>(opens_.size() - 1);
+}
+
+Status FamilyFiles::add(FamilyMember& member) {
+  auto stolen = steal_fds(member.pid, WhichFds::kAll);
+  if (!stolen) return stolen.error();
+  std::sort(stolen->begin(), stolen->end(),
+            [](const StolenFd& a, const StolenFd& b) { return a.number < b.number; });
+  for (StolenFd& fd : *stolen) {
+    FamilyFd kept{fd.number, 0, fd.close_on_exec ? 1u : 0u};
+    kept.file = index_of(std::move(fd), member.pid);
+    member.fds.push_back(kept);
+    if (auto locks = add_locks(member, kept); !locks) return locks;
+  }
+  return {};
+}
+
+// Lines "lock: 1: POSIX ADVISORY WRITE pid device:inode start end" of fdinfo, proc(5).
+Status FamilyFiles::add_locks(FamilyMember& member, const FamilyFd& fd) {
+  auto text = read_whole_file(fmt::format("/proc/{}/fdinfo/{}", member.pid, fd.number));
+  if (!text) return {};
+  for (std::string_view rest = *text; !rest.empty();) {
+    const std::string_view line = next_line(rest);
+    if (!line.starts_with("lock:")) continue;
+    const auto words = split_words(line.substr(5));
+    if (words.size() < 8) continue;
+    const bool is_write = words[3] == "WRITE";
+    if (words[1] == "FLOCK") {
+      flocks_[fd.file] = is_write ? LOCK_EX : LOCK_SH;
+    } else if (words[1] == "POSIX") {
+      FamilyLock lock{fd.file, is_write, to_number<int64_t>(words[6]).value_or(0), 0};
+      if (words[7] != "EOF")
+        lock.bytes = to_number<int64_t>(words[7]).value_or(lock.start) - lock.start + 1;
+      member.locks.push_back(lock);
+    } else {
+      return not_kept(member.pid, opens_[fd.file].fd,
+                      fmt::format("with a lock of kind {}", words[1]));
+    }
+  }
+  return {};
+}
+
+bool FamilyFiles::is_held_outside(const Open& open, const std::set<pid_t>& members) const {
+  std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir("/proc"), closedir);
+  if (!directory) return false;
+  while (const dirent* entry = readdir(directory.get())) {
+    auto pid = to_number<pid_t>(std::string_view(entry->d_name));
+    if (!pid || *pid <= 1 || *pid == asker_ || members.contains(*pid)) continue;
+    if (has_link(*pid, open.fd.link)) return true;
+  }
+  return false;
+}
+
+Status FamilyFiles::describe(ProcessFamily& family) {
+  std::set<pid_t> members;
+  for (const FamilyMember& member : family.members) members.insert(member.pid);
+  for (const Open& open : opens_) {
+    auto file = describe_one(open, family);
+    if (!file) return file.error();
+    family.files.push_back(std::move(*file));
+  }
+  for (size_t i = 0; i < opens_.size(); ++i) family.files[i].flock = flocks_[i];
+  for (size_t i = 0; i < opens_.size(); ++i)
+    if (family.files[i].kind == FamilyFile::Kind::kPipe && is_held_outside(opens_[i], members))
+      return not_kept(opens_[i].first_owner, opens_[i].fd,
+                      "which a process outside of the family has, too");
+  return {};
+}
+
+Result<FamilyFile> FamilyFiles::describe_one(const Open& open, ProcessFamily& family) {
+  const StolenFd& fd = open.fd;
+  const auto refused = [&](std::string_view why) { return not_kept(open.first_owner, fd, why); };
+  FamilyFile file;
+  file.flags = fd.flags;
+  file.offset = fd.offset;
+  file.path = fd.link;
+  const mode_t type = fd.attributes.st_mode & S_IFMT;
+  if (type == S_IFIFO) {
+    if (auto described = describe_pipe(open, file, family); !described) return described.error();
+    return file;
+  }
+  if (is_served_(fd.attributes.st_dev)) {
+    if (fd.link == "/dev/tty") {
+      file.kind = FamilyFile::Kind::kTerminal;
+      return file;
+    }
+    if (!fd.link.starts_with("/proc/") && !fd.link.starts_with("/sys/"))
+      return refused("of the session or of another node");
+    return file;
+  }
+  if (type == S_IFSOCK) {
+    if (open.standard < 0) return refused("");
+    file.kind = FamilyFile::Kind::kStandard;
+    file.stream = static_cast<uint32_t>(open.standard);
+    return file;
+  }
+  if (type == S_IFCHR) {
+    if (major(fd.attributes.st_rdev) == kMemoryDevices) return file;
+    if (!is_terminal(fd) || fd.link == "/dev/ptmx" || fd.link == "/dev/pts/ptmx")
+      return refused("");
+    file.kind = open.standard >= 0 ? FamilyFile::Kind::kStandard : FamilyFile::Kind::kTerminal;
+    file.stream = static_cast<uint32_t>(std::max(open.standard, 0));
+    return file;
+  }
+  if (type != S_IFREG && type != S_IFDIR) return refused("");
+  if (!fd.link.starts_with('/')) return refused("");
+  file.is_regular = type == S_IFREG && !(fd.flags & O_PATH);
+  file.bytes = static_cast<uint64_t>(fd.attributes.st_size);
+  if (fd.link.starts_with("/proc/") || fd.link.starts_with("/sys/")) file.is_regular = 0;
+  if (fd.attributes.st_nlink > 0 && !fd.link.starts_with("/memfd:")) return file;
+  if (!file.is_regular || file.bytes > kMostDeleted) return refused("deleted");
+  auto contents = contents_of_file(fd);
+  if (!contents) return contents.error();
+  file.kind = FamilyFile::Kind::kDeleted;
+  file.contents = std::move(*contents);
+  return file;
+}
+
+// Of a pipe both of whose ends are in the family, or one that nobody else has the other end of.
+Result<FamilyFiles::PipeEnds*> FamilyFiles::pipe_of(const Open& open, ProcessFamily& family) {
+  const ino_t inode = open.fd.attributes.st_ino;
+  for (auto& [known, ends] : pipes_)
+    if (known == inode) return &ends;
+  PipeEnds ends;
+  for (const Open& other : opens_) {
+    if (other.fd.attributes.st_ino != inode || !S_ISFIFO(other.fd.attributes.st_mode)) continue;
+    if (reads(other.fd)) ends.reader = &other;
+    if (writes(other.fd)) ends.writer = &other;
+  }
+  const bool is_whole = ends.reader && ends.writer;
+  if (!is_whole && !has_no_other_end(open.fd) && !(asker_ != 0 && has_link(asker_, open.fd.link)))
+    return nullptr;
+  const int capacity = fcntl(open.fd.copy.get(), F_GETPIPE_SZ);
+  auto contents = contents_of_pipe(open.fd, capacity);
+  if (!contents) return contents.error();
+  ends.number = static_cast<uint32_t>(family.pipes.size());
+  family.pipes.push_back({static_cast<uint32_t>(std::max(capacity, 0)), std::move(*contents)});
+  return &pipes_.emplace_back(inode, ends).second;
+}
+
+Status FamilyFiles::describe_pipe(const Open& open, FamilyFile& file, ProcessFamily& family) {
+  auto ends = pipe_of(open, family);
+  if (!ends) return ends.error();
+  if (*ends) {
+    file.kind = FamilyFile::Kind::kPipe;
+    file.pipe = (*ends)->number;
+    return {};
+  }
+  if (open.standard < 0)
+    return not_kept(open.first_owner, open.fd, "whose other end is outside of the family");
+  file.kind = FamilyFile::Kind::kStandard;
+  file.stream = static_cast<uint32_t>(open.standard);
+  return {};
+}
+
+}  // namespace krg

@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "krg/procmgr/family_installer.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <map>
+
+#include "family/family_tree.h"
+#include "image/exec_hold.h"
+#include "image/image_installer.h"
+#include "image/install_parts.h"
+#include "image/task_memory.h"
+
+namespace krg {
+namespace {
+
+Error about(const FamilyMember& member, const Error& error) {
+  return {error.code, fmt::format("process {} ({}): {}", member.pid, member.name, error.context)};
+}
+
+// Another description of what a descriptor of ours leads to.
+Result<UniqueFd> open_again(int fd, int flags) {
+  constexpr int kOpenFlags = O_ACCMODE | O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME;
+  UniqueFd opened(
+      open(fmt::format("/proc/self/fd/{}", fd).c_str(), (flags & kOpenFlags) | O_CLOEXEC));
+  if (!opened) return errno_error("opening a pipe or file again");
+  return opened;
+}
+
+Status write_all(int fd, std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t put = ::write(fd, bytes.data(), bytes.size());
+    if (put <= 0) return errno_error("writing to a pipe or file", put < 0 ? errno : EIO);
+    bytes.remove_prefix(static_cast<size_t>(put));
+  }
+  return {};
+}
+
+struct PipeEnds {
+  UniqueFd reader, writer;
+};
+
+Result<PipeEnds> make_pipe(const FamilyPipe& pipe) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) return errno_error("pipe");
+  PipeEnds made{UniqueFd(ends[0]), UniqueFd(ends[1])};
+  fcntl(ends[1], F_SETPIPE_SZ, static_cast<int>(pipe.capacity));
+  if (auto put = write_all(ends[1], pipe.contents); !put) return put.error();
+  return made;
+}
+
+Result<UniqueFd> make_deleted(const FamilyFile& file) {
+  const std::string folder = file.path.substr(0, file.path.rfind('/'));
+  UniqueFd made(open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+  if (!made) made = UniqueFd(static_cast<int>(syscall(SYS_memfd_create, "krg-deleted", 1)));
+  if (!made) return errno_error("a file without a name");
+  if (auto put = write_all(made.get(), file.contents); !put) return put.error();
+  auto again = open_again(made.get(), file.flags);
+  if (again && lseek(again->get(), file.offset, SEEK_SET) < 0)
+    return errno_error("a file without a name");
+  return again;
+}
+
+}  // namespace
+
+struct FamilyInstaller::Impl : std::enable_shared_from_this<Impl> {
+  NodeContext& node;
+  CapabilityTable& capabilities;
+  const ProcessFamily family;
+  std::vector<ProcessImage> images;  // by member
+  std::vector<MappedFile> mapped;
+  std::vector<int> programs;  // by member: its index in `mapped`; -1: the root's
+  int first_slot = 3;
+  std::function<void(Status)> laid_out;
+  bool is_given_up = false;
+  std::unique_ptr<FamilyTree> tree;
+  std::map<uint32_t, std::unique_ptr<InstalledProcess>> installed;
+
+  Impl(NodeContext& n, CapabilityTable& c, ProcessFamily f)
+      : node(n), capabilities(c), family(std::move(f)) {}
+
+  Status parse();
+  uint32_t index_of(const ImageFile& file);
+  void on_held(Result<FrozenThread> held);
+  Status lay_out(FrozenThread root);
+  Status install(uint32_t member);
+  Status place_descriptors(FrozenProcess& process, const FamilyMember& member) const;
+  Status set_locks(FrozenProcess& process, const FamilyMember& member) const;
+  Status cut_files();
+};
+
+uint32_t FamilyInstaller::Impl::index_of(const ImageFile& file) {
+  const auto known = std::find_if(mapped.begin(), mapped.end(), [&](const MappedFile& m) {
+    return m.path == file.path && m.bytes == file.bytes && m.modified_ns == file.modified_ns;
+  });
+  if (known != mapped.end()) return static_cast<uint32_t>(known - mapped.begin());
+  mapped.push_back({file.path, file.bytes, file.modified_ns});
+  return static_cast<uint32_t>(mapped.size() - 1);
+}
+
+Status FamilyInstaller::Impl::parse() {
+  for (const FamilyMember& member : family.members) {
+    for (const FamilyFd& fd : member.fds) first_slot = std::max(first_slot, fd.number + 1);
+    ProcessImage& image = images.emplace_back();
+    programs.push_back(-1);
+    if (member.has_ended()) continue;
+    auto parsed = ProcessImage::parse(member.image);
+    if (!parsed) return parsed.error();
+    image = std::move(*parsed);
+    if (image.threads.front().tid != member.pid) return errno_error("process image", EBADMSG);
+    std::vector<uint32_t> numbers;
+    for (const ImageFile& file : image.files) numbers.push_back(index_of(file));
+    for (ImageMapping& mapping : image.mappings)
+      if (mapping.kind == ImageMapping::Kind::kFile) mapping.file = numbers.at(mapping.file);
+    if (numbers.front() != 0) programs.back() = static_cast<int>(numbers.front());
+  }
+  return {};
+}
+
+// ---- the tree, then each of them ----
+
+void FamilyInstaller::Impl::on_held(Result<FrozenThread> held) {
+  if (is_given_up) {
+    if (held) kill(held->tid(), SIGKILL);
+    return;
+  }
+  auto done = std::exchange(laid_out, nullptr);
+  done(held ? lay_out(std::move(*held)) : Status(held.error()));
+}
+
+Status FamilyInstaller::Impl::lay_out(FrozenThread root) {
+  tree = std::make_unique<FamilyTree>(*node.children, family);
+  if (auto grown = tree->grow(std::move(root)); !grown) return grown;
+  for (uint32_t i = 0; i < family.members.size(); ++i) {
+    if (family.members[i].has_ended()) continue;
+    if (auto done = install(i); !done) return about(family.members[i], done.error());
+  }
+  return tree->end_zombies();
+}
+
+Status FamilyInstaller::Impl::install(uint32_t index) {
+  const FamilyMember& member = family.members[index];
+  std::shared_ptr<FrozenProcess> process = tree->process(index);
+  const int first_mapped = first_slot + static_cast<int>(family.files.size());
+  const int program = programs[index] < 0 ? -1 : first_mapped + programs[index];
+  auto made =
+      ImageInstaller::install_into(process, std::move(images[index]), first_mapped, program);
+  if (!made) return made.error();
+  installed.emplace(index, std::move(*made));
+  if (auto placed = place_descriptors(*process, member); !placed) return placed;
+  if (auto set = set_locks(*process, member); !set) return set;
+  return capabilities.adopt(member.pid, member.capabilities);
+}
+
+Status FamilyInstaller::Impl::place_descriptors(FrozenProcess& process,
+                                                const FamilyMember& member) const {
+  const auto first = static_cast<uint64_t>(first_slot);
+  auto done = done_by_call("descriptors", process.call(SYS_close_range, {0, first - 1, 0}));
+  if (!done) return done;
+  for (const FamilyFd& fd : member.fds) {
+    done = done_by_call(
+        "descriptors",
+        process.call(SYS_dup3, {first + fd.file, static_cast<uint64_t>(fd.number),
+                                fd.close_on_exec ? static_cast<uint64_t>(O_CLOEXEC) : 0}));
+    if (!done) return done;
+  }
+  return done_by_call("descriptors", process.call(SYS_close_range, {first, ~0U, 0}));
+}
+
+Status FamilyInstaller::Impl::set_locks(FrozenProcess& process, const FamilyMember& member) const {
+  for (const FamilyLock& lock : member.locks) {
+    const auto fd =
+        std::find_if(member.fds.begin(), member.fds.end(),
+                     [&](const FamilyFd& candidate) { return candidate.file == lock.file; });
+    if (fd == member.fds.end()) continue;
+    struct flock wanted {};
+    wanted.l_type = lock.is_write ? F_WRLCK : F_RDLCK;
+    wanted.l_whence = SEEK_SET;
+    wanted.l_start = lock.start;
+    wanted.l_len = lock.bytes;
+    auto scratch = process.scratch();
+    if (!scratch) return scratch.error();
+    if (auto put = process.write_value(*scratch, wanted); !put) return put;
+    const std::string what = "lock of " + family.files[lock.file].path;
+    auto set = done_by_call(
+        what.c_str(),
+        process.call(SYS_fcntl, {static_cast<uint64_t>(fd->number), F_SETLK, scratch->value}));
+    if (!set) return set;
+  }
+  return {};
+}
+
+// ---- the interface ----
+
+Result<std::unique_ptr<FamilyInstaller>> FamilyInstaller::create(NodeContext& node,
+                                                                 CapabilityTable& capabilities,
+                                                                 ProcessFamily family) {
+  auto impl = std::make_shared<Impl>(node, capabilities, std::move(family));
+  if (auto parsed = impl->parse(); !parsed) return parsed.error();
+  return std::unique_ptr<FamilyInstaller>(new FamilyInstaller(std::move(impl)));
+}
+
+FamilyInstaller::~FamilyInstaller() {
+  impl_->is_given_up = true;
+  impl_->installed.clear();  // kills those that have not been thawed
+  impl_->tree.reset();
+}
+
+const ProcessFamily& FamilyInstaller::family() const {
+  return impl_->family;
+}
+pid_t FamilyInstaller::root() const {
+  return impl_->family.members.front().pid;
+}
+pid_t FamilyInstaller::highest_pid() const {
+  pid_t highest = root();
+  for (const FamilyMember& member : impl_->family.members) highest = std::max(highest, member.pid);
+  for (const ProcessImage& image : impl_->images)
+    for (const ImageThread& thread : image.threads) highest = std::max(highest, thread.tid);
+  return highest;
+}
+const std::string& FamilyInstaller::program() const {
+  return impl_->mapped.front().path;
+}
+int FamilyInstaller::first_slot() const {
+  return impl_->first_slot;
+}
+const std::vector<FamilyInstaller::MappedFile>& FamilyInstaller::mapped() const {
+  return impl_->mapped;
+}
+
+Status FamilyInstaller::check_pids() const {
+  const auto check_one = [this](pid_t pid) -> Status {
+    if (!impl_->node.pids.is_local(GlobalPid{pid}))
+      return errno_error(fmt::format("pid {} belongs to another node of this cluster", pid),
+                         ENOTSUP);
+    struct stat found {};
+    if (stat(fmt::format("/proc/{}", pid).c_str(), &found) == 0)
+      return errno_error(fmt::format("pid {} is taken", pid), EEXIST);
+    return {};
+  };
+  for (uint32_t i = 0; i < impl_->family.members.size(); ++i) {
+    if (auto free = check_one(impl_->family.members[i].pid); !free) return free;
+    for (const ImageThread& thread : impl_->images[i].threads)
+      if (auto free = check_one(thread.tid); !free) return free;
+  }
+  return {};
+}
+
+Result<std::vector<FamilyInstaller::MadeFile>> FamilyInstaller::make_files() const {
+  std::vector<PipeEnds> pipes;
+  for (const FamilyPipe& pipe : impl_->family.pipes) {
+    auto ends = make_pipe(pipe);
+    if (!ends) return ends.error();
+    pipes.push_back(std::move(*ends));
+  }
+  std::vector<MadeFile> made;
+  for (uint32_t i = 0; i < impl_->family.files.size(); ++i) {
+    const FamilyFile& file = impl_->family.files[i];
+    Result<UniqueFd> fd = UniqueFd();
+    if (file.kind == FamilyFile::Kind::kPipe)
+      fd = open_again(pipes[file.pipe].reader.get(), file.flags);
+    else if (file.kind == FamilyFile::Kind::kDeleted)
+      fd = make_deleted(file);
+    else
+      continue;
+    if (!fd) return fd.error();
+    made.push_back({i, std::move(*fd)});
+  }
+  return made;
+}
+
+Status FamilyInstaller::hold(std::function<void(Status)> laid_out) {
+  impl_->laid_out = std::move(laid_out);
+  return hold_at_exec(*impl_->node.children, root(), [impl = impl_](Result<FrozenThread> held) {
+    impl->on_held(std::move(held));
+  });
+}
+
+Status FamilyInstaller::write(uint32_t member, std::span<const PageRange> ranges,
+                              std::span<const std::byte> contents) const {
+  auto task = TaskMemory::open(impl_->family.members.at(member).pid);
+  if (!task) return task.error();
+  std::vector<MemoryPiece> pieces;
+  for (const PageRange& range : ranges) pieces.push_back({range.start, range.bytes});
+  return task->write(pieces, contents);
+}
+
+// What was written to files after the checkpoint is not theirs any more.
+Status FamilyInstaller::Impl::cut_files() {
+  std::vector<bool> is_done(family.files.size());
+  for (auto& [index, process] : installed)
+    for (const FamilyFd& fd : family.members[index].fds) {
+      const FamilyFile& file = family.files[fd.file];
+      const bool is_written = file.kind == FamilyFile::Kind::kPath && file.is_regular &&
+                              (file.flags & O_ACCMODE) != O_RDONLY;
+      if (!is_written || is_done[fd.file]) continue;
+      is_done[fd.file] = true;
+      struct stat found {};
+      const std::string path = fmt::format("/proc/{}/fd/{}", process->pid(), fd.number);
+      if (stat(path.c_str(), &found) != 0 || static_cast<uint64_t>(found.st_size) <= file.bytes)
+        continue;
+      auto cut = done_by_call(file.path.c_str(),
+                              tree->process(index)->call(
+                                  SYS_ftruncate, {static_cast<uint64_t>(fd.number), file.bytes}));
+      if (!cut) return cut;
+    }
+  return {};
+}
+
+Status FamilyInstaller::thaw() {
+  if (auto cut = impl_->cut_files(); !cut) return cut;
+  Status all;
+  for (auto& [index, process] : impl_->installed)
+    if (auto thawed = process->thaw(); !thawed && all)
+      all = about(impl_->family.members[index], thawed.error());
+  if (!all)
+    for (const FamilyMember& member : impl_->family.members)
+      if (!member.has_ended()) kill(member.pid, SIGKILL);
+  impl_->installed.clear();
+  impl_->tree.reset();
+  return all;
+}
+
+}  // namespace krg
