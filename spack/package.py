@@ -41,11 +41,14 @@ class Kerrighed(CMakePackage):
 
     depends_on("boost@1.74: +program_options")
     depends_on("fmt@9:")
+    depends_on("hdf5@1.10: +threadsafe~mpi")
     depends_on("hwloc@2:")
     depends_on("libfabric@1.17: fabrics=tcp,rxm,shm")
     depends_on("libfuse@3.12:")
     depends_on("mpi@3:")
     depends_on("nlohmann-json@3.11:")
+    depends_on("xxhash@0.8:")
+    depends_on("zstd@1.4:")
 
     depends_on("googletest@1.12:", type="test")
     depends_on("python@3.9:", type="test")

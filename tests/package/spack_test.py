@@ -80,9 +80,9 @@ class SpackRecipe(unittest.TestCase):
     def test_every_library_that_cmake_looks_for_is_a_dependency(self):
         spack_names = {"fmt": "fmt", "nlohmann_json": "nlohmann-json", "Boost": "boost", "MPI": "mpi",
                        "GTest": "googletest", "PkgConfig": "pkgconfig", "Threads": None,
-                       "libfabric": "libfabric", "hwloc": "hwloc", "fuse3": "libfuse"}
+                       "libfabric": "libfabric", "hwloc": "hwloc", "fuse3": "libfuse", "hdf5": "hdf5", "xxhash": "xxhash", "zstd": "zstd"}
         text = (REPOSITORY / "cmake/KrgDependencies.cmake").read_text()
-        looked_for = re.findall(r"(?:find_package|pkg_check_modules)\((\w+)", text)
+        looked_for = re.findall(r"(?:find_package|pkg_check_modules|pkg_search_module)\((\w+)", text)
         self.assertTrue(looked_for)
         dependencies = {re.split(r"[@ +]", args[0])[0] for args, _ in self.calls["depends_on"]}
         for name in looked_for:

@@ -1,0 +1,80 @@
+// CheckpointStore: a folder with versions of one application's checkpoint (FORMAT.md): for each a
+// master file, v3.h5, and a part for each node, v3.n0.h5. A version is there when its master is:
+// the parts are on the disk before it appears by rename(2), whatever is killed when.
+//
+// Threads: any, one at a time for each object. Writers of one folder exclude each other by
+// flock(2). SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "krg/checkpoint/part_file.h"
+#include "krg/runtime/result.h"
+#include "krg/runtime/unique_fd.h"
+
+namespace krg {
+
+// What a master file says.
+struct VersionInfo {
+  uint32_t version = 0;
+  uint64_t id = 0;
+  std::string created;  // ISO 8601, UTC
+  std::string command, description;
+  uint64_t root_pid = 0, processes = 0;
+  uint64_t page_bytes = 0;      // that this version holds itself
+  uint64_t memory_bytes = 0;    // that its processes had
+  std::vector<uint32_t> nodes;  // whose parts there are
+  std::vector<uint32_t> needs;  // older versions whose pages it uses
+};
+
+Status write_master(const std::string& path, const VersionInfo& info);
+// Errors: those of check_seal(), and what is inconsistent.
+Result<VersionInfo> read_master(const std::string& path);
+
+class CheckpointStore {
+ public:
+  // Errors: of open(2); ENOENT when it is not there and not to be made.
+  static Result<CheckpointStore> open(const std::string& folder, bool make);
+
+  const std::string& folder() const { return folder_; }
+  std::string master_path(uint32_t version) const;
+  std::string part_path(uint32_t version, uint32_t node) const;
+
+  // Numbers of all versions that are there, whole or damaged, in order.
+  Result<std::vector<uint32_t>> versions() const;
+  // The newest when `version` is 0. Errors: ENOENT; read_master()'s.
+  Result<VersionInfo> info(uint32_t version) const;
+  // The parts that a version needs, its own first; what they say of themselves is checked against
+  // the master. Errors: one of them is missing, damaged, or of another checkpoint.
+  Result<std::vector<std::unique_ptr<PartReader>>> open_parts(const VersionInfo& info) const;
+  // Reads every block of a version. Errors: the first fault.
+  Status verify(uint32_t version) const;
+
+  // Excludes other writers until this goes; removes what an interrupted one left. Errors: EBUSY.
+  Status lock();
+  // The number for the next version. REQUIRES: lock().
+  Result<uint32_t> next_version() const;
+  // Of a removed version, to be written over; empty: none.
+  std::string spare_path() const;
+  // The parts are on the disk: the version is there from now on. REQUIRES: lock().
+  Status commit(const VersionInfo& info) const;
+  // Removes a version, but for parts that others need; its own part of node 0 becomes the spare.
+  // REQUIRES: lock().
+  Status remove(uint32_t version) const;
+  // Keeps the newest `keep` versions and what they need. REQUIRES: lock().
+  Status prune(unsigned keep) const;
+
+ private:
+  CheckpointStore(std::string folder, UniqueFd directory)
+      : folder_(std::move(folder)), directory_(std::move(directory)) {}
+  Status remove_unneeded_parts() const;
+  Status sync() const;
+
+  std::string folder_;
+  UniqueFd directory_;
+};
+
+}  // namespace krg

@@ -1,0 +1,52 @@
+// Checkpoints: krgd's part in checkpoints and restarts: takes the commands, has families captured
+// and written, and makes them processes again.
+//
+// Commands (arguments -> result):
+//   checkpoint {pid | job, folder, description, compress, keep, signal} -> {version, processes,
+//     page_bytes, stored_bytes, pause_us, write_us}   pid: its application is meant; signal: sent
+//     to all of it once the version is there
+//   checkpoint.applications {} -> {pids}     roots of applications on this node
+//   restart.open {folder, version, job} -> {version, pid, program, first_slot, files, mapped}
+//     from krgrun, whose connection the restart belongs to: the root is to be made by it
+//   restart.files {job, from} -> {slots} + descriptors   from the root before its exec, till none
+//   restart.hold {job} -> {}                 from the root just before it execs
+// Notices to krgrun: restarted {version}; restart_failed {reason}.
+//
+// An application is the tree of the topmost process above `pid` that has the capability
+// CHECKPOINTABLE effective, each on the way having it, too.
+//
+// Threads: the loop's thread; files in a worker. Owned by krgd's main.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "krg/procmgr/family_capture.h"
+#include "krg/runtime/control_server.h"
+
+namespace krg {
+
+class Checkpoints {
+ public:
+  struct Parts {
+    FamilyCaptureParts capture;
+    ControlServer& control;
+    // The first processes of a job that krgrun began here.
+    std::function<std::vector<pid_t>(uint32_t job)> tasks_of;
+    // What is started from now on gets pids above this one.
+    std::function<void(pid_t)> start_pids_after;
+  };
+
+  explicit Checkpoints(Parts parts);
+  ~Checkpoints();
+  Checkpoints(const Checkpoints&) = delete;
+  Checkpoints& operator=(const Checkpoints&) = delete;
+
+ private:
+  struct Impl;
+  std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace krg

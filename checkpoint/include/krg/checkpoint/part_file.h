@@ -1,0 +1,83 @@
+// PartWriter and PartReader: the file with one node's processes and pages of one version
+// (FORMAT.md). The tables are made by HDF5 first, the place of the pages with them; the pages are
+// then written there by pwrite(2), block by block, each with its checksum.
+//
+// Threads: one at a time for each object, but write() and read(), which several may call.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "krg/procmgr/process_family.h"
+#include "krg/runtime/result.h"
+
+namespace krg {
+
+inline constexpr uint64_t kCheckpointPage = 4096;
+inline constexpr uint64_t kCheckpointBlock = 1u << 20;  // what one checksum is for
+
+// Where pages of a process are.
+struct PartRange {
+  uint32_t member = 0;   // index of ProcessFamily::members
+  uint32_t version = 0;  // in whose part they are
+  uint64_t address = 0, bytes = 0;
+  uint64_t offset = 0;  // in that part's pages
+  bool operator==(const PartRange&) const = default;
+};
+
+struct PartContents {
+  uint32_t version = 0, node = 0;
+  uint64_t id = 0;  // of the checkpoint
+  ProcessFamily family;
+  std::vector<PartRange> ranges;  // those of older versions, too
+  uint64_t page_bytes = 0;        // of this version
+};
+
+class PartWriter {
+ public:
+  struct Options {
+    bool compress = false;  // zstd, each block where that makes it smaller
+    std::string spare;      // a file to write over, which is faster than a new one; empty: none
+  };
+
+  // Errors: of open(2), write(2). `path` is overwritten.
+  static Result<std::unique_ptr<PartWriter>> create(const std::string& path,
+                                                    const PartContents& contents,
+                                                    const Options& options);
+  ~PartWriter();
+
+  // Block `index` of the pages: kCheckpointBlock bytes, the last one fewer. Errors: ENOSPC.
+  Status write(uint64_t index, std::span<const std::byte> block);
+  // All is on the disk then. Errors: ENOSPC, EIO.
+  Status finish();
+  // On the disk and in use, once finished.
+  uint64_t stored_bytes() const;
+
+ private:
+  struct Impl;
+  explicit PartWriter(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+class PartReader {
+ public:
+  // Checks all but the pages. Errors: those of check_seal(), and what is inconsistent.
+  static Result<std::unique_ptr<PartReader>> open(const std::string& path);
+  ~PartReader();
+
+  const PartContents& contents() const;
+  uint64_t block_count() const;
+  // Block `index`, as long as it is. Errors: it is damaged. REQUIRES: `into` has room for it.
+  Result<size_t> read(uint64_t index, std::span<std::byte> into) const;
+
+ private:
+  struct Impl;
+  explicit PartReader(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace krg

@@ -1,0 +1,342 @@
+// Files of checkpoints: what is written is read again; whatever is damaged, missing, foreign or
+// interrupted is told in one sentence, and what was there before stays.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <hdf5.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <mutex>
+#include <random>
+
+#include "krg/checkpoint/checkpoint_store.h"
+#include "krg/checkpoint/load_pages.h"
+#include "krg/checkpoint/sealed_file.h"
+#include "krg/checkpoint/write_version.h"
+
+namespace krg {
+namespace {
+
+constexpr uint64_t kPage = kCheckpointPage;
+
+// A family of two processes with memory that a seed says.
+class MadeSnapshot : public PageSnapshot {
+ public:
+  explicit MadeSnapshot(unsigned seed, uint64_t pages = 700) : seed_(seed) {
+    family_.command = "a program";
+    family_.members.resize(2);
+    family_.members[0].pid = 301;
+    family_.members[1].pid = 302;
+    family_.members[1].parent = 301;
+    family_.members[0].name = "first";
+    family_.files.emplace_back().path = "/etc/passwd";
+    family_.members[0].fds.push_back({.number = 3, .file = 0});
+    pages_ = {{0, {.start = {0x10000}, .bytes = kPage}},
+              {0, {.start = {0x400000}, .bytes = pages * kPage}},
+              {1, {.start = {0x10000}, .bytes = 3 * kPage}}};
+  }
+  const ProcessFamily& family() const override { return family_; }
+  Result<std::vector<FamilySnapshot::Pages>> pages() const override { return pages_; }
+  Status read(uint32_t member, std::span<const PageRange> ranges,
+              std::span<std::byte> into) const override {
+    for (const PageRange& range : ranges)
+      for (uint64_t at = range.start.value; at < range.end().value; at += kPage) {
+        fill(member, at, into.first(kPage));
+        into = into.subspan(kPage);
+      }
+    return into.empty() ? Status() : text_error("more was asked for");
+  }
+  void fill(uint32_t member, uint64_t address, std::span<std::byte> page) const {
+    std::mt19937_64 random(seed_ * 1'000'003 + member * 7919 + address);
+    for (size_t i = 0; i < page.size(); i += 8) {
+      const uint64_t value = i < page.size() / 2 ? random() : 0;  // half of it can be compressed
+      std::memcpy(&page[i], &value, sizeof value);
+    }
+  }
+
+ private:
+  unsigned seed_;
+  ProcessFamily family_;
+  std::vector<FamilySnapshot::Pages> pages_;
+};
+
+class CheckpointFiles : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = testing::TempDir() + "krg-checkpoint-XXXXXX";
+    ASSERT_NE(mkdtemp(name.data()), nullptr);
+    folder_ = name;
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  WriteOptions options() const {
+    WriteOptions made;
+    made.folder = folder_;
+    return made;
+  }
+  Result<WrittenVersion> write(unsigned seed) const {
+    return write_version(MadeSnapshot(seed), options());
+  }
+  CheckpointStore store() const {
+    auto opened = CheckpointStore::open(folder_, false);
+    EXPECT_TRUE(opened);
+    return std::move(*opened);
+  }
+  // Empty when the version holds the memory of that seed.
+  std::string fault_of(uint32_t version, unsigned seed) const {
+    const CheckpointStore here = store();
+    auto info = here.info(version);
+    if (!info) return info.error().message();
+    auto parts = here.open_parts(*info);
+    if (!parts) return parts.error().message();
+    const MadeSnapshot wanted(seed);
+    std::mutex mutex;
+    uint64_t bytes = 0;
+    bool is_same = true;
+    auto loaded =
+        load_pages(*parts,
+                   [&](uint32_t member, std::span<const PageRange> ranges,
+                       std::span<const std::byte> contents) -> Status {
+                     std::vector<std::byte> expected(contents.size());
+                     if (auto read = wanted.read(member, ranges, expected); !read) return read;
+                     std::lock_guard lock(mutex);
+                     bytes += contents.size();
+                     is_same &= std::memcmp(expected.data(), contents.data(), contents.size()) == 0;
+                     return {};
+                   });
+    if (!loaded) return loaded.error().message();
+    if (bytes != info->memory_bytes) return "not all pages";
+    return is_same ? "" : "other contents";
+  }
+  std::string part(uint32_t version = 1) const { return store().part_path(version, 0); }
+  std::string master(uint32_t version = 1) const { return store().master_path(version); }
+
+  static void flip_bit(const std::string& path, uint64_t at) {
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(static_cast<long>(at));
+    const int byte = file.get();
+    file.seekp(static_cast<long>(at));
+    file.put(static_cast<char>(byte ^ 0x10));
+  }
+
+  std::string folder_;
+};
+
+TEST_F(CheckpointFiles, WhatIsWrittenIsRead) {
+  auto written = write(1);
+  ASSERT_TRUE(written) << written.error().message();
+  EXPECT_EQ(written->info.version, 1u);
+  EXPECT_EQ(written->info.page_bytes, 704 * kPage);
+  EXPECT_EQ(fault_of(1, 1), "");
+  EXPECT_NE(fault_of(1, 2), "");
+  EXPECT_TRUE(store().verify(1));
+  auto parts = store().open_parts(*store().info(1));
+  ASSERT_TRUE(parts);
+  const ProcessFamily& family = parts->front()->contents().family;
+  EXPECT_EQ(family.serialize(), MadeSnapshot(1).family().serialize());
+}
+
+TEST_F(CheckpointFiles, VersionsCountUpAndTheNewestIsMeant) {
+  ASSERT_TRUE(write(1));
+  auto second = write(2);
+  ASSERT_TRUE(second);
+  EXPECT_EQ(second->info.version, 2u);
+  EXPECT_EQ(store().info(0)->version, 2u);
+  EXPECT_EQ(fault_of(1, 1), "");
+  EXPECT_EQ(fault_of(2, 2), "");
+}
+
+TEST_F(CheckpointFiles, PrunedVersionsAreWrittenOver) {
+  ASSERT_TRUE(write(1));
+  WriteOptions keeping = options();
+  keeping.keep = 1;
+  for (unsigned seed = 2; seed < 6; ++seed)
+    ASSERT_TRUE(write_version(MadeSnapshot(seed, 100 * seed), keeping));
+  EXPECT_EQ(*store().versions(), std::vector<uint32_t>{5});
+  auto info = store().info(5);
+  ASSERT_TRUE(info);
+  EXPECT_TRUE(store().verify(5));
+  EXPECT_EQ(info->page_bytes, 504 * kPage);
+  EXPECT_FALSE(store().spare_path().empty());
+}
+
+TEST_F(CheckpointFiles, CompressedPagesAreRead) {
+  WriteOptions packed = options();
+  packed.compress = true;
+  auto written = write_version(MadeSnapshot(3), packed);
+  ASSERT_TRUE(written);
+  EXPECT_LT(written->stored_bytes, written->info.page_bytes * 3 / 4);
+  EXPECT_EQ(fault_of(1, 3), "");
+}
+
+TEST_F(CheckpointFiles, Hdf5ReadsThemByTheirLinks) {
+  ASSERT_TRUE(write(4));
+  const hid_t file = H5Fopen(master().c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
+  ASSERT_GE(file, 0);
+  const hid_t pages = H5Dopen2(file, "parts/n0/pages", H5P_DEFAULT);
+  ASSERT_GE(pages, 0);
+  const hid_t space = H5Dget_space(pages);
+  hsize_t shape[2];
+  ASSERT_EQ(H5Sget_simple_extent_dims(space, shape, nullptr), 2);
+  EXPECT_EQ(shape[0], 704u);
+  EXPECT_EQ(shape[1], kPage);
+  std::vector<std::byte> all(shape[0] * shape[1]), first(kPage);
+  ASSERT_GE(H5Dread(pages, H5T_NATIVE_UINT8, H5S_ALL, H5S_ALL, H5P_DEFAULT, all.data()), 0);
+  MadeSnapshot(4).fill(0, 0x10000, first);
+  EXPECT_TRUE(std::equal(first.begin(), first.end(), all.begin()));
+  H5Sclose(space);
+  H5Dclose(pages);
+  H5Fclose(file);
+}
+
+TEST_F(CheckpointFiles, CutOffFilesAreRefused) {
+  for (const bool cut_master : {false, true}) {
+    ASSERT_TRUE(write(1));
+    const uint32_t version = *store().versions()->rbegin();
+    const std::string path = cut_master ? master(version) : part(version);
+    const auto size = std::filesystem::file_size(path);
+    for (const uint64_t left : {size - 1, size / 2, uint64_t{5000}, uint64_t{100}, uint64_t{0}}) {
+      std::filesystem::resize_file(path, left);
+      const std::string fault = fault_of(version, 1);
+      EXPECT_NE(fault.find(path), std::string::npos) << left << ": " << fault;
+    }
+  }
+}
+
+// Every byte that means something: a flipped bit is found, whichever it is.
+TEST_F(CheckpointFiles, FlippedBitsAreFound) {
+  ASSERT_TRUE(write(1));
+  std::mt19937_64 random(20240607);
+  for (const std::string& path : {part(), master()}) {
+    auto seal = check_seal(path);
+    ASSERT_TRUE(seal);
+    const std::string text = [&] {
+      std::ifstream file(path, std::ios::binary);
+      std::string first(kSealBytes, '\0');
+      file.read(first.data(), kSealBytes);
+      return first.substr(0, first.find('\0'));
+    }();
+    std::vector<uint64_t> places;
+    for (uint64_t at = 0; at < text.size(); ++at) places.push_back(at);
+    for (int i = 0; i < 200; ++i)
+      places.push_back(kSealBytes + random() % (seal->file_bytes - kSealBytes));
+    for (const uint64_t at : places) {
+      flip_bit(path, at);
+      EXPECT_NE(fault_of(1, 1), "") << path << " at " << at;
+      flip_bit(path, at);
+    }
+  }
+  EXPECT_EQ(fault_of(1, 1), "");
+}
+
+TEST_F(CheckpointFiles, ForeignAndNewerFilesAreTold) {
+  ASSERT_TRUE(write(1));
+  std::ofstream(master(), std::ios::binary) << "\x89HDF\r\n\x1a\n and more";
+  EXPECT_NE(fault_of(1, 1).find("no checkpoint file"), std::string::npos) << fault_of(1, 1);
+  ASSERT_TRUE(write(1));
+  std::fstream file(part(2), std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(static_cast<long>(std::strlen("krg-checkpoint\nformat ")));
+  file << "9";
+  file.close();
+  EXPECT_NE(fault_of(2, 1).find("newer version"), std::string::npos) << fault_of(2, 1);
+}
+
+TEST_F(CheckpointFiles, MissingAndExchangedPartsAreTold) {
+  ASSERT_TRUE(write(1));
+  ASSERT_TRUE(write(2));
+  std::filesystem::rename(part(1), folder_ + "/kept");
+  EXPECT_NE(fault_of(1, 1).find("No such file"), std::string::npos) << fault_of(1, 1);
+  std::filesystem::copy_file(part(2), part(1));
+  EXPECT_NE(fault_of(1, 1).find("another checkpoint"), std::string::npos) << fault_of(1, 1);
+  EXPECT_NE(fault_of(7, 1).find("no version 7"), std::string::npos);
+}
+
+TEST_F(CheckpointFiles, OneWriterAtATime) {
+  CheckpointStore first = store();
+  ASSERT_TRUE(first.lock());
+  auto second = write(1);
+  ASSERT_FALSE(second);
+  EXPECT_EQ(second.error().errno_or(0), EBUSY);
+}
+
+// Killed before each step: what was complete before stays the newest, or the new version is whole.
+TEST_F(CheckpointFiles, AWriterMayBeKilledAtAnyStep) {
+  ASSERT_TRUE(write(1));
+  const std::vector<std::string> steps = {"tables", "pages", "seal", "commit", "prune", "end"};
+  for (const std::string& step : steps) {
+    const uint32_t before = store().info(0)->version;
+    const pid_t child = fork();
+    if (child == 0) {
+      WriteOptions dying = options();
+      dying.keep = 2;
+      dying.on_step = [&](const std::string& now) {
+        if (now == step) _exit(42);
+      };
+      static_cast<void>(write_version(MadeSnapshot(before + 1), dying));
+      _exit(0);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    ASSERT_EQ(WEXITSTATUS(status), 42) << step;
+    const uint32_t newest = store().info(0)->version;
+    const bool is_committed = step == "prune" || step == "end";
+    EXPECT_EQ(newest, is_committed ? before + 1 : before) << step;
+    EXPECT_EQ(fault_of(newest, newest), "") << step;
+  }
+  // Nothing of the interrupted ones is left when the next one is written.
+  auto next = write(store().info(0)->version + 1);
+  ASSERT_TRUE(next);
+  EXPECT_EQ(fault_of(0, next->info.version), "");
+}
+
+// Killed at any moment, also in the middle of a step.
+TEST_F(CheckpointFiles, AWriterMayBeKilledAtAnyMoment) {
+  ASSERT_TRUE(write(1));
+  std::mt19937 random(7);
+  for (int round = 0; round < 25; ++round) {
+    const uint32_t before = store().info(0)->version;
+    const pid_t child = fork();
+    if (child == 0) {
+      WriteOptions keeping = options();
+      keeping.keep = 2;
+      static_cast<void>(write_version(MadeSnapshot(before + 1), keeping));
+      _exit(0);
+    }
+    usleep(random() % 40'000);
+    kill(child, SIGKILL);
+    waitpid(child, nullptr, 0);
+    const uint32_t newest = store().info(0)->version;
+    EXPECT_TRUE(newest == before || newest == before + 1);
+    EXPECT_EQ(fault_of(newest, newest), "") << "round " << round;
+  }
+}
+
+// As on a full disk: a file may not grow any more.
+TEST_F(CheckpointFiles, AFullDiskLeavesWhatWasThere) {
+  ASSERT_TRUE(write(1));
+  for (const rlim_t most : {rlim_t{6000}, rlim_t{100'000}, rlim_t{2'000'000}}) {
+    const pid_t child = fork();
+    if (child == 0) {
+      signal(SIGXFSZ, SIG_IGN);
+      const rlimit limit{most, most};
+      setrlimit(RLIMIT_FSIZE, &limit);
+      auto failed = write(2);
+      _exit(!failed && !failed.error().message().empty() ? 42 : 0);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    EXPECT_EQ(WEXITSTATUS(status), 42) << most;
+    EXPECT_EQ(fault_of(0, 1), "");
+    EXPECT_EQ(*store().versions(), std::vector<uint32_t>{1});
+    EXPECT_FALSE(std::filesystem::exists(part(2)));
+  }
+}
+
+}  // namespace
+}  // namespace krg

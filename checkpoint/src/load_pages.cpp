@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "krg/checkpoint/load_pages.h"
+
+#include <algorithm>
+#include <atomic>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+namespace krg {
+namespace {
+
+constexpr unsigned kThreads = 2;
+
+// The pages of one part; `ranges`: what is wanted of them, by offset.
+class PartLoad {
+ public:
+  PartLoad(const PartReader& part, std::vector<PartRange> ranges, const PageSink& sink)
+      : part_(part), ranges_(std::move(ranges)), sink_(sink) {}
+
+  Status run() {
+    {
+      std::vector<std::jthread> helpers;
+      for (unsigned i = 1; i < kThreads; ++i) helpers.emplace_back([this] { work(); });
+      work();
+    }
+    return failure_ ? Status(*failure_) : Status();
+  }
+
+ private:
+  void work() {
+    std::vector<std::byte> block(kCheckpointBlock);
+    for (uint64_t i = next_++; i < part_.block_count() && !has_failed_; i = next_++) {
+      Status done = load(i, block);
+      if (done) continue;
+      std::lock_guard lock(mutex_);
+      has_failed_ = true;
+      if (!failure_) failure_ = done.error();
+    }
+  }
+
+  Status load(uint64_t index, std::span<std::byte> block) const {
+    const uint64_t start = index * kCheckpointBlock, end = start + kCheckpointBlock;
+    auto range =
+        std::upper_bound(ranges_.begin(), ranges_.end(), start,
+                         [](uint64_t at, const PartRange& r) { return at < r.offset + r.bytes; });
+    if (range == ranges_.end() || range->offset >= end) return {};
+    auto bytes = part_.read(index, block);
+    if (!bytes) return bytes.error();
+    while (range != ranges_.end() && range->offset < end) {
+      // What lies side by side and is one process's goes at once.
+      const uint32_t member = range->member;
+      const uint64_t from = std::max(range->offset, start);
+      uint64_t at = from;
+      std::vector<PageRange> pieces;
+      for (; range != ranges_.end() && range->member == member &&
+             std::max(range->offset, start) == at && at < end;
+           ++range) {
+        const uint64_t skip = at - range->offset;
+        const uint64_t part = std::min(range->bytes - skip, end - at);
+        pieces.push_back({.start = {range->address + skip}, .bytes = part});
+        at += part;
+      }
+      if (at - start > *bytes) return text_error("the tables of a part contradict each other");
+      if (auto put = sink_(member, pieces, block.subspan(from - start, at - from)); !put)
+        return put;
+    }
+    return {};
+  }
+
+  const PartReader& part_;
+  const std::vector<PartRange> ranges_;
+  const PageSink& sink_;
+  std::atomic<uint64_t> next_{0};
+  std::atomic<bool> has_failed_{false};
+  std::mutex mutex_;
+  std::optional<Error> failure_;
+};
+
+}  // namespace
+
+Status load_pages(const std::vector<std::unique_ptr<PartReader>>& parts, const PageSink& sink) {
+  for (const auto& part : parts) {
+    std::vector<PartRange> ranges;
+    for (const PartRange& range : parts.front()->contents().ranges)
+      if (range.version == part->contents().version) ranges.push_back(range);
+    std::sort(ranges.begin(), ranges.end(),
+              [](const PartRange& a, const PartRange& b) { return a.offset < b.offset; });
+    if (auto loaded = PartLoad(*part, std::move(ranges), sink).run(); !loaded) return loaded;
+  }
+  return {};
+}
+
+}  // namespace krg

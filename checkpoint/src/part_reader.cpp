@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+#include <xxhash.h>
+#include <zstd.h>
+
+#include <algorithm>
+
+#include "krg/checkpoint/part_file.h"
+#include "krg/checkpoint/sealed_file.h"
+#include "krg/runtime/unique_fd.h"
+#include "part_tables.h"
+
+namespace krg {
+namespace {
+
+constexpr hsize_t kMostRows = 1u << 28;
+
+// Error: it is not there, or not of that type.
+template <class Row>
+Result<std::vector<Row>> read_rows(hid_t file, const char* name, hid_t type) {
+  const Error missing = text_error(fmt::format("no table {}", name));
+  H5Handle data(H5Dopen2(file, name, H5P_DEFAULT), H5Dclose);
+  if (!data) return missing;
+  H5Handle space(H5Dget_space(data.get()), H5Sclose);
+  const hssize_t count = H5Sget_simple_extent_npoints(space.get());
+  if (count < 0 || static_cast<hsize_t>(count) > kMostRows) return missing;
+  std::vector<Row> rows(static_cast<size_t>(count));
+  if (count > 0 && H5Dread(data.get(), type, H5S_ALL, H5S_ALL, H5P_DEFAULT, rows.data()) < 0)
+    return missing;
+  return rows;
+}
+
+}  // namespace
+
+struct PartReader::Impl {
+  std::string path;
+  UniqueFd fd;
+  PartContents contents;
+  Seal seal;
+  std::vector<BlockRow> blocks;
+
+  Status read_tables();
+  Status check_ranges() const;
+};
+
+PartReader::PartReader(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+PartReader::~PartReader() = default;
+
+Status PartReader::Impl::read_tables() {
+  quiet_h5();
+  H5Handle file(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose);
+  if (!file) return text_error("HDF5 cannot read it");
+  auto version = h5_number(file.get(), "version"), node = h5_number(file.get(), "node"),
+       page_bytes = h5_number(file.get(), "page_bytes");
+  if (!version) return version.error();
+  if (!node) return node.error();
+  if (!page_bytes) return page_bytes.error();
+  contents.version = static_cast<uint32_t>(*version);
+  contents.node = static_cast<uint32_t>(*node);
+  contents.page_bytes = *page_bytes;
+  contents.id = seal.id;
+  auto family = read_rows<char>(file.get(), "family", H5T_NATIVE_UINT8);
+  if (!family) return family.error();
+  auto parsed = ProcessFamily::parse({family->data(), family->size()});
+  if (!parsed) return parsed.error();
+  contents.family = std::move(*parsed);
+  auto ranges = read_rows<PartRange>(file.get(), "ranges", range_row_type().get());
+  if (!ranges) return ranges.error();
+  contents.ranges = std::move(*ranges);
+  auto rows = read_rows<BlockRow>(file.get(), "blocks", block_row_type().get());
+  if (!rows) return rows.error();
+  blocks = std::move(*rows);
+  if (contents.page_bytes != seal.bulk_bytes ||
+      blocks.size() !=
+          std::max<uint64_t>(1, (contents.page_bytes + kCheckpointBlock - 1) / kCheckpointBlock))
+    return text_error("its tables contradict each other");
+  return check_ranges();
+}
+
+Status PartReader::Impl::check_ranges() const {
+  for (const PartRange& range : contents.ranges)
+    if (range.member >= contents.family.members.size() || range.version > contents.version ||
+        range.bytes % kCheckpointPage != 0 || range.offset % kCheckpointPage != 0 ||
+        (range.version == contents.version &&
+         (range.offset > contents.page_bytes || range.bytes > contents.page_bytes - range.offset)))
+      return text_error("its tables contradict each other");
+  return {};
+}
+
+Result<std::unique_ptr<PartReader>> PartReader::open(const std::string& path) {
+  auto seal = check_seal(path);
+  if (!seal) return seal.error();
+  if (seal->kind != Seal::Kind::kPart) return text_error(path + ": it is no part of a checkpoint");
+  auto impl = std::make_unique<Impl>();
+  impl->path = path;
+  impl->seal = *seal;
+  impl->fd = UniqueFd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!impl->fd) return errno_error(path);
+  if (auto read = impl->read_tables(); !read)
+    return Error{read.error().code, path + ": " + read.error().context};
+  return std::unique_ptr<PartReader>(new PartReader(std::move(impl)));
+}
+
+const PartContents& PartReader::contents() const {
+  return impl_->contents;
+}
+
+uint64_t PartReader::block_count() const {
+  return (impl_->contents.page_bytes + kCheckpointBlock - 1) / kCheckpointBlock;
+}
+
+Result<size_t> PartReader::read(uint64_t index, std::span<std::byte> into) const {
+  const BlockRow& row = impl_->blocks.at(index);
+  const auto damaged = [&] {
+    return text_error(fmt::format("{}: it is damaged (block {} of its pages)", impl_->path, index));
+  };
+  const uint64_t bytes =
+      std::min(kCheckpointBlock, impl_->contents.page_bytes - index * kCheckpointBlock);
+  if (row.stored > bytes || (row.encoding == 0 && row.stored != bytes) || row.encoding > 1)
+    return damaged();
+  std::vector<std::byte> packed(row.encoding == 0 ? 0 : row.stored);
+  std::byte* target = row.encoding == 0 ? into.data() : packed.data();
+  const uint64_t at = impl_->seal.bulk_offset + index * kCheckpointBlock;
+  for (size_t done = 0; done < row.stored;) {
+    const ssize_t got =
+        pread(impl_->fd.get(), target + done, row.stored - done, static_cast<off_t>(at + done));
+    if (got < 0) return errno_error(impl_->path);
+    if (got == 0) return damaged();
+    done += static_cast<size_t>(got);
+  }
+  if (row.encoding == 1) {
+    const size_t size = ZSTD_decompress(into.data(), bytes, packed.data(), packed.size());
+    if (ZSTD_isError(size) || size != bytes) return damaged();
+  }
+  if (XXH3_64bits(into.data(), bytes) != row.checksum) return damaged();
+  return static_cast<size_t>(bytes);
+}
+
+}  // namespace krg
