@@ -112,7 +112,12 @@ Status JobRunner::begin(const std::string& control_path, TaskLaunch& launch,
   auto client = ControlClient::connect(control_path);
   if (!client) return client.error();
   krgd_.emplace(std::move(*client));
+  control_path_ = control_path;
   krgd_->on_notice([this](const std::string& name, const json& packet) {
+    if (name == "restart_failed") {
+      restart_failed_ = true;
+      fmt::print(stderr, "krgrun: cannot restart: {}\n", packet.value("reason", std::string()));
+    }
     if (name != "node_failed") return;
     fmt::print(stderr, "krgrun: node {} has failed; its processes are lost\n",
                packet.value("node", 0));
@@ -139,6 +144,15 @@ Status JobRunner::begin(const std::string& control_path, TaskLaunch& launch,
     set_variable(launch.environment, name, value.get<std::string>());
     if (name == "KRG_CONTROL") launch.control_path = value.get<std::string>();
   }
+  return options_.restart_folder.empty() ? Status() : open_restart(launch);
+}
+
+Status JobRunner::open_restart(TaskLaunch& launch) {
+  auto opened = krgd_->call(
+      "restart.open",
+      {{"folder", options_.restart_folder}, {"version", options_.restart_version}, {"job", job_}});
+  if (!opened) return opened.error();
+  launch.restart = RestartPlan::parse(opened->result, job_);
   return {};
 }
 
@@ -164,18 +178,19 @@ Result<int> JobRunner::launch_and_wait(TaskLaunch& launch) {
   for (pid_t pid : *pids) tasks_.push_back({pid, std::nullopt});
   io_->tasks_started();
   if (options_.time_limit) deadline_ = Clock::now() + *options_.time_limit;
+  if (options_.checkpoint_every && krgd_)
+    next_checkpoint_ = Clock::now() + *options_.checkpoint_every;
   reap();
   while (tasks_remain()) {
     std::vector<pollfd> polled = {{signals_.get(), POLLIN, 0},
                                   {krgd_ ? krgd_->fd() : -1, POLLIN, 0}};
     io_->add_descriptors(polled);
-    int wait_ms = -1;
-    if (deadline_)
-      wait_ms = static_cast<int>(std::clamp<long>(
-          std::chrono::ceil<std::chrono::milliseconds>(*deadline_ - Clock::now()).count(), 0,
-          1 << 30));
-    const int ready = poll(polled.data(), polled.size(), wait_ms);
+    const int ready = poll(polled.data(), polled.size(), wait_limit_ms());
     if (ready == 0 && deadline_ && Clock::now() >= *deadline_) on_time_limit();
+    if (next_checkpoint_ && Clock::now() >= *next_checkpoint_) {
+      next_checkpoint_ = Clock::now() + *options_.checkpoint_every;
+      checkpoint();
+    }
     if (ready <= 0) continue;
     if (polled[0].revents) handle_signal();
     if (polled[1].revents) krgd_spoke();
@@ -184,12 +199,27 @@ Result<int> JobRunner::launch_and_wait(TaskLaunch& launch) {
   return final_status();
 }
 
+// Till the time limit or the next checkpoint; -1: neither will come.
+int JobRunner::wait_limit_ms() const {
+  auto until = deadline_;
+  if (next_checkpoint_ && (!until || *next_checkpoint_ < *until)) until = next_checkpoint_;
+  if (!until) return -1;
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(*until - Clock::now()).count();
+  return static_cast<int>(std::clamp<long>(left, 0, 1 << 30));
+}
+
+void JobRunner::checkpoint() {
+  checkpoint_.start(control_path_, job_, options_.checkpoint_folder, options_.checkpoints_kept);
+}
+
 void JobRunner::handle_signal() {
   signalfd_siginfo info;
   while (read(signals_.get(), &info, sizeof info) == sizeof info) {
     const int signal = static_cast<int>(info.ssi_signo);
     if (signal == SIGCHLD)
       reap();
+    else if (signal == SIGUSR1 && krgd_ && !options_.checkpoint_folder.empty())
+      checkpoint();
     else if (signal == SIGWINCH)
       io_->window_changed();
     else if (info.ssi_code != SI_KERNEL || options_.pty)
@@ -198,6 +228,7 @@ void JobRunner::handle_signal() {
 }
 
 void JobRunner::reap() {
+  checkpoint_.reap();
   for (Task& task : tasks_) {
     if (task.status) continue;
     int status = 0;
@@ -260,6 +291,7 @@ bool JobRunner::tasks_remain() const {
 }
 
 int JobRunner::final_status() const {
+  if (restart_failed_) return exit_status::kLaunchFailure;
   if (node_failed_) return exit_status::kNodeFailure;
   if (timed_out_) return exit_status::kTimeout;
   int highest = 0;

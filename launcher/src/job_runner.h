@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint_request.h"
 #include "krg/runtime/control_client.h"
 #include "run_options.h"
 #include "task_io.h"
@@ -40,7 +41,10 @@ class JobRunner {
     std::optional<int> status;
   };
   Status begin(const std::string& control_path, TaskLaunch& launch, NamespaceSet& namespaces);
+  Status open_restart(TaskLaunch& launch);
   Result<int> launch_and_wait(TaskLaunch& launch);
+  int wait_limit_ms() const;
+  void checkpoint();
   void handle_signal();
   void reap();
   void task_ended(Task& task, int status);
@@ -60,6 +64,10 @@ class JobRunner {
   UniqueFd signals_;
   sigset_t caller_mask_{};
   std::optional<std::chrono::steady_clock::time_point> deadline_;
+  CheckpointRequest checkpoint_;
+  std::string control_path_;
+  std::optional<std::chrono::steady_clock::time_point> next_checkpoint_;
+  bool restart_failed_ = false;
   bool timed_out_ = false;
   bool node_failed_ = false;
 };

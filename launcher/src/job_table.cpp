@@ -146,6 +146,11 @@ void JobTable::tell_node_failure(NodeId failed) {
     control_.notify(job.connection, "node_failed", {{"node", failed.value}});
 }
 
+std::vector<pid_t> JobTable::tasks_of(JobId job) const {
+  auto found = jobs_.find(job);
+  return found == jobs_.end() ? std::vector<pid_t>() : found->second.tasks;
+}
+
 json JobTable::describe() const {
   json list = json::array();
   for (const auto& [id, job] : jobs_)

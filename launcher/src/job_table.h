@@ -45,6 +45,8 @@ class JobTable {
   void on_task_start(std::function<Status(const Task&)> prepare);
   // Jobs whose home is this node, as `kradm cluster status` shows them.
   nlohmann::json describe() const;
+  // The first processes of a job whose home is this node, ended ones, too.
+  std::vector<pid_t> tasks_of(JobId job) const;
   size_t job_count() const { return jobs_.size(); }
 
  private:

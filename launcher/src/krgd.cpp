@@ -98,6 +98,7 @@ bool Krgd::sees_node_only(pid_t pid) const {
 }
 
 Status Krgd::start() {
+  workers.start_all();  // with ids below those of programs, which may be restarted with theirs
   auto keeper = PidKeeper::create(node.loop, node.pids);
   if (!keeper) return keeper.error();
   pids = std::move(*keeper);

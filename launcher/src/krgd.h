@@ -13,6 +13,7 @@
 
 #include "cluster_control.h"
 #include "job_table.h"
+#include "krg/checkpoint/checkpoints.h"
 #include "krg/procmgr/balancer.h"
 #include "krg/procmgr/capability_service.h"
 #include "krg/procmgr/capability_table.h"
@@ -136,6 +137,14 @@ struct Krgd {
   NodeAdministration administration{node, membership, control};
   KddmService kddm_service{messenger, kddm};
   std::unique_ptr<PidKeeper> pids;
+
+  // checkpoint: families of processes as files
+  Checkpoints checkpoints{
+      {.capture = {node, processes, capabilities, &page_moves,
+                   [this](dev_t device) { return files.is_serving() && device == files.device(); }},
+       .control = control,
+       .tasks_of = [this](uint32_t job) { return jobs.tasks_of(JobId{job}); },
+       .start_pids_after = [this](pid_t pid) { pids->skip_to(pid); }}};
 
  private:
   void wire();

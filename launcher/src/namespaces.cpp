@@ -137,6 +137,19 @@ Status drop_ambient_capabilities() {
   return {};
 }
 
+Status keep_thread_id_choice() {
+  constexpr unsigned kCheckpointRestore = 40;  // not in every header
+  if (auto dropped = drop_ambient_capabilities(); !dropped) return dropped;
+  auto state = read_capabilities();
+  if (!state) return state.error();
+  state->words[kCheckpointRestore / 32].inheritable |= 1U << (kCheckpointRestore % 32);
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  if (syscall(SYS_capset, &header, state->words.data()) != 0) return errno_error("capset");
+  if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, kCheckpointRestore, 0, 0) != 0)
+    return errno_error("PR_CAP_AMBIENT_RAISE");
+  return {};
+}
+
 Status make_mounts_slave() {
   if (mount("none", "/", nullptr, MS_REC | MS_SLAVE, nullptr) != 0)
     return errno_error("making the mounts private");

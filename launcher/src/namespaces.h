@@ -49,6 +49,8 @@ Status enter_new_user_namespace();
 // (ambient capabilities, capabilities(7)); undone by drop_ambient_capabilities().
 Status keep_capabilities_over_exec();
 Status drop_ambient_capabilities();
+// Of them all, only the one to choose the ids of processes and threads (CAP_CHECKPOINT_RESTORE).
+Status keep_thread_id_choice();
 
 // Stops mounts made here from reaching the rest of the system, while those of the system still
 // arrive (autofs).

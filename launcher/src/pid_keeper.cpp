@@ -49,6 +49,13 @@ void PidKeeper::check_now() {
   if (auto set = reset(); !set) log_error("pids", "{}", set.error().message());
 }
 
+void PidKeeper::skip_to(pid_t pid) const {
+  auto last = read_pid(kLastPid);
+  if (!last || pid <= *last || pid >= range_.end()) return;
+  if (auto set = write_small_file(kLastPid, std::to_string(pid)); !set)
+    log_error("pids", "{}", set.error().message());
+}
+
 Status PidKeeper::reset() const {
   const pid_t first = std::max(range_.first(), kReservedPids);
   return write_small_file(kLastPid, std::to_string(first));

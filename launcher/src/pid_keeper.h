@@ -23,6 +23,9 @@ class PidKeeper {
   // Sets the allocator back when less than half of the range is left ahead of it.
   void check_now();
 
+  // The next pid that is not chosen comes after `pid`, if that is one of this node's.
+  void skip_to(pid_t pid) const;
+
  private:
   explicit PidKeeper(const PidRange& range) : range_(range) {}
   Status reset() const;

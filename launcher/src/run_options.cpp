@@ -5,6 +5,7 @@
 
 #include <boost/program_options.hpp>
 #include <cctype>
+#include <filesystem>
 #include <map>
 #include <sstream>
 
@@ -20,7 +21,7 @@ struct RawOptions {
   unsigned nodes = 0;
   unsigned cpus_per_task = 0;
   double timeout_s = 0;
-  std::string time_limit, launcher, network, memory_per_node;
+  std::string time_limit, launcher, network, memory_per_node, checkpoint_every;
   unsigned quiet = 0, verbose = 0;
   bool unbuffered = false;
 };
@@ -55,6 +56,13 @@ po::options_description describe(RawOptions& raw) {
       "memory of each node for shared and remote memory (256M)");
   add("balance", po::bool_switch(&run.balance),
       "move running processes to less loaded nodes (with the capability CAN_MIGRATE)");
+  add("checkpoint-every", po::value(&raw.checkpoint_every),
+      "save the program at this interval: seconds, or 30m, 2h");
+  add("checkpoint-dir", po::value(&run.checkpoint_folder),
+      "folder for that, and for a checkpoint on SIGUSR1");
+  add("keep", po::value(&run.checkpoints_kept), "so many newest checkpoints (0: all)");
+  add("restart", po::value(&run.restart_folder), "go on from the checkpoint in this folder");
+  add("restart-version", po::value(&run.restart_version), "of that folder (0: the newest)");
   add("caps", po::value(&run.caps), "capabilities of the program: +NAME,-NAME,...");
   add("kill-on-bad-exit", po::bool_switch(&run.kill_on_bad_exit),
       "end all copies when one fails or a node dies");
@@ -94,6 +102,47 @@ std::string option_of_variable(const po::options_description& known, const std::
   return known.find_nothrow(name, false) ? name : "";
 }
 
+Result<std::chrono::seconds> parse_interval(const std::string& text) {
+  const Error bad =
+      text_error("--checkpoint-every takes seconds, or 30s, 30m, 2h, 1d, not " + text);
+  size_t end = 0;
+  while (end < text.size() && std::isdigit(static_cast<unsigned char>(text[end]))) ++end;
+  if (end == 0 || end > 9 || text.size() > end + 1) return bad;
+  const long number = std::stol(text.substr(0, end));
+  static const std::map<std::string, long> kUnits = {
+      {"", 1}, {"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}};
+  auto unit = kUnits.find(text.substr(end));
+  if (unit == kUnits.end() || number == 0) return bad;
+  return std::chrono::seconds(number * unit->second);
+}
+
+std::string absolute(const std::string& path) {
+  return path.empty() ? path : std::filesystem::absolute(path).lexically_normal().string();
+}
+
+Status finish_checkpoints(RawOptions& raw) {
+  RunOptions& run = raw.run;
+  run.restart_folder = absolute(run.restart_folder);
+  run.checkpoint_folder = absolute(run.checkpoint_folder);
+  if (!raw.checkpoint_every.empty()) {
+    auto interval = parse_interval(raw.checkpoint_every);
+    if (!interval) return interval.error();
+    run.checkpoint_every = *interval;
+    if (run.checkpoint_folder.empty()) run.checkpoint_folder = run.restart_folder;
+    if (run.checkpoint_folder.empty())
+      return text_error("--checkpoint-every needs --checkpoint-dir");
+  }
+  if (!run.restart_folder.empty()) {
+    if (!run.program.empty())
+      return text_error("--restart takes no program: it goes on with its own");
+    if (run.tasks > 1) return text_error("--restart is for one copy (-n 1)");
+  }
+  if (run.checkpoint_folder.empty()) return {};
+  if (run.tasks > 1) return text_error("checkpoints are for one copy (-n 1)");
+  run.caps += run.caps.empty() ? "+CHECKPOINTABLE" : ",+CHECKPOINTABLE";
+  return {};
+}
+
 Status finish(RawOptions& raw, const po::variables_map& given) {
   RunOptions& run = raw.run;
   if (given.contains("nodes")) {
@@ -128,12 +177,13 @@ Status finish(RawOptions& raw, const po::variables_map& given) {
   if (launcher == kLaunchers.end())
     return text_error("--launcher is auto, virtual, mpirun, ssh or slurm");
   run.launcher = launcher->second;
+  if (auto checked = finish_checkpoints(raw); !checked) return checked;
   if (raw.network != "" && raw.network != "veth" && raw.network != "host")
     return text_error("--network is veth or host");
   run.own_network = raw.network != "host";
   run.verbosity = static_cast<int>(raw.verbose) - static_cast<int>(raw.quiet);
   if (run.pty && run.tasks > 1) return text_error("--pty is for one copy (-n 1)");
-  if (run.program.empty() && !run.wants_help && !run.wants_version)
+  if (run.program.empty() && run.restart_folder.empty() && !run.wants_help && !run.wants_version)
     return text_error("no program given (krgrun --help)");
   return {};
 }

@@ -30,6 +30,12 @@ struct RunOptions {
   std::string caps;
   uint64_t memory_per_node = 0;  // bytes; 0: not given
   bool balance = false;          // implies +CAN_MIGRATE
+  // Checkpoints of the program; the folder is absolute, empty: none.
+  std::string checkpoint_folder;
+  std::optional<std::chrono::seconds> checkpoint_every;
+  unsigned checkpoints_kept = 0;  // 0: all
+  std::string restart_folder;     // absolute; the program comes from there
+  unsigned restart_version = 0;   // 0: the newest
   bool own_network = true;
   bool label = false;
   bool pty = false;

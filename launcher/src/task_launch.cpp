@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
+#include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/ioctl.h>
@@ -28,9 +29,16 @@ namespace {
   _exit(status);
 }
 
-// fork(2) of a sibling: the new process's parent is this one's.
-pid_t clone_for_parent() {
-  return static_cast<pid_t>(syscall(SYS_clone, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0));
+// fork(2) of a sibling: the new process's parent is this one's. `wanted`: its pid in the session;
+// 0: any.
+pid_t clone_for_parent(pid_t wanted) {
+  if (wanted == 0)
+    return static_cast<pid_t>(syscall(SYS_clone, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0));
+  clone_args arguments{};
+  arguments.flags = CLONE_PARENT;
+  arguments.set_tid = reinterpret_cast<uint64_t>(&wanted);
+  arguments.set_tid_size = 1;
+  return static_cast<pid_t>(syscall(SYS_clone3, &arguments, sizeof arguments));
 }
 
 void use_streams(const TaskStreams& streams) {
@@ -86,9 +94,11 @@ void TaskLaunch::join_and_clone(const std::vector<TaskStreams>& tasks, int repor
     if (auto entered = namespaces->enter(); !entered)
       fail(exit_status::kLaunchFailure, entered.error().message());
   for (unsigned id = 0; id < tasks.size(); ++id) {
-    const pid_t pid = clone_for_parent();
+    const pid_t pid = clone_for_parent(restart ? restart->pid : 0);
     if (pid == 0) become_task(tasks[id], id, parent_pipe);
-    if (pid < 0) fail(exit_status::kLaunchFailure, errno_error("fork").message());
+    const std::string what =
+        restart ? fmt::format("a process with pid {}", restart->pid) : std::string("fork");
+    if (pid < 0) fail(exit_status::kLaunchFailure, errno_error(what).message());
     if (write(report, &pid, sizeof pid) != sizeof pid) _exit(exit_status::kLaunchFailure);
   }
   _exit(0);
@@ -108,6 +118,7 @@ void TaskLaunch::become_task(const TaskStreams& streams, unsigned id, int parent
   if (namespaces)
     if (auto registered = register_with_krgd(); !registered)
       fail(exit_status::kLaunchFailure, registered.error().message());
+  if (restart) fail(exit_status::kLaunchFailure, restart->exec(control_path).message());
   exec_program(id);
 }
 
@@ -122,7 +133,7 @@ Status TaskLaunch::register_with_krgd() const {
   const int fd = listener->get();
   auto go = client->call("job.started", {{"job", job}}, {&fd, 1});
   if (!go) return go.error();
-  return drop_ambient_capabilities();
+  return restart ? keep_thread_id_choice() : drop_ambient_capabilities();
 }
 
 void TaskLaunch::exec_program(unsigned id) const {

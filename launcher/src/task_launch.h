@@ -10,11 +10,13 @@
 #include <signal.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "krg/runtime/result.h"
 #include "namespaces.h"
+#include "restart_task.h"
 
 namespace krg {
 
@@ -42,7 +44,8 @@ struct TaskLaunch {
   std::string directory;
   std::vector<std::string> program;
   std::vector<std::string> environment;
-  sigset_t signal_mask{};  // what the program starts with
+  std::optional<RestartPlan> restart;  // in place of program and environment
+  sigset_t signal_mask{};              // what the program starts with
 
   // Starts one task per element; their pids in order. Errors: joining the session. What goes wrong
   // later a task itself says on its stderr, and ends with one of the statuses above.

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "checkpoint_request.h"
+
+#include <fmt/core.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "krg/runtime/control_client.h"
+
+namespace krg {
+namespace {
+
+[[noreturn]] void ask(const std::string& control_path, uint32_t job, const std::string& folder,
+                      unsigned keep) {
+  auto krgd = ControlClient::connect(control_path);
+  auto done = krgd ? krgd->call("checkpoint", {{"job", job}, {"folder", folder}, {"keep", keep}})
+                   : Result<ControlClient::Answer>(krgd.error());
+  if (!done) {
+    fmt::print(stderr, "krgrun: no checkpoint: {}\n", done.error().message());
+    fflush(stderr);
+  }
+  _exit(done ? 0 : 1);
+}
+
+}  // namespace
+
+CheckpointRequest::~CheckpointRequest() {
+  if (child_ > 0) kill(child_, SIGKILL);
+  finish();
+}
+
+void CheckpointRequest::start(const std::string& control_path, uint32_t job,
+                              const std::string& folder, unsigned keep) {
+  if (child_ > 0) return;
+  fflush(nullptr);
+  child_ = fork();
+  if (child_ != 0) return;
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  // krgrun's descriptors are not this one's: its end must not wait for us.
+  ask(control_path, job, folder, keep);
+}
+
+void CheckpointRequest::reap() {
+  if (child_ > 0 && waitpid(child_, nullptr, WNOHANG) == child_) child_ = 0;
+}
+
+void CheckpointRequest::finish() {
+  if (child_ > 0) waitpid(child_, nullptr, 0);
+  child_ = 0;
+}
+
+}  // namespace krg

@@ -1,0 +1,32 @@
+// CheckpointRequest: a checkpoint of a job that krgrun asks for while it goes on with its own work:
+// a child process of it waits for krgd's answer, and says what went wrong.
+//
+// Threads: one. SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+
+namespace krg {
+
+class CheckpointRequest {
+ public:
+  CheckpointRequest() = default;
+  ~CheckpointRequest();
+  CheckpointRequest(const CheckpointRequest&) = delete;
+  CheckpointRequest& operator=(const CheckpointRequest&) = delete;
+
+  // Nothing while one is under way. `control_path`: krgd's socket.
+  void start(const std::string& control_path, uint32_t job, const std::string& folder,
+             unsigned keep);
+  // To be called at SIGCHLD.
+  void reap();
+  // Waits for one that is under way.
+  void finish();
+
+ private:
+  pid_t child_ = 0;
+};
+
+}  // namespace krg

@@ -1,0 +1,269 @@
+// krg_checkpoint: saves applications while they run; shows, checks and removes what was saved.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <fmt/format.h>
+#include <getopt.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "krg/checkpoint/checkpoint_store.h"
+#include "krg/runtime/control_client.h"
+
+namespace krg {
+namespace {
+
+constexpr int kFailure = 1;
+constexpr int kUsageError = 2;
+
+constexpr const char* kHelp =
+    R"(Usage: krg_checkpoint [-o DIR] [-d TEXT] [-z] [-K N] [-k[SIG]] [PID | --all]
+       krg_checkpoint list DIR
+       krg_checkpoint show|verify DIR [VERSION]
+       krg_checkpoint prune DIR N
+Saves the application of a process (default: of the caller): the tree of the topmost
+process above it with the capability CHECKPOINTABLE (krgrun --caps=+CHECKPOINTABLE). It
+stops for a moment only, and goes on while it is written; krg_restart goes on from there.
+  -a, --all            all applications of this node, each into DIR/PID
+  -o, --output DIR     default: ./checkpoint-PID
+  -d, --description TEXT
+  -z, --compress       zstd
+  -K, --keep N         remove all but the N newest versions in DIR afterwards
+  -k, --kill[=SIG]     afterwards send the application SIG (TERM)
+  -h, --help    -V, --version
+list, show, verify, prune work on the folder alone, without a cluster; verify reads all.
+Exit status: 0; 1 when something could not be saved or is damaged; 2 for a wrong option.
+)";
+
+struct Options {
+  bool all = false, compress = false;
+  std::string folder, description;
+  unsigned keep = 0;
+  int signal = 0;
+  std::vector<std::string> words;
+};
+
+constexpr option kLongOptions[] = {
+    {"all", no_argument, nullptr, 'a'},
+    {"output", required_argument, nullptr, 'o'},
+    {"description", required_argument, nullptr, 'd'},
+    {"compress", no_argument, nullptr, 'z'},
+    {"keep", required_argument, nullptr, 'K'},
+    {"kill", optional_argument, nullptr, 'k'},
+    {"help", no_argument, nullptr, 'h'},
+    {"version", no_argument, nullptr, 'V'},
+    {nullptr, 0, nullptr, 0},
+};
+
+int usage_error(const std::string& why) {
+  fmt::print(stderr, "krg_checkpoint: {}\nTry 'krg_checkpoint --help'.\n", why);
+  return kUsageError;
+}
+
+int failure(const Error& error) {
+  fmt::print(stderr, "krg_checkpoint: {}\n", error.message());
+  return kFailure;
+}
+
+std::optional<unsigned> number_of(const std::string& text) {
+  if (text.empty() || text.size() > 9 || text.find_first_not_of("0123456789") != std::string::npos)
+    return std::nullopt;
+  return static_cast<unsigned>(std::stoul(text));
+}
+
+std::optional<int> signal_of(std::string text) {
+  if (auto number = number_of(text); number && *number > 0 && *number <= 64)
+    return static_cast<int>(*number);
+  if (text.starts_with("SIG")) text = text.substr(3);
+  for (int signal = 1; signal < 32; ++signal)
+    if (const char* name = sigabbrev_np(signal); name && text == name) return signal;
+  return std::nullopt;
+}
+
+// Exits after --help and --version. Error: what is wrong.
+Result<Options> parse_options(int argc, char** argv) {
+  Options options;
+  for (int c; (c = getopt_long(argc, argv, "ao:d:zK:k::hV", kLongOptions, nullptr)) != -1;) {
+    switch (c) {
+      case 'a':
+        options.all = true;
+        break;
+      case 'o':
+        options.folder = optarg;
+        break;
+      case 'd':
+        options.description = optarg;
+        break;
+      case 'z':
+        options.compress = true;
+        break;
+      case 'K':
+        if (!number_of(optarg)) return text_error(fmt::format("'{}' is no number", optarg));
+        options.keep = *number_of(optarg);
+        break;
+      case 'k':
+        if (!signal_of(optarg ? optarg : "TERM"))
+          return text_error(fmt::format("'{}' is no signal", optarg));
+        options.signal = *signal_of(optarg ? optarg : "TERM");
+        break;
+      case 'h':
+        fmt::print("{}", kHelp);
+        exit(EXIT_SUCCESS);
+      case 'V':
+        fmt::print("krg_checkpoint (Kerrighed) {}\n", KRG_VERSION);
+        exit(EXIT_SUCCESS);
+      default:
+        exit(kUsageError);
+    }
+  }
+  options.words.assign(argv + optind, argv + argc);
+  return options;
+}
+
+// ---- in a session ----
+
+int save(ControlClient& krgd, const Options& options, unsigned pid, const std::string& folder) {
+  auto done = krgd.call("checkpoint", {{"pid", pid},
+                                       {"folder", std::filesystem::absolute(folder).string()},
+                                       {"description", options.description},
+                                       {"compress", options.compress},
+                                       {"keep", options.keep},
+                                       {"signal", options.signal}});
+  if (!done) return failure(done.error());
+  const nlohmann::json& result = done->result;
+  fmt::print("{} version {}: {} process{}, {:.1f} MiB, paused {:.1f} ms, written in {:.1f} ms\n",
+             folder, result.value("version", 0u), result.value("processes", 0u),
+             result.value("processes", 0u) == 1 ? "" : "es",
+             result.value("page_bytes", 0.0) / (1 << 20), result.value("pause_us", 0.0) / 1000,
+             result.value("write_us", 0.0) / 1000);
+  return EXIT_SUCCESS;
+}
+
+int save_all(ControlClient& krgd, const Options& options) {
+  auto found = krgd.call("checkpoint.applications");
+  if (!found) return failure(found.error());
+  if (options.folder.empty()) return usage_error("--all needs -o DIR");
+  std::error_code error;
+  std::filesystem::create_directories(options.folder, error);
+  int status = EXIT_SUCCESS;
+  for (const nlohmann::json& pid : found->result["pids"])
+    if (save(krgd, options, pid.get<unsigned>(),
+             fmt::format("{}/{}", options.folder, pid.get<unsigned>())) != EXIT_SUCCESS)
+      status = kFailure;
+  return status;
+}
+
+int save_chosen(const Options& options) {
+  if (options.words.size() > 1) return usage_error("one PID is wanted");
+  std::optional<unsigned> pid = static_cast<unsigned>(getppid());
+  if (!options.words.empty()) pid = number_of(options.words.front());
+  if (!pid) return usage_error(fmt::format("'{}' is no pid", options.words.front()));
+  auto krgd = ControlClient::connect_to_session();
+  if (!krgd) return failure(krgd.error());
+  if (options.all) return save_all(*krgd, options);
+  return save(*krgd, options, *pid,
+              options.folder.empty() ? fmt::format("checkpoint-{}", *pid) : options.folder);
+}
+
+// ---- on a folder ----
+
+int list(const CheckpointStore& store) {
+  auto versions = store.versions();
+  if (!versions) return failure(versions.error());
+  int status = EXIT_SUCCESS;
+  for (uint32_t version : *versions) {
+    auto info = store.info(version);
+    if (!info) {
+      fmt::print("{:>6}  damaged: {}\n", version, info.error().message());
+      status = kFailure;
+      continue;
+    }
+    fmt::print("{:>6}  {}  {:>10.1f} MiB  {:>4} processes  {}{}{}\n", version, info->created,
+               static_cast<double>(info->page_bytes) / (1 << 20), info->processes, info->command,
+               info->description.empty() ? "" : "  # ", info->description);
+  }
+  return status;
+}
+
+void show_processes(const ProcessFamily& family) {
+  for (const FamilyMember& member : family.members)
+    fmt::print("  process {} ({}), parent {}, {}\n", member.pid, member.name, member.parent,
+               member.has_ended() ? std::string("ended")
+                                  : fmt::format("{} descriptors", member.fds.size()));
+  static constexpr const char* kKinds[] = {"file", "standard stream", "terminal", "pipe",
+                                           "deleted file"};
+  for (const FamilyFile& file : family.files)
+    fmt::print("  {} {} at {}\n", kKinds[static_cast<unsigned>(file.kind)], file.path, file.offset);
+}
+
+int show(const CheckpointStore& store, unsigned version) {
+  auto info = store.info(version);
+  if (!info) return failure(info.error());
+  fmt::print("version {}\ncreated {}\ncommand {}\ndescription {}\n", info->version, info->created,
+             info->command, info->description);
+  fmt::print("pages {} bytes, of {} bytes of memory\n", info->page_bytes, info->memory_bytes);
+  for (uint32_t older : info->needs) fmt::print("needs version {}\n", older);
+  auto parts = store.open_parts(*info);
+  if (!parts) return failure(parts.error());
+  show_processes(parts->front()->contents().family);
+  return EXIT_SUCCESS;
+}
+
+int verify(const CheckpointStore& store, unsigned version) {
+  std::vector<uint32_t> versions = {version};
+  if (version == 0) {
+    auto all = store.versions();
+    if (!all) return failure(all.error());
+    versions = *all;
+  }
+  int status = EXIT_SUCCESS;
+  for (uint32_t each : versions) {
+    auto whole = store.verify(each);
+    fmt::print("version {}: {}\n", each, whole ? "whole" : whole.error().message());
+    if (!whole) status = kFailure;
+  }
+  return status;
+}
+
+int prune(CheckpointStore& store, unsigned keep) {
+  if (auto locked = store.lock(); !locked) return failure(locked.error());
+  auto pruned = store.prune(keep);
+  return pruned ? EXIT_SUCCESS : failure(pruned.error());
+}
+
+int work_on_folder(const std::vector<std::string>& words) {
+  const std::string& verb = words[0];
+  const bool wants_number = verb == "prune";
+  if (words.size() < 2 || words.size() > 3 || (wants_number && words.size() != 3) ||
+      (verb == "list" && words.size() != 2))
+    return usage_error(verb + (wants_number ? " takes DIR and N" : " takes DIR"));
+  std::optional<unsigned> number = words.size() == 3 ? number_of(words[2]) : 0;
+  if (!number || (wants_number && *number == 0))
+    return usage_error(fmt::format("'{}' is no number that {} takes", words[2], verb));
+  auto store = CheckpointStore::open(words[1], false);
+  if (!store) return failure(store.error());
+  if (verb == "list") return list(*store);
+  if (verb == "show") return show(*store, *number);
+  return verb == "verify" ? verify(*store, *number) : prune(*store, *number);
+}
+
+int run(const Options& options) {
+  static const std::vector<std::string> kVerbs = {"list", "show", "verify", "prune"};
+  if (!options.words.empty())
+    for (const std::string& verb : kVerbs)
+      if (options.words.front() == verb) return work_on_folder(options.words);
+  return save_chosen(options);
+}
+
+}  // namespace
+}  // namespace krg
+
+int main(int argc, char** argv) {
+  auto options = krg::parse_options(argc, argv);
+  return options ? krg::run(*options) : krg::usage_error(options.error().message());
+}

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "restart_task.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "krg/procmgr/process_family.h"
+#include "krg/procmgr/syscall_filter.h"
+
+namespace krg {
+
+using nlohmann::json;
+using Kind = FamilyFile::Kind;
+
+namespace {
+
+// Krgrun's terminal among its streams; a stream that does as well where there is none.
+int terminal_stream(int flags) {
+  for (int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+    if (isatty(stream)) return stream;
+  return (flags & O_ACCMODE) == O_RDONLY ? STDIN_FILENO : STDOUT_FILENO;
+}
+
+Result<UniqueFd> copy_of(int fd) {
+  UniqueFd copy(fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  if (!copy) return errno_error("a standard stream");
+  return copy;
+}
+
+void allow_many_descriptors() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+}  // namespace
+
+RestartPlan RestartPlan::parse(const json& answer, uint32_t job) {
+  RestartPlan plan;
+  plan.job = job;
+  plan.version = answer.value("version", 0u);
+  plan.pid = answer.value("pid", 0);
+  plan.program = answer.value("program", std::string());
+  plan.first_slot = answer.value("first_slot", 3);
+  for (const json& file : answer.value("files", json::array()))
+    plan.files.push_back({file.value("kind", 0u), file.value("path", std::string()),
+                          file.value("flags", 0), file.value("offset", int64_t{0}),
+                          file.value("stream", 0), file.value("flock", 0)});
+  for (const json& file : answer.value("mapped", json::array()))
+    plan.mapped.push_back({file.value("path", std::string()), file.value("bytes", uint64_t{0}),
+                           file.value("modified_ns", int64_t{0})});
+  return plan;
+}
+
+Result<UniqueFd> RestartPlan::open_file(const File& file) const {
+  if (file.kind == static_cast<unsigned>(Kind::kStandard)) return copy_of(file.stream);
+  if (file.kind == static_cast<unsigned>(Kind::kTerminal))
+    return copy_of(terminal_stream(file.flags));
+  constexpr int kNotAgain = O_CREAT | O_EXCL | O_TRUNC;
+  UniqueFd opened(open(file.path.c_str(), (file.flags & ~kNotAgain) | O_CLOEXEC | O_NOCTTY));
+  if (!opened) return errno_error("it had open " + file.path);
+  if (file.offset != 0 && lseek(opened.get(), file.offset, SEEK_SET) < 0 && errno != ESPIPE)
+    return errno_error("the position in " + file.path);
+  if (file.flock != 0 && flock(opened.get(), file.flock | LOCK_NB) != 0)
+    return errno_error("the lock of " + file.path);
+  return opened;
+}
+
+Result<UniqueFd> RestartPlan::open_mapped(const Mapped& file) const {
+  UniqueFd opened(open(file.path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!opened) return errno_error(file.path);
+  struct stat found {};
+  if (fstat(opened.get(), &found) != 0) return errno_error(file.path);
+  if (static_cast<uint64_t>(found.st_size) != file.bytes ||
+      found.st_mtim.tv_sec * 1'000'000'000 + found.st_mtim.tv_nsec != file.modified_ns)
+    return text_error(file.path + " is not the file any more that the program had mapped");
+  return opened;
+}
+
+Result<std::vector<UniqueFd>> RestartPlan::open_slots(ControlClient& krgd) const {
+  std::vector<UniqueFd> slots(files.size() + mapped.size());
+  for (size_t got = 0;;) {
+    auto made = krgd.call("restart.files", {{"job", job}, {"from", got}});
+    if (!made) return made.error();
+    const json numbers = made->result.value("slots", json::array());
+    if (numbers.empty()) break;
+    for (size_t i = 0; i < numbers.size() && i < made->fds.size(); ++i)
+      slots.at(numbers[i].get<size_t>()) = std::move(made->fds[i]);
+    got += numbers.size();
+  }
+  for (size_t i = 0; i < files.size(); ++i) {
+    if (slots[i]) continue;
+    auto opened = open_file(files[i]);
+    if (!opened) return opened.error();
+    slots[i] = std::move(*opened);
+  }
+  for (size_t i = 0; i < mapped.size(); ++i) {
+    auto opened = open_mapped(mapped[i]);
+    if (!opened) return opened.error();
+    slots[files.size() + i] = std::move(*opened);
+  }
+  return slots;
+}
+
+Error RestartPlan::exec(const std::string& control_path) const {
+  allow_many_descriptors();
+  auto krgd = ControlClient::connect(control_path);
+  if (!krgd) return krgd.error();
+  auto slots = open_slots(*krgd);
+  if (!slots) return slots.error();
+  // Out of the way of all slots.
+  const int end = first_slot + static_cast<int>(slots->size());
+  for (UniqueFd& slot : *slots) {
+    UniqueFd moved(fcntl(slot.get(), F_DUPFD_CLOEXEC, end));
+    if (!moved) return errno_error("more descriptors");
+    slot = std::move(moved);
+  }
+  // krgd traces it from now on, which the change of user at the session's door forbids otherwise.
+  prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+  if (auto held = krgd->call("restart.hold", {{"job", job}}); !held) return held.error();
+  for (size_t i = 0; i < slots->size(); ++i)
+    if (dup2((*slots)[i].get(), first_slot + static_cast<int>(i)) < 0)
+      return errno_error("descriptors");
+  char* const arguments[] = {const_cast<char*>(program.c_str()), nullptr};
+  char* const environment[] = {nullptr};
+  exec_unnotified(program.c_str(), arguments, environment);
+  return errno_error(program);
+}
+
+}  // namespace krg

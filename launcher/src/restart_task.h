@@ -1,0 +1,52 @@
+// RestartPlan: what the first process of a restart does before it execs: it opens again what its
+// family had open, asks krgd for what only krgd can make, and execs the program at which krgd takes
+// it over (krg/checkpoint/checkpoints.h, restart.*).
+//
+// Threads: one. SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <sys/types.h>
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "krg/runtime/control_client.h"
+#include "krg/runtime/result.h"
+#include "krg/runtime/unique_fd.h"
+
+namespace krg {
+
+struct RestartPlan {
+  struct File {
+    unsigned kind = 0;  // FamilyFile::Kind
+    std::string path;
+    int flags = 0;
+    int64_t offset = 0;
+    int stream = 0, flock = 0;
+  };
+  struct Mapped {
+    std::string path;
+    uint64_t bytes = 0;
+    int64_t modified_ns = 0;
+  };
+  uint32_t job = 0, version = 0;
+  pid_t pid = 0;
+  std::string program;
+  int first_slot = 3;
+  std::vector<File> files;
+  std::vector<Mapped> mapped;
+
+  // The answer to restart.open.
+  static RestartPlan parse(const nlohmann::json& answer, uint32_t job);
+  // In the process itself, in its session, with its standard streams in place. Returns only what
+  // went wrong.
+  Error exec(const std::string& control_path) const;
+
+ private:
+  Result<std::vector<UniqueFd>> open_slots(ControlClient& krgd) const;
+  Result<UniqueFd> open_file(const File& file) const;
+  Result<UniqueFd> open_mapped(const Mapped& file) const;
+};
+
+}  // namespace krg

@@ -1,0 +1,264 @@
+"""Real programs that are saved at random instants, killed, and go on in a fresh cluster: their output is that of a run that
+nothing interrupted.
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+import zlib
+
+import session_case
+from session_case import SessionCase
+
+CAPS = "--caps=+CHECKPOINTABLE"
+
+# Prints a number for each step; each depends on all that came before.
+PYTHON_WORK = """
+import hashlib
+state, seen = b"start", {}
+for step in range(60):
+    for i in range(20000):
+        seen[i % 5000] = state = hashlib.md5(state + str(i).encode()).digest()
+    print(step, state.hex(), len(seen), flush=True)
+"""
+
+THREADS_WORK = """
+import hashlib, threading
+results = {}
+def work(number):
+    state = str(number).encode()
+    for i in range(250000):
+        state = hashlib.md5(state).digest()
+    results[number] = state.hex()
+threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+[t.start() for t in threads]
+[t.join() for t in threads]
+print(sorted(results.items()))
+"""
+
+
+class CheckpointTest(SessionCase):
+    def setUp(self):
+        self.random = random.Random(self.id())
+        for old in self.work.iterdir():
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+
+    def start(self, *arguments, **options):
+        """A program under krgrun in a cluster of its own."""
+        out, err = (open(self.work / name, "ab") for name in ("out", "err"))
+        for file in (out, err):
+            os.fchown(file.fileno(), *self.owner())
+        with out, err:
+            process = subprocess.Popen(self.command(["krgrun", "--cluster=none", *arguments]), cwd=self.work, stdin=subprocess.DEVNULL,
+                                       stdout=out, stderr=err, env=self.environment(), start_new_session=True, **options)
+        self.addCleanup(self.end, process)
+        return process
+
+    @staticmethod
+    def end(process):
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def versions(self, folder="ckpt"):
+        path = self.work / folder
+        return sorted(int(f.name[1:-3]) for f in path.glob("v*.h5") if f.name[1:-3].isdigit()) if path.exists() else []
+
+    def errors(self):
+        return (self.work / "err").read_text(errors="replace")
+
+    def wait_for_version(self, number, process, folder="ckpt"):
+        for _ in range(600):
+            if number in self.versions(folder):
+                return
+            self.assertIsNone(process.poll(), "it ended before: " + self.errors())
+            time.sleep(0.05)
+        self.fail("no checkpoint came: " + self.errors())
+
+    def save_and_kill(self, process, folder="ckpt"):
+        """A checkpoint at the signal for it, then the end of the whole cluster."""
+        before = self.versions(folder)
+        process.send_signal(signal.SIGUSR1)
+        self.wait_for_version((before or [0])[-1] + 1, process, folder)
+        self.end(process)
+
+    def restart(self, *options, folder="ckpt", timeout=120, **more):
+        return self.run_program(["krgrun", "--cluster=none", f"--restart={self.work / folder}", *options], timeout=timeout, **more)
+
+    def interrupted(self, *command, times=2, nodes=1):
+        """The output of a program that is saved, killed and restarted `times` times."""
+        options = ["-N", str(nodes), f"--checkpoint-dir={self.work / 'ckpt'}"]
+        process = self.start(*options, "sh", "-c", "exec \"$@\" >output 2>&1", "sh", *command)
+        for number in range(times):
+            time.sleep(self.random.uniform(0.3, 1.2))
+            self.save_and_kill(process)
+            if number + 1 < times:
+                process = self.start(*options, f"--restart={self.work / 'ckpt'}")
+        done = self.restart("-N", str(nodes))
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+        return (self.work / "output").read_text()
+
+    def native(self, *command):
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, cwd=self.work).stdout
+
+    def test_python(self):
+        (self.work / "work.py").write_text(PYTHON_WORK, encoding="ascii")
+        self.assertEqual(self.interrupted("/usr/bin/python3", "work.py"), self.native("/usr/bin/python3", "work.py"))
+
+    def test_threads(self):
+        (self.work / "work.py").write_text(THREADS_WORK, encoding="ascii")
+        self.assertEqual(self.interrupted("/usr/bin/python3", "work.py", times=1), self.native("/usr/bin/python3", "work.py"))
+
+    def test_a_pipeline(self):
+        data = b"".join(b"%d some text to compress %d\n" % (i, i * i) for i in range(1200000))
+        (self.work / "data").write_bytes(data)
+        self.assertEqual(self.interrupted("bash", "-c", "cat data | gzip -9 | cat >packed; echo ${PIPESTATUS[@]}"), "0 0 0\n")
+        self.assertEqual(hashlib.sha256(zlib.decompress((self.work / "packed").read_bytes(), 31)).digest(), hashlib.sha256(data).digest())
+
+    def test_a_shell_with_traps_and_children(self):
+        script = ("trap 'echo usr1' USR1; trap 'echo end' EXIT; for i in {1..40}; do sleep 0.05; sh -c \"exit $((i % 5))\"; echo $i $?; "
+                  "(exit 3) & wait $!; [ $((i % 10)) = 0 ] && kill -USR1 $$; echo a$i | tr a b; done; sleep 0.2 & wait $!; echo waited $?")
+        (self.work / "script").write_text(script, encoding="ascii")
+        self.assertEqual(self.interrupted("bash", "script"), self.native("bash", "script"))
+
+    def test_the_script_that_saves_itself(self):
+        script = ("echo before; krg_checkpoint -o ckpt >log || exit 1; echo after; sleep 0.3; echo last\n")
+        (self.work / "script").write_text(script, encoding="ascii")
+        first = self.krgrun("--cluster=none", "bash", "script", caps=CAPS, nodes=1)
+        self.assertEqual((first.returncode, first.stdout, first.stderr), (0, "before\nafter\nlast\n", ""))
+        for _ in range(2):
+            again = self.restart()
+            self.assertEqual((again.returncode, again.stdout, again.stderr), (0, "after\nlast\n", ""))
+
+    def test_the_exit_status_and_signals_are_the_programs(self):
+        script = "trap 'echo got it; exit 7' TERM; krg_checkpoint -o ckpt >log; echo ready; while :; do sleep 0.05; done"
+        (self.work / "script").write_text(script, encoding="ascii")
+        process = self.start("--caps=+CHECKPOINTABLE", "bash", "script")
+        self.wait_for_version(1, process)
+        self.end(process)
+        (self.work / "out").unlink()
+        again = self.start(f"--restart={self.work / 'ckpt'}")
+        for _ in range(400):
+            if "ready" in (self.work / "out").read_text():
+                break
+            time.sleep(0.05)
+        again.terminate()
+        self.assertEqual(again.wait(30), 7, self.errors())
+        self.assertEqual((self.work / "out").read_text(), "ready\ngot it\n")
+
+    def test_deleted_files_pids_groups_and_signals_that_wait(self):
+        program = '''
+import os, signal, subprocess, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
+os.kill(os.getpid(), signal.SIGUSR2)
+gone = open("gone", "w+"); gone.write("text without a name"); gone.flush(); os.unlink("gone")
+r, w = os.pipe(); os.write(w, b"in flight"); os.close(w)
+u, v = os.pipe()
+child = os.fork()
+if child == 0:
+    os.setsid(); os.write(v, b"."); signal.pause()
+os.read(u, 1)
+before = (os.getpid(), child, os.getsid(child), os.getpgid(child), os.umask(0o27), os.getcwd())
+ended = os.fork()
+if ended == 0: os._exit(9)
+os.waitid(os.P_PID, ended, os.WEXITED | os.WNOWAIT)
+subprocess.run(["krg_checkpoint", "-o", "ckpt", str(os.getpid())], stdout=open("log", "a"), check=True)
+assert before == (os.getpid(), child, os.getsid(child), os.getpgid(child), before[4], os.getcwd()), before
+assert os.umask(0) == 0o27
+gone.seek(0)
+print(gone.read(), os.read(r, 99), os.read(r, 99), os.waitpid(ended, 0)[1] >> 8, signal.sigpending())
+os.kill(child, signal.SIGKILL); print(os.waitpid(child, 0)[1])
+'''
+        (self.work / "work.py").write_text(program, encoding="ascii")
+        first = self.krgrun("--cluster=none", "/usr/bin/python3", "work.py", caps=CAPS, nodes=1)
+        wanted = "text without a name b'in flight' b'' 9 {<Signals.SIGUSR2: 12>}\n9\n"
+        self.assertEqual((first.returncode, first.stdout, first.stderr), (0, wanted, ""))
+        again = self.restart()
+        self.assertEqual((again.returncode, again.stdout, again.stderr), (0, wanted, ""))
+
+    def test_sqlite_in_a_transaction(self):
+        if not shutil.which("sqlite3"):
+            self.skipTest("no sqlite3")
+        steps = "\n".join(f"insert into t select {i}, hex(randomblob(20)) from t;" for i in range(13))
+        (self.work / "work.sql").write_text(
+            "pragma cache_size=-200000; create table t(a, b); begin; insert into t values (1, 'x');\n.system sleep 0.5\n"
+            f"{steps}\n.system sleep 0.5\nselect count(*) from t; commit; pragma integrity_check; select count(*), sum(length(b)) from t;\n",
+            encoding="ascii")
+        out = self.interrupted("sh", "-c", "exec sqlite3 base.db <work.sql", times=1)
+        self.assertEqual(out.split(), ["8192", "ok", "8192|327641"])
+
+    def test_at_intervals(self):
+        (self.work / "work.py").write_text(PYTHON_WORK.replace("range(60)", "range(120)"), encoding="ascii")
+        process = self.start("-N", "1", f"--checkpoint-dir={self.work / 'ckpt'}", "--checkpoint-every=1", "--keep=2",
+                             "sh", "-c", "exec /usr/bin/python3 work.py >output")
+        self.wait_for_version(3, process)
+        self.end(process)
+        self.assertIn(len(self.versions()), (2, 3))
+        again = self.restart()
+        self.assertEqual((again.returncode, again.stdout + again.stderr), (0, ""))
+        self.assertEqual((self.work / "output").read_text(), self.native("/usr/bin/python3", "work.py"))
+
+    def test_refusals_name_the_reason_and_nothing_is_touched(self):
+        result = self.krgrun("bash", "-c", "krg_checkpoint -o ckpt $$; krg_capset -e +CHECKPOINTABLE; krg_checkpoint -o ckpt 999999; "
+                             "exec 7<>/dev/tcp/127.0.0.1/1 || true; python3 -c \"import socket,time; a=socket.socket(); time.sleep(60)\" & "
+                             "sleep 0.5; krg_checkpoint -o ckpt $$; kill $!; echo alive", caps="", nodes=1)
+        self.assertIn("CHECKPOINTABLE is not effective", result.stderr)
+        self.assertIn("999999", result.stderr)
+        self.assertIn("a socket", result.stderr)
+        self.assertIn("alive", result.stdout)
+        self.assertEqual(self.versions(), [])
+
+    def test_damage_is_told_and_nothing_starts(self):
+        (self.work / "script").write_text("krg_checkpoint -o ckpt >log; echo runs", encoding="ascii")
+        self.krgrun("--cluster=none", "bash", "script", caps=CAPS, nodes=1, check=True)
+        part = self.work / "ckpt/v1.n0.h5"
+        whole = part.read_bytes()
+        for fault, wanted in ((whole[:-1], "cut off"), (whole[:-5000] + b"x" + whole[-4999:], "damaged"), (b"", "no checkpoint file"),
+                              (whole.replace(b"format 1", b"format 7", 1), "newer version")):
+            part.write_bytes(fault)
+            again = self.restart()
+            self.assertEqual((again.returncode, again.stdout), (125, ""), again.stderr)
+            self.assertIn(wanted, again.stderr)
+            self.assertEqual(self.run_program(["krg_checkpoint", "verify", "ckpt"]).returncode, 1)
+        part.unlink()
+        self.assertIn("v1.n0.h5", self.restart().stderr)
+        part.write_bytes(whole)
+        self.assertEqual(self.restart().stdout, "runs\n")
+        self.assertIn("there is no version 9", self.restart("--restart-version=9").stderr)
+
+    def test_the_folder_is_listed_verified_and_pruned(self):
+        script = "for i in 1 2 3; do krg_checkpoint -d number$i -o ckpt >>log; done; krg_checkpoint -z -a -o all >>log"
+        (self.work / "script").write_text(script, encoding="ascii")
+        self.krgrun("--cluster=none", "bash", "script", caps=CAPS, nodes=1, check=True)
+        listed = self.run_program(["krg_checkpoint", "list", "ckpt"], check=True).stdout.split("\n")
+        self.assertEqual([line.split()[0] for line in listed if line], ["1", "2", "3"])
+        self.assertIn("number2", listed[1])
+        self.assertIn("process 3", self.run_program(["krg_checkpoint", "show", "ckpt", "2"], check=True).stdout)
+        self.assertEqual(self.run_program(["krg_checkpoint", "verify", "ckpt"], check=True).stdout.count("whole"), 3)
+        self.run_program(["krg_checkpoint", "prune", "ckpt", "1"], check=True)
+        self.assertEqual(self.versions(), [3])
+        folder = next((self.work / "all").iterdir())
+        self.assertEqual(self.run_program(["krg_checkpoint", "verify", folder], check=True).stdout, "version 1: whole\n")
+
+    def test_others_read_the_files(self):
+        if not shutil.which("h5dump"):
+            self.skipTest("no h5dump")
+        (self.work / "script").write_text("krg_checkpoint -o ckpt >log", encoding="ascii")
+        self.krgrun("--cluster=none", "bash", "script", caps=CAPS, nodes=1, check=True)
+        shown = subprocess.run(["h5dump", "-d", "/parts/n0/processes", "v1.h5"], cwd=self.work / "ckpt", capture_output=True, text=True,
+                               timeout=30, check=True).stdout
+        self.assertIn('"bash', shown)
+        reads = ("import h5py; f = h5py.File('v1.h5'); p = f['parts/n0']; "
+                 "assert p['pages'].shape[0] * 4096 == p.attrs['page_bytes'] == p['ranges']['bytes'].sum(); print(f.attrs['command'].decode())")
+        h5py = subprocess.run(["/usr/bin/python3", "-c", reads], cwd=self.work / "ckpt", capture_output=True, text=True, timeout=30, check=False)
+        if "No module named 'h5py'" in h5py.stderr:
+            self.skipTest("no h5py")
+        self.assertEqual((h5py.stdout, h5py.stderr), ("bash script\n", ""))
+
+
+if __name__ == "__main__":
+    session_case.main()
