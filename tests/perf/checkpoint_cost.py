@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+"""What checkpoints cost, beside the same bytes written and read raw on the same file system in the same run.
+
+usage: checkpoint_cost.py BUILD_DIR [--mib 1024] [--rounds 5] [--dir DIR]
+
+Prints for each round and at the end (medians): the pause, the time to write a version (from the thaw to its commit) and its ratio to a raw
+write with fsync, the time of a restart till the program's next step and its ratio to a raw read with a cold cache.
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+import argparse
+import os
+import pathlib
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import tempfile
+import time
+
+# Memory that does not compress, in small pages or huge ones; one step when a byte comes.
+PROGRAM = r"""
+import ctypes, mmap, os, sys
+size = int(sys.argv[1]) << 20
+libc = ctypes.CDLL(None)
+memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+memory.madvise(mmap.MADV_HUGEPAGE if sys.argv[2] == "huge" else mmap.MADV_NOHUGEPAGE)
+block = os.urandom(1 << 20)
+for at in range(0, size, 1 << 20): memory[at:at + (1 << 20)] = block
+open("ready", "w").close()
+while not os.path.exists("go"):
+    import time; time.sleep(0.002)
+    open("step", "w").close()
+"""
+
+
+def drop_caches():
+    os.sync()
+    try:
+        pathlib.Path("/proc/sys/vm/drop_caches").write_text("3")
+    except OSError:
+        pass
+
+
+def raw_write(path, mib):
+    block = os.urandom(1 << 20)
+    if path.exists():
+        path.unlink()
+    start = time.monotonic()
+    fd = os.open(path, os.O_CREAT | os.O_WRONLY)
+    for _ in range(mib):
+        os.write(fd, block)
+    os.fsync(fd)
+    os.close(fd)
+    return time.monotonic() - start
+
+
+def raw_read(path):
+    drop_caches()
+    buffer = bytearray(1 << 20)
+    start = time.monotonic()
+    fd = os.open(path, os.O_RDONLY)
+    while os.readv(fd, [buffer]):
+        pass
+    os.close(fd)
+    return time.monotonic() - start
+
+
+def wait_for(path, process):
+    while not path.exists():
+        if process.poll() is not None:
+            raise SystemExit(f"the program ended: {process.returncode}")
+        time.sleep(0.001)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("build", type=pathlib.Path)
+    parser.add_argument("--mib", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dir", default="/tmp")
+    options = parser.parse_args()
+    build = options.build.resolve()
+    for pages in ("small", "huge"):
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="krg-checkpoint-cost-", dir=options.dir))
+        try:
+            measure(build, folder, pages, options)
+        finally:
+            shutil.rmtree(folder)
+
+
+def measure(build, folder, pages, options):
+    (folder / "program.py").write_text(PROGRAM)
+    env = dict(os.environ, PATH=f"{build}/bin:{os.environ['PATH']}")
+    def start(*words):
+        return subprocess.Popen(["krgrun", "--cluster=none", *words], cwd=folder, env=env, stdin=subprocess.DEVNULL,
+                                stdout=subprocess.DEVNULL, start_new_session=True)
+    script = (f"/usr/bin/python3 program.py {options.mib} {pages} & while [ ! -e ready ]; do sleep 0.05; done\n"
+              "while read -r; do krg_checkpoint -o ckpt -K 2 $!; done <orders; kill $!")
+    os.mkfifo(folder / "orders")
+    log = open(folder / "log", "w+")
+    krgrun = subprocess.Popen(["krgrun", "--cluster=none", "bash", "-c", f"{{ krg_capset -d +CHECKPOINTABLE; {script}; }}"], cwd=folder,
+                              env=env, stdin=subprocess.DEVNULL, stdout=log, start_new_session=True)
+    rows = []
+    try:
+        wait_for(folder / "ready", krgrun)
+        orders = open(folder / "orders", "w")
+        for number in range(options.rounds):
+            raw = raw_write(folder / "raw", options.mib)
+            os.sync()
+            orders.write("\n"); orders.flush()
+            while (folder / "log").read_text().count("\n") <= number:
+                time.sleep(0.01)
+            line = (folder / "log").read_text().split("\n")[number]
+            pause, written = (float(x) for x in re.search(r"paused ([\d.]+) ms, written in ([\d.]+) ms", line).groups())
+            rows.append((raw * 1000, pause, written))
+            print(f"{pages} pages, round {number}: raw write+fsync {raw * 1000:7.0f} ms; version {written:7.0f} ms, {raw * 100000 / written:4.0f} % of raw speed; "
+                  f"pause {pause:5.1f} ms", flush=True)
+        orders.close()
+        krgrun.wait(30)
+    finally:
+        if krgrun.poll() is None:
+            os.killpg(krgrun.pid, signal.SIGKILL)
+            krgrun.wait()
+    read = []
+    for number in range(options.rounds):
+        newest = max((folder / "ckpt").glob("v*.n0.h5"), key=lambda f: f.stat().st_mtime)
+        raw = raw_read(newest)
+        drop_caches()
+        (folder / "step").unlink(missing_ok=True)
+        begin = time.monotonic()
+        again = start("--restart=ckpt")
+        wait_for(folder / "step", again)
+        took = time.monotonic() - begin
+        (folder / "go").touch()
+        again.wait(30)
+        (folder / "go").unlink()
+        read.append((raw * 1000, took * 1000))
+        print(f"{pages} pages, round {number}: raw read {raw * 1000:7.0f} ms; restart to the first step {took * 1000:7.0f} ms (a new cluster in it)", flush=True)
+    med = lambda rows, i: statistics.median(row[i] for row in rows)
+    print(f"{pages} pages, medians: raw write {med(rows, 0):.0f} ms, version {med(rows, 2):.0f} ms = {med(rows, 0) / med(rows, 2) * 100:.0f} % of raw speed, pause "
+          f"{med(rows, 1):.1f} ms; raw read {med(read, 0):.0f} ms, restart {med(read, 1):.0f} ms = {med(read, 0) / med(read, 1) * 100:.0f} %")
+
+
+if __name__ == "__main__":
+    main()
