@@ -1,0 +1,138 @@
+// Explicit tasks of a team. One lock per team (TaskQueue::mutex) orders all changes; a task that
+// may run stands in three lists: the team's (barriers run any task), its parent's (taskwait runs
+// children), its group's (end of a taskgroup runs the group's). So a thread that waits inside a
+// task only begins tasks that descend from it, as OpenMP's scheduling constraint wants. Lists are
+// ordered by priority, then by age.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+#include <atomic>
+#include <cstdint>
+
+#include "settings.h"
+#include "waiting.h"
+
+namespace krg::omp {
+
+struct Task;
+struct Team;
+struct Thread;
+struct DependTable;
+struct DependRecord;
+
+// A task's place in one list.
+struct TaskLink {
+  Task* task = nullptr;
+  TaskLink* before = nullptr;
+  TaskLink* after = nullptr;
+};
+
+// Under the team's mutex, but for empty().
+class TaskList {
+ public:
+  [[nodiscard]] Task* first() const { return first_ != nullptr ? first_->task : nullptr; }
+  void insert(TaskLink& link);
+  void remove(TaskLink& link);
+  [[nodiscard]] bool empty() const { return size_.load(std::memory_order_seq_cst) == 0; }
+
+ private:
+  TaskLink* first_ = nullptr;
+  TaskLink* last_ = nullptr;
+  std::atomic<unsigned> size_{0};
+};
+
+struct TaskGroup {
+  TaskGroup* outer = nullptr;
+  TaskList queued;
+  std::atomic<unsigned> unfinished{0};
+  EventCount waiter;
+  ReductionArray reductions = nullptr;
+  std::atomic<bool> cancelled{false};
+  bool of_work_share = false;
+
+  [[nodiscard]] bool is_cancelled() const {
+    return cancelled.load(std::memory_order_relaxed) ||
+           (of_work_share && outer != nullptr && outer->cancelled.load(std::memory_order_relaxed));
+  }
+};
+
+// Who waits for a task to finish.
+struct Successor {
+  Task* task = nullptr;
+  Successor* next = nullptr;
+};
+
+struct Task {
+  Task* parent = nullptr;
+  TaskGroup* group = nullptr;
+  Team* team = nullptr;
+  Function function = nullptr;
+  void* arguments = nullptr;
+  void* block = nullptr;  // what the arguments lie in
+  std::size_t block_bytes = 0;
+  Icvs icvs;
+  int priority = 0;
+  bool implicit = false;
+  bool final = false;
+  bool has_copied = false;  // its arguments were made by copy constructors, so it must run
+  bool detachable = false;
+  bool body_done = false;  // detachable: only its event is awaited
+  bool fulfilled = false;
+  bool is_wait = false;  // not a task, but its parent that waits until dependences are met
+  std::atomic<unsigned> references{1};  // its own and its children's; not of implicit tasks
+  std::atomic<unsigned> unfinished_children{0};
+  EventCount waiter;  // its thread, which waits in it for children or dependences
+
+  // Under the team's mutex.
+  TaskLink in_team, in_parent, in_group;
+  TaskList queued_children;
+  std::atomic<unsigned> predecessors{0};
+  Successor* successors = nullptr;
+  DependTable* depends = nullptr;   // of its children
+  DependRecord* records = nullptr;  // in its parent's table
+};
+
+struct TaskQueue {
+  alignas(64) Mutex mutex;
+  TaskList queued;
+  std::atomic<unsigned> unfinished{0};  // of all tasks, queued or not
+};
+
+// The ABI's functions, in terms of the calling thread.
+void create_task(Function function, void* data, CopyFunction copy, long bytes, long alignment,
+                 bool if_clause, unsigned flags, void** depend, int priority, void* detach);
+void wait_for_children();
+void wait_for_dependences(void** depend);
+void start_task_group();
+void end_task_group();
+void fulfill(Task* task);
+
+// Runs tasks of the team's queue until there is none; REQUIRES: the thread is at a barrier of the
+// team. `end_generation`: the region may have ended meanwhile, and another one begun, when the
+// team's end has another generation.
+void run_any_tasks(Thread& thread, Team& team, std::uint32_t end_generation);
+
+// A member's implicit task at the start of a region.
+void begin_implicit_task(Thread& thread, Task& task, Team& team);
+
+// For taskloop: a task of the calling thread's task, its arguments, and its start.
+Task& new_task(Thread& thread, bool final);
+void copy_arguments(Thread& thread, Task& task, void* data, CopyFunction copy, std::size_t bytes,
+                    std::size_t alignment);
+void run_now(Thread& thread, Task& task);
+void queue_tasks(Thread& thread, Task** tasks, unsigned count);
+void free_spare_tasks(Thread& thread);
+bool is_cancelled(const Thread& thread);
+bool runs_at_once(const Thread& thread, bool if_clause);
+
+// depend.cpp; under the team's mutex. True when `task` has to wait for others. `remember`: later
+// tasks wait for it.
+bool add_dependences(Thread& thread, Task& task, void** depend, bool remember);
+void remove_dependences(Thread& thread, Task& task);
+void drop_depend_table(Thread& thread, Task& parent);
+
+// reductions.cpp
+void register_reductions(TaskGroup& group, ReductionArray data, const std::uintptr_t* original,
+                         unsigned threads);
+void free_reductions(ReductionArray data);
+
+}  // namespace krg::omp

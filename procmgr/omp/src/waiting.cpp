@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "waiting.h"
+
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+namespace krg::omp {
+
+Spinning spinning;
+
+void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t seen) {
+  const int kept = errno;
+  syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, seen, nullptr, nullptr, 0);
+  errno = kept;
+}
+
+void futex_wake(const std::atomic<std::uint32_t>& word, int waiters) {
+  const int kept = errno;
+  syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, waiters, nullptr, nullptr, 0);
+  errno = kept;
+}
+
+std::uint64_t now_ns() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return std::uint64_t(now.tv_sec) * 1'000'000'000U + std::uint64_t(now.tv_nsec);
+}
+
+int processor_here() {
+  return sched_getcpu();
+}
+
+void leave_processor(int processor) {
+  if (processor < 0 || processor >= CPU_SETSIZE || spinning.bound || !spinning.allowed()) return;
+  if (sched_getcpu() != processor) return;
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+  cpu_set_t others = allowed;
+  CPU_CLR(std::size_t(processor), &others);
+  if (CPU_COUNT(&others) == 0 || sched_setaffinity(0, sizeof others, &others) != 0) return;
+  sched_setaffinity(0, sizeof allowed, &allowed);
+}
+
+void Mutex::lock_slowly() {
+  const auto taken = [this] {
+    return state_.load(std::memory_order_relaxed) == kFree && try_lock();
+  };
+  if (look_for(taken)) return;
+  while (state_.exchange(kWanted, std::memory_order_seq_cst) != kFree) futex_wait(state_, kWanted);
+}
+
+}  // namespace krg::omp
