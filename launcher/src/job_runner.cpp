@@ -100,6 +100,7 @@ Result<int> JobRunner::run(const std::string& control_path) {
 Result<int> JobRunner::run_in_session() {
   TaskLaunch launch;
   launch.environment = exported_environment(options_.exports);
+  choose_openmp_runtime(launch.environment);
   auto status = launch_and_wait(launch);
   if (io_) io_->drain();
   take_terminal_back();
@@ -144,6 +145,7 @@ Status JobRunner::begin(const std::string& control_path, TaskLaunch& launch,
     set_variable(launch.environment, name, value.get<std::string>());
     if (name == "KRG_CONTROL") launch.control_path = value.get<std::string>();
   }
+  choose_openmp_runtime(launch.environment);
   return options_.restart_folder.empty() ? Status() : open_restart(launch);
 }
 
@@ -154,6 +156,12 @@ Status JobRunner::open_restart(TaskLaunch& launch) {
   if (!opened) return opened.error();
   launch.restart = RestartPlan::parse(opened->result, job_);
   return {};
+}
+
+void JobRunner::choose_openmp_runtime(std::vector<std::string>& environment) const {
+  if (options_.openmp == OpenmpRuntime::kNative || options_.program.empty()) return;
+  const auto used = use_libkrgomp(environment, options_.program.front());
+  if (!used && options_.verbosity >= 0) fmt::print(stderr, "krgrun: {}\n", used.error().message());
 }
 
 Result<int> JobRunner::launch_and_wait(TaskLaunch& launch) {

@@ -21,7 +21,7 @@ struct RawOptions {
   unsigned nodes = 0;
   unsigned cpus_per_task = 0;
   double timeout_s = 0;
-  std::string time_limit, launcher, network, memory_per_node, checkpoint_every;
+  std::string time_limit, launcher, network, memory_per_node, checkpoint_every, openmp;
   unsigned quiet = 0, verbose = 0;
   bool unbuffered = false;
 };
@@ -63,6 +63,8 @@ po::options_description describe(RawOptions& raw) {
   add("keep", po::value(&run.checkpoints_kept), "so many newest checkpoints (0: all)");
   add("restart", po::value(&run.restart_folder), "go on from the checkpoint in this folder");
   add("restart-version", po::value(&run.restart_version), "of that folder (0: the newest)");
+  add("omp", po::value(&raw.openmp),
+      "OpenMP programs' runtime: native (the system's libgomp) or krg (libkrgomp)");
   add("caps", po::value(&run.caps), "capabilities of the program: +NAME,-NAME,...");
   add("kill-on-bad-exit", po::bool_switch(&run.kill_on_bad_exit),
       "end all copies when one fails or a node dies");
@@ -180,6 +182,9 @@ Status finish(RawOptions& raw, const po::variables_map& given) {
   if (auto checked = finish_checkpoints(raw); !checked) return checked;
   if (raw.network != "" && raw.network != "veth" && raw.network != "host")
     return text_error("--network is veth or host");
+  if (raw.openmp != "" && raw.openmp != "native" && raw.openmp != "krg")
+    return text_error("--omp is native or krg");
+  if (raw.openmp == "krg") run.openmp = OpenmpRuntime::kKrg;
   run.own_network = raw.network != "host";
   run.verbosity = static_cast<int>(raw.verbose) - static_cast<int>(raw.quiet);
   if (run.pty && run.tasks > 1) return text_error("--pty is for one copy (-n 1)");

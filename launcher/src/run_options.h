@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "krg/runtime/result.h"
+#include "openmp_runtime.h"
 
 namespace krg {
 
@@ -36,6 +37,7 @@ struct RunOptions {
   unsigned checkpoints_kept = 0;  // 0: all
   std::string restart_folder;     // absolute; the program comes from there
   unsigned restart_version = 0;   // 0: the newest
+  OpenmpRuntime openmp = OpenmpRuntime::kNative;
   bool own_network = true;
   bool label = false;
   bool pty = false;

@@ -73,4 +73,11 @@ TEST(RunOptions, TimeLimitsAsSrun) {
   EXPECT_FALSE(parse_time_limit(""));
 }
 
+TEST(RunOptions, TheOpenmpRuntimeIsNativeUnlessAskedFor) {
+  EXPECT_EQ(parse({"true"})->openmp, OpenmpRuntime::kNative);
+  EXPECT_EQ(parse({"--omp=native", "true"})->openmp, OpenmpRuntime::kNative);
+  EXPECT_EQ(parse({"--omp", "krg", "true"})->openmp, OpenmpRuntime::kKrg);
+  EXPECT_FALSE(parse({"--omp=other", "true"}));
+}
+
 }  // namespace

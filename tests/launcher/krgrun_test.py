@@ -39,6 +39,17 @@ class Krgrun(LauncherCase):
         result = self.run_one("--export", "PATH,ONE=1", "-D", "/usr", "sh", "-c", "pwd; echo $ONE$HOME$SECRET", env={"SECRET": "x"})
         self.assertEqual(result.stdout, "/usr\n1\n", result.stderr)
 
+    def test_openmp_programs_get_the_runtime_that_was_asked_for(self):
+        # Only libkrgomp displays how long it looks before it sleeps.
+        program, show = str(self.build / "test-bin/omp_foreign"), {"OMP_DISPLAY_ENV": "verbose", "OMP_NUM_THREADS": "3"}
+        for option, ours in {"--omp=native": False, "--omp=krg": True, "-l": False}.items():
+            with self.subTest(option):
+                result = self.run_one(option, "sh", "-c", f"exec {program}", env=show)
+                self.assertIn("3 threads", result.stdout, result.stderr)
+                self.assertEqual("KRG_SPIN_NS" in result.stderr, ours)
+        result = self.krgrun("--omp=krg", "bash", "-c", f"{program} & {program}; wait", env={"OMP_NUM_THREADS": "4"})
+        self.assertEqual((result.stdout, result.stderr), ("4 threads\n" * 2, ""))
+
     def test_streams_are_the_callers(self):
         text = "".join(f"line {i}\n" for i in range(20000))
         result = self.run_one("sh", "-c", "cat; echo end >&2", input=text)
