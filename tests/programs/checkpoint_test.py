@@ -18,12 +18,13 @@ CAPS = "--caps=+CHECKPOINTABLE"
 
 # Prints a number for each step; each depends on all that came before.
 PYTHON_WORK = """
-import hashlib
+import hashlib, time
 state, seen = b"start", {}
 for step in range(60):
     for i in range(20000):
         seen[i % 5000] = state = hashlib.md5(state + str(i).encode()).digest()
     print(step, state.hex(), len(seen), flush=True)
+    time.sleep(0.06)
 """
 
 THREADS_WORK = """
@@ -31,7 +32,7 @@ import hashlib, threading
 results = {}
 def work(number):
     state = str(number).encode()
-    for i in range(250000):
+    for i in range(500000):
         state = hashlib.md5(state).digest()
     results[number] = state.hex()
 threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
@@ -126,13 +127,13 @@ class CheckpointTest(SessionCase):
         self.assertEqual(self.interrupted("bash", "script"), self.native("bash", "script"))
 
     def test_the_script_that_saves_itself(self):
-        script = ("echo before; krg_checkpoint -o ckpt >log || exit 1; echo after; sleep 0.3; echo last\n")
+        script = "echo before; krg_checkpoint -o ckpt >log || exit 1; echo after; sleep 0.3; echo last; echo told >&2\n"
         (self.work / "script").write_text(script, encoding="ascii")
         first = self.krgrun("--cluster=none", "bash", "script", caps=CAPS, nodes=1)
-        self.assertEqual((first.returncode, first.stdout, first.stderr), (0, "before\nafter\nlast\n", ""))
+        self.assertEqual((first.returncode, first.stdout, first.stderr), (0, "before\nafter\nlast\n", "told\n"))
         for _ in range(2):
             again = self.restart()
-            self.assertEqual((again.returncode, again.stdout, again.stderr), (0, "after\nlast\n", ""))
+            self.assertEqual((again.returncode, again.stdout, again.stderr), (0, "after\nlast\n", "told\n"))
 
     def test_the_exit_status_and_signals_are_the_programs(self):
         script = "trap 'echo got it; exit 7' TERM; krg_checkpoint -o ckpt >log; echo ready; while :; do sleep 0.05; done"
@@ -192,7 +193,7 @@ os.kill(child, signal.SIGKILL); print(os.waitpid(child, 0)[1])
         self.assertEqual(out.split(), ["8192", "ok", "8192|327641"])
 
     def test_at_intervals(self):
-        (self.work / "work.py").write_text(PYTHON_WORK.replace("range(60)", "range(120)"), encoding="ascii")
+        (self.work / "work.py").write_text(PYTHON_WORK.replace("range(60)", "range(100)"), encoding="ascii")
         process = self.start("-N", "1", f"--checkpoint-dir={self.work / 'ckpt'}", "--checkpoint-every=1", "--keep=2",
                              "sh", "-c", "exec /usr/bin/python3 work.py >output")
         self.wait_for_version(3, process)

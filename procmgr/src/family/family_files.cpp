@@ -113,6 +113,15 @@ bool has_link(pid_t pid, const std::string& link) {
   return false;
 }
 
+// Whether a process has the other end of that pipe open.
+bool has_other_end(pid_t pid, const StolenFd& end) {
+  auto fds = steal_fds(pid, WhichFds::kAll);
+  if (!fds) return false;
+  return std::any_of(fds->begin(), fds->end(), [&](const StolenFd& fd) {
+    return fd.link == end.link && (reads(end) ? writes(fd) : reads(fd));
+  });
+}
+
 }  // namespace
 
 uint32_t FamilyFiles::index_of(StolenFd fd, pid_t owner) {
@@ -257,7 +266,7 @@ Result<FamilyFiles::PipeEnds*> FamilyFiles::pipe_of(const Open& open, ProcessFam
     if (writes(other.fd)) ends.writer = &other;
   }
   const bool is_whole = ends.reader && ends.writer;
-  if (!is_whole && !has_no_other_end(open.fd) && !(asker_ != 0 && has_link(asker_, open.fd.link)))
+  if (!is_whole && !has_no_other_end(open.fd) && !(asker_ != 0 && has_other_end(asker_, open.fd)))
     return nullptr;
   const int capacity = fcntl(open.fd.copy.get(), F_GETPIPE_SZ);
   auto contents = contents_of_pipe(open.fd, capacity);
