@@ -8,10 +8,12 @@
 #include <sys/socket.h>
 #include <sys/sysmacros.h>
 
+#include <algorithm>
 #include <array>
 #include <functional>
 #include <utility>
 
+#include "event_fds.h"
 #include "home_socket.h"
 #include "local_shared_memory.h"
 #include "shared_tree.h"
@@ -79,8 +81,9 @@ Result<std::vector<ExportedFd>> FdExporter::export_all(pid_t pid, WhichFds which
     const int number = fd.number;
     const bool close_on_exec = fd.close_on_exec;
     const bool stays = which == WhichFds::kForked && uses_offset(fd);
-    auto recipe =
-        stays ? not_taken_along(fd, "whose offset its parent shares") : export_one(std::move(fd));
+    auto recipe = stays               ? not_taken_along(fd, "whose offset its parent shares")
+                  : event_kind_of(fd) ? export_event(fd, pid, which, *stolen)
+                                      : export_one(std::move(fd));
     if (!recipe) {
       cancel(exported);
       return recipe.error();
@@ -114,6 +117,30 @@ FdRecipe FdExporter::recipe_for(FdKind kind, const StolenFd& fd) const {
   recipe.offset = fd.offset;
   recipe.identity = identity_of(fd.attributes);
   return recipe;
+}
+
+// Only the process itself may have it: others would wait for events in vain.
+Result<std::string> FdExporter::export_event(const StolenFd& fd, pid_t pid, WhichFds which,
+                                             const std::vector<StolenFd>& all) {
+  const EventKind kind = *event_kind_of(fd);
+  if (which != WhichFds::kAll) return not_taken_along(fd);
+  if (const int first = first_of_description(pid, fd.number, all); first != fd.number) {
+    FdRecipe same = recipe_for(FdKind::kSame, fd);
+    same.detail = static_cast<uint32_t>(first);
+    return encode_recipe(same, {});
+  }
+  if (others_have(pid, fd)) return not_taken_along(fd, "which other processes have, too");
+  auto description = describe_event_fd(pid, fd.number, kind);
+  if (!description) return description.error();
+  if (kind == EventKind::kPoll)
+    for (const PolledFd& polled : polled_by(*description))
+      if (std::none_of(all.begin(), all.end(), [&](const StolenFd& other) {
+            return other.number == polled.number && other.attributes.st_ino == polled.inode;
+          }))
+        return not_taken_along(fd, "which watches a descriptor that was closed");
+  FdRecipe recipe = recipe_for(FdKind::kEvent, fd);
+  recipe.detail = static_cast<uint32_t>(kind);
+  return encode_recipe(recipe, *description);
 }
 
 Result<std::string> FdExporter::export_one(StolenFd fd) {

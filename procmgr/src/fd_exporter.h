@@ -27,6 +27,8 @@ class FdExporter {
 
  private:
   Result<std::string> export_one(StolenFd fd);
+  Result<std::string> export_event(const StolenFd& fd, pid_t pid, WhichFds which,
+                                   const std::vector<StolenFd>& all);
   Result<std::string> export_character_device(StolenFd fd);
   Result<std::string> export_terminal(StolenFd fd, const TerminalSettings& settings);
   Result<std::string> export_socket(StolenFd fd);

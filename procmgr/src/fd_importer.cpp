@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "event_fds.h"
 #include "fd_exporter.h"
 #include "krg/runtime/log.h"
 #include "shared_tree.h"
@@ -84,6 +85,9 @@ Status FdImporter::prepare(const Job& job, Item& item) {
       item.fd = UniqueFd(open(item.recipe.path.c_str(), recipe.flags | O_CLOEXEC));
       if (!item.fd) return errno_error("open of " + item.recipe.path);
       return {};
+    case FdKind::kEvent:
+    case FdKind::kSame:
+      return prepare_event(job, item);
     case FdKind::kStream:
       return prepare_stream(item);
     case FdKind::kTerminal:
@@ -154,6 +158,22 @@ Status FdImporter::prepare_terminal(pid_t pid, Item& item) {
   if (!slave) return slave.error();
   if (is_new) acquire(item);
   item.fd = std::move(*slave);
+  return {};
+}
+
+Status FdImporter::prepare_event(const Job& job, Item& item) {
+  const FdRecipe& recipe = item.recipe.fixed;
+  if (recipe.kind == FdKind::kEvent) {
+    auto made = make_event_fd(static_cast<EventKind>(recipe.detail), item.recipe.path,
+                              recipe.flags & O_NONBLOCK);
+    if (!made) return made.error();
+    item.fd = std::move(*made);
+    return {};
+  }
+  for (const Item& other : job.items)
+    if (other.number == static_cast<int>(recipe.detail) && other.fd)
+      item.fd = UniqueFd(fcntl(other.fd.get(), F_DUPFD_CLOEXEC, 0));
+  if (!item.fd) return errno_error("recipe of a descriptor", EPROTO);
   return {};
 }
 
@@ -235,7 +255,11 @@ void FdImporter::finish(Job& job) {
   for (Item& item : job.items) {
     lend_offset(job.pid, item);
     if (!item.settled) tell_exporter(item.recipe.fixed);
-    imported.push_back({item.number, std::move(item.fd), item.close_on_exec});
+    const FdRecipe& recipe = item.recipe.fixed;
+    const bool polls =
+        recipe.kind == FdKind::kEvent && recipe.detail == static_cast<uint32_t>(EventKind::kPoll);
+    imported.push_back({item.number, std::move(item.fd), item.close_on_exec,
+                        polls ? std::move(item.recipe.path) : std::string()});
   }
   job.done(std::move(imported));
 }

@@ -51,6 +51,7 @@ class FdImporter {
   };
 
   Status prepare(const Job& job, Item& item);
+  Status prepare_event(const Job& job, Item& item);
   Status prepare_socket(const Job& job, Item& item);
   Status prepare_terminal(pid_t pid, Item& item);
   void acquire(Item& item);

@@ -22,6 +22,8 @@ enum class FdKind : uint8_t {
   kSocket,     // joined by a relay
   kTerminal,   // mirrored by a pty
   kShared,     // a file of the session's /dev/shm: by path, or by its FileId (identity.inode)
+  kEvent,      // made anew: of EventKind `detail`, the "path" being its description (event_fds.h)
+  kSame,       // the description of another descriptor of the process, number `detail`
 };
 
 // What tells whether a path leads to the same file. `filesystem` is 0 where only the inode can say.

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/userfaultfd.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -12,6 +13,7 @@
 #include <csignal>
 #include <optional>
 
+#include "event_fds.h"
 #include "image/call_batch.h"
 #include "image/exec_hold.h"
 #include "image/homecoming.h"
@@ -82,6 +84,7 @@ class Installation : public std::enable_shared_from_this<Installation> {
     for (const ImportedFd& fd : request_.fds) {
       first_own_ = std::max(first_own_, fd.number + 1);
       if (fd.close_on_exec) close_on_exec_.push_back(fd.number);
+      for (const PolledFd& polled : polled_by(fd.polled)) polled_.emplace_back(fd.number, polled);
     }
     last_own_ = first_own_ - 1;
     std::vector<ImportedFd> fds = std::move(request_.fds);
@@ -210,13 +213,21 @@ class Installation : public std::enable_shared_from_this<Installation> {
     return {};
   }
 
-  // Closes krgd's, and what the program's next exec is to close is told so.
+  // Closes krgd's, and what the program's next exec is to close is told so; epoll instances are
+  // told what they watch.
   Status install_descriptors(FrozenProcess& process) {
     CallBatch batch(process);
     batch.add(SYS_close_range,
               {static_cast<uint64_t>(first_own_), static_cast<uint64_t>(last_own_), 0});
     for (int number : close_on_exec_)
       batch.add(SYS_fcntl, {static_cast<uint64_t>(number), F_SETFD, FD_CLOEXEC});
+    for (const auto& [number, polled] : polled_) {
+      epoll_event event{};
+      event.events = polled.events;
+      event.data.u64 = polled.data;
+      batch.add(SYS_epoll_ctl, {static_cast<uint64_t>(number), EPOLL_CTL_ADD,
+                                static_cast<uint64_t>(polled.number), batch.put(event).value});
+    }
     if (auto run = batch.run(); !run) return run;
     for (size_t i = 0; i < batch.size(); ++i)
       if (auto set = done_by_call("descriptors", batch.result(i)); !set) return set;
@@ -236,6 +247,7 @@ class Installation : public std::enable_shared_from_this<Installation> {
   int device_ = -1, first_shared_ = -1;
   std::vector<std::shared_ptr<void>> shared_held_;
   std::vector<int> close_on_exec_;
+  std::vector<std::pair<int, PolledFd>> polled_;  // by which epoll instance
   std::shared_ptr<FrozenProcess> process_;
   std::optional<Error> failure_;
   bool has_started_ = false;

@@ -36,6 +36,8 @@ struct ImportedFd {
   int number = -1;
   UniqueFd fd;
   bool close_on_exec = false;
+  // Of an epoll instance, which is empty: what the process itself has to add (event_fds.h).
+  std::string polled = {};
 };
 
 // A process that execs keeps those that are not close-on-exec; one that forks or moves, all. A

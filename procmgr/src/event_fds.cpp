@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "event_fds.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/kcmp.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+
+#include <algorithm>
+#include <cinttypes>
+#include <csignal>
+#include <cstdio>
+#include <filesystem>
+
+#include "process_spec.h"
+#include "text_scan.h"
+#include "whole_file.h"
+
+namespace krg {
+namespace {
+
+constexpr unsigned long kSetTicks = _IOW('T', 0, uint64_t);  // TFD_IOC_SET_TICKS
+
+bool is_same_description(pid_t a, int a_number, pid_t b, int b_number) {
+  return syscall(SYS_kcmp, a, b, KCMP_FILE, a_number, b_number) == 0;
+}
+
+std::vector<int> numbers_in(const std::filesystem::path& folder) {
+  std::vector<int> numbers;
+  std::error_code error;
+  std::filesystem::directory_iterator entry(folder, error);
+  for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error))
+    if (auto number = to_number<int>(entry->path().filename().string())) numbers.push_back(*number);
+  return numbers;
+}
+
+// The value behind `key` in fdinfo, read by `format`.
+template <class... Values>
+bool find(std::string_view text, std::string_view key, const char* format, Values*... values) {
+  for (std::string_view rest = text; !rest.empty();) {
+    const std::string line(next_line(rest));
+    if (line.starts_with(key))
+      return sscanf(line.c_str() + key.size(), format, values...) == sizeof...(values);
+  }
+  return false;
+}
+
+Error misread() {
+  return errno_error("description of an event descriptor", EPROTO);
+}
+
+Result<UniqueFd> made(int fd, const char* what) {
+  UniqueFd opened(fd);
+  if (!opened) return errno_error(what);
+  return opened;
+}
+
+Result<UniqueFd> make_event(std::string_view text, int flags) {
+  uint64_t count = 0;
+  int is_semaphore = 0;
+  if (!find(text, "eventfd-count:", "%" SCNx64, &count) ||
+      !find(text, "eventfd-semaphore:", "%d", &is_semaphore))
+    return misread();
+  auto fd = made(eventfd(0, EFD_CLOEXEC | flags | (is_semaphore ? EFD_SEMAPHORE : 0)), "eventfd");
+  // A new one has room for any count.
+  if (fd && count > 0 && write(fd->get(), &count, sizeof count) != sizeof count)
+    return errno_error("eventfd");
+  return fd;
+}
+
+Result<UniqueFd> make_timer(std::string_view text, int flags) {
+  int clock = 0;
+  uint64_t ticks = 0;
+  int64_t s = 0, ns = 0, interval_s = 0, interval_ns = 0;
+  if (!find(text, "clockid:", "%d", &clock) || !find(text, "ticks:", "%" SCNu64, &ticks) ||
+      !find(text, "it_value:", " (%" SCNd64 ", %" SCNd64 ")", &s, &ns) ||
+      !find(text, "it_interval:", " (%" SCNd64 ", %" SCNd64 ")", &interval_s, &interval_ns))
+    return misread();
+  auto fd = made(timerfd_create(clock, TFD_CLOEXEC | flags), "timerfd");
+  if (!fd) return fd;
+  // A periodic one that nobody has read since it expired stands still till then.
+  const bool waits_for_reader = s == 0 && ns == 0 && ticks > 0;
+  const timespec interval{interval_s, interval_ns};
+  const itimerspec times{interval, waits_for_reader ? interval : timespec{s, ns}};
+  if (timerfd_settime(fd->get(), 0, &times, nullptr) != 0) return errno_error("timerfd");
+  if (ticks > 0 && ioctl(fd->get(), kSetTicks, &ticks) != 0)
+    return errno_error("expirations of a timerfd");
+  return fd;
+}
+
+Result<UniqueFd> make_signal(std::string_view text, int flags) {
+  uint64_t mask = 0;
+  if (!find(text, "sigmask:", "%" SCNx64, &mask)) return misread();
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (int signal = 1; signal <= 64; ++signal)
+    if (mask >> (signal - 1) & 1) sigaddset(&signals, signal);
+  return made(signalfd(-1, &signals, SFD_CLOEXEC | flags), "signalfd");
+}
+
+}  // namespace
+
+std::optional<EventKind> event_kind_of(const StolenFd& fd) {
+  if (fd.link.starts_with("anon_inode:[eventfd")) return EventKind::kEvent;
+  if (fd.link == "anon_inode:[timerfd]") return EventKind::kTimer;
+  if (fd.link == "anon_inode:[signalfd]") return EventKind::kSignal;
+  if (fd.link == "anon_inode:[eventpoll]") return EventKind::kPoll;
+  return std::nullopt;
+}
+
+Result<std::string> describe_event_fd(pid_t pid, int number, EventKind kind) {
+  auto text = read_whole_file(fmt::format("/proc/{}/fdinfo/{}", pid, number));
+  if (!text || text->empty()) return errno_error("no such process", ESRCH);
+  int value;
+  if (kind == EventKind::kEvent && !find(*text, "eventfd-semaphore:", "%d", &value))
+    return cannot_move("an eventfd of which this kernel does not tell enough");
+  if (kind == EventKind::kTimer && !find(*text, "clockid:", "%d", &value))
+    return cannot_move("a timerfd of which this kernel does not tell enough");
+  return text;
+}
+
+int first_of_description(pid_t pid, int number, const std::vector<StolenFd>& all) {
+  for (const StolenFd& other : all)
+    if (other.number < number && event_kind_of(other) &&
+        is_same_description(pid, number, pid, other.number))
+      return other.number;
+  return number;
+}
+
+bool others_have(pid_t pid, const StolenFd& fd) {
+  for (const pid_t other : numbers_in("/proc")) {
+    if (other == pid || other == getpid()) continue;
+    const std::string folder = fmt::format("/proc/{}/fd", other);
+    for (const int number : numbers_in(folder)) {
+      auto link = read_link(fmt::format("{}/{}", folder, number));
+      if (link && *link == fd.link && is_same_description(pid, fd.number, other, number))
+        return true;
+    }
+  }
+  return false;
+}
+
+Result<UniqueFd> make_event_fd(EventKind kind, std::string_view description, int flags) {
+  switch (kind) {
+    case EventKind::kEvent:
+      return make_event(description, flags);
+    case EventKind::kTimer:
+      return make_timer(description, flags);
+    case EventKind::kSignal:
+      return make_signal(description, flags);
+    case EventKind::kPoll:
+      return made(epoll_create1(EPOLL_CLOEXEC), "epoll");
+  }
+  return misread();
+}
+
+// "tfd:        5 events:       1d data: ffffffffffffffff  pos:0 ino:61af sdev:7"
+std::vector<PolledFd> polled_by(std::string_view description) {
+  std::vector<PolledFd> polled;
+  for (std::string_view rest = description; !rest.empty();) {
+    PolledFd fd;
+    if (sscanf(std::string(next_line(rest)).c_str(),
+               "tfd: %d events: %" SCNx32 " data: %" SCNx64 " pos:%*d ino:%" SCNx64, &fd.number,
+               &fd.events, &fd.data, &fd.inode) == 4)
+      polled.push_back(fd);
+  }
+  return polled;
+}
+
+}  // namespace krg

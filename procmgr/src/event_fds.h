@@ -1,0 +1,48 @@
+// Event descriptors: eventfd, timerfd, signalfd and epoll instances, which no path leads to: what
+// the kernel tells of one makes another like it on another node. Threads: any.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <sys/types.h>
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "krg/runtime/result.h"
+#include "krg/runtime/unique_fd.h"
+#include "process_fds.h"
+
+namespace krg {
+
+enum class EventKind : uint32_t { kEvent, kTimer, kSignal, kPoll };
+
+// Nothing for another kind of descriptor.
+std::optional<EventKind> event_kind_of(const StolenFd& fd);
+
+// What make_event_fd() needs to know of descriptor `number` of `pid` (its fdinfo, proc(5)). Errors:
+// ENOTSUP: this kernel does not tell all; ESRCH.
+Result<std::string> describe_event_fd(pid_t pid, int number, EventKind kind);
+
+// Of several numbers for one description in `pid`, the least; `number` itself when it is the only
+// one. `all`: the process's descriptors.
+int first_of_description(pid_t pid, int number, const std::vector<StolenFd>& all);
+
+// Whether a process of this node other than `pid` has the description as a descriptor, too.
+bool others_have(pid_t pid, const StolenFd& fd);
+
+// `flags`: O_NONBLOCK or 0. An epoll instance is empty: its descriptors are added by the process
+// that has them (polled_by()). Errors: EPROTO, those of making it.
+Result<UniqueFd> make_event_fd(EventKind kind, std::string_view description, int flags);
+
+// What an epoll instance watches.
+struct PolledFd {
+  int number = -1;
+  uint32_t events = 0;
+  uint64_t data = 0;
+  uint64_t inode = 0;
+};
+std::vector<PolledFd> polled_by(std::string_view description);
+
+}  // namespace krg
