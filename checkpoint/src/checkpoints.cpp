@@ -7,6 +7,7 @@
 #include <chrono>
 #include <csignal>
 #include <fstream>
+#include <iterator>
 #include <map>
 #include <set>
 
@@ -35,6 +36,21 @@ class SnapshotPages : public PageSnapshot {
  private:
   const FamilySnapshot& snapshot_;
 };
+
+struct IpcKind {
+  const char* name;
+  const char* what;
+};
+constexpr IpcKind kIpcKinds[] = {{"sem", "System V semaphores"},
+                                 {"msg", "System V message queues"},
+                                 {"shm", "System V shared memory"}};
+
+Result<std::string> text_of_file(const std::string& path) {
+  std::ifstream file(path);
+  std::string text((std::istreambuf_iterator<char>(file)), {});
+  if (text.empty()) return errno_error(path, ENOENT);
+  return text;
+}
 
 // 0: it is outside of the session, or gone.
 pid_t parent_of(pid_t pid) {
@@ -67,6 +83,8 @@ struct Checkpoints::Impl : std::enable_shared_from_this<Impl> {
 
   void add_commands();
   void checkpoint(const Request& request, const Reply& reply);
+  void refuse_ipc_objects(size_t kind, std::function<void(Status)> done);
+  void capture(const std::shared_ptr<Write>& work, pid_t root, pid_t asker);
   void write(const std::shared_ptr<Write>& work, pid_t root);
   void written(Write& work);
   bool is_checkpointable(pid_t pid) const;
@@ -141,16 +159,41 @@ void Checkpoints::Impl::checkpoint(const Request& request, const Reply& reply) {
   if (!busy.insert(*root).second)
     return reply->fail(errno_error(fmt::format("application {} is busy", *root), EBUSY));
   const pid_t asker = request.peer.pid == *root ? 0 : request.peer.pid;
-  capture_family(parts.capture, *root, asker,
-                 [self = shared_from_this(), work,
-                  root = *root](Result<std::unique_ptr<FamilySnapshot>> snapshot) {
-                   if (!snapshot) {
-                     self->busy.erase(root);
-                     return work->reply->fail(snapshot.error());
-                   }
-                   work->snapshot = std::move(*snapshot);
-                   self->write(work, root);
-                 });
+  refuse_ipc_objects(0, [self = shared_from_this(), work, root = *root, asker](const Status& none) {
+    if (none) return self->capture(work, root, asker);
+    self->busy.erase(root);
+    work->reply->fail(none.error());
+  });
+}
+
+// They outlive processes, and nothing tells whose they are.
+void Checkpoints::Impl::refuse_ipc_objects(size_t kind, std::function<void(Status)> done) {
+  if (kind == std::size(kIpcKinds)) return done({});
+  const auto& [name, what] = kIpcKinds[kind];
+  auto heard = [self = shared_from_this(), kind, what = what,
+                done = std::move(done)](Result<std::string> text) {
+    if (!text) return done(text.error());
+    if (std::count(text->begin(), text->end(), '\n') <= 1)  // the heading
+      return self->refuse_ipc_objects(kind + 1, done);
+    done(errno_error(fmt::format("this system has {}, which a checkpoint does not keep "
+                                 "(ipcs shows them, ipcrm removes those that nobody needs)",
+                                 what),
+                     ENOTSUP));
+  };
+  if (!parts.read_ipc_text(name, heard)) heard(text_of_file(fmt::format("/proc/sysvipc/{}", name)));
+}
+
+void Checkpoints::Impl::capture(const std::shared_ptr<Write>& work, pid_t root, pid_t asker) {
+  capture_family(
+      parts.capture, root, asker,
+      [self = shared_from_this(), work, root](Result<std::unique_ptr<FamilySnapshot>> snapshot) {
+        if (!snapshot) {
+          self->busy.erase(root);
+          return work->reply->fail(snapshot.error());
+        }
+        work->snapshot = std::move(*snapshot);
+        self->write(work, root);
+      });
 }
 
 void Checkpoints::Impl::write(const std::shared_ptr<Write>& work, pid_t root) {

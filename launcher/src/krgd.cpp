@@ -125,12 +125,15 @@ Status Krgd::start() {
   return {};
 }
 
+bool Krgd::read_ipc_text(std::string_view name, std::function<void(Result<std::string>)> done) {
+  if (name != "shm" || !shared_memory) return ipc.read_text(name, std::move(done));
+  shared_memory->segments_text(std::move(done));
+  return true;
+}
+
 void Krgd::share_between_nodes(std::vector<Session::View>& views) {
-  view->set_ipc_text([this](std::string_view name, auto done) {
-    if (name != "shm" || !shared_memory) return ipc.read_text(name, std::move(done));
-    shared_memory->segments_text(std::move(done));
-    return true;
-  });
+  view->set_ipc_text(
+      [this](std::string_view name, auto done) { return read_ipc_text(name, std::move(done)); });
   if (auto memory = SharedMemory::create(node, kddm, files, syscalls)) {
     shared_memory = std::move(*memory);
     shared_memory->share_anonymous_if([this](pid_t pid) {

@@ -144,13 +144,17 @@ struct Krgd {
                    [this](dev_t device) { return files.is_serving() && device == files.device(); }},
        .control = control,
        .tasks_of = [this](uint32_t job) { return jobs.tasks_of(JobId{job}); },
-       .start_pids_after = [this](pid_t pid) { pids->skip_to(pid); }}};
+       .start_pids_after = [this](pid_t pid) { pids->skip_to(pid); },
+       .read_ipc_text = [this](std::string_view name,
+                               auto done) { return read_ipc_text(name, std::move(done)); }}};
 
  private:
   void wire();
   void wire_signals();
   // SEE_LOCAL_PROC_STAT: the process wants its node's figures, not the cluster's.
   bool sees_node_only(pid_t pid) const;
+  // The text of /proc/sysvipc/NAME; false where it is this node's own.
+  bool read_ipc_text(std::string_view name, std::function<void(Result<std::string>)> done);
   void share_between_nodes(std::vector<Session::View>& views);
   void start_remote_memory();
   Status start_placing();

@@ -213,6 +213,14 @@ os.kill(child, signal.SIGKILL); print(os.waitpid(child, 0)[1])
         self.assertIn("alive", result.stdout)
         self.assertEqual(self.versions(), [])
 
+    def test_objects_that_are_nobodys_are_told(self):
+        for make, remove, what in (("-S 1", "-s", "semaphores"), ("-Q", "-q", "message queues"), ("-M 4096", "-m", "shared memory")):
+            result = self.krgrun("bash", "-c", f"id=$(ipcmk {make} | grep -o '[0-9]*$'); krg_checkpoint -o ckpt $$; ipcrm {remove} $id; "
+                                 "krg_checkpoint -o ckpt $$ && echo kept", nodes=1, caps=CAPS)
+            self.assertIn(f"System V {what}", result.stderr)
+            self.assertIn("kept", result.stdout, result.stderr)
+            shutil.rmtree(self.work / "ckpt")
+
     def test_damage_is_told_and_nothing_starts(self):
         (self.work / "script").write_text("krg_checkpoint -o ckpt >log; echo runs", encoding="ascii")
         self.krgrun("--cluster=none", "bash", "script", caps=CAPS, nodes=1, check=True)

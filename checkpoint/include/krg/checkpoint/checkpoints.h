@@ -37,6 +37,9 @@ class Checkpoints {
     std::function<std::vector<pid_t>(uint32_t job)> tasks_of;
     // What is started from now on gets pids above this one.
     std::function<void(pid_t)> start_pids_after;
+    // The text of /proc/sysvipc/NAME; false where it is this node's own.
+    std::function<bool(std::string_view name, std::function<void(Result<std::string>)> done)>
+        read_ipc_text;
   };
 
   explicit Checkpoints(Parts parts);
