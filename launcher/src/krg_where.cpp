@@ -18,21 +18,24 @@ constexpr int kFailure = 1;
 constexpr int kUsageError = 2;
 
 constexpr const char* kHelp =
-    R"(Usage: krg_where [--json] [PID…]
+    R"(Usage: krg_where [--json] [--threads] [PID…]
 Shows the node on which each process executes, one a line: pid, node, host
 name, command. Without PID: all processes of the session, with a title.
   -j, --json    print JSON
+  -t, --threads also the threads of processes that are spread over nodes:
+                their ids in place of the pid, their nodes
   -h, --help    -V, --version
 Exit status: 0; 1 when a PID does not exist; 2 for a wrong option.
 )";
 
 struct Options {
-  bool json = false;
+  bool json = false, threads = false;
   std::vector<pid_t> pids;
 };
 
 constexpr option kLongOptions[] = {
     {"json", no_argument, nullptr, 'j'},
+    {"threads", no_argument, nullptr, 't'},
     {"help", no_argument, nullptr, 'h'},
     {"version", no_argument, nullptr, 'V'},
     {nullptr, 0, nullptr, 0},
@@ -41,10 +44,13 @@ constexpr option kLongOptions[] = {
 // Exits after --help and --version, and for what getopt has complained about itself.
 std::optional<Options> parse_options(int argc, char** argv) {
   Options options;
-  for (int c; (c = getopt_long(argc, argv, "jhV", kLongOptions, nullptr)) != -1;) {
+  for (int c; (c = getopt_long(argc, argv, "jthV", kLongOptions, nullptr)) != -1;) {
     switch (c) {
       case 'j':
         options.json = true;
+        break;
+      case 't':
+        options.threads = true;
         break;
       case 'h':
         fmt::print("{}", kHelp);
@@ -81,11 +87,16 @@ Result<nlohmann::json> find_all(ControlClient& krgd) {
   return all;
 }
 
-void print_table(const nlohmann::json& processes, bool has_title) {
+void print_table(const nlohmann::json& processes, bool has_title, bool has_threads) {
   if (has_title) fmt::print("{:>7} {:>4} {:<15} {}\n", "PID", "NODE", "HOST", "COMMAND");
-  for (const nlohmann::json& p : processes)
+  for (const nlohmann::json& p : processes) {
     fmt::print("{:>7} {:>4} {:<15} {}\n", p.value("pid", 0), p.value("node", 0),
                p.value("host", ""), p.value("command", ""));
+    if (!has_threads) continue;
+    for (const nlohmann::json& thread : p.value("threads", nlohmann::json::array()))
+      fmt::print("{:>7} {:>4} {:<15} {}\n", thread.value("tid", 0), thread.value("node", 0), "-",
+                 "- thread");
+  }
 }
 
 int run(const Options& options) {
@@ -114,7 +125,7 @@ int run(const Options& options) {
   if (options.json) {
     fmt::print("{}\n", shown.dump());
   } else {
-    print_table(shown, options.pids.empty());
+    print_table(shown, options.pids.empty(), options.threads);
   }
   return status;
 }

@@ -97,6 +97,10 @@ bool Krgd::sees_node_only(pid_t pid) const {
   return sets && sets->effective.has(Capability::kSeeLocalProcStat);
 }
 
+std::map<pid_t, NodeId> Krgd::threads_of(pid_t pid) const {
+  return spreading ? spreading->threads_of(pid) : std::map<pid_t, NodeId>{};
+}
+
 Status Krgd::start() {
   workers.start_all();  // with ids below those of programs, which may be restarted with theirs
   auto keeper = PidKeeper::create(node.loop, node.pids);
@@ -113,6 +117,7 @@ Status Krgd::start() {
   session.serve(files);
   resources.start();
   if (auto placing = start_placing(); !placing) return placing;
+  start_spreading();
   if (auto opened = open_control_sockets(); !opened) return opened;
   if (!files.is_serving()) {
     cluster.node_is_ready();
@@ -184,6 +189,13 @@ Status Krgd::start_placing() {
     balancer = std::make_unique<Balancer>(node, parts, *mover, Balancer::Options{});
   placer = std::make_unique<ExecPlacer>(node, parts);
   return {};
+}
+
+void Krgd::start_spreading() {
+  auto made = Spreading::create({node, kddm, syscalls, capabilities, processes,
+                                 [this](NodeId n) { return membership.is_online(n); }});
+  if (!made) return capabilities.refuse(Capability::kDistantThread, made.error().message());
+  spreading = std::move(*made);
 }
 
 Status Krgd::open_control_sockets() {

@@ -7,6 +7,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -40,6 +41,7 @@
 #include "krg/procmgr/session_fs.h"
 #include "krg/procmgr/shared_memory.h"
 #include "krg/procmgr/signals.h"
+#include "krg/procmgr/spreading.h"
 #include "krg/procmgr/syscall_broker.h"
 #include "krg/runtime/control_server.h"
 #include "krg/runtime/membership.h"
@@ -105,6 +107,7 @@ struct Krgd {
   std::unique_ptr<Migration> migration;
   std::unique_ptr<Balancer> balancer;  // with --balance
   std::unique_ptr<ExecPlacer> placer;
+  std::unique_ptr<Spreading> spreading;  // none where page faults cannot be served
 
   // procmgr: answers about and to other processes (procmgr/SIGNALS.md)
   PidCalls pid_calls{node, syscalls, processes};
@@ -129,7 +132,8 @@ struct Krgd {
   ClusterControl cluster{node, control, jobs, options.cluster_dir};
   CapabilityService capability_service{
       node, capabilities, [this](GlobalPid pid, auto done) { processes.locate(pid, done); }};
-  ProcessFinder process_finder{node, [this] { return processes.local_processes(); }};
+  ProcessFinder process_finder{node, [this] { return processes.local_processes(); },
+                               [this](pid_t pid) { return threads_of(pid); }};
   NodeInventory inventory{node,
                           control,
                           {.state = [this](NodeId peer) { return membership.state(peer); },
@@ -155,9 +159,12 @@ struct Krgd {
   bool sees_node_only(pid_t pid) const;
   // The text of /proc/sysvipc/NAME; false where it is this node's own.
   bool read_ipc_text(std::string_view name, std::function<void(Result<std::string>)> done);
+  // Of a spread process that was started here.
+  std::map<pid_t, NodeId> threads_of(pid_t pid) const;
   void share_between_nodes(std::vector<Session::View>& views);
   void start_remote_memory();
   Status start_placing();
+  void start_spreading();
   Status open_control_sockets();
 };
 

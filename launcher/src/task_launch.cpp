@@ -127,8 +127,9 @@ Status TaskLaunch::register_with_krgd() const {
   auto client = ControlClient::connect(control_path);
   if (!client) return client.error();
   const NodeId self{static_cast<uint16_t>(node)};
-  auto listener =
-      install_syscall_filter({.pids = PidRange(self, node_count), .remote_memory = remote_memory});
+  auto listener = install_syscall_filter({.pids = PidRange(self, node_count),
+                                          .remote_memory = remote_memory,
+                                          .distant_threads = distant_threads});
   if (!listener) return listener.error();
   const int fd = listener->get();
   auto go = client->call("job.started", {{"job", job}}, {&fd, 1});

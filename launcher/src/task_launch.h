@@ -40,7 +40,8 @@ struct TaskLaunch {
   std::string control_path;                  // as seen inside the session
   uint32_t job = 0;
   unsigned node = 0, node_count = 1;
-  bool remote_memory = false;  // what the tasks do with memory is krgd's business
+  bool distant_threads = false;  // the tasks' threads may run on other nodes
+  bool remote_memory = false;    // what the tasks do with memory is krgd's business
   std::string directory;
   std::vector<std::string> program;
   std::vector<std::string> environment;

@@ -37,7 +37,11 @@ struct ChildReaper::Impl {
   UniqueFd signals;
   EventLoop::Watch watch;
   std::map<pid_t, Changed> watched, tracees;
-  std::map<pid_t, EventLoop::Timer> unclaimed;  // tracees that have stopped
+  struct Unclaimed {  // a tracee that has stopped
+    ChildEvent event;
+    EventLoop::Timer release;
+  };
+  std::map<pid_t, Unclaimed> unclaimed;
 
   explicit Impl(EventLoop& of) : loop(of) {}
 
@@ -78,10 +82,11 @@ void ChildReaper::Impl::report_tracee(const ChildEvent& event) {
   const pid_t tid = event.pid;
   unclaimed.erase(tid);
   if (!event.is_end() && !tracees.contains(tid))
-    unclaimed.emplace(tid, loop.after(kClaimPeriod, [this, tid, status = event.status] {
-      let_go(tid, status);
-      unclaimed.erase(tid);
-    }));
+    unclaimed.emplace(tid,
+                      Unclaimed{event, loop.after(kClaimPeriod, [this, tid, status = event.status] {
+                                  let_go(tid, status);
+                                  unclaimed.erase(tid);
+                                })});
   report_to(tracees, event);
 }
 
@@ -125,6 +130,15 @@ void ChildReaper::unwatch(pid_t pid) {
 void ChildReaper::watch_tracee(pid_t tid, std::function<void(const ChildEvent&)> changed) {
   impl_->unclaimed.erase(tid);
   check(impl_->tracees.emplace(tid, std::move(changed)).second, "a tracee has one watcher");
+}
+
+void ChildReaper::watch_new_tracee(pid_t tid, std::function<void(const ChildEvent&)> changed) {
+  auto stopped = impl_->unclaimed.extract(tid);
+  watch_tracee(tid, std::move(changed));
+  if (stopped.empty()) return;
+  impl_->loop.post([impl = impl_.get(), event = stopped.mapped().event] {
+    impl->report_to(impl->tracees, event);
+  });
 }
 
 void ChildReaper::unwatch_tracee(pid_t tid) {

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <map>
 #include <memory>
 #include <utility>
 
@@ -27,11 +28,14 @@ using Found = ProcessFinder::Found;
 
 nlohmann::json as_json(const std::vector<Found>& processes) {
   nlohmann::json list = nlohmann::json::array();
-  for (const Found& found : processes)
+  for (const Found& found : processes) {
     list.push_back({{"pid", found.pid.value},
                     {"node", found.node.value},
                     {"host", found.host},
                     {"command", found.command}});
+    for (const auto& [tid, node] : found.threads)
+      list.back()["threads"].push_back({{"tid", tid}, {"node", node.value}});
+  }
   return list;
 }
 
@@ -49,6 +53,10 @@ std::vector<Found> decode(std::string_view bytes) {
     processes.push_back({GlobalPid{entry.value("pid", 0)},
                          NodeId{entry.value("node", kNoNode.value)}, entry.value("host", ""),
                          entry.value("command", "")});
+    for (const nlohmann::json& thread : entry.value("threads", nlohmann::json::array()))
+      if (thread.is_object())
+        processes.back().threads[thread.value("tid", 0)] =
+            NodeId{thread.value("node", kNoNode.value)};
   }
   return processes;
 }
@@ -84,8 +92,12 @@ struct Gathering {
 
 }  // namespace
 
-ProcessFinder::ProcessFinder(NodeContext& node, LocalProcesses local_processes)
-    : node_(node), local_processes_(std::move(local_processes)), host_(host_name()) {
+ProcessFinder::ProcessFinder(NodeContext& node, LocalProcesses local_processes,
+                             ThreadsOf threads_of)
+    : node_(node),
+      local_processes_(std::move(local_processes)),
+      threads_of_(std::move(threads_of)),
+      host_(host_name()) {
   node_.messenger.on_request<FindRequest>(
       [this](NodeId, const FindRequest&, std::string_view, Messenger::Reply reply) {
         reply.ok(encode(find_local()));
@@ -128,7 +140,8 @@ void ProcessFinder::find_all(std::function<void(std::vector<Found>)> done) {
 std::vector<Found> ProcessFinder::find_local() const {
   std::vector<Found> found;
   for (pid_t pid : local_processes_())
-    found.push_back({GlobalPid{pid}, node_.self, host_, command_of(pid)});
+    found.push_back({GlobalPid{pid}, node_.self, host_, command_of(pid),
+                     threads_of_ ? threads_of_(pid) : std::map<pid_t, NodeId>{}});
   return found;
 }
 

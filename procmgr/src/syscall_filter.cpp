@@ -144,6 +144,9 @@ constexpr Rule kRemoteMemoryRules[] = {
     {SYS_madvise, When::kValue, 2, MADV_DOFORK},
     {SYS_clone3, When::kAlways},
 };
+constexpr Rule kDistantThreadRules[] = {
+    {SYS_clone3, When::kAlways},
+};
 static_assert(kPriorityOfProcess == 0 && kIoPriorityOfProcess == 1, "who is a pid then");
 
 constexpr sock_filter load(size_t offset) {
@@ -184,6 +187,8 @@ class Builder {
       for (const Rule& rule : kAllWaitsRules) rules[rule.number].push_back(rule);
     if (config_.remote_memory)
       for (const Rule& rule : kRemoteMemoryRules) rules[rule.number].push_back(rule);
+    if (config_.distant_threads)
+      for (const Rule& rule : kDistantThreadRules) rules[rule.number].push_back(rule);
     const std::vector<std::pair<int, std::vector<Rule>>> sorted(rules.begin(), rules.end());
     add_tree(sorted);
     add_stop();

@@ -1,7 +1,9 @@
 """Nothing is left behind, whatever ends first: processes, mounts, sockets, networks, shared memory.
 SPDX-License-Identifier: GPL-2.0-or-later
 """
+import contextlib
 import os
+import pathlib
 import signal
 import unittest
 
@@ -62,6 +64,26 @@ class Leftovers(LauncherCase):
         process = self.start_stubborn(2)
         os.kill(self.krgd_of(node=0), signal.SIGKILL)
         self.assertEqual(process.wait(15), 122)
+        self.assert_nothing_left()
+
+    @staticmethod
+    def children_of(pid):
+        names = []
+        for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split():
+            with contextlib.suppress(OSError):
+                names.append(pathlib.Path(f"/proc/{child}/comm").read_text(encoding="utf-8").strip())
+        return names
+
+    def test_krgd_with_threads_of_a_process_killed(self):
+        program = self.build / "test-bin/programs/spread"
+        process = self.start("krgrun", "-N", "2", "--caps=+DISTANT_THREAD", program, "spin")
+        if not process.stdout.readline() and self.as_user:
+            self.skipTest(process.stderr.read())
+        krgd = self.krgd_of(node=1)
+        self.assertTrue(wait_until(lambda: "spread" in self.children_of(krgd)), "its second thread is elsewhere")
+        os.kill(krgd, signal.SIGKILL)
+        self.assertEqual(process.wait(15), 128 + signal.SIGKILL)
+        self.assertIn("node 1 has failed", process.stderr.read())
         self.assert_nothing_left()
 
     def test_krgd_of_another_node_killed(self):

@@ -59,14 +59,14 @@ class CapabilitiesTest(SessionCase):
 
     def test_what_a_shell_starts_with(self):
         self.assertEqual(self.shell("krg_capset -l", caps=""),
-                         "Permitted Capabilities: 01067\n"
+                         "Permitted Capabilities: 011067\n"
                          "\tCHANGE_KERRIGHED_CAP, CAN_MIGRATE, DISTANT_FORK, CHECKPOINTABLE\n"
-                         "\tUSE_REMOTE_MEMORY, SEE_LOCAL_PROC_STAT\n"
+                         "\tUSE_REMOTE_MEMORY, SEE_LOCAL_PROC_STAT, DISTANT_THREAD\n"
                          "Effective Capabilities: 01\n"
                          "\tCHANGE_KERRIGHED_CAP\n"
-                         "Inheritable Permitted Capabilities: 01067\n"
+                         "Inheritable Permitted Capabilities: 011067\n"
                          "\tCHANGE_KERRIGHED_CAP, CAN_MIGRATE, DISTANT_FORK, CHECKPOINTABLE\n"
-                         "\tUSE_REMOTE_MEMORY, SEE_LOCAL_PROC_STAT\n"
+                         "\tUSE_REMOTE_MEMORY, SEE_LOCAL_PROC_STAT, DISTANT_THREAD\n"
                          "Inheritable Effective Capabilities: 01\n"
                          "\tCHANGE_KERRIGHED_CAP")
 

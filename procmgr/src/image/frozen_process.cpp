@@ -332,6 +332,21 @@ void FrozenProcess::thaw() {
   threads_.clear();
 }
 
+Result<std::vector<pid_t>> FrozenProcess::hand_over() {
+  drop_scratch();
+  std::vector<pid_t> tids;
+  for (auto& thread : threads_) {
+    if (thread->is_gone()) continue;
+    if (auto settled = thread->settle(); !settled) return settled.error();
+    tids.push_back(thread->tid());
+  }
+  unwatch();
+  for (auto& thread : threads_) thread->forget();
+  threads_.clear();
+  if (tids.empty()) return errno_error("the process died", ESRCH);
+  return tids;
+}
+
 void FrozenProcess::detach_from_memory() {
   for (auto& thread : threads_) {
     if (thread->is_gone()) continue;

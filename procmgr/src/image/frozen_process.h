@@ -98,6 +98,10 @@ class FrozenProcess {
   // page source may share. Before become() and kill(): it is not to go on afterwards.
   void detach_from_memory();
 
+  // The caller is the tracer from now on: each thread stands in a kTrap stop as it would go on,
+  // what was put into the process is taken out. Returns the threads' ids, the main thread's first.
+  // Errors: ESRCH.
+  Result<std::vector<pid_t>> hand_over();
   // Lets it go on. What was put into it (scratch) is taken out before.
   void thaw();
   // Ends it (SIGKILL).

@@ -45,6 +45,9 @@ class InstalledProcess {
     return process_->write(to, bytes);
   }
 
+  // The process as it is, frozen, for who does something else with it than thaw it.
+  std::shared_ptr<FrozenProcess> take_process() { return std::move(process_); }
+
   // It is the image's process from now on, and runs (or is stopped, if it was).
   // REQUIRES: the pages of pages_before_thaw() have their contents. Errors: it has died, or is
   // killed by this.

@@ -38,7 +38,7 @@ std::vector<RemoteAddr> pages_before_thaw(const ProcessImage& image) {
 }
 
 InstalledProcess::~InstalledProcess() {
-  if (has_thawed_) return;
+  if (!process_ || has_thawed_) return;
   process_->on_end(nullptr);
   home_ ? home_->take_back(*process_) : process_->kill();
 }

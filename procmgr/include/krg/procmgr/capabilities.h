@@ -53,7 +53,8 @@ constexpr CapabilitySet capability_set(std::initializer_list<Capability> members
 // What this version honours. Others cannot be set: ENOSYS.
 inline constexpr CapabilitySet kSupportedCapabilities = capability_set(
     {Capability::kChangeKerrighedCap, Capability::kCanMigrate, Capability::kDistantFork,
-     Capability::kCheckpointable, Capability::kUseRemoteMemory, Capability::kSeeLocalProcStat});
+     Capability::kCheckpointable, Capability::kUseRemoteMemory, Capability::kSeeLocalProcStat,
+     Capability::kDistantThread});
 
 struct CapabilitySets {
   CapabilitySet effective, permitted, inheritable_effective, inheritable_permitted;

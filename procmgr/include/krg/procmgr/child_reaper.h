@@ -48,6 +48,9 @@ class ChildReaper {
   // watch(), which a thread of a body has besides. A tracee that stops and is not watched within a
   // second is let go.
   void watch_tracee(pid_t tid, std::function<void(const ChildEvent&)> changed);
+  // The same for a thread that a tracee makes: it may have stopped before it was known; that is
+  // reported, too.
+  void watch_new_tracee(pid_t tid, std::function<void(const ChildEvent&)> changed);
   void unwatch_tracee(pid_t tid);
 
  private:

@@ -61,6 +61,7 @@ inline constexpr uint16_t kKddmReport = 206;
 inline constexpr uint16_t kIpc = 240;  // System V semaphores and messages, futexes
 inline constexpr uint16_t kRemoteMemory = 256;
 inline constexpr uint16_t kPageMoves = 288;
+inline constexpr uint16_t kSpread = 304;
 }  // namespace message_ids
 
 }  // namespace krg

@@ -33,6 +33,7 @@
 // brk                                          to grow or shrink the heap
 // mremap, clone3                               always
 // madvise                                      MADV_DONTNEED, MADV_FREE, MADV_DOFORK
+// clone3                                       always; where threads may run on other nodes, too
 // fstat, newfstatat, statx                     of descriptor 0, 1 or 2 itself; bodies only
 //
 // "of another node" is a comparison of the pid's upper bits: a shadow has a pid of this node, so a
@@ -68,6 +69,8 @@ struct SyscallFilterConfig {
   bool all_waits = false;
   // Processes may use memory of other nodes (remote_memory.h).
   bool remote_memory = false;
+  // Processes may have threads on other nodes (spreading.h).
+  bool distant_threads = false;
 };
 
 class SyscallFilter {

@@ -1,0 +1,47 @@
+// Spreading: processes whose threads run on several nodes (capability DISTANT_THREAD). A process is
+// spread when it makes its first thread besides the main one; from then on each new thread runs on
+// the node that has the fewest of the process's threads. procmgr/README.md has the parts.
+//
+// Threads: the loop's thread. Owned by krgd's main.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+
+#include "krg/procmgr/capability_table.h"
+#include "krg/procmgr/process_table.h"
+#include "krg/procmgr/syscall_broker.h"
+#include "krg/shmem/kddm.h"
+
+namespace krg {
+
+class Spreading {
+ public:
+  struct Parts {
+    NodeContext& node;
+    Kddm& kddm;
+    SyscallBroker& broker;
+    const CapabilityTable& capabilities;
+    ProcessTable& table;
+    std::function<bool(NodeId)> is_online;
+  };
+  // Takes the broker's clone3. Errors: ENOTSUP with the reason, where page faults of programs
+  // cannot be served.
+  static Result<std::unique_ptr<Spreading>> create(Parts parts);
+  ~Spreading();
+  Spreading(const Spreading&) = delete;
+  Spreading& operator=(const Spreading&) = delete;
+
+  // The threads of a process that is spread and started here, and where they run; none: it is not.
+  std::map<pid_t, NodeId> threads_of(pid_t pid) const;
+
+ private:
+  struct Impl;
+  explicit Spreading(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace krg

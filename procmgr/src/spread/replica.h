@@ -1,0 +1,85 @@
+// Replica: the address space that a spread process has on a node that is not its home, and the
+// threads that run in it. It is a process of krgd's, in which nothing runs but those threads; its
+// first thread, the keeper, stands in a stop for good and changes the mappings. No thread makes a
+// system call here: each one stops before it (PTRACE_SYSEMU), and is carried out at home, but for
+// those that need no kernel. A thread that gets a signal (it has touched what is not mapped here,
+// say) goes home and does there what it was about to do.
+//
+// Threads: the loop's thread. Owned by ReplicaHost. Source: ptrace(2).
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+
+#include "image/image_installer.h"
+#include "krg/procmgr/node_context.h"
+#include "krg/shmem/page_set.h"
+#include "spread/spread_image.h"
+#include "spread/spread_messages.h"
+#include "spread/traced_thread.h"
+
+namespace krg {
+
+class Replica {
+ public:
+  struct Parts {
+    NodeContext& node;
+    PageSet& pages;
+    SetId set;
+    NodeId home;
+  };
+  // The number that the process has the page set's memory under.
+  static constexpr int kMemoryFd = 3;
+
+  // Maps the ranges and makes the keeper of the installed process. `ended` runs when the process
+  // has died, whatever from. Errors: of the process's calls; it is killed then.
+  static Result<std::unique_ptr<Replica>> create(Parts parts, InstalledProcess& installed,
+                                                 const SpreadImage& image,
+                                                 std::function<void()> ended);
+  // Kills it.
+  ~Replica();
+  Replica(const Replica&) = delete;
+  Replica& operator=(const Replica&) = delete;
+
+  pid_t pid() const { return keeper_->tid(); }
+  // `done`: the mappings are so.
+  void change(const ChangeMemory& change, std::function<void(Status)> done);
+  // `done`: the thread runs here.
+  void take(const SendThread& thread, ThreadState state, std::function<void(Status)> done);
+  void recall(pid_t tid);
+
+ private:
+  struct Thread {
+    pid_t tid = 0, pid = 0;  // of the thread and the process, at home
+    std::unique_ptr<TracedThread> traced;
+    bool awaits_answer = false, is_recalled = false;
+  };
+  using ThreadPtr = std::shared_ptr<Thread>;
+  using Job = std::function<void(std::function<void()> next)>;
+
+  Replica(Parts parts, std::function<void()> ended) : parts_(parts), ended_(std::move(ended)) {}
+  Status attach(UniqueFd userfaultfd, const SpreadRange& range);
+  void enqueue(Job job);
+  void run_next();
+  void map(const ChangeMemory& change, std::function<void(Status)> done);
+  void start(const ThreadPtr& thread, pid_t task, ThreadState state,
+             std::function<void(Status)> done);
+  void on_stop(const ThreadPtr& thread, const TraceStop& stop);
+  void on_call(const ThreadPtr& thread);
+  void answer(const ThreadPtr& thread, int64_t result);
+  void send_home(const ThreadPtr& thread, bool makes_call_again);
+  void end_thread(const ThreadPtr& thread);
+
+  const Parts parts_;
+  std::function<void()> ended_;
+  std::unique_ptr<TracedThread> keeper_;
+  RemoteAddr instruction_{};
+  std::map<pid_t, ThreadPtr> threads_;  // by their number at home
+  std::deque<Job> jobs_;                // of the keeper, the first one running
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace krg

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "spread/replica_host.h"
+
+#include <fcntl.h>
+
+#include "krg/runtime/log.h"
+
+namespace krg {
+
+ReplicaHost::ReplicaHost(NodeContext& node, Kddm& kddm, SyscallBroker& broker, ProcessTable& table,
+                         const UserfaultSource& source)
+    : node_(node),
+      kddm_(kddm),
+      table_(table),
+      source_(source),
+      spawner_(node, broker),
+      installer_(node, spawner_) {
+  take_messages();
+}
+
+void ReplicaHost::take_messages() {
+  Messenger& messenger = node_.messenger;
+  messenger.on_request<OpenSpreadSet>(
+      [this](NodeId from, const OpenSpreadSet& ask, std::string_view, Messenger::Reply reply) {
+        Status opened = open(from, ask);
+        opened ? reply.ok() : reply.fail(opened.error().errno_or(EIO), opened.error().context);
+      });
+  messenger.on_request<StartReplica>(
+      [this](NodeId, const StartReplica& ask, std::string_view payload, Messenger::Reply reply) {
+        start(ask.set, payload, std::move(reply));
+      });
+  messenger.on_request<EndSpread>(
+      [this](NodeId, const EndSpread& ask, std::string_view, Messenger::Reply reply) {
+        auto hosted = find(ask.set);
+        if (!hosted) return reply.ok();
+        hosted->ended.push_back(std::move(reply));
+        end(ask.set);
+      });
+  messenger.on_request<ChangeMemory>(
+      [this](NodeId, const ChangeMemory& ask, std::string_view, Messenger::Reply reply) {
+        change(ask, std::move(reply));
+      });
+  messenger.on_request<SendThread>(
+      [this](NodeId, const SendThread& ask, std::string_view payload, Messenger::Reply reply) {
+        auto hosted = find(ask.set);
+        auto state = ThreadState::parse(payload);
+        if (!hosted || !hosted->replica || !state) return reply.fail(ESRCH, "no replica");
+        auto shared = std::make_shared<Messenger::Reply>(std::move(reply));
+        hosted->replica->take(ask, std::move(*state), [shared](Status taken) {
+          taken ? shared->ok() : shared->fail(taken.error().errno_or(EIO), taken.error().context);
+        });
+      });
+  messenger.on<RecallThread>([this](NodeId, const RecallThread& ask, std::string_view) {
+    if (auto hosted = find(ask.set); hosted && hosted->replica) hosted->replica->recall(ask.tid);
+  });
+  messenger.on_peer_failure([this](NodeId failed) {
+    for (const auto& [set, hosted] : std::map(hosted_))
+      if (hosted->home == failed) end(set);
+  });
+}
+
+ReplicaHost::HostedPtr ReplicaHost::find(uint64_t set) const {
+  auto found = hosted_.find(set);
+  return found == hosted_.end() ? nullptr : found->second;
+}
+
+Status ReplicaHost::open(NodeId home, const OpenSpreadSet& ask) {
+  auto pages = PageSet::create(node_.loop, kddm_, SetId{ask.set}, ask.pages,
+                               {.group = node_.page_sets, .home = home});
+  if (!pages) return pages.error();
+  (*pages)->on_idle([this, set = ask.set] { drop_if_unused(set); });
+  hosted_[ask.set] = std::make_shared<Hosted>(Hosted{.home = home, .pages = std::move(*pages)});
+  return {};
+}
+
+// --- a replica's beginning ----------------------------------------------------------------------
+
+void ReplicaHost::start(uint64_t set, std::string_view payload, Messenger::Reply reply) {
+  auto hosted = find(set);
+  auto parsed = SpreadImage::parse(payload);
+  if (!hosted || hosted->replica || hosted->pid != 0 || !parsed)
+    return reply.fail(EBADMSG, "a replica");
+  auto image = std::make_shared<SpreadImage>(std::move(*parsed));
+  auto answer = std::make_shared<Messenger::Reply>(std::move(reply));
+  for (const SpreadRange& range : image->ranges) {
+    const size_t end = range.first.value + range.bytes / kPageBytes;
+    if (end <= hosted->pages->pages()) continue;
+    if (auto grown = hosted->pages->resize(end); !grown)
+      return answer->fail(ENOMEM, grown.error().context);
+  }
+  hosted->pid = image->image.threads.front().tid;
+  ImageInstaller::Request request;
+  request.image = image->image;
+  request.late_pages = &source_;
+  request.origin_keeps_signals = true;
+  UniqueFd memory(fcntl(hosted->pages->memory(), F_DUPFD_CLOEXEC, 0));
+  request.fds.push_back({Replica::kMemoryFd, std::move(memory)});
+  request.on_created = [this, pid = hosted->pid] { table_.hide(pid); };
+  installer_.install(std::move(request), [this, set, image, answer](
+                                             Result<std::unique_ptr<InstalledProcess>> installed) {
+    on_installed(set, *image, std::move(installed), std::move(*answer));
+  });
+}
+
+void ReplicaHost::on_installed(uint64_t set, const SpreadImage& image,
+                               Result<std::unique_ptr<InstalledProcess>> installed,
+                               Messenger::Reply reply) {
+  auto hosted = find(set);
+  if (!installed) {
+    if (hosted) table_.forget_hidden(hosted->pid);
+    return reply.fail(installed.error().errno_or(EIO), installed.error().context);
+  }
+  if (!hosted || hosted->is_ending) return;
+  auto replica = Replica::create({node_, *hosted->pages, SetId{set}, hosted->home}, **installed,
+                                 image, [this, set] { replica_ended(set); });
+  if (!replica) return reply.fail(replica.error().errno_or(EIO), replica.error().context);
+  hosted->replica = std::move(*replica);
+  reply.ok();
+}
+
+// --- mappings -----------------------------------------------------------------------------------
+
+void ReplicaHost::change(const ChangeMemory& change, Messenger::Reply reply) {
+  auto hosted = find(change.set);
+  if (!hosted || !hosted->replica) return reply.fail(ESRCH, "no replica");
+  if (change.set_pages > hosted->pages->pages())
+    if (auto grown = hosted->pages->resize(change.set_pages); !grown)
+      return reply.fail(ENOMEM, grown.error().context);
+  auto shared = std::make_shared<Messenger::Reply>(std::move(reply));
+  hosted->replica->change(change, [shared](Status changed) {
+    changed ? shared->ok() : shared->fail(changed.error().errno_or(EIO), changed.error().context);
+  });
+}
+
+// --- its end ------------------------------------------------------------------------------------
+
+void ReplicaHost::end(uint64_t set) {
+  auto hosted = find(set);
+  if (!hosted) return;
+  hosted->is_ending = true;
+  if (hosted->pid != 0) table_.forget_hidden(hosted->pid);
+  // One of its own callbacks may be what tells.
+  node_.loop.post([this, hosted, set] {
+    hosted->replica.reset();
+    drop_if_unused(set);
+  });
+}
+
+void ReplicaHost::drop_if_unused(uint64_t set) {
+  auto hosted = find(set);
+  if (!hosted || !hosted->is_ending || hosted->replica || hosted->pages->mapping_count() > 0)
+    return;
+  hosted_.erase(set);
+  node_.loop.post([hosted] {
+    hosted->pages.reset();
+    for (Messenger::Reply& reply : hosted->ended) reply.ok();
+  });
+}
+
+void ReplicaHost::replica_ended(uint64_t set) {
+  auto hosted = find(set);
+  if (!hosted || hosted->is_ending) return;
+  ReplicaLost lost;
+  lost.set = set;
+  static_cast<void>(node_.messenger.send(hosted->home, lost));
+}
+
+}  // namespace krg

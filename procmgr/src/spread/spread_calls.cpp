@@ -1,0 +1,332 @@
+// SpreadProcess: system calls of its threads that are more than the kernel's business: those that
+// change mappings, fork, and exit.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+
+#include <algorithm>
+#include <climits>
+#include <csignal>
+
+#include "krg/procmgr/unnotified_cookie.h"
+#include "krg/runtime/log.h"
+#include "spread/spread_process.h"
+
+namespace krg {
+namespace {
+
+constexpr uint64_t kKeptFlags = MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_32BIT;
+constexpr size_t kGrowthStep = 16384;  // pages
+constexpr uint64_t kMostNewBytes = uint64_t{16} << 30;
+constexpr uint64_t kWake = 1;  // FUTEX_WAKE
+
+uint64_t whole_pages(uint64_t bytes) {
+  return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
+}
+
+bool is_error(int64_t result) {
+  return result < 0 && result > -int64_t{kPageBytes};
+}
+
+bool is_private_memory(const user_regs_struct& call) {
+  const uint64_t flags = call.r10;
+  return (flags & MAP_TYPE) == MAP_PRIVATE && (flags & MAP_ANONYMOUS) && !(flags & MAP_HUGETLB) &&
+         call.rsi > 0 && call.rsi <= kMostNewBytes;
+}
+
+ChangeMemory change_of(ChangeMemory::Kind kind, RemoteAddr start, uint64_t bytes) {
+  ChangeMemory change;
+  change.kind = kind;
+  change.start = start.value;
+  change.bytes = bytes;
+  return change;
+}
+
+}  // namespace
+
+// --- before the kernel carries it out -----------------------------------------------------------
+
+void SpreadProcess::on_entry(const ThreadPtr& thread) {
+  auto registers = thread->traced->registers();
+  if (!registers) return;
+  thread->entry = *registers;
+  thread->number = registers->orig_rax;
+  thread->result.reset();
+  thread->maps.reset();
+  thread->has_changed_arguments = false;
+  switch (thread->number) {
+    case SYS_mmap:
+      return is_private_memory(*registers) ? begin_map(thread) : resume(thread);
+    case SYS_mremap:
+      return begin_remap(thread);
+    case SYS_madvise:
+      return begin_advice(thread);
+    case SYS_brk: {  // a heap that does not grow has malloc(3) take mappings
+      user_regs_struct call = *registers;
+      call.rdi = 0;
+      return change_call(thread, call);
+    }
+    case SYS_exit:
+      return begin_exit(thread);
+    case SYS_clone:
+      if (registers->rdi & CLONE_VM) return resume(thread);
+      [[fallthrough]];
+    case SYS_fork:
+      log_warn("spread", "pid {} is spread over nodes: it cannot fork (posix_spawn, vfork can)",
+               parts_.pid);
+      return skip(thread, -ENOMEM);
+    default:
+      return resume(thread);
+  }
+}
+
+void SpreadProcess::skip(const ThreadPtr& thread, int64_t result) {
+  user_regs_struct none = thread->entry;
+  none.orig_rax = ~0ULL;
+  thread->result = result;
+  static_cast<void>(thread->traced->set_registers(none));
+  resume(thread);
+}
+
+// The program finds its arguments as they were.
+void SpreadProcess::change_call(const ThreadPtr& thread, const user_regs_struct& call) {
+  thread->has_changed_arguments = true;
+  thread->number = call.orig_rax;
+  static_cast<void>(thread->traced->set_registers(call));
+  resume(thread);
+}
+
+Status SpreadProcess::grow() {
+  const size_t wanted = parts_.memory.set_pages();
+  if (wanted <= parts_.pages->pages()) return {};
+  return parts_.pages->resize((wanted + kGrowthStep - 1) / kGrowthStep * kGrowthStep);
+}
+
+void SpreadProcess::begin_map(const ThreadPtr& thread) {
+  user_regs_struct call = thread->entry;
+  SpreadRange range;
+  range.bytes = whole_pages(call.rsi);
+  range.protection = static_cast<uint32_t>(call.rdx);
+  range.first = parts_.memory.take_pages(range.bytes);
+  thread->maps = range;
+  if (auto grown = grow(); !grown) {
+    parts_.memory.give_back(range);
+    thread->maps.reset();
+    return skip(thread, -ENOMEM);
+  }
+  call.r10 = (call.r10 & kKeptFlags) | MAP_SHARED | MAP_NORESERVE | kUnnotifiedMapFlags;
+  call.r8 = static_cast<uint64_t>(parts_.memory_fd);
+  call.r9 = range.first.value * kPageBytes;
+  change_call(thread, call);
+}
+
+// Memory of the page set shrinks where it is; realloc(3) copies when it may not grow.
+void SpreadProcess::begin_remap(const ThreadPtr& thread) {
+  user_regs_struct call = thread->entry;
+  const RemoteAddr start{call.rdi};
+  const uint64_t old_bytes = whole_pages(call.rsi), new_bytes = whole_pages(call.rdx);
+  if (parts_.memory.in(start, std::max<uint64_t>(old_bytes, 1)).empty()) return resume(thread);
+  if (new_bytes == 0 || (call.r10 & ~uint64_t{MREMAP_MAYMOVE})) return skip(thread, -EINVAL);
+  if (new_bytes > old_bytes) return skip(thread, -ENOMEM);
+  if (new_bytes == old_bytes) return skip(thread, static_cast<int64_t>(start.value));
+  call.orig_rax = SYS_munmap;
+  call.rdi = start.value + new_bytes;
+  call.rsi = old_bytes - new_bytes;
+  change_call(thread, call);
+}
+
+void SpreadProcess::begin_advice(const ThreadPtr& thread) {
+  const auto ranges = parts_.memory.in(RemoteAddr{thread->entry.rdi}, thread->entry.rsi);
+  if (ranges.empty()) return resume(thread);
+  if (thread->entry.rdx != MADV_DONTNEED) return skip(thread, 0);
+  auto left = std::make_shared<size_t>(ranges.size());
+  for (const SpreadRange& range : ranges)
+    parts_.pages->discard(range.first, range.bytes / kPageBytes,
+                          [this, left, thread, alive = std::weak_ptr(alive_)] {
+                            if (--*left == 0 && !alive.expired()) skip(thread, 0);
+                          });
+}
+
+// --- afterwards ---------------------------------------------------------------------------------
+
+void SpreadProcess::on_exit(const ThreadPtr& thread) {
+  if (thread->is_exiting) return find_tid_address(thread);
+  auto registers = thread->traced->registers();
+  if (!registers) return;
+  if (!thread->result && (is_to_be_restarted(*registers) || is_remembered_by_kernel(*registers)))
+    return resume(thread);
+  const uint64_t result = registers->rax;
+  if (thread->has_changed_arguments) {
+    user_regs_struct own = thread->entry;
+    own.rax = result;
+    own.rip = registers->rip;
+    own.rcx = registers->rcx;
+    own.r11 = registers->r11;
+    own.eflags = registers->eflags;
+    *registers = own;
+    static_cast<void>(thread->traced->set_registers(own));
+  }
+  if (thread->result) {
+    registers->rax = static_cast<uint64_t>(*thread->result);
+    static_cast<void>(thread->traced->set_registers(*registers));
+    return finish(thread);
+  }
+  if (!is_error(static_cast<int64_t>(result))) return after_call(thread, result);
+  if (thread->maps) parts_.memory.give_back(*thread->maps);
+  finish(thread);
+}
+
+void SpreadProcess::after_call(const ThreadPtr& thread, uint64_t result) {
+  const user_regs_struct& call = thread->entry;
+  const auto done = [this, thread] { finish(thread); };
+  switch (thread->number) {
+    case SYS_mmap:
+      return after_map(thread, RemoteAddr{result});
+    case SYS_munmap: {
+      if (call.orig_rax == SYS_munmap)
+        return unmap_everywhere(RemoteAddr{call.rdi}, call.rsi, done);
+      const uint64_t kept = whole_pages(call.rdx);
+      auto registers = thread->traced->registers();
+      if (!registers) return;
+      registers->rax = call.rdi;
+      static_cast<void>(thread->traced->set_registers(*registers));
+      return unmap_everywhere(RemoteAddr{call.rdi + kept}, whole_pages(call.rsi) - kept, done);
+    }
+    case SYS_mremap:
+      return unmap_everywhere(RemoteAddr{call.rdi}, std::max<uint64_t>(call.rsi, 1),
+                              [this, result, bytes = call.rdx, done] {
+                                unmap_everywhere(RemoteAddr{result}, bytes, done);
+                              });
+    case SYS_mprotect:
+      return protect_everywhere(RemoteAddr{call.rdi}, call.rsi, static_cast<uint32_t>(call.rdx),
+                                done);
+    default:
+      return finish(thread);
+  }
+}
+
+void SpreadProcess::after_map(const ThreadPtr& thread, RemoteAddr at) {
+  const auto done = [this, thread] { finish(thread); };
+  if (!thread->maps) return unmap_everywhere(at, thread->entry.rsi, done);
+  SpreadRange range = *thread->maps;
+  range.start = at;
+  const auto replaced = parts_.memory.unmap(at, range.bytes);
+  if (auto attached =
+          parts_.pages->attach_beside(parts_.pid, at, range.first, range.bytes / kPageBytes);
+      !attached)
+    fail(attached.error().message());
+  parts_.memory.map(range);
+  ChangeMemory change = change_of(ChangeMemory::Kind::kMap, at, range.bytes);
+  change.protection = range.protection;
+  change.first_page = range.first.value;
+  tell_replicas(change, [this, replaced, done] {
+    free_pages(replaced);
+    done();
+  });
+}
+
+void SpreadProcess::unmap_everywhere(RemoteAddr start, uint64_t bytes, std::function<void()> done) {
+  const auto gone = parts_.memory.unmap(start, bytes);
+  tell_replicas(change_of(ChangeMemory::Kind::kUnmap, start, whole_pages(bytes)),
+                [this, gone, done = std::move(done)] {
+                  free_pages(gone);
+                  done();
+                });
+}
+
+// Memory that is at home only may be written there from now on: replicas must not show it.
+void SpreadProcess::protect_everywhere(RemoteAddr start, uint64_t bytes, uint32_t protection,
+                                       std::function<void()> done) {
+  const RemoteAddr end = start + whole_pages(bytes);
+  parts_.memory.protect(start, bytes, protection);
+  std::vector<ChangeMemory> changes;
+  RemoteAddr at = start;
+  for (const SpreadRange& range : parts_.memory.in(start, bytes)) {
+    if (at < range.start)
+      changes.push_back(change_of(ChangeMemory::Kind::kUnmap, at, range.start.value - at.value));
+    changes.push_back(change_of(ChangeMemory::Kind::kProtect, range.start, range.bytes));
+    changes.back().protection = protection;
+    at = range.end();
+  }
+  if (at < end) changes.push_back(change_of(ChangeMemory::Kind::kUnmap, at, end.value - at.value));
+  auto left = std::make_shared<size_t>(changes.size() + 1);
+  const auto changed = [left, done = std::move(done)] {
+    if (--*left == 0) done();
+  };
+  for (const ChangeMemory& change : changes) tell_replicas(change, changed);
+  changed();
+}
+
+void SpreadProcess::free_pages(const std::vector<SpreadRange>& ranges) {
+  for (const SpreadRange& range : ranges)
+    parts_.pages->discard(range.first, range.bytes / kPageBytes,
+                          [this, range, alive = std::weak_ptr(alive_)] {
+                            if (!alive.expired()) parts_.memory.give_back(range);
+                          });
+}
+
+void SpreadProcess::finish(const ThreadPtr& thread) {
+  if (!thread->call) return resume(thread);
+  auto registers = thread->traced->registers();
+  if (!registers) return;
+  const auto result = static_cast<int64_t>(registers->rax);
+  thread->stands = Stands::kParked;
+  auto reply = std::move(*thread->call);
+  thread->call.reset();
+  reply.ok({reinterpret_cast<const char*>(&result), sizeof result});
+}
+
+// --- the end of a thread ------------------------------------------------------------------------
+
+// At its end the kernel clears the thread's id (set_tid_address(2)), but does not wait for a page
+// that is not here (userfaultfd is not asked by a task that exits): the thread does it before.
+void SpreadProcess::begin_exit(const ThreadPtr& thread) {
+  if (thread->is_exiting) return resume(thread);
+  thread->is_exiting = true;
+  skip(thread, 0);
+}
+
+void SpreadProcess::find_tid_address(const ThreadPtr& thread) {
+  const RemoteAddr slot =
+      parts_.scratch + next_slot_++ % (kScratchBytes / sizeof(uint64_t)) * sizeof(uint64_t);
+  thread->traced->call(parts_.instruction, SYS_prctl, {PR_GET_TID_ADDRESS, slot.value},
+                       [this, thread, slot, alive = std::weak_ptr(alive_)](int64_t result) {
+                         if (alive.expired() || result == -ESRCH) return;
+                         uint64_t address = 0;
+                         const iovec local{&address, sizeof address};
+                         const iovec remote{reinterpret_cast<void*>(slot.value), sizeof address};
+                         const bool is_known =
+                             result == 0 && process_vm_readv(parts_.pid, &local, 1, &remote, 1,
+                                                             0) == sizeof address;
+                         is_known&& address != 0 ? clear_tid(thread, address) : exit(thread);
+                       });
+}
+
+void SpreadProcess::clear_tid(const ThreadPtr& thread, uint64_t address) {
+  const RemoteAddr at = parts_.instruction;
+  const auto then = [thread, at, alive = std::weak_ptr(alive_)](long number,
+                                                                TracedThread::Arguments arguments,
+                                                                std::function<void()> next) {
+    thread->traced->call(at, number, arguments, [next, alive](int64_t result) {
+      if (!alive.expired() && result != -ESRCH) next();
+    });
+  };
+  then(SYS_set_tid_address, {0}, [this, thread, address, then] {
+    // A call that writes a zero of four bytes: no signal is sent to a thread at its parent's death.
+    then(SYS_prctl, {PR_GET_PDEATHSIG, address}, [this, thread, address, then] {
+      then(SYS_futex, {address, kWake, INT_MAX}, [this, thread] { exit(thread); });
+    });
+  });
+}
+
+void SpreadProcess::exit(const ThreadPtr& thread) {
+  constexpr uint64_t kAll = ~0ULL;
+  ptrace(PTRACE_SETSIGMASK, thread->traced->tid(), sizeof kAll, &kAll);
+  static_cast<void>(thread->traced->set_registers(before_the_call(thread->entry)));
+  resume(thread);
+}
+
+}  // namespace krg

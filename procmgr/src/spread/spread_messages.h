@@ -1,0 +1,94 @@
+// The messages of spread processes. `set` names the process: it is its page set's number.
+// H: the node where it was started, its home; R: one with a replica of it.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <cstdint>
+
+#include "krg/procmgr/node_context.h"
+
+namespace krg {
+
+// H to all, a request: open the page set.
+struct OpenSpreadSet {
+  static constexpr uint16_t kId = message_ids::kSpread;
+  uint8_t version = 1;
+  uint8_t unused[7] = {};
+  uint64_t set = 0;
+  uint64_t pages = 0;
+};
+// H to all, a request: end the replica, if there is one, and forget the set.
+struct EndSpread {
+  static constexpr uint16_t kId = message_ids::kSpread + 1;
+  uint8_t version = 1;
+  uint8_t unused[7] = {};
+  uint64_t set = 0;
+};
+// H to R, a request; payload: SpreadImage.
+struct StartReplica {
+  static constexpr uint16_t kId = message_ids::kSpread + 2;
+  uint8_t version = 1;
+  uint8_t unused[7] = {};
+  uint64_t set = 0;
+};
+// H to R, a request. Answered when R's replica is so.
+struct ChangeMemory {
+  static constexpr uint16_t kId = message_ids::kSpread + 3;
+  enum class Kind : uint8_t { kMap, kUnmap, kProtect };
+  uint8_t version = 1;
+  Kind kind = Kind::kMap;
+  uint8_t unused[2] = {};
+  uint32_t protection = 0;  // kMap, kProtect
+  uint64_t set = 0;
+  uint64_t start = 0, bytes = 0;
+  uint64_t first_page = 0;  // kMap
+  uint64_t set_pages = 0;   // the size of the set by then
+};
+// H to R, a request: the thread runs at R from now on; payload: ThreadState.
+struct SendThread {
+  static constexpr uint16_t kId = message_ids::kSpread + 4;
+  uint8_t version = 1;
+  uint8_t unused[3] = {};
+  int32_t tid = 0;
+  uint64_t set = 0;
+  int32_t pid = 0;
+  uint8_t unused_too[4] = {};
+};
+// H to R: send it back.
+struct RecallThread {
+  static constexpr uint16_t kId = message_ids::kSpread + 5;
+  uint8_t version = 1;
+  uint8_t unused[3] = {};
+  int32_t tid = 0;
+  uint64_t set = 0;
+};
+// R to H: it runs at H from now on; payload: ThreadState.
+struct ReturnThread {
+  static constexpr uint16_t kId = message_ids::kSpread + 6;
+  uint8_t version = 1;
+  uint8_t unused[3] = {};
+  int32_t tid = 0;
+  uint64_t set = 0;
+};
+// R to H, a request: the thread makes a system call; payload: its registers (user_regs_struct).
+// The reply: an int64_t, the result. ECANCELED: the thread does not go on at R.
+struct CallAtHome {
+  static constexpr uint16_t kId = message_ids::kSpread + 7;
+  uint8_t version = 1;
+  uint8_t unused[3] = {};
+  int32_t tid = 0;
+  uint64_t set = 0;
+};
+// R to H: the replica has ended by itself.
+struct ReplicaLost {
+  static constexpr uint16_t kId = message_ids::kSpread + 8;
+  uint8_t version = 1;
+  uint8_t unused[7] = {};
+  uint64_t set = 0;
+};
+static_assert(sizeof(OpenSpreadSet) == 24 && sizeof(EndSpread) == 16 &&
+              sizeof(StartReplica) == 16 && sizeof(ChangeMemory) == 48 &&
+              sizeof(SendThread) == 24 && sizeof(RecallThread) == 16 &&
+              sizeof(ReturnThread) == 16 && sizeof(CallAtHome) == 16 && sizeof(ReplicaLost) == 16);
+
+}  // namespace krg

@@ -1,0 +1,136 @@
+// SpreadProcess: a process of this node, its home, whose threads may run on other nodes. Its
+// private memory is pages of a page set; every other node has a replica of its address space. krgd
+// traces all of its threads. Each is at home, where it runs natively but for stops at its system
+// calls, or away; then its original stands here in a stop and makes its system calls: with the
+// registers that it has there, at the same instruction, so that the kernel does for it what it does
+// for any thread (descriptors, futexes, signals, exit). A signal that has a handler brings the
+// thread home.
+//
+// What changes mappings is watched: new private anonymous memory comes from the page set; a call
+// returns when all replicas have the same mappings. What cannot be the same everywhere (shared
+// mappings, new files) exists at home only: who touches it elsewhere goes home.
+//
+// Threads: the loop's thread, the tracer. Owned by Spreading.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "krg/procmgr/node_context.h"
+#include "krg/shmem/page_set.h"
+#include "spread/spread_memory.h"
+#include "spread/spread_messages.h"
+#include "spread/traced_thread.h"
+
+namespace krg {
+
+class SpreadProcess {
+ public:
+  struct Parts {
+    NodeContext& node;
+    std::unique_ptr<PageSet> pages;
+    pid_t pid;
+    SpreadMemory memory;
+    int memory_fd;              // the process's number of the page set's memory
+    RemoteAddr instruction;     // a `syscall` in it
+    RemoteAddr scratch;         // kScratchBytes of memory that is at home only
+    std::vector<NodeId> nodes;  // with a replica
+  };
+  static constexpr uint64_t kScratchBytes = 4096;
+
+  // `ended` runs when the process has no thread any more, or is another program's.
+  SpreadProcess(Parts parts, std::function<void()> ended);
+  ~SpreadProcess();
+  SpreadProcess(const SpreadProcess&) = delete;
+  SpreadProcess& operator=(const SpreadProcess&) = delete;
+
+  // Takes over its threads, which stand in kTrap stops, and places them: the first stays.
+  void begin(const std::vector<pid_t>& tids);
+
+  pid_t pid() const { return parts_.pid; }
+  SetId set() const { return parts_.pages->id(); }
+  // When it has ended: to be dropped when the other nodes have.
+  std::unique_ptr<PageSet> take_pages() { return std::move(parts_.pages); }
+  const std::vector<NodeId>& nodes() const { return parts_.nodes; }
+  // Where a thread runs; nothing when it is none of the process's.
+  std::optional<NodeId> place_of(pid_t tid) const;
+  std::vector<pid_t> threads() const;
+  // Whether memory of the process lies in the page set.
+  bool is_spread(RemoteAddr address) const { return !parts_.memory.in(address, 1).empty(); }
+
+  void call(pid_t tid, const user_regs_struct& registers, Messenger::Reply reply);
+  void returned(pid_t tid, ThreadState state);
+  // Kills it: what it needs is lost.
+  void fail(const std::string& why);
+
+ private:
+  enum class Stands { kRunning, kParked, kAtSignal };
+  struct Thread {
+    std::unique_ptr<TracedThread> traced;
+    NodeId node;  // where it runs
+    Stands stands = Stands::kRunning;
+    bool is_new = false;  // its first stop is to come
+    bool is_recalled = false;
+    bool is_exiting = false;
+    int signal = 0;                                  // kAtSignal
+    std::optional<Messenger::Reply> call;            // that it makes for itself elsewhere
+    std::optional<std::string> late_extended_state;  // for its next stop
+    // Of the system call that it is in.
+    user_regs_struct entry{};       // as the program made it
+    uint64_t number = 0;            // as the kernel is to carry it out
+    std::optional<int64_t> result;  // instead of the kernel's
+    bool has_changed_arguments = false;
+    std::optional<SpreadRange> maps;  // what it maps
+  };
+  using ThreadPtr = std::shared_ptr<Thread>;
+
+  void add(pid_t tid, bool is_new);
+  void on_stop(const ThreadPtr& thread, const TraceStop& stop);
+  void on_trap(const ThreadPtr& thread, const TraceStop& stop);
+  void on_signal(const ThreadPtr& thread, int signal);
+  void on_event(const ThreadPtr& thread, int event);
+  void on_gone(pid_t tid);
+  void resume(const ThreadPtr& thread, int signal = 0);
+
+  void on_entry(const ThreadPtr& thread);
+  void skip(const ThreadPtr& thread, int64_t result);
+  void change_call(const ThreadPtr& thread, const user_regs_struct& call);
+  Status grow();
+  void begin_map(const ThreadPtr& thread);
+  void begin_remap(const ThreadPtr& thread);
+  void begin_advice(const ThreadPtr& thread);
+  void begin_exit(const ThreadPtr& thread);
+  void find_tid_address(const ThreadPtr& thread);
+  void clear_tid(const ThreadPtr& thread, uint64_t address);
+  void exit(const ThreadPtr& thread);
+
+  void on_exit(const ThreadPtr& thread);
+  void after_call(const ThreadPtr& thread, uint64_t result);
+  void after_map(const ThreadPtr& thread, RemoteAddr at);
+  void unmap_everywhere(RemoteAddr start, uint64_t bytes, std::function<void()> done);
+  void protect_everywhere(RemoteAddr start, uint64_t bytes, uint32_t protection,
+                          std::function<void()> done);
+  void finish(const ThreadPtr& thread);
+
+  NodeId choose_node() const;
+  void send_away(const ThreadPtr& thread, NodeId node);
+  void recall(const ThreadPtr& thread);
+  void tell_replicas(ChangeMemory change, std::function<void()> done);
+  void free_pages(const std::vector<SpreadRange>& ranges);
+  void look_for_signals();
+  void end();
+
+  Parts parts_;
+  std::function<void()> ended_;
+  std::map<pid_t, ThreadPtr> threads_;
+  EventLoop::Timer signals_timer_;
+  bool has_ended_ = false;
+  uint64_t next_slot_ = 0;  // in the scratch memory
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace krg

@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "krg/procmgr/spreading.h"
+
+#include <sys/syscall.h>
+
+#include <cstring>
+#include <set>
+
+#include "krg/runtime/log.h"
+#include "process_status.h"
+#include "spread/replica_host.h"
+#include "spread/spread_process.h"
+#include "spread/spread_start.h"
+#include "touch.h"
+
+namespace krg {
+namespace {
+
+constexpr uint64_t kFirstSet = uint64_t{0x5350} << 48;  // among all sets of the cluster
+constexpr size_t kFirstPages = 16384;
+
+}  // namespace
+
+struct Spreading::Impl {
+  using Call = SyscallBroker::Call;
+
+  Impl(Parts p, UserfaultSource s)
+      : parts(std::move(p)),
+        source(std::move(s)),
+        replicas(parts.node, parts.kddm, parts.broker, parts.table, source) {}
+
+  void take_calls();
+  void take_messages();
+  bool may_be_spread(pid_t pid) const;
+  void begin(pid_t pid, Call call);
+  void start(pid_t pid, Call call, std::unique_ptr<PageSet> pages, std::vector<NodeId> nodes);
+  void on_started(pid_t pid, const std::shared_ptr<SpreadStart>& start,
+                  Result<SpreadStart::Spread> spread);
+  void ended(uint64_t set);
+  void drop(std::shared_ptr<PageSet> pages);
+  SpreadProcess* find(uint64_t set) const;
+
+  const Parts parts;
+  const UserfaultSource source;
+  ReplicaHost replicas;
+  std::map<uint64_t, std::unique_ptr<SpreadProcess>> processes;
+  std::map<pid_t, uint64_t> decided;  // processes that need not be looked at, by their start time
+  uint32_t next_set = 1;
+};
+
+// --- a process that makes a thread --------------------------------------------------------------
+
+void Spreading::Impl::take_calls() {
+  parts.broker.set_handler(SYS_clone3, [this](Call call) {
+    auto process = read_process_status(call.tid());
+    if (!process || !may_be_spread(process->pid)) return call.go_on();
+    begin(process->pid, std::move(call));
+  });
+  parts.broker.add_memory_guard([this](pid_t tid, RemoteAddr address, size_t bytes, bool write) {
+    return !processes.empty() &&
+           touch_would_fault(tid, address, bytes, write, [this](pid_t pid, RemoteAddr at) {
+             for (const auto& [set, process] : processes)
+               if (process->pid() == pid) return process->is_spread(at);
+             return false;
+           });
+  });
+}
+
+bool Spreading::Impl::may_be_spread(pid_t pid) const {
+  const auto sets = parts.capabilities.of(pid);
+  if (!sets || !sets->effective.has(Capability::kDistantThread)) return false;
+  auto tracer = read_tracer(pid);
+  if (!tracer || *tracer != 0) return false;
+  auto known = decided.find(pid);
+  return known == decided.end() || known->second != process_start_time(pid);
+}
+
+// The caller waits meanwhile; then its thread is made, and the process frozen.
+void Spreading::Impl::begin(pid_t pid, Call call) {
+  std::erase_if(decided,
+                [](const auto& entry) { return process_start_time(entry.first) != entry.second; });
+  decided[pid] = process_start_time(pid);
+  NodeContext& node = parts.node;
+  const SetId set{kFirstSet | static_cast<uint64_t>(node.self.value) << 32 | next_set++};
+  auto made = PageSet::create(node.loop, parts.kddm, set, kFirstPages,
+                              {.group = node.page_sets, .home = node.self});
+  if (!made) {
+    log_warn("spread", "pid {}: {}", pid, made.error().message());
+    return call.go_on();
+  }
+  struct Opening {
+    Call call;
+    std::unique_ptr<PageSet> pages;
+    std::vector<NodeId> nodes;
+    size_t left = 1;
+  };
+  auto opening = std::make_shared<Opening>(Opening{std::move(call), std::move(*made), {}});
+  const auto answered = [this, pid, opening] {
+    if (--opening->left > 0) return;
+    start(pid, std::move(opening->call), std::move(opening->pages), std::move(opening->nodes));
+  };
+  OpenSpreadSet ask;
+  ask.set = set.value;
+  ask.pages = opening->pages->pages();
+  for (unsigned i = 0; i < node.node_count; ++i) {
+    const NodeId other{static_cast<uint16_t>(i)};
+    if (other == node.self || node.messenger.is_failed(other)) continue;
+    ++opening->left;
+    node.messenger.request(other, ask, {},
+                           [this, other, opening, answered](Result<std::string> reply) {
+                             if (reply && parts.is_online(other)) opening->nodes.push_back(other);
+                             answered();
+                           });
+  }
+  answered();
+}
+
+void Spreading::Impl::start(pid_t pid, Call call, std::unique_ptr<PageSet> pages,
+                            std::vector<NodeId> nodes) {
+  int memory_there = -1, device_there = -1;
+  if (!nodes.empty() && call.is_valid()) {
+    if (auto there = call.add_fd(pages->memory())) memory_there = *there;
+    if (source.device() >= 0)
+      if (auto there = call.add_fd(source.device())) device_there = *there;
+  }
+  call.go_on();
+  if (memory_there < 0) return drop(std::move(pages));
+  SpreadStart::Request request{parts.node,       source,       pid,         std::move(pages),
+                               std::move(nodes), memory_there, device_there};
+  auto holder = std::make_shared<std::shared_ptr<SpreadStart>>();
+  *holder = std::make_shared<SpreadStart>(
+      std::move(request), [this, pid, holder](Result<SpreadStart::Spread> spread) {
+        on_started(pid, std::exchange(*holder, nullptr), std::move(spread));
+      });
+  std::shared_ptr<SpreadStart>(*holder)->begin();
+}
+
+void Spreading::Impl::on_started(pid_t pid, const std::shared_ptr<SpreadStart>& start,
+                                 Result<SpreadStart::Spread> spread) {
+  if (!spread) {
+    log_warn("spread", "pid {} stays on this node: {}", pid, spread.error().message());
+    return drop(start->take_pages());
+  }
+  const uint64_t set = spread->parts.pages->id().value;
+  auto& process = processes[set];
+  process = std::make_unique<SpreadProcess>(std::move(spread->parts), [this, set] { ended(set); });
+  process->begin(spread->tids);
+}
+
+// --- spread processes ---------------------------------------------------------------------------
+
+SpreadProcess* Spreading::Impl::find(uint64_t set) const {
+  auto found = processes.find(set);
+  return found == processes.end() ? nullptr : found->second.get();
+}
+
+void Spreading::Impl::take_messages() {
+  Messenger& messenger = parts.node.messenger;
+  messenger.on_request<CallAtHome>(
+      [this](NodeId, const CallAtHome& ask, std::string_view payload, Messenger::Reply reply) {
+        SpreadProcess* process = find(ask.set);
+        user_regs_struct registers{};
+        if (!process || payload.size() != sizeof registers) return;
+        std::memcpy(&registers, payload.data(), sizeof registers);
+        process->call(ask.tid, registers, std::move(reply));
+      });
+  messenger.on<ReturnThread>([this](NodeId, const ReturnThread& back, std::string_view payload) {
+    SpreadProcess* process = find(back.set);
+    auto state = ThreadState::parse(payload);
+    if (process && state) process->returned(back.tid, std::move(*state));
+  });
+  messenger.on<ReplicaLost>([this](NodeId from, const ReplicaLost& lost, std::string_view) {
+    if (SpreadProcess* process = find(lost.set))
+      process->fail(fmt::format("its threads on node {} were killed", from.value));
+  });
+  messenger.on_peer_failure([this](NodeId failed) {
+    for (const auto& [set, process] : processes)
+      for (NodeId node : process->nodes())
+        if (node == failed) process->fail(fmt::format("node {} has failed", failed.value));
+  });
+}
+
+void Spreading::Impl::ended(uint64_t set) {
+  auto found = processes.extract(set);
+  if (!found.empty()) drop(found.mapped()->take_pages());
+}
+
+// When nobody here maps it any more, and no other node has it.
+void Spreading::Impl::drop(std::shared_ptr<PageSet> pages) {
+  NodeContext& node = parts.node;
+  auto left = std::make_shared<size_t>(1);
+  const auto answered = [left, pages, &loop = node.loop] {
+    if (--*left > 0) return;
+    loop.post([pages] { pages->on_idle([] {}); });  // the last owner
+  };
+  if (pages->mapping_count() > 0) {
+    ++*left;
+    pages->on_idle([answered, &loop = node.loop] { loop.post([answered] { answered(); }); });
+  }
+  EndSpread ask;
+  ask.set = pages->id().value;
+  for (unsigned i = 0; i < node.node_count; ++i) {
+    const NodeId other{static_cast<uint16_t>(i)};
+    if (other == node.self || node.messenger.is_failed(other)) continue;
+    ++*left;
+    node.messenger.request(other, ask, {}, [answered](Result<std::string>) { answered(); });
+  }
+  answered();
+}
+
+// --- the interface ------------------------------------------------------------------------------
+
+Result<std::unique_ptr<Spreading>> Spreading::create(Parts parts) {
+  auto source = UserfaultSource::find(UserfaultSource::Forks::kNone);
+  if (!source) return source.error();
+  auto impl = std::make_unique<Impl>(std::move(parts), std::move(*source));
+  impl->take_calls();
+  impl->take_messages();
+  return std::unique_ptr<Spreading>(new Spreading(std::move(impl)));
+}
+
+Spreading::Spreading(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Spreading::~Spreading() = default;
+
+std::map<pid_t, NodeId> Spreading::threads_of(pid_t pid) const {
+  std::map<pid_t, NodeId> places;
+  for (const auto& [set, process] : impl_->processes)
+    if (process->pid() == pid)
+      for (pid_t tid : process->threads()) places[tid] = process->place_of(tid).value_or(NodeId{});
+  return places;
+}
+
+}  // namespace krg

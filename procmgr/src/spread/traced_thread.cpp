@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "spread/traced_thread.h"
+
+#include <elf.h>
+#include <sys/uio.h>
+
+#include <utility>
+
+#include "call_registers.h"
+
+namespace krg {
+namespace {
+
+constexpr size_t kMostExtendedState = 64u << 10;
+constexpr uint64_t kAllSignals = ~0ULL;
+constexpr auto kGetSyscallInfo = static_cast<__ptrace_request>(0x420e);
+constexpr uint8_t kEntry = 1;  // PTRACE_SYSCALL_INFO_ENTRY
+
+Error died() {
+  return errno_error("the thread died", ESRCH);
+}
+
+}  // namespace
+
+TracedThread::TracedThread(ChildReaper& reaper, pid_t tid,
+                           std::function<void(const TraceStop&)> stopped)
+    : reaper_(reaper), tid_(tid), stopped_(std::move(stopped)) {
+  reaper_.watch_new_tracee(tid_, [this](const ChildEvent& event) {
+    on_stop(event.is_end() ? TraceStop{} : TraceStop::from(event.status));
+  });
+}
+
+TracedThread::~TracedThread() {
+  reaper_.unwatch_tracee(tid_);
+}
+
+Result<user_regs_struct> TracedThread::registers() const {
+  user_regs_struct registers{};
+  if (ptrace(PTRACE_GETREGS, tid_, nullptr, &registers) != 0) return died();
+  return registers;
+}
+
+Status TracedThread::set_registers(const user_regs_struct& registers) {
+  if (ptrace(PTRACE_SETREGS, tid_, nullptr, &registers) != 0) return died();
+  return {};
+}
+
+Result<ThreadState> TracedThread::state() const {
+  ThreadState state;
+  auto all = registers();
+  if (!all) return all.error();
+  state.registers = *all;
+  state.extended_state.resize(kMostExtendedState);
+  iovec extended{state.extended_state.data(), state.extended_state.size()};
+  if (ptrace(PTRACE_GETREGSET, tid_, NT_X86_XSTATE, &extended) != 0) return died();
+  state.extended_state.resize(extended.iov_len);
+  return state;
+}
+
+Status TracedThread::set_extended_state(const std::string& state) {
+  iovec extended{const_cast<char*>(state.data()), state.size()};
+  if (ptrace(PTRACE_SETREGSET, tid_, NT_X86_XSTATE, &extended) != 0)
+    return errno_error("vector registers");
+  return {};
+}
+
+Status TracedThread::set_options(long options) {
+  if (ptrace(PTRACE_SETOPTIONS, tid_, nullptr, options) != 0) return died();
+  return {};
+}
+
+bool TracedThread::is_at_entry() const {
+  uint8_t kind = 0;
+  return ptrace(kGetSyscallInfo, tid_, sizeof kind, &kind) > 0 && kind == kEntry;
+}
+
+pid_t TracedThread::new_thread() const {
+  unsigned long message = 0;
+  ptrace(PTRACE_GETEVENTMSG, tid_, nullptr, &message);
+  return static_cast<pid_t>(message);
+}
+
+void TracedThread::resume(__ptrace_request request, int signal) {
+  ptrace(request, tid_, nullptr, signal);  // one that has died is told of by its end
+}
+
+void TracedThread::interrupt() {
+  ptrace(PTRACE_INTERRUPT, tid_, nullptr, nullptr);
+}
+
+void TracedThread::detach() {
+  ptrace(PTRACE_DETACH, tid_, nullptr, nullptr);
+}
+
+void TracedThread::call(RemoteAddr instruction, long number, const Arguments& arguments,
+                        std::function<void(int64_t)> done, std::function<void(pid_t)> cloned) {
+  done_ = std::move(done);
+  cloned_ = std::move(cloned);
+  auto registers = this->registers();
+  if (!registers || ptrace(PTRACE_GETSIGMASK, tid_, sizeof kept_mask_, &kept_mask_) != 0) return;
+  kept_registers_ = *registers;
+  ptrace(PTRACE_SETSIGMASK, tid_, sizeof kAllSignals, &kAllSignals);
+  static_cast<void>(
+      set_registers(call_registers(*registers, instruction.value, number, arguments)));
+  resume(PTRACE_SYSCALL);
+}
+
+void TracedThread::on_stop(const TraceStop& stop) {
+  if (done_) return on_stop_in_call(stop);
+  auto stopped = stopped_;  // it may destroy this
+  stopped(stop);
+}
+
+void TracedThread::on_stop_in_call(const TraceStop& stop) {
+  if (stop.kind == TraceStop::Kind::kGone) {
+    auto stopped = stopped_;
+    end_call(-ESRCH);
+    return stopped(stop);
+  }
+  if (stop.kind == TraceStop::Kind::kEvent && stop.event == PTRACE_EVENT_CLONE && cloned_)
+    cloned_(new_thread());
+  if (stop.kind != TraceStop::Kind::kSystemCall || is_at_entry()) return resume(PTRACE_SYSCALL);
+  auto registers = this->registers();
+  const int64_t result = registers ? static_cast<int64_t>(registers->rax) : -ESRCH;
+  static_cast<void>(set_registers(kept_registers_));
+  ptrace(PTRACE_SETSIGMASK, tid_, sizeof kept_mask_, &kept_mask_);
+  end_call(result);
+}
+
+void TracedThread::end_call(int64_t result) {
+  cloned_ = nullptr;
+  std::exchange(done_, nullptr)(result);
+}
+
+}  // namespace krg

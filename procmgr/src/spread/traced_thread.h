@@ -1,0 +1,72 @@
+// TracedThread: a thread that krgd traces for long, at home or in a replica. Unlike FrozenThread it
+// is never waited for: each stop comes by callback, because what the thread does meanwhile may need
+// krgd (pages, system calls that krgd answers).
+//
+// Threads: the loop's thread, which is the tracer. Owned by SpreadProcess or Replica. Invariant:
+// `stopped` runs only between resume() and the next stop. Source: ptrace(2).
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <sys/ptrace.h>
+#include <sys/user.h>
+
+#include <array>
+#include <functional>
+#include <memory>
+
+#include "image/frozen_thread.h"
+#include "krg/procmgr/child_reaper.h"
+#include "spread/thread_state.h"
+
+namespace krg {
+
+class TracedThread {
+ public:
+  using Arguments = std::array<uint64_t, 6>;
+
+  // REQUIRES: this thread traces `tid`, with PTRACE_O_TRACESYSGOOD. `stopped` gets its stops; it
+  // may destroy this object.
+  TracedThread(ChildReaper& reaper, pid_t tid, std::function<void(const TraceStop&)> stopped);
+  TracedThread(const TracedThread&) = delete;
+  TracedThread& operator=(const TracedThread&) = delete;
+  ~TracedThread();
+
+  pid_t tid() const { return tid_; }
+
+  // Of a stopped thread. Errors: ESRCH.
+  Result<user_regs_struct> registers() const;
+  Status set_registers(const user_regs_struct& registers);
+  Result<ThreadState> state() const;
+  Status set_extended_state(const std::string& state);
+  Status set_options(long options);
+  // In a stop at a system call: whether it is the one before the call.
+  bool is_at_entry() const;
+  // The pid that a PTRACE_EVENT_CLONE tells.
+  pid_t new_thread() const;
+
+  // Goes on to the next stop, as `request` says. One that has died is told of as kGone.
+  void resume(__ptrace_request request, int signal = 0);
+  void interrupt();
+  void detach();
+
+  // Has a stopped thread make a system call at `instruction`, all signals blocked; then it stands
+  // with the registers that it had. `done` gets the result, -ESRCH when it has died (before
+  // `stopped` is told so). `cloned` gets the thread that the call makes.
+  void call(RemoteAddr instruction, long number, const Arguments& arguments,
+            std::function<void(int64_t)> done, std::function<void(pid_t)> cloned = {});
+
+ private:
+  void on_stop(const TraceStop& stop);
+  void on_stop_in_call(const TraceStop& stop);
+  void end_call(int64_t result);
+
+  ChildReaper& reaper_;
+  const pid_t tid_;
+  std::function<void(const TraceStop&)> stopped_;
+  std::function<void(int64_t)> done_;
+  std::function<void(pid_t)> cloned_;
+  user_regs_struct kept_registers_{};
+  uint64_t kept_mask_ = 0;
+};
+
+}  // namespace krg

@@ -1,0 +1,221 @@
+// Threads that share everything. What is printed does not depend on who ran where.
+//   spread work THREADS [COMMAND]
+//     a sum under a mutex, rounds between barriers, a queue between condition variables; COMMAND
+//     runs while all threads wait
+//   spread signals
+//     handlers run in the thread that a signal was sent to
+//   spread fault | exit | exec
+//     a thread other than the first does that
+//   spread children
+//     posix_spawn(3) by system(3) and popen(3); fork(2) is refused
+//   spread libraries
+//     dlopen(3) by a thread that is elsewhere
+//   spread spin
+//     prints its pid and computes for ever
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <dlfcn.h>
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { kThreads = 4, kNumbers = 1 << 16, kRounds = 20, kItems = 100 };
+
+static long numbers[kNumbers];
+static long total;
+static long rounds[kThreads][kRounds];
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t filled = PTHREAD_COND_INITIALIZER, emptied = PTHREAD_COND_INITIALIZER;
+static pthread_barrier_t barrier;
+static int item, has_item;
+static long produced, consumed;
+static unsigned threads = 1;
+static const char* command;
+static __thread long own;
+
+static void* sum(void* argument) {
+  const unsigned self = (unsigned)(long)argument;
+  long part = 0;
+  for (unsigned i = self; i < kNumbers; i += threads) part += numbers[i];
+  own = part;
+  pthread_mutex_lock(&mutex);
+  total += own;
+  pthread_mutex_unlock(&mutex);
+  char* block = malloc(100000);
+  memset(block, (int)self, 100000);
+  const long last = block[99999];
+  free(block);
+  pthread_barrier_wait(&barrier);
+  if (self == 0 && command && system(command) != 0) abort();
+  pthread_barrier_wait(&barrier);
+  return (void*)(last + 1);
+}
+
+static void* run_rounds(void* argument) {
+  const unsigned self = (unsigned)(long)argument;
+  for (int round = 0; round < kRounds; ++round) {
+    const long before = round == 0 ? 1 : rounds[(self + 1) % threads][round - 1];
+    rounds[self][round] = before + self + 1;
+    pthread_barrier_wait(&barrier);
+  }
+  return NULL;
+}
+
+static void* produce(void* argument) {
+  (void)argument;
+  for (int i = 1; i <= kItems; ++i) {
+    pthread_mutex_lock(&mutex);
+    while (has_item) pthread_cond_wait(&emptied, &mutex);
+    item = i;
+    has_item = 1;
+    produced += i;
+    pthread_cond_signal(&filled);
+    pthread_mutex_unlock(&mutex);
+  }
+  return NULL;
+}
+
+static void consume(void) {
+  for (int i = 1; i <= kItems; ++i) {
+    pthread_mutex_lock(&mutex);
+    while (!has_item) pthread_cond_wait(&filled, &mutex);
+    consumed += item;
+    has_item = 0;
+    pthread_cond_signal(&emptied);
+    pthread_mutex_unlock(&mutex);
+  }
+}
+
+static void run_all(void* (*function)(void*), long* returned) {
+  pthread_t others[kThreads];
+  for (long i = 1; i < threads; ++i)
+    if (pthread_create(&others[i], NULL, function, (void*)i) != 0) abort();
+  *returned = (long)function((void*)0);
+  for (unsigned i = 1; i < threads; ++i) {
+    void* result;
+    pthread_join(others[i], &result);
+    *returned += (long)result;
+  }
+}
+
+static void work(void) {
+  for (int i = 0; i < kNumbers; ++i) numbers[i] = i * 7L % 1001;
+  pthread_barrier_init(&barrier, NULL, threads);
+  long returned;
+  run_all(sum, &returned);
+  printf("sum %ld, returned %ld\n", total, returned);
+  run_all(run_rounds, &returned);
+  long last = 0;
+  for (unsigned i = 0; i < threads; ++i) last += rounds[i][kRounds - 1];
+  printf("rounds %ld\n", last);
+  pthread_t producer;
+  if (pthread_create(&producer, NULL, produce, NULL) != 0) abort();
+  consume();
+  pthread_join(producer, NULL);
+  printf("produced %ld, consumed %ld\n", produced, consumed);
+}
+
+static void in_other_thread(void* (*function)(void*)) {
+  pthread_t other;
+  if (pthread_create(&other, NULL, function, NULL) != 0) abort();
+  pthread_join(other, NULL);
+}
+
+static atomic_int handled, ends;
+static pthread_t handler_ran_in;
+
+static void handler(int signal) {
+  handler_ran_in = pthread_self();
+  handled = signal;
+}
+static void* compute(void* argument) {
+  for (volatile long n = 0; !ends;) ++n;
+  return argument;
+}
+static void* wait_long(void* argument) {
+  while (!ends) sleep(100);
+  return argument;
+}
+static void signal_thread(void* (*function)(void*)) {
+  pthread_t other;
+  handled = ends = 0;
+  if (pthread_create(&other, NULL, function, NULL) != 0) abort();
+  usleep(50000);
+  pthread_kill(other, SIGUSR1);
+  while (!handled) usleep(1000);
+  ends = 1;
+  pthread_kill(other, SIGUSR1);
+  pthread_join(other, NULL);
+  printf("signal %d, by the right thread %d\n", handled, pthread_equal(handler_ran_in, other) != 0);
+}
+
+static volatile int* volatile nothing = NULL;
+static void* touch_nothing(void* argument) {
+  usleep(1000);
+  *nothing = 1;
+  return argument;
+}
+static void* end_all(void* argument) {
+  (void)argument;
+  exit(7);
+}
+static void* become_another(void* argument) {
+  execl("/bin/sh", "sh", "-c", "echo another program; exit 5", NULL);
+  return argument;
+}
+static void* make_children(void* argument) {
+  const int status = system("exit 3");
+  FILE* pipe = popen("echo piped", "r");
+  char line[50] = "";
+  if (!pipe || !fgets(line, sizeof line, pipe)) abort();
+  pclose(pipe);
+  const int child = fork();
+  if (child == 0) _exit(0);
+  printf("status %d, %sfork: %s\n", status >> 8, line, child < 0 ? strerror(errno) : "done");
+  return argument;
+}
+static void* open_library(void* argument) {
+#ifndef NO_LIBRARIES
+  void* library = dlopen("libresolv.so.2", RTLD_NOW);
+  void* function = library ? dlsym(library, "ns_get32") : NULL;
+  const unsigned char bytes[] = {0, 1, 2, 3};
+  printf("library: %lu\n",
+         function ? ((unsigned long (*)(const unsigned char*))function)(bytes) : 0);
+#endif
+  return argument;
+}
+
+int main(int argc, char** argv) {
+  const char* mode = argc > 1 ? argv[1] : "";
+  if (strcmp(mode, "work") == 0) {
+    threads = argc > 2 ? (unsigned)atoi(argv[2]) : 2;
+    command = argc > 3 ? argv[3] : NULL;
+    if (threads < 1 || threads > kThreads) return 2;
+    work();
+  } else if (strcmp(mode, "signals") == 0) {
+    signal(SIGUSR1, handler);
+    signal_thread(compute);
+    signal_thread(wait_long);
+  } else if (strcmp(mode, "fault") == 0) {
+    in_other_thread(touch_nothing);
+  } else if (strcmp(mode, "exit") == 0) {
+    in_other_thread(end_all);
+  } else if (strcmp(mode, "exec") == 0) {
+    in_other_thread(become_another);
+  } else if (strcmp(mode, "children") == 0) {
+    in_other_thread(make_children);
+  } else if (strcmp(mode, "libraries") == 0) {
+    in_other_thread(open_library);
+  } else if (strcmp(mode, "spin") == 0) {
+    printf("%d\n", getpid());
+    fflush(stdout);
+    in_other_thread(compute);
+  } else {
+    return 2;
+  }
+  return 0;
+}

@@ -1,0 +1,99 @@
+"""Processes whose threads run on several nodes: unmodified programs behave as natively.
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+import json
+import os
+import subprocess
+
+import session_case
+from session_case import SessionCase
+
+CAPS = "--caps=+DISTANT_THREAD"
+
+
+class SpreadTest(SessionCase):
+    def setUp(self):
+        if self.as_user and not (self.userfaultfd_minor() if os.geteuid() == 0
+                                 else os.access("/dev/userfaultfd", os.R_OK | os.W_OK)):
+            self.skipTest("no /dev/userfaultfd for an ordinary user")
+
+    def program(self, name="spread"):
+        return self.build / "test-bin/programs" / name
+
+    def run_spread(self, *command, caps=CAPS, **options):
+        return self.krgrun(*command, caps=caps, timeout=120, **options)
+
+    def natively(self, *command, **env):
+        return subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=60, check=False,
+                              env={**os.environ, **env})
+
+    def assert_as_natively(self, *command, nodes=2, **env):
+        native = self.natively(*command, **env)
+        spread = self.run_spread(*command, nodes=nodes, env=env)
+        self.assertEqual((spread.returncode, spread.stdout, spread.stderr),
+                         (native.returncode, native.stdout, native.stderr), f"{command} on {nodes} nodes")
+
+    def test_threads_share_memory_over_nodes(self):
+        for nodes, threads in ((2, 2), (2, 4), (3, 3), (4, 4)):
+            where = self.work / f"where.{nodes}.{threads}"
+            native = self.natively(self.program(), "work", threads)
+            spread = self.run_spread(self.program(), "work", threads, f"krg_where --json > {where}", nodes=nodes)
+            self.assertEqual((spread.returncode, spread.stdout, spread.stderr), (0, native.stdout, ""))
+            found = [p["threads"] for p in json.loads(where.read_text(encoding="ascii")) if p["command"] == "spread"]
+            self.assertEqual(len(found), 1)
+            places = [thread["node"] for thread in found[0]]
+            per_node = [places.count(node) for node in range(nodes)]
+            self.assertEqual(sum(per_node), threads, found)
+            self.assertEqual(max(per_node) - min(per_node), 0, f"{nodes} nodes: {found}")
+
+    def test_without_the_capability_threads_stay(self):
+        where = self.work / "where.native"
+        result = self.run_spread(self.program(), "work", "2", f"krg_where --json > {where}", caps="", nodes=2)
+        self.assertEqual((result.returncode, result.stderr), (0, ""))
+        self.assertFalse([p for p in json.loads(where.read_text(encoding="ascii")) if "threads" in p])
+
+    def test_a_static_program(self):
+        self.assert_as_natively(self.program("spread_static"), "work", "2")
+
+    def test_cxx_threads(self):
+        self.assert_as_natively(self.program("spread_threads"), nodes=3)
+
+    def test_openmp_under_the_system_runtime(self):
+        self.assert_as_natively(self.program("spread_openmp"), OMP_NUM_THREADS="4")
+
+    def test_signals_reach_the_thread(self):
+        self.assert_as_natively(self.program(), "signals")
+
+    def test_a_fault_ends_the_process(self):
+        result = self.run_spread("bash", "-c", f"{self.program()} fault; echo $?", nodes=2)
+        self.assertEqual(result.stdout, "139\n", result.stderr)
+
+    def test_a_thread_ends_the_process(self):
+        self.assert_as_natively(self.program(), "exit")
+
+    def test_a_thread_execs(self):
+        self.assert_as_natively(self.program(), "exec")
+
+    def test_libraries_are_opened(self):
+        self.assert_as_natively(self.program(), "libraries")
+
+    def test_children(self):
+        result = self.run_spread(self.program(), "children", nodes=2)
+        self.assertEqual((result.returncode, result.stdout),
+                         (0, "status 3, piped\nfork: Cannot allocate memory\n"), result.stderr)
+
+    def test_the_whole_process_is_killed_and_nothing_is_left(self):
+        out = self.shell(
+            f"for signal in TERM KILL; do {self.program()} spin > pid & sleep 0.5; krg_where --json --threads > where.$signal; "
+            "kill -$signal $!; wait $! 2> /dev/null; echo $?; done; ps -e -o comm= | grep -c '^spread$'; "
+            "for ((i = 0; i < 100; i++)); do kradm kddm --json > left; grep -q '\"set\": \"5350' left || break; sleep 0.1; done; "
+            "((i < 100)) && echo gone", caps=CAPS, nodes=2)
+        self.assertEqual(out.split(), ["143", "137", "0", "gone"])
+        for name in ("TERM", "KILL"):
+            processes = json.loads((self.work / f"where.{name}").read_text(encoding="ascii"))
+            nodes = [t["node"] for p in processes if p["command"] == "spread" for t in p["threads"]]
+            self.assertEqual(sorted(nodes), [0, 1])
+
+
+if __name__ == "__main__":
+    session_case.main()
