@@ -46,6 +46,7 @@ struct SharedMappings::Job {
   std::shared_ptr<void> keeper;
   int open_flags = 0;
   FileId id = 0;
+  bool may_write = false;
   std::shared_ptr<SharedFile> contents = nullptr;
 };
 
@@ -97,7 +98,33 @@ void SharedMappings::on_anonymous(SyscallBroker::Call call) {
 
 void SharedMappings::map(SyscallBroker::Call call, FileId file, const Request& request,
                          int open_flags, std::shared_ptr<void> keeper) {
-  cover(std::make_shared<Job>(Job{std::move(call), request, std::move(keeper), open_flags, file}));
+  ask_rights(
+      std::make_shared<Job>(Job{std::move(call), request, std::move(keeper), open_flags, file}));
+}
+
+// The kernel lets no userfaultfd serve a mapping that mprotect(2) could not make writable. So who
+// only reads gets memory that can be written when it might have opened the file for that; it has
+// not got the right to write there until it asks for it.
+void SharedMappings::ask_rights(const JobPtr& job) {
+  job->may_write = (job->open_flags & O_ACCMODE) == O_RDWR;
+  if (job->may_write) return cover(job);
+  auto who = read_credentials(job->call.tid());
+  if (!who) return job->call.fail(EACCES);
+  SharedRequest request;
+  request.op = SharedOp::kExtend;  // by nothing
+  request.file = job->id;
+  request.uid = who->effective_uid;
+  request.gid = who->effective_gid;
+  PackedWriter names;
+  names.put_string({}).put_string({});
+  if (auto groups = read_supplementary_groups(job->call.tid()))
+    for (gid_t group : *groups) names.put(group);
+  node_.messenger.request(kSharedHome, request, names.bytes(),
+                          [this, job](const Result<std::string>& granted) {
+                            if (!granted) return job->call.fail(EACCES);
+                            job->may_write = true;
+                            cover(job);
+                          });
 }
 
 // A mapping may reach beyond the end: then every node's page set is made so long first.
@@ -125,7 +152,7 @@ void SharedMappings::map_there(const JobPtr& job) {
   if (!job->call.is_valid()) return;
   // Under a tracer nobody else may run calls in it. The kernel says ENODEV then.
   if (has_tracer(job->call.tid())) return job->call.go_on();
-  auto memory = files_.memory(job->id, (job->open_flags & O_ACCMODE) == O_RDWR);
+  auto memory = files_.memory(job->id, job->may_write);
   if (!memory) return job->call.fail(ENOMEM);
   const Request& map = job->map;
   mapper_.map(std::move(job->call),

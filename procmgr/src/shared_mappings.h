@@ -41,6 +41,7 @@ class SharedMappings {
 
   void on_mmap(SyscallBroker::Call call);
   void on_anonymous(SyscallBroker::Call call);
+  void ask_rights(const JobPtr& job);
   void cover(const JobPtr& job);
   void map_there(const JobPtr& job);
   Status serve(Job& job, UniqueFd userfaultfd, pid_t pid, RemoteAddr at);

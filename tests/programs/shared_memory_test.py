@@ -100,6 +100,12 @@ class SharedMemoryTest(SessionCase):
         self.assertEqual(lines[1].strip(), "8")
         self.assertEqual(lines[2].strip(), "0")
 
+    def test_who_may_write_a_file_can_map_it_for_reading(self):
+        read = ("import mmap, os; fd = os.open('/dev/shm/x', os.O_RDONLY); "
+                "m = mmap.mmap(fd, 8192, mmap.MAP_SHARED, mmap.PROT_READ); print(m[8190:])")
+        out = self.shell(f'printf "%08191d7" 0 > /dev/shm/x; /usr/bin/python3 -c "{read}"; rm /dev/shm/x')
+        self.assertEqual(out, "b'07'")
+
     def test_the_rules_of_a_file_system_hold(self):
         out = self.shell(
             "cd /dev/shm; stat -c %a .; echo hello > a; ln a b; mv b c; stat -c '%h %s %a' a; ls | tr '\\n' ' '; echo\n"
