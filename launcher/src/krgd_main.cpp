@@ -5,6 +5,7 @@
 //
 // --detach-fd: a byte is written there when krgd no longer needs the MPI launcher that started it.
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include <malloc.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
@@ -22,6 +23,8 @@
 
 namespace krg {
 namespace {
+
+constexpr int kMallocArenas = 16;
 
 struct Arguments {
   KrgdOptions options;
@@ -98,6 +101,10 @@ Status run(const Arguments& arguments) {
 
 int main(int argc, char** argv) {
   using namespace krg;
+  // Else the first allocation of some new thread reads /sys/devices/system/cpu/online, to know how
+  // many arenas there may be: krgd's own view of the cluster, which the loop does not serve while
+  // it waits for that very thread.
+  mallopt(M_ARENA_MAX, kMallocArenas);
   if (getpid() != 1) {
     std::fprintf(stderr, "krgd is started by krgrun, through krgd_boot\n");
     return 1;
