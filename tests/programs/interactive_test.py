@@ -187,9 +187,13 @@ class InteractiveTest(SessionCase):
         self.expect("status 130")
         self.type("cat &")
         self.expect("inner> ")
-        time.sleep(0.5)
-        self.type("jobs")
-        self.expect("Stopped +cat")
+        end = time.monotonic() + TIME_LIMIT_S
+        state = None
+        while state != "Stopped":
+            self.assertLess(time.monotonic(), end, "cat reads in the background")
+            time.sleep(0.2)
+            self.type("jobs")
+            state = self.expect("(Stopped|Running) +cat")[1][1]
         # bash's wait does not wait for a job that it still takes for a stopped one.
         self.type("kill %1; while jobs -s | grep -q cat; do sleep 0.1; done")
         self.type("wait; exit 3")
