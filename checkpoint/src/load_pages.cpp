@@ -2,15 +2,11 @@
 #include "krg/checkpoint/load_pages.h"
 
 #include <algorithm>
-#include <atomic>
-#include <mutex>
-#include <optional>
-#include <thread>
+
+#include "each_block.h"
 
 namespace krg {
 namespace {
-
-constexpr unsigned kThreads = 2;
 
 // The pages of one part; `ranges`: what is wanted of them, by offset.
 class PartLoad {
@@ -18,27 +14,13 @@ class PartLoad {
   PartLoad(const PartReader& part, std::vector<PartRange> ranges, const PageSink& sink)
       : part_(part), ranges_(std::move(ranges)), sink_(sink) {}
 
-  Status run() {
-    {
-      std::vector<std::jthread> helpers;
-      for (unsigned i = 1; i < kThreads; ++i) helpers.emplace_back([this] { work(); });
-      work();
-    }
-    return failure_ ? Status(*failure_) : Status();
+  Status run() const {
+    return each_block(part_.block_count(), [this](uint64_t index, std::span<std::byte> block) {
+      return load(index, block);
+    });
   }
 
  private:
-  void work() {
-    std::vector<std::byte> block(kCheckpointBlock);
-    for (uint64_t i = next_++; i < part_.block_count() && !has_failed_; i = next_++) {
-      Status done = load(i, block);
-      if (done) continue;
-      std::lock_guard lock(mutex_);
-      has_failed_ = true;
-      if (!failure_) failure_ = done.error();
-    }
-  }
-
   Status load(uint64_t index, std::span<std::byte> block) const {
     const uint64_t start = index * kCheckpointBlock, end = start + kCheckpointBlock;
     auto range =
@@ -71,10 +53,6 @@ class PartLoad {
   const PartReader& part_;
   const std::vector<PartRange> ranges_;
   const PageSink& sink_;
-  std::atomic<uint64_t> next_{0};
-  std::atomic<bool> has_failed_{false};
-  std::mutex mutex_;
-  std::optional<Error> failure_;
 };
 
 }  // namespace

@@ -7,17 +7,13 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <ctime>
-#include <mutex>
 #include <optional>
-#include <thread>
+#include "each_block.h"
 
 namespace krg {
 namespace {
-
-constexpr unsigned kThreads = 2;
 
 uint64_t random_id() {
   uint64_t id = 0;
@@ -39,32 +35,17 @@ class PageCopy {
       if (range.version == contents.version) ranges_.push_back(range);
   }
 
-  Status run() {
-    {
-      std::vector<std::jthread> helpers;
-      for (unsigned i = 1; i < kThreads; ++i) helpers.emplace_back([this] { work(); });
-      work();
-    }
-    return failure_ ? Status(*failure_) : Status();
+  Status run() const {
+    const uint64_t count = (contents_.page_bytes + kCheckpointBlock - 1) / kCheckpointBlock;
+    return each_block(count, [this](uint64_t index, std::span<std::byte> block) {
+      const uint64_t at = index * kCheckpointBlock;
+      const auto part = block.first(std::min(kCheckpointBlock, contents_.page_bytes - at));
+      auto done = read(at, part);
+      return done ? writer_.write(index, part) : done;
+    });
   }
 
  private:
-  void work() {
-    std::vector<std::byte> block(kCheckpointBlock);
-    const uint64_t count = (contents_.page_bytes + kCheckpointBlock - 1) / kCheckpointBlock;
-    for (uint64_t i = next_++; i < count && !has_failed_; i = next_++) {
-      const uint64_t at = i * kCheckpointBlock;
-      const std::span<std::byte> part(block.data(),
-                                      std::min(kCheckpointBlock, contents_.page_bytes - at));
-      Status done = read(at, part);
-      if (done) done = writer_.write(i, part);
-      if (done) continue;
-      std::lock_guard lock(mutex_);
-      has_failed_ = true;
-      if (!failure_) failure_ = done.error();
-    }
-  }
-
   Status read(uint64_t at, std::span<std::byte> into) const {
     auto range =
         std::upper_bound(ranges_.begin(), ranges_.end(), at,
@@ -92,10 +73,6 @@ class PageCopy {
   const PartContents& contents_;
   PartWriter& writer_;
   std::vector<PartRange> ranges_;
-  std::atomic<uint64_t> next_{0};
-  std::atomic<bool> has_failed_{false};
-  std::mutex mutex_;
-  std::optional<Error> failure_;
 };
 
 Result<PartContents> contents_of(const PageSnapshot& snapshot, uint32_t version, uint64_t id) {

@@ -3,13 +3,13 @@
 #include <fmt/format.h>
 #include <getopt.h>
 
-#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <optional>
 #include <string>
 
 #include "krg/runtime/control_client.h"
+#include "number_word.h"
 
 namespace krg {
 namespace {
@@ -37,13 +37,6 @@ constexpr option kLongOptions[] = {
 int usage_error(const std::string& why) {
   fmt::print(stderr, "krg_clone: {}\nTry 'krg_clone --help'.\n", why);
   return kUsageError;
-}
-
-std::optional<long> number_of(const std::string& text) {
-  char* end = nullptr;
-  const long number = strtol(text.c_str(), &end, 10);
-  if (text.empty() || *end || number < 0 || number > INT32_MAX) return std::nullopt;
-  return number;
 }
 
 int clone(long pid, std::optional<long> node) {

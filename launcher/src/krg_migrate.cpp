@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "krg/runtime/control_client.h"
+#include "number_word.h"
 
 namespace krg {
 namespace {
@@ -52,13 +53,6 @@ constexpr option kLongOptions[] = {
 int usage_error(const std::string& why) {
   fmt::print(stderr, "krg_migrate: {}\nTry 'krg_migrate --help'.\n", why);
   return kUsageError;
-}
-
-std::optional<long> number_of(const std::string& text) {
-  char* end = nullptr;
-  const long number = strtol(text.c_str(), &end, 10);
-  if (text.empty() || *end || number < 0 || number > INT32_MAX) return std::nullopt;
-  return number;
 }
 
 std::optional<uid_t> user_of(const std::string& text) {

@@ -1,0 +1,20 @@
+// number_of(): a word of a command line that is a number, such as a pid or a node.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <optional>
+#include <string>
+
+namespace krg {
+
+// Nothing for anything but a whole number from 0 to INT32_MAX.
+inline std::optional<long> number_of(const std::string& text) {
+  char* end = nullptr;
+  const long number = strtol(text.c_str(), &end, 10);
+  if (text.empty() || *end || number < 0 || number > INT32_MAX) return std::nullopt;
+  return number;
+}
+
+}  // namespace krg
