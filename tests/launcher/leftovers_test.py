@@ -20,6 +20,13 @@ class Leftovers(LauncherCase):
         self.assertEqual(process.stdout.readline(), "up\n", process.poll())
         return process
 
+    @staticmethod
+    def program_of(krgrun):
+        """The job's one task: the only child of krgrun that is not part of the cluster."""
+        children = pathlib.Path(f"/proc/{krgrun.pid}/task/{krgrun.pid}/children").read_text(encoding="ascii").split()
+        return next(int(pid) for pid in children
+                    if pathlib.Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip() != "krg_host")
+
     def kill_each(self, name):
         pids = self.pids_of(name)
         self.assertTrue(pids, f"no {name} among {self.processes()}")
@@ -46,9 +53,9 @@ class Leftovers(LauncherCase):
 
     def test_program_killed(self):
         process = self.start_stubborn(2)
-        program = [pid for pid in self.pids_of("sh")]
-        os.kill(min(program), signal.SIGKILL)
-        self.assertEqual(process.wait(15), 128 + signal.SIGKILL)
+        os.kill(self.program_of(process), signal.SIGKILL)
+        _, errors = process.communicate(timeout=15)
+        self.assertEqual(process.returncode, 128 + signal.SIGKILL, errors)
         self.assert_nothing_left()
 
     def node_of_krgd(self, pid):
@@ -91,7 +98,7 @@ class Leftovers(LauncherCase):
         os.kill(self.krgd_of(node=1), signal.SIGKILL)
         self.assertIn("node 1 has failed", process.stderr.readline())
         self.assertIsNone(process.poll(), "the job goes on without a node that it does not need")
-        os.kill(min(self.pids_of("sh")), signal.SIGKILL)
+        os.kill(self.program_of(process), signal.SIGKILL)
         self.assertEqual(process.wait(15), 128 + signal.SIGKILL)
         self.assert_nothing_left()
 

@@ -47,6 +47,8 @@ class SessionCase(unittest.TestCase):
                if not name.startswith(("KRG", "SLURM", "OMPI", "PMIX", "XDG_RUNTIME"))}
         env["PATH"] = f"{self.build}/bin:{self.build}/examples:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
         env["LC_ALL"] = "C"
+        # Terminal programs start it; the account that the tests take may have nologin(8) for its shell.
+        env["SHELL"] = "/bin/bash"
         if self.as_user:
             env["HOME"] = str(self.work)
         env.update(more)
