@@ -49,7 +49,8 @@ struct CapabilityTable::Impl {
     return &it->second;
   }
   Result<unsigned> tag_for(Inheritance wanted);
-  Status set(pid_t pid, const CapabilitySets& sets);
+  // `write_tag` does it for the whole process.
+  Status set(pid_t pid, const CapabilitySets& sets, Status (*write_tag)(pid_t, unsigned));
   Status add_entry(pid_t pid, const CapabilitySets& sets);
 
   EventLoop& loop;
@@ -69,12 +70,13 @@ Result<unsigned> CapabilityTable::Impl::tag_for(Inheritance wanted) {
   return static_cast<unsigned>(tags.size() - 1);
 }
 
-Status CapabilityTable::Impl::set(pid_t pid, const CapabilitySets& sets) {
+Status CapabilityTable::Impl::set(pid_t pid, const CapabilitySets& sets,
+                                  Status (*write_tag)(pid_t, unsigned)) {
   if (pid <= kInit) return errno_error("the session's init keeps its capabilities", EPERM);
   ++version;
   Result<unsigned> tag = tag_for({sets.inheritable_effective, sets.inheritable_permitted});
   if (!tag) return tag.error();
-  if (Status tagged = write_slack_tag(pid, *tag); !tagged) return tagged;
+  if (Status tagged = write_tag(pid, *tag); !tagged) return tagged;
   if (sets != sets.at_fork()) return add_entry(pid, sets);
   entries.erase(pid);
   return {};
@@ -122,7 +124,7 @@ Result<CapabilitySets> CapabilityTable::of(pid_t pid) const {
 }
 
 Status CapabilityTable::adopt(pid_t pid, const CapabilitySets& sets) {
-  return impl_->set(pid, sets);
+  return impl_->set(pid, sets, write_slack_tag_of_still);
 }
 
 Status CapabilityTable::change(pid_t pid, const CapabilityChange& change) {
@@ -135,7 +137,7 @@ Status CapabilityTable::change(pid_t pid, const CapabilityChange& change) {
   Result<CapabilitySets> sets = change_capabilities(*old, change, in_use);
   if (!sets) return sets.error();
   if (Status allowed = check_refused(*sets); !allowed) return allowed;
-  return impl_->set(pid, *sets);
+  return impl_->set(pid, *sets, write_slack_tag);
 }
 
 void CapabilityTable::refuse(Capability capability, std::string why) {

@@ -20,6 +20,7 @@ struct ExecPlacer::Impl : std::enable_shared_from_this<Impl> {
     ProcessTable::Claim claim;
     NodeId target;
     ExecCaller caller;
+    std::optional<JobId> job;
     // Read by a worker while the loop exports the descriptors.
     Result<ExecSpec> spec;
     Result<std::vector<ExportedFd>> fds;
@@ -62,9 +63,9 @@ void ExecPlacer::Impl::on_exec(SyscallBroker::Call exec) {
   const NodeId target = parts.placement.choose(GlobalPid{exec.tid()});
   if (target == node.self) return;
   ++placing_count;
-  auto placing = std::make_shared<Placing>(Placing{std::move(exec), std::move(*claim), target,
-                                                   *caller, errno_error("not read", ENODATA),
-                                                   errno_error("not exported", ENODATA)});
+  auto placing = std::make_shared<Placing>(
+      Placing{std::move(exec), std::move(*claim), target, *caller, std::nullopt,
+              errno_error("not read", ENODATA), errno_error("not exported", ENODATA)});
   read_spec(placing);
   export_descriptors(placing);
 }
@@ -116,9 +117,10 @@ void ExecPlacer::Impl::ask_target(PlacingPtr placing) {
   ask.group = place.group;
   ask.session = place.session;
   ask.capabilities = *capabilities;
-  if (auto job = node.jobs ? node.jobs->job_of(ask.pid) : std::nullopt) {
+  if (node.jobs) placing->job = node.jobs->job_of(ask.pid);
+  if (placing->job) {
     ask.has_job = 1;
-    ask.job = job->value;
+    ask.job = placing->job->value;
   }
   BodyRequest request;
   request.what = std::move(*placing->spec);
@@ -138,8 +140,7 @@ void ExecPlacer::Impl::on_target_answer(PlacingPtr placing, Result<std::string> 
   }
   --placing_count;
   const pid_t pid = placing->pid();
-  ProcessTable::Shadow entry{placing->target, JobId{}};
-  if (node.jobs) entry.job = node.jobs->job_of(pid).value_or(JobId{});
+  const ProcessTable::Shadow entry{placing->target, placing->job.value_or(JobId{})};
   auto converted = parts.shadows.become_shadow(std::move(placing->exec), entry);
   if (converted) return;
   log_warn("exec", "process {} has no shadow for its body on node {}: {}", pid,

@@ -34,10 +34,10 @@ bool has_child(pid_t pid) {
 bool has_ended_child(pid_t pid, ChildChoice choice) {
   const pid_t group = choice.id_type == P_PGID && choice.id == 0 ? getpgid(pid) : choice.id;
   for (pid_t child : native_children(pid)) {
-    auto status = read_process_status(child);
-    if (!status || !status->is_zombie()) continue;
+    auto stat = read_process_stat(child);
+    if (!stat || !stat->is_zombie()) continue;
     if (choice.id_type == P_ALL || (choice.id_type == P_PID && choice.id == child) ||
-        (choice.id_type == P_PGID && status->group == group))
+        (choice.id_type == P_PGID && stat->group == group))
       return true;
   }
   return false;

@@ -15,10 +15,10 @@ constexpr pid_t kKrgdPid = 1;
 pid_t session_of(ProcessTable& table, const ProcessIdentity& process) {
   if (process.session != getsid(0) || !table.has_groups()) return process.session;
   for (pid_t ancestor = process.parent; ancestor > kKrgdPid;) {
-    auto status = read_process_status(ancestor);
-    if (!status) break;
-    if (const auto* leader = table.find_group(status->group)) return leader->virtual_session;
-    ancestor = status->parent;
+    auto stat = read_process_stat(ancestor);
+    if (!stat) break;
+    if (const auto* leader = table.find_group(stat->group)) return leader->virtual_session;
+    ancestor = stat->parent;
   }
   return process.session;
 }

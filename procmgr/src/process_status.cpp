@@ -4,9 +4,11 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 
+#include <cinttypes>
 #include <cstdio>
 #include <cstring>
 
+#include "krg/procmgr/process_table.h"
 #include "krg/runtime/unique_fd.h"
 
 namespace krg {
@@ -32,15 +34,29 @@ const char* status_value(const std::string& status, const char* key) {
   return at == std::string::npos ? nullptr : status.c_str() + at + wanted.size();
 }
 
-Result<ProcessStatus> read_process_status(pid_t tid) {
-  auto stat = read_proc_text(tid, "stat");
-  if (!stat) return stat.error();
-  ProcessStatus status;
+Result<ProcessStat> read_process_stat(pid_t tid) {
+  auto text = read_proc_text(tid, "stat");
+  if (!text) return text.error();
+  ProcessStat stat;
   // The command name (field 2) may hold anything, so fields are counted from the last parenthesis.
-  const char* rest = strrchr(stat->c_str(), ')');
-  if (!rest || sscanf(rest + 1, " %c %d %d %d", &status.state, &status.parent, &status.group,
-                      &status.session) != 4)
+  const char* rest = strrchr(text->c_str(), ')');
+  if (!rest || sscanf(rest + 1,
+                      " %c %d %d %d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d "
+                      "%" SCNu64,
+                      &stat.state, &stat.parent, &stat.group, &stat.session, &stat.start_time) != 5)
     return errno_error("no such process", ESRCH);
+  return stat;
+}
+
+uint64_t process_start_time(pid_t pid) {
+  auto stat = read_process_stat(pid);
+  return stat ? stat->start_time : 0;
+}
+
+Result<ProcessStatus> read_process_status(pid_t tid) {
+  auto stat = read_process_stat(tid);
+  if (!stat) return stat.error();
+  ProcessStatus status{*stat};
   // Only status tells the thread group; a process's first thread has its number.
   auto text = read_proc_text(tid, "status");
   if (!text) return text.error();

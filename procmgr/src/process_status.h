@@ -21,15 +21,21 @@ struct Credentials {
   auto operator<=>(const Credentials&) const = default;
 };
 
-struct ProcessStatus {
-  pid_t pid = 0;  // of the thread group
+// What one file, stat, tells: half the price.
+struct ProcessStat {
   pid_t parent = 0;
   pid_t group = 0, session = 0;  // 0: led by a process outside of the session
   char state = '?';
+  uint64_t start_time = 0;  // of the thread, in clock ticks since the boot
   bool is_zombie() const { return state == 'Z' || state == 'X'; }
 };
 
+struct ProcessStatus : ProcessStat {
+  pid_t pid = 0;  // of the thread group
+};
+
 // `tid`: of any thread. Errors: ESRCH.
+Result<ProcessStat> read_process_stat(pid_t tid);
 Result<ProcessStatus> read_process_status(pid_t tid);
 Result<Credentials> read_credentials(pid_t tid);
 // Who traces the thread; 0 for nobody.

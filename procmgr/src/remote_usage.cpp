@@ -27,10 +27,9 @@ using Call = SyscallBroker::Call;
 
 class SessionTree : public ProcessTree {
  public:
-  uint64_t start_time(pid_t pid) const override { return process_start_time(pid); }
-  pid_t parent(pid_t pid) const override {
-    auto status = read_process_status(pid);
-    return status ? status->parent : 0;
+  Place find(pid_t pid) const override {
+    auto stat = read_process_stat(pid);
+    return stat ? Place{stat->start_time, stat->parent} : Place{};
   }
 };
 
@@ -114,7 +113,7 @@ struct RemoteUsage::Impl {
   void watch(SeizedThread thread, const Wait& wait);
   void on_stop(pid_t tid, const ChildEvent& event);
   void finish(const SeizedThread& thread, const Wait& wait);
-  void disturb_blocked_waits(pid_t parent);
+  void disturb_blocked_waits(const std::vector<pid_t>& ancestors);
 
   ChildReaper& reaper;
   SessionTree tree;
@@ -196,9 +195,9 @@ void RemoteUsage::Impl::finish(const SeizedThread& thread, const Wait& wait) {
 
 // Waits that began before there was anything to add are made to begin again, or attended to the end
 // that they are just coming to.
-void RemoteUsage::Impl::disturb_blocked_waits(pid_t parent) {
+void RemoteUsage::Impl::disturb_blocked_waits(const std::vector<pid_t>& ancestors) {
   if (blocked.empty()) return;
-  for (pid_t process : accounts.ancestors(parent))
+  for (pid_t process : ancestors)
     std::erase_if(blocked, [&](const auto& entry) {
       const auto& [tid, wait] = entry;
       if (wait.process != process) return false;
@@ -219,8 +218,7 @@ RemoteUsage::RemoteUsage(SyscallBroker& broker, ChildReaper& reaper)
 RemoteUsage::~RemoteUsage() = default;
 
 void RemoteUsage::body_ended(pid_t shadow, const struct rusage& usage) {
-  impl_->accounts.child_ends(shadow, usage);
-  impl_->disturb_blocked_waits(impl_->tree.parent(shadow));
+  impl_->disturb_blocked_waits(impl_->accounts.child_ends(shadow, usage));
 }
 
 std::optional<struct rusage> RemoteUsage::close(pid_t pid) {

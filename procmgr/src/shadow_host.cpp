@@ -109,7 +109,7 @@ void ShadowHost::Impl::end_like(Hosted& shadow, int wait_status) {
                           ? shadow.shadow->command(ShadowVerb::kDie, WTERMSIG(wait_status))
                           : shadow.shadow->command(ShadowVerb::kExit, WEXITSTATUS(wait_status));
   if (!told) log_debug("exec", "shadow {} has gone already", shadow.shadow->pid());
-  settle(shadow.shadow->pid(), kSettleTries);  // a stopped shadow does not listen
+  settle_soon(shadow.shadow->pid(), kSettleTries);  // a stopped shadow does not listen
 }
 
 void ShadowHost::Impl::on_body_stopped(const BodyStopped& stopped) {
@@ -126,11 +126,15 @@ void ShadowHost::Impl::on_body_stopped(const BodyStopped& stopped) {
 void ShadowHost::Impl::settle(pid_t pid, int tries) {
   Hosted* shadow = find(pid);
   if (!shadow) return;
-  const auto status = read_process_status(pid);
-  const bool is_stopped = status && status->state == 'T';
+  const auto stat = read_process_stat(pid);
+  const bool is_stopped = stat && stat->state == 'T';
   if (is_stopped) shadow->shadow->resume();
   if (tries == 0 || (is_stopped && !shadow->is_ending)) return shadow->settling.reset();
-  shadow->settling = node.loop.after(kSettlePeriod, [this, pid, tries] { settle(pid, tries - 1); });
+  settle_soon(pid, tries - 1);
+}
+
+void ShadowHost::Impl::settle_soon(pid_t pid, int tries) {
+  find(pid)->settling = node.loop.after(kSettlePeriod, [this, pid, tries] { settle(pid, tries); });
 }
 
 void ShadowHost::Impl::on_group_changed(const GroupChanged& changed) {

@@ -57,6 +57,7 @@ struct ShadowHost::Impl {
 
   void end_like(Hosted& shadow, int wait_status);
   void settle(pid_t pid, int tries);
+  void settle_soon(pid_t pid, int tries);  // REQUIRES: it is hosted
   void forward(NodeId to, pid_t pid, const SignalInfo& info, std::function<void(Status)> done);
   void change_group(const exec_messages::SetGroup& change, std::function<void(Status)> done);
   void wait_for_child(const exec_messages::WaitForChild& wait, Messenger::Reply reply);

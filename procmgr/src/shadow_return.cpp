@@ -24,8 +24,8 @@ void ShadowHost::lend(pid_t pid, std::function<void(Result<LentShadow>)> done) {
         Impl::Hosted* lent = impl->find(pid);
         if (!frozen || !lent) {
           if (lent) lent->is_returning = false;
-          const auto status = read_process_status(pid);
-          if (lent && (!status || status->is_zombie())) impl->on_shadow_end(pid);
+          const auto stat = read_process_stat(pid);
+          if (lent && (!stat || stat->is_zombie())) impl->on_shadow_end(pid);
           return done(frozen ? errno_error("shadow", ESRCH) : frozen.error());
         }
         // Else it would not come to its exec. Who takes it has it take that signal.

@@ -76,6 +76,12 @@ Result<unsigned> read_slack_tag(pid_t tid) {
   return is_tagged ? static_cast<unsigned>(slack_ns - kDefaultSlackNs) : 0;
 }
 
+Status write_slack_tag_of_still(pid_t pid, unsigned tag) {
+  check(tag <= kMaxSlackTag, "the tag is small");
+  Result<bool> tagged = tag_threads_once(pid, tag);
+  return tagged ? Status{} : tagged.error();
+}
+
 Status write_slack_tag(pid_t pid, unsigned tag) {
   check(tag <= kMaxSlackTag, "the tag is small");
   for (int pass = 0; pass < kMaxPasses; ++pass) {

@@ -21,5 +21,7 @@ Result<unsigned> read_slack_tag(pid_t tid);
 // Tags every thread of the process. Errors: ESRCH, EPERM, ENOTSUP (a thread does not keep it).
 // REQUIRES: tag <= kMaxSlackTag.
 Status write_slack_tag(pid_t pid, unsigned tag);
+// The same for a process that starts no threads meanwhile.
+Status write_slack_tag_of_still(pid_t pid, unsigned tag);
 
 }  // namespace krg

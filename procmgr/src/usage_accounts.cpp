@@ -32,26 +32,33 @@ void add_usage(struct rusage& sum, const struct rusage& more) {
   sum.ru_nivcsw += more.ru_nivcsw;
 }
 
-std::vector<pid_t> UsageAccounts::ancestors(pid_t pid) const {
-  std::vector<pid_t> line;
+// The process, its parent, and so on up to krgd.
+std::vector<UsageAccounts::Ancestor> UsageAccounts::line_of(pid_t pid) const {
+  std::vector<Ancestor> line;
   while (pid > kKrgdPid) {
-    line.push_back(pid);
-    pid = tree_.parent(pid);
+    line.push_back({pid, tree_.find(pid)});
+    pid = line.back().place.parent;
   }
   return line;
 }
 
-void UsageAccounts::child_ends(pid_t shadow, const struct rusage& usage) {
+std::vector<pid_t> UsageAccounts::child_ends(pid_t shadow, const struct rusage& usage) {
   if (++ends_since_sweep_ >= kEndsPerSweep) sweep();
-  const pid_t parent = tree_.parent(shadow);
-  if (parent <= kKrgdPid) return;  // nobody asks
+  const ProcessTree::Place child = tree_.find(shadow);
   // Ancestors too: when the parent is gone, its account must still find its own parent's.
-  for (pid_t pid : ancestors(parent)) open(pid);
-  accounts_.at(parent).unreaped.push_back({shadow, tree_.start_time(shadow), usage});
+  const auto ancestors = line_of(child.parent);
+  for (size_t i = 0; i < ancestors.size(); ++i)
+    open(ancestors[i], i + 1 < ancestors.size() ? ancestors[i + 1].place.start_time : 0);
+  if (!ancestors.empty())  // else nobody asks
+    accounts_.at(child.parent).unreaped.push_back({shadow, child.start_time, usage});
+  std::vector<pid_t> pids;
+  for (const Ancestor& ancestor : ancestors) pids.push_back(ancestor.pid);
+  return pids;
 }
 
-UsageAccounts::Account& UsageAccounts::open(pid_t pid) {
-  const uint64_t start_time = tree_.start_time(pid);
+UsageAccounts::Account& UsageAccounts::open(const Ancestor& process, uint64_t parent_start_time) {
+  const auto& [pid, place] = process;
+  const uint64_t start_time = place.start_time;
   auto found = accounts_.find(pid);
   if (found != accounts_.end() && found->second.start_time != start_time) {
     // The pid of a process that is gone: its parent is charged, if it is still there.
@@ -60,8 +67,7 @@ UsageAccounts::Account& UsageAccounts::open(pid_t pid) {
     accounts_.erase(pid);
     found = accounts_.end();
   }
-  const pid_t parent = tree_.parent(pid);
-  const uint64_t parent_start_time = tree_.start_time(parent);
+  const pid_t parent = place.parent;
   if (found == accounts_.end())
     found =
         accounts_.emplace(pid, Account{start_time, parent, parent_start_time, false, {}, {}}).first;

@@ -22,11 +22,12 @@ namespace krg {
 // The processes of this node as the kernel has them; a seam for tests.
 class ProcessTree {
  public:
+  struct Place {
+    uint64_t start_time = 0;  // 0 when there is no such process; a zombie still has one
+    pid_t parent = 0;         // 0 or 1 (krgd) above the session's processes
+  };
   virtual ~ProcessTree() = default;
-  // 0 when there is no such process; a zombie still has one.
-  virtual uint64_t start_time(pid_t pid) const = 0;
-  // 0 or 1 (krgd) above the session's processes.
-  virtual pid_t parent(pid_t pid) const = 0;
+  virtual Place find(pid_t pid) const = 0;
 };
 
 class UsageAccounts {
@@ -35,10 +36,9 @@ class UsageAccounts {
   explicit UsageAccounts(const ProcessTree& tree) : tree_(tree) {}
 
   // A child of this node that executed elsewhere ends: nobody has waited for it yet.
-  // REQUIRES: it still has its place in the tree (its shadow lives).
-  void child_ends(pid_t shadow, const struct rusage& usage);
-  // The process, its parent, and so on up to krgd.
-  std::vector<pid_t> ancestors(pid_t pid) const;
+  // Returns its ancestors, its parent first. REQUIRES: it still has its place in the tree (its
+  // shadow lives).
+  std::vector<pid_t> child_ends(pid_t shadow, const struct rusage& usage);
   // True when a wait of `pid` may find a child of which these accounts know something.
   bool concerns_waits_of(pid_t pid) const;
   // To be added to the RUSAGE_CHILDREN of `pid`; none: nothing.
@@ -63,8 +63,16 @@ class UsageAccounts {
     std::vector<Ended> unreaped;
   };
 
-  bool is_gone(pid_t pid, uint64_t start_time) const { return tree_.start_time(pid) != start_time; }
-  Account& open(pid_t pid);
+  struct Ancestor {
+    pid_t pid;
+    ProcessTree::Place place;
+  };
+
+  bool is_gone(pid_t pid, uint64_t start_time) const {
+    return tree_.find(pid).start_time != start_time;
+  }
+  std::vector<Ancestor> line_of(pid_t pid) const;
+  Account& open(const Ancestor& process, uint64_t parent_start_time);
   Account* find(pid_t pid);
   void settle(pid_t pid, Account& account);
   void charge(Account& account, const struct rusage& usage);

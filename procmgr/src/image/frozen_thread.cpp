@@ -104,8 +104,8 @@ TraceStop TraceStop::wait(pid_t tid) {
       return from(info.si_status);
     }
     if (signals.wait()) continue;
-    auto status = read_process_status(tid);
-    if (!status || status->is_zombie()) return {};
+    auto stat = read_process_stat(tid);
+    if (!stat || stat->is_zombie()) return {};
   }
 }
 

@@ -32,7 +32,7 @@ class CapabilityTable {
   uint64_t version() const;
   // Sets all four sets of a process that executes here (a job's first process, a body): no rules
   // applied. Errors: ESRCH, EPERM (no CAP_SYS_NICE over the process), ENOTSUP (a real-time thread),
-  // ENOSPC (kMaxSlackTag different inheritable sets).
+  // ENOSPC (kMaxSlackTag different inheritable sets). REQUIRES: it starts no threads meanwhile.
   Status adopt(pid_t pid, const CapabilitySets& sets);
   // Applies a change under the original's rules. Errors: EPERM, EINVAL, EBUSY, ENOSYS, ESRCH.
   Status change(pid_t pid, const CapabilityChange& change);
