@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <memory>
 #include <utility>
@@ -83,6 +84,25 @@ void PageFile::use_next(const std::shared_ptr<Transfer>& transfer) {
   } else {
     kddm_.get(set_, object, Kddm::Touch::kFirstTouch, std::move(use));
   }
+}
+
+void PageFile::update(size_t pages, uint64_t offset, std::function<uint32_t(uint32_t)> change,
+                      std::function<void(Result<uint32_t>)> done) {
+  if (offset >= pages * kPageBytes)
+    return done(errno_error(fmt::format("set {}: a word at {}", set_.value, offset), EINVAL));
+  const ObjectId object{offset / kPageBytes};
+  kddm_.grab(set_, object, Kddm::Touch::kFirstTouch,
+             [this, object, in_page = offset % kPageBytes, change = std::move(change),
+              done = std::move(done)](Result<std::span<std::byte>> page) {
+               if (!page) return done(page.error());
+               // This node's programs may be writing it, too.
+               std::atomic_ref<uint32_t> word(*reinterpret_cast<uint32_t*>(page->data() + in_page));
+               uint32_t before = word.load();
+               while (!word.compare_exchange_weak(before, change(before))) {
+               }
+               kddm_.put(set_, object);
+               done(before);
+             });
 }
 
 void PageFile::discard(PageIndex first, size_t count, std::function<void()> done) {

@@ -22,6 +22,8 @@ class PageFile {
             std::function<void(Result<std::string>)> done);
   void write(size_t pages, uint64_t offset, std::string_view bytes,
              std::function<void(Status)> done);
+  void update(size_t pages, uint64_t offset, std::function<uint32_t(uint32_t)> change,
+              std::function<void(Result<uint32_t>)> done);
   void discard(PageIndex first, size_t count, std::function<void()> done);
 
  private:

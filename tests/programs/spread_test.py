@@ -61,6 +61,10 @@ class SpreadTest(SessionCase):
     def test_openmp_under_the_system_runtime(self):
         self.assert_as_natively(self.program("spread_openmp"), OMP_NUM_THREADS="4")
 
+    def test_words_are_waited_for(self):
+        for nodes in (2, 3):
+            self.assert_as_natively(self.program("spread_futexes"), nodes=nodes)
+
     def test_signals_reach_the_thread(self):
         self.assert_as_natively(self.program(), "signals")
 

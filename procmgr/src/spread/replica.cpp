@@ -56,6 +56,7 @@ Result<std::unique_ptr<Replica>> Replica::create(Parts parts, InstalledProcess& 
                                      range.first, range.bytes / kPageBytes);
         !attached)
       return fail(attached.error());
+    replica->memory_.map(range);
   }
   auto threads = process->hand_over();
   if (!threads) return fail(threads.error());
@@ -99,6 +100,10 @@ void Replica::change(const ChangeMemory& change, std::function<void(Status)> don
       done(result >= 0 ? Status() : errno_error("mappings", static_cast<int>(-result)));
       next();
     };
+    if (change.kind == ChangeMemory::Kind::kProtect)
+      memory_.protect(RemoteAddr{change.start}, change.bytes, change.protection);
+    else
+      memory_.unmap(RemoteAddr{change.start}, change.bytes);
     switch (change.kind) {
       case ChangeMemory::Kind::kUnmap:
         return keeper_->call(instruction_, SYS_munmap, {change.start, change.bytes}, finish);
@@ -122,8 +127,13 @@ void Replica::map(const ChangeMemory& change, std::function<void(Status)> done) 
       [this, change, done = std::move(done)](int64_t at) {
         if (at != static_cast<int64_t>(change.start))
           return done(errno_error("mmap", static_cast<int>(at < 0 ? -at : EEXIST)));
-        done(parts_.pages.attach_beside(pid(), RemoteAddr{change.start},
-                                        PageIndex{change.first_page}, change.bytes / kPageBytes));
+        SpreadRange range;
+        range.start = RemoteAddr{change.start};
+        range.bytes = change.bytes;
+        range.first = PageIndex{change.first_page};
+        range.protection = change.protection;
+        memory_.map(range);
+        done(parts_.pages.attach_beside(pid(), range.start, range.first, range.bytes / kPageBytes));
       });
 }
 
@@ -179,6 +189,7 @@ void Replica::recall(pid_t tid) {
   if (found == threads_.end()) return;
   const ThreadPtr thread = found->second;
   thread->is_recalled = true;
+  if (thread->wait) return leave(thread, std::nullopt);
   thread->awaits_answer ? send_home(thread, true) : thread->traced->interrupt();
 }
 
@@ -215,15 +226,22 @@ void Replica::on_call(const ThreadPtr& thread) {
       return answer(thread, 0);
     case SYS_rt_sigreturn:
       return send_home(thread, true);
+    case SYS_futex:
+      if (begin_futex(thread, *registers)) return;
+      [[fallthrough]];
     default:
-      break;
+      return call_at_home(thread, *registers);
   }
+}
+
+void Replica::call_at_home(const ThreadPtr& thread, const user_regs_struct& call, bool goes_on) {
   thread->awaits_answer = true;
   CallAtHome ask;
   ask.set = parts_.set.value;
   ask.tid = thread->tid;
+  ask.goes_on = goes_on;
   parts_.node.messenger.request(parts_.home, ask,
-                                {reinterpret_cast<const char*>(&*registers), sizeof *registers},
+                                {reinterpret_cast<const char*>(&call), sizeof call},
                                 [this, alive = std::weak_ptr(alive_),
                                  weak = std::weak_ptr(thread)](Result<std::string> reply) {
                                   auto thread = weak.lock();
@@ -262,6 +280,7 @@ void Replica::send_home(const ThreadPtr& thread, bool makes_call_again) {
 // It leaves by a system call of its own, which nobody looks at any more.
 void Replica::end_thread(const ThreadPtr& thread) {
   thread->awaits_answer = false;
+  thread->wait.reset();
   if (auto registers = thread->traced->registers()) {
     user_regs_struct last = *registers;
     last.rip = instruction_.value;

@@ -13,11 +13,13 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 
 #include "image/image_installer.h"
 #include "krg/procmgr/node_context.h"
 #include "krg/shmem/page_set.h"
 #include "spread/spread_image.h"
+#include "spread/spread_memory.h"
 #include "spread/spread_messages.h"
 #include "spread/traced_thread.h"
 
@@ -50,12 +52,20 @@ class Replica {
   // `done`: the thread runs here.
   void take(const SendThread& thread, ThreadState state, std::function<void(Status)> done);
   void recall(pid_t tid);
+  // It waited for a futex.
+  void woken(pid_t tid);
 
  private:
   struct Thread {
     pid_t tid = 0, pid = 0;  // of the thread and the process, at home
     std::unique_ptr<TracedThread> traced;
     bool awaits_answer = false, is_recalled = false;
+    struct Wait {
+      user_regs_struct call{};
+      EventLoop::Timer timer;
+      bool is_queued = false, is_leaving = false;
+    };
+    std::optional<Wait> wait;  // for a futex
   };
   using ThreadPtr = std::shared_ptr<Thread>;
   using Job = std::function<void(std::function<void()> next)>;
@@ -69,7 +79,17 @@ class Replica {
              std::function<void(Status)> done);
   void on_stop(const ThreadPtr& thread, const TraceStop& stop);
   void on_call(const ThreadPtr& thread);
+  // `goes_on`: it was recalled, but makes this call first.
+  void call_at_home(const ThreadPtr& thread, const user_regs_struct& call, bool goes_on = false);
   void answer(const ThreadPtr& thread, int64_t result);
+  bool begin_futex(const ThreadPtr& thread, const user_regs_struct& call);
+  void wake(const ThreadPtr& thread, const user_regs_struct& call, uint32_t bits);
+  bool begin_wait(const ThreadPtr& thread, const user_regs_struct& call, uint32_t bits);
+  void wait(const ThreadPtr& thread, const user_regs_struct& call, uint32_t bits,
+            std::optional<std::chrono::microseconds> limit);
+  void look_at_word(const ThreadPtr& thread, std::function<void()> then);
+  void leave(const ThreadPtr& thread, std::optional<int64_t> result);
+  void end_wait(const ThreadPtr& thread, std::optional<int64_t> result);
   void send_home(const ThreadPtr& thread, bool makes_call_again);
   void end_thread(const ThreadPtr& thread);
 
@@ -77,6 +97,7 @@ class Replica {
   std::function<void()> ended_;
   std::unique_ptr<TracedThread> keeper_;
   RemoteAddr instruction_{};
+  SpreadMemory memory_;                 // what is mapped
   std::map<pid_t, ThreadPtr> threads_;  // by their number at home
   std::deque<Job> jobs_;                // of the keeper, the first one running
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

@@ -53,6 +53,9 @@ void ReplicaHost::take_messages() {
   messenger.on<RecallThread>([this](NodeId, const RecallThread& ask, std::string_view) {
     if (auto hosted = find(ask.set); hosted && hosted->replica) hosted->replica->recall(ask.tid);
   });
+  messenger.on<FutexWoken>([this](NodeId, const FutexWoken& tell, std::string_view) {
+    if (auto hosted = find(tell.set); hosted && hosted->replica) hosted->replica->woken(tell.tid);
+  });
   messenger.on_peer_failure([this](NodeId failed) {
     for (const auto& [set, hosted] : std::map(hosted_))
       if (hosted->home == failed) end(set);
@@ -65,8 +68,9 @@ ReplicaHost::HostedPtr ReplicaHost::find(uint64_t set) const {
 }
 
 Status ReplicaHost::open(NodeId home, const OpenSpreadSet& ask) {
-  auto pages = PageSet::create(node_.loop, kddm_, SetId{ask.set}, ask.pages,
-                               {.group = node_.page_sets, .home = home});
+  auto pages =
+      PageSet::create(node_.loop, kddm_, SetId{ask.set}, ask.pages,
+                      {.group = node_.page_sets, .home = home, .hold_time = kSpreadHoldTime});
   if (!pages) return pages.error();
   (*pages)->on_idle([this, set = ask.set] { drop_if_unused(set); });
   hosted_[ask.set] = std::make_shared<Hosted>(Hosted{.home = home, .pages = std::move(*pages)});

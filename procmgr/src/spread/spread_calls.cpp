@@ -5,11 +5,10 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 
 #include <algorithm>
 #include <climits>
-#include <csignal>
+#include <cstring>
 
 #include "krg/procmgr/unnotified_cookie.h"
 #include "krg/runtime/log.h"
@@ -21,7 +20,6 @@ namespace {
 constexpr uint64_t kKeptFlags = MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_32BIT;
 constexpr size_t kGrowthStep = 16384;  // pages
 constexpr uint64_t kMostNewBytes = uint64_t{16} << 30;
-constexpr uint64_t kWake = 1;  // FUTEX_WAKE
 
 uint64_t whole_pages(uint64_t bytes) {
   return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
@@ -50,6 +48,7 @@ ChangeMemory change_of(ChangeMemory::Kind kind, RemoteAddr start, uint64_t bytes
 // --- before the kernel carries it out -----------------------------------------------------------
 
 void SpreadProcess::on_entry(const ThreadPtr& thread) {
+  if (thread->is_exiting) return resume(thread);
   auto registers = thread->traced->registers();
   if (!registers) return;
   thread->entry = *registers;
@@ -57,7 +56,17 @@ void SpreadProcess::on_entry(const ThreadPtr& thread) {
   thread->result.reset();
   thread->maps.reset();
   thread->has_changed_arguments = false;
+  thread->woken = 0;
+  if (thread->number == SYS_restart_syscall) return begin_restart(thread);
+  thread->interrupted_wait.reset();
   switch (thread->number) {
+    case SYS_futex:
+      return begin_futex(thread);
+    case SYS_clone3:
+      return begin_clone3(thread);
+    case SYS_set_tid_address:
+      thread->tid_address = registers->rdi;
+      return resume(thread);
     case SYS_mmap:
       return is_private_memory(*registers) ? begin_map(thread) : resume(thread);
     case SYS_mremap:
@@ -72,6 +81,8 @@ void SpreadProcess::on_entry(const ThreadPtr& thread) {
     case SYS_exit:
       return begin_exit(thread);
     case SYS_clone:
+      thread->new_tid_address.reset();
+      if (registers->rdi & CLONE_CHILD_CLEARTID) thread->new_tid_address = registers->r10;
       if (registers->rdi & CLONE_VM) return resume(thread);
       [[fallthrough]];
     case SYS_fork:
@@ -84,8 +95,13 @@ void SpreadProcess::on_entry(const ThreadPtr& thread) {
 }
 
 void SpreadProcess::skip(const ThreadPtr& thread, int64_t result) {
+  if (thread->call) {  // the original need not move
+    thread->stands = Stands::kArmed;
+    return answer(thread, result);
+  }
   user_regs_struct none = thread->entry;
   none.orig_rax = ~0ULL;
+  none.rax = static_cast<uint64_t>(result);
   thread->result = result;
   static_cast<void>(thread->traced->set_registers(none));
   resume(thread);
@@ -153,11 +169,16 @@ void SpreadProcess::begin_advice(const ThreadPtr& thread) {
 // --- afterwards ---------------------------------------------------------------------------------
 
 void SpreadProcess::on_exit(const ThreadPtr& thread) {
-  if (thread->is_exiting) return find_tid_address(thread);
+  if (thread->is_exiting) return forget_tid_address(thread);
+  if (thread->result) return finish(thread);
   auto registers = thread->traced->registers();
   if (!registers) return;
-  if (!thread->result && (is_to_be_restarted(*registers) || is_remembered_by_kernel(*registers)))
-    return resume(thread);
+  if (thread->waits) return end_wait(thread, *registers) ? resume(thread) : finish(thread);
+  if (is_to_be_restarted(*registers) || is_remembered_by_kernel(*registers)) return resume(thread);
+  if (thread->woken > 0) {
+    registers->rax = std::max<int64_t>(static_cast<int64_t>(registers->rax), 0) + thread->woken;
+    static_cast<void>(thread->traced->set_registers(*registers));
+  }
   const uint64_t result = registers->rax;
   if (thread->has_changed_arguments) {
     user_regs_struct own = thread->entry;
@@ -168,11 +189,6 @@ void SpreadProcess::on_exit(const ThreadPtr& thread) {
     own.eflags = registers->eflags;
     *registers = own;
     static_cast<void>(thread->traced->set_registers(own));
-  }
-  if (thread->result) {
-    registers->rax = static_cast<uint64_t>(*thread->result);
-    static_cast<void>(thread->traced->set_registers(*registers));
-    return finish(thread);
   }
   if (!is_error(static_cast<int64_t>(result))) return after_call(thread, result);
   if (thread->maps) parts_.memory.give_back(*thread->maps);
@@ -273,7 +289,13 @@ void SpreadProcess::finish(const ThreadPtr& thread) {
   auto registers = thread->traced->registers();
   if (!registers) return;
   const auto result = static_cast<int64_t>(registers->rax);
-  thread->stands = Stands::kParked;
+  answer(thread, result);
+  arm(thread);
+}
+
+// To itself elsewhere.
+void SpreadProcess::answer(const ThreadPtr& thread, int64_t result) {
+  thread->is_in_call = false;
   auto reply = std::move(*thread->call);
   thread->call.reset();
   reply.ok({reinterpret_cast<const char*>(&result), sizeof result});
@@ -281,50 +303,67 @@ void SpreadProcess::finish(const ThreadPtr& thread) {
 
 // --- the end of a thread ------------------------------------------------------------------------
 
-// At its end the kernel clears the thread's id (set_tid_address(2)), but does not wait for a page
-// that is not here (userfaultfd is not asked by a task that exits): the thread does it before.
-void SpreadProcess::begin_exit(const ThreadPtr& thread) {
-  if (thread->is_exiting) return resume(thread);
-  thread->is_exiting = true;
-  skip(thread, 0);
-}
-
-void SpreadProcess::find_tid_address(const ThreadPtr& thread) {
-  const RemoteAddr slot =
-      parts_.scratch + next_slot_++ % (kScratchBytes / sizeof(uint64_t)) * sizeof(uint64_t);
-  thread->traced->call(parts_.instruction, SYS_prctl, {PR_GET_TID_ADDRESS, slot.value},
-                       [this, thread, slot, alive = std::weak_ptr(alive_)](int64_t result) {
-                         if (alive.expired() || result == -ESRCH) return;
-                         uint64_t address = 0;
-                         const iovec local{&address, sizeof address};
-                         const iovec remote{reinterpret_cast<void*>(slot.value), sizeof address};
-                         const bool is_known =
-                             result == 0 && process_vm_readv(parts_.pid, &local, 1, &remote, 1,
-                                                             0) == sizeof address;
-                         is_known&& address != 0 ? clear_tid(thread, address) : exit(thread);
-                       });
-}
-
-void SpreadProcess::clear_tid(const ThreadPtr& thread, uint64_t address) {
-  const RemoteAddr at = parts_.instruction;
-  const auto then = [thread, at, alive = std::weak_ptr(alive_)](long number,
-                                                                TracedThread::Arguments arguments,
-                                                                std::function<void()> next) {
-    thread->traced->call(at, number, arguments, [next, alive](int64_t result) {
-      if (!alive.expired() && result != -ESRCH) next();
-    });
+// Where the kernel clears the thread's id at its end is an argument of the call that makes it.
+void SpreadProcess::begin_clone3(const ThreadPtr& thread) {
+  struct Arguments {
+    uint64_t flags, pidfd, child_tid;
   };
-  then(SYS_set_tid_address, {0}, [this, thread, address, then] {
-    // A call that writes a zero of four bytes: no signal is sent to a thread at its parent's death.
-    then(SYS_prctl, {PR_GET_PDEATHSIG, address}, [this, thread, address, then] {
-      then(SYS_futex, {address, kWake, INT_MAX}, [this, thread] { exit(thread); });
-    });
-  });
+  thread->new_tid_address.reset();
+  const auto offset = parts_.memory.offset_of(RemoteAddr{thread->entry.rdi}, sizeof(Arguments));
+  if (!offset) return resume(thread);
+  parts_.pages->read(*offset, sizeof(Arguments),
+                     [this, thread, alive = std::weak_ptr(alive_)](Result<std::string> bytes) {
+                       if (alive.expired() || thread->is_gone) return;
+                       Arguments arguments{};
+                       if (bytes) std::memcpy(&arguments, bytes->data(), sizeof arguments);
+                       if (arguments.flags & CLONE_CHILD_CLEARTID)
+                         thread->new_tid_address = arguments.child_tid;
+                       resume(thread);
+                     });
+}
+
+// At its end the kernel clears the thread's id (set_tid_address(2)), but does not wait for a page
+// that is not here (userfaultfd is not asked by a task that exits): krgd does it before, after the
+// thread has told the kernel not to.
+void SpreadProcess::begin_exit(const ThreadPtr& thread) {
+  thread->is_exiting = true;
+  const uint64_t all = ~0ULL;
+  ptrace(PTRACE_SETSIGMASK, thread->traced->tid(), sizeof all, &all);
+  user_regs_struct call = thread->entry;
+  call.orig_rax = SYS_set_tid_address;
+  call.rdi = 0;
+  if (!thread->tid_address) {
+    call.orig_rax = SYS_prctl;
+    call.rdi = PR_GET_TID_ADDRESS;
+    call.rsi = parts_.scratch.address_of(thread->slot).value;
+  }
+  change_call(thread, call);
+}
+
+void SpreadProcess::forget_tid_address(const ThreadPtr& thread) {
+  if (thread->tid_address) return clear_tid(thread);
+  thread->tid_address = parts_.scratch.read(thread->slot);
+  user_regs_struct call = before_the_call(thread->entry);
+  call.rax = SYS_set_tid_address;
+  call.rdi = 0;
+  static_cast<void>(thread->traced->set_registers(call));
+  resume(thread);
+}
+
+void SpreadProcess::clear_tid(const ThreadPtr& thread) {
+  const RemoteAddr address{*thread->tid_address};
+  const auto offset = parts_.memory.offset_of(address, sizeof(uint32_t));
+  if (address.value == 0 || !offset) return exit(thread);
+  parts_.pages->update(
+      *offset, [](uint32_t) { return 0; },
+      [this, thread, address, alive = std::weak_ptr(alive_)](const Result<uint32_t>&) {
+        if (alive.expired() || thread->is_gone) return;
+        wake_futex(address, INT_MAX, ~0u);
+        exit(thread);
+      });
 }
 
 void SpreadProcess::exit(const ThreadPtr& thread) {
-  constexpr uint64_t kAll = ~0ULL;
-  ptrace(PTRACE_SETSIGMASK, thread->traced->tid(), sizeof kAll, &kAll);
   static_cast<void>(thread->traced->set_registers(before_the_call(thread->entry)));
   resume(thread);
 }

@@ -70,9 +70,27 @@ bool SpreadMemory::protect(RemoteAddr start, uint64_t bytes, uint32_t protection
 }
 
 std::vector<SpreadRange> SpreadMemory::in(RemoteAddr start, uint64_t bytes) const {
-  SpreadMemory copy;
-  copy.ranges_ = ranges_;
-  return copy.unmap(start, bytes);
+  const RemoteAddr end = start + whole_pages(bytes);
+  SpreadMemory found;
+  auto at = ranges_.upper_bound(start.value);
+  if (at != ranges_.begin()) --at;
+  for (; at != ranges_.end() && at->second.start < end; ++at)
+    if (start < at->second.end()) found.ranges_.insert(*at);
+  return found.unmap(start, bytes);
+}
+
+std::optional<SpreadRange> SpreadMemory::find(RemoteAddr address) const {
+  auto after = ranges_.upper_bound(address.value);
+  if (after == ranges_.begin()) return std::nullopt;
+  const SpreadRange& range = std::prev(after)->second;
+  if (range.end() <= address) return std::nullopt;
+  return range;
+}
+
+std::optional<uint64_t> SpreadMemory::offset_of(RemoteAddr address, uint64_t bytes) const {
+  auto range = find(address);
+  if (!range || range->end() < address + bytes) return std::nullopt;
+  return range->first.value * kPageBytes + (address.value - range->start.value);
 }
 
 std::vector<SpreadRange> SpreadMemory::all() const {

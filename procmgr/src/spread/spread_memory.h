@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <vector>
 
 #include "krg/runtime/types.h"
@@ -46,6 +47,10 @@ class SpreadMemory {
   bool protect(RemoteAddr start, uint64_t bytes, uint32_t protection);
   // What lies in the range, cut at its bounds.
   std::vector<SpreadRange> in(RemoteAddr start, uint64_t bytes) const;
+  // The whole range that the address lies in.
+  std::optional<SpreadRange> find(RemoteAddr address) const;
+  // Where `bytes` from the address on lie in the set, as a file; none when not in one range.
+  std::optional<uint64_t> offset_of(RemoteAddr address, uint64_t bytes) const;
   std::vector<SpreadRange> all() const;
 
  private:

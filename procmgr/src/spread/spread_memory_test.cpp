@@ -49,6 +49,16 @@ TEST(SpreadMemory, UnmappingCrossesMappings) {
   EXPECT_EQ(memory.all(), (Ranges{range(10, 1, 100), range(21, 1, 71)}));
 }
 
+TEST(SpreadMemory, AnAddressIsFoundInItsRange) {
+  SpreadMemory memory;
+  memory.map(range(10, 2, 100));
+  memory.map(range(12, 2, 50));
+  EXPECT_EQ(memory.find(at(11) + 8), range(10, 2, 100));
+  EXPECT_FALSE(memory.find(at(14)) || memory.find(RemoteAddr{at(10).value - 1}));
+  EXPECT_EQ(memory.offset_of(at(13) + 8, 8), 51 * kPageBytes + 8);
+  EXPECT_FALSE(memory.offset_of(at(11) + 4092, 8)) << "the next pages of the set are others";
+}
+
 TEST(SpreadMemory, ProtectionOfAPartSplitsAMapping) {
   SpreadMemory memory;
   memory.map(range(10, 4, 100));

@@ -3,11 +3,15 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 
 #include "krg/procmgr/node_context.h"
 
 namespace krg {
+
+// Threads hand words to each other: who waits for a page gets it soon.
+inline constexpr std::chrono::microseconds kSpreadHoldTime{50};
 
 // H to all, a request: open the page set.
 struct OpenSpreadSet {
@@ -75,7 +79,8 @@ struct ReturnThread {
 struct CallAtHome {
   static constexpr uint16_t kId = message_ids::kSpread + 7;
   uint8_t version = 1;
-  uint8_t unused[3] = {};
+  uint8_t goes_on = 0;  // 1: although it has been recalled, the signal is to meet it in this call
+  uint8_t unused[2] = {};
   int32_t tid = 0;
   uint64_t set = 0;
 };
@@ -86,6 +91,48 @@ struct ReplicaLost {
   uint8_t unused[7] = {};
   uint64_t set = 0;
 };
+// R to H: the thread waits for a word (futex(2)). A request where other nodes have replicas, too:
+// answered when it is queued.
+struct QueueFutex {
+  static constexpr uint16_t kId = message_ids::kSpread + 9;
+  uint8_t version = 1;
+  uint8_t unused[3] = {};
+  int32_t tid = 0;
+  uint64_t set = 0;
+  uint64_t address = 0;
+  uint32_t bits = 0;
+  uint8_t unused_too[4] = {};
+};
+// R to H, a request: it does not wait any more. The reply, a byte: 0 when it had been woken.
+struct LeaveFutex {
+  static constexpr uint16_t kId = message_ids::kSpread + 10;
+  uint8_t version = 1;
+  uint8_t unused[3] = {};
+  int32_t tid = 0;
+  uint64_t set = 0;
+};
+// R to H, a request. The reply: an int64_t, how many were woken. EAGAIN: the kernel of H knows of
+// waiters, too: to be asked by CallAtHome.
+struct WakeFutex {
+  static constexpr uint16_t kId = message_ids::kSpread + 11;
+  uint8_t version = 1;
+  uint8_t unused[3] = {};
+  uint32_t count = 0;
+  uint64_t set = 0;
+  uint64_t address = 0;
+  uint32_t bits = 0;
+  uint8_t unused_too[4] = {};
+};
+// H to R: the thread, which waited for a word, has been woken.
+struct FutexWoken {
+  static constexpr uint16_t kId = message_ids::kSpread + 12;
+  uint8_t version = 1;
+  uint8_t unused[3] = {};
+  int32_t tid = 0;
+  uint64_t set = 0;
+};
+static_assert(sizeof(QueueFutex) == 32 && sizeof(LeaveFutex) == 16 && sizeof(WakeFutex) == 32 &&
+              sizeof(FutexWoken) == 16);
 static_assert(sizeof(OpenSpreadSet) == 24 && sizeof(EndSpread) == 16 &&
               sizeof(StartReplica) == 16 && sizeof(ChangeMemory) == 48 &&
               sizeof(SendThread) == 24 && sizeof(RecallThread) == 16 &&

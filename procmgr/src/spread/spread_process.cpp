@@ -8,6 +8,7 @@
 #include <csignal>
 #include <cstdlib>
 
+#include "call_registers.h"
 #include "krg/runtime/log.h"
 #include "process_status.h"
 
@@ -29,11 +30,14 @@ bool has_handler(pid_t tid, int signal) {
   return status && (signal_set(*status, "SigCgt") >> (signal - 1) & 1) != 0;
 }
 
-bool has_waiting_signal(pid_t tid) {
+struct WaitingSignals {
+  bool own, of_process;
+};
+WaitingSignals waiting_signals(pid_t tid) {
   auto status = read_proc_text(tid, "status");
-  if (!status) return false;
-  const uint64_t waiting = signal_set(*status, "SigPnd") | signal_set(*status, "ShdPnd");
-  return (waiting & ~signal_set(*status, "SigBlk")) != 0;
+  if (!status) return {};
+  const uint64_t open = ~signal_set(*status, "SigBlk");
+  return {(signal_set(*status, "SigPnd") & open) != 0, (signal_set(*status, "ShdPnd") & open) != 0};
 }
 
 }  // namespace
@@ -48,20 +52,25 @@ void SpreadProcess::begin(const std::vector<pid_t>& tids) {
   signals_timer_ = parts_.node.loop.every(kSignalPeriod, [this] { look_for_signals(); });
   for (const auto& [tid, thread] : std::map(threads_)) {
     if (!thread->traced->set_options(kOptions)) continue;  // its end is told
+    if (auto registers = thread->traced->registers())
+      thread->waits_natively =
+          is_remembered_by_kernel(*registers) && registers->orig_rax == SYS_futex;
     const NodeId place = tid == parts_.pid ? parts_.node.self : choose_node();
     place == parts_.node.self ? resume(thread) : send_away(thread, place);
   }
 }
 
-void SpreadProcess::add(pid_t tid, bool is_new) {
+SpreadProcess::ThreadPtr SpreadProcess::add(pid_t tid, bool is_new) {
   auto thread = std::make_shared<Thread>();
   thread->node = parts_.node.self;
   thread->is_new = is_new;
+  thread->slot = next_slot_++;
   threads_[tid] = thread;
   thread->traced = std::make_unique<TracedThread>(
       *parts_.node.children, tid, [this, weak = std::weak_ptr(thread)](const TraceStop& stop) {
         if (auto alive = weak.lock()) on_stop(alive, stop);
       });
+  return thread;
 }
 
 std::optional<NodeId> SpreadProcess::place_of(pid_t tid) const {
@@ -83,14 +92,13 @@ void SpreadProcess::on_stop(const ThreadPtr& thread, const TraceStop& stop) {
   log_trace("spread", "thread {}: stop {} signal {} event {}", thread->traced->tid(),
             static_cast<int>(stop.kind), stop.signal, stop.event);
   if (stop.kind == Kind::kGone) return on_gone(thread->traced->tid());
-  if (thread->late_extended_state) {
-    static_cast<void>(thread->traced->set_extended_state(*thread->late_extended_state));
-    thread->late_extended_state.reset();
-  }
+  if (stop.kind == Kind::kSystemCall) thread->waits_natively = false;
   switch (stop.kind) {
     case Kind::kGone:
       return;
     case Kind::kSystemCall:
+      if (thread->stands == Stands::kArming) return on_armed(thread);
+      if (thread->stands == Stands::kLeaving) return resume(thread);
       return thread->traced->is_at_entry() ? on_entry(thread) : on_exit(thread);
     case Kind::kTrap:
       return on_trap(thread, stop);
@@ -103,18 +111,20 @@ void SpreadProcess::on_stop(const ThreadPtr& thread, const TraceStop& stop) {
 
 void SpreadProcess::on_trap(const ThreadPtr& thread, const TraceStop& stop) {
   if (stop.signal != SIGTRAP) return thread->traced->resume(PTRACE_LISTEN);  // stopped by a signal
-  if (!std::exchange(thread->is_new, false)) return resume(thread);
+  if (!std::exchange(thread->is_new, false)) return thread->traced->resume(PTRACE_SYSCALL);
   const NodeId place = choose_node();
   place == parts_.node.self ? resume(thread) : send_away(thread, place);
 }
 
 void SpreadProcess::on_signal(const ThreadPtr& thread, int signal) {
-  if (thread->is_exiting) return resume(thread);
-  if (thread->node == parts_.node.self || !has_handler(thread->traced->tid(), signal))
-    return resume(thread, signal);
+  TracedThread& traced = *thread->traced;
+  if (thread->is_exiting) return traced.resume(PTRACE_SYSCALL);
+  if (thread->node == parts_.node.self || !has_handler(traced.tid(), signal))
+    return traced.resume(PTRACE_SYSCALL, signal);
   thread->stands = Stands::kAtSignal;
   thread->signal = signal;
-  recall(thread);
+  if (thread->returned) return leave(thread);
+  if (!thread->is_recalled) recall(thread);
 }
 
 void SpreadProcess::on_event(const ThreadPtr& thread, int event) {
@@ -126,13 +136,18 @@ void SpreadProcess::on_event(const ThreadPtr& thread, int event) {
     const pid_t made = thread->traced->new_thread();
     auto status = read_process_status(made);
     // A process that shares its memory is let go by the ChildReaper.
-    if (status && status->pid == parts_.pid) add(made, true);
+    if (status && status->pid == parts_.pid) add(made, true)->tid_address = thread->new_tid_address;
   }
   resume(thread);
 }
 
 void SpreadProcess::on_gone(pid_t tid) {
-  threads_.erase(tid);
+  auto thread = threads_.extract(tid);
+  if (!thread.empty()) {
+    thread.mapped()->is_gone = true;
+    futexes_.leave(ticket_of(tid, thread.mapped()->node));
+    futexes_.leave(ticket_of(tid, parts_.node.self));
+  }
   if (threads_.empty()) end();
 }
 
@@ -148,6 +163,23 @@ void SpreadProcess::resume(const ThreadPtr& thread, int signal) {
   thread->traced->resume(PTRACE_SYSCALL, signal);
 }
 
+// To the kernel's door. A signal that waits for it comes up on the way.
+void SpreadProcess::arm(const ThreadPtr& thread) {
+  auto registers = thread->traced->registers();
+  if (!registers) return;  // its end is told
+  thread->stands = Stands::kArming;
+  if (!thread->traced->set_registers(
+          call_registers(*registers, parts_.instruction.value, SYS_getpid, {})))
+    return;
+  thread->traced->resume(PTRACE_SYSCALL);
+}
+
+void SpreadProcess::on_armed(const ThreadPtr& thread) {
+  thread->stands = Stands::kArmed;
+  if (thread->returned) return leave(thread);
+  if (thread->call && !thread->is_recalled) begin_call(thread, thread->called);
+}
+
 void SpreadProcess::fail(const std::string& why) {
   log_error("spread", "pid {} is killed: {}", parts_.pid, why);
   kill(parts_.pid, SIGKILL);
@@ -155,9 +187,13 @@ void SpreadProcess::fail(const std::string& why) {
 
 // A thread that stands in its stop is told nothing of signals.
 void SpreadProcess::look_for_signals() {
-  for (const auto& [tid, thread] : std::map(threads_))
-    if (thread->stands == Stands::kParked && !thread->is_recalled && has_waiting_signal(tid))
-      recall(thread);
+  bool has_taker = false;  // of what is sent to the process: one thread
+  for (const auto& [tid, thread] : std::map(threads_)) {
+    if (thread->stands != Stands::kArmed || thread->is_recalled) continue;
+    const WaitingSignals waiting = waiting_signals(tid);
+    if (!waiting.own && (!waiting.of_process || std::exchange(has_taker, true))) continue;
+    recall(thread);
+  }
 }
 
 // --- away and back ------------------------------------------------------------------------------
@@ -184,22 +220,21 @@ void SpreadProcess::send_away(const ThreadPtr& thread, NodeId node) {
   if (is_remembered_by_kernel(state->registers)) return resume(thread);
   if (is_to_be_restarted(state->registers)) state->registers = before_the_call(state->registers);
   state->registers.orig_rax = ~0ULL;
-  thread->stands = Stands::kParked;
   thread->node = node;
   SendThread ask;
   ask.set = set().value;
   ask.tid = thread->traced->tid();
   ask.pid = parts_.pid;
   parts_.node.messenger.request(node, ask, state->serialize(),
-                                [this, alive = std::weak_ptr(alive_),
+                                [this, state = *state, alive = std::weak_ptr(alive_),
                                  weak = std::weak_ptr(thread)](Result<std::string> reply) {
                                   auto thread = weak.lock();
                                   if (alive.expired() || !thread || reply) return;
                                   log_warn("spread", "thread {} stays: {}", thread->traced->tid(),
                                            reply.error().message());
-                                  thread->node = parts_.node.self;
-                                  resume(thread);
+                                  returned(thread->traced->tid(), state);
                                 });
+  arm(thread);
 }
 
 void SpreadProcess::recall(const ThreadPtr& thread) {
@@ -214,32 +249,46 @@ void SpreadProcess::returned(pid_t tid, ThreadState state) {
   auto found = threads_.find(tid);
   if (found == threads_.end()) return;
   const ThreadPtr thread = found->second;
-  thread->node = parts_.node.self;
-  thread->is_recalled = false;
   thread->call.reset();
-  switch (thread->stands) {
-    case Stands::kParked:
-      static_cast<void>(thread->traced->set_registers(state.registers));
-      static_cast<void>(thread->traced->set_extended_state(state.extended_state));
-      return resume(thread);
-    case Stands::kAtSignal:
-      static_cast<void>(thread->traced->set_extended_state(state.extended_state));
-      return resume(thread, thread->signal);
-    case Stands::kRunning:  // in the call that it was recalled from
-      thread->late_extended_state = std::move(state.extended_state);
-      return thread->traced->interrupt();
-  }
+  thread->returned = std::move(state);
+  if (thread->stands == Stands::kArmed || thread->stands == Stands::kAtSignal) leave(thread);
 }
 
-void SpreadProcess::call(pid_t tid, const user_regs_struct& registers, Messenger::Reply reply) {
-  auto found = threads_.find(tid);
+// It runs here from now on, with the registers that it had elsewhere; in the middle of a call that
+// it made for itself, with those that it has here.
+void SpreadProcess::leave(const ThreadPtr& thread) {
+  const ThreadState state = std::move(*thread->returned);
+  thread->returned.reset();
+  thread->node = parts_.node.self;
+  thread->is_recalled = false;
+  if (!std::exchange(thread->is_in_call, false))
+    static_cast<void>(thread->traced->set_registers(state.registers));
+  static_cast<void>(thread->traced->set_extended_state(state.extended_state));
+  if (thread->stands == Stands::kAtSignal) return resume(thread, thread->signal);
+  // The call at whose door it stands is none any more; the stop after it comes all the same.
+  thread->stands = Stands::kLeaving;
+  thread->traced->resume(PTRACE_SYSCALL);
+}
+
+void SpreadProcess::call(const CallAtHome& ask, const user_regs_struct& registers,
+                         Messenger::Reply reply) {
+  auto found = threads_.find(ask.tid);
   if (found == threads_.end() || found->second->node == parts_.node.self) return;
   const ThreadPtr thread = found->second;
-  log_trace("spread", "thread {}: call {} for it", tid, registers.orig_rax);
+  log_trace("spread", "thread {}: call {} for it", ask.tid, registers.orig_rax);
   thread->call = std::move(reply);
+  thread->called = registers;
+  if (ask.goes_on) thread->is_recalled = false;
   if (thread->is_recalled) return;  // it is on its way
-  if (!thread->traced->set_registers(before_the_call(registers))) return;
-  resume(thread);
+  if (thread->stands == Stands::kArmed) begin_call(thread, registers);
+}
+
+// It stands at the kernel's door: its own call takes the place of the one that it came with.
+void SpreadProcess::begin_call(const ThreadPtr& thread, const user_regs_struct& registers) {
+  if (!thread->traced->set_registers(registers)) return;
+  thread->is_in_call = true;
+  thread->stands = Stands::kRunning;
+  on_entry(thread);
 }
 
 // --- replicas -----------------------------------------------------------------------------------

@@ -20,10 +20,12 @@
 #include <optional>
 #include <vector>
 
+#include "ipc/futex_queues.h"
 #include "krg/procmgr/node_context.h"
 #include "krg/shmem/page_set.h"
 #include "spread/spread_memory.h"
 #include "spread/spread_messages.h"
+#include "spread/spread_scratch.h"
 #include "spread/traced_thread.h"
 
 namespace krg {
@@ -35,12 +37,11 @@ class SpreadProcess {
     std::unique_ptr<PageSet> pages;
     pid_t pid;
     SpreadMemory memory;
-    int memory_fd;              // the process's number of the page set's memory
-    RemoteAddr instruction;     // a `syscall` in it
-    RemoteAddr scratch;         // kScratchBytes of memory that is at home only
+    int memory_fd;           // the process's number of the page set's memory
+    RemoteAddr instruction;  // a `syscall` in it
+    SpreadScratch scratch;
     std::vector<NodeId> nodes;  // with a replica
   };
-  static constexpr uint64_t kScratchBytes = 4096;
 
   // `ended` runs when the process has no thread any more, or is another program's.
   SpreadProcess(Parts parts, std::function<void()> ended);
@@ -60,53 +61,92 @@ class SpreadProcess {
   std::optional<NodeId> place_of(pid_t tid) const;
   std::vector<pid_t> threads() const;
   // Whether memory of the process lies in the page set.
-  bool is_spread(RemoteAddr address) const { return !parts_.memory.in(address, 1).empty(); }
+  bool is_spread(RemoteAddr address) const { return parts_.memory.find(address).has_value(); }
 
-  void call(pid_t tid, const user_regs_struct& registers, Messenger::Reply reply);
+  void call(const CallAtHome& ask, const user_regs_struct& registers, Messenger::Reply reply);
   void returned(pid_t tid, ThreadState state);
+  // Futexes of threads elsewhere, by address. Whether it still waited; how many were woken, EAGAIN:
+  // the kernel has to be asked, too.
+  void queue_futex(NodeId from, const QueueFutex& ask);
+  bool leave_futex(NodeId from, pid_t tid);
+  Result<int64_t> wake_futex(const WakeFutex& ask);
   // Kills it: what it needs is lost.
   void fail(const std::string& why);
 
  private:
-  enum class Stands { kRunning, kParked, kAtSignal };
+  // kArming: on its way to kArmed, where it stands at the kernel's door (in the stop before a
+  // system call): what it is to do for itself elsewhere takes one stop more.
+  enum class Stands { kRunning, kArming, kArmed, kLeaving, kAtSignal };
   struct Thread {
     std::unique_ptr<TracedThread> traced;
     NodeId node;  // where it runs
     Stands stands = Stands::kRunning;
     bool is_new = false;  // its first stop is to come
     bool is_recalled = false;
+    bool is_in_call = false;  // of itself elsewhere
     bool is_exiting = false;
-    int signal = 0;                                  // kAtSignal
-    std::optional<Messenger::Reply> call;            // that it makes for itself elsewhere
-    std::optional<std::string> late_extended_state;  // for its next stop
+    int signal = 0;                        // kAtSignal
+    std::optional<Messenger::Reply> call;  // that it makes for itself elsewhere
+    user_regs_struct called{};             // with what
+    std::optional<ThreadState> returned;   // it runs here as soon as it stands
     // Of the system call that it is in.
     user_regs_struct entry{};       // as the program made it
     uint64_t number = 0;            // as the kernel is to carry it out
     std::optional<int64_t> result;  // instead of the kernel's
     bool has_changed_arguments = false;
     std::optional<SpreadRange> maps;  // what it maps
+    size_t woken = 0;                 // waiters that krgd has woken before the kernel does
+    bool waits = false;               // for a futex, here
+    bool waits_natively = false;      // for one, in a call from before the process was spread
+    std::optional<user_regs_struct> interrupted_wait;  // that the kernel remembers
+    uint64_t slot = 0;                                 // its word of scratch memory
+    std::optional<uint64_t> tid_address;               // set_tid_address(2); none: not known here
+    std::optional<uint64_t> new_tid_address;           // of the thread that it is making
+    bool is_gone = false;
   };
   using ThreadPtr = std::shared_ptr<Thread>;
 
-  void add(pid_t tid, bool is_new);
+  ThreadPtr add(pid_t tid, bool is_new);
   void on_stop(const ThreadPtr& thread, const TraceStop& stop);
   void on_trap(const ThreadPtr& thread, const TraceStop& stop);
   void on_signal(const ThreadPtr& thread, int signal);
   void on_event(const ThreadPtr& thread, int event);
   void on_gone(pid_t tid);
   void resume(const ThreadPtr& thread, int signal = 0);
+  void arm(const ThreadPtr& thread);
+  void on_armed(const ThreadPtr& thread);
+  void leave(const ThreadPtr& thread);
 
   void on_entry(const ThreadPtr& thread);
+  void begin_call(const ThreadPtr& thread, const user_regs_struct& registers);
   void skip(const ThreadPtr& thread, int64_t result);
+  void answer(const ThreadPtr& thread, int64_t result);
   void change_call(const ThreadPtr& thread, const user_regs_struct& call);
   Status grow();
   void begin_map(const ThreadPtr& thread);
   void begin_remap(const ThreadPtr& thread);
   void begin_advice(const ThreadPtr& thread);
   void begin_exit(const ThreadPtr& thread);
-  void find_tid_address(const ThreadPtr& thread);
-  void clear_tid(const ThreadPtr& thread, uint64_t address);
+  void forget_tid_address(const ThreadPtr& thread);
+  void clear_tid(const ThreadPtr& thread);
   void exit(const ThreadPtr& thread);
+  void begin_clone3(const ThreadPtr& thread);
+
+  SharedPlace futex_place(RemoteAddr address) const;
+  IpcTicket ticket_of(pid_t tid, NodeId node) const;
+  IpcTicket own_ticket(const ThreadPtr& thread) const {
+    return ticket_of(thread->traced->tid(), parts_.node.self);
+  }
+  void begin_futex(const ThreadPtr& thread);
+  void begin_wait(const ThreadPtr& thread, uint64_t bits);
+  void begin_restart(const ThreadPtr& thread);
+  bool end_wait(const ThreadPtr& thread, user_regs_struct& registers);
+  size_t wake_futex(RemoteAddr address, uint32_t count, uint32_t bits);
+  void requeue(const ThreadPtr& thread);
+  void begin_wake_op(const ThreadPtr& thread);
+  bool has_native_waiters() const;
+  // Calls `use` with the word, in the same moment in which nobody else changes it.
+  void with_word(const ThreadPtr& thread, RemoteAddr address, std::function<void(uint32_t)> use);
 
   void on_exit(const ThreadPtr& thread);
   void after_call(const ThreadPtr& thread, uint64_t result);
@@ -129,7 +169,8 @@ class SpreadProcess {
   std::map<pid_t, ThreadPtr> threads_;
   EventLoop::Timer signals_timer_;
   bool has_ended_ = false;
-  uint64_t next_slot_ = 0;  // in the scratch memory
+  FutexQueues futexes_;
+  uint64_t next_slot_ = 0;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

@@ -72,6 +72,7 @@ Status SpreadStart::capture() {
   image_.image.stop_signal = 0;
   if (auto read = read_constants(*contents); !read) return read;
   plan_copies(*contents);
+  scratch_ = memory_.take_pages(SpreadScratch::kBytes);
   const size_t pages = memory_.set_pages();
   return pages <= request_.pages->pages() ? Status() : request_.pages->resize(pages);
 }
@@ -214,7 +215,7 @@ void SpreadStart::finish() {
                                         .memory = std::move(memory_),
                                         .memory_fd = memory_fd_,
                                         .instruction = *instruction,
-                                        .scratch = scratch_,
+                                        .scratch = std::move(mapped_scratch_),
                                         .nodes = request_.nodes},
                                        std::move(*tids)});
 }
@@ -238,11 +239,15 @@ Status SpreadStart::take_descriptors(UniqueFd& userfaultfd) {
   for (int* there : {&request_.memory_there, &request_.device_there})
     if (const int old = std::exchange(*there, -1); old >= 0)
       process_->call(SYS_close, {static_cast<uint64_t>(old)});
-  const int64_t scratch =
-      process_->call(SYS_mmap, {0, SpreadProcess::kScratchBytes, PROT_READ | PROT_WRITE,
-                                MAP_PRIVATE | MAP_ANONYMOUS | kUnnotifiedMapFlags, ~0ULL, 0});
-  if (auto done = done_by_call("memory for arguments", scratch); !done) return done;
-  scratch_ = RemoteAddr{static_cast<uint64_t>(scratch)};
+  const int64_t at =
+      process_->call(SYS_mmap, {0, SpreadScratch::kBytes, PROT_READ | PROT_WRITE,
+                                MAP_SHARED | MAP_NORESERVE | kUnnotifiedMapFlags,
+                                static_cast<uint64_t>(memory_fd_), scratch_.value * kPageBytes});
+  if (auto done = done_by_call("scratch memory", at); !done) return done;
+  auto mapped =
+      SpreadScratch::map(*request_.pages, scratch_, RemoteAddr{static_cast<uint64_t>(at)});
+  if (!mapped) return mapped.error();
+  mapped_scratch_ = std::move(*mapped);
   return {};
 }
 

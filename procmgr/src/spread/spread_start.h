@@ -67,7 +67,8 @@ class SpreadStart : public std::enable_shared_from_this<SpreadStart> {
   std::vector<ImageMapping> spread_;  // mappings that become pages of the set
   std::vector<SpreadRange> copies_;   // what has contents; `protection` means nothing
   size_t next_copy_ = 0;
-  RemoteAddr scratch_{};
+  PageIndex scratch_{};
+  SpreadScratch mapped_scratch_;
   int memory_fd_ = -1;
 };
 

@@ -82,8 +82,9 @@ void Spreading::Impl::begin(pid_t pid, Call call) {
   decided[pid] = process_start_time(pid);
   NodeContext& node = parts.node;
   const SetId set{kFirstSet | static_cast<uint64_t>(node.self.value) << 32 | next_set++};
-  auto made = PageSet::create(node.loop, parts.kddm, set, kFirstPages,
-                              {.group = node.page_sets, .home = node.self});
+  auto made =
+      PageSet::create(node.loop, parts.kddm, set, kFirstPages,
+                      {.group = node.page_sets, .home = node.self, .hold_time = kSpreadHoldTime});
   if (!made) {
     log_warn("spread", "pid {}: {}", pid, made.error().message());
     return call.go_on();
@@ -162,7 +163,30 @@ void Spreading::Impl::take_messages() {
         user_regs_struct registers{};
         if (!process || payload.size() != sizeof registers) return;
         std::memcpy(&registers, payload.data(), sizeof registers);
-        process->call(ask.tid, registers, std::move(reply));
+        process->call(ask, registers, std::move(reply));
+      });
+  messenger.on_request<QueueFutex>(
+      [this](NodeId from, const QueueFutex& ask, std::string_view, Messenger::Reply reply) {
+        if (SpreadProcess* process = find(ask.set)) process->queue_futex(from, ask);
+        reply.ok();
+      });
+  messenger.on<QueueFutex>([this](NodeId from, const QueueFutex& ask, std::string_view) {
+    if (SpreadProcess* process = find(ask.set)) process->queue_futex(from, ask);
+  });
+  messenger.on_request<LeaveFutex>(
+      [this](NodeId from, const LeaveFutex& ask, std::string_view, Messenger::Reply reply) {
+        SpreadProcess* process = find(ask.set);
+        if (!process) return;
+        const char still = process->leave_futex(from, ask.tid) ? 1 : 0;
+        reply.ok({&still, 1});
+      });
+  messenger.on_request<WakeFutex>(
+      [this](NodeId, const WakeFutex& ask, std::string_view, Messenger::Reply reply) {
+        SpreadProcess* process = find(ask.set);
+        if (!process) return;
+        auto woken = process->wake_futex(ask);
+        if (!woken) return reply.fail(woken.error().errno_or(EIO));
+        reply.ok({reinterpret_cast<const char*>(&*woken), sizeof *woken});
       });
   messenger.on<ReturnThread>([this](NodeId, const ReturnThread& back, std::string_view payload) {
     SpreadProcess* process = find(back.set);

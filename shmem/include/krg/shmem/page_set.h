@@ -121,6 +121,10 @@ class PageSet {
   // page was lost with its node).
   void read(uint64_t offset, size_t bytes, std::function<void(Result<std::string>)> done);
   void write(uint64_t offset, std::string_view bytes, std::function<void(Status)> done);
+  // Replaces a word of the set, atomically for programs of all nodes; `done` gets what it was.
+  // REQUIRES: offset % 4 == 0. Errors: as of write().
+  void update(uint64_t offset, std::function<uint32_t(uint32_t)> change,
+              std::function<void(Result<uint32_t>)> done);
   // Pages become zeros on all nodes: what madvise(MADV_REMOVE) and fallocate(FALLOC_FL_PUNCH_HOLE)
   // ask for. (A program's own MADV_REMOVE is seen too late to be coherent.)
   void discard(PageIndex first, size_t count, std::function<void()> done);
