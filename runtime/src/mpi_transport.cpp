@@ -23,6 +23,7 @@ constexpr int kTag = 1;
 constexpr size_t kFrameBytes = 32 * 1024;
 static_assert(kFrameBytes >= kMinFrameBytes);
 constexpr size_t kReceives = 64;       // posted frames
+constexpr size_t kMostTaken = 16;      // so many of them may wait to be posted again
 constexpr size_t kFramesPerPeer = 16;  // in flight
 constexpr int kFramesPerRound = 64;
 // Frames up to here are usually copied by MPI_Isend itself.
@@ -120,6 +121,7 @@ class MpiTransport final : public Transport, private FrameCarrier {
   microseconds idle();
   bool progress();
   int receive_frames();
+  void post_taken();
   int finish_sends();
   int finish_transfers();
   void handle_frame(std::span<const std::byte> frame);
@@ -135,6 +137,7 @@ class MpiTransport final : public Transport, private FrameCarrier {
   std::vector<Frame> receive_frames_;
   std::vector<MPI_Request> receives_;  // persistent; matched, and taken, in turn
   size_t next_receive_ = 0;
+  size_t taken_ = 0;  // so many before that one are not posted
 
   std::vector<Frame> free_frames_;
   Frame acquired_;
@@ -198,6 +201,7 @@ Status MpiTransport::start() {
 MpiTransport::~MpiTransport() {
   idle_.reset();
   alive_.reset();
+  post_taken();
   for (auto& request : receives_) {
     if (request == MPI_REQUEST_NULL) continue;
     MPI_Cancel(&request);
@@ -338,16 +342,23 @@ int MpiTransport::receive_frames() {
     if (returned != MPI_SUCCESS)
       log_error("mpi", "{}", mpi_error("receive", returned).message());
     else if (!done)
-      return count;
+      return post_taken(), count;
     MPI_Get_count(&status, MPI_BYTE, &length);
     if (returned == MPI_SUCCESS)
       handle_frame({receive_frames_[next_receive_].get(), static_cast<size_t>(length)});
-    MPI_Start(&receives_[next_receive_]);
     next_receive_ = (next_receive_ + 1) % kReceives;
+    if (++taken_ == kMostTaken) post_taken();
     // After a message's end whoever waits for it goes first.
     if (static_cast<size_t>(length) < kFrameBytes) return count + 1;
   }
   return kFramesPerRound;
+}
+
+// Posts frames that were taken once there is nothing else to do: whoever waits for an answer has
+// sent the next question by then.
+void MpiTransport::post_taken() {
+  for (; taken_ > 0; --taken_)
+    MPI_Start(&receives_[(next_receive_ + kReceives - taken_) % kReceives]);
 }
 
 void MpiTransport::handle_frame(std::span<const std::byte> frame) {
