@@ -12,10 +12,12 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <mutex>
 #include <random>
 
 #include "krg/checkpoint/checkpoint_store.h"
+#include "krg/checkpoint/consolidate.h"
 #include "krg/checkpoint/load_pages.h"
 #include "krg/checkpoint/sealed_file.h"
 #include "krg/checkpoint/write_version.h"
@@ -52,8 +54,30 @@ class MadeSnapshot : public PageSnapshot {
       }
     return into.empty() ? Status() : text_error("more was asked for");
   }
+  void touch_none() {
+    for (FamilySnapshot::Pages& pages : pages_) pages.range.is_clean = 0;
+  }
+  // From now on the pages whose number is a multiple of `every` have that seed; all others are as
+  // they were, and are said to be clean.
+  void touch(unsigned every, unsigned seed) {
+    std::vector<FamilySnapshot::Pages> split;
+    for (const FamilySnapshot::Pages& pages : pages_)
+      for (uint64_t at = pages.range.start.value; at < pages.range.end().value; at += kPage) {
+        const bool is_touched = at / kPage % every == 0;
+        if (is_touched) seeds_[{pages.member, at}] = seed;
+        FamilySnapshot::Pages one{pages.member, {.start = {at}, .bytes = kPage}};
+        one.range.is_clean = !is_touched;
+        const bool joins = !split.empty() && split.back().member == one.member &&
+                           split.back().range.end().value == at &&
+                           split.back().range.is_clean == one.range.is_clean;
+        joins ? void(split.back().range.bytes += kPage) : split.push_back(one);
+      }
+    pages_ = std::move(split);
+  }
   void fill(uint32_t member, uint64_t address, std::span<std::byte> page) const {
-    std::mt19937_64 random(seed_ * 1'000'003 + member * 7919 + address);
+    const auto touched = seeds_.find({member, address});
+    const unsigned seed = touched == seeds_.end() ? seed_ : touched->second;
+    std::mt19937_64 random(seed * 1'000'003 + member * 7919 + address);
     for (size_t i = 0; i < page.size(); i += 8) {
       const uint64_t value = i < page.size() / 2 ? random() : 0;  // half of it can be compressed
       std::memcpy(&page[i], &value, sizeof value);
@@ -64,6 +88,43 @@ class MadeSnapshot : public PageSnapshot {
   unsigned seed_;
   ProcessFamily family_;
   std::vector<FamilySnapshot::Pages> pages_;
+  std::map<std::pair<uint32_t, uint64_t>, unsigned> seeds_;  // of pages that were touched
+};
+
+// A program that is saved again and again, each time after other pages were written.
+class MadeProgram {
+ public:
+  explicit MadeProgram(WriteOptions options) : options_(std::move(options)) {
+    history_.push_back(MadeSnapshot(1));
+  }
+  // The next version; each holds pages of its own only.
+  Result<WrittenVersion> save() {
+    auto written = write_version(history_.back(), options_);
+    if (!written) return written;
+    options_.base = {written->info.version, written->info.id};
+    saved_.emplace(written->info.version, history_.back());
+    return written;
+  }
+  void go_on(unsigned every) {
+    MadeSnapshot next = history_.back();
+    next.touch(every, static_cast<unsigned>(history_.size()) + 1);
+    history_.push_back(next);
+  }
+  // A version with all pages.
+  Result<WrittenVersion> save_all() {
+    options_.base = {};
+    history_.back().touch_none();
+    return save();
+  }
+  bool has(uint32_t version) const { return saved_.contains(version); }
+  const MadeSnapshot& now() const { return history_.back(); }
+  const MadeSnapshot& at(uint32_t version) const { return saved_.at(version); }
+  WriteOptions& options() { return options_; }
+
+ private:
+  WriteOptions options_;
+  std::vector<MadeSnapshot> history_;
+  std::map<uint32_t, MadeSnapshot> saved_;
 };
 
 class CheckpointFiles : public testing::Test {
@@ -90,12 +151,14 @@ class CheckpointFiles : public testing::Test {
   }
   // Empty when the version holds the memory of that seed.
   std::string fault_of(uint32_t version, unsigned seed) const {
+    return fault_of(version, MadeSnapshot(seed));
+  }
+  std::string fault_of(uint32_t version, const MadeSnapshot& wanted) const {
     const CheckpointStore here = store();
     auto info = here.info(version);
     if (!info) return info.error().message();
     auto parts = here.open_parts(*info);
     if (!parts) return parts.error().message();
-    const MadeSnapshot wanted(seed);
     std::mutex mutex;
     uint64_t bytes = 0;
     bool is_same = true;
@@ -163,7 +226,8 @@ TEST_F(CheckpointFiles, PrunedVersionsAreWrittenOver) {
   ASSERT_TRUE(info);
   EXPECT_TRUE(store().verify(5));
   EXPECT_EQ(info->page_bytes, 504 * kPage);
-  EXPECT_FALSE(store().spare_path().empty());
+  EXPECT_FALSE(store().spare_path(400 * kPage).empty());
+  EXPECT_TRUE(store().spare_path(40 * kPage).empty()) << "most of it would be cut off";
 }
 
 TEST_F(CheckpointFiles, CompressedPagesAreRead) {
@@ -314,6 +378,171 @@ TEST_F(CheckpointFiles, AWriterMayBeKilledAtAnyMoment) {
     const uint32_t newest = store().info(0)->version;
     EXPECT_TRUE(newest == before || newest == before + 1);
     EXPECT_EQ(fault_of(newest, newest), "") << "round " << round;
+  }
+}
+
+// ---- increments ----
+
+TEST_F(CheckpointFiles, AFurtherVersionHasWhatWasWrittenSince) {
+  MadeProgram program(options());
+  ASSERT_TRUE(program.save());
+  uint64_t total = 0;
+  for (const unsigned every : {7u, 3u, 100u, 1u, 5u}) {
+    program.go_on(every);
+    auto written = program.save();
+    ASSERT_TRUE(written) << written.error().message();
+    EXPECT_LE(written->info.page_bytes, (704 / every + 3) * kPage);
+    EXPECT_EQ(written->info.memory_bytes, 704 * kPage);
+    total += written->info.page_bytes;
+  }
+  EXPECT_GT(total, 704 * kPage);
+  for (uint32_t version = 1; version <= 6; ++version) {
+    EXPECT_EQ(fault_of(version, program.at(version)), "") << version;
+    EXPECT_TRUE(store().verify(version));
+  }
+  EXPECT_EQ(store().info(5)->needs, std::vector<uint32_t>{}) << "all of it was written";
+  EXPECT_EQ(store().info(4)->needs, (std::vector<uint32_t>{1, 2, 3}));
+}
+
+TEST_F(CheckpointFiles, PrunedVersionsLeaveWhatNewerOnesNeed) {
+  MadeProgram program(options());
+  program.options().keep = 1;
+  for (const unsigned every : {2u, 2u, 50u, 50u}) {
+    ASSERT_TRUE(program.save());
+    program.go_on(every);
+  }
+  auto last = program.save();
+  ASSERT_TRUE(last);
+  EXPECT_EQ(*store().versions(), std::vector<uint32_t>{5});
+  EXPECT_EQ(fault_of(5, program.now()), "");
+  EXPECT_FALSE(std::filesystem::exists(part(2))) << "all of its pages are in version 3, too";
+  EXPECT_TRUE(std::filesystem::exists(part(1)));
+}
+
+TEST_F(CheckpointFiles, AVersionWithoutWhatItNeedsIsTold) {
+  MadeProgram program(options());
+  ASSERT_TRUE(program.save());
+  program.go_on(9);
+  ASSERT_TRUE(program.save());
+  std::filesystem::rename(part(1), folder_ + "/kept");
+  EXPECT_NE(fault_of(2, program.now()).find("No such file"), std::string::npos);
+  // As large, by the same number, but another one's.
+  std::filesystem::rename(folder_ + "/kept", part(1));
+  flip_bit(part(1), check_seal(part(1))->bulk_offset + 5000);
+  EXPECT_NE(fault_of(2, program.now()).find("damaged"), std::string::npos);
+  std::filesystem::create_directory(folder_ + "/other");
+  WriteOptions elsewhere = options();
+  elsewhere.folder = folder_ + "/other";
+  ASSERT_TRUE(write_version(MadeSnapshot(1), elsewhere));
+  std::filesystem::copy_file(folder_ + "/other/v1.n0.h5", part(1),
+                             std::filesystem::copy_options::overwrite_existing);
+  EXPECT_NE(fault_of(2, program.now()).find("another checkpoint"), std::string::npos);
+  // Nothing goes on from a version that is not what it was.
+  std::filesystem::copy_file(folder_ + "/other/v1.h5", master(2),
+                             std::filesystem::copy_options::overwrite_existing);
+  program.go_on(9);
+  auto refused = program.save();
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().errno_or(0), ESTALE);
+}
+
+TEST_F(CheckpointFiles, AConsolidatedVersionNeedsNoOther) {
+  for (const bool compress : {false, true}) {
+    MadeProgram program(options());
+    program.options().compress = compress;
+    ASSERT_TRUE(program.save());
+    const uint32_t first = store().info(0)->version;
+    for (int i = 0; i < 4; ++i) {
+      program.go_on(6);
+      ASSERT_TRUE(program.save());
+    }
+    const auto shortened = consolidate(folder_, first + 3, {.compress = compress});
+    ASSERT_TRUE(shortened) << shortened.error().message();
+    EXPECT_TRUE(store().info(first + 3)->needs.empty());
+    EXPECT_EQ(store().info(first + 3)->page_bytes, 704 * kPage);
+    for (uint32_t version = first; version <= first + 4; ++version)
+      EXPECT_EQ(fault_of(version, program.at(version)), "") << version;
+    // The next version goes on from the last as if nothing had been.
+    ASSERT_TRUE(consolidate(folder_, 0, {}));
+    program.options().keep = 1;
+    program.go_on(10);
+    ASSERT_TRUE(program.save());
+    EXPECT_EQ(fault_of(0, program.now()), "");
+    EXPECT_EQ(store().info(0)->needs, std::vector<uint32_t>{first + 4});
+  }
+}
+
+TEST_F(CheckpointFiles, AStoppedConsolidationLeavesAllAsItWas) {
+  MadeProgram program(options());
+  ASSERT_TRUE(program.save());
+  program.go_on(6);
+  ASSERT_TRUE(program.save());
+  ConsolidateOptions stopped;
+  stopped.is_stopped = [] { return true; };
+  auto done = consolidate(folder_, 2, stopped);
+  ASSERT_FALSE(done);
+  EXPECT_EQ(done.error().errno_or(0), ECANCELED);
+  EXPECT_EQ(store().info(2)->needs, std::vector<uint32_t>{1});
+  EXPECT_EQ(fault_of(2, program.now()), "");
+  EXPECT_FALSE(std::filesystem::exists(part(2) + ".tmp"));
+}
+
+TEST_F(CheckpointFiles, IncrementsAndConsolidationsMayBeKilledAtAnyStep) {
+  MadeProgram program(options());
+  ASSERT_TRUE(program.save());
+  for (const std::string step : {"tables", "pages", "seal", "commit", "prune", "end", "merge",
+                                 "merge pages", "merge seal", "merge replace", "merge end"}) {
+    program.go_on(4);
+    const uint32_t before = store().info(0)->version;
+    const auto die = [&](const std::string& now) {
+      if (now == step) _exit(42);
+    };
+    const pid_t child = fork();
+    if (child == 0) {
+      program.options().on_step = die;
+      program.options().keep = 1;
+      static_cast<void>(program.save());
+      ConsolidateOptions dying;
+      dying.on_step = die;
+      static_cast<void>(consolidate(folder_, 0, dying));
+      _exit(0);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    ASSERT_EQ(WEXITSTATUS(status), 42) << step;
+    const uint32_t newest = store().info(0)->version;
+    if (newest == before) {
+      EXPECT_EQ(fault_of(before, program.at(before)), "") << step;
+    } else {
+      EXPECT_EQ(fault_of(newest, program.now()), "") << step;
+    }
+    ASSERT_TRUE(store().verify(newest)) << step;
+    // What the child knew of its version died with it: the next one has all pages.
+    ASSERT_TRUE(program.save_all()) << step;
+    EXPECT_EQ(fault_of(0, program.now()), "") << step;
+  }
+}
+
+TEST_F(CheckpointFiles, IncrementsAndConsolidationsMayBeKilledAtAnyMoment) {
+  MadeProgram program(options());
+  ASSERT_TRUE(program.save());
+  std::mt19937 random(11);
+  for (int round = 0; round < 20; ++round) {
+    program.go_on(3);
+    const pid_t child = fork();
+    if (child == 0) {
+      program.options().keep = 1;
+      static_cast<void>(program.save());
+      static_cast<void>(consolidate(folder_, 0, {}));
+      _exit(0);
+    }
+    usleep(random() % 60'000);
+    kill(child, SIGKILL);
+    waitpid(child, nullptr, 0);
+    const uint32_t newest = store().info(0)->version;
+    const bool is_old = program.has(newest);
+    EXPECT_EQ(fault_of(newest, is_old ? program.at(newest) : program.now()), "") << round;
+    ASSERT_TRUE(program.save_all());
   }
 }
 

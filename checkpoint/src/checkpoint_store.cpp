@@ -10,10 +10,15 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <map>
 #include <set>
+#include <thread>
 
 namespace krg {
 namespace {
+
+constexpr uint64_t kMostTooLong = 2;  // times as long as what is written over it
+constexpr std::chrono::milliseconds kLookAgain{5};
 
 struct PartName {
   uint32_t version = 0, node = 0;
@@ -36,6 +41,27 @@ bool parse_part(const std::string& name, PartName& part) {
          name == fmt::format("v{}.n{}.h5", part.version, part.node);
 }
 
+// What the first one has in older parts is there.
+Status check_older_ranges(const std::vector<std::unique_ptr<PartReader>>& parts) {
+  std::map<uint32_t, uint64_t> bytes;
+  for (const auto& part : parts) bytes[part->contents().version] = part->contents().page_bytes;
+  for (const PartRange& range : parts.front()->contents().ranges) {
+    const auto known = bytes.find(range.version);
+    if (known == bytes.end() || range.offset > known->second ||
+        range.bytes > known->second - range.offset)
+      return text_error("its tables and those of older versions contradict each other");
+  }
+  return {};
+}
+
+// Also where there is no other one.
+bool is_longer(const std::string& path, const std::string& than) {
+  struct stat found {
+  }, other{};
+  if (stat(path.c_str(), &found) != 0) return false;
+  return stat(than.c_str(), &other) != 0 || found.st_size > other.st_size;
+}
+
 }  // namespace
 
 Result<CheckpointStore> CheckpointStore::open(const std::string& folder, bool make) {
@@ -51,9 +77,15 @@ std::string CheckpointStore::master_path(uint32_t version) const {
 std::string CheckpointStore::part_path(uint32_t version, uint32_t node) const {
   return fmt::format("{}/v{}.n{}.h5", folder_, version, node);
 }
-std::string CheckpointStore::spare_path() const {
-  const std::string path = folder_ + "/spare.h5";
-  return access(path.c_str(), F_OK) == 0 ? path : std::string();
+// One that is much longer would be cut, which takes as long as it saves.
+std::string CheckpointStore::spare_path(uint64_t page_bytes) const {
+  const std::string path = spare_name();
+  struct stat found {};
+  if (stat(path.c_str(), &found) != 0) return {};
+  return static_cast<uint64_t>(found.st_size) / kMostTooLong <= page_bytes ? path : std::string();
+}
+std::string CheckpointStore::spare_name() const {
+  return folder_ + "/spare.h5";
 }
 
 Result<std::vector<uint32_t>> CheckpointStore::versions() const {
@@ -94,9 +126,13 @@ Result<std::vector<std::unique_ptr<PartReader>>> CheckpointStore::open_parts(
   };
   for (uint32_t node : info.nodes)
     if (auto added = add(info.version, node, info.id); !added) return added.error();
-  for (uint32_t version : info.needs)
-    if (auto added = add(version, 0, 0); !added) return added.error();
+  for (size_t i = 0; i < info.needs.size(); ++i)
+    if (auto added = add(info.needs[i], 0, i < info.needs_ids.size() ? info.needs_ids[i] : 0);
+        !added)
+      return added.error();
   if (parts.empty()) return text_error(master_path(info.version) + ": it has no parts");
+  if (auto checked = check_older_ranges(parts); !checked)
+    return Error{checked.error().code, master_path(info.version) + ": " + checked.error().context};
   return parts;
 }
 
@@ -112,9 +148,15 @@ Status CheckpointStore::verify(uint32_t version) const {
   return {};
 }
 
-Status CheckpointStore::lock() {
-  if (flock(directory_.get(), LOCK_EX | LOCK_NB) != 0)
+Status CheckpointStore::lock(std::chrono::milliseconds patience) {
+  const auto until = std::chrono::steady_clock::now() + patience;
+  while (flock(directory_.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (std::chrono::steady_clock::now() < until) {
+      std::this_thread::sleep_for(kLookAgain);
+      continue;
+    }
     return errno_error(folder_ + ": a checkpoint is being written there", EBUSY);
+  }
   for (const std::string& name : names_in(folder_))
     if (name.ends_with(".tmp")) unlink((folder_ + "/" + name).c_str());
   return remove_unneeded_parts();
@@ -134,15 +176,28 @@ Status CheckpointStore::sync() const {
   return {};
 }
 
-Status CheckpointStore::commit(const VersionInfo& info) const {
+Status CheckpointStore::put_master(const VersionInfo& info) const {
   const std::string path = master_path(info.version), fresh = path + ".tmp";
-  if (auto synced = sync(); !synced) return synced;  // the parts' names
   if (auto written = write_master(fresh, info); !written) {
     unlink(fresh.c_str());
     return written;
   }
   if (rename(fresh.c_str(), path.c_str()) != 0) return errno_error(path);
   return sync();
+}
+
+Status CheckpointStore::commit(const VersionInfo& info) const {
+  if (auto synced = sync(); !synced) return synced;  // the parts' names
+  return put_master(info);
+}
+
+// A master that still names the older versions is right with either part.
+Status CheckpointStore::replace_part(const std::string& path, const VersionInfo& info) const {
+  const std::string place = part_path(info.version, 0);
+  if (rename(path.c_str(), place.c_str()) != 0) return errno_error(place);
+  if (auto synced = sync(); !synced) return synced;
+  if (auto put = put_master(info); !put) return put;
+  return remove_unneeded_parts();
 }
 
 // Those of versions that are not there and that none needs.
@@ -160,8 +215,8 @@ Status CheckpointStore::remove_unneeded_parts() const {
   for (PartName part; const std::string& name : names_in(folder_)) {
     if (!parse_part(name, part) || needed.contains(part.version)) continue;
     const std::string path = folder_ + "/" + name;
-    if (part.node == 0 && spare_path().empty())
-      rename(path.c_str(), (folder_ + "/spare.h5").c_str());
+    if (part.node == 0 && is_longer(path, spare_name()))
+      rename(path.c_str(), spare_name().c_str());
     else
       unlink(path.c_str());
   }

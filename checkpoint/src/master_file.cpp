@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <sstream>
 
 #include "h5_handle.h"
@@ -31,6 +32,19 @@ Result<std::vector<uint32_t>> split(const std::string& text) {
   return numbers;
 }
 
+std::string joined_ids(const std::vector<uint64_t>& ids) {
+  return fmt::format("{:016x}", fmt::join(ids, ","));
+}
+
+// None in a file of before there were increments.
+std::vector<uint64_t> split_ids(const std::string& text) {
+  std::vector<uint64_t> ids;
+  std::istringstream words(text);
+  for (std::string word; std::getline(words, word, ',');)
+    ids.push_back(std::strtoull(word.c_str(), nullptr, 16));
+  return ids;
+}
+
 bool put_links(hid_t file, const VersionInfo& info) {
   H5Handle parts(H5Gcreate2(file, "parts", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), H5Gclose);
   bool ok = static_cast<bool>(parts);
@@ -50,7 +64,7 @@ bool put_info(hid_t file, const VersionInfo& info) {
          h5_put(file, "page_bytes", info.page_bytes) &&
          h5_put(file, "memory_bytes", info.memory_bytes) &&
          h5_put(file, "nodes", joined(info.nodes)) && h5_put(file, "needs", joined(info.needs)) &&
-         put_links(file, info);
+         h5_put(file, "needs_ids", joined_ids(info.needs_ids)) && put_links(file, info);
 }
 
 Result<VersionInfo> read_info(hid_t file) {
@@ -80,6 +94,7 @@ Result<VersionInfo> read_info(hid_t file) {
     if (!numbers) return numbers.error();
     *into = std::move(*numbers);
   }
+  if (auto ids = h5_text(file, "needs_ids")) info.needs_ids = split_ids(*ids);
   return info;
 }
 

@@ -9,7 +9,9 @@
 #include <algorithm>
 #include <chrono>
 #include <ctime>
-#include <optional>
+#include <map>
+#include <set>
+
 #include "each_block.h"
 
 namespace krg {
@@ -26,7 +28,7 @@ std::string now_in_words() {
   return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(time(nullptr)));
 }
 
-// Reads and writes block after block; `ranges` are in the order of their offsets, without gaps.
+// Reads and writes block after block. The version's own ranges have no gaps between them.
 class PageCopy {
  public:
   PageCopy(const PageSnapshot& snapshot, const PartContents& contents, PartWriter& writer)
@@ -75,7 +77,62 @@ class PageCopy {
   std::vector<PartRange> ranges_;
 };
 
-Result<PartContents> contents_of(const PageSnapshot& snapshot, uint32_t version, uint64_t id) {
+// Where an older version has its pages.
+class BaseRanges {
+ public:
+  static Result<BaseRanges> open(const CheckpointStore& store, const WriteOptions::Base& wanted) {
+    BaseRanges base;
+    if (wanted.version == 0) return base;
+    auto info = store.info(wanted.version);
+    if (!info || info->id != wanted.id) return stale();
+    auto part = PartReader::open(store.part_path(wanted.version, 0));
+    if (!part || (*part)->contents().id != wanted.id) return stale();
+    base.ids_[wanted.version] = wanted.id;
+    for (size_t i = 0; i < info->needs.size() && i < info->needs_ids.size(); ++i)
+      base.ids_[info->needs[i]] = info->needs_ids[i];
+    const PartContents& contents = (*part)->contents();
+    for (const PartRange& range : contents.ranges)
+      base.ranges_[contents.family.members.at(range.member).pid].push_back(range);
+    for (auto& [pid, ranges] : base.ranges_)
+      std::sort(ranges.begin(), ranges.end(),
+                [](const PartRange& a, const PartRange& b) { return a.address < b.address; });
+    return base;
+  }
+
+  // Appends where the pages of `range` are. Errors: ESTALE: not all are there.
+  Status find(pid_t pid, uint32_t member, const PageRange& range,
+              std::vector<PartRange>& found) const {
+    const auto known = ranges_.find(pid);
+    if (known == ranges_.end()) return stale();
+    auto piece =
+        std::upper_bound(known->second.begin(), known->second.end(), range.start.value,
+                         [](uint64_t at, const PartRange& r) { return at < r.address + r.bytes; });
+    for (uint64_t at = range.start.value; at < range.end().value; ++piece) {
+      if (piece == known->second.end() || piece->address > at) return stale();
+      const uint64_t skip = at - piece->address;
+      const uint64_t bytes = std::min(piece->bytes - skip, range.end().value - at);
+      found.push_back({.member = member,
+                       .version = piece->version,
+                       .address = at,
+                       .bytes = bytes,
+                       .offset = piece->offset + skip});
+      at += bytes;
+    }
+    return {};
+  }
+  uint64_t id_of(uint32_t version) const {
+    const auto known = ids_.find(version);
+    return known == ids_.end() ? 0 : known->second;
+  }
+
+ private:
+  static Error stale() { return errno_error("the version before this one has changed", ESTALE); }
+  std::map<pid_t, std::vector<PartRange>> ranges_;
+  std::map<uint32_t, uint64_t> ids_;
+};
+
+Result<PartContents> contents_of(const PageSnapshot& snapshot, const BaseRanges& base,
+                                 uint32_t version, uint64_t id) {
   PartContents contents;
   contents.version = version;
   contents.id = id;
@@ -83,6 +140,12 @@ Result<PartContents> contents_of(const PageSnapshot& snapshot, uint32_t version,
   auto pages = snapshot.pages();
   if (!pages) return pages.error();
   for (const FamilySnapshot::Pages& piece : *pages) {
+    if (piece.range.is_clean) {
+      const pid_t pid = contents.family.members.at(piece.member).pid;
+      if (auto found = base.find(pid, piece.member, piece.range, contents.ranges); !found)
+        return found.error();
+      continue;
+    }
     contents.ranges.push_back({.member = piece.member,
                                .version = version,
                                .address = piece.range.start.value,
@@ -93,7 +156,8 @@ Result<PartContents> contents_of(const PageSnapshot& snapshot, uint32_t version,
   return contents;
 }
 
-VersionInfo describe(const PartContents& contents, const WriteOptions& options) {
+VersionInfo describe(const PartContents& contents, const BaseRanges& base,
+                     const WriteOptions& options) {
   VersionInfo info;
   info.version = contents.version;
   info.id = contents.id;
@@ -103,7 +167,13 @@ VersionInfo describe(const PartContents& contents, const WriteOptions& options) 
   info.root_pid = static_cast<uint64_t>(contents.family.members.front().pid);
   info.processes = contents.family.members.size();
   info.page_bytes = contents.page_bytes;
-  for (const PartRange& range : contents.ranges) info.memory_bytes += range.bytes;
+  std::set<uint32_t> needs;
+  for (const PartRange& range : contents.ranges) {
+    info.memory_bytes += range.bytes;
+    if (range.version != contents.version) needs.insert(range.version);
+  }
+  info.needs.assign(needs.begin(), needs.end());
+  for (uint32_t version : needs) info.needs_ids.push_back(base.id_of(version));
   info.nodes = {contents.node};
   return info;
 }
@@ -113,26 +183,29 @@ VersionInfo describe(const PartContents& contents, const WriteOptions& options) 
 Result<WrittenVersion> write_version(const PageSnapshot& snapshot, const WriteOptions& options) {
   auto store = CheckpointStore::open(options.folder, true);
   if (!store) return store.error();
-  if (auto locked = store->lock(); !locked) return locked.error();
+  if (auto locked = store->lock(options.patience); !locked) return locked.error();
   auto version = store->next_version();
   if (!version) return version.error();
   options.on_step("tables");
-  auto contents = contents_of(snapshot, *version, random_id());
+  auto base = BaseRanges::open(*store, options.base);
+  if (!base) return base.error();
+  auto contents = contents_of(snapshot, *base, *version, random_id());
   if (!contents) return contents.error();
   const std::string path = store->part_path(*version, contents->node);
   const auto give_up = [&](const Error& why) {
     unlink(path.c_str());
     return why;
   };
-  auto writer = PartWriter::create(path, *contents,
-                                   {.compress = options.compress, .spare = store->spare_path()});
+  auto writer = PartWriter::create(
+      path, *contents,
+      {.compress = options.compress, .spare = store->spare_path(contents->page_bytes)});
   if (!writer) return give_up(writer.error());
   options.on_step("pages");
   if (auto copied = PageCopy(snapshot, *contents, **writer).run(); !copied)
     return give_up(copied.error());
   options.on_step("seal");
   if (auto finished = (*writer)->finish(); !finished) return give_up(finished.error());
-  WrittenVersion written{describe(*contents, options), (*writer)->stored_bytes()};
+  WrittenVersion written{describe(*contents, *base, options), (*writer)->stored_bytes()};
   options.on_step("commit");
   if (auto committed = store->commit(written.info); !committed) return give_up(committed.error());
   options.on_step("prune");

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "krg/checkpoint/checkpoint_store.h"
+#include "krg/checkpoint/consolidate.h"
 #include "krg/runtime/control_client.h"
 
 namespace krg {
@@ -22,26 +23,30 @@ constexpr int kFailure = 1;
 constexpr int kUsageError = 2;
 
 constexpr const char* kHelp =
-    R"(Usage: krg_checkpoint [-o DIR] [-d TEXT] [-z] [-K N] [-k[SIG]] [PID | --all]
+    R"(Usage: krg_checkpoint [-o DIR] [-d TEXT] [-z] [-K N] [-k[SIG]] [--full] [PID | --all]
        krg_checkpoint list DIR
        krg_checkpoint show|verify DIR [VERSION]
        krg_checkpoint prune DIR N
+       krg_checkpoint consolidate DIR [VERSION]
 Saves the application of a process (default: of the caller): the tree of the topmost
 process above it with the capability CHECKPOINTABLE (krgrun --caps=+CHECKPOINTABLE). It
 stops for a moment only, and goes on while it is written; krg_restart goes on from there.
+A further checkpoint into the same DIR holds only the pages written since the one before.
   -a, --all            all applications of this node, each into DIR/PID
   -o, --output DIR     default: ./checkpoint-PID
   -d, --description TEXT
   -z, --compress       zstd
   -K, --keep N         remove all but the N newest versions in DIR afterwards
   -k, --kill[=SIG]     afterwards send the application SIG (TERM)
+  -f, --full           all pages, also those that DIR has already
   -h, --help    -V, --version
-list, show, verify, prune work on the folder alone, without a cluster; verify reads all.
+list, show, verify, prune, consolidate work on the folder alone, without a cluster; verify
+reads all; consolidate gives a version the pages of the older ones that it needs.
 Exit status: 0; 1 when something could not be saved or is damaged; 2 for a wrong option.
 )";
 
 struct Options {
-  bool all = false, compress = false;
+  bool all = false, compress = false, full = false;
   std::string folder, description;
   unsigned keep = 0;
   int signal = 0;
@@ -55,6 +60,7 @@ constexpr option kLongOptions[] = {
     {"compress", no_argument, nullptr, 'z'},
     {"keep", required_argument, nullptr, 'K'},
     {"kill", optional_argument, nullptr, 'k'},
+    {"full", no_argument, nullptr, 'f'},
     {"help", no_argument, nullptr, 'h'},
     {"version", no_argument, nullptr, 'V'},
     {nullptr, 0, nullptr, 0},
@@ -88,7 +94,7 @@ std::optional<int> signal_of(std::string text) {
 // Exits after --help and --version. Error: what is wrong.
 Result<Options> parse_options(int argc, char** argv) {
   Options options;
-  for (int c; (c = getopt_long(argc, argv, "ao:d:zK:k::hV", kLongOptions, nullptr)) != -1;) {
+  for (int c; (c = getopt_long(argc, argv, "ao:d:zK:k::fhV", kLongOptions, nullptr)) != -1;) {
     switch (c) {
       case 'a':
         options.all = true;
@@ -110,6 +116,9 @@ Result<Options> parse_options(int argc, char** argv) {
         if (!signal_of(optarg ? optarg : "TERM"))
           return text_error(fmt::format("'{}' is no signal", optarg));
         options.signal = *signal_of(optarg ? optarg : "TERM");
+        break;
+      case 'f':
+        options.full = true;
         break;
       case 'h':
         fmt::print("{}", kHelp);
@@ -133,14 +142,17 @@ int save(ControlClient& krgd, const Options& options, unsigned pid, const std::s
                                        {"description", options.description},
                                        {"compress", options.compress},
                                        {"keep", options.keep},
-                                       {"signal", options.signal}});
+                                       {"signal", options.signal},
+                                       {"full", options.full}});
   if (!done) return failure(done.error());
   const nlohmann::json& result = done->result;
-  fmt::print("{} version {}: {} process{}, {:.1f} MiB, paused {:.1f} ms, written in {:.1f} ms\n",
-             folder, result.value("version", 0u), result.value("processes", 0u),
-             result.value("processes", 0u) == 1 ? "" : "es",
-             result.value("page_bytes", 0.0) / (1 << 20), result.value("pause_us", 0.0) / 1000,
-             result.value("write_us", 0.0) / 1000);
+  fmt::print(
+      "{} version {}: {} process{}, {:.1f} of {:.1f} MiB, paused {:.1f} ms, written in "
+      "{:.1f} ms\n",
+      folder, result.value("version", 0u), result.value("processes", 0u),
+      result.value("processes", 0u) == 1 ? "" : "es", result.value("page_bytes", 0.0) / (1 << 20),
+      result.value("memory_bytes", 0.0) / (1 << 20), result.value("pause_us", 0.0) / 1000,
+      result.value("write_us", 0.0) / 1000);
   return EXIT_SUCCESS;
 }
 
@@ -183,8 +195,9 @@ int list(const CheckpointStore& store) {
       status = kFailure;
       continue;
     }
-    fmt::print("{:>6}  {}  {:>10.1f} MiB  {:>4} processes  {}{}{}\n", version, info->created,
-               static_cast<double>(info->page_bytes) / (1 << 20), info->processes, info->command,
+    fmt::print("{:>6}  {}  {:>10.1f} of {:.1f} MiB  {:>4} processes  {}{}{}\n", version,
+               info->created, static_cast<double>(info->page_bytes) / (1 << 20),
+               static_cast<double>(info->memory_bytes) / (1 << 20), info->processes, info->command,
                info->description.empty() ? "" : "  # ", info->description);
   }
   return status;
@@ -236,6 +249,11 @@ int prune(CheckpointStore& store, unsigned keep) {
   return pruned ? EXIT_SUCCESS : failure(pruned.error());
 }
 
+int consolidate_version(const std::string& folder, unsigned version) {
+  auto done = consolidate(folder, version, {});
+  return done ? EXIT_SUCCESS : failure(done.error());
+}
+
 int work_on_folder(const std::vector<std::string>& words) {
   const std::string& verb = words[0];
   const bool wants_number = verb == "prune";
@@ -249,11 +267,12 @@ int work_on_folder(const std::vector<std::string>& words) {
   if (!store) return failure(store.error());
   if (verb == "list") return list(*store);
   if (verb == "show") return show(*store, *number);
+  if (verb == "consolidate") return consolidate_version(words[1], *number);
   return verb == "verify" ? verify(*store, *number) : prune(*store, *number);
 }
 
 int run(const Options& options) {
-  static const std::vector<std::string> kVerbs = {"list", "show", "verify", "prune"};
+  static const std::vector<std::string> kVerbs = {"list", "show", "verify", "prune", "consolidate"};
   if (!options.words.empty())
     for (const std::string& verb : kVerbs)
       if (options.words.front() == verb) return work_on_folder(options.words);

@@ -3,8 +3,8 @@
 
 usage: checkpoint_cost.py BUILD_DIR [--mib 1024] [--rounds 5] [--dir DIR]
 
-Prints for each round and at the end (medians): the pause, the time to write a version (from the thaw to its commit) and its ratio to a raw
-write with fsync, the time of a restart till the program's next step and its ratio to a raw read with a cold cache.
+Prints for each round and at the end (medians): the pause, the time to write a version with all pages (from the thaw to its commit) and its ratio
+to a raw write with fsync; the same of an increment, after 1 % of the pages were written, beside the one with all; the time of a restart till the program's next step and its ratio to a raw read with a cold cache.
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 import argparse
@@ -28,7 +28,12 @@ memory.madvise(mmap.MADV_HUGEPAGE if sys.argv[2] == "huge" else mmap.MADV_NOHUGE
 block = os.urandom(1 << 20)
 for at in range(0, size, 1 << 20): memory[at:at + (1 << 20)] = block
 open("ready", "w").close()
+written = 0
 while not os.path.exists("go"):
+    if os.path.exists("touch"):  # one page of a hundred, over all of the memory
+        written += 1
+        for at in range(written * 4096, size, 409600): memory[at] = written % 256
+        os.unlink("touch")
     import time; time.sleep(0.002)
     open("step", "w").close()
 """
@@ -96,26 +101,40 @@ def measure(build, folder, pages, options):
         return subprocess.Popen(["krgrun", "--cluster=none", *words], cwd=folder, env=env, stdin=subprocess.DEVNULL,
                                 stdout=subprocess.DEVNULL, start_new_session=True)
     script = (f"/usr/bin/python3 program.py {options.mib} {pages} & while [ ! -e ready ]; do sleep 0.05; done\n"
-              "while read -r; do krg_checkpoint -o ckpt -K 2 $!; done <orders; kill $!")
+              "while read -r how; do krg_checkpoint $how -o ckpt -K 2 $!; done <orders; kill $!")
     os.mkfifo(folder / "orders")
     log = open(folder / "log", "w+")
     krgrun = subprocess.Popen(["krgrun", "--cluster=none", "bash", "-c", f"{{ krg_capset -d +CHECKPOINTABLE; {script}; }}"], cwd=folder,
                               env=env, stdin=subprocess.DEVNULL, stdout=log, start_new_session=True)
-    rows = []
+    rows, increments = [], []
+
+    def save(orders, number, how):
+        orders.write(how + "\n")
+        orders.flush()
+        while (folder / "log").read_text().count("\n") <= number:
+            time.sleep(0.01)
+        line = (folder / "log").read_text().split("\n")[number]
+        return [float(x) for x in re.search(r", ([\d.]+) of .*paused ([\d.]+) ms, written in ([\d.]+) ms", line).groups()]
+
     try:
         wait_for(folder / "ready", krgrun)
         orders = open(folder / "orders", "w")
         for number in range(options.rounds):
             raw = raw_write(folder / "raw", options.mib)
             os.sync()
-            orders.write("\n"); orders.flush()
-            while (folder / "log").read_text().count("\n") <= number:
-                time.sleep(0.01)
-            line = (folder / "log").read_text().split("\n")[number]
-            pause, written = (float(x) for x in re.search(r"paused ([\d.]+) ms, written in ([\d.]+) ms", line).groups())
+            held, pause, written = save(orders, 2 * number, "--full")
             rows.append((raw * 1000, pause, written))
             print(f"{pages} pages, round {number}: raw write+fsync {raw * 1000:7.0f} ms; version {written:7.0f} ms, {raw * 100000 / written:4.0f} % of raw speed; "
                   f"pause {pause:5.1f} ms", flush=True)
+            (folder / "touch").touch()
+            while (folder / "touch").exists():
+                time.sleep(0.001)
+            os.sync()
+            part, its_pause, its_time = save(orders, 2 * number + 1, "")
+            increments.append((part / held * 100, its_pause, its_time, (its_pause + its_time) / (pause + written) * 100))
+            print(f"{pages} pages, round {number}: increment {part:.1f} MiB, {part / held * 100:.2f} % of the bytes; written in {its_time:.1f} ms, "
+                  f"pause {its_pause:.1f} ms: {increments[-1][3]:.1f} % of the time", flush=True)
+        save(orders, 2 * options.rounds, "--full")  # what is restarted
         orders.close()
         krgrun.wait(30)
     finally:
@@ -138,6 +157,8 @@ def measure(build, folder, pages, options):
         read.append((raw * 1000, took * 1000))
         print(f"{pages} pages, round {number}: raw read {raw * 1000:7.0f} ms; restart to the first step {took * 1000:7.0f} ms (a new cluster in it)", flush=True)
     med = lambda rows, i: statistics.median(row[i] for row in rows)
+    print(f"{pages} pages, medians: increment {med(increments, 0):.2f} % of the bytes, {med(increments, 3):.1f} % of the time; written in "
+          f"{med(increments, 2):.1f} ms, pause {med(increments, 1):.1f} ms")
     print(f"{pages} pages, medians: raw write {med(rows, 0):.0f} ms, version {med(rows, 2):.0f} ms = {med(rows, 0) / med(rows, 2) * 100:.0f} % of raw speed, pause "
           f"{med(rows, 1):.1f} ms; raw read {med(read, 0):.0f} ms, restart {med(read, 1):.0f} ms = {med(read, 0) / med(read, 1) * 100:.0f} %")
 

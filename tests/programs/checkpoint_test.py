@@ -5,6 +5,7 @@ SPDX-License-Identifier: GPL-2.0-or-later
 import hashlib
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -39,6 +40,19 @@ threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
 [t.start() for t in threads]
 [t.join() for t in threads]
 print(sorted(results.items()))
+"""
+
+# Saves itself five times, each after other pages were written; prints what its memory is after each.
+INCREMENTS_WORK = """
+import mmap, os, random, subprocess, zlib
+memory = mmap.mmap(-1, 32 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+memory.write(os.urandom(1 << 20) * 32)
+for step in range(5):
+    if step == 4: memory[:16 << 20] = random.Random(1).randbytes(16 << 20)
+    for page in range(step, 8192, 300): memory[page * 4096 + step] = 65 + step
+    if step == 3: memory.madvise(mmap.MADV_DONTNEED, 20 << 20, 1 << 20)
+    subprocess.run(["krg_checkpoint", "-o", "ckpt", str(os.getpid())], stdout=open("log", "a"), check=True)
+    print(step, zlib.crc32(memory), flush=True)
 """
 
 
@@ -202,6 +216,43 @@ os.kill(child, signal.SIGKILL); print(os.waitpid(child, 0)[1])
         again = self.restart()
         self.assertEqual((again.returncode, again.stdout + again.stderr), (0, ""))
         self.assertEqual((self.work / "output").read_text(), self.native("/usr/bin/python3", "work.py"))
+
+    def test_increments_hold_what_was_written_since(self):
+        (self.work / "work.py").write_text(INCREMENTS_WORK, encoding="ascii")
+        (self.work / "script").write_text("exec /usr/bin/python3 work.py", encoding="ascii")
+        first = self.krgrun("--cluster=none", "bash", "script", caps=CAPS, nodes=1)
+        self.assertEqual((first.returncode, first.stderr), (0, ""))
+        wanted = first.stdout.split("\n")[:-1]
+        own = [float(size) for size in re.findall(r", ([\d.]+) of", (self.work / "log").read_text())]
+        self.assertEqual(len(own), 5)
+        self.assertGreater(own[0], 32)
+        self.assertLess(max(own[1:4]), 4, own)
+        self.assertGreater(own[4], 16, own)
+        for version in (1, 2, 3, 4, 5):
+            again = self.restart(f"--restart-version={version}")
+            self.assertEqual((again.returncode, again.stderr), (0, ""))
+            self.assertEqual(again.stdout.split("\n")[:-1], wanted[version - 1:], version)
+            # What a restart saved anew is not part of this.
+            for newer in (v for v in self.versions() if v > 5):
+                (self.work / f"ckpt/v{newer}.h5").unlink()
+        self.run_program(["krg_checkpoint", "consolidate", "ckpt", "4"], check=True)
+        self.assertNotIn("needs", self.run_program(["krg_checkpoint", "show", "ckpt", "4"], check=True).stdout)
+        self.run_program(["krg_checkpoint", "prune", "ckpt", "2"], check=True)
+        self.assertEqual(self.run_program(["krg_checkpoint", "verify", "ckpt"], check=True).stdout, "version 4: whole\nversion 5: whole\n")
+        for version in (4, 5):
+            self.assertEqual(self.restart(f"--restart-version={version}").stdout.split("\n")[:-1], wanted[version - 1:])
+
+    def test_chains_stay_short(self):
+        script = "for i in {1..22}; do krg_checkpoint -K 2 -o ckpt >>log || exit 1; x=$x$i; done; echo $x"
+        (self.work / "script").write_text(script, encoding="ascii")
+        first = self.krgrun("--cluster=none", "bash", "script", caps=CAPS, nodes=1)
+        self.assertEqual((first.returncode, first.stderr), (0, ""))
+        self.assertEqual(self.versions(), [21, 22])
+        parts = [name for name in os.listdir(self.work / "ckpt") if ".n0." in name]
+        self.assertLess(len(parts), 20, "older versions' pages have not been put together")
+        for version in (21, 22):
+            again = self.restart(f"--restart-version={version}")
+            self.assertEqual((again.returncode, again.stdout, again.stderr), (0, first.stdout, ""))
 
     def test_refusals_name_the_reason_and_nothing_is_touched(self):
         result = self.krgrun("bash", "-c", "krg_checkpoint -o ckpt $$; krg_capset -e +CHECKPOINTABLE; krg_checkpoint -o ckpt 999999; "

@@ -167,11 +167,13 @@ Finding probe_userfaultfd_kernel_faults() {
 }
 
 Finding probe_dirty_pages() {
+  return run_in_child(scan_written_pages);
+}
+
+Finding probe_soft_dirty() {
   return run_in_child([] {
-    Finding finding = scan_written_pages();
-    if (finding.state == ProbeState::kOk) return finding;
-    if (soft_dirty_works()) return limited(finding.detail + "; soft-dirty bits work");
-    return finding;
+    return soft_dirty_works() ? found("written pages are found by soft-dirty bits")
+                              : lacking("CONFIG_MEM_SOFT_DIRTY is not set");
   });
 }
 

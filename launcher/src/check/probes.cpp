@@ -42,6 +42,8 @@ constexpr Probe kProbes[] = {
      "/dev/shm and System V segments of the whole cluster (it has to be root's, so far)",
      "sysctl -w vm.unprivileged_userfaultfd=1", probe_userfaultfd_kernel_faults},
     {"dirty_pages", false, "incremental checkpoints", "boot a kernel >= 6.7", probe_dirty_pages},
+    {"soft_dirty", false, "incremental checkpoints, where dirty_pages is lacking",
+     "boot a kernel with CONFIG_MEM_SOFT_DIRTY=y", probe_soft_dirty},
     {"open_mpi", true, "the start of a cluster", "apt-get install openmpi-bin", probe_open_mpi},
     {"libfabric", true, "the ofi transport", "apt-get install libfabric1", probe_libfabric},
     {"ucx", false, "MPI over UCX", "apt-get install libucx0 ucx-utils", probe_ucx},

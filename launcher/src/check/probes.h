@@ -41,6 +41,7 @@ Finding probe_seccomp_notification();
 Finding probe_userfaultfd();
 Finding probe_userfaultfd_kernel_faults();
 Finding probe_dirty_pages();
+Finding probe_soft_dirty();
 // fuse_probes.cpp
 Finding probe_fuse_device();
 Finding probe_fuse_in_user_namespace();

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "family/family_files.h"
+#include "family/written_pages.h"
 #include "image/content_ranges.h"
 #include "image/frozen_process.h"
 #include "image/image_capture.h"
@@ -24,6 +25,8 @@ namespace krg {
 namespace {
 
 constexpr uint64_t kMostApart = 256u << 20;  // of memory that no copy of a process has
+// Copying so much takes as long as a fork, which copies the page tables of all.
+constexpr uint64_t kLeastStaged = 1u << 20, kMostStaged = 128u << 20, kStagedPart = 16;
 
 Error about(pid_t pid, const Error& error) {
   return {error.code, fmt::format("process {}: {}", pid, error.context)};
@@ -58,10 +61,11 @@ int32_t wait_status_of_zombie(pid_t pid) {
 class FamilyCapture : public std::enable_shared_from_this<FamilyCapture> {
  public:
   using Done = std::function<void(Result<std::unique_ptr<FamilySnapshot>>)>;
-  FamilyCapture(FamilyCaptureParts parts, pid_t root, pid_t asker, Done done)
+  FamilyCapture(FamilyCaptureParts parts, pid_t root, pid_t asker, uint64_t base, Done done)
       : parts_(std::move(parts)),
         root_(root),
         asker_(asker),
+        base_(base),
         done_(std::move(done)),
         files_(parts_.is_served, asker),
         snapshot_(std::make_unique<FamilySnapshot>(parts_.table)) {}
@@ -69,6 +73,10 @@ class FamilyCapture : public std::enable_shared_from_this<FamilyCapture> {
   void begin() {
     // What takes long is read before anything stands still.
     read_mappings_of(root_);
+    if (parts_.tracking && parts_.tracking->works()) {
+      parts_.tracking->clean_up();
+      snapshot_->number = parts_.tracking->next_capture();
+    }
     started_ = std::chrono::steady_clock::now();
     freeze(root_);
   }
@@ -250,9 +258,46 @@ class FamilyCapture : public std::enable_shared_from_this<FamilyCapture> {
     for (const ImageMapping& mapping : image->mappings)
       if (mapping.kind == ImageMapping::Kind::kShared)
         return cannot_move("memory that it shares with other processes");
-    if (auto apart = read_apart(process, *image, memory); !apart) return apart;
-    member.image = image->serialize();
     if (auto added = files_.add(member); !added) return added;
+    member.image = image->serialize();
+    return take_pages(process, *image, memory);
+  }
+
+  Status take_pages(FrozenProcess& process, const ProcessImage& image,
+                    FamilySnapshot::Memory& memory) {
+    const WrittenPages* written = base_ != 0 ? parts_.tracking->since(base_, image) : nullptr;
+    if (written) {
+      auto pages = written->pages();
+      if (!pages) return pages.error();
+      memory.pages = std::move(*pages);
+      memory.is_tracked = true;
+    }
+    auto taken = memory.is_tracked && has_little_written(memory.pages)
+                     ? stage(process, memory)
+                     : copy_process(process, image, memory);
+    if (taken && snapshot_->number != 0) parts_.tracking->begin(snapshot_->number, process, image);
+    return taken;
+  }
+
+  static bool has_little_written(const std::vector<PageRange>& pages) {
+    uint64_t all = 0, written = 0;
+    for (const PageRange& range : pages) {
+      all += range.bytes;
+      written += range.is_clean ? 0 : range.bytes;
+    }
+    return written <= std::clamp(all / kStagedPart, kLeastStaged, kMostStaged);
+  }
+
+  static Status stage(const FrozenProcess& process, FamilySnapshot::Memory& memory) {
+    std::vector<PageRange> ranges;
+    std::copy_if(memory.pages.begin(), memory.pages.end(), std::back_inserter(ranges),
+                 [](const PageRange& range) { return !range.is_clean; });
+    return read_now(process, std::move(ranges), memory.copied);
+  }
+
+  Status copy_process(FrozenProcess& process, const ProcessImage& image,
+                      FamilySnapshot::Memory& memory) {
+    if (auto apart = read_apart(process, image, memory); !apart) return apart;
     auto task = process.clone_page_source(FrozenProcess::PageSource::kCopy);
     if (!task) return task.error();
     memory.task = *task;
@@ -269,24 +314,36 @@ class FamilyCapture : public std::enable_shared_from_this<FamilyCapture> {
     auto ranges = content_ranges(process.pid());
     if (!ranges) return ranges.error();
     uint64_t total = 0;
-    for (const PageRange& range : *ranges) {
-      const auto inside = [&](const ImageMapping& m) {
-        return (m.advice & kNotCopied) != 0 && m.start <= range.start && range.start < m.end();
-      };
-      if (std::none_of(image.mappings.begin(), image.mappings.end(), inside)) continue;
-      total += range.bytes;
-      if (total > kMostApart) return cannot_move("much memory that forks do not copy");
-      FamilySnapshot::Apart& apart = memory.apart.emplace_back();
-      apart.range = range;
-      apart.bytes.resize(range.bytes);
-      auto read = process.read(range.start, {apart.bytes.data(), apart.bytes.size()});
-      if (!read) return read;
+    std::erase_if(*ranges, [&](const PageRange& range) {
+      const bool is_copied =
+          std::none_of(image.mappings.begin(), image.mappings.end(), [&](const ImageMapping& m) {
+            return (m.advice & kNotCopied) != 0 && m.start <= range.start && range.start < m.end();
+          });
+      total += is_copied ? 0 : range.bytes;
+      return is_copied;
+    });
+    if (total > kMostApart) return cannot_move("much memory that forks do not copy");
+    return read_now(process, std::move(*ranges), memory.copied);
+  }
+
+  static Status read_now(const FrozenProcess& process, std::vector<PageRange> ranges,
+                         FamilySnapshot::Copied& into) {
+    uint64_t bytes = 0;
+    std::vector<MemoryPiece> pieces;
+    for (const PageRange& range : ranges) {
+      into.offsets.push_back(bytes);
+      pieces.push_back({range.start, range.bytes});
+      bytes += range.bytes;
     }
-    return {};
+    into.ranges = std::move(ranges);
+    into.bytes.reset(new std::byte[bytes]);
+    auto memory = TaskMemory::open(process.pid());
+    return memory ? memory->read(pieces, {into.bytes.get(), bytes}) : memory.error();
   }
 
   FamilyCaptureParts parts_;
   const pid_t root_, asker_;
+  const uint64_t base_;
   Done done_;
   FamilyFiles files_;
   std::unique_ptr<FamilySnapshot> snapshot_;
@@ -307,22 +364,31 @@ FamilySnapshot::~FamilySnapshot() {
   }
 }
 
+// Null: it is not there.
+const std::byte* FamilySnapshot::Copied::find(RemoteAddr at) const {
+  auto after = std::upper_bound(ranges.begin(), ranges.end(), at,
+                                [](RemoteAddr a, const PageRange& r) { return a < r.start; });
+  if (after == ranges.begin() || (after - 1)->end() <= at) return nullptr;
+  const auto index = static_cast<size_t>(after - 1 - ranges.begin());
+  return bytes.get() + offsets[index] + (at.value - ranges[index].start.value);
+}
+
 Result<std::vector<FamilySnapshot::Pages>> FamilySnapshot::pages() const {
   std::vector<Pages> all;
   for (uint32_t i = 0; i < memories_.size(); ++i) {
-    if (memories_[i].task == 0) continue;
-    auto ranges = content_ranges(memories_[i].task);
-    if (!ranges) return ranges.error();
-    for (const Apart& apart : memories_[i].apart) {
+    const Memory& memory = memories_[i];
+    std::vector<PageRange> ranges = memory.pages;
+    if (!memory.is_tracked && memory.task != 0) {
+      auto found = content_ranges(memory.task);
+      if (!found) return found.error();
+      ranges = std::move(*found);
       // What a copy has there is not the content.
-      std::erase_if(*ranges, [&](const PageRange& range) {
-        return apart.range.start <= range.start && range.start < apart.range.end();
-      });
-      ranges->push_back(apart.range);
+      std::erase_if(ranges, [&](const PageRange& r) { return memory.copied.find(r.start); });
+      ranges.insert(ranges.end(), memory.copied.ranges.begin(), memory.copied.ranges.end());
     }
-    std::sort(ranges->begin(), ranges->end(),
+    std::sort(ranges.begin(), ranges.end(),
               [](const PageRange& a, const PageRange& b) { return a.start < b.start; });
-    for (const PageRange& range : *ranges) all.push_back({i, range});
+    for (const PageRange& range : ranges) all.push_back({i, range});
   }
   return all;
 }
@@ -330,33 +396,35 @@ Result<std::vector<FamilySnapshot::Pages>> FamilySnapshot::pages() const {
 Status FamilySnapshot::read(uint32_t member, std::span<const PageRange> ranges,
                             std::span<std::byte> into) const {
   const Memory& memory = memories_.at(member);
-  auto task = TaskMemory::open(memory.task);
-  if (!task) return task.error();
   std::vector<MemoryPiece> pieces;
+  uint64_t waiting = 0;  // bytes of `pieces`, which `into` begins with
+  const auto read_pieces = [&]() -> Status {
+    if (pieces.empty()) return {};
+    auto task = TaskMemory::open(memory.task);
+    if (!task) return task.error();
+    auto read = task->read(pieces, into.first(waiting));
+    into = into.subspan(waiting);
+    waiting = 0;
+    pieces.clear();
+    return read;
+  };
   for (const PageRange& range : ranges) {
-    const auto apart = std::find_if(memory.apart.begin(), memory.apart.end(), [&](const Apart& a) {
-      return a.range.start <= range.start && range.start < a.range.end();
-    });
-    if (apart == memory.apart.end()) {
+    const std::byte* copied = memory.copied.find(range.start);
+    if (!copied) {
       pieces.push_back({range.start, range.bytes});
+      waiting += range.bytes;
       continue;
     }
-    uint64_t before = 0;
-    for (const MemoryPiece& piece : pieces) before += piece.bytes;
-    if (auto read = task->read(pieces, into.first(before)); !read) return read;
-    into = into.subspan(before);
-    pieces.clear();
-    std::copy_n(reinterpret_cast<const std::byte*>(apart->bytes.data()) +
-                    (range.start.value - apart->range.start.value),
-                range.bytes, into.begin());
+    if (auto read = read_pieces(); !read) return read;
+    std::copy_n(copied, range.bytes, into.begin());
     into = into.subspan(range.bytes);
   }
-  return task->read(pieces, into);
+  return read_pieces();
 }
 
-void capture_family(const FamilyCaptureParts& parts, pid_t root, pid_t asker,
+void capture_family(const FamilyCaptureParts& parts, pid_t root, pid_t asker, uint64_t base,
                     std::function<void(Result<std::unique_ptr<FamilySnapshot>>)> done) {
-  std::make_shared<FamilyCapture>(parts, root, asker, std::move(done))->begin();
+  std::make_shared<FamilyCapture>(parts, root, asker, base, std::move(done))->begin();
 }
 
 }  // namespace krg

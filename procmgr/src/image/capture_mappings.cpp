@@ -31,7 +31,8 @@ bool is_programs_own(std::string_view name) {
 
 // Why it cannot be taken along; empty: it can.
 std::string obstacle(const MappingText& m) {
-  if (m.has("um") || m.has("uw") || m.has("ui")) return "memory that a userfaultfd serves";
+  // "uw" alone is krgd's own (written_pages.h): a program's userfaultfd is among its descriptors.
+  if (m.has("um") || m.has("ui")) return "memory that a userfaultfd serves";
   if (m.has("ht")) return "huge pages of hugetlbfs";
   if (m.has("ss")) return "a shadow stack";
   if (m.has("io") || m.has("pf")) return fmt::format("a mapping of a device ({})", m.name);

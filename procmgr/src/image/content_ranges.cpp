@@ -26,16 +26,11 @@ namespace {
 constexpr uint64_t kPage = 4096;
 
 // Categories of PAGEMAP_SCAN.
-constexpr uint64_t kIsFile = 1 << 2, kIsPresent = 1 << 3, kIsSwapped = 1 << 4, kIsZero = 1 << 5,
-                   kIsHuge = 1 << 6, kIsGuard = 1 << 8;
+constexpr uint64_t kIsWriteProtectable = 1 << 0, kIsFile = 1 << 2, kIsPresent = 1 << 3,
+                   kIsSwapped = 1 << 4, kIsZero = 1 << 5, kIsHuge = 1 << 6, kIsGuard = 1 << 8;
 // Bits of an entry of /proc/PID/pagemap.
-constexpr uint64_t kEntryFile = uint64_t{1} << 61, kEntrySwapped = uint64_t{1} << 62,
-                   kEntryPresent = uint64_t{1} << 63;
-
-struct PrivateMapping {
-  uint64_t start, end;
-  bool has_file;
-};
+constexpr uint64_t kEntrySoftDirty = uint64_t{1} << 55, kEntryFile = uint64_t{1} << 61,
+                   kEntrySwapped = uint64_t{1} << 62, kEntryPresent = uint64_t{1} << 63;
 
 using Ranges = std::vector<PageRange>;
 // Appends what a mapping has. Errors: as content_ranges().
@@ -60,7 +55,7 @@ bool parse_private_mapping(const std::string& line, PrivateMapping& mapping) {
   return permissions[3] == 'p' && (mapping.has_file || is_programs_own(name));
 }
 
-std::vector<PrivateMapping> private_mappings(const std::string& maps) {
+std::vector<PrivateMapping> parse_mappings(const std::string& maps) {
   std::vector<PrivateMapping> found;
   for (size_t at = 0; at < maps.size();) {
     const size_t end = std::min(maps.find('\n', at), maps.size());
@@ -72,10 +67,11 @@ std::vector<PrivateMapping> private_mappings(const std::string& maps) {
 }
 
 void append(Ranges& ranges, const PrivateMapping& mapping, uint64_t start, uint64_t end,
-            bool is_huge) {
+            bool is_huge, bool is_clean) {
   if (!ranges.empty()) {
     PageRange& last = ranges.back();
-    if (last.end().value == start && start != mapping.start && last.is_huge == is_huge) {
+    if (last.end().value == start && start != mapping.start && last.is_huge == is_huge &&
+        last.is_clean == is_clean) {
       last.bytes += end - start;
       return;
     }
@@ -83,12 +79,15 @@ void append(Ranges& ranges, const PrivateMapping& mapping, uint64_t start, uint6
   ranges.push_back({.start = {start},
                     .bytes = end - start,
                     .comes_first = mapping.has_file,
-                    .is_huge = is_huge});
+                    .is_huge = is_huge,
+                    .is_clean = is_clean});
 }
 
 // `excluded`: categories of pages without content. (Whether a page is a file's the kernel asks of
 // the page itself: 40 ms a GiB, instead of 5 for its table entry.)
-Status scan(int pagemap, uint64_t excluded, const PrivateMapping& mapping, Ranges& ranges) {
+Status scan(int pagemap, uint64_t excluded, bool tells_written, const PrivateMapping& mapping,
+            Ranges& ranges) {
+  const uint64_t told = kIsHuge | (tells_written ? kIsWriteProtectable | kPageIsWritten : 0);
   std::array<PageRegion, 512> regions;
   for (uint64_t at = mapping.start; at < mapping.end;) {
     PagemapScan call{.size = sizeof call,
@@ -102,19 +101,22 @@ Status scan(int pagemap, uint64_t excluded, const PrivateMapping& mapping, Range
                      .category_inverted = excluded,
                      .category_mask = excluded,
                      .category_anyof_mask = kIsPresent | kIsSwapped,
-                     .return_mask = kIsHuge};
+                     .return_mask = told};
     const int found = ioctl(pagemap, kPagemapScan, &call);
     if (found < 0) return errno_error("PAGEMAP_SCAN");
-    for (size_t i = 0; i < static_cast<size_t>(found); ++i)
-      append(ranges, mapping, regions[i].start, regions[i].end,
-             (regions[i].categories & kIsHuge) != 0);
+    for (size_t i = 0; i < static_cast<size_t>(found); ++i) {
+      const uint64_t is = regions[i].categories;
+      append(ranges, mapping, regions[i].start, regions[i].end, (is & kIsHuge) != 0,
+             (is & kIsWriteProtectable) != 0 && (is & kPageIsWritten) == 0);
+    }
     if (call.walk_end <= at) break;  // the process has ended
     at = call.walk_end;
   }
   return {};
 }
 
-Status read_entries(int pagemap, const PrivateMapping& mapping, Ranges& ranges) {
+Status read_entries(int pagemap, bool tells_written, const PrivateMapping& mapping,
+                    Ranges& ranges) {
   std::vector<uint64_t> entries(8192);
   for (uint64_t at = mapping.start; at < mapping.end;) {
     const uint64_t wanted = std::min<uint64_t>(entries.size(), (mapping.end - at) / kPage);
@@ -125,7 +127,9 @@ Status read_entries(int pagemap, const PrivateMapping& mapping, Ranges& ranges) 
     if (count == 0) break;  // the process has ended
     for (uint64_t i = 0; i < count; ++i, at += kPage) {
       const bool is_here = (entries[i] & (kEntryPresent | kEntrySwapped)) != 0;
-      if (is_here && !(entries[i] & kEntryFile)) append(ranges, mapping, at, at + kPage, false);
+      if (is_here && !(entries[i] & kEntryFile))
+        append(ranges, mapping, at, at + kPage, false,
+               tells_written && !(entries[i] & kEntrySoftDirty));
     }
   }
   return {};
@@ -184,7 +188,7 @@ Result<Ranges> ranges_of(pid_t pid, int pagemap, const Scan& scan_mapping) {
   auto maps = read_maps(pid);
   if (!maps) return maps.error();
   Ranges ranges;
-  for (const PrivateMapping& mapping : private_mappings(*maps))
+  for (const PrivateMapping& mapping : parse_mappings(*maps))
     if (Status scanned = scan_mapping(pagemap, mapping, ranges); !scanned) return scanned.error();
   return with_arguments_first(pid, ranges);
 }
@@ -196,26 +200,43 @@ Result<UniqueFd> open_pagemap(pid_t pid) {
   return pagemap;
 }
 
+// With what /proc/PID/pagemap tells, entry by entry.
+Result<Ranges> ranges_by_entries(pid_t pid, int pagemap, bool tells_written) {
+  return ranges_of(pid, pagemap,
+                   [tells_written](int map, const PrivateMapping& mapping, Ranges& found) {
+                     return read_entries(map, tells_written, mapping, found);
+                   });
+}
+
 }  // namespace
 
-Result<Ranges> content_ranges(pid_t pid) {
+Result<std::vector<PrivateMapping>> private_mappings(pid_t pid) {
+  auto maps = read_maps(pid);
+  if (!maps) return maps.error();
+  return parse_mappings(*maps);
+}
+
+Result<Ranges> content_ranges(pid_t pid, WrittenBy told_by) {
   auto pagemap = open_pagemap(pid);
   if (!pagemap) return pagemap.error();
+  if (told_by == WrittenBy::kSoftDirty) return ranges_by_entries(pid, pagemap->get(), true);
+  const bool tells_written = told_by == WrittenBy::kWriteProtection;
   // Kernels refuse categories that they do not know: guard regions came with Linux 6.15.
   for (uint64_t excluded : {kIsFile | kIsZero | kIsGuard, kIsFile | kIsZero}) {
-    auto ranges = ranges_of(
-        pid, pagemap->get(), [excluded](int map, const PrivateMapping& mapping, Ranges& found) {
-          return scan(map, mapping.has_file ? excluded : excluded & ~kIsFile, mapping, found);
+    auto ranges =
+        ranges_of(pid, pagemap->get(), [&](int map, const PrivateMapping& mapping, Ranges& found) {
+          return scan(map, mapping.has_file ? excluded : excluded & ~kIsFile, tells_written,
+                      mapping, found);
         });
     if (ranges || (ranges.error().errno_or(0) != EINVAL && ranges.error().errno_or(0) != ENOTTY))
       return ranges;
   }
-  return ranges_of(pid, pagemap->get(), read_entries);
+  return ranges_by_entries(pid, pagemap->get(), false);
 }
 
 Result<Ranges> content_ranges_by_pagemap(pid_t pid) {
   auto pagemap = open_pagemap(pid);
-  return pagemap ? ranges_of(pid, pagemap->get(), read_entries) : pagemap.error();
+  return pagemap ? ranges_by_entries(pid, pagemap->get(), false) : pagemap.error();
 }
 
 }  // namespace krg

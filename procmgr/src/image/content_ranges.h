@@ -17,11 +17,23 @@
 
 namespace krg {
 
+// What tells which pages were written (written_pages.h).
+enum class WrittenBy : uint32_t { kNothing, kSoftDirty, kWriteProtection };
+
+// A private mapping that may have pages with content: all but the kernel's own.
+struct PrivateMapping {
+  uint64_t start = 0, end = 0;
+  bool has_file = false;
+};
+// In the order of their addresses. Errors: ESRCH.
+Result<std::vector<PrivateMapping>> private_mappings(pid_t pid);
+
 // Sorted by address; a range never crosses the bounds of a mapping. The answer holds while the
 // process does not run. Before Linux 6.7 pages of zeros that were only read are among them.
 // Errors: ESRCH, EACCES of /proc/PID/pagemap.
 // REQUIRES: a caller that may trace the process.
-Result<std::vector<PageRange>> content_ranges(pid_t pid);
+// `told_by`: is_clean is filled in.
+Result<std::vector<PageRange>> content_ranges(pid_t pid, WrittenBy told_by = WrittenBy::kNothing);
 
 // The same by /proc/PID/pagemap alone, as on a kernel without PAGEMAP_SCAN; is_huge is not told.
 Result<std::vector<PageRange>> content_ranges_by_pagemap(pid_t pid);

@@ -6,6 +6,7 @@
 // flock(2). SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -27,7 +28,8 @@ struct VersionInfo {
   uint64_t page_bytes = 0;      // that this version holds itself
   uint64_t memory_bytes = 0;    // that its processes had
   std::vector<uint32_t> nodes;  // whose parts there are
-  std::vector<uint32_t> needs;  // older versions whose pages it uses
+  std::vector<uint32_t> needs;  // older versions whose pages it uses, in order
+  std::vector<uint64_t> needs_ids;
 };
 
 Status write_master(const std::string& path, const VersionInfo& info);
@@ -53,14 +55,19 @@ class CheckpointStore {
   // Reads every block of a version. Errors: the first fault.
   Status verify(uint32_t version) const;
 
-  // Excludes other writers until this goes; removes what an interrupted one left. Errors: EBUSY.
-  Status lock();
+  // Excludes other writers until this goes; removes what an interrupted one left. Waits so long for
+  // another one. Errors: EBUSY.
+  Status lock(std::chrono::milliseconds patience = std::chrono::milliseconds(0));
   // The number for the next version. REQUIRES: lock().
   Result<uint32_t> next_version() const;
-  // Of a removed version, to be written over; empty: none.
-  std::string spare_path() const;
+  // Of a removed version, to be written over by a part of so many bytes of pages; empty: none that
+  // is worth it.
+  std::string spare_path(uint64_t page_bytes) const;
   // The parts are on the disk: the version is there from now on. REQUIRES: lock().
   Status commit(const VersionInfo& info) const;
+  // The part of node 0 that is at `path` takes the place of that of `info`, which has all its pages
+  // itself from then on; newer versions find theirs where they were. REQUIRES: lock().
+  Status replace_part(const std::string& path, const VersionInfo& info) const;
   // Removes a version, but for parts that others need; its own part of node 0 becomes the spare.
   // REQUIRES: lock().
   Status remove(uint32_t version) const;
@@ -71,6 +78,8 @@ class CheckpointStore {
   CheckpointStore(std::string folder, UniqueFd directory)
       : folder_(std::move(folder)), directory_(std::move(directory)) {}
   Status remove_unneeded_parts() const;
+  std::string spare_name() const;
+  Status put_master(const VersionInfo& info) const;
   Status sync() const;
 
   std::string folder_;

@@ -2,9 +2,10 @@
 // and written, and makes them processes again.
 //
 // Commands (arguments -> result):
-//   checkpoint {pid | job, folder, description, compress, keep, signal} -> {version, processes,
-//     page_bytes, stored_bytes, pause_us, write_us}   pid: its application is meant; signal: sent
-//     to all of it once the version is there
+//   checkpoint {pid | job, folder, description, compress, keep, signal, full} -> {version,
+//     processes, memory_bytes, page_bytes, stored_bytes, pause_us, write_us}   pid: its application
+//     is meant; signal: sent to all of it once the version is there; full: not only what was
+//     written since the version before
 //   checkpoint.applications {} -> {pids}     roots of applications on this node
 //   restart.open {folder, version, job} -> {version, pid, program, first_slot, files, mapped}
 //     from krgrun, whose connection the restart belongs to: the root is to be made by it

@@ -20,6 +20,7 @@
 #include <span>
 
 #include "krg/procmgr/capability_table.h"
+#include "krg/procmgr/family_tracking.h"
 #include "krg/procmgr/page_moves.h"
 #include "krg/procmgr/page_range.h"
 #include "krg/procmgr/process_family.h"
@@ -31,7 +32,8 @@ namespace krg {
 // the loop's thread.
 class FamilySnapshot {
  public:
-  // A range of a member's pages that has content. `member`: its index.
+  // A range of a member's pages that has content. `member`: its index. range.is_clean: as it was at
+  // the capture that this one goes on from; read() has only the others.
   struct Pages {
     uint32_t member = 0;
     PageRange range;
@@ -44,6 +46,7 @@ class FamilySnapshot {
 
   ProcessFamily family;
   std::chrono::microseconds pause{0};  // from the first stop to the last thaw
+  uint64_t number = 0;                 // of the capture; 0: none can go on from it
 
   // All pages with content, members in order, sorted by address. Any thread. Errors: ESRCH.
   Result<std::vector<Pages>> pages() const;
@@ -53,14 +56,18 @@ class FamilySnapshot {
 
  private:
   friend class FamilyCapture;
-  // Memory that no copy of a process has (MADV_DONTFORK, MADV_WIPEONFORK).
-  struct Apart {
-    PageRange range;
-    std::string bytes;
+  // What was read while the process stood still; sorted.
+  struct Copied {
+    std::vector<PageRange> ranges;
+    std::vector<uint64_t> offsets;  // of each, in `bytes`
+    std::unique_ptr<std::byte[]> bytes;
+    const std::byte* find(RemoteAddr at) const;
   };
   struct Memory {
-    pid_t task = 0;  // 0: it has ended
-    std::vector<Apart> apart;
+    pid_t task = 0;  // a copy of the process; 0: all that read() has is in `copied`
+    bool is_tracked = false;
+    std::vector<PageRange> pages;  // where it is tracked
+    Copied copied;                 // with a task: memory that no copy has (MADV_DONTFORK, …)
   };
   ProcessTable& table_;
   std::vector<Memory> memories_;  // by member
@@ -72,11 +79,13 @@ struct FamilyCaptureParts {
   CapabilityTable& capabilities;
   PageMoves* pages;                      // null: no pages ever come later
   std::function<bool(dev_t)> is_served;  // by krgd (krgfs)
+  FamilyTracking* tracking = nullptr;    // null: each capture has all pages
 };
 
-// `asker`: the process that asked, 0 for none. `done` runs later, in the loop. Errors: as above;
-// ESRCH; EBUSY: a member is being moved; ETIMEDOUT: one does not stop.
-void capture_family(const FamilyCaptureParts& parts, pid_t root, pid_t asker,
+// `asker`: the process that asked, 0 for none. `base`: the capture (FamilySnapshot::number) whose
+// pages need not be had again; 0: none. `done` runs later, in the loop. Errors: as above; ESRCH;
+// EBUSY: a member is being moved; ETIMEDOUT: one does not stop.
+void capture_family(const FamilyCaptureParts& parts, pid_t root, pid_t asker, uint64_t base,
                     std::function<void(Result<std::unique_ptr<FamilySnapshot>>)> done);
 
 }  // namespace krg

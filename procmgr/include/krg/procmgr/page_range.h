@@ -15,8 +15,9 @@ struct PageRange {
   // Must be there before the process runs: the mapping has a file (or hugetlb pages), which no
   // userfaultfd can bring later; or it is the arguments and environment, which krgd itself reads.
   uint8_t comes_first = 0;
-  uint8_t is_huge = 0;  // transparent huge pages
-  uint8_t unused[6] = {};
+  uint8_t is_huge = 0;   // transparent huge pages
+  uint8_t is_clean = 0;  // not written since that was last asked; where it is asked for only
+  uint8_t unused[5] = {};
 
   RemoteAddr end() const { return start + bytes; }
   bool operator==(const PageRange&) const = default;
