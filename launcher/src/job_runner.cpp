@@ -147,6 +147,7 @@ Status JobRunner::begin(const std::string& control_path, TaskLaunch& launch,
     if (name == "KRG_CONTROL") launch.control_path = value.get<std::string>();
   }
   choose_openmp_runtime(launch.environment);
+  spread_openmp_teams(job.value("distant_threads", false), launch);
   return options_.restart_folder.empty() ? Status() : open_restart(launch);
 }
 
@@ -163,6 +164,19 @@ void JobRunner::choose_openmp_runtime(std::vector<std::string>& environment) con
   if (options_.openmp == OpenmpRuntime::kNative || options_.program.empty()) return;
   const auto used = use_libkrgomp(environment, options_.program.front());
   if (!used && options_.verbosity >= 0) fmt::print(stderr, "krgrun: {}\n", used.error().message());
+}
+
+// libkrgomp asks krgd to spread its process when it comes to a team of several threads.
+void JobRunner::spread_openmp_teams(bool is_offered, TaskLaunch& launch) const {
+  if (options_.openmp != OpenmpRuntime::kKrg || launch.node_count < 2) return;
+  if (!is_offered) {
+    if (options_.verbosity >= 0)
+      fmt::print(stderr,
+                 "krgrun: OpenMP threads stay on one node: DISTANT_THREAD is not offered here\n");
+    return;
+  }
+  launch.distant_threads = true;
+  set_variable(launch.environment, "KRG_OMP_NODES", std::to_string(launch.node_count));
 }
 
 Result<int> JobRunner::launch_and_wait(TaskLaunch& launch) {

@@ -48,6 +48,8 @@ class JobTable {
   // The first processes of a job whose home is this node, ended ones, too.
   std::vector<pid_t> tasks_of(JobId job) const;
   size_t job_count() const { return jobs_.size(); }
+  // Programs may have threads on several nodes here.
+  void offer_distant_threads() { has_distant_threads_ = true; }
 
  private:
   struct Job {
@@ -78,6 +80,7 @@ class JobTable {
   std::map<JobId, Job> jobs_;
   std::map<JobId, Ending> endings_;
   uint16_t next_job_ = 1;
+  bool has_distant_threads_ = false;
 };
 
 }  // namespace krg

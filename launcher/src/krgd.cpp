@@ -196,6 +196,7 @@ void Krgd::start_spreading() {
                                  [this](NodeId n) { return membership.is_online(n); }});
   if (!made) return capabilities.refuse(Capability::kDistantThread, made.error().message());
   spreading = std::move(*made);
+  jobs.offer_distant_threads();
 }
 
 Status Krgd::open_control_sockets() {

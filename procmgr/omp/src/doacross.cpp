@@ -7,6 +7,7 @@
 #include <cstring>
 #include <new>
 
+#include "distant.h"
 #include "loops.h"
 
 namespace krg::omp {
@@ -41,21 +42,27 @@ Doacross* here(Thread& thread) {
 }
 
 void post(const std::uint64_t* indices) {
-  Doacross* loop = here(this_thread());
+  Thread& thread = this_thread();
+  Doacross* loop = here(thread);
   if (loop == nullptr) return;
   std::uint64_t number = indices[0];
   for (unsigned i = 1; i < loop->dimensions; ++i) number = number * loop->counts[i] + indices[i];
+  if (thread.at.team->distant)
+    return distant::post(thread, loop->counter_of(indices[0]), number + 1);
   loop->entries[loop->counter_of(indices[0])].number.store(number + 1, std::memory_order_seq_cst);
   loop->posted.wake_all();
 }
 
 template <class T>
 void wait(T outermost, std::va_list others) {
-  Doacross* loop = here(this_thread());
+  Thread& thread = this_thread();
+  Doacross* loop = here(thread);
   if (loop == nullptr) return;
   auto number = std::uint64_t(outermost);
   for (unsigned i = 1; i < loop->dimensions; ++i)
     number = number * loop->counts[i] + std::uint64_t(va_arg(others, T));
+  if (thread.at.team->distant)
+    return distant::await(thread, loop->counter_of(std::uint64_t(outermost)), number + 1);
   const std::atomic<std::uint64_t>& entry =
       loop->entries[loop->counter_of(std::uint64_t(outermost))].number;
   const auto posted = [&] { return entry.load(std::memory_order_seq_cst) > number; };
@@ -89,7 +96,9 @@ void describe_doacross(Thread& thread, WorkShare& share, unsigned dimensions,
   if (thread.at.team->size == 1) return;
   const std::uint64_t members = thread.at.team->size;
   const bool blocks = share.schedule == Schedule::fixed && share.chunk == 0;
-  const std::uint64_t counters = blocks ? members : share.iterations.count / share.chunk + 1;
+  const bool distant = thread.at.team->distant;  // then posted numbers are told by calls
+  const std::uint64_t counters =
+      distant ? 0 : (blocks ? members : share.iterations.count / share.chunk + 1);
   const std::size_t bytes = sizeof(Doacross) + 64 + dimensions * sizeof(std::uint64_t) + 64 +
                             counters * sizeof(Doacross::Posted);
   void* memory = thread.blocks.allocate(Side::node, bytes);

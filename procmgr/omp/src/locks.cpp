@@ -3,9 +3,11 @@
 // section and atomic have theirs here. Two generations of omp_*_lock: OMP_3.0's belong to tasks,
 // OMP_1.0's nestable ones to threads.
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include <time.h>
+
 #include <new>
 
-#include "team.h"
+#include "distant.h"
 
 namespace krg::omp {
 namespace {
@@ -17,6 +19,34 @@ OwnMutex nameless, atomics;
 
 Mutex& named(void** name) {
   return *reinterpret_cast<Mutex*>(name);
+}
+
+// In a process whose threads are on several nodes a lock's state is krgd's, by the word's address,
+// and the word stays free, but for locks that were taken before that began: whoever gets a word
+// then, having waited for it, gives it back (either sees what the other one has written).
+void wait_until_free(const Mutex& mutex) {
+  while (mutex.is_held()) {
+    const timespec moment{0, 200'000};
+    nanosleep(&moment, nullptr);
+  }
+}
+// True: by the word.
+bool acquire(Mutex& mutex, const void* owner = nullptr) {
+  if (!distant::is_on()) {
+    mutex.lock();
+    if (!distant::is_on()) return true;
+    mutex.unlock();
+  }
+  wait_until_free(mutex);
+  distant::lock(&mutex, owner);
+  return false;
+}
+void release(Mutex& mutex) {
+  mutex.is_held() || !distant::is_on() ? mutex.unlock() : distant::unlock(&mutex);
+}
+bool try_acquire(Mutex& mutex) {
+  if (!distant::is_on()) return mutex.try_lock();
+  return !mutex.is_held() && distant::try_lock(&mutex) != 0;
 }
 
 struct NestLock {
@@ -35,12 +65,13 @@ static_assert(sizeof(OldNestLock) == 8);
 void set(NestLock& lock) {
   Task* task = this_thread().at.task;
   if (__atomic_load_n(&lock.owner, __ATOMIC_RELAXED) != task) {
-    lock.mutex.lock();
+    if (!acquire(lock.mutex, task)) return;
     __atomic_store_n(&lock.owner, task, __ATOMIC_RELAXED);
   }
   ++lock.depth;
 }
 void unset(NestLock& lock) {
+  if (distant::is_on() && !lock.mutex.is_held()) return distant::unlock(&lock.mutex);
   if (--lock.depth != 0) return;
   __atomic_store_n(&lock.owner, nullptr, __ATOMIC_RELAXED);
   lock.mutex.unlock();
@@ -48,6 +79,8 @@ void unset(NestLock& lock) {
 int test(NestLock& lock) {
   Task* task = this_thread().at.task;
   if (__atomic_load_n(&lock.owner, __ATOMIC_RELAXED) != task) {
+    if (distant::is_on())
+      return lock.mutex.is_held() ? 0 : int(distant::try_lock(&lock.mutex, task));
     if (!lock.mutex.try_lock()) return 0;
     __atomic_store_n(&lock.owner, task, __ATOMIC_RELAXED);
   }
@@ -60,6 +93,8 @@ unsigned old_owner() {
 }
 int test(OldNestLock& lock) {
   const unsigned self = old_owner();
+  if (distant::is_on() && lock.owner.load() != self)
+    return lock.owner.load() != 0 ? 0 : int(distant::try_lock(&lock, &this_thread()));
   unsigned free = 0;
   if (lock.owner.load() != self && !lock.owner.compare_exchange_strong(free, self)) return 0;
   return ++lock.depth;
@@ -67,11 +102,16 @@ int test(OldNestLock& lock) {
 void set(OldNestLock& lock) {
   while (test(lock) == 0) {
     const unsigned owner = lock.owner.load();
-    if (owner == 0) continue;
-    futex_wait(lock.owner, owner);
+    if (owner != 0) {
+      futex_wait(lock.owner, owner);
+    } else if (distant::is_on()) {
+      distant::lock(&lock, &this_thread());
+      return;
+    }
   }
 }
 void unset(OldNestLock& lock) {
+  if (distant::is_on() && lock.owner.load() == 0) return distant::unlock(&lock);
   if (--lock.depth != 0) return;
   lock.owner.store(0);
   futex_wake(lock.owner, 1);
@@ -85,22 +125,22 @@ using namespace krg::omp;
 extern "C" {
 
 void GOMP_critical_start() {
-  nameless.mutex.lock();
+  acquire(nameless.mutex);
 }
 void GOMP_critical_end() {
-  nameless.mutex.unlock();
+  release(nameless.mutex);
 }
 void GOMP_critical_name_start(void** name) {
-  named(name).lock();
+  acquire(named(name));
 }
 void GOMP_critical_name_end(void** name) {
-  named(name).unlock();
+  release(named(name));
 }
 void GOMP_atomic_start() {
-  atomics.mutex.lock();
+  acquire(atomics.mutex);
 }
 void GOMP_atomic_end() {
-  atomics.mutex.unlock();
+  release(atomics.mutex);
 }
 
 void krg_init_lock(Mutex* lock) {
@@ -108,13 +148,13 @@ void krg_init_lock(Mutex* lock) {
 }
 void krg_destroy_lock(Mutex*) {}
 void krg_set_lock(Mutex* lock) {
-  lock->lock();
+  acquire(*lock);
 }
 void krg_unset_lock(Mutex* lock) {
-  lock->unlock();
+  release(*lock);
 }
 int krg_test_lock(Mutex* lock) {
-  return lock->try_lock() ? 1 : 0;
+  return try_acquire(*lock) ? 1 : 0;
 }
 void krg_init_nest_lock(NestLock* lock) {
   new (lock) NestLock{};
@@ -135,13 +175,13 @@ void krg_init_lock_1(Mutex* lock) {
 }
 void krg_destroy_lock_1(Mutex*) {}
 void krg_set_lock_1(Mutex* lock) {
-  lock->lock();
+  acquire(*lock);
 }
 void krg_unset_lock_1(Mutex* lock) {
-  lock->unlock();
+  release(*lock);
 }
 int krg_test_lock_1(Mutex* lock) {
-  return lock->try_lock() ? 1 : 0;
+  return try_acquire(*lock) ? 1 : 0;
 }
 void krg_init_nest_lock_1(OldNestLock* lock) {
   lock->owner.store(0);
@@ -164,13 +204,13 @@ void krg_init_lock_f(Mutex* lock) {
 }
 void krg_destroy_lock_f(Mutex*) {}
 void krg_set_lock_f(Mutex* lock) {
-  lock->lock();
+  acquire(*lock);
 }
 void krg_unset_lock_f(Mutex* lock) {
-  lock->unlock();
+  release(*lock);
 }
 int krg_test_lock_f(Mutex* lock) {
-  return lock->try_lock() ? 1 : 0;
+  return try_acquire(*lock) ? 1 : 0;
 }
 void krg_init_nest_lock_f(NestLock** lock) {
   *lock = new (this_thread().blocks.allocate(Side::program, sizeof(NestLock))) NestLock{};
@@ -194,13 +234,13 @@ void krg_init_lock_f1(Mutex* lock) {
 }
 void krg_destroy_lock_f1(Mutex*) {}
 void krg_set_lock_f1(Mutex* lock) {
-  lock->lock();
+  acquire(*lock);
 }
 void krg_unset_lock_f1(Mutex* lock) {
-  lock->unlock();
+  release(*lock);
 }
 int krg_test_lock_f1(Mutex* lock) {
-  return lock->try_lock() ? 1 : 0;
+  return try_acquire(*lock) ? 1 : 0;
 }
 void krg_init_nest_lock_f1(OldNestLock* lock) {
   krg_init_nest_lock_1(lock);

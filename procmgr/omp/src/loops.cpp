@@ -4,6 +4,8 @@
 
 #include <cstring>
 
+#include "distant.h"
+
 namespace krg::omp {
 namespace {
 
@@ -43,6 +45,7 @@ bool start(Schedule schedule, long from, long to, long step, long chunk, long* f
 
 void enter_loop(const Iterations& iterations, Plan plan, const LoopExtras& extras) {
   Thread& thread = this_thread();
+  if (thread.at.team->distant) return distant::enter_loop(thread, iterations, plan, extras);
   const bool first = enter_share(thread);
   WorkShare& share = *thread.at.share;
   if (first) {

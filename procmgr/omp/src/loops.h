@@ -60,9 +60,14 @@ bool next_of_loop(T* first, T* last) {
 
 template <class T>
 bool next_of_dynamic_loop(T* first, T* last) {
-  WorkShare& share = *this_thread().at.share;
+  Thread& thread = this_thread();
+  WorkShare& share = *thread.at.share;
   std::uint64_t begin = 0, end = 0;
-  if (!next_dynamic_chunk(share, begin, end)) return false;
+  if (__builtin_expect(share.distant, 0)) {
+    if (!next_distant_chunk(thread, share, begin, end)) return false;
+  } else if (!next_dynamic_chunk(share, begin, end)) {
+    return false;
+  }
   tell(share, begin, end, first, last);
   return true;
 }

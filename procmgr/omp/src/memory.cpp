@@ -10,6 +10,7 @@
 #include <cstring>
 #include <new>
 
+#include "distant.h"
 #include "waiting.h"
 
 namespace krg::omp {
@@ -17,13 +18,14 @@ namespace {
 
 constexpr std::size_t kSmallest = 64;
 constexpr std::size_t kLargest = 64 * 1024;
+constexpr std::size_t kPage = 4096;
 constexpr std::size_t kPiece = 1024 * 1024;  // what is asked of the kernel at a time
 constexpr unsigned kMostKept = 128;          // blocks in a thread's bin
 constexpr unsigned kMostTaken =
     31;  // free blocks that a thread takes at a time besides the one that it needs
 
 // Free blocks of one side and size that no thread keeps, and the rest of the last piece.
-struct SharedBlocks {
+struct alignas(4096) SharedBlocks {
   Mutex mutex;
   void* first[11] = {};
   char* piece = nullptr;
@@ -91,7 +93,15 @@ void* BlockCache::allocate(Side side, std::size_t bytes) {
     blocks.first[size_class] = end;
     return block;
   }
-  return cut(blocks, kSmallest << size_class);
+  const std::size_t size = kSmallest << size_class;
+  if (distant::nodes() == 1 || size >= kPage) return cut(blocks, size);
+  // A whole page for this thread: others may run on other nodes.
+  char* page = static_cast<char*>(cut(blocks, kPage));
+  for (std::size_t at = size; at < kPage; at += size, ++bin.count) {
+    set_next(page + at, bin.first);
+    bin.first = page + at;
+  }
+  return page;
 }
 
 void BlockCache::free(Side side, void* block, std::size_t bytes) {

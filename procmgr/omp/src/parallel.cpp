@@ -1,6 +1,7 @@
 // Parallel regions, their cancellation, and the constructs that members meet inside: barrier,
 // single, sections, scope, ordered, tasks' waits.
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include "distant.h"
 #include "loops.h"
 
 namespace krg::omp {
@@ -25,7 +26,9 @@ bool told_to_cancel(const Thread& thread, int which) {
   const Team& team = *thread.at.team;
   if (team.cancelled.load(std::memory_order_relaxed)) return true;
   if ((which & (kCancelLoop | kCancelSections)) != 0)
-    return team.share_cancelled.load(std::memory_order_relaxed);
+    return team.distant
+               ? team.cancelled_share.load(std::memory_order_relaxed) == thread.at.share_number + 1
+               : team.share_cancelled.load(std::memory_order_relaxed);
   const TaskGroup* group = thread.at.task->group;
   return (which & kCancelTaskGroup) != 0 && group != nullptr && group->is_cancelled();
 }
@@ -69,6 +72,8 @@ bool GOMP_cancel(int which, bool do_cancel) {
     TaskGroup* group = thread.at.task->group;
     if (group != nullptr && group->of_work_share && group->outer != nullptr) group = group->outer;
     if (group != nullptr) group->cancelled.store(true, std::memory_order_relaxed);
+  } else if (team.distant) {
+    team.cancelled_share.store(thread.at.share_number + 1);
   } else {
     team.share_cancelled.store(true, std::memory_order_relaxed);
   }
@@ -89,12 +94,10 @@ bool GOMP_barrier_cancel() {
 bool GOMP_single_start() {
   Thread& thread = this_thread();
   Team& team = *thread.at.team;
+  if (team.distant) return distant::single(thread);
   std::uint32_t mine = thread.at.singles_met++;
-  const std::uint32_t number = mine;
-  if (team.singles.load(std::memory_order_relaxed) != mine ||
-      !team.singles.compare_exchange_strong(mine, mine + 1, std::memory_order_acq_rel))
-    return false;
-  return team.transport == nullptr || team.transport->claims_single(team, number);
+  return team.singles.load(std::memory_order_relaxed) == mine &&
+         team.singles.compare_exchange_strong(mine, mine + 1, std::memory_order_acq_rel);
 }
 
 // Null: the caller executes the block and calls GOMP_single_copy_end. Else what the one that did
@@ -102,11 +105,20 @@ bool GOMP_single_start() {
 void* GOMP_single_copy_start() {
   if (GOMP_single_start()) return nullptr;
   Thread& thread = this_thread();
+  if (thread.at.team->distant) {
+    std::uint64_t word = 0;
+    distant::barrier(thread, false, 0, &word);
+    return reinterpret_cast<void*>(std::uintptr_t(word));
+  }
   wait_at_barrier(thread, false);
   return thread.at.team->copy_private;
 }
 void GOMP_single_copy_end(void* data) {
   Thread& thread = this_thread();
+  if (thread.at.team->distant) {
+    distant::barrier(thread, false, std::uint64_t(reinterpret_cast<std::uintptr_t>(data)));
+    return;
+  }
   thread.at.team->copy_private = data;
   wait_at_barrier(thread, false);
 }

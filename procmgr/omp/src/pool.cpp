@@ -6,7 +6,7 @@
 #include <cstring>
 #include <new>
 
-#include "team.h"
+#include "distant.h"
 
 namespace krg::omp {
 
@@ -27,9 +27,15 @@ struct Worker {
   std::uint64_t round;  // the dock's state when it was made
 };
 
+// A thread that may run on another node has pages of its own.
+std::size_t thread_bytes() {
+  static_assert(sizeof(Thread) <= kTeamPage);
+  return distant::nodes() > 1 ? kTeamPage : sizeof(Thread);
+}
+
 Thread* new_thread() {
   BlockCache none;
-  return new (none.allocate(Side::node, sizeof(Thread))) Thread;
+  return new (none.allocate(Side::node, thread_bytes())) Thread;
 }
 
 void end_thread(void* memory) {
@@ -44,19 +50,15 @@ void end_thread(void* memory) {
   }
   free_spare_tasks(*thread);
   BlockCache blocks = thread->blocks;
-  blocks.free(Side::node, thread, sizeof(Thread));
+  blocks.free(Side::node, thread, thread_bytes());
   blocks.give_back();
   current_thread = nullptr;
 }
 
 pthread_key_t end_of_thread;
 
-void* work(void* memory) {
-  Worker worker;
-  std::memcpy(&worker, memory, sizeof worker);
-  Thread* thread = new_thread();
-  thread->blocks.free(Side::node, memory, sizeof worker);
-  current_thread = thread;
+// Regions on one node, until the pool is dropped.
+void work_here(Thread* thread, const Worker& worker) {
   Pool& pool = *worker.pool;
   Team& team = pool.team;
   std::uint64_t state = worker.round;
@@ -66,7 +68,7 @@ void* work(void* memory) {
   });
   while (std::uint32_t(state) != kLeave) {
     if (worker.number < std::uint32_t(state)) {
-      become_member(*thread, team, team.first_here + worker.number);
+      become_member(*thread, team, worker.number);
       team.function(team.data);
       state = wait_for_next_region(*thread, pool, state);
     } else {
@@ -76,9 +78,19 @@ void* work(void* memory) {
       });
     }
   }
+}
+
+void* work(void* memory) {
+  Worker worker;
+  std::memcpy(&worker, memory, sizeof worker);
+  Thread* thread = new_thread();
+  thread->blocks.free(Side::node, memory, sizeof worker);
+  current_thread = thread;
+  Pool& pool = *worker.pool;
+  distant::is_on() ? distant::work(*thread, pool) : work_here(thread, worker);
   end_thread(thread);
   pool.leaving.fetch_sub(1, std::memory_order_seq_cst);
-  team.master_idle.wake_all();
+  pool.team.master_idle.wake_all();
   return nullptr;
 }
 
@@ -137,10 +149,9 @@ void enter_serial_team(Thread& thread, Pool& pool, const Icvs& icvs) {
   prepare_members(pool, 1);
   Team& team = pool.team;
   team.outer = thread.at;
+  team.outer_task = thread.at.task;
   team.size = 1;
-  team.here = 1;
-  team.first_here = 0;
-  team.transport = nullptr;
+  team.distant = false;
   team.level = 0;
   team.active_level = 0;
   team.teams = 1;
@@ -181,7 +192,10 @@ void prepare_members(Pool& pool, unsigned size) {
   Team& team = pool.team;
   if (size > pool.room) {
     pool.room = std::max(size, 2 * pool.room);
-    team.implicit_tasks = several<Task>(pool.room);
+    team.member_bytes = distant::is_on() ? kTeamPage : sizeof(Member);
+    team.members = static_cast<char*>(permanent_memory(pool.room * team.member_bytes));
+    for (unsigned i = 0; i < pool.room; ++i)
+      (new (team.members + i * team.member_bytes) Member)->share.distant = true;
     team.partitions = several<Places>(pool.room);
     team.bound = several<unsigned>(pool.room);
   }
@@ -192,6 +206,7 @@ void drop_idle_pools(Thread& thread) {
   while (Pool* pool = thread.idle_pools) {
     thread.idle_pools = pool->next_idle;
     pool->leaving.store(pool->workers);
+    if (pool->workers > 0 && distant::is_on()) distant::dismiss(thread, *pool);
     const std::uint64_t round = pool->dock.load(std::memory_order_relaxed);
     pool->dock.store((((round >> 32) + 1) << 32) | kLeave, std::memory_order_seq_cst);
     pool->team.idle.wake_all();

@@ -20,6 +20,8 @@ struct Icvs {
   unsigned char max_active_levels = 1;
   bool dynamic = false;
   Bind bind = Bind::no;
+
+  bool operator==(const Icvs&) const = default;
 };
 
 inline constexpr unsigned kSupportedActiveLevels = 255;
@@ -51,6 +53,8 @@ Icvs icvs_at_level(const Icvs& parent, unsigned level);
 
 // The processors that this thread may use now.
 unsigned usable_processors();
+// As many on each node of the job (all nodes are taken to be alike).
+unsigned all_processors();
 
 // The predefined allocators, from 1 on.
 inline constexpr std::size_t kAllocators = 8;

@@ -183,7 +183,7 @@ bool is_cancelled(const Thread& thread) {
 }
 
 bool runs_at_once(const Thread& thread, bool if_clause) {
-  return !if_clause || thread.at.team->serial || thread.at.task->final;
+  return !if_clause || thread.at.team->serial || thread.at.team->distant || thread.at.task->final;
 }
 
 void free_spare_tasks(Thread& thread) {
@@ -196,7 +196,7 @@ void free_spare_tasks(Thread& thread) {
 
 void begin_implicit_task(Thread& thread, Task& task, Team& team) {
   if (task.depends != nullptr) drop_depend_table(thread, task);
-  task.parent = team.outer.task;
+  task.parent = team.outer_task;
   task.group = team.group;
   task.team = &team;
   task.icvs = team.icvs;

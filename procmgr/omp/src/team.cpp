@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "distant.h"
+
 namespace krg::omp {
 namespace {
 
@@ -27,29 +29,24 @@ void start_generation(Barrier& barrier) {
                            std::memory_order_seq_cst);
 }
 
-// All members of this node have arrived at a barrier: whoever notices it first ends it, or tells
-// the other nodes.
-void complete_here(Team& team, Barrier& barrier, BarrierKind kind) {
-  if (!complete(barrier, team.here)) return;
-  if (team.transport != nullptr) {
-    team.transport->arrived_here(team, kind);
-  } else {
-    release_generation(team, kind);
-  }
-}
-
+// All members have arrived at a barrier: whoever notices it first ends it.
 void release_inner(Team& team) {
-  complete_here(team, team.inner, BarrierKind::inner);
+  if (!complete(team.inner, team.size)) return;
+  if (team.share_cancelled.load(std::memory_order_relaxed)) team.share_cancelled.store(false);
+  start_generation(team.inner);
+  team.idle.wake_all();
 }
 
 void release_end(Team& team) {
-  complete_here(team, team.end, BarrierKind::end);
+  if (!complete(team.end, team.size)) return;
+  start_generation(team.end);
+  team.master_idle.wake_all();
 }
 
 // True when the caller is the last and no task is left.
 bool arrive(Team& team, Barrier& barrier) {
   const std::uint64_t arrived = barrier.arrived.fetch_add(1, std::memory_order_seq_cst) + 1;
-  return members_of(arrived) == team.here &&
+  return members_of(arrived) == team.size &&
          team.tasks.unfinished.load(std::memory_order_seq_cst) == 0;
 }
 
@@ -62,6 +59,7 @@ bool has_queued(const Team& team) {
 void clear_after_cancellation(Team& team) {
   team.cancelled.store(false, std::memory_order_relaxed);
   team.share_cancelled.store(false, std::memory_order_relaxed);
+  if (team.distant) return;
   team.inner.arrived.store(std::uint64_t(team.inner.generation.load(std::memory_order_relaxed))
                                << 32,
                            std::memory_order_relaxed);
@@ -85,24 +83,13 @@ unsigned reserve(std::atomic<unsigned>& contention, unsigned wanted, unsigned li
 
 }  // namespace
 
-void release_generation(Team& team, BarrierKind kind) {
-  if (kind == BarrierKind::end) {
-    start_generation(team.end);
-    team.master_idle.wake_all();
-    return;
-  }
-  if (team.share_cancelled.load(std::memory_order_relaxed)) team.share_cancelled.store(false);
-  start_generation(team.inner);
-  team.idle.wake_all();
-}
-
 unsigned team_size(unsigned asked, unsigned sections) {
   const Position& at = this_thread().at;
   const Icvs& icvs = at.task->icvs;
   if (asked == 1 || at.team->active_level >= icvs.max_active_levels) return 1;
   unsigned wanted = asked != 0 ? asked : icvs.threads;
   if (icvs.dynamic) {
-    wanted = std::min(wanted, usable_processors());
+    wanted = std::min(wanted, all_processors());
     if (sections != 0) wanted = std::min(wanted, sections);
   }
   if (wanted <= 1) return 1;
@@ -112,28 +99,29 @@ unsigned team_size(unsigned asked, unsigned sections) {
 
 Team& start_team(unsigned size, unsigned flags) {
   Thread& thread = this_thread();
+  const bool distant = size > 1 && distant::begins();
   Pool& pool = take_pool(thread);
   Team& team = pool.team;
   const Team& outer = *thread.at.team;
   const Icvs& parent = thread.at.task->icvs;
   team.outer = thread.at;
-  team.size = size;
-  team.here = size;
-  team.first_here = 0;
-  team.transport = nullptr;
-  team.level = outer.level + 1;
-  team.active_level = outer.active_level + (size > 1 ? 1 : 0);
-  team.serial = false;
   team.first_claimed = false;
-  team.group = nullptr;
-  team.contention = outer.contention;
-  team.teams = outer.teams;
-  team.team_number = outer.team_number;
-  team.icvs = icvs_at_level(parent, team.level);
-  if (size > 1) spinning.threads.fetch_add(size - 1, std::memory_order_relaxed);
+  put_if_new(team.size, size);
+  put_if_new(team.distant, distant);
+  put_if_new(team.level, outer.level + 1);
+  put_if_new(team.active_level, outer.active_level + (size > 1 ? 1 : 0));
+  put_if_new(team.serial, false);
+  put_if_new<Task*>(team.outer_task, thread.at.task);
+  put_if_new<TaskGroup*>(team.group, nullptr);
+  put_if_new(team.contention, outer.contention);
+  put_if_new(team.teams, outer.teams);
+  put_if_new(team.team_number, outer.team_number);
+  put_if_new(team.icvs, icvs_at_level(parent, team.level));
+  if (team.cancelled_share.load(std::memory_order_relaxed) != 0) team.cancelled_share.store(0);
+  if (size > 1 && !distant) spinning.threads.fetch_add(size - 1, std::memory_order_relaxed);
   prepare_members(pool, size);
   const Bind bind = (flags & 7) != 0 && parent.bind != Bind::no ? Bind(flags & 7) : parent.bind;
-  team.binds = bind != Bind::no;
+  put_if_new(team.binds, bind != Bind::no && !distant);
   if (team.binds) place_members(thread, team, bind);
   return team;
 }
@@ -141,13 +129,13 @@ Team& start_team(unsigned size, unsigned flags) {
 void become_member(Thread& thread, Team& team, unsigned number) {
   Position& at = thread.at;
   at.team = &team;
-  at.task = &team.implicit_tasks[number - team.first_here];
+  at.task = &member_of(team, number).task;
   at.share = nullptr;
   at.number = number;
   at.shares_met = team.first_share;
   at.singles_met = team.first_single;
   at.trip = 0;
-  if (team.first_claimed) {
+  if (!team.distant && team.first_claimed) {
     at.share = &team.shares[at.shares_met % kShareSlots];
     ++at.shares_met;
   }
@@ -157,28 +145,32 @@ void become_member(Thread& thread, Team& team, unsigned number) {
 }
 
 void run_team(Team& team, Function function, void* data) {
+  if (team.distant) return distant::begin_region(this_thread(), team, function, data);
   Pool& pool = *team.pool;
   team.function = function;
   team.data = data;
   become_member(this_thread(), team, 0);
-  if (team.transport != nullptr) team.transport->begin_elsewhere(team);
-  if (team.here == 1) return;
+  if (team.size == 1) return;
   const std::uint64_t round = pool.dock.load(std::memory_order_relaxed);
-  pool.dock.store(next_generation(round) | team.here, std::memory_order_seq_cst);
+  pool.dock.store(next_generation(round) | team.size, std::memory_order_seq_cst);
   team.idle.wake_all();
-  if (team.here > members_of(round)) pool.excess.wake_all();
+  if (team.size > members_of(round)) pool.excess.wake_all();
 }
 
 void end_team() {
   Thread& thread = this_thread();
   Team& team = *thread.at.team;
-  wait_at_end(thread, team);
-  team.first_share = thread.at.shares_met;
-  team.first_single = thread.at.singles_met;
+  if (team.distant) {
+    distant::end_region(thread, team);
+  } else {
+    wait_at_end(thread, team);
+    team.first_share = thread.at.shares_met;
+    team.first_single = thread.at.singles_met;
+  }
   if (team.cancelled.load(std::memory_order_relaxed)) clear_after_cancellation(team);
   thread.at = team.outer;
   if (team.size > 1) {
-    spinning.threads.fetch_sub(team.size - 1, std::memory_order_relaxed);
+    if (!team.distant) spinning.threads.fetch_sub(team.size - 1, std::memory_order_relaxed);
     if (thread.at.task->icvs.thread_limit != UINT_MAX) team.contention->fetch_sub(team.size - 1);
   }
   give_pool(thread, *team.pool);
@@ -186,6 +178,7 @@ void end_team() {
 
 bool wait_at_barrier(Thread& thread, bool cancellable) {
   Team& team = *thread.at.team;
+  if (team.distant) return distant::barrier(thread, cancellable);
   const auto cancelled = [&] {
     return cancellable && team.cancelled.load(std::memory_order_seq_cst);
   };
@@ -237,12 +230,17 @@ std::uint64_t wait_for_next_region(Thread& thread, Pool& pool, std::uint64_t rou
 }
 
 void release_barriers(Team& team) {
+  if (team.distant) {
+    team.idle.wake_all();
+    return;
+  }
   release_inner(team);
   release_end(team);
 }
 
 void cancel_region(Team& team) {
   team.cancelled.store(true, std::memory_order_seq_cst);
+  if (team.distant) return distant::cancel(this_thread());
   team.idle.wake_all();
 }
 

@@ -16,7 +16,6 @@
 #include "memory.h"
 #include "settings.h"
 #include "task.h"
-#include "team_transport.h"
 #include "waiting.h"
 #include "work_share.h"
 
@@ -36,9 +35,10 @@ struct Places {
 struct Position {
   Team* team = nullptr;
   Task* task = nullptr;
-  WorkShare* share = nullptr;    // the one between its start and its end
-  unsigned number = 0;           // in the team
-  std::uint32_t shares_met = 0;  // work shares that this thread has come to
+  WorkShare* share = nullptr;      // the one between its start and its end
+  unsigned number = 0;             // in the team
+  std::uint32_t shares_met = 0;    // work shares that this thread has come to
+  std::uint32_t share_number = 0;  // of `share`, in a distant team
   std::uint32_t singles_met = 0;
   std::uint64_t trip = 0;         // chunks taken of a static schedule
   std::uint64_t chunk_begin = 0;  // iterations of the chunk at hand
@@ -52,10 +52,11 @@ struct alignas(64) Thread {
   Task* spare_tasks = nullptr;  // ended, linked by `parent`, as new but for what new_task sets
   unsigned spare_task_count = 0;
   Pool* idle_pools = nullptr;
-  Pool* base_pool = nullptr;    // its team is the one outside of every parallel region
-  unsigned place = 0;           // where it is bound: 1 + number of the place, 0: nowhere
-  const Team* shown = nullptr;  // OMP_DISPLAY_AFFINITY: where, with how many others and
-  unsigned shown_size = 0;      // bound to what it was shown last
+  Pool* base_pool = nullptr;     // its team is the one outside of every parallel region
+  unsigned place = 0;            // where it is bound: 1 + number of the place, 0: nowhere
+  std::uint64_t team_calls = 0;  // that it has made (distant.h)
+  const Team* shown = nullptr;   // OMP_DISPLAY_AFFINITY: where, with how many others and
+  unsigned shown_size = 0;       // bound to what it was shown last
   unsigned shown_place = 0;
 };
 
@@ -76,43 +77,68 @@ struct Barrier {
   alignas(64) std::atomic<std::uint32_t> generation{0};
 };
 
-struct Team {
-  Function function = nullptr;
-  void* data = nullptr;
+// Pages, since members of a distant team read on other nodes what the master writes here: what they
+// read in each region is written only where it changes (put_if_new).
+inline constexpr std::size_t kTeamPage = 4096;
+
+struct alignas(kTeamPage) Team {
   unsigned size = 1;  // all members
-  unsigned here = 1;  // those of this node: numbers first_here, first_here + 1, ...
-  unsigned first_here = 0;
-  TeamTransport* transport = nullptr;  // null: all members are here
   unsigned level = 0;
   unsigned active_level = 0;
   unsigned team_number = 0;  // in the league (teams construct)
   unsigned teams = 1;
-  bool serial = false;         // outside of every region: tasks are carried out where they are met
-  bool first_claimed = false;  // the first work share was described before the region began
+  bool serial = false;   // outside of every region: tasks are carried out where they are met
+  bool distant = false;  // members may be on several nodes (distant.h)
+  bool binds = false;
   std::uint32_t first_share = 0;  // where members begin to count
   std::uint32_t first_single = 0;
-  Icvs icvs;       // of the implicit tasks
-  Position outer;  // of the master
+  Icvs icvs;                   // of the implicit tasks
+  Task* outer_task = nullptr;  // the master's
   Pool* pool = nullptr;
   TaskGroup* group = nullptr;  // of all implicit tasks (parallel reductions)
-  Task* implicit_tasks = nullptr;
+  char* members = nullptr;     // what each has, `member_bytes` apart
+  std::size_t member_bytes = 0;
   Places* partitions = nullptr;  // of each member and where it is bound, when the region binds
   unsigned* bound = nullptr;
-  bool binds = false;
-  void* copy_private = nullptr;
   std::atomic<unsigned>* contention = nullptr;  // threads of the contention group besides its first
-
-  Barrier inner;  // GOMP_barrier
-  Barrier end;    // of the region
   alignas(64) std::atomic<bool> cancelled{false};
   std::atomic<bool> share_cancelled{false};
+  std::atomic<std::uint32_t> cancelled_share{0};  // distant: the construct, from 1 on
+
+  // Nobody but the master uses these in a distant team.
+  alignas(kTeamPage) Function function = nullptr;
+  void* data = nullptr;
+  Position outer;              // of the master
+  bool first_claimed = false;  // the first work share was described before the region began
+  void* copy_private = nullptr;
+  Barrier inner;  // GOMP_barrier
+  Barrier end;    // of the region
   alignas(64) std::atomic<std::uint32_t> singles{0};
-  alignas(64) EventCount
+  WorkShare shares[kShareSlots];
+
+  alignas(kTeamPage) EventCount
       idle;  // who can run any task: members at barriers and, between regions, the pool's threads
   EventCount master_idle;  // the master at the region's end
   TaskQueue tasks;
-  WorkShare shares[kShareSlots];
 };
+
+template <class T>
+void put_if_new(T& place, const T& value) {
+  if (!(place == value)) place = value;
+}
+
+// What a member has in a team; in a distant one a page of its own.
+struct Member {
+  Task task;
+  WorkShare share;  // in a distant team
+};
+static_assert(sizeof(Member) <= kTeamPage);
+inline Member& member_of(const Team& team, unsigned number) {
+  return *reinterpret_cast<Member*>(team.members + number * team.member_bytes);
+}
+inline WorkShare& member_share(const Team& team, unsigned number) {
+  return member_of(team, number).share;
+}
 
 struct Pool {
   // round << 32 | size of the team; kLeave as the size ends the threads.
@@ -123,7 +149,7 @@ struct Pool {
   unsigned room = 0;                    // members that the team has memory for
   std::atomic<unsigned> contention{0};  // of the group whose first thread has this as its base pool
   std::atomic<unsigned> leaving{0};
-  alignas(64) Team team;
+  Team team;
 };
 inline constexpr std::uint32_t kLeave = UINT32_MAX;
 

@@ -100,6 +100,7 @@ class Mutex {
     std::uint32_t free = kFree;
     return state_.compare_exchange_strong(free, kHeld, std::memory_order_seq_cst);
   }
+  [[nodiscard]] bool is_held() const { return state_.load(std::memory_order_seq_cst) != kFree; }
   void unlock() {
     if (state_.exchange(kFree, std::memory_order_seq_cst) == kWanted) futex_wake(state_, 1);
   }

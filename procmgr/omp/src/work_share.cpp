@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "team.h"
+#include "distant.h"
 
 namespace krg::omp {
 namespace {
@@ -76,7 +76,7 @@ bool enter_share(Thread& thread) {
   if (state != claimed(construct) && state != complete(construct)) {
     wait_until_free(share, state);
     if (share.state.compare_exchange_strong(state, claimed(construct), std::memory_order_seq_cst)) {
-      share.users.store(team.here + 1, std::memory_order_relaxed);
+      share.users.store(team.size + 1, std::memory_order_relaxed);
       return true;
     }
   }
@@ -96,6 +96,7 @@ void described(Thread& thread) {
 void leave_share(Thread& thread) {
   WorkShare* share = thread.at.share;
   if (share == nullptr) return;
+  if (share->distant) return distant::leave_share(thread);
   thread.at.share = nullptr;
   if (share->users.fetch_sub(1, std::memory_order_acq_rel) != 2) return;
   free_doacross(thread, *share);
@@ -108,8 +109,12 @@ void leave_share(Thread& thread) {
 }
 
 WorkShare& claim_first_share(Team& team) {
+  if (team.distant) {  // begin_region tells the members
+    team.first_claimed = true;
+    return team.shares[0];
+  }
   WorkShare& share = team.shares[team.first_share % kShareSlots];
-  share.users.store(team.here + 1, std::memory_order_relaxed);
+  share.users.store(team.size + 1, std::memory_order_relaxed);
   share.state.store(complete(team.first_share), std::memory_order_relaxed);
   team.first_claimed = true;
   return share;
@@ -130,10 +135,12 @@ bool next_chunk(Thread& thread, std::uint64_t& begin, std::uint64_t& end) {
   bool some = false;
   switch (share.schedule) {
     case Schedule::dynamic:
-      some = next_dynamic_chunk(share, begin, end);
+      some = share.distant ? next_distant_chunk(thread, share, begin, end)
+                           : next_dynamic_chunk(share, begin, end);
       break;
     case Schedule::guided:
-      some = next_guided(thread, share, begin, end);
+      some = share.distant ? next_distant_chunk(thread, share, begin, end)
+                           : next_guided(thread, share, begin, end);
       break;
     default:
       some = next_fixed(thread, share, begin, end);
@@ -152,6 +159,7 @@ void wait_for_turn(Thread& thread) {
   WorkShare* share = thread.at.share;
   if (share == nullptr || !share->ordered || thread.at.team->size == 1) return;
   const std::uint64_t begin = thread.at.chunk_begin;
+  if (share->distant) return distant::wait_for_turn(thread, begin);
   const auto my_turn = [&] { return share->turn.load(std::memory_order_seq_cst) == begin; };
   if (!my_turn()) share->changed.wait(my_turn);
 }
@@ -160,6 +168,7 @@ void hand_on_turn(Thread& thread) {
   if (thread.at.chunk_begin == thread.at.chunk_end) return;
   wait_for_turn(thread);
   WorkShare& share = *thread.at.share;
+  if (share.distant) return distant::hand_on_turn(thread, thread.at.chunk_end);
   share.turn.store(thread.at.chunk_end, std::memory_order_seq_cst);
   share.changed.wake_all();
 }

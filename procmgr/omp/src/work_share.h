@@ -27,6 +27,13 @@ struct Iterations {
   std::uint64_t end = 0;  // the bound as the program wrote it
 };
 
+// Chunks that a member has for itself (distant.h).
+struct Batch {
+  std::uint64_t begin = 0, end = 0;
+  std::uint64_t chunks = 1;    // that it asks for
+  std::uint64_t asked_ns = 0;  // when it got the last ones
+};
+
 struct alignas(64) WorkShare {
   std::atomic<std::uint32_t> state{
       0};  // 2 n + 1: claimed for construct n of the team; 2 n + 2: described
@@ -38,6 +45,9 @@ struct alignas(64) WorkShare {
   void* scratch = nullptr;              // memory that the members share until they leave
   std::size_t scratch_bytes = 0;
   Doacross* doacross = nullptr;
+  bool distant = false;  // one member's own: the others are on several nodes
+  bool claimed = false;  // distant: the members share `scratch`
+  Batch batch;
   alignas(64) std::atomic<std::uint64_t> next{0};   // first iteration that nobody has
   alignas(64) std::atomic<std::uint32_t> users{0};  // 1 + members that have not left; 0: free
   EventCount changed;                               // users, state, turn
@@ -57,6 +67,9 @@ void describe_loop(WorkShare& share, const Iterations& iterations, Schedule sche
 
 // The next chunk of iterations [begin, end) for the caller; false: none is left.
 bool next_chunk(Thread& thread, std::uint64_t& begin, std::uint64_t& end);
+
+// Of a share that is one member's own.
+bool next_distant_chunk(Thread& thread, WorkShare& share, std::uint64_t& begin, std::uint64_t& end);
 
 // The same for a dynamic loop that is not ordered.
 inline bool next_dynamic_chunk(WorkShare& share, std::uint64_t& begin, std::uint64_t& end) {

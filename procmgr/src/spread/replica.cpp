@@ -10,6 +10,7 @@
 
 #include "krg/procmgr/unnotified_cookie.h"
 #include "krg/runtime/log.h"
+#include "spread/team_registers.h"
 
 namespace krg {
 namespace {
@@ -230,7 +231,12 @@ void Replica::on_call(const ThreadPtr& thread) {
       if (begin_futex(thread, *registers)) return;
       [[fallthrough]];
     default:
-      return call_at_home(thread, *registers);
+      call_at_home(thread, *registers);
+      if (is_team_call(*registers) && is_one_way(static_cast<TeamOp>(registers->rdi))) {
+        thread->awaits_answer = false;
+        answer(thread, 0);
+      }
+      return;
   }
 }
 
@@ -242,17 +248,30 @@ void Replica::call_at_home(const ThreadPtr& thread, const user_regs_struct& call
   ask.goes_on = goes_on;
   parts_.node.messenger.request(parts_.home, ask,
                                 {reinterpret_cast<const char*>(&call), sizeof call},
-                                [this, alive = std::weak_ptr(alive_),
-                                 weak = std::weak_ptr(thread)](Result<std::string> reply) {
+                                [this, alive = std::weak_ptr(alive_), weak = std::weak_ptr(thread),
+                                 number = ++thread->calls](Result<std::string> reply) {
                                   auto thread = weak.lock();
                                   if (alive.expired() || !thread || !thread->awaits_answer) return;
+                                  if (thread->calls != number) return;  // nobody waits for it
                                   thread->awaits_answer = false;
-                                  int64_t result = 0;
-                                  if (!reply || reply->size() != sizeof result)
-                                    return end_thread(thread);
-                                  memcpy(&result, reply->data(), sizeof result);
-                                  answer(thread, result);
+                                  if (!reply) return end_thread(thread);
+                                  take_answer(thread, *reply);
                                 });
+}
+
+// A call's result, or for a team call all registers.
+void Replica::take_answer(const ThreadPtr& thread, std::string_view reply) {
+  int64_t result = 0;
+  user_regs_struct registers{};
+  if (reply.size() == sizeof registers) {
+    memcpy(&registers, reply.data(), sizeof registers);
+    registers.orig_rax = ~0ULL;
+    static_cast<void>(thread->traced->set_registers(registers));
+    return thread->traced->resume(kSystemCallsAreOurs);
+  }
+  if (reply.size() != sizeof result) return end_thread(thread);
+  memcpy(&result, reply.data(), sizeof result);
+  answer(thread, result);
 }
 
 void Replica::answer(const ThreadPtr& thread, int64_t result) {

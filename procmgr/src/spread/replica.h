@@ -66,6 +66,7 @@ class Replica {
       bool is_queued = false, is_leaving = false;
     };
     std::optional<Wait> wait;  // for a futex
+    uint64_t calls = 0;  // that were sent home
   };
   using ThreadPtr = std::shared_ptr<Thread>;
   using Job = std::function<void(std::function<void()> next)>;
@@ -81,6 +82,7 @@ class Replica {
   void on_call(const ThreadPtr& thread);
   // `goes_on`: it was recalled, but makes this call first.
   void call_at_home(const ThreadPtr& thread, const user_regs_struct& call, bool goes_on = false);
+  void take_answer(const ThreadPtr& thread, std::string_view reply);
   void answer(const ThreadPtr& thread, int64_t result);
   bool begin_futex(const ThreadPtr& thread, const user_regs_struct& call);
   void wake(const ThreadPtr& thread, const user_regs_struct& call, uint32_t bits);

@@ -80,6 +80,8 @@ void SpreadProcess::on_entry(const ThreadPtr& thread) {
     }
     case SYS_exit:
       return begin_exit(thread);
+    case kTeamCallNumber:
+      return begin_team_call(thread);
     case SYS_clone:
       thread->new_tid_address.reset();
       if (registers->rdi & CLONE_CHILD_CLEARTID) thread->new_tid_address = registers->r10;

@@ -11,6 +11,7 @@
 #include "call_registers.h"
 #include "krg/runtime/log.h"
 #include "process_status.h"
+#include "spread/team_registers.h"
 
 namespace krg {
 namespace {
@@ -148,6 +149,7 @@ void SpreadProcess::on_gone(pid_t tid) {
     futexes_.leave(ticket_of(tid, thread.mapped()->node));
     futexes_.leave(ticket_of(tid, parts_.node.self));
   }
+  teams_.gone(tid);
   if (threads_.empty()) end();
 }
 
@@ -189,10 +191,11 @@ void SpreadProcess::fail(const std::string& why) {
 void SpreadProcess::look_for_signals() {
   bool has_taker = false;  // of what is sent to the process: one thread
   for (const auto& [tid, thread] : std::map(threads_)) {
-    if (thread->stands != Stands::kArmed || thread->is_recalled) continue;
+    const bool in_team_call = thread->stands == Stands::kInTeamCall;
+    if ((thread->stands != Stands::kArmed && !in_team_call) || thread->is_recalled) continue;
     const WaitingSignals waiting = waiting_signals(tid);
     if (!waiting.own && (!waiting.of_process || std::exchange(has_taker, true))) continue;
-    recall(thread);
+    in_team_call ? teams_.interrupt(tid) : recall(thread);
   }
 }
 
@@ -276,6 +279,7 @@ void SpreadProcess::call(const CallAtHome& ask, const user_regs_struct& register
   if (found == threads_.end() || found->second->node == parts_.node.self) return;
   const ThreadPtr thread = found->second;
   log_trace("spread", "thread {}: call {} for it", ask.tid, registers.orig_rax);
+  if (is_team_call(registers)) return answer_team_call(thread, registers, std::move(reply));
   thread->call = std::move(reply);
   thread->called = registers;
   if (ask.goes_on) thread->is_recalled = false;

@@ -27,6 +27,7 @@
 #include "spread/spread_messages.h"
 #include "spread/spread_scratch.h"
 #include "spread/traced_thread.h"
+#include "teams/team_server.h"
 
 namespace krg {
 
@@ -76,7 +77,7 @@ class SpreadProcess {
  private:
   // kArming: on its way to kArmed, where it stands at the kernel's door (in the stop before a
   // system call): what it is to do for itself elsewhere takes one stop more.
-  enum class Stands { kRunning, kArming, kArmed, kLeaving, kAtSignal };
+  enum class Stands { kRunning, kArming, kArmed, kLeaving, kAtSignal, kInTeamCall };
   struct Thread {
     std::unique_ptr<TracedThread> traced;
     NodeId node;  // where it runs
@@ -148,6 +149,10 @@ class SpreadProcess {
   // Calls `use` with the word, in the same moment in which nobody else changes it.
   void with_word(const ThreadPtr& thread, RemoteAddr address, std::function<void(uint32_t)> use);
 
+  void begin_team_call(const ThreadPtr& thread);
+  void answer_team_call(const ThreadPtr& thread, const user_regs_struct& registers,
+                        Messenger::Reply reply);
+
   void on_exit(const ThreadPtr& thread);
   void after_call(const ThreadPtr& thread, uint64_t result);
   void after_map(const ThreadPtr& thread, RemoteAddr at);
@@ -167,6 +172,7 @@ class SpreadProcess {
   Parts parts_;
   std::function<void()> ended_;
   std::map<pid_t, ThreadPtr> threads_;
+  TeamServer teams_;
   EventLoop::Timer signals_timer_;
   bool has_ended_ = false;
   FutexQueues futexes_;

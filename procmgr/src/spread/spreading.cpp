@@ -6,6 +6,7 @@
 #include <cstring>
 #include <set>
 
+#include "krg/procmgr/team_call.h"
 #include "krg/runtime/log.h"
 #include "process_status.h"
 #include "spread/replica_host.h"
@@ -31,7 +32,8 @@ struct Spreading::Impl {
 
   void take_calls();
   void take_messages();
-  bool may_be_spread(pid_t pid) const;
+  bool may_be_spread(pid_t pid, bool is_asked) const;
+  void answer_whether_spread(pid_t pid, Call call);
   void begin(pid_t pid, Call call);
   void start(pid_t pid, Call call, std::unique_ptr<PageSet> pages, std::vector<NodeId> nodes);
   void on_started(pid_t pid, const std::shared_ptr<SpreadStart>& start,
@@ -45,6 +47,7 @@ struct Spreading::Impl {
   ReplicaHost replicas;
   std::map<uint64_t, std::unique_ptr<SpreadProcess>> processes;
   std::map<pid_t, uint64_t> decided;  // processes that need not be looked at, by their start time
+  std::set<pid_t> starting;           // being spread
   uint32_t next_set = 1;
 };
 
@@ -53,8 +56,10 @@ struct Spreading::Impl {
 void Spreading::Impl::take_calls() {
   parts.broker.set_handler(SYS_clone3, [this](Call call) {
     auto process = read_process_status(call.tid());
-    if (!process || !may_be_spread(process->pid)) return call.go_on();
-    begin(process->pid, std::move(call));
+    if (!process) return call.go_on();
+    const bool is_asked = call.arg(0) == kAskToSpread;
+    if (may_be_spread(process->pid, is_asked)) return begin(process->pid, std::move(call));
+    is_asked ? answer_whether_spread(process->pid, std::move(call)) : call.go_on();
   });
   parts.broker.add_memory_guard([this](pid_t tid, RemoteAddr address, size_t bytes, bool write) {
     return !processes.empty() &&
@@ -66,13 +71,21 @@ void Spreading::Impl::take_calls() {
   });
 }
 
-bool Spreading::Impl::may_be_spread(pid_t pid) const {
+// Who asks needs to be permitted, who only makes a thread has the capability effective.
+bool Spreading::Impl::may_be_spread(pid_t pid, bool is_asked) const {
   const auto sets = parts.capabilities.of(pid);
-  if (!sets || !sets->effective.has(Capability::kDistantThread)) return false;
+  if (!sets) return false;
+  if (!(is_asked ? sets->permitted : sets->effective).has(Capability::kDistantThread)) return false;
   auto tracer = read_tracer(pid);
   if (!tracer || *tracer != 0) return false;
   auto known = decided.find(pid);
   return known == decided.end() || known->second != process_start_time(pid);
+}
+
+void Spreading::Impl::answer_whether_spread(pid_t pid, Call call) {
+  for (const auto& [set, process] : processes)
+    if (process->pid() == pid) return call.succeed(1);
+  call.fail(starting.count(pid) > 0 ? EAGAIN : ENOTSUP);
 }
 
 // The caller waits meanwhile; then its thread is made, and the process frozen.
@@ -80,12 +93,14 @@ void Spreading::Impl::begin(pid_t pid, Call call) {
   std::erase_if(decided,
                 [](const auto& entry) { return process_start_time(entry.first) != entry.second; });
   decided[pid] = process_start_time(pid);
+  starting.insert(pid);
   NodeContext& node = parts.node;
   const SetId set{kFirstSet | static_cast<uint64_t>(node.self.value) << 32 | next_set++};
   auto made =
       PageSet::create(node.loop, parts.kddm, set, kFirstPages,
                       {.group = node.page_sets, .home = node.self, .hold_time = kSpreadHoldTime});
   if (!made) {
+    starting.erase(pid);
     log_warn("spread", "pid {}: {}", pid, made.error().message());
     return call.go_on();
   }
@@ -125,7 +140,10 @@ void Spreading::Impl::start(pid_t pid, Call call, std::unique_ptr<PageSet> pages
       if (auto there = call.add_fd(source.device())) device_there = *there;
   }
   call.go_on();
-  if (memory_there < 0) return drop(std::move(pages));
+  if (memory_there < 0) {
+    starting.erase(pid);
+    return drop(std::move(pages));
+  }
   SpreadStart::Request request{parts.node,       source,       pid,         std::move(pages),
                                std::move(nodes), memory_there, device_there};
   auto holder = std::make_shared<std::shared_ptr<SpreadStart>>();
@@ -138,6 +156,7 @@ void Spreading::Impl::start(pid_t pid, Call call, std::unique_ptr<PageSet> pages
 
 void Spreading::Impl::on_started(pid_t pid, const std::shared_ptr<SpreadStart>& start,
                                  Result<SpreadStart::Spread> spread) {
+  starting.erase(pid);
   if (!spread) {
     log_warn("spread", "pid {} stays on this node: {}", pid, spread.error().message());
     return drop(start->take_pages());

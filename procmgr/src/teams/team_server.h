@@ -1,0 +1,114 @@
+// TeamServer: what the members of a process's OpenMP teams share when they are on several nodes. It
+// knows threads by their ids and where they run, and never touches the process's memory, so that no
+// page moves for a barrier, a loop's next chunk or a lock. Pure: calls in, answers out.
+//
+// A call that waits is kept until it can be answered. When its thread makes it again (it was told
+// EINTR, or goes on on another node), the new one takes its place; when it has been answered
+// meanwhile, it gets that answer. So members may move at any moment.
+//
+// Threads: the loop's thread. Owned by SpreadProcess.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <sys/types.h>
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "krg/procmgr/team_call.h"
+#include "krg/runtime/types.h"
+
+namespace krg {
+
+class TeamServer {
+ public:
+  using Answer = std::function<void(int64_t result, const TeamWords& words)>;
+
+  // `answer` runs once, perhaps before this returns, or never. Unknown calls: ENOSYS.
+  void call(pid_t tid, NodeId node, const TeamWords& words, Answer answer);
+  bool is_waiting(pid_t tid) const;
+  // A thread that waits is told EINTR; it will make its call again.
+  void interrupt(pid_t tid);
+  // The thread is no more.
+  void gone(pid_t tid);
+
+ private:
+  struct Call {
+    TeamWords words{};
+    NodeId node;
+    Answer answer;  // null: its thread has been told EINTR
+  };
+  struct Last {
+    uint64_t number = 0;
+    int64_t result = 0;
+    TeamWords words{};
+  };
+  struct Loop {
+    uint64_t next = 0;
+    unsigned finished = 0;
+  };
+  struct Published {
+    unsigned asked = 0;
+    bool is_known = false;
+    uint64_t word = 0;
+    std::vector<pid_t> waiters;
+  };
+  struct Counter {
+    uint64_t value = 0;
+    std::vector<std::pair<pid_t, uint64_t>> waiters;
+  };
+  // A pool of workers and the region that they are in, if any.
+  struct Team {
+    std::vector<pid_t> docked;
+    std::vector<pid_t> roster;  // members 1, 2, ... of the last region
+    pid_t master = 0;
+    bool is_beginning = false;  // workers are still to come
+    unsigned size = 1, workers = 0;
+    TeamWords region{};
+    unsigned ended = 0;
+    pid_t end_waiter = 0;
+    std::vector<pid_t> at_barrier;
+    uint64_t barrier_word = 0;
+    bool is_cancelled = false;
+    std::map<uint64_t, unsigned> singles, left;
+    std::map<uint64_t, Loop> loops;
+    std::map<uint64_t, Published> published;
+    std::map<std::pair<uint64_t, uint64_t>, Counter> counters;
+  };
+  struct Lock {
+    uint64_t owner = 0;
+    uint64_t depth = 0;
+    std::deque<pid_t> waiters;
+  };
+
+  void carry_out(pid_t tid, const TeamWords& words);
+  void answer(pid_t tid, int64_t result, const TeamWords& words = {});
+  void dock(pid_t tid, Team& team, bool has_ended_region);
+  void begin(pid_t tid, Team& team, const TeamWords& words);
+  void begin_if_complete(Team& team);
+  void choose_members(Team& team);
+  void end_if_complete(Team& team);
+  void barrier(pid_t tid, Team& team, const TeamWords& words);
+  void cancel(Team& team);
+  void dismiss(Team& team);
+  void single(pid_t tid, Team& team, uint64_t construct);
+  void next(pid_t tid, Team& team, const TeamWords& words);
+  void post(Team& team, const TeamWords& words);
+  void await(pid_t tid, Team& team, const TeamWords& words);
+  void claim(pid_t tid, Team& team, uint64_t construct);
+  void publish(Team& team, const TeamWords& words);
+  void leave(pid_t tid, Team& team, uint64_t construct);
+  void lock(pid_t tid, const TeamWords& words);
+  void unlock(uint64_t key);
+
+  std::map<pid_t, Call> waiting_;
+  std::map<pid_t, Last> last_;
+  std::map<pid_t, NodeId> nodes_;  // of those who docked or began
+  std::map<uint64_t, Team> teams_;
+  std::map<uint64_t, Lock> locks_;
+};
+
+}  // namespace krg

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "teams/team_server.h"
+
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <optional>
+
+namespace krg {
+namespace {
+
+constexpr uint64_t kTeam = 0x1000, kOther = 0x2000;
+
+struct Answered {
+  int64_t result = 0;
+  TeamWords words{};
+};
+
+// Threads by number; each call has a new sequence number but for again().
+class Members {
+ public:
+  std::optional<Answered>& call(pid_t tid, TeamOp op, uint64_t key, std::vector<uint64_t> rest = {},
+                                unsigned node = 0) {
+    TeamWords words{};
+    words[0] = static_cast<uint64_t>(op);
+    words[1] = ++number_;
+    words[2] = key;
+    for (size_t i = 0; i < rest.size(); ++i) words[3 + i] = rest[i];
+    last_[tid] = words;
+    return again(tid, node);
+  }
+  std::optional<Answered>& again(pid_t tid, unsigned node = 0) {
+    answers_[tid].reset();
+    server.call(tid, NodeId{static_cast<uint16_t>(node)}, last_[tid],
+                [this, tid](int64_t result, const TeamWords& words) {
+                  answers_[tid] = Answered{result, words};
+                });
+    return answers_[tid];
+  }
+  std::optional<Answered>& of(pid_t tid) { return answers_[tid]; }
+  std::optional<int64_t> result(pid_t tid) {
+    return of(tid) ? std::optional(of(tid)->result) : std::nullopt;
+  }
+  // A region of `size` with master 1 and workers 2, 3, ...; each is member tid - 1.
+  void region(unsigned size) {
+    for (unsigned i = 2; i <= size; ++i) call(static_cast<pid_t>(i), TeamOp::dock, kTeam);
+    call(1, TeamOp::begin, kTeam, {size | uint64_t{size - 1} << 32, 77});
+  }
+
+  TeamServer server;
+
+ private:
+  uint64_t number_ = 0;
+  std::map<pid_t, TeamWords> last_;
+  std::map<pid_t, std::optional<Answered>> answers_;
+};
+
+TEST(TeamServer, RegionsBeginWhenTheWorkersAreThereAndEndWhenAllHaveDocked) {
+  Members team;
+  EXPECT_TRUE(team.call(1, TeamOp::begin, kTeam, {3 | uint64_t{2} << 32, 77}));
+  EXPECT_FALSE(team.call(2, TeamOp::dock, kTeam));
+  EXPECT_FALSE(team.call(1, TeamOp::end, kTeam));
+  team.call(3, TeamOp::dock, kTeam);
+  ASSERT_TRUE(team.of(2) && team.of(3));
+  EXPECT_EQ(team.of(2)->words[3], 1u);
+  EXPECT_EQ(team.of(3)->words[3], 2u);
+  EXPECT_EQ(team.of(3)->words[4], 77u);
+  EXPECT_FALSE(team.call(2, TeamOp::dock, kTeam, {1}));
+  EXPECT_FALSE(team.of(1));
+  EXPECT_FALSE(team.call(3, TeamOp::dock, kTeam, {1}));
+  EXPECT_TRUE(team.of(1));
+  team.call(1, TeamOp::dismiss, kTeam);
+  EXPECT_EQ(team.result(2), 0);
+  EXPECT_EQ(team.result(3), 0);
+}
+
+TEST(TeamServer, NeighboursAreOnOneNodeAndASmallTeamIsOnAll) {
+  Members team;
+  // Workers 2, 4, 6 elsewhere; 3, 5, 7 beside the master.
+  for (pid_t tid = 2; tid <= 7; ++tid)
+    team.call(tid, TeamOp::dock, kTeam, {}, tid % 2 == 0 ? 1 : 0);
+  const uint64_t workers = uint64_t{6} << 32;
+  team.call(1, TeamOp::begin, kTeam, {6 | workers});
+  std::map<uint64_t, unsigned> node_of;
+  for (pid_t tid = 2; tid <= 7; ++tid)
+    if (team.of(tid)) node_of[team.of(tid)->words[3]] = tid % 2 == 0 ? 1 : 0;
+  EXPECT_EQ(node_of, (std::map<uint64_t, unsigned>{{1, 0}, {2, 0}, {3, 1}, {4, 1}, {5, 1}}));
+  for (pid_t tid = 2; tid <= 7; ++tid)
+    if (team.of(tid)) team.call(tid, TeamOp::dock, kTeam, {1}, tid % 2 == 0 ? 1 : 0);
+  team.call(1, TeamOp::end, kTeam);
+  team.call(1, TeamOp::begin, kTeam, {2 | workers});
+  EXPECT_EQ(team.result(2), 1);  // the only other member is on the other node
+}
+
+TEST(TeamServer, BarriersHoldAllAndPassOnAWord) {
+  Members team;
+  team.region(3);
+  EXPECT_FALSE(team.call(1, TeamOp::barrier, kTeam));
+  EXPECT_FALSE(team.call(2, TeamOp::barrier, kTeam, {99}));
+  team.call(3, TeamOp::barrier, kTeam);
+  for (pid_t tid : {1, 2, 3}) {
+    ASSERT_EQ(team.result(tid), 0);
+    EXPECT_EQ(team.of(tid)->words[3], 99u);
+  }
+}
+
+TEST(TeamServer, ACallThatIsMadeAgainCountsOnce) {
+  Members team;
+  team.region(2);
+  EXPECT_FALSE(team.call(1, TeamOp::barrier, kTeam));
+  team.server.interrupt(1);
+  EXPECT_EQ(team.result(1), -EINTR);
+  EXPECT_FALSE(team.server.is_waiting(1));
+  EXPECT_FALSE(team.again(1));
+  team.server.interrupt(1);
+  team.call(2, TeamOp::barrier, kTeam);  // while member 1 is away from its call
+  EXPECT_EQ(team.result(2), 0);
+  team.again(1);
+  EXPECT_EQ(team.result(1), 0);
+  // An answer that was lost on its way.
+  team.call(2, TeamOp::next, kTeam, {0, 10, 2, 2, 1});
+  ASSERT_EQ(team.result(2), 1);
+  const Answered first = *team.of(2);
+  EXPECT_EQ(team.again(2)->words, first.words);
+  EXPECT_EQ(team.call(2, TeamOp::next, kTeam, {0, 10, 2, 2, 1})->words[3], first.words[4]);
+}
+
+TEST(TeamServer, ACancelledRegionLeavesItsBarriers) {
+  Members team;
+  team.region(3);
+  team.call(1, TeamOp::barrier, kTeam, {0, 1});
+  team.call(2, TeamOp::cancel, kTeam);
+  EXPECT_EQ(team.result(1), 1);
+  EXPECT_EQ(team.call(3, TeamOp::barrier, kTeam, {0, 1})->result, 1);
+}
+
+TEST(TeamServer, ChunksCoverALoopOnce) {
+  for (const auto& [schedule, chunk, wanted] :
+       std::vector<std::array<uint64_t, 3>>{{2, 1, 1}, {2, 3, 64}, {3, 4, 1}, {3 | 256, 4, 1}}) {
+    Members team;
+    team.region(3);
+    uint64_t at = 0;
+    unsigned finished = 0;
+    for (unsigned i = 0; finished < 3; ++i) {
+      const auto& found = team.call(static_cast<pid_t>(1 + i % 3), TeamOp::next, kTeam,
+                                    {0, 1001, chunk, schedule, wanted});
+      if (found->result == 0) {
+        ++finished;
+        continue;
+      }
+      EXPECT_EQ(found->words[3], at);
+      EXPECT_GT(found->words[4], at);
+      EXPECT_TRUE(schedule != 2 || found->words[4] % chunk == 0 || found->words[4] == 1001);
+      at = found->words[4];
+    }
+    EXPECT_EQ(at, 1001u);
+    // The next loop is another one, even of the same number.
+    EXPECT_EQ(team.call(1, TeamOp::next, kTeam, {0, 5, 5, 2, 1})->words[4], 5u);
+  }
+}
+
+TEST(TeamServer, TheFirstExecutesASingle) {
+  Members team;
+  team.region(2);
+  EXPECT_EQ(team.call(2, TeamOp::single, kTeam, {0})->result, 1);
+  EXPECT_EQ(team.call(1, TeamOp::single, kTeam, {0})->result, 0);
+  EXPECT_EQ(team.call(1, TeamOp::single, kTeam, {1})->result, 1);
+  EXPECT_EQ(team.call(2, TeamOp::single, kTeam, {1})->result, 0);
+}
+
+TEST(TeamServer, CountersAndPublishedWordsAreAwaited) {
+  Members team;
+  team.region(3);
+  EXPECT_FALSE(team.call(1, TeamOp::await, kTeam, {4, 0, 10}));
+  team.call(2, TeamOp::post, kTeam, {4, 0, 9});
+  EXPECT_FALSE(team.of(1));
+  team.call(2, TeamOp::post, kTeam, {4, 0, 10});
+  EXPECT_TRUE(team.of(1));
+  EXPECT_TRUE(team.call(3, TeamOp::await, kTeam, {4, 0, 10}));
+
+  EXPECT_EQ(team.call(2, TeamOp::claim, kTeam, {5})->result, 1);
+  EXPECT_FALSE(team.call(1, TeamOp::claim, kTeam, {5}));
+  team.call(2, TeamOp::publish, kTeam, {5, 123});
+  EXPECT_EQ(team.of(1)->words[3], 123u);
+  EXPECT_EQ(team.call(3, TeamOp::claim, kTeam, {5})->words[3], 123u);
+  EXPECT_EQ(team.call(1, TeamOp::leave, kTeam, {5})->result, 0);
+  EXPECT_EQ(team.call(2, TeamOp::leave, kTeam, {5})->result, 0);
+  EXPECT_EQ(team.call(3, TeamOp::leave, kTeam, {5})->result, 1);
+}
+
+TEST(TeamServer, LocksAreHandedOnInTurn) {
+  Members threads;
+  EXPECT_EQ(threads.call(1, TeamOp::lock, kOther, {0})->result, 1);
+  EXPECT_EQ(threads.call(2, TeamOp::try_lock, kOther, {0})->result, 0);
+  EXPECT_FALSE(threads.call(2, TeamOp::lock, kOther, {0}));
+  EXPECT_FALSE(threads.call(3, TeamOp::lock, kOther, {0}));
+  threads.call(1, TeamOp::unlock, kOther);
+  EXPECT_TRUE(threads.of(2));
+  EXPECT_FALSE(threads.of(3));
+  threads.call(2, TeamOp::unlock, kOther);
+  EXPECT_TRUE(threads.of(3));
+  threads.call(3, TeamOp::unlock, kOther);
+  // Nestable.
+  EXPECT_EQ(threads.call(1, TeamOp::lock, kOther, {7})->result, 1);
+  EXPECT_EQ(threads.call(1, TeamOp::lock, kOther, {7})->result, 2);
+  EXPECT_EQ(threads.call(2, TeamOp::try_lock, kOther, {8})->result, 0);
+  threads.call(1, TeamOp::unlock, kOther);
+  EXPECT_FALSE(threads.call(2, TeamOp::lock, kOther, {8}));
+  threads.call(1, TeamOp::unlock, kOther);
+  EXPECT_TRUE(threads.of(2));
+}
+
+TEST(TeamServer, AThreadThatIsGoneWaitsForNothing) {
+  Members threads;
+  threads.call(1, TeamOp::lock, kOther, {0});
+  threads.call(2, TeamOp::lock, kOther, {0});
+  threads.call(3, TeamOp::lock, kOther, {0});
+  threads.server.gone(2);
+  threads.call(1, TeamOp::unlock, kOther);
+  EXPECT_FALSE(threads.of(2));
+  EXPECT_TRUE(threads.of(3));
+}
+
+}  // namespace
+}  // namespace krg

@@ -1,0 +1,51 @@
+"""OpenMP programs whose teams are on several nodes (krgrun -N ... --omp=krg): every construct gives what it gives serially.
+
+environment: KRG_BUILD_DIR, KRG_TEST_AS; tests/programs in PYTHONPATH
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+import json
+import os
+
+import session_case
+from session_case import SessionCase
+
+
+class SpreadTeamsTest(SessionCase):
+    def setUp(self):
+        if self.as_user and not (self.userfaultfd_minor() if os.geteuid() == 0
+                                 else os.access("/dev/userfaultfd", os.R_OK | os.W_OK)):
+            self.skipTest("no /dev/userfaultfd for an ordinary user")
+
+    def run_omp(self, program, *arguments, nodes, threads, **env):
+        return self.run_program(["krgrun", "-N", str(nodes), "--omp=krg", self.build / "test-bin" / program, *arguments],
+                                timeout=200, env={"OMP_NUM_THREADS": str(threads), **env})
+
+    def test_constructs_over_nodes(self):
+        for nodes, threads, env in ((1, 4, {}), (2, 2, {}), (2, 8, {}), (4, 4, {}), (2, 3, {"OMP_CANCELLATION": "true"}),
+                                    (4, 8, {"OMP_CANCELLATION": "true", "OMP_SCHEDULE": "guided,4"})):
+            with self.subTest(nodes=nodes, threads=threads, **env):
+                where = self.work / f"where.{nodes}.{threads}"
+                done = self.run_omp("omp_nodes", f"krg_where --json > {where}", nodes=nodes, threads=threads, **env)
+                self.assertEqual((done.returncode, done.stdout, done.stderr), (0, f"{threads} threads\n", ""))
+                places = [thread["node"] for process in json.loads(where.read_text(encoding="ascii"))
+                          if process["command"] == "omp_nodes" for thread in process.get("threads", [])]
+                per_node = [places.count(node) for node in range(nodes)] if nodes > 1 else [threads]
+                self.assertEqual(sum(per_node), threads, places)
+                self.assertLessEqual(max(per_node) - min(per_node), 1, places)
+
+    def test_threads_are_as_many_as_the_nodes_have_processors(self):
+        alone = self.run_program([self.build / "test-bin/omp_nodes"], check=True)
+        spread = self.run_program(["krgrun", "-N", "2", "--omp=krg", self.build / "test-bin/omp_nodes"], timeout=200)
+        self.assertEqual((spread.returncode, spread.stderr), (0, ""))
+        self.assertEqual(int(spread.stdout.split()[0]), 2 * int(alone.stdout.split()[0]))
+
+    def test_without_krgrun_asking_threads_stay(self):
+        where = self.work / "where.native"
+        done = self.run_program(["krgrun", "-N", "2", self.build / "test-bin/omp_nodes", f"krg_where --json > {where}"],
+                                env={"OMP_NUM_THREADS": "2"})
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertFalse([p for p in json.loads(where.read_text(encoding="ascii")) if "threads" in p])
+
+
+if __name__ == "__main__":
+    session_case.main()
