@@ -48,7 +48,7 @@ int omp_get_thread_num() {
   return int(this_thread().at.number);
 }
 int omp_get_num_procs() {
-  return places.count != 0 ? int(spinning.processors) : int(all_processors());
+  return places.count != 0 ? int(spinning.processors) : int(usable_processors());
 }
 int omp_in_parallel() {
   return this_thread().at.team->active_level > 0 ? 1 : 0;

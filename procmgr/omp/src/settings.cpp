@@ -11,7 +11,6 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "distant.h"
 #include "memory.h"
 #include "places.h"
 #include "waiting.h"
@@ -254,10 +253,6 @@ unsigned usable_processors() {
   return 1;
 }
 
-unsigned all_processors() {
-  return usable_processors() * distant::nodes();
-}
-
 Icvs icvs_at_level(const Icvs& parent, unsigned level) {
   Icvs icvs = parent;
   if (level < settings.thread_levels) icvs.threads = settings.threads_at[level];
@@ -274,7 +269,7 @@ void set_schedule(Icvs& icvs, unsigned schedule, int chunk) {
 }
 
 void read_environment() {
-  settings.initial.threads = all_processors();
+  settings.initial.threads = usable_processors();
   variable("OMP_NUM_THREADS", read_threads);
   variable("OMP_PROC_BIND", read_bind);
   read_levels();

@@ -51,10 +51,8 @@ extern Settings settings;
 // What an implicit task of a team at `level` has, its parent having `parent`.
 Icvs icvs_at_level(const Icvs& parent, unsigned level);
 
-// The processors that this thread may use now.
+// The processors that this thread may use now; in a session those of all nodes.
 unsigned usable_processors();
-// As many on each node of the job (all nodes are taken to be alike).
-unsigned all_processors();
 
 // The predefined allocators, from 1 on.
 inline constexpr std::size_t kAllocators = 8;

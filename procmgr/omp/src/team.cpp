@@ -89,7 +89,7 @@ unsigned team_size(unsigned asked, unsigned sections) {
   if (asked == 1 || at.team->active_level >= icvs.max_active_levels) return 1;
   unsigned wanted = asked != 0 ? asked : icvs.threads;
   if (icvs.dynamic) {
-    wanted = std::min(wanted, all_processors());
+    wanted = std::min(wanted, usable_processors());
     if (sections != 0) wanted = std::min(wanted, sections);
   }
   if (wanted <= 1) return 1;

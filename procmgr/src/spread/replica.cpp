@@ -234,6 +234,7 @@ void Replica::on_call(const ThreadPtr& thread) {
       call_at_home(thread, *registers);
       if (is_team_call(*registers) && is_one_way(static_cast<TeamOp>(registers->rdi))) {
         thread->awaits_answer = false;
+        ++thread->calls;  // nobody waits for the answer
         answer(thread, 0);
       }
       return;
@@ -252,7 +253,7 @@ void Replica::call_at_home(const ThreadPtr& thread, const user_regs_struct& call
                                  number = ++thread->calls](Result<std::string> reply) {
                                   auto thread = weak.lock();
                                   if (alive.expired() || !thread || !thread->awaits_answer) return;
-                                  if (thread->calls != number) return;  // nobody waits for it
+                                  if (thread->calls != number) return;
                                   thread->awaits_answer = false;
                                   if (!reply) return end_thread(thread);
                                   take_answer(thread, *reply);

@@ -66,7 +66,7 @@ class Replica {
       bool is_queued = false, is_leaving = false;
     };
     std::optional<Wait> wait;  // for a futex
-    uint64_t calls = 0;  // that were sent home
+    uint64_t calls = 0;        // that were sent home
   };
   using ThreadPtr = std::shared_ptr<Thread>;
   using Job = std::function<void(std::function<void()> next)>;
