@@ -74,6 +74,14 @@ Result<UniqueFd> RestartPlan::open_file(const File& file) const {
 }
 
 Result<UniqueFd> RestartPlan::open_mapped(const Mapped& file) const {
+  if (file.path.starts_with(kSharedMemoryPrefix)) {
+    // What was in it is put there with the pages of the processes.
+    const std::string path = file.path.substr(kSharedMemoryPrefix.size());
+    UniqueFd made(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    if (!made || ftruncate(made.get(), static_cast<off_t>(file.bytes)) != 0)
+      return errno_error(path);
+    return made;
+  }
   UniqueFd opened(open(file.path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!opened) return errno_error(file.path);
   struct stat found {};
@@ -95,16 +103,17 @@ Result<std::vector<UniqueFd>> RestartPlan::open_slots(ControlClient& krgd) const
       slots.at(numbers[i].get<size_t>()) = std::move(made->fds[i]);
     got += numbers.size();
   }
+  for (size_t i = 0; i < mapped.size(); ++i) {
+    if (slots[files.size() + i]) continue;
+    auto opened = open_mapped(mapped[i]);
+    if (!opened) return opened.error();
+    slots[files.size() + i] = std::move(*opened);
+  }
   for (size_t i = 0; i < files.size(); ++i) {
     if (slots[i]) continue;
     auto opened = open_file(files[i]);
     if (!opened) return opened.error();
     slots[i] = std::move(*opened);
-  }
-  for (size_t i = 0; i < mapped.size(); ++i) {
-    auto opened = open_mapped(mapped[i]);
-    if (!opened) return opened.error();
-    slots[files.size() + i] = std::move(*opened);
   }
   return slots;
 }

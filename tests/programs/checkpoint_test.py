@@ -55,6 +55,30 @@ for step in range(5):
     print(step, zlib.crc32(memory), flush=True)
 """
 
+# Workers that add to numbers in shared memory: anonymous, of multiprocessing (unlinked, with locks), and named in /dev/shm.
+SHARING_WORK = """
+import hashlib, mmap, multiprocessing as mp, multiprocessing.shared_memory, os, time, zlib
+memory = mmap.mmap(-1, 4 << 20)
+numbers, lock, gate = mp.Array("q", 1000), mp.Lock(), mp.Barrier(3)
+named = multiprocessing.shared_memory.SharedMemory(create=True, size=1 << 20)
+def work(me):
+    state = str(me).encode()
+    for step in range(60):
+        for i in range(3000): state = hashlib.md5(state).digest()
+        at = (step * 3 + me) * 16384
+        memory[at:at + 16] = state
+        named.buf[step * 3 + me] = state[0]
+        for i in range(me, 1000, 7):
+            with lock: numbers[i] += state[1]
+        gate.wait()
+        time.sleep(0.07)
+workers = [mp.Process(target=work, args=(n,)) for n in range(3)]
+[w.start() for w in workers]
+[w.join() for w in workers]
+print([w.exitcode for w in workers], zlib.crc32(memory), sum(numbers), zlib.crc32(named.buf))
+named.close(); named.unlink()
+"""
+
 
 class CheckpointTest(SessionCase):
     def setUp(self):
@@ -87,9 +111,13 @@ class CheckpointTest(SessionCase):
         return (self.work / "err").read_text(errors="replace")
 
     def wait_for_version(self, number, process, folder="ckpt"):
+        refused = self.errors().count("PTRACE_SEIZE")
         for _ in range(600):
             if number in self.versions(folder):
                 return
+            if self.errors().count("PTRACE_SEIZE") > refused:  # it was still being restarted
+                refused += 1
+                process.send_signal(signal.SIGUSR1)
             self.assertIsNone(process.poll(), "it ended before: " + self.errors())
             time.sleep(0.05)
         self.fail("no checkpoint came: " + self.errors())
@@ -253,6 +281,21 @@ os.kill(child, signal.SIGKILL); print(os.waitpid(child, 0)[1])
         for version in (21, 22):
             again = self.restart(f"--restart-version={version}")
             self.assertEqual((again.returncode, again.stdout, again.stderr), (0, first.stdout, ""))
+
+    def test_processes_that_share_memory(self):
+        (self.work / "work.py").write_text(SHARING_WORK, encoding="ascii")
+        out = self.interrupted("/usr/bin/python3", "work.py", times=2)
+        self.assertEqual(out, self.native("/usr/bin/python3", "work.py"))
+
+    def test_memory_shared_with_others_is_refused(self):
+        program = ("import mmap, os, subprocess, sys; m = mmap.mmap(-1, 4096)\n"
+                   "if os.fork() == 0:\n    m[0] = 1\n    subprocess.run(['krg_capset', '-e', '+CHECKPOINTABLE', str(os.getpid())], check=True)\n"
+                   "    sys.exit(subprocess.run(['krg_checkpoint', '-o', 'ckpt', str(os.getpid())], check=False).returncode)\n"
+                   "print(os.wait()[1] >> 8)\n")
+        (self.work / "work.py").write_text(program, encoding="ascii")
+        result = self.krgrun("--cluster=none", "/usr/bin/python3", "work.py", caps="", nodes=1)
+        self.assertIn("outside of the family", result.stderr)
+        self.assertEqual(result.stdout, "1\n")
 
     def test_refusals_name_the_reason_and_nothing_is_touched(self):
         result = self.krgrun("bash", "-c", "krg_checkpoint -o ckpt $$; krg_capset -e +CHECKPOINTABLE; krg_checkpoint -o ckpt 999999; "

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "family/family_files.h"
+#include "family/family_memory.h"
 #include "family/written_pages.h"
 #include "image/content_ranges.h"
 #include "image/frozen_process.h"
@@ -188,6 +189,7 @@ class FamilyCapture : public std::enable_shared_from_this<FamilyCapture> {
     for (pid_t pid : order_) {
       FamilyMember member;
       FamilySnapshot::Memory memory;
+      memory.copied = std::make_shared<CopiedPages>();
       auto captured =
           members_[pid].process ? capture_member(pid, member, memory) : describe_ended(pid, member);
       snapshot_->family.members.push_back(std::move(member));
@@ -195,7 +197,18 @@ class FamilyCapture : public std::enable_shared_from_this<FamilyCapture> {
       if (!captured) return about(pid, captured.error());
     }
     if (auto placed = place_groups(); !placed) return placed;
+    if (auto copied = copy_shared_memory(); !copied) return copied;
     return files_.describe(snapshot_->family);
+  }
+
+  Status copy_shared_memory() {
+    auto copied = shared_.copy(static_cast<uint32_t>(order_.size()), [this](pid_t pid) {
+      return members_.contains(pid) || parts_.table.is_hidden(pid);
+    });
+    if (!copied) return copied.error();
+    for (size_t i = 0; i < copied->size(); ++i)
+      snapshot_->memories_[i].shared = std::make_shared<CopiedPages>(std::move((*copied)[i]));
+    return {};
   }
 
   // What the root has from outside, its members have from outside; a group or session of another
@@ -253,8 +266,10 @@ class FamilyCapture : public std::enable_shared_from_this<FamilyCapture> {
     auto capabilities = parts_.capabilities.of(pid);
     if (!capabilities) return capabilities.error();
     member.capabilities = *capabilities;
+    mappings_[pid].takes_shared = true;
     auto image = capture_image(process, parts_.node.session_mount_ns, mappings_[pid]);
     if (!image) return image.error();
+    shared_.add(static_cast<uint32_t>(snapshot_->family.members.size()), *image);
     for (const ImageMapping& mapping : image->mappings)
       if (mapping.kind == ImageMapping::Kind::kShared)
         return cannot_move("memory that it shares with other processes");
@@ -292,7 +307,7 @@ class FamilyCapture : public std::enable_shared_from_this<FamilyCapture> {
     std::vector<PageRange> ranges;
     std::copy_if(memory.pages.begin(), memory.pages.end(), std::back_inserter(ranges),
                  [](const PageRange& range) { return !range.is_clean; });
-    return read_now(process, std::move(ranges), memory.copied);
+    return read_now(process, std::move(ranges), *memory.copied);
   }
 
   Status copy_process(FrozenProcess& process, const ProcessImage& image,
@@ -323,11 +338,11 @@ class FamilyCapture : public std::enable_shared_from_this<FamilyCapture> {
       return is_copied;
     });
     if (total > kMostApart) return cannot_move("much memory that forks do not copy");
-    return read_now(process, std::move(*ranges), memory.copied);
+    return read_now(process, std::move(*ranges), *memory.copied);
   }
 
   static Status read_now(const FrozenProcess& process, std::vector<PageRange> ranges,
-                         FamilySnapshot::Copied& into) {
+                         CopiedPages& into) {
     uint64_t bytes = 0;
     std::vector<MemoryPiece> pieces;
     for (const PageRange& range : ranges) {
@@ -346,6 +361,7 @@ class FamilyCapture : public std::enable_shared_from_this<FamilyCapture> {
   const uint64_t base_;
   Done done_;
   FamilyFiles files_;
+  FamilyMemory shared_;
   std::unique_ptr<FamilySnapshot> snapshot_;
   std::map<pid_t, Member> members_;
   std::map<pid_t, MappingTexts> mappings_;  // as they were before
@@ -364,15 +380,6 @@ FamilySnapshot::~FamilySnapshot() {
   }
 }
 
-// Null: it is not there.
-const std::byte* FamilySnapshot::Copied::find(RemoteAddr at) const {
-  auto after = std::upper_bound(ranges.begin(), ranges.end(), at,
-                                [](RemoteAddr a, const PageRange& r) { return a < r.start; });
-  if (after == ranges.begin() || (after - 1)->end() <= at) return nullptr;
-  const auto index = static_cast<size_t>(after - 1 - ranges.begin());
-  return bytes.get() + offsets[index] + (at.value - ranges[index].start.value);
-}
-
 Result<std::vector<FamilySnapshot::Pages>> FamilySnapshot::pages() const {
   std::vector<Pages> all;
   for (uint32_t i = 0; i < memories_.size(); ++i) {
@@ -383,9 +390,11 @@ Result<std::vector<FamilySnapshot::Pages>> FamilySnapshot::pages() const {
       if (!found) return found.error();
       ranges = std::move(*found);
       // What a copy has there is not the content.
-      std::erase_if(ranges, [&](const PageRange& r) { return memory.copied.find(r.start); });
-      ranges.insert(ranges.end(), memory.copied.ranges.begin(), memory.copied.ranges.end());
+      std::erase_if(ranges, [&](const PageRange& r) { return memory.copied->find(r.start); });
+      ranges.insert(ranges.end(), memory.copied->ranges.begin(), memory.copied->ranges.end());
     }
+    if (memory.shared)
+      ranges.insert(ranges.end(), memory.shared->ranges.begin(), memory.shared->ranges.end());
     std::sort(ranges.begin(), ranges.end(),
               [](const PageRange& a, const PageRange& b) { return a.start < b.start; });
     for (const PageRange& range : ranges) all.push_back({i, range});
@@ -409,7 +418,8 @@ Status FamilySnapshot::read(uint32_t member, std::span<const PageRange> ranges,
     return read;
   };
   for (const PageRange& range : ranges) {
-    const std::byte* copied = memory.copied.find(range.start);
+    const std::byte* copied = memory.copied->find(range.start);
+    if (!copied && memory.shared) copied = memory.shared->find(range.start);
     if (!copied) {
       pieces.push_back({range.start, range.bytes});
       waiting += range.bytes;

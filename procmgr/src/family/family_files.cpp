@@ -250,6 +250,7 @@ Result<FamilyFile> FamilyFiles::describe_one(const Open& open, ProcessFamily& fa
   auto contents = contents_of_file(fd);
   if (!contents) return contents.error();
   file.kind = FamilyFile::Kind::kDeleted;
+  file.memory = shared_memory_name(fd.attributes.st_dev, fd.attributes.st_ino);
   file.contents = std::move(*contents);
   return file;
 }

@@ -55,16 +55,31 @@ Result<PipeEnds> make_pipe(const FamilyPipe& pipe) {
   return made;
 }
 
+// Another description of a file without a name, with its contents.
+Result<UniqueFd> fill_again(int made, const FamilyFile& file) {
+  if (ftruncate(made, static_cast<off_t>(file.bytes)) != 0 || lseek(made, 0, SEEK_SET) != 0)
+    return errno_error("a file without a name");
+  if (auto put = write_all(made, file.contents); !put) return put.error();
+  auto again = open_again(made, file.flags);
+  if (again && lseek(again->get(), file.offset, SEEK_SET) < 0)
+    return errno_error("a file without a name");
+  return again;
+}
+
+// What members share; its pages come through one of them (family_memory.h).
+Result<UniqueFd> make_memory(uint64_t bytes) {
+  UniqueFd made(static_cast<int>(syscall(SYS_memfd_create, "krg-shared", 1)));
+  if (!made || ftruncate(made.get(), static_cast<off_t>(bytes)) != 0)
+    return errno_error("shared memory");
+  return made;
+}
+
 Result<UniqueFd> make_deleted(const FamilyFile& file) {
   const std::string folder = file.path.substr(0, file.path.rfind('/'));
   UniqueFd made(open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
   if (!made) made = UniqueFd(static_cast<int>(syscall(SYS_memfd_create, "krg-deleted", 1)));
   if (!made) return errno_error("a file without a name");
-  if (auto put = write_all(made.get(), file.contents); !put) return put.error();
-  auto again = open_again(made.get(), file.flags);
-  if (again && lseek(again->get(), file.offset, SEEK_SET) < 0)
-    return errno_error("a file without a name");
-  return again;
+  return fill_again(made.get(), file);
 }
 
 }  // namespace
@@ -95,7 +110,19 @@ struct FamilyInstaller::Impl : std::enable_shared_from_this<Impl> {
   Status cut_files();
 };
 
+bool FamilyInstaller::MappedFile::is_memory() const {
+  return path.starts_with(kSharedMemoryPrefix) && !path.ends_with('/') &&
+         path[kSharedMemoryPrefix.size()] != '/';
+}
+
 uint32_t FamilyInstaller::Impl::index_of(const ImageFile& file) {
+  if (file.path.starts_with(kSharedMemoryPrefix)) {
+    for (uint32_t i = 0; i < mapped.size(); ++i) {
+      if (mapped[i].path != file.path) continue;
+      mapped[i].bytes = std::max(mapped[i].bytes, file.bytes);
+      return i;
+    }
+  }
   const auto known = std::find_if(mapped.begin(), mapped.end(), [&](const MappedFile& m) {
     return m.path == file.path && m.bytes == file.bytes && m.modified_ns == file.modified_ns;
   });
@@ -261,9 +288,25 @@ Result<std::vector<FamilyInstaller::MadeFile>> FamilyInstaller::make_files() con
     pipes.push_back(std::move(*ends));
   }
   std::vector<MadeFile> made;
+  std::map<std::string, int> memories;
+  const auto first_mapped = static_cast<uint32_t>(impl_->family.files.size());
+  for (uint32_t i = 0; i < impl_->mapped.size(); ++i) {
+    if (!impl_->mapped[i].is_memory()) continue;
+    auto memory = make_memory(impl_->mapped[i].bytes);
+    if (!memory) return memory.error();
+    memories[impl_->mapped[i].path] = memory->get();
+    made.push_back({first_mapped + i, std::move(*memory)});
+  }
   for (uint32_t i = 0; i < impl_->family.files.size(); ++i) {
     const FamilyFile& file = impl_->family.files[i];
     Result<UniqueFd> fd = UniqueFd();
+    if (const auto known = memories.find(file.memory);
+        file.kind == FamilyFile::Kind::kDeleted && known != memories.end()) {
+      fd = fill_again(known->second, file);
+      if (!fd) return fd.error();
+      made.push_back({i, std::move(*fd)});
+      continue;
+    }
     if (file.kind == FamilyFile::Kind::kPipe)
       fd = open_again(pipes[file.pipe].reader.get(), file.flags);
     else if (file.kind == FamilyFile::Kind::kDeleted)

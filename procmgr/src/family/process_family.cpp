@@ -8,7 +8,7 @@
 namespace krg {
 namespace {
 
-constexpr uint8_t kFormatVersion = 1;
+constexpr uint8_t kFormatVersion = 2;
 constexpr uint32_t kMostParts = 1u << 20;  // of anything: what is malformed must not take memory
 
 template <class T>
@@ -31,7 +31,7 @@ std::vector<T> get_all(PackedReader& in) {
 void put(PackedWriter& out, const FamilyFile& file) {
   out.put(file.kind).put(file.flags).put(file.offset).put(file.stream).put(file.pipe);
   out.put(file.bytes).put(file.is_regular).put(file.flock);
-  out.put_string(file.path).put_string(file.contents);
+  out.put_string(file.memory).put_string(file.path).put_string(file.contents);
 }
 
 FamilyFile get_file(PackedReader& in) {
@@ -44,6 +44,7 @@ FamilyFile get_file(PackedReader& in) {
   file.bytes = in.get<uint64_t>();
   file.is_regular = in.get<uint32_t>();
   file.flock = in.get<uint32_t>();
+  file.memory = in.get_string();
   file.path = in.get_string();
   file.contents = in.get_string();
   return file;

@@ -10,6 +10,7 @@
 
 #include "image/capture_parts.h"
 #include "image/known_mappings.h"
+#include "krg/procmgr/process_family.h"
 #include "process_spec.h"
 #include "whole_file.h"
 
@@ -46,6 +47,22 @@ std::string obstacle(const MappingText& m) {
   return {};
 }
 
+// Memory that processes of this system share: without a name, or in /dev/shm.
+bool is_native_memory(const MappingText& m) {
+  if (!m.is_shared() || m.inode == 0 || m.has("ht") || m.name.starts_with(kPageSet)) return false;
+  if (!m.name.ends_with(kDeleted)) return m.name.starts_with("/dev/shm/") && m.has("mw");
+  return m.name.starts_with("/dev/zero") || m.name.starts_with("/memfd:") ||
+         m.name.starts_with("/dev/shm/");
+}
+
+// By its name, which it gets again, or by what it is here.
+ImageFile shared_file(const MappingText& m) {
+  if (m.name.ends_with(kDeleted))
+    return {shared_memory_name(m.device, m.inode), m.offset + (m.end - m.start), 0};
+  auto file = identify_file(std::string(m.name));
+  return {std::string(kSharedMemoryPrefix).append(m.name), file ? file->bytes : 0, 0};
+}
+
 uint32_t advice_of(const MappingText& m) {
   static constexpr std::pair<std::string_view, uint32_t> kNames[] = {
       {"gd", ImageMapping::kGrowsDown},   {"lo", ImageMapping::kLocked},
@@ -72,6 +89,16 @@ class Files {
  public:
   explicit Files(std::vector<ImageFile>& files) : files_(files) {}
 
+  Result<uint32_t> index_of(const ImageFile& shared) {
+    for (uint32_t i = 0; i < files_.size(); ++i) {
+      if (files_[i].path != shared.path) continue;
+      files_[i].bytes = std::max(files_[i].bytes, shared.bytes);
+      return i;
+    }
+    files_.push_back(shared);
+    return static_cast<uint32_t>(files_.size() - 1);
+  }
+
   Result<uint32_t> index_of(std::string_view path) {
     for (uint32_t i = 0; i < files_.size(); ++i)
       if (files_[i].path == path) return i;
@@ -86,6 +113,10 @@ class Files {
 };
 
 }  // namespace
+
+std::string shared_memory_name(uint64_t device, uint64_t inode) {
+  return fmt::format("{}{:x}:{}", kSharedMemoryPrefix, device, inode);
+}
 
 Result<ImageFile> identify_file(const std::string& path) {
   struct stat found {};
@@ -125,6 +156,7 @@ Result<std::vector<ImageMapping>> read_mappings(pid_t pid, std::vector<ImageFile
   if (!maps->take_flags_of(before)) {
     auto smaps = MappingTexts::read_smaps(pid);
     if (!smaps) return smaps.error();
+    smaps->takes_shared = before.takes_shared;
     before = *smaps;
     maps = std::move(smaps);
   }
@@ -148,10 +180,12 @@ Result<std::vector<ImageMapping>> read_mappings(pid_t pid, std::vector<ImageFile
       mapping.offset = m.offset;
       continue;
     }
-    if (std::string why = obstacle(m); !why.empty()) return cannot_move(std::move(why));
+    const bool is_families = before.takes_shared && is_native_memory(m);
+    if (std::string why = is_families ? "" : obstacle(m); !why.empty())
+      return cannot_move(std::move(why));
     mapping.advice = advice_of(m);
     if (m.inode == 0) continue;
-    auto file = known.index_of(m.name);
+    auto file = is_families ? known.index_of(shared_file(m)) : known.index_of(m.name);
     if (!file) return file.error();
     mapping.kind = ImageMapping::Kind::kFile;
     mapping.file = *file;

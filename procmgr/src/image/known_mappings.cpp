@@ -2,6 +2,7 @@
 #include "image/known_mappings.h"
 
 #include <fmt/format.h>
+#include <sys/sysmacros.h>
 
 #include <cinttypes>
 #include <cstdio>
@@ -16,11 +17,13 @@ namespace {
 // False when the line is one of the values below a mapping.
 bool parse_first_line(std::string_view line, MappingText& mapping) {
   int name_at = 0;
+  unsigned major = 0, minor = 0;
   const std::string text(line);
-  if (sscanf(text.c_str(), "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %*x:%*x %" SCNu64 " %n",
-             &mapping.start, &mapping.end, mapping.permissions, &mapping.offset, &mapping.inode,
-             &name_at) < 5)
+  if (sscanf(text.c_str(), "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %x:%x %" SCNu64 " %n",
+             &mapping.start, &mapping.end, mapping.permissions, &mapping.offset, &major, &minor,
+             &mapping.inode, &name_at) < 7)
     return false;
+  mapping.device = makedev(major, minor);
   mapping.name = line.substr(std::min(static_cast<size_t>(name_at), line.size()));
   return true;
 }

@@ -19,7 +19,7 @@
 namespace krg {
 
 struct MappingText {
-  uint64_t start = 0, end = 0, offset = 0, inode = 0;
+  uint64_t start = 0, end = 0, offset = 0, inode = 0, device = 0;
   char permissions[5] = "";
   std::string_view name;
   std::vector<std::string_view> flags;  // VmFlags
@@ -42,6 +42,10 @@ class MappingTexts {
   const std::vector<MappingText>& all() const { return all_; }
   // Gives each mapping the flags that it had then. False: one was not there.
   bool take_flags_of(const MappingTexts& before);
+
+  // Native memory that it shares with other processes is described instead of refused
+  // (family/family_memory.h).
+  bool takes_shared = false;
 
  private:
   static Result<MappingTexts> read(pid_t pid, const char* file);

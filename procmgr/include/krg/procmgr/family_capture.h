@@ -28,6 +28,8 @@
 
 namespace krg {
 
+struct CopiedPages;
+
 // Members' memory as it was at the moment of the capture. Kept until this goes, which must be in
 // the loop's thread.
 class FamilySnapshot {
@@ -56,18 +58,12 @@ class FamilySnapshot {
 
  private:
   friend class FamilyCapture;
-  // What was read while the process stood still; sorted.
-  struct Copied {
-    std::vector<PageRange> ranges;
-    std::vector<uint64_t> offsets;  // of each, in `bytes`
-    std::unique_ptr<std::byte[]> bytes;
-    const std::byte* find(RemoteAddr at) const;
-  };
   struct Memory {
-    pid_t task = 0;  // a copy of the process; 0: all that read() has is in `copied`
+    pid_t task = 0;  // a copy of the process; 0: all that read() has was copied
     bool is_tracked = false;
-    std::vector<PageRange> pages;  // where it is tracked
-    Copied copied;                 // with a task: memory that no copy has (MADV_DONTFORK, …)
+    std::vector<PageRange> pages;         // where it is tracked
+    std::shared_ptr<CopiedPages> shared;  // what it has for all members
+    std::shared_ptr<CopiedPages> copied;  // with a task: memory that no copy has (MADV_DONTFORK, …)
   };
   ProcessTable& table_;
   std::vector<Memory> memories_;  // by member

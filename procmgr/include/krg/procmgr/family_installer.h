@@ -38,10 +38,12 @@ class FamilyInstaller {
     std::string path;
     uint64_t bytes = 0;
     int64_t modified_ns = 0;
+    // Shared memory without a name (kSharedMemoryPrefix): only krgd can make it.
+    bool is_memory() const;
   };
   // A slot that only krgd can fill.
   struct MadeFile {
-    uint32_t file = 0;  // index of ProcessFamily::files
+    uint32_t file = 0;  // the slot's number
     UniqueFd fd;
   };
 

@@ -18,6 +18,11 @@
 
 namespace krg {
 
+// What the path of a mapping's file (image/process_image.h) begins with when it is memory that
+// members share; its path in /dev/shm follows, or what tells it from others.
+inline constexpr std::string_view kSharedMemoryPrefix = "krg-shared:";
+std::string shared_memory_name(uint64_t device, uint64_t inode);
+
 // An open file description (open(2)).
 struct FamilyFile {
   enum class Kind : uint32_t {
@@ -34,6 +39,7 @@ struct FamilyFile {
   uint64_t bytes = 0;       // of a regular file
   uint32_t is_regular = 0;  // kPath: has size and offset
   uint32_t flock = 0;       // the lock that it holds: LOCK_SH, LOCK_EX; 0: none
+  std::string memory;       // kDeleted: its name where members have it mapped, too
   std::string path;
   std::string contents;
 };

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "family/family_memory.h"
+
+#include <dirent.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <set>
+
+#include "image/known_mappings.h"
+#include "image/task_memory.h"
+#include "process_spec.h"
+#include "text_scan.h"
+
+namespace krg {
+namespace {
+
+constexpr uint64_t kPage = 4096, kChunk = 1u << 20;
+constexpr uint64_t kMostShared = 2ULL << 30;  // it is copied while the family stands
+constexpr std::string_view kDeleted = " (deleted)";
+
+bool is_zero(const std::byte* page) {
+  return page[0] == std::byte{0} && std::memcmp(page, page + 1, kPage - 1) == 0;
+}
+
+std::string name_of(const MappingText& m) {
+  if (m.name.ends_with(kDeleted)) return shared_memory_name(m.device, m.inode);
+  return std::string(kSharedMemoryPrefix).append(m.name);
+}
+
+// Pages behind the end of the memory read as none.
+Status read_chunk(const TaskMemory& task, RemoteAddr at, std::span<std::byte> into) {
+  const MemoryPiece whole{at, into.size()};
+  if (task.read({&whole, 1}, into)) return {};
+  std::fill(into.begin(), into.end(), std::byte{0});
+  for (uint64_t done = 0; done < into.size(); done += kPage) {
+    const MemoryPiece page{at + done, kPage};
+    auto read = task.read({&page, 1}, into.subspan(done, kPage));
+    if (!read && read.error().errno_or(0) == ESRCH) return read;
+  }
+  return {};
+}
+
+}  // namespace
+
+const std::byte* CopiedPages::find(RemoteAddr at) const {
+  auto after = std::upper_bound(ranges.begin(), ranges.end(), at,
+                                [](RemoteAddr a, const PageRange& r) { return a < r.start; });
+  if (after == ranges.begin() || (after - 1)->end() <= at) return nullptr;
+  const auto index = static_cast<size_t>(after - 1 - ranges.begin());
+  return bytes.get() + offsets[index] + (at.value - ranges[index].start.value);
+}
+
+void FamilyMemory::add(uint32_t member, const ProcessImage& image) {
+  for (const ImageMapping& m : image.mappings) {
+    if (m.kind != ImageMapping::Kind::kFile) continue;
+    const std::string& name = image.files[m.file].path;
+    if (!name.starts_with(kSharedMemoryPrefix)) continue;
+    pieces_.push_back({.name = name,
+                       .offset = m.offset,
+                       .bytes = m.bytes,
+                       .start = m.start,
+                       .member = member,
+                       .pid = image.threads.front().tid,
+                       .is_writable = (m.protection & PROT_WRITE) != 0});
+  }
+}
+
+Status FamilyMemory::check_others(const std::function<bool(pid_t)>& may_have) const {
+  std::set<std::string> names;
+  for (const Piece& piece : pieces_) names.insert(piece.name);
+  std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir("/proc"), closedir);
+  while (const dirent* entry = directory ? readdir(directory.get()) : nullptr) {
+    auto pid = to_number<pid_t>(std::string_view(entry->d_name));
+    if (!pid || *pid <= 1 || may_have(*pid)) continue;
+    auto maps = MappingTexts::read_maps(*pid);
+    if (!maps) continue;
+    for (const MappingText& m : maps->all())
+      if (m.is_shared() && m.inode != 0 && names.contains(name_of(m)))
+        return cannot_move(fmt::format(
+            "memory that it shares with process {}, which is outside of the family", *pid));
+  }
+  return {};
+}
+
+Status FamilyMemory::read(const Piece& piece, std::vector<bool>& taken, Found& found) {
+  auto task = TaskMemory::open(piece.pid);
+  if (!task) return task.error();
+  std::vector<std::byte> chunk(std::min(kChunk, piece.bytes));
+  for (uint64_t done = 0; done < piece.bytes; done += chunk.size()) {
+    const auto part = std::span(chunk).first(std::min<uint64_t>(chunk.size(), piece.bytes - done));
+    const uint64_t first = (piece.offset + done) / kPage, count = part.size() / kPage;
+    if (taken.size() < first + count) taken.resize(first + count);
+    const auto begin = taken.begin() + static_cast<long>(first);
+    if (std::find(begin, begin + static_cast<long>(count), false) ==
+        begin + static_cast<long>(count))
+      continue;
+    if (auto read = read_chunk(*task, piece.start + done, part); !read) return read;
+    for (uint64_t i = 0; i < count; ++i) {
+      const std::byte* page = part.data() + i * kPage;
+      if (taken[first + i] || is_zero(page)) continue;
+      if (!piece.is_writable) return cannot_move("shared memory that none of them may write");
+      taken[first + i] = true;
+      found.pages.push_back(piece.start.value + done + i * kPage);
+      found.bytes.append(reinterpret_cast<const char*>(page), kPage);
+    }
+  }
+  return {};
+}
+
+Result<std::vector<CopiedPages>> FamilyMemory::copy(uint32_t members,
+                                                    const std::function<bool(pid_t)>& may_have) {
+  std::vector<CopiedPages> copied(members);
+  if (pieces_.empty()) return copied;
+  if (auto alone = check_others(may_have); !alone) return alone.error();
+  std::stable_sort(pieces_.begin(), pieces_.end(), [](const Piece& a, const Piece& b) {
+    return std::pair(!a.is_writable, a.start) < std::pair(!b.is_writable, b.start);
+  });
+  std::map<std::string, std::vector<bool>> taken;
+  std::vector<Found> found(members);
+  uint64_t total = 0;
+  for (const Piece& piece : pieces_) {
+    Found& of_member = found[piece.member];
+    const size_t before = of_member.bytes.size();
+    if (auto read = FamilyMemory::read(piece, taken[piece.name], of_member); !read)
+      return read.error();
+    total += of_member.bytes.size() - before;
+    if (total > kMostShared) return cannot_move("much memory that members share");
+  }
+  for (uint32_t member = 0; member < members; ++member) {
+    CopiedPages& pages = copied[member];
+    for (size_t i = 0; i < found[member].pages.size(); ++i) {
+      const uint64_t at = found[member].pages[i];
+      if (!pages.ranges.empty() && pages.ranges.back().end().value == at) {
+        pages.ranges.back().bytes += kPage;
+        continue;
+      }
+      pages.ranges.push_back({.start = {at}, .bytes = kPage});
+      pages.offsets.push_back(i * kPage);
+    }
+    pages.bytes.reset(new std::byte[found[member].bytes.size()]);
+    std::memcpy(pages.bytes.get(), found[member].bytes.data(), found[member].bytes.size());
+    found[member].bytes = {};
+  }
+  return copied;
+}
+
+}  // namespace krg

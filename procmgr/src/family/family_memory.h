@@ -1,0 +1,57 @@
+// FamilyMemory: memory that members of a stopped family share with each other: /dev/zero, memfds
+// and files of /dev/shm, mapped shared. Each page of it is had once, as a page of one member that
+// has it mapped and may write it: when all of them have the memory mapped again, it is put there
+// for all.
+//
+// Threads: the loop's thread. SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "image/process_image.h"
+#include "krg/procmgr/page_range.h"
+#include "krg/procmgr/process_family.h"
+
+namespace krg {
+
+// Pages with their contents, one after the other; sorted.
+struct CopiedPages {
+  std::vector<PageRange> ranges;
+  std::vector<uint64_t> offsets;  // of each, in `bytes`
+  std::unique_ptr<std::byte[]> bytes;
+  // Null: it is not there.
+  const std::byte* find(RemoteAddr at) const;
+};
+
+class FamilyMemory {
+ public:
+  void add(uint32_t member, const ProcessImage& image);
+  // For each member what it is to be asked for. `may_have`: whether a process that has the memory
+  // mapped is none to care about. Errors: ENOTSUP: it is too much, or others have it, too; ESRCH.
+  Result<std::vector<CopiedPages>> copy(uint32_t members,
+                                        const std::function<bool(pid_t)>& may_have);
+
+ private:
+  struct Piece {
+    std::string name;  // kSharedMemoryPrefix…
+    uint64_t offset = 0, bytes = 0;
+    RemoteAddr start;
+    uint32_t member = 0;
+    pid_t pid = 0;
+    bool is_writable = false;
+  };
+  struct Found {
+    std::vector<uint64_t> pages;  // addresses
+    std::string bytes;
+  };
+
+  Status check_others(const std::function<bool(pid_t)>& may_have) const;
+  static Status read(const Piece& piece, std::vector<bool>& taken, Found& found);
+
+  std::vector<Piece> pieces_;
+};
+
+}  // namespace krg
