@@ -248,7 +248,7 @@ void PageSet::Impl::show(const ProgramFault& fault) {
       stride == 1 ? max_read_ahead + 1 : static_cast<unsigned>(kAround) - in_block;
   const unsigned before = spaces.run_length(fault.at, -1, before_most, fault.was_mapped, fits);
   const unsigned after = spaces.run_length(fault.at, 1, after_most, fault.was_mapped, fits);
-  if (before == 0 || after == 0) return;  // the mapping has gone
+  if (before == 0 || after == 0) return spaces.wake(fault.at);  // the mapping has gone
   statistics.mapped_around += before + after - 2;
   const ProgramPage start{fault.at.space,
                           RemoteAddr{fault.at.address.value - (before - 1) * kPageBytes}};

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <gtest/gtest.h>
 
+#include <thread>
+
 #include "testing/page_programs.h"
 
 namespace krg {
@@ -97,6 +99,69 @@ TEST_F(PageSetMappingTest, MovedCutAndGrownMappingsAreFollowed) {
   expect_success();
   std::memcpy(&value, read_file(0, 7 * kPageBytes, 8).data(), sizeof value);
   EXPECT_EQ(value, 2u);
+}
+
+// Pages that are mapped together lie in mappings of which the kernel knows more than one.
+TEST_F(PageSetMappingTest, PartsWithOtherRightsAreMappedToo) {
+  make(2, 32);
+  fill(32);
+  for (unsigned node : {0u, 1u})
+    start(node, [](Program& self) {
+      uint64_t* memory = self.map();
+      if (!memory || mprotect(memory + 5 * kWordsPerPage, kPageBytes, PROT_READ) != 0) return 2;
+      if (mprotect(memory + 20 * kWordsPerPage, 4 * kPageBytes, PROT_READ) != 0) return 3;
+      for (uint64_t page = 0; page < 32; ++page)
+        if (memory[page * kWordsPerPage] != page + 100) return 4;
+      std::atomic_ref(memory[4 * kWordsPerPage + 1]).fetch_add(1);
+      std::atomic_ref(memory[6 * kWordsPerPage + 1]).fetch_add(1);
+      return 0;
+    });
+  expect_success();
+}
+
+// In a child: reads a word again and again, wherever the mapping lies just then, until told to end.
+// Touching what is not mapped gives SIGSEGV, as natively, and is tried again.
+thread_local std::jmp_buf segv_return;
+void read_moving(const std::atomic<uint64_t*>& memory, const std::atomic<bool>& ends,
+                 std::atomic<uint64_t>& wrong) {
+  for (std::atomic<uint64_t> turn = 0; !ends; ++turn) {
+    if (setjmp(segv_return) != 0) continue;
+    const uint64_t page = turn % 8;
+    if (memory.load()[page * kWordsPerPage] != page + 100) ++wrong;
+  }
+}
+
+TEST_F(PageSetMappingTest, NoTouchIsForgottenWhileMappingsMove) {
+  make(2, 8);
+  fill(8);
+  start(1, [](Program& self) {
+    struct sigaction action {};
+    action.sa_handler = [](int) { std::longjmp(segv_return, 1); };
+    action.sa_flags = SA_NODEFER;
+    sigaction(SIGSEGV, &action, nullptr);
+    uint64_t* first = self.map();
+    if (!first) return 2;
+    void* room = mmap(nullptr, 8 * kPageBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    auto* second = static_cast<uint64_t*>(room);
+    std::atomic<uint64_t*> memory = first;
+    std::atomic<bool> ends = false;
+    std::atomic<uint64_t> wrong = 0;
+    std::vector<std::thread> readers;
+    for (int i = 0; i < 3; ++i) readers.emplace_back([&] { read_moving(memory, ends, wrong); });
+    for (int i = 0; i < 200; ++i) {
+      memory = second;  // some are early there, some late here
+      if (mremap(first, 8 * kPageBytes, 8 * kPageBytes, MREMAP_MAYMOVE | MREMAP_FIXED, second) !=
+          second)
+        return 3;
+      std::swap(first, second);
+      if (madvise(first, 8 * kPageBytes, MADV_DONTNEED) != 0) return 4;
+      usleep(500);
+    }
+    ends = true;
+    for (auto& reader : readers) reader.join();
+    return wrong == 0 ? 0 : 5;
+  });
+  expect_success();
 }
 
 TEST_F(PageSetMappingTest, DroppingPagesLosesNothing) {

@@ -21,6 +21,10 @@ using Outcome = Userfaultfd::Outcome;
 // How often the ends of address spaces are looked for that no descriptor tells of (exec, the ends
 // of children).
 constexpr std::chrono::seconds kAlivePeriod{1};
+// A fault whose address is not known is looked at so often before it is taken for one in a mapping
+// that was made longer.
+constexpr std::chrono::milliseconds kStrayPeriod{1};
+constexpr unsigned kStrayLooks = 3;
 
 uint64_t UserfaultfdGroup::join(std::function<void()> read_events) {
   members_.emplace(next_, std::move(read_events));
@@ -241,20 +245,64 @@ void ProgramSpaces::apply(Space& space, const uffd_msg& message) {
 void ProgramSpaces::fault(Space& space, const uffd_msg& message) {
   const auto& fault = message.arg.pagefault;
   const RemoteAddr address{fault.address & ~uint64_t{kPageBytes - 1}};
-  ProgramRange* range = space.range_at(address);
-  if (!range) {
-    // mremap made a mapping longer where it is, which the kernel does not tell.
-    for (ProgramRange& lower : space.ranges)
-      if (lower.address < address && (!range || range->address < lower.address)) range = &lower;
-    if (!range || range->page_at(address).value >= frames_.pages()) return;
-    range->mapped.resize(range->index_of(address) + 1);
-    ++changes_;
+  ProgramFault told{.at = {space.id, address},
+                    .page = {},
+                    .thread = fault.feat.ptid,
+                    .write = (fault.flags & UFFD_PAGEFAULT_FLAG_WRITE) != 0,
+                    .was_mapped = (fault.flags & UFFD_PAGEFAULT_FLAG_WP) != 0};
+  if (const ProgramRange* range = space.range_at(address)) {
+    told.page = range->page_at(address);
+    faults_.push_back(told);
+    return;
   }
-  faults_.push_back({.at = {space.id, address},
-                     .page = range->page_at(address),
-                     .thread = fault.feat.ptid,
-                     .write = (fault.flags & UFFD_PAGEFAULT_FLAG_WRITE) != 0,
-                     .was_mapped = (fault.flags & UFFD_PAGEFAULT_FLAG_WP) != 0});
+  strays_.emplace_back(told, 0);
+  if (!stray_timer_) stray_timer_ = loop_.every(kStrayPeriod, [this] { look_at_strays(); });
+}
+
+// None of them may be forgotten: its thread waits until it is woken.
+void ProgramSpaces::look_at_strays() {
+  for (auto& [id, space] : spaces_)
+    if (!space->gone) read_events(*space);
+  std::vector<std::pair<ProgramFault, unsigned>> kept;
+  for (auto& [fault, looks] : std::exchange(strays_, {})) {
+    Space* space = find(fault.at.space);
+    if (!space) continue;
+    const ProgramRange* range = space->range_at(fault.at.address);
+    if (!range && ++looks < kStrayLooks) {
+      kept.emplace_back(fault, looks);
+    } else if (range || find_range(*space, fault)) {
+      fault.page = space->range_at(fault.at.address)->page_at(fault.at.address);
+      faults_.push_back(fault);
+    } else {
+      wake(fault.at);
+    }
+  }
+  strays_.insert(strays_.end(), kept.begin(), kept.end());
+  if (strays_.empty()) stray_timer_.reset();
+  if (!faults_.empty()) handlers_.faults();
+}
+
+// mremap can make a mapping longer where it is, which the kernel does not tell.
+bool ProgramSpaces::find_range(Space& space, const ProgramFault& fault) {
+  const RemoteAddr address = fault.at.address;
+  ProgramRange* lower = nullptr;
+  for (ProgramRange& range : space.ranges)
+    if (range.address < address && (!lower || lower->address < range.address)) lower = &range;
+  std::optional<uint64_t> offset;
+  if (space.pid != 0) {
+    offset = offset_in_mapped_file(space.pid, address, frames_.memfd());
+    if (!offset) return false;
+  } else if (lower) {
+    offset = lower->page_at(address).value * kPageBytes;
+  }
+  if (!offset) return false;
+  ++changes_;
+  const PageIndex page{*offset / kPageBytes};
+  if (lower && page.value < frames_.pages() && lower->page_at(address) == page)
+    lower->mapped.resize(lower->index_of(address) + 1);
+  else
+    space.ranges.push_back({address, page, std::vector<bool>(1)});
+  return true;
 }
 
 // Calls the kernel until it does not refuse because of changes under way.
@@ -288,12 +336,13 @@ unsigned ProgramSpaces::run_length(ProgramPage at, int step, unsigned most, bool
 }
 
 void ProgramSpaces::map(ProgramPage at, size_t count, bool writable) {
+  size_t together = count;
   while (count > 0) {
     Space* space = find(at.space);
     ProgramRange* range = space ? space->range_at(at.address) : nullptr;
-    if (!range) return;
+    if (!range) return wake_all(at, count);
     const size_t index = range->index_of(at.address);
-    const size_t pages = std::min(count, range->count() - index);
+    const size_t pages = std::min({count, range->count() - index, together});
     size_t mapped_bytes = 0;
     const Outcome outcome =
         space->userfaultfd.map(at.address, pages * kPageBytes, writable, mapped_bytes);
@@ -327,7 +376,14 @@ void ProgramSpaces::map(ProgramPage at, size_t count, bool writable) {
         return end(*space);
       case Outcome::kNotServed:
       case Outcome::kUnsupported:
-        return;
+        if (pages - mapped > 1) {  // what mprotect has split is mapped piece by piece
+          together = 1;
+          break;
+        }
+        wake(at);
+        at.address = at.address + kPageBytes;
+        --count;
+        break;
     }
   }
 }
@@ -339,7 +395,12 @@ void ProgramSpaces::allow_writing(ProgramPage at, size_t count) {
                  : Outcome::kNotServed;
   });
   Space* space = find(at.space);
-  if (space && outcome == Outcome::kSpaceGone) end(*space);
+  if (space && outcome == Outcome::kSpaceGone) return end(*space);
+  if (outcome != Outcome::kDone) wake_all(at, count);
+}
+
+void ProgramSpaces::wake_all(ProgramPage at, size_t count) {
+  if (Space* space = find(at.space)) space->userfaultfd.wake(at.address, count * kPageBytes);
 }
 
 void ProgramSpaces::wake(ProgramPage at) {

@@ -73,7 +73,8 @@ class ProgramSpaces {
   // or not, as `mapped` says, and fit.
   unsigned run_length(ProgramPage at, int step, unsigned most, bool mapped,
                       const std::function<bool(PageIndex)>& fits) const;
-  // Maps `count` pages from `at` on; their bytes are valid here. Wakes who waits for them.
+  // Maps `count` pages from `at` on; their bytes are valid here. Wakes who waits for them, also
+  // where they are not mapped any more: the program touches what is there now.
   void map(ProgramPage at, size_t count, bool writable);
   // Lets a program write pages that it has mapped for reading, and wakes who waits for that.
   void allow_writing(ProgramPage at, size_t count);
@@ -100,11 +101,13 @@ class ProgramSpaces {
   void read_events(Space& space);
   void apply(Space& space, const uffd_msg& message);
   void fault(Space& space, const uffd_msg& message);
+  void look_at_strays();
+  bool find_range(Space& space, const ProgramFault& fault);
   void check_alive();
   void end(Space& space);
   void sweep();
   void schedule_sweep();
-  void map_one(Space& space, ProgramPage at, size_t pages, bool writable);
+  void wake_all(ProgramPage at, size_t count);
   void send_sigbus(const Space& space);
 
   EventLoop& loop_;
@@ -116,6 +119,10 @@ class ProgramSpaces {
   uint64_t next_space_ = 1;
   std::map<uint64_t, std::unique_ptr<Space>> spaces_;
   std::vector<ProgramFault> faults_;
+  // Faults at addresses that no known range covers: the kernel tells faults before the event that
+  // brought the range there. How often each has been looked at.
+  std::vector<std::pair<ProgramFault, unsigned>> strays_;
+  EventLoop::Timer stray_timer_;
   uint64_t changes_ = 0;  // of any space's ranges
   bool sweep_scheduled_ = false;
   EventLoop::Timer alive_timer_;
