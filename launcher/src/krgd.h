@@ -120,11 +120,13 @@ struct Krgd {
                            pid_calls, resources, [this](pid_t pid) { return sees_node_only(pid); }};
 
   // procmgr: System V semaphores and message queues, futexes
-  Ipc ipc{node,
-          syscalls,
-          {.exist = [this] { return shared_memory && shared_memory->file_count() > 0; },
-           .locate = [this](pid_t pid,
-                            RemoteAddr address) { return shared_memory->locate(pid, address); }}};
+  Ipc ipc{
+      node,
+      syscalls,
+      {.exist = [this] { return shared_memory && shared_memory->file_count() > 0; },
+       .locate = [this](pid_t pid,
+                        RemoteAddr address) { return shared_memory->locate(pid, address); },
+       .memory = [this](SetId set) { return shared_memory ? shared_memory->memory_of(set) : -1; }}};
 
   // launcher: tools and jobs
   ControlServer control;

@@ -146,6 +146,11 @@ std::shared_ptr<SharedFile> SharedFiles::beginning_at(pid_t pid, RemoteAddr addr
   return nullptr;
 }
 
+int SharedFiles::memory_of(SetId set) const {
+  auto file = find(FileId{set.value ^ kFirstSet});
+  return file ? file->pages->memory() : -1;
+}
+
 std::optional<SharedFiles::Place> SharedFiles::locate(pid_t pid, RemoteAddr address) const {
   for (const auto& [id, file] : files_)
     if (auto location = file->pages->locate(pid, address))

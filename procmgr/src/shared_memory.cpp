@@ -62,6 +62,10 @@ std::optional<SharedPlace> SharedMemory::locate(pid_t pid, RemoteAddr address) c
   return SharedPlace{place->set, place->location.page, place->location.offset};
 }
 
+int SharedMemory::memory_of(SetId set) const {
+  return impl_->files.memory_of(set);
+}
+
 void SharedMemory::share_anonymous_if(std::function<bool(pid_t)> spreads) {
   impl_->mappings.share_anonymous_if(std::move(spreads));
 }

@@ -33,7 +33,7 @@ enum class When {
   kNonZero,            // the lower 32 bits are not 0
   kPointer,            // all 64 bits: not null
   kValue,              // the lower 32 bits are `value`
-  kSharedFutex,        // of futex: an address in the window of shared memory, not private
+  kSharedFutex,        // of futex: an address in the window of shared memory, not private; no wake
   kShared,             // flags of mmap: shared
   kBitClear,           // none of the bits `value` is set
   kLargePrivate,       // flags of mmap: private, anonymous; large and writable
@@ -259,8 +259,10 @@ class Builder {
                     BPF_STMT(BPF_ALU | BPF_AND | BPF_K, MAP_SHARED), branch(MAP_SHARED, 0, 1)});
       case When::kSharedFutex:
         return add({load_high(0), BPF_STMT(BPF_ALU | BPF_AND | BPF_K, kWindowMask),
-                    branch(kSharedWindow >> 32, 0, 3), load_low(1),
-                    BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, FUTEX_PRIVATE_FLAG, 1, 0)});
+                    branch(kSharedWindow >> 32, 0, 6), load_low(1),
+                    BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, FUTEX_PRIVATE_FLAG, 4, 0),
+                    BPF_STMT(BPF_ALU | BPF_AND | BPF_K, static_cast<uint32_t>(FUTEX_CMD_MASK)),
+                    branch(FUTEX_WAKE, 2, 0), branch(FUTEX_WAKE_OP, 1, 0)});
       case When::kLargePrivate:  // the length's upper half says more than its lower one
         return add(
             {load_low(rule.arg), BPF_STMT(BPF_ALU | BPF_AND | BPF_K, ~uint32_t{MAP_POPULATE}),

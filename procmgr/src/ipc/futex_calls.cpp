@@ -55,13 +55,30 @@ struct FutexCalls::Ask {
 
 FutexCalls::FutexCalls(NodeContext& node, SyscallBroker& broker, WaitingCalls& waits,
                        ExitWatch& exits, SharedWords words)
-    : node_(node), waits_(waits), exits_(exits), words_(std::move(words)), owners_(node) {
+    : node_(node),
+      waits_(waits),
+      exits_(exits),
+      words_(std::move(words)),
+      owners_(node),
+      bells_(node.loop, words_.memory,
+             [this](const SharedPlace& place, uint32_t count) { rung(place, count); }) {
   broker.set_handler(SYS_futex, [this](Call call) { on_call(std::move(call)); });
   node.messenger.on<WaiterWoken>([this](NodeId, const WaiterWoken& message, std::string_view) {
     woken(message.ticket, message.place.value());
   });
   node.messenger.on<LookAtWords>([this](NodeId, const LookAtWords& message, std::string_view) {
     look_at_set(SetId{message.set});
+  });
+  node.messenger.on_request<HangBells>(
+      [this](NodeId from, const HangBells& message, std::string_view, Messenger::Reply reply) {
+        follow_home(from);
+        bells_.hang(message.place.value(), message.count,
+                    [reply = shared(std::move(reply))] { reply->ok(); });
+      });
+  node.messenger.on<TakeBells>([this](NodeId from, const TakeBells& message, std::string_view) {
+    follow_home(from);
+    if (message.count == TakeBells::kAll) return bells_.take_all(message.place.value());
+    bells_.take(message.place.value(), message.count);
   });
   node.messenger.on_peer_failure(alive_.guard([this](NodeId failed) { on_home_failure(failed); }));
 }
@@ -79,13 +96,12 @@ void FutexCalls::on_call(Call call) {
     case FUTEX_WAIT:
     case FUTEX_WAIT_BITSET:
       return on_wait(std::move(call), state->process, *place);
-    case FUTEX_WAKE:
     case FUTEX_WAKE_BITSET:
       return on_wake(std::move(call), *place);
     case FUTEX_REQUEUE:
     case FUTEX_CMP_REQUEUE:
       return on_requeue(std::move(call), state->process, *place);
-    default:  // priority inheritance and FUTEX_WAKE_OP: the kernel changes the word itself
+    default:  // priority inheritance
       return call.fail(ENOSYS);
   }
 }
@@ -192,8 +208,7 @@ void FutexCalls::woken(uint64_t ticket, const SharedPlace& place) {
 }
 
 void FutexCalls::on_wake(Call call, const SharedPlace& place) {
-  Ask ask{place, {}, static_cast<uint32_t>(call.arg(2)), 0};
-  if (command_of(call) == FUTEX_WAKE_BITSET) ask.bits = static_cast<uint32_t>(call.arg(5));
+  Ask ask{place, {}, static_cast<uint32_t>(call.arg(2)), 0, static_cast<uint32_t>(call.arg(5))};
   if (ask.bits == 0) return call.fail(EINVAL);
   // Linux wakes one even where it is asked for none or fewer (futex_wake()).
   if (static_cast<int32_t>(ask.wake) < 1) ask.wake = 1;
@@ -240,6 +255,19 @@ void FutexCalls::on_home_failure(NodeId failed) {
   for (const auto& [ticket, waiter] : waiters_)
     if (waiter.home == failed) lost.push_back(ticket);
   for (uint64_t ticket : lost) left(ticket, false);
+  if (bells_home_ == failed) follow_home(kNoNode);
+}
+
+// What another home had hung is nothing to the new one.
+void FutexCalls::follow_home(NodeId home) {
+  if (std::exchange(bells_home_, home) != home) bells_.take_all();
+}
+
+void FutexCalls::rung(const SharedPlace& place, uint32_t count) {
+  BellsRung message;
+  message.count = count;
+  message.place = Place::of(place);
+  if (!node_.messenger.send(bells_home_, message)) log_debug("ipc", "the futexes' home has failed");
 }
 
 void FutexCalls::remember(pid_t process, SetId set) {

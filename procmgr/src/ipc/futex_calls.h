@@ -1,7 +1,8 @@
 // FutexCalls: futex(2) of this node's programs on memory that other nodes share. A word is named by
 // where it lies (SharedPlace), so that all nodes mean the same one; who waits for it queues at the
-// home of the queues, then looks at the word through the caller's own, coherent, memory. Words that
-// lie elsewhere, and private futexes, are the kernel's.
+// home of the queues, then looks at the word through the caller's own, coherent, memory. Wakes are
+// this kernel's, where bells tell of them (futex_bells.h). Words that lie elsewhere, and private
+// futexes, are the kernel's alone.
 //
 // Waiters look at their words again when a process has ended that made such calls, and once a
 // second: robust mutexes of a dead process are free (dead_owners.h), and nobody else says so.
@@ -18,6 +19,7 @@
 
 #include "alive.h"
 #include "dead_owners.h"
+#include "futex_bells.h"
 #include "krg/procmgr/ipc.h"
 #include "waiting_calls.h"
 
@@ -63,6 +65,8 @@ class FutexCalls {
   void left(uint64_t ticket, bool waited);
   void woken(uint64_t ticket, const SharedPlace& place);
   void on_home_failure(NodeId failed);
+  void follow_home(NodeId home);
+  void rung(const SharedPlace& place, uint32_t count);
   void remember(pid_t process, SetId set);
 
   NodeContext& node_;
@@ -72,6 +76,8 @@ class FutexCalls {
   std::map<uint64_t, Waiter> waiters_;  // by ticket
   std::map<pid_t, std::set<SetId>> used_;
   DeadOwners owners_;
+  FutexBells bells_;
+  NodeId bells_home_ = kNoNode;  // who has had them hung
   uint64_t next_ticket_ = 1;
   Alive alive_;
 };

@@ -1,7 +1,16 @@
 // FutexHome: keeps the queues of those who wait for words of shared memory, where this node is the
-// lowest that lives. Threads: the loop's thread. Owned by Ipc.
+// lowest that lives, and sees to it that every node has as many bells (futex_bells.h) at a word as
+// programs wait for it, or more: a wake rings them, and is answered for the first of the queue.
+// What it thinks that a node has is never more than it has: both leave out what would make it
+// negative, and a node does so earlier.
+//
+// Threads: the loop's thread. Owned by Ipc.
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
+
+#include <functional>
+#include <map>
+#include <set>
 
 #include "alive.h"
 #include "futex_queues.h"
@@ -19,9 +28,16 @@ class FutexHome {
 
  private:
   void tell(const FutexQueues::Wakes& woken);
+  void hang_bells(const SharedPlace& place, std::function<void()> done);
+  void take_bells_later(const SharedPlace& place);
+  void take_bells();
+  void rung(NodeId node, const SharedPlace& place, uint32_t count);
 
   NodeContext& node_;
   FutexQueues queues_;
+  std::map<SharedPlace, std::map<NodeId, size_t>> bells_;
+  std::set<SharedPlace> too_many_;  // bells, perhaps
+  EventLoop::Timer take_timer_;
   Alive alive_;
 };
 

@@ -89,4 +89,36 @@ struct ClaimWord {
 };
 static_assert(sizeof(ClaimWord) == 32);
 
+// The home to every node: so many more programs wait for the word (futex_bells.h). Answered when a
+// wake there reaches as many.
+struct HangBells {
+  static constexpr uint16_t kId = message_ids::kIpc + 12;
+  uint8_t version = 1;
+  uint8_t padding[3] = {};
+  uint32_t count = 0;
+  Place place;
+};
+static_assert(sizeof(HangBells) == 32);
+
+// So many less.
+struct TakeBells {
+  static constexpr uint16_t kId = message_ids::kIpc + 13;
+  static constexpr uint32_t kAll = ~0u;
+  uint8_t version = 1;
+  uint8_t padding[3] = {};
+  uint32_t count = 0;
+  Place place;
+};
+static_assert(sizeof(TakeBells) == 32);
+
+// To the home: a wake of the sender's kernel has reached so many.
+struct BellsRung {
+  static constexpr uint16_t kId = message_ids::kIpc + 14;
+  uint8_t version = 1;
+  uint8_t padding[3] = {};
+  uint32_t count = 0;
+  Place place;
+};
+static_assert(sizeof(BellsRung) == 32);
+
 }  // namespace krg::futex_messages

@@ -10,11 +10,11 @@ void FutexQueues::wait(const SharedPlace& place, const IpcTicket& ticket, uint32
   places_[ticket] = place;
 }
 
-bool FutexQueues::leave(const IpcTicket& ticket) {
+std::optional<SharedPlace> FutexQueues::leave(const IpcTicket& ticket) {
   auto place = places_.extract(ticket);
-  if (place.empty()) return false;
+  if (place.empty()) return std::nullopt;
   remove(place.mapped(), ticket);
-  return true;
+  return place.mapped();
 }
 
 void FutexQueues::remove(const SharedPlace& place, const IpcTicket& ticket) {
@@ -52,6 +52,11 @@ size_t FutexQueues::requeue(const SharedPlace& from, const SharedPlace& to, uint
   if (target.empty()) queues_.erase(to);
   if (queue->second.empty()) queues_.erase(queue);
   return moved;
+}
+
+size_t FutexQueues::waiting_at(const SharedPlace& place) const {
+  auto queue = queues_.find(place);
+  return queue == queues_.end() ? 0 : queue->second.size();
 }
 
 void FutexQueues::node_failed(NodeId node) {

@@ -8,6 +8,7 @@
 
 #include <list>
 #include <map>
+#include <optional>
 #include <vector>
 
 #include "ipc_call.h"
@@ -25,13 +26,14 @@ class FutexQueues {
   using Wakes = std::vector<Woken>;
 
   void wait(const SharedPlace& place, const IpcTicket& ticket, uint32_t bits);
-  // False when it does not wait any more: it has been woken.
-  bool leave(const IpcTicket& ticket);
+  // Where it waited; nothing when it does not wait any more: it has been woken.
+  std::optional<SharedPlace> leave(const IpcTicket& ticket);
   // Takes out the first `count` waiters that have one of `bits`.
   Wakes wake(const SharedPlace& place, uint32_t count, uint32_t bits);
   // Moves the first `count` waiters to the end of another place's queue; how many there were.
   size_t requeue(const SharedPlace& from, const SharedPlace& to, uint32_t count);
   void node_failed(NodeId node);
+  size_t waiting_at(const SharedPlace& place) const;
   size_t size() const { return places_.size(); }
 
  private:

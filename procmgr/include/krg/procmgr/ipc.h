@@ -24,6 +24,8 @@ struct SharedWords {
   std::function<bool()> exist;
   // Where `address` of a process lies in it; nothing when it lies elsewhere.
   std::function<std::optional<SharedPlace>(pid_t process, RemoteAddr address)> locate;
+  // The memory file of a set on this node, which programs here have mapped; -1: there is none.
+  std::function<int(SetId)> memory;
 };
 
 class Ipc {

@@ -44,6 +44,8 @@ class SharedMemory {
   // What lies at `address` in the process `pid` of this node (any thread's address space is its
   // process's), when that is memory that other nodes may share; else nothing.
   std::optional<SharedPlace> locate(pid_t pid, RemoteAddr address) const;
+  // The memory file of a set that locate() names; -1: it is none on this node.
+  int memory_of(SetId set) const;
   // Anonymous shared memory, too, of processes for which `spreads` is true: their children may be
   // on other nodes.
   void share_anonymous_if(std::function<bool(pid_t pid)> spreads);

@@ -24,7 +24,8 @@
 // wait4, waitid                                with a place for the children's usage; always in a
 //                                                body that has left children at its origin
 // futex                                        without FUTEX_PRIVATE_FLAG, of a word in the window
-//                                                that shared memory is mapped in (shared_window.h)
+//                                                that shared memory is mapped in (shared_window.h);
+//                                                neither FUTEX_WAKE nor FUTEX_WAKE_OP
 // semget, semop, semtimedop, semctl,           always
 //   msgget, msgsnd, msgrcv, msgctl
 // ioctl                                        TIOCSPGRP, TIOCGPGRP, TIOCGSID, TIOCSCTTY
