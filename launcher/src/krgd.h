@@ -126,7 +126,11 @@ struct Krgd {
       {.exist = [this] { return shared_memory && shared_memory->file_count() > 0; },
        .locate = [this](pid_t pid,
                         RemoteAddr address) { return shared_memory->locate(pid, address); },
-       .memory = [this](SetId set) { return shared_memory ? shared_memory->memory_of(set) : -1; }}};
+       .memory = [this](SetId set) { return shared_memory ? shared_memory->memory_of(set) : -1; },
+       .let_go =
+           [this](const SharedPlace& place) {
+             if (shared_memory) shared_memory->let_go(place);
+           }}};
 
   // launcher: tools and jobs
   ControlServer control;

@@ -151,6 +151,10 @@ int SharedFiles::memory_of(SetId set) const {
   return file ? file->pages->memory() : -1;
 }
 
+void SharedFiles::let_go(SetId set, PageIndex page) const {
+  if (auto file = find(FileId{set.value ^ kFirstSet})) file->pages->let_go(page);
+}
+
 std::optional<SharedFiles::Place> SharedFiles::locate(pid_t pid, RemoteAddr address) const {
   for (const auto& [id, file] : files_)
     if (auto location = file->pages->locate(pid, address))

@@ -64,6 +64,7 @@ class SharedFiles {
   std::optional<Place> locate(pid_t pid, RemoteAddr address) const;
   // The memory file of that set; -1: none.
   int memory_of(SetId set) const;
+  void let_go(SetId set, PageIndex page) const;
   // The file whose first byte `pid` has mapped there.
   std::shared_ptr<SharedFile> beginning_at(pid_t pid, RemoteAddr address) const;
   // Whether a touch of that memory would fault, to be served by this very loop.

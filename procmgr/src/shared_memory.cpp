@@ -66,6 +66,10 @@ int SharedMemory::memory_of(SetId set) const {
   return impl_->files.memory_of(set);
 }
 
+void SharedMemory::let_go(const SharedPlace& place) {
+  impl_->files.let_go(place.set, place.page);
+}
+
 void SharedMemory::share_anonymous_if(std::function<bool(pid_t)> spreads) {
   impl_->mappings.share_anonymous_if(std::move(spreads));
 }

@@ -9,6 +9,8 @@
 namespace krg {
 
 constexpr size_t kProtectedTogether = 64;
+// Who asked for a page gets at least this long to use it: what waking a thread takes.
+constexpr std::chrono::microseconds kLeastHold{25};
 
 PageHolder::PageHolder(EventLoop& loop, Kddm& kddm, SetId set, PageFrames& frames,
                        std::chrono::microseconds hold_time, Handlers handlers)
@@ -75,6 +77,18 @@ void PageHolder::shown(PageIndex page) {
   if (found == held_.end() || found->second != Clock::time_point::max()) return;
   found->second = Clock::now() + hold_time_;
   due_.emplace_back(found->second, page);
+  arm();
+}
+
+void PageHolder::let_go(PageIndex page) {
+  auto found = held_.find(page.value);
+  if (found == held_.end() || found->second == Clock::time_point::max()) return;
+  const auto least = found->second - hold_time_ + std::min(hold_time_, kLeastHold);
+  if (least >= found->second) return;
+  found->second = least;
+  if (least <= Clock::now()) return end_hold(page);
+  due_.emplace_front(least, page);
+  timer_.reset();
   arm();
 }
 

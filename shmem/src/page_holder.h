@@ -45,6 +45,9 @@ class PageHolder : public ObjectMemory {
   void ask(PageIndex page, PageAccess access, Why why);
   // The page has been mapped for the fault that asked for it: the time that it is held begins.
   void shown(PageIndex page);
+  // Nobody here has a use for the page just now: what is left of that time is not needed, but for
+  // what a thread takes to be woken.
+  void let_go(PageIndex page);
   bool is_asked(PageIndex page) const { return asked_.contains(page.value); }
   // Grows, or shrinks: what lies beyond a smaller end is gone. A node that has grown before this
   // one makes it grow, too, when it uses a page behind the end.

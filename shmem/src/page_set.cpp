@@ -394,6 +394,10 @@ void PageSet::discard(PageIndex first, size_t count, std::function<void()> done)
   impl_->file.discard(first, count, std::move(done));
 }
 
+void PageSet::let_go(PageIndex page) {
+  impl_->holder->let_go(page);
+}
+
 PageSetStatistics PageSet::statistics() const {
   PageSetStatistics statistics = impl_->statistics;
   statistics.pages_here = impl_->holder->pages_here();

@@ -157,6 +157,7 @@ void FutexCalls::look_at_word(uint64_t ticket) {
     if (!word || *word != found.expected) return leave(ticket, std::nullopt);
     if (std::exchange(found.has_looked, true))
       owners_.check_owner(found.place, found.tid, found.address, *word);
+    words_.let_go(found.place);
     look_again(ticket);
   });
 }
@@ -264,6 +265,7 @@ void FutexCalls::follow_home(NodeId home) {
 }
 
 void FutexCalls::rung(const SharedPlace& place, uint32_t count) {
+  words_.let_go(place);
   BellsRung message;
   message.count = count;
   message.place = Place::of(place);

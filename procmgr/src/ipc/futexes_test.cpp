@@ -70,7 +70,8 @@ class FutexesTest : public ::testing::Test {
               if (address.value < begin || address.value >= begin + kPage) return std::nullopt;
               return SharedPlace{kSet, PageIndex{0}, address.value - begin};
             },
-            [this, has_memory](SetId) { return has_memory ? memory_.get() : -1; }};
+            [this, has_memory](SetId) { return has_memory ? memory_.get() : -1; },
+            [](const SharedPlace&) {}};
   }
   int run(Node& node, const std::function<int()>& program) {
     FilteredChild child(node.broker, program);

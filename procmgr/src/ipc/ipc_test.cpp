@@ -22,7 +22,7 @@ constexpr key_t kKey = 4711;
 
 struct Node {
   explicit Node(NodeContext& context)
-      : broker(context.loop), ipc(context, broker, {[] { return false; }, {}, {}}) {}
+      : broker(context.loop), ipc(context, broker, {[] { return false; }, {}, {}, {}}) {}
   SyscallBroker broker;
   Ipc ipc;
 };

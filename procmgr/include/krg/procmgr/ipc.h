@@ -26,6 +26,9 @@ struct SharedWords {
   std::function<std::optional<SharedPlace>(pid_t process, RemoteAddr address)> locate;
   // The memory file of a set on this node, which programs here have mapped; -1: there is none.
   std::function<int(SetId)> memory;
+  // A program waits for others to change the word, or has told them that it is changed: its page
+  // may leave this node at once.
+  std::function<void(const SharedPlace&)> let_go;
 };
 
 class Ipc {

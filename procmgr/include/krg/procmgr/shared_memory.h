@@ -46,6 +46,8 @@ class SharedMemory {
   std::optional<SharedPlace> locate(pid_t pid, RemoteAddr address) const;
   // The memory file of a set that locate() names; -1: it is none on this node.
   int memory_of(SetId set) const;
+  // See PageSet::let_go().
+  void let_go(const SharedPlace& place);
   // Anonymous shared memory, too, of processes for which `spreads` is true: their children may be
   // on other nodes.
   void share_anonymous_if(std::function<bool(pid_t pid)> spreads);

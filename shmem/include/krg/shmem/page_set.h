@@ -129,6 +129,10 @@ class PageSet {
   // ask for. (A program's own MADV_REMOVE is seen too late to be coherent.)
   void discard(PageIndex first, size_t count, std::function<void()> done);
 
+  // Whoever used the page here waits for others to change it now: it need not be held for them
+  // (hold_time) any more.
+  void let_go(PageIndex page);
+
   // Programs that touch a page that was lost with a node get SIGBUS.
   PageSetStatistics statistics() const;
 
