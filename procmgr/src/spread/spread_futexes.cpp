@@ -233,7 +233,7 @@ void SpreadProcess::queue_futex(NodeId from, const QueueFutex& ask) {
 }
 
 bool SpreadProcess::leave_futex(NodeId from, pid_t tid) {
-  return futexes_.leave(ticket_of(tid, from));
+  return futexes_.leave(ticket_of(tid, from)).has_value();
 }
 
 Result<int64_t> SpreadProcess::wake_futex(const WakeFutex& ask) {
