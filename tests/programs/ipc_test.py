@@ -64,6 +64,8 @@ class IpcTest(SessionCase):
 
     def test_stressors_verify(self):
         result = self.krgrun("stress-ng", "--sem-sysv", "1", "--msg", "1", "--sem", "1", "--mq", "1",
+                             "--futex", "1", "--shm", "1", "--shm-sysv", "1", "--shm-bytes", "4M",
+                             "--shm-sysv-bytes", "1M",
                              "--verify", "-t", "3", timeout=60)
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
         self.assertNotIn("fail:", result.stdout + result.stderr)
