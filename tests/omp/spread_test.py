@@ -46,6 +46,22 @@ class SpreadTeamsTest(SessionCase):
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertFalse([p for p in json.loads(where.read_text(encoding="ascii")) if "threads" in p])
 
+    def test_signals_arrive_while_members_wait(self):
+        done = self.run_omp("omp_signals", "caught", nodes=2, threads=4)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+
+    def test_a_team_that_waits_is_killed(self):
+        held = self.build / "test-bin/omp_signals"
+        script = (f"for signal in TERM KILL; do coproc {held} hold; read -r line <&${{COPROC[0]}}; echo $line; kill -$signal $COPROC_PID; "
+                  "wait $COPROC_PID 2> /dev/null; echo $?; done; ps -e -o comm= | grep -c '^omp_signals$'")
+        done = self.run_omp("/bin/bash", "-c", script, nodes=2, threads=4)
+        self.assertEqual(done.stdout.split(), ["held", "143", "held", "137", "0"], done.stderr)
+
+    def test_a_process_that_cannot_spread_stays_on_its_node(self):
+        done = self.run_omp("omp_signals", "shared", nodes=2, threads=4)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("the threads stay on one node", done.stderr)
+
 
 if __name__ == "__main__":
     session_case.main()
