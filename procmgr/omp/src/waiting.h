@@ -1,6 +1,6 @@
 // How threads of a team wait: microseconds of looking, then a futex; no looking at all when there
-// are more threads than processors. Any thread. All of it lies in the runtime's own memory, which
-// each node has for itself.
+// are more threads than processors. Any thread. Members of a team on several nodes wait by team
+// calls instead (distant.h).
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 #include <atomic>
