@@ -2,7 +2,9 @@
 #include "futex_calls.h"
 
 #include <linux/futex.h>
+#include <signal.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cstring>
 
@@ -43,6 +45,15 @@ Result<std::optional<Clock::time_point>> deadline_of(const SyscallBroker::Call& 
     distance -= std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
   }
   return std::optional(Clock::now() + distance);
+}
+
+// The C library takes any error of these for the lock, so that two would have it: the program ends.
+void refuse_lock(SyscallBroker::Call call, pid_t process) {
+  log_error("ipc",
+            "process {}: a mutex with priority inheritance in memory of several nodes: SIGSYS",
+            process);
+  if (call.is_valid()) syscall(SYS_tgkill, process, call.tid(), SIGSYS);
+  call.fail(ENOSYS);
 }
 
 }  // namespace
@@ -101,7 +112,10 @@ void FutexCalls::on_call(Call call) {
     case FUTEX_REQUEUE:
     case FUTEX_CMP_REQUEUE:
       return on_requeue(std::move(call), state->process, *place);
-    default:  // priority inheritance
+    case FUTEX_LOCK_PI:
+    case FUTEX_LOCK_PI2:
+      return refuse_lock(std::move(call), state->process);
+    default:  // what else there is of priority inheritance
       return call.fail(ENOSYS);
   }
 }
