@@ -65,6 +65,10 @@ class SpreadTest(SessionCase):
         for nodes in (2, 3):
             self.assert_as_natively(self.program("spread_futexes"), nodes=nodes)
 
+    def test_memory_changes_for_all(self):
+        for nodes in (2, 3):
+            self.assert_as_natively(self.program("spread_mappings"), self.program("spread_library.so"), nodes=nodes)
+
     def test_signals_reach_the_thread(self):
         self.assert_as_natively(self.program(), "signals")
 

@@ -16,7 +16,6 @@ namespace krg {
 namespace {
 
 constexpr long kOptions = PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL;
-constexpr auto kSystemCallsAreOurs = static_cast<__ptrace_request>(31);  // PTRACE_SYSEMU
 constexpr uint64_t kThreadFlags =
     CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
 constexpr uint64_t kNoStack = 8;
@@ -59,6 +58,14 @@ Result<std::unique_ptr<Replica>> Replica::create(Parts parts, InstalledProcess& 
       return fail(attached.error());
     replica->memory_.map(range);
   }
+  for (const ImageMapping& mapping : image.image.mappings)
+    if (mapping.kind == ImageMapping::Kind::kFile) {
+      SpreadRange range;
+      range.start = mapping.start;
+      range.bytes = mapping.bytes;
+      range.protection = mapping.protection;
+      replica->files_.map(range);
+    }
   auto threads = process->hand_over();
   if (!threads) return fail(threads.error());
   replica->instruction_ = *instruction;
@@ -101,38 +108,40 @@ void Replica::change(const ChangeMemory& change, std::function<void(Status)> don
       done(result >= 0 ? Status() : errno_error("mappings", static_cast<int>(-result)));
       next();
     };
-    if (change.kind == ChangeMemory::Kind::kProtect)
-      memory_.protect(RemoteAddr{change.start}, change.bytes, change.protection);
-    else
-      memory_.unmap(RemoteAddr{change.start}, change.bytes);
+    const RemoteAddr start{change.start};
+    files_.unmap(start, change.bytes);
     switch (change.kind) {
       case ChangeMemory::Kind::kUnmap:
+        memory_.unmap(start, change.bytes);
         return keeper_->call(instruction_, SYS_munmap, {change.start, change.bytes}, finish);
       case ChangeMemory::Kind::kProtect:
+        memory_.protect(start, change.bytes, change.protection);
         return keeper_->call(instruction_, SYS_mprotect,
                              {change.start, change.bytes, change.protection}, finish);
-      case ChangeMemory::Kind::kMap:
-        return map(change, [done, next](Status mapped) {
+      case ChangeMemory::Kind::kMap: {
+        SpreadRange range;
+        range.start = start;
+        range.bytes = change.bytes;
+        range.first = PageIndex{change.first_page};
+        range.protection = change.protection;
+        return map(range, [done, next](Status mapped) {
           done(std::move(mapped));
           next();
         });
+      }
     }
   });
 }
 
-void Replica::map(const ChangeMemory& change, std::function<void(Status)> done) {
+void Replica::map(const SpreadRange& range, std::function<void(Status)> done) {
+  memory_.unmap(range.start, range.bytes);
   keeper_->call(
       instruction_, SYS_mmap,
-      {change.start, change.bytes, change.protection, kMapFlags, kMemoryFd,
-       change.first_page * kPageBytes},
-      [this, change, done = std::move(done)](int64_t at) {
-        if (at != static_cast<int64_t>(change.start))
+      {range.start.value, range.bytes, range.protection, kMapFlags, kMemoryFd,
+       range.first.value * kPageBytes},
+      [this, range, done = std::move(done)](int64_t at) {
+        if (at != static_cast<int64_t>(range.start.value))
           return done(errno_error("mmap", static_cast<int>(at < 0 ? -at : EEXIST)));
-        SpreadRange range;
-        range.start = RemoteAddr{change.start};
-        range.bytes = change.bytes;
-        range.first = PageIndex{change.first_page};
-        range.protection = change.protection;
         memory_.map(range);
         done(parts_.pages.attach_beside(pid(), range.start, range.first, range.bytes / kPageBytes));
       });
@@ -203,6 +212,7 @@ void Replica::on_stop(const ThreadPtr& thread, const TraceStop& stop) {
     case Kind::kSystemCall:
       return on_call(thread);
     case Kind::kSignal:
+      return stop.signal == SIGSEGV ? ask_mapping(thread) : send_home(thread, false);
     case Kind::kTrap:
       return send_home(thread, false);
     case Kind::kEvent:

@@ -18,6 +18,7 @@
 #include "image/image_installer.h"
 #include "krg/procmgr/node_context.h"
 #include "krg/shmem/page_set.h"
+#include "spread/known_mapping.h"
 #include "spread/spread_image.h"
 #include "spread/spread_memory.h"
 #include "spread/spread_messages.h"
@@ -69,13 +70,20 @@ class Replica {
     uint64_t calls = 0;        // that were sent home
   };
   using ThreadPtr = std::shared_ptr<Thread>;
+  static constexpr auto kSystemCallsAreOurs = static_cast<__ptrace_request>(31);  // PTRACE_SYSEMU
   using Job = std::function<void(std::function<void()> next)>;
 
   Replica(Parts parts, std::function<void()> ended) : parts_(parts), ended_(std::move(ended)) {}
   Status attach(UniqueFd userfaultfd, const SpreadRange& range);
   void enqueue(Job job);
   void run_next();
-  void map(const ChangeMemory& change, std::function<void(Status)> done);
+  void map(const SpreadRange& range, std::function<void(Status)> done);
+  void ask_mapping(const ThreadPtr& thread);
+  void learn(const ThreadPtr& thread, RemoteAddr address, const KnownMapping& known);
+  void learn_pages(const KnownMapping& known, RemoteAddr address,
+                   const std::function<void(bool)>& done);
+  void learn_file(const KnownMapping& known, std::function<void(bool)> done);
+  void map_file(const KnownMapping& known, int64_t file, std::function<void(bool)> done);
   void start(const ThreadPtr& thread, pid_t task, ThreadState state,
              std::function<void(Status)> done);
   void on_stop(const ThreadPtr& thread, const TraceStop& stop);
@@ -99,7 +107,9 @@ class Replica {
   std::function<void()> ended_;
   std::unique_ptr<TracedThread> keeper_;
   RemoteAddr instruction_{};
-  SpreadMemory memory_;                 // what is mapped
+  SpreadMemory memory_;  // what is mapped
+  SpreadMemory files_;   // the same of files; `first` means nothing
+  bool has_scratch_ = false;
   std::map<pid_t, ThreadPtr> threads_;  // by their number at home
   std::deque<Job> jobs_;                // of the keeper, the first one running
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

@@ -17,30 +17,8 @@
 namespace krg {
 namespace {
 
-constexpr uint64_t kKeptFlags = MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_32BIT;
-constexpr size_t kGrowthStep = 16384;  // pages
-constexpr uint64_t kMostNewBytes = uint64_t{16} << 30;
-
-uint64_t whole_pages(uint64_t bytes) {
-  return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
-}
-
 bool is_error(int64_t result) {
   return result < 0 && result > -int64_t{kPageBytes};
-}
-
-bool is_private_memory(const user_regs_struct& call) {
-  const uint64_t flags = call.r10;
-  return (flags & MAP_TYPE) == MAP_PRIVATE && (flags & MAP_ANONYMOUS) && !(flags & MAP_HUGETLB) &&
-         call.rsi > 0 && call.rsi <= kMostNewBytes;
-}
-
-ChangeMemory change_of(ChangeMemory::Kind kind, RemoteAddr start, uint64_t bytes) {
-  ChangeMemory change;
-  change.kind = kind;
-  change.start = start.value;
-  change.bytes = bytes;
-  return change;
 }
 
 }  // namespace
@@ -68,16 +46,11 @@ void SpreadProcess::on_entry(const ThreadPtr& thread) {
       thread->tid_address = registers->rdi;
       return resume(thread);
     case SYS_mmap:
-      return is_private_memory(*registers) ? begin_map(thread) : resume(thread);
+      return begin_map(thread);
     case SYS_mremap:
       return begin_remap(thread);
     case SYS_madvise:
       return begin_advice(thread);
-    case SYS_brk: {  // a heap that does not grow has malloc(3) take mappings
-      user_regs_struct call = *registers;
-      call.rdi = 0;
-      return change_call(thread, call);
-    }
     case SYS_exit:
       return begin_exit(thread);
     case kTeamCallNumber:
@@ -115,45 +88,6 @@ void SpreadProcess::change_call(const ThreadPtr& thread, const user_regs_struct&
   thread->number = call.orig_rax;
   static_cast<void>(thread->traced->set_registers(call));
   resume(thread);
-}
-
-Status SpreadProcess::grow() {
-  const size_t wanted = parts_.memory.set_pages();
-  if (wanted <= parts_.pages->pages()) return {};
-  return parts_.pages->resize((wanted + kGrowthStep - 1) / kGrowthStep * kGrowthStep);
-}
-
-void SpreadProcess::begin_map(const ThreadPtr& thread) {
-  user_regs_struct call = thread->entry;
-  SpreadRange range;
-  range.bytes = whole_pages(call.rsi);
-  range.protection = static_cast<uint32_t>(call.rdx);
-  range.first = parts_.memory.take_pages(range.bytes);
-  thread->maps = range;
-  if (auto grown = grow(); !grown) {
-    parts_.memory.give_back(range);
-    thread->maps.reset();
-    return skip(thread, -ENOMEM);
-  }
-  call.r10 = (call.r10 & kKeptFlags) | MAP_SHARED | MAP_NORESERVE | kUnnotifiedMapFlags;
-  call.r8 = static_cast<uint64_t>(parts_.memory_fd);
-  call.r9 = range.first.value * kPageBytes;
-  change_call(thread, call);
-}
-
-// Memory of the page set shrinks where it is; realloc(3) copies when it may not grow.
-void SpreadProcess::begin_remap(const ThreadPtr& thread) {
-  user_regs_struct call = thread->entry;
-  const RemoteAddr start{call.rdi};
-  const uint64_t old_bytes = whole_pages(call.rsi), new_bytes = whole_pages(call.rdx);
-  if (parts_.memory.in(start, std::max<uint64_t>(old_bytes, 1)).empty()) return resume(thread);
-  if (new_bytes == 0 || (call.r10 & ~uint64_t{MREMAP_MAYMOVE})) return skip(thread, -EINVAL);
-  if (new_bytes > old_bytes) return skip(thread, -ENOMEM);
-  if (new_bytes == old_bytes) return skip(thread, static_cast<int64_t>(start.value));
-  call.orig_rax = SYS_munmap;
-  call.rdi = start.value + new_bytes;
-  call.rsi = old_bytes - new_bytes;
-  change_call(thread, call);
 }
 
 void SpreadProcess::begin_advice(const ThreadPtr& thread) {
@@ -199,20 +133,17 @@ void SpreadProcess::on_exit(const ThreadPtr& thread) {
 
 void SpreadProcess::after_call(const ThreadPtr& thread, uint64_t result) {
   const user_regs_struct& call = thread->entry;
+  if (thread->number == SYS_mmap && call.orig_rax == SYS_mremap)
+    return move_pages(thread, RemoteAddr{result});
   const auto done = [this, thread] { finish(thread); };
   switch (thread->number) {
     case SYS_mmap:
       return after_map(thread, RemoteAddr{result});
-    case SYS_munmap: {
-      if (call.orig_rax == SYS_munmap)
-        return unmap_everywhere(RemoteAddr{call.rdi}, call.rsi, done);
-      const uint64_t kept = whole_pages(call.rdx);
-      auto registers = thread->traced->registers();
-      if (!registers) return;
-      registers->rax = call.rdi;
-      static_cast<void>(thread->traced->set_registers(*registers));
-      return unmap_everywhere(RemoteAddr{call.rdi + kept}, whole_pages(call.rsi) - kept, done);
-    }
+    case SYS_munmap:
+      if (call.orig_rax == SYS_mremap) return after_shrink(thread);
+      return unmap_everywhere(RemoteAddr{call.rdi}, call.rsi, done);
+    case SYS_brk:
+      return after_brk(thread, result);
     case SYS_mremap:
       return unmap_everywhere(RemoteAddr{call.rdi}, std::max<uint64_t>(call.rsi, 1),
                               [this, result, bytes = call.rdx, done] {
@@ -224,66 +155,6 @@ void SpreadProcess::after_call(const ThreadPtr& thread, uint64_t result) {
     default:
       return finish(thread);
   }
-}
-
-void SpreadProcess::after_map(const ThreadPtr& thread, RemoteAddr at) {
-  const auto done = [this, thread] { finish(thread); };
-  if (!thread->maps) return unmap_everywhere(at, thread->entry.rsi, done);
-  SpreadRange range = *thread->maps;
-  range.start = at;
-  const auto replaced = parts_.memory.unmap(at, range.bytes);
-  if (auto attached =
-          parts_.pages->attach_beside(parts_.pid, at, range.first, range.bytes / kPageBytes);
-      !attached)
-    fail(attached.error().message());
-  parts_.memory.map(range);
-  ChangeMemory change = change_of(ChangeMemory::Kind::kMap, at, range.bytes);
-  change.protection = range.protection;
-  change.first_page = range.first.value;
-  tell_replicas(change, [this, replaced, done] {
-    free_pages(replaced);
-    done();
-  });
-}
-
-void SpreadProcess::unmap_everywhere(RemoteAddr start, uint64_t bytes, std::function<void()> done) {
-  const auto gone = parts_.memory.unmap(start, bytes);
-  tell_replicas(change_of(ChangeMemory::Kind::kUnmap, start, whole_pages(bytes)),
-                [this, gone, done = std::move(done)] {
-                  free_pages(gone);
-                  done();
-                });
-}
-
-// Memory that is at home only may be written there from now on: replicas must not show it.
-void SpreadProcess::protect_everywhere(RemoteAddr start, uint64_t bytes, uint32_t protection,
-                                       std::function<void()> done) {
-  const RemoteAddr end = start + whole_pages(bytes);
-  parts_.memory.protect(start, bytes, protection);
-  std::vector<ChangeMemory> changes;
-  RemoteAddr at = start;
-  for (const SpreadRange& range : parts_.memory.in(start, bytes)) {
-    if (at < range.start)
-      changes.push_back(change_of(ChangeMemory::Kind::kUnmap, at, range.start.value - at.value));
-    changes.push_back(change_of(ChangeMemory::Kind::kProtect, range.start, range.bytes));
-    changes.back().protection = protection;
-    at = range.end();
-  }
-  if (at < end) changes.push_back(change_of(ChangeMemory::Kind::kUnmap, at, end.value - at.value));
-  auto left = std::make_shared<size_t>(changes.size() + 1);
-  const auto changed = [left, done = std::move(done)] {
-    if (--*left == 0) done();
-  };
-  for (const ChangeMemory& change : changes) tell_replicas(change, changed);
-  changed();
-}
-
-void SpreadProcess::free_pages(const std::vector<SpreadRange>& ranges) {
-  for (const SpreadRange& range : ranges)
-    parts_.pages->discard(range.first, range.bytes / kPageBytes,
-                          [this, range, alive = std::weak_ptr(alive_)] {
-                            if (!alive.expired()) parts_.memory.give_back(range);
-                          });
 }
 
 void SpreadProcess::finish(const ThreadPtr& thread) {

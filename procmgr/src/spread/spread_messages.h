@@ -35,7 +35,8 @@ struct StartReplica {
   uint8_t unused[7] = {};
   uint64_t set = 0;
 };
-// H to R, a request. Answered when R's replica is so.
+// H to R, a request: what R's replica shows is not so any more (or, kMap, will be needed at once).
+// Answered when it shows the same as H.
 struct ChangeMemory {
   static constexpr uint16_t kId = message_ids::kSpread + 3;
   enum class Kind : uint8_t { kMap, kUnmap, kProtect };
@@ -131,6 +132,15 @@ struct FutexWoken {
   int32_t tid = 0;
   uint64_t set = 0;
 };
+// R to H, a request: what is mapped there? The reply: KnownMapping.
+struct AskMapping {
+  static constexpr uint16_t kId = message_ids::kSpread + 13;
+  uint8_t version = 1;
+  uint8_t unused[7] = {};
+  uint64_t set = 0;
+  uint64_t address = 0;
+};
+static_assert(sizeof(AskMapping) == 24);
 static_assert(sizeof(QueueFutex) == 32 && sizeof(LeaveFutex) == 16 && sizeof(WakeFutex) == 32 &&
               sizeof(FutexWoken) == 16);
 static_assert(sizeof(OpenSpreadSet) == 24 && sizeof(EndSpread) == 16 &&

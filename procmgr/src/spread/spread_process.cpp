@@ -49,6 +49,10 @@ SpreadProcess::SpreadProcess(Parts parts, std::function<void()> ended)
 SpreadProcess::~SpreadProcess() = default;
 
 void SpreadProcess::begin(const std::vector<pid_t>& tids) {
+  for (NodeId node : parts_.nodes) {
+    for (const SpreadRange& range : parts_.memory.all()) known_[node].map(range);
+    for (const SpreadRange& range : parts_.constants) known_[node].map(range);
+  }
   for (pid_t tid : tids) add(tid, false);
   signals_timer_ = parts_.node.loop.every(kSignalPeriod, [this] { look_for_signals(); });
   for (const auto& [tid, thread] : std::map(threads_)) {
@@ -224,6 +228,8 @@ void SpreadProcess::send_away(const ThreadPtr& thread, NodeId node) {
   if (is_to_be_restarted(state->registers)) state->registers = before_the_call(state->registers);
   state->registers.orig_rax = ~0ULL;
   thread->node = node;
+  for (uint64_t used : {state->registers.rsp, state->registers.fs_base})
+    if (auto range = parts_.memory.find(RemoteAddr{used})) introduce(node, *range);
   SendThread ask;
   ask.set = set().value;
   ask.tid = thread->traced->tid();
@@ -297,14 +303,16 @@ void SpreadProcess::begin_call(const ThreadPtr& thread, const user_regs_struct& 
 
 // --- replicas -----------------------------------------------------------------------------------
 
-void SpreadProcess::tell_replicas(ChangeMemory change, std::function<void()> done) {
-  change.set = set().value;
-  change.set_pages = parts_.pages->pages();
+void SpreadProcess::tell_replicas(const ChangeMemory& change, std::function<void()> done) {
+  const RemoteAddr start{change.start};
   auto left = std::make_shared<size_t>(1);
   const auto answered = [left, done = std::move(done), alive = std::weak_ptr(alive_)] {
     if (--*left == 0 && !alive.expired()) done();
   };
   for (NodeId node : parts_.nodes) {
+    SpreadMemory& known = known_[node];
+    if (known.in(start, change.bytes).empty()) continue;
+    if (change.kind == ChangeMemory::Kind::kUnmap) known.unmap(start, change.bytes);
     ++*left;
     parts_.node.messenger.request(
         node, change, {},
@@ -315,6 +323,39 @@ void SpreadProcess::tell_replicas(ChangeMemory change, std::function<void()> don
         });
   }
   answered();
+}
+
+// Of what a thread there is about to need.
+void SpreadProcess::introduce(NodeId node, const SpreadRange& range) {
+  SpreadMemory& known = known_[node];
+  if (!known.in(range.start, range.bytes).empty()) return;
+  known.map(range);
+  ChangeMemory change;
+  change.kind = ChangeMemory::Kind::kMap;
+  change.set = set().value;
+  change.set_pages = parts_.pages->pages();
+  change.start = range.start.value;
+  change.bytes = range.bytes;
+  change.protection = range.protection;
+  change.first_page = range.first.value;
+  parts_.node.messenger.request(node, change, {}, [](const Result<std::string>&) {});
+}
+
+KnownMapping SpreadProcess::mapping_at(NodeId asker, RemoteAddr address) {
+  KnownMapping found;
+  if (auto range = parts_.memory.find(address)) {
+    found.kind = KnownMapping::Kind::kPages;
+    found.range = *range;
+    found.set_pages = parts_.pages->pages();
+  } else {
+    found = KnownMapping::of_file(parts_.pid, address);
+  }
+  found.scratch = parts_.scratch.address_of(0);
+  if (found.kind == KnownMapping::Kind::kNothing) return found;
+  SpreadMemory& known = known_[asker];
+  known.unmap(found.range.start, found.range.bytes);
+  known.map(found.range);
+  return found;
 }
 
 }  // namespace krg

@@ -23,6 +23,7 @@
 #include "ipc/futex_queues.h"
 #include "krg/procmgr/node_context.h"
 #include "krg/shmem/page_set.h"
+#include "spread/known_mapping.h"
 #include "spread/spread_memory.h"
 #include "spread/spread_messages.h"
 #include "spread/spread_scratch.h"
@@ -41,7 +42,9 @@ class SpreadProcess {
     int memory_fd;           // the process's number of the page set's memory
     RemoteAddr instruction;  // a `syscall` in it
     SpreadScratch scratch;
-    std::vector<NodeId> nodes;  // with a replica
+    std::vector<NodeId> nodes;           // with a replica
+    std::vector<SpreadRange> constants;  // what the replicas have besides: files
+    uint64_t brk;                        // where the heap ends
   };
 
   // `ended` runs when the process has no thread any more, or is another program's.
@@ -66,6 +69,8 @@ class SpreadProcess {
 
   void call(const CallAtHome& ask, const user_regs_struct& registers, Messenger::Reply reply);
   void returned(pid_t tid, ThreadState state);
+  // For a replica that has met an address that it does not know.
+  KnownMapping mapping_at(NodeId asker, RemoteAddr address);
   // Futexes of threads elsewhere, by address. Whether it still waited; how many were woken, EAGAIN:
   // the kernel has to be asked, too.
   void queue_futex(NodeId from, const QueueFutex& ask);
@@ -156,6 +161,14 @@ class SpreadProcess {
   void on_exit(const ThreadPtr& thread);
   void after_call(const ThreadPtr& thread, uint64_t result);
   void after_map(const ThreadPtr& thread, RemoteAddr at);
+  void after_shrink(const ThreadPtr& thread);
+  void after_brk(const ThreadPtr& thread, uint64_t result);
+  // Puts pages of the set, with the same contents, where the process has mapped private memory.
+  void convert(const ThreadPtr& thread, SpreadRange range, bool has_contents,
+               std::function<void()> done);
+  void put_pages(const ThreadPtr& thread, const SpreadRange& range, std::function<void()> done);
+  void move_pages(const ThreadPtr& thread, RemoteAddr to);
+  void move_next(const ThreadPtr& thread, const std::shared_ptr<std::vector<SpreadRange>>& ranges);
   void unmap_everywhere(RemoteAddr start, uint64_t bytes, std::function<void()> done);
   void protect_everywhere(RemoteAddr start, uint64_t bytes, uint32_t protection,
                           std::function<void()> done);
@@ -164,7 +177,9 @@ class SpreadProcess {
   NodeId choose_node() const;
   void send_away(const ThreadPtr& thread, NodeId node);
   void recall(const ThreadPtr& thread);
-  void tell_replicas(ChangeMemory change, std::function<void()> done);
+  // Those that show something there.
+  void tell_replicas(const ChangeMemory& change, std::function<void()> done);
+  void introduce(NodeId node, const SpreadRange& range);
   void free_pages(const std::vector<SpreadRange>& ranges);
   void look_for_signals();
   void end();
@@ -176,6 +191,7 @@ class SpreadProcess {
   EventLoop::Timer signals_timer_;
   bool has_ended_ = false;
   FutexQueues futexes_;
+  std::map<NodeId, SpreadMemory> known_;  // what replicas show, by node; `first` means nothing
   uint64_t next_slot_ = 0;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

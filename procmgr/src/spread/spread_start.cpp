@@ -216,8 +216,23 @@ void SpreadStart::finish() {
                                         .memory_fd = memory_fd_,
                                         .instruction = *instruction,
                                         .scratch = std::move(mapped_scratch_),
-                                        .nodes = request_.nodes},
+                                        .nodes = request_.nodes,
+                                        .constants = constants(),
+                                        .brk = image_.image.layout.brk},
                                        std::move(*tids)});
+}
+
+std::vector<SpreadRange> SpreadStart::constants() const {
+  std::vector<SpreadRange> files;
+  for (const ImageMapping& mapping : image_.image.mappings) {
+    if (mapping.kind != ImageMapping::Kind::kFile) continue;
+    SpreadRange range;
+    range.start = mapping.start;
+    range.bytes = mapping.bytes;
+    range.protection = mapping.protection;
+    files.push_back(range);
+  }
+  return files;
 }
 
 Status SpreadStart::take_descriptors(UniqueFd& userfaultfd) {

@@ -53,6 +53,7 @@ class SpreadStart : public std::enable_shared_from_this<SpreadStart> {
   void copy_next();
   void start_replicas();
   Status convert();
+  std::vector<SpreadRange> constants() const;
   Status take_descriptors(UniqueFd& userfaultfd);
   Status map_ranges(UniqueFd userfaultfd);
   void finish();

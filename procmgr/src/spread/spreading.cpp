@@ -184,6 +184,11 @@ void Spreading::Impl::take_messages() {
         std::memcpy(&registers, payload.data(), sizeof registers);
         process->call(ask, registers, std::move(reply));
       });
+  messenger.on_request<AskMapping>(
+      [this](NodeId from, const AskMapping& ask, std::string_view, Messenger::Reply reply) {
+        SpreadProcess* process = find(ask.set);
+        if (process) reply.ok(process->mapping_at(from, RemoteAddr{ask.address}).serialize());
+      });
   messenger.on_request<QueueFutex>(
       [this](NodeId from, const QueueFutex& ask, std::string_view, Messenger::Reply reply) {
         if (SpreadProcess* process = find(ask.set)) process->queue_futex(from, ask);

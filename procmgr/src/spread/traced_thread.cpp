@@ -74,6 +74,12 @@ bool TracedThread::is_at_entry() const {
   return ptrace(kGetSyscallInfo, tid_, sizeof kind, &kind) > 0 && kind == kEntry;
 }
 
+Result<siginfo_t> TracedThread::signal_info() const {
+  siginfo_t info{};
+  if (ptrace(PTRACE_GETSIGINFO, tid_, nullptr, &info) != 0) return died();
+  return info;
+}
+
 pid_t TracedThread::new_thread() const {
   unsigned long message = 0;
   ptrace(PTRACE_GETEVENTMSG, tid_, nullptr, &message);

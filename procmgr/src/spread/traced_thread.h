@@ -11,6 +11,7 @@
 #include <sys/user.h>
 
 #include <array>
+#include <csignal>
 #include <functional>
 #include <memory>
 
@@ -41,6 +42,8 @@ class TracedThread {
   Status set_options(long options);
   // In a stop at a system call: whether it is the one before the call.
   bool is_at_entry() const;
+  // Of the signal that has stopped it. Errors: ESRCH.
+  Result<siginfo_t> signal_info() const;
   // The pid that a PTRACE_EVENT_CLONE tells.
   pid_t new_thread() const;
 
