@@ -79,7 +79,8 @@ class Replica {
   void run_next();
   void map(const SpreadRange& range, std::function<void(Status)> done);
   void ask_mapping(const ThreadPtr& thread);
-  void learn(const ThreadPtr& thread, RemoteAddr address, const KnownMapping& known);
+  void learn(const ThreadPtr& thread, RemoteAddr address, uint64_t learnt_before,
+             const KnownMapping& known);
   void learn_pages(const KnownMapping& known, RemoteAddr address,
                    const std::function<void(bool)>& done);
   void learn_file(const KnownMapping& known, std::function<void(bool)> done);
@@ -110,6 +111,7 @@ class Replica {
   SpreadMemory memory_;  // what is mapped
   SpreadMemory files_;   // the same of files; `first` means nothing
   bool has_scratch_ = false;
+  uint64_t learnt_ = 0;                 // mappings, by asking
   std::map<pid_t, ThreadPtr> threads_;  // by their number at home
   std::deque<Job> jobs_;                // of the keeper, the first one running
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

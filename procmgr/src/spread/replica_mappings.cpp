@@ -24,21 +24,25 @@ void Replica::ask_mapping(const ThreadPtr& thread) {
   ask.set = parts_.set.value;
   ask.address = address.value;
   parts_.node.messenger.request(parts_.home, ask, {},
-                                [this, address, alive = std::weak_ptr(alive_),
+                                [this, address, before = learnt_, alive = std::weak_ptr(alive_),
                                  weak = std::weak_ptr(thread)](Result<std::string> reply) {
                                   auto thread = weak.lock();
                                   if (alive.expired() || !thread) return;
                                   auto known = reply ? KnownMapping::parse(*reply)
                                                      : Result<KnownMapping>(reply.error());
                                   if (!known) return send_home(thread, false);
-                                  learn(thread, address, *known);
+                                  learn(thread, address, before, *known);
                                 });
 }
 
-void Replica::learn(const ThreadPtr& thread, RemoteAddr address, const KnownMapping& known) {
-  enqueue([this, thread, address, known](std::function<void()> next) {
-    const auto learnt = [this, thread, next = std::move(next)](bool is_new) {
-      is_new ? thread->traced->resume(kSystemCallsAreOurs) : send_home(thread, false);
+// What another thread has learnt since may be what this one met.
+void Replica::learn(const ThreadPtr& thread, RemoteAddr address, uint64_t learnt_before,
+                    const KnownMapping& known) {
+  enqueue([this, thread, address, learnt_before, known](std::function<void()> next) {
+    const auto learnt = [this, thread, learnt_before, next = std::move(next)](bool is_new) {
+      learnt_ += is_new;
+      learnt_ != learnt_before ? thread->traced->resume(kSystemCallsAreOurs)
+                               : send_home(thread, false);
       next();
     };
     switch (known.kind) {
