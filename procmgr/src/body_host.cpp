@@ -157,7 +157,6 @@ void BodyHost::Impl::make(NodeId sender, const StartBody& ask, BodyRequest wante
                   .fds = std::move(fds),
                   .uts_ns = *uts_ns,
                   .has_children = ask.has_children != 0,
-                  .origin_keeps_signals = ask.comes_from_origin != 0,
                   .home = comes_home ? &shadows : nullptr,
                   .on_created = [this, ask] { on_created(ask); }},
                  [self = shared_from_this(), pid = ask.pid, comes_home, ask](Status installed) {

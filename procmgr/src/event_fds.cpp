@@ -126,10 +126,13 @@ Result<std::string> describe_event_fd(pid_t pid, int number, EventKind kind) {
 }
 
 int first_of_description(pid_t pid, int number, const std::vector<StolenFd>& all) {
-  for (const StolenFd& other : all)
-    if (other.number < number && event_kind_of(other) &&
-        is_same_description(pid, number, pid, other.number))
-      return other.number;
+  const auto own =
+      std::find_if(all.begin(), all.end(), [&](const StolenFd& fd) { return fd.number == number; });
+  for (auto other = all.begin(); own != all.end() && other != all.end(); ++other)
+    if (other->number < number && other->attributes.st_ino == own->attributes.st_ino &&
+        other->attributes.st_dev == own->attributes.st_dev &&
+        is_same_description(pid, number, pid, other->number))
+      return other->number;
   return number;
 }
 

@@ -28,9 +28,8 @@ struct StartBody {
   uint32_t job = 0;
   pid_t group = 0, session = 0;
   uint8_t has_job = 0;
-  uint8_t has_children = 0;       // it leaves them at its origin
-  uint8_t comes_from_origin = 1;  // of an image: the process was native there
-  NodeId origin;                  // where its shadow is, or will be
+  uint8_t has_children = 0;  // it leaves them at its origin
+  NodeId origin;             // where its shadow is, or will be
   CapabilitySets capabilities;
 };
 

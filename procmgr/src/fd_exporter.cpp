@@ -80,10 +80,20 @@ Result<std::vector<ExportedFd>> FdExporter::export_all(pid_t pid, WhichFds which
   for (StolenFd& fd : *stolen) {
     const int number = fd.number;
     const bool close_on_exec = fd.close_on_exec;
-    const bool stays = which == WhichFds::kForked && uses_offset(fd);
+    const bool stays =
+        which == WhichFds::kForked && uses_offset(fd) && !is_standard_output(fd, *stolen);
+    const bool has_own_state = event_kind_of(fd) || S_ISREG(fd.attributes.st_mode);
+    const int first = which == WhichFds::kAll && has_own_state
+                          ? first_of_description(pid, number, *stolen)
+                          : number;
+    // Others that have it write where it stands, too.
+    const bool is_alone = which == WhichFds::kAll && S_ISREG(fd.attributes.st_mode) &&
+                          (fd.flags & O_ACCMODE) != O_RDONLY && !is_standard_output(fd, *stolen) &&
+                          !others_have(pid, fd);
     auto recipe = stays               ? not_taken_along(fd, "whose offset its parent shares")
+                  : first != number   ? export_same(fd, first)
                   : event_kind_of(fd) ? export_event(fd, pid, which, *stolen)
-                                      : export_one(std::move(fd));
+                                      : export_one(std::move(fd), is_alone);
     if (!recipe) {
       cancel(exported);
       return recipe.error();
@@ -91,6 +101,16 @@ Result<std::vector<ExportedFd>> FdExporter::export_all(pid_t pid, WhichFds which
     exported.push_back({number, std::move(*recipe), close_on_exec});
   }
   return exported;
+}
+
+// What is written there goes home, in order: programs neither seek nor read in it.
+bool FdExporter::is_standard_output(const StolenFd& fd, const std::vector<StolenFd>& all) {
+  if ((fd.flags & O_ACCMODE) != O_WRONLY) return false;
+  return std::any_of(all.begin(), all.end(), [&](const StolenFd& other) {
+    return (other.number == STDOUT_FILENO || other.number == STDERR_FILENO) &&
+           other.attributes.st_dev == fd.attributes.st_dev &&
+           other.attributes.st_ino == fd.attributes.st_ino;
+  });
 }
 
 void FdExporter::cancel(const std::vector<ExportedFd>& fds) {
@@ -113,10 +133,17 @@ FdRecipe FdExporter::recipe_for(FdKind kind, const StolenFd& fd) const {
   FdRecipe recipe;
   recipe.kind = kind;
   recipe.flags = fd.flags & kKeptFlags;
+  if (!S_ISDIR(fd.attributes.st_mode)) recipe.flags &= ~O_DIRECTORY;  // part of O_TMPFILE, too
   recipe.home = recipe.exporter = node_.self;
   recipe.offset = fd.offset;
   recipe.identity = identity_of(fd.attributes);
   return recipe;
+}
+
+std::string FdExporter::export_same(const StolenFd& fd, int first) const {
+  FdRecipe same = recipe_for(FdKind::kSame, fd);
+  same.detail = static_cast<uint32_t>(first);
+  return encode_recipe(same, {});
 }
 
 // Only the process itself may have it: others would wait for events in vain.
@@ -124,11 +151,6 @@ Result<std::string> FdExporter::export_event(const StolenFd& fd, pid_t pid, Whic
                                              const std::vector<StolenFd>& all) {
   const EventKind kind = *event_kind_of(fd);
   if (which != WhichFds::kAll) return not_taken_along(fd);
-  if (const int first = first_of_description(pid, fd.number, all); first != fd.number) {
-    FdRecipe same = recipe_for(FdKind::kSame, fd);
-    same.detail = static_cast<uint32_t>(first);
-    return encode_recipe(same, {});
-  }
   if (others_have(pid, fd)) return not_taken_along(fd, "which other processes have, too");
   auto description = describe_event_fd(pid, fd.number, kind);
   if (!description) return description.error();
@@ -143,7 +165,7 @@ Result<std::string> FdExporter::export_event(const StolenFd& fd, pid_t pid, Whic
   return encode_recipe(recipe, *description);
 }
 
-Result<std::string> FdExporter::export_one(StolenFd fd) {
+Result<std::string> FdExporter::export_one(StolenFd fd, bool is_alone) {
   const mode_t type = fd.attributes.st_mode & S_IFMT;
   if (fs_.is_serving() && fd.attributes.st_dev == fs_.device()) {
     if (auto source = tree_.source_of(fd.attributes.st_ino))
@@ -169,7 +191,7 @@ Result<std::string> FdExporter::export_one(StolenFd fd) {
     if (fd.attributes.st_nlink == 0) return not_taken_along(fd, "deleted");
     return encode_recipe(recipe_for(FdKind::kDirectory, fd), fd.link);
   }
-  return export_regular(std::move(fd));
+  return export_regular(std::move(fd), is_alone);
 }
 
 Result<std::string> FdExporter::export_character_device(StolenFd fd) {
@@ -235,15 +257,15 @@ Result<std::string> FdExporter::export_socket(StolenFd fd) {
   return encode_recipe(recipe, {});
 }
 
-// By path where offsets need not be shared: read-only, or every write at the end.
-Result<std::string> FdExporter::export_regular(StolenFd fd) {
+// By path where offsets need not be shared: read-only, every write at the end, or nobody else's.
+Result<std::string> FdExporter::export_regular(StolenFd fd, bool is_alone) {
   const int mode = fd.flags & O_ACCMODE;
   const bool read_only = mode == O_RDONLY;
   const bool append_only = mode == O_WRONLY && (fd.flags & O_APPEND);
   const bool linked = fd.attributes.st_nlink > 0;
   FdRecipe recipe = recipe_for(FdKind::kFile, fd);
-  if (!linked || !(read_only || append_only)) recipe.kind = FdKind::kStream;
-  recipe.seekable = read_only;
+  if (!linked || !(read_only || append_only || is_alone)) recipe.kind = FdKind::kStream;
+  recipe.seekable = read_only || is_alone;
   recipe.pollable = 0;
   const std::string path = fd.link;
   recipe.id = recipe.guard =

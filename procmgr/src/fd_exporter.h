@@ -26,17 +26,20 @@ class FdExporter {
   void cancel(const std::vector<ExportedFd>& fds);
 
  private:
-  Result<std::string> export_one(StolenFd fd);
+  // `is_alone`: it is moved, and no other process has the description.
+  Result<std::string> export_one(StolenFd fd, bool is_alone);
+  std::string export_same(const StolenFd& fd, int first) const;
   Result<std::string> export_event(const StolenFd& fd, pid_t pid, WhichFds which,
                                    const std::vector<StolenFd>& all);
   Result<std::string> export_character_device(StolenFd fd);
   Result<std::string> export_terminal(StolenFd fd, const TerminalSettings& settings);
   Result<std::string> export_socket(StolenFd fd);
-  Result<std::string> export_regular(StolenFd fd);
+  Result<std::string> export_regular(StolenFd fd, bool is_alone);
   Result<std::string> export_shared(StolenFd fd, FileId file);
   Result<std::string> export_stream(StolenFd fd);
   Result<std::string> export_again(StolenFd fd, const StreamSource& source);
   bool uses_offset(const StolenFd& fd) const;
+  static bool is_standard_output(const StolenFd& fd, const std::vector<StolenFd>& all);
   FdRecipe recipe_for(FdKind kind, const StolenFd& fd) const;
 
   NodeContext& node_;

@@ -69,7 +69,7 @@ void FdImporter::import_all(pid_t pid, const std::vector<ExportedFd>& fds, Done 
     item.close_on_exec = fd.close_on_exec;
     item.recipe = std::move(*recipe);
     Status prepared = prepare(*job, item);
-    needs_worker |= !item.fd;
+    needs_worker |= !item.fd && item.recipe.fixed.kind != FdKind::kSame;
     job->items.push_back(std::move(item));
     if (!prepared) return fail(*job, prepared.error());
   }
@@ -86,8 +86,9 @@ Status FdImporter::prepare(const Job& job, Item& item) {
       if (!item.fd) return errno_error("open of " + item.recipe.path);
       return {};
     case FdKind::kEvent:
+      return prepare_event(item);
     case FdKind::kSame:
-      return prepare_event(job, item);
+      return {};  // when all others are there
     case FdKind::kStream:
       return prepare_stream(item);
     case FdKind::kTerminal:
@@ -110,6 +111,7 @@ Status FdImporter::prepare_stream(Item& item) {
     auto copy = home_.native_copy(recipe.id);
     if (!copy) return copy.error();
     item.fd = std::move(*copy);
+    if (recipe.seekable) lseek(item.fd.get(), recipe.offset, SEEK_SET);
     return {};
   }
   if (!fs_.is_serving())
@@ -161,17 +163,18 @@ Status FdImporter::prepare_terminal(pid_t pid, Item& item) {
   return {};
 }
 
-Status FdImporter::prepare_event(const Job& job, Item& item) {
+Status FdImporter::prepare_event(Item& item) {
   const FdRecipe& recipe = item.recipe.fixed;
-  if (recipe.kind == FdKind::kEvent) {
-    auto made = make_event_fd(static_cast<EventKind>(recipe.detail), item.recipe.path,
-                              recipe.flags & O_NONBLOCK);
-    if (!made) return made.error();
-    item.fd = std::move(*made);
-    return {};
-  }
+  auto made = make_event_fd(static_cast<EventKind>(recipe.detail), item.recipe.path,
+                            recipe.flags & O_NONBLOCK);
+  if (!made) return made.error();
+  item.fd = std::move(*made);
+  return {};
+}
+
+Status FdImporter::share_description(const Job& job, Item& item) {
   for (const Item& other : job.items)
-    if (other.number == static_cast<int>(recipe.detail) && other.fd)
+    if (other.number == static_cast<int>(item.recipe.fixed.detail) && other.fd)
       item.fd = UniqueFd(fcntl(other.fd.get(), F_DUPFD_CLOEXEC, 0));
   if (!item.fd) return errno_error("recipe of a descriptor", EPROTO);
   return {};
@@ -208,7 +211,7 @@ void FdImporter::open_in_worker(const std::shared_ptr<Job>& job) {
   auto open_all = [job, root = session_root_.get(), &tree = tree_, &fs = fs_] {
     for (Item& item : job->items) {
       const FdRecipe& recipe = item.recipe.fixed;
-      if (item.fd) continue;
+      if (item.fd || recipe.kind == FdKind::kSame) continue;
       if (item.import != 0) {
         auto opened = tree.open_import(item.import, recipe.seekable != 0, recipe.flags);
         if (!opened) {
@@ -242,7 +245,7 @@ void FdImporter::open_streams_for_missing_files(const std::shared_ptr<Job>& job)
       item.recipe.fixed.kind = FdKind::kStream;
       if (Status prepared = prepare_stream(item); !prepared) return fail(*job, prepared.error());
       again = true;
-    } else if (!item.fd) {
+    } else if (!item.fd && item.recipe.fixed.kind != FdKind::kSame) {
       return fail(*job, item.error);
     }
   }
@@ -251,6 +254,9 @@ void FdImporter::open_streams_for_missing_files(const std::shared_ptr<Job>& job)
 }
 
 void FdImporter::finish(Job& job) {
+  for (Item& item : job.items)
+    if (item.recipe.fixed.kind == FdKind::kSame)
+      if (Status shared = share_description(job, item); !shared) return fail(job, shared.error());
   std::vector<ImportedFd> imported;
   for (Item& item : job.items) {
     lend_offset(job.pid, item);
@@ -284,7 +290,8 @@ void FdImporter::tell_exporter(const FdRecipe& recipe) {
 void FdImporter::lend_offset(pid_t pid, const Item& item) {
   const FdRecipe& recipe = item.recipe.fixed;
   const bool by_path = recipe.kind == FdKind::kFile && (recipe.flags & O_ACCMODE) == O_RDONLY;
-  const bool by_stream = item.import != 0 && recipe.seekable;
+  const bool by_stream =
+      item.import != 0 && recipe.seekable && (recipe.flags & O_ACCMODE) == O_RDONLY;
   if (!by_path && !by_stream) return;
   Loan loan{UniqueFd(fcntl(item.fd.get(), F_DUPFD_CLOEXEC, 0)), recipe.exporter, recipe.guard,
             recipe.offset};

@@ -51,7 +51,8 @@ class FdImporter {
   };
 
   Status prepare(const Job& job, Item& item);
-  Status prepare_event(const Job& job, Item& item);
+  Status prepare_event(Item& item);
+  static Status share_description(const Job& job, Item& item);
   Status prepare_socket(const Job& job, Item& item);
   Status prepare_terminal(pid_t pid, Item& item);
   void acquire(Item& item);

@@ -51,7 +51,8 @@ void HomeRegular::read(const StreamRequest& request, size_t size, Messenger::Rep
   });
 }
 
-void HomeRegular::write(const StreamRequest&, std::string_view data, Messenger::Reply reply) {
+void HomeRegular::write(const StreamRequest& request, std::string_view data,
+                        Messenger::Reply reply) {
   struct Work {
     std::string data;
     ssize_t put = 0;
@@ -59,10 +60,13 @@ void HomeRegular::write(const StreamRequest&, std::string_view data, Messenger::
     Messenger::Reply reply;
   };
   auto work = std::make_shared<Work>(Work{std::string(data), 0, 0, std::move(reply)});
-  enqueue([&workers = workers_, real = real_, work](std::function<void()> next) {
+  enqueue([&workers = workers_, real = real_, work,
+           offset = request.offset](std::function<void()> next) {
     workers.submit(
-        [real, work] {
-          work->put = ::write(real->get(), work->data.data(), work->data.size());
+        [real, work, offset] {
+          work->put = offset == kAtPosition
+                          ? ::write(real->get(), work->data.data(), work->data.size())
+                          : pwrite(real->get(), work->data.data(), work->data.size(), offset);
           work->error = errno;
         },
         [work, next] {

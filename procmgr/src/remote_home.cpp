@@ -119,7 +119,7 @@ void RemoteHome::handle_input_output() {
                                            std::string_view data, Messenger::Reply reply) {
     HomeFile* file = find(message.home);
     if (file == nullptr) return reply.fail(EIO, "the description is gone");
-    file->write({{from, message.operation}, kAtPosition, message.nonblocking != 0}, data,
+    file->write({{from, message.operation}, message.offset, message.nonblocking != 0}, data,
                 std::move(reply));
   });
   messenger.on<StreamCancel>([this](NodeId from, const StreamCancel& message, std::string_view) {

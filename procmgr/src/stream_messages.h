@@ -36,13 +36,14 @@ static_assert(sizeof(StreamRead) == 32);
 // Request, the payload is what to write. Reply: the number of bytes written as uint64_t.
 struct StreamWrite {
   static constexpr uint16_t kId = message_ids::kDescriptors + 1;
-  uint8_t version = 1;
+  uint8_t version = 2;
   uint8_t nonblocking = 0;
   uint16_t unused[3] = {};
   HomeId home;
   uint64_t operation = 0;
+  int64_t offset = kAtPosition;
 };
-static_assert(sizeof(StreamWrite) == 24);
+static_assert(sizeof(StreamWrite) == 32);
 
 // Notice: the caller of a read or write got a signal; it is to be answered soon.
 struct StreamCancel {

@@ -286,13 +286,14 @@ void StreamTree::read(const FsCaller& caller, FileId, uint64_t handle, uint64_t 
                           });
 }
 
-void StreamTree::write(const FsCaller& caller, FileId, uint64_t handle, uint64_t,
+void StreamTree::write(const FsCaller& caller, FileId, uint64_t handle, uint64_t offset,
                        std::string_view data, int flags, FsReply<size_t> reply) {
   auto found = handles_.find(handle);
   if (found == handles_.end()) return reply(errno_error("", EBADF));
   const StreamSource& source = found->second.source;
   StreamWrite message;
   message.home = source.id;
+  message.offset = source.seekable ? static_cast<int64_t>(offset) : kAtPosition;
   message.nonblocking = (flags & O_NONBLOCK) != 0;
   message.operation = caller.unique;
   operations_.emplace(caller.unique, source);

@@ -20,8 +20,10 @@ namespace krg {
 struct StreamSource {
   NodeId home;
   HomeId id;
-  bool seekable = false;  // read by offset, without a position at home (regular, read-only)
-  bool pollable = true;   // false: a regular file, always ready
+  // Read and written by offset, without a position at home: a regular file that may only be read,
+  // or that one process alone has.
+  bool seekable = false;
+  bool pollable = true;  // false: a regular file, always ready
 };
 
 class StreamTree : public FsTree {

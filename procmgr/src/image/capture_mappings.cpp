@@ -30,6 +30,10 @@ bool is_programs_own(std::string_view name) {
          name.starts_with("[anon:");
 }
 
+bool is_deleted_file(const MappingText& m) {
+  return m.inode != 0 && m.name.ends_with(kDeleted);
+}
+
 // Why it cannot be taken along; empty: it can.
 std::string obstacle(const MappingText& m) {
   // "uw" alone is krgd's own (written_pages.h): a program's userfaultfd is among its descriptors.
@@ -40,7 +44,8 @@ std::string obstacle(const MappingText& m) {
   if (m.is_shared() && (m.inode == 0 || m.has("mw")))
     return m.name.empty() ? "memory that it shares with other processes"
                           : fmt::format("memory that it shares with other processes ({})", m.name);
-  if (m.name.ends_with(kDeleted)) return fmt::format("a mapping of a deleted file ({})", m.name);
+  if (is_deleted_file(m))
+    return m.is_shared() ? fmt::format("a mapping of a deleted file ({})", m.name) : std::string();
   if (m.inode == 0 && !is_programs_own(m.name)) return fmt::format("a mapping of {}", m.name);
   if (m.inode != 0 && (!m.name.starts_with('/') || m.name.find('\\') != std::string_view::npos))
     return fmt::format("a mapping of {}", m.name);
@@ -184,7 +189,8 @@ Result<std::vector<ImageMapping>> read_mappings(pid_t pid, std::vector<ImageFile
     if (std::string why = is_families ? "" : obstacle(m); !why.empty())
       return cannot_move(std::move(why));
     mapping.advice = advice_of(m);
-    if (m.inode == 0) continue;
+    // No file leads to a deleted one's contents: they go along, and are its own from then on.
+    if (m.inode == 0 || (is_deleted_file(m) && !is_families)) continue;
     auto file = is_families ? known.index_of(shared_file(m)) : known.index_of(m.name);
     if (!file) return file.error();
     mapping.kind = ImageMapping::Kind::kFile;

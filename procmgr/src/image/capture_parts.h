@@ -27,6 +27,9 @@ Result<ImageFile> identify_file(const std::string& path);
 Result<ImageThread> capture_thread(FrozenProcess& process, FrozenThread& thread);
 // `flags`: PTRACE_PEEKSIGINFO_SHARED or 0.
 Result<std::vector<ImageSignal>> read_pending_signals(pid_t tid, uint32_t flags);
+// Those that wait for the process or its main thread, which have been delivered then. Errors:
+// ESRCH.
+Result<std::vector<ImageSignal>> take_pending_signals(FrozenProcess& process);
 // timer_create(2)'s. Errors: ENOTSUP with the reason; ESRCH.
 Result<std::vector<ImageTimer>> capture_timers(FrozenProcess& process);
 

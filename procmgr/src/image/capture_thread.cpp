@@ -6,6 +6,7 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstring>
 #include <ctime>
@@ -110,6 +111,29 @@ Result<std::vector<ImageSignal>> read_pending_signals(pid_t tid, uint32_t flags)
     if (got < 0) return errno_error("the process died", ESRCH);
     if (got == 0) return signals;
     signals.push_back(signal);
+  }
+}
+
+Result<std::vector<ImageSignal>> take_pending_signals(FrozenProcess& process) {
+  constexpr size_t kAtOnce = 32;
+  std::vector<ImageSignal> taken;
+  for (;;) {
+    auto waiting = read_pending_signals(process.pid(), PTRACE_PEEKSIGINFO_SHARED);
+    auto of_main = waiting ? read_pending_signals(process.pid(), 0) : waiting.error();
+    if (!of_main) return of_main.error();
+    const size_t count = std::min(waiting->size() + of_main->size(), kAtOnce);
+    if (count == 0) return taken;
+    CallBatch batch(process);
+    const uint64_t all = batch.put(~uint64_t{0}).value, at_once = batch.put(timespec{}).value;
+    std::vector<RemoteAddr> at;
+    for (size_t i = 0; i < count; ++i) {
+      at.push_back(batch.put(ImageSignal{}.info));
+      batch.add(SYS_rt_sigtimedwait, {all, at.back().value, at_once, sizeof all});
+    }
+    if (auto run = batch.run(); !run) return run.error();
+    for (size_t i = 0; i < count; ++i)
+      if (batch.result(i) > 0) taken.push_back({batch.value<decltype(ImageSignal::info)>(at[i])});
+    if (batch.result(0) <= 0) return taken;  // a stop signal, which nobody can take
   }
 }
 

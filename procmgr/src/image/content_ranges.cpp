@@ -16,6 +16,7 @@
 #include <string>
 #include <string_view>
 
+#include "image/task_memory.h"
 #include "krg/runtime/unique_fd.h"
 #include "krg/shmem/memory_abi.h"
 #include "process_status.h"
@@ -24,6 +25,7 @@ namespace krg {
 namespace {
 
 constexpr uint64_t kPage = 4096;
+constexpr std::string_view kDeletedFile = " (deleted)";
 
 // Categories of PAGEMAP_SCAN.
 constexpr uint64_t kIsWriteProtectable = 1 << 0, kIsFile = 1 << 2, kIsPresent = 1 << 3,
@@ -50,8 +52,9 @@ bool parse_private_mapping(const std::string& line, PrivateMapping& mapping) {
   if (std::sscanf(line.c_str(), "%" SCNx64 "-%" SCNx64 " %4s %*x %*x:%*x %" SCNu64 " %n",
                   &mapping.start, &mapping.end, permissions, &inode, &name_at) < 4)
     return false;
-  mapping.has_file = inode != 0;
   const std::string_view name = std::string_view(line).substr(static_cast<size_t>(name_at));
+  mapping.has_file = inode != 0;
+  mapping.is_deleted = mapping.has_file && name.ends_with(kDeletedFile);
   return permissions[3] == 'p' && (mapping.has_file || is_programs_own(name));
 }
 
@@ -78,7 +81,7 @@ void append(Ranges& ranges, const PrivateMapping& mapping, uint64_t start, uint6
   }
   ranges.push_back({.start = {start},
                     .bytes = end - start,
-                    .comes_first = mapping.has_file,
+                    .comes_first = mapping.has_file && !mapping.is_deleted,
                     .is_huge = is_huge,
                     .is_clean = is_clean});
 }
@@ -184,12 +187,34 @@ Ranges with_arguments_first(pid_t pid, const Ranges& ranges) {
   return with_first(ranges, start / kPage * kPage, (end + kPage - 1) / kPage * kPage);
 }
 
+// All that there is, up to the file's end: so much can be read.
+Status add_deleted(pid_t pid, const PrivateMapping& mapping, Ranges& ranges) {
+  auto memory = TaskMemory::open(pid);
+  if (!memory) return memory.error();
+  uint64_t readable = 0, unknown = (mapping.end - mapping.start) / kPage;
+  while (readable < unknown) {
+    const uint64_t page = readable + (unknown - readable) / 2;
+    const MemoryPiece piece{{mapping.start + page * kPage}, 1};
+    std::byte byte;
+    if (memory->read({&piece, 1}, {&byte, 1}))
+      readable = page + 1;
+    else
+      unknown = page;
+  }
+  if (readable > 0)
+    append(ranges, mapping, mapping.start, mapping.start + readable * kPage, false, false);
+  return {};
+}
+
 Result<Ranges> ranges_of(pid_t pid, int pagemap, const Scan& scan_mapping) {
   auto maps = read_maps(pid);
   if (!maps) return maps.error();
   Ranges ranges;
-  for (const PrivateMapping& mapping : parse_mappings(*maps))
-    if (Status scanned = scan_mapping(pagemap, mapping, ranges); !scanned) return scanned.error();
+  for (const PrivateMapping& mapping : parse_mappings(*maps)) {
+    Status scanned = mapping.is_deleted ? add_deleted(pid, mapping, ranges)
+                                        : scan_mapping(pagemap, mapping, ranges);
+    if (!scanned) return scanned.error();
+  }
   return with_arguments_first(pid, ranges);
 }
 

@@ -1,8 +1,9 @@
 // content_ranges(): which pages of a process have content of their own, and so have to go along
 // when it moves or is saved: anonymous pages of private mappings that are in memory or in swap. Not
 // among them: what was never touched, pages of zeros that were only read, clean pages of private
-// file mappings (their file has them), guard regions, the kernel's own mappings (vdso, vvar), and
-// all of shared mappings, whose contents belong to their file or memory object.
+// file mappings (their file has them; of a deleted one all that there is goes along), guard
+// regions, the kernel's own mappings (vdso, vvar), and all of shared mappings, whose contents
+// belong to their file or memory object.
 //
 // Threads: any. Source: proc_pid_maps(5), ioctl_pagemap_scan(2) (Linux 6.7), proc_pid_pagemap(5).
 // SPDX-License-Identifier: GPL-2.0-or-later
@@ -24,6 +25,7 @@ enum class WrittenBy : uint32_t { kNothing, kSoftDirty, kWriteProtection };
 struct PrivateMapping {
   uint64_t start = 0, end = 0;
   bool has_file = false;
+  bool is_deleted = false;  // that file: nobody else has its pages
 };
 // In the order of their addresses. Errors: ESRCH.
 Result<std::vector<PrivateMapping>> private_mappings(pid_t pid);

@@ -29,15 +29,21 @@ char* map_anonymous(size_t bytes) {
   return map(bytes, MAP_PRIVATE | MAP_ANONYMOUS);
 }
 
-UniqueFd file_of(size_t bytes) {
-  char name[] = "/tmp/content_ranges_XXXXXX";
-  UniqueFd file(mkstemp(name));
-  EXPECT_TRUE(file);
-  unlink(name);
-  const std::string text(bytes, 'f');
-  EXPECT_EQ(write(file.get(), text.data(), bytes), static_cast<ssize_t>(bytes));
-  return file;
-}
+// A file of so many bytes that has a name as long as this lives.
+struct NamedFile {
+  explicit NamedFile(size_t bytes) : file(mkstemp(name)) {
+    EXPECT_TRUE(file);
+    const std::string text(bytes, 'f');
+    EXPECT_EQ(write(file.get(), text.data(), bytes), static_cast<ssize_t>(bytes));
+  }
+  ~NamedFile() { unlink(name); }
+  NamedFile(const NamedFile&) = delete;
+  NamedFile& operator=(const NamedFile&) = delete;
+  int get() const { return file.get(); }
+
+  char name[32] = "/tmp/content_ranges_XXXXXX";
+  UniqueFd file;
+};
 
 // The page's place among the ranges, or nullptr.
 const PageRange* find(const std::vector<PageRange>& ranges, const char* page) {
@@ -75,7 +81,7 @@ TEST(ContentRanges, OfAnonymousMemoryWhatWasWritten) {
 }
 
 TEST(ContentRanges, OfPrivateFileMappingsWhatWasWritten) {
-  UniqueFd file = file_of(4 * kPage);
+  NamedFile file(4 * kPage);
   char* memory = map(4 * kPage, MAP_PRIVATE, file.get());
   const volatile char clean = memory[0];
   EXPECT_EQ(clean, 'f');
@@ -89,8 +95,21 @@ TEST(ContentRanges, OfPrivateFileMappingsWhatWasWritten) {
   munmap(memory, 4 * kPage);
 }
 
+TEST(ContentRanges, AllOfADeletedFile) {
+  NamedFile file(3 * kPage - 100);
+  char* memory = map(6 * kPage, MAP_PRIVATE, file.get());
+  unlink(file.name);
+  const auto ranges = ranges_here();
+  const PageRange* all = find(ranges, memory);
+  ASSERT_NE(all, nullptr);
+  EXPECT_EQ(all->start.value, reinterpret_cast<uint64_t>(memory));
+  EXPECT_EQ(all->bytes, 3 * kPage) << "what lies behind the file's end cannot be read";
+  EXPECT_FALSE(all->comes_first);
+  munmap(memory, 6 * kPage);
+}
+
 TEST(ContentRanges, NothingOfSharedMappings) {
-  UniqueFd file = file_of(kPage);
+  NamedFile file(kPage);
   char* of_file = map(kPage, MAP_SHARED, file.get());
   char* anonymous = map(kPage, MAP_SHARED | MAP_ANONYMOUS);
   *of_file = *anonymous = 's';
@@ -166,7 +185,7 @@ TEST(ContentRanges, HugePagesAreTold) {
 }
 
 TEST(ContentRanges, PagemapAloneSaysTheSame) {
-  UniqueFd file = file_of(4 * kPage);
+  NamedFile file(4 * kPage);
   char* of_file = map(4 * kPage, MAP_PRIVATE, file.get());
   char* memory = map_anonymous(8 * kPage);
   memory[kPage] = memory[2 * kPage] = memory[5 * kPage] = 1;

@@ -30,7 +30,6 @@ void ImageBodies::install(Request request, std::function<void(Status)> done) {
   wanted.fds = std::move(request.fds);
   wanted.uts_ns = request.uts_ns;
   wanted.has_children = request.has_children;
-  wanted.origin_keeps_signals = request.origin_keeps_signals;
   wanted.home = request.home;
   wanted.shared = shared_;
   wanted.on_created = std::move(request.on_created);

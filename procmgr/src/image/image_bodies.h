@@ -29,10 +29,9 @@ class ImageBodies {
     NodeId sender;
     MovedProcess moved;
     std::vector<ImportedFd> fds;
-    int uts_ns = -1;                   // the job's; -1: krgd's own
-    bool has_children = false;         // at its origin
-    bool origin_keeps_signals = true;  // those that wait for it
-    ShadowHost* home = nullptr;        // not null: its shadow is here and becomes it
+    int uts_ns = -1;             // the job's; -1: krgd's own
+    bool has_children = false;   // at its origin
+    ShadowHost* home = nullptr;  // not null: its shadow is here and becomes it
     // Runs as soon as the process exists; not when it comes home.
     std::function<void()> on_created;
   };

@@ -109,7 +109,7 @@ INSTANTIATE_TEST_SUITE_P(
     Obstacles, ObstacleTest,
     ::testing::Values(Obstacle{"shared", "shares with other processes"},
                       Obstacle{"shared_file", "shares with other processes"},
-                      Obstacle{"deleted_file", "deleted file"}, Obstacle{"memfd", "deleted file"},
+                      Obstacle{"deleted_file", "deleted file"}, Obstacle{"memfd", "shares with"},
                       Obstacle{"aio", "shares with"}, Obstacle{"chroot", "root directory"},
                       Obstacle{"ipc_namespace", "ipc namespace"}, Obstacle{"folders", "folders"},
                       Obstacle{"cpu_timer", "clock"}, Obstacle{"main_thread", "main thread"}),

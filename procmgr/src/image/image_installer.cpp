@@ -261,7 +261,6 @@ Result<std::unique_ptr<InstalledProcess>> ImageInstaller::install_into(
     std::shared_ptr<FrozenProcess> process, ProcessImage image, int first_file, int program) {
   std::unique_ptr<InstalledProcess> installed(
       new InstalledProcess(std::move(process), std::move(image), nullptr));
-  installed->origin_keeps_signals_ = false;
   FrozenProcess& held = *installed->process_;
   const ProcessImage& what = installed->image_;
   if (auto done = install_memory(held, what, first_file); !done) return done.error();

@@ -64,7 +64,7 @@ class InstalledProcess {
   ProcessImage image_;
   ShadowHost* const home_;
   UniqueFd userfaultfd_;
-  bool origin_keeps_signals_ = true;
+  bool origin_keeps_signals_ = false;
   bool has_thawed_ = false;
 };
 
@@ -81,7 +81,7 @@ class ImageInstaller {
     bool has_children = false;  // at its origin (BodySpawner)
     // Signals that waited for the process or its main thread are passed on by its shadow, which
     // keeps them when it execs.
-    bool origin_keeps_signals = true;
+    bool origin_keeps_signals = false;
     // Where a userfaultfd comes from; null: all pages are written before the thaw.
     const UserfaultSource* late_pages = nullptr;
     // Null: processes that share memory with other nodes cannot be had.

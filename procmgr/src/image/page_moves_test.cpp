@@ -63,7 +63,6 @@ TEST_F(PagesBefore, NothingToMove) {
 TEST_F(PagesBefore, WrittenPagesOfFiles) {
   char name[] = "/tmp/page_moves_XXXXXX";
   UniqueFd file(mkstemp(name));
-  unlink(name);
   const std::string text(20 * kPage, 'f');
   ASSERT_EQ(write(file.get(), text.data(), text.size()), static_cast<ssize_t>(text.size()));
   const auto map_file = [&] {
@@ -81,6 +80,7 @@ TEST_F(PagesBefore, WrittenPagesOfFiles) {
   begin_move();
   let_target_run();
   EXPECT_EQ(exit_code(target_), 0);
+  unlink(name);  // a deleted one's pages all go along
 }
 
 TEST_F(PagesBefore, TheSourceDies) {

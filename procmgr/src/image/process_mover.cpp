@@ -3,6 +3,7 @@
 
 #include <sys/ptrace.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstring>
 #include <map>
@@ -12,6 +13,7 @@
 #include "image/first_pages.h"
 #include "image/image_capture.h"
 #include "image/image_installer.h"
+#include "image/install_parts.h"
 #include "image/moved_process.h"
 #include "image/process_copy.h"
 #include "in_worker.h"
@@ -51,8 +53,8 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
     // Of the pages that come later.
     pid_t page_source = 0;
     uint64_t page_move = 0;
-    // Of the signals that wait for it, those that its image has.
-    size_t captured_signals = 0;
+    // Those that wait for it, and go along in its image.
+    std::vector<ImageSignal> signals = {};
   };
   using MovePtr = std::shared_ptr<Move>;
 
@@ -80,7 +82,7 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
   void on_target_answer(const MovePtr& move, const Result<std::string>& reply);
   void leave_shadow(MovePtr move);
   void leave_origin(MovePtr move);
-  void pass_late_signals_on(const Move& move);
+  void pass_on(const Move& move, std::vector<ImageSignal> signals);
   void thaw_body(const Move& move);
   void drop_body(const Move& move);
   void end(Move& move, Status how);
@@ -107,7 +109,9 @@ Status ProcessMover::Impl::capture(Move& move) {
   if (auto named = name_shared_memory(*image); !named) return named;
   auto pages = content_ranges(move.process->pid());
   if (!pages) return pages.error();
-  move.captured_signals = image->pending.size();
+  move.signals = image->pending;
+  const auto& of_main = image->threads.front().pending;
+  move.signals.insert(move.signals.end(), of_main.begin(), of_main.end());
   move.moved.image = std::move(*image);
   move.moved.pages = std::move(*pages);
   if (total_bytes(move.moved.pages) > kMostContents) {
@@ -183,7 +187,6 @@ Result<StartBody> ProcessMover::Impl::describe(const Move& move) {
   ask.pid = move.process->pid();
   const ProcessTable::Body* body = parts.table.find_body(ask.pid);
   ask.origin = body ? body->origin : node.self;
-  ask.comes_from_origin = body == nullptr;
   ask.has_children = has_child(ask.pid) || (body && body->has_children_at_origin);
   auto capabilities = parts.capabilities.of(ask.pid);
   if (!capabilities) return capabilities.error();
@@ -239,8 +242,18 @@ void ProcessMover::Impl::leave_shadow(MovePtr move) {
   const pid_t pid = move->process->pid();
   ProcessTable::Shadow entry{move->target, JobId{}};
   if (node.jobs) entry.job = node.jobs->job_of(pid).value_or(JobId{});
-  Status converted = parts.shadows.become_shadow(*move->process, entry);
-  converted ? thaw_body(*move) : drop_body(*move);
+  // The shadow would pass on what waits for it.
+  auto signals = take_pending_signals(*move->process);
+  Status converted =
+      signals ? parts.shadows.become_shadow(*move->process, entry) : Status(signals.error());
+  if (converted) {
+    thaw_body(*move);
+    pass_on(*move, std::move(*signals));
+  } else {
+    drop_body(*move);
+    if (signals && !queue_signals(*move->process, *signals))
+      log_warn("image", "process {}: its waiting signals are lost", pid);
+  }
   end(*move, std::move(converted));
 }
 
@@ -250,6 +263,8 @@ void ProcessMover::Impl::leave_origin(MovePtr move) {
   moves.pid = move->process->pid();
   moves.body_node = move->target;
   const NodeId origin = parts.table.find_body(moves.pid)->origin;
+  // Before it runs again: its origin may be where it goes.
+  parts.descriptors.body_ended(moves.pid, [] {});
   node.messenger.request(origin, moves, {},
                          [self = shared_from_this(), move](Result<std::string> reply) {
                            if (!reply) {
@@ -258,22 +273,23 @@ void ProcessMover::Impl::leave_origin(MovePtr move) {
                            }
                            const pid_t pid = move->process->pid();
                            self->parts.table.remove_body(pid);
-                           self->pass_late_signals_on(*move);
+                           auto signals = read_pending_signals(pid, PTRACE_PEEKSIGINFO_SHARED);
+                           if (signals) self->pass_on(*move, std::move(*signals));
                            self->node.children->unwatch(pid);
                            move->process->detach_from_memory();
                            move->process->kill();
-                           self->parts.descriptors.body_ended(pid, [] {});
                            self->end(*move, {});
                          });
 }
 
 // Those that came here after the image was taken.
-void ProcessMover::Impl::pass_late_signals_on(const Move& move) {
-  auto pending = read_pending_signals(move.pid, PTRACE_PEEKSIGINFO_SHARED);
-  if (!pending) return;
-  for (size_t i = move.captured_signals; i < pending->size(); ++i) {
+void ProcessMover::Impl::pass_on(const Move& move, std::vector<ImageSignal> signals) {
+  for (const ImageSignal& captured : move.signals)
+    if (auto found = std::find(signals.begin(), signals.end(), captured); found != signals.end())
+      signals.erase(found);
+  for (const ImageSignal& late : signals) {
     siginfo_t info;
-    std::memcpy(&info, (*pending)[i].info.data(), sizeof info);
+    std::memcpy(&info, late.info.data(), sizeof info);
     SignalInfo signal;
     signal.signal = info.si_signo;
     signal.code = info.si_code;

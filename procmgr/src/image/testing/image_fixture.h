@@ -125,7 +125,6 @@ class ImageTest : public ::testing::Test {
     ImageInstaller::Request request;
     request.late_pages = late_pages;
     request.image = std::move(image);
-    request.origin_keeps_signals = false;
     request.fds.push_back({0, UniqueFd(fcntl(input[0], F_DUPFD_CLOEXEC, 0))});
     request.fds.push_back({1, UniqueFd(fcntl(output[1], F_DUPFD_CLOEXEC, 0))});
     request.fds.push_back({2, UniqueFd(fcntl(2, F_DUPFD_CLOEXEC, 0))});

@@ -24,11 +24,12 @@ std::string scratch_file() {
   return path;
 }
 
-void map_file(bool shared, bool deleted) {
+// A deleted one that is not to be written: else it counts as shared with others.
+void map_shared_file(bool deleted) {
   const std::string path = scratch_file();
-  const int file = open(path.c_str(), O_RDWR);
+  const int file = open(path.c_str(), deleted ? O_RDONLY : O_RDWR);
   if (deleted) unlink(path.c_str());
-  mmap(nullptr, 8192, PROT_READ | PROT_WRITE, shared ? MAP_SHARED : MAP_PRIVATE, file, 0);
+  mmap(nullptr, 8192, deleted ? PROT_READ : PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
   if (!deleted) {  // gone when the test ends, there when it looks
     static std::string remembered = path;
     atexit([] { unlink(remembered.c_str()); });
@@ -41,12 +42,12 @@ void map_file(bool shared, bool deleted) {
 int meet_obstacle(const std::string& what) {
   if (what == "shared")
     mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (what == "shared_file") map_file(true, false);
-  if (what == "deleted_file") map_file(false, true);
+  if (what == "shared_file") map_shared_file(false);
+  if (what == "deleted_file") map_shared_file(true);
   if (what == "memfd") {
     const int file = memfd_create("of its own", 0);
     must(ftruncate(file, 4096) == 0, "memfd");
-    mmap(nullptr, 4096, PROT_READ, MAP_PRIVATE, file, 0);
+    mmap(nullptr, 4096, PROT_READ, MAP_SHARED, file, 0);
   }
   if (what == "aio") {
     unsigned long context = 0;

@@ -1,0 +1,59 @@
+"""A mixed family of processes whose members are moved around four nodes at random moments: each does what it does natively.
+Environment: KRG_STRESS_SECONDS (how long; 4), KRG_STRESS_SEED (which moves), KRG_STRESS_ONLY (names of features).
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+import os
+import random
+import subprocess
+import time
+
+import session_case
+from session_case import SessionCase
+
+SECONDS = int(os.environ.get("KRG_STRESS_SECONDS", "4"))
+SEED = int(os.environ.get("KRG_STRESS_SEED", str(random.randrange(1 << 15))))
+ONLY = os.environ.get("KRG_STRESS_ONLY", "").split()
+
+# Starts $names of $programs in the background, each with its output in a file, and moves them until they have all ended.
+STRESS = """
+RANDOM=$seed; SECONDS=0; declare -A what; moves=0
+for program in $programs; do for name in $names; do
+  $program $name $ms >$name.${program##*/}.out 2>&1 & what[$!]=$name.${program##*/}
+done; done
+while [ ${#what[@]} -gt 0 ] && [ $SECONDS -lt $end ]; do
+  pids=(${!what[@]}); pid=${pids[$((RANDOM % ${#pids[@]}))]}; node=$((RANDOM % 4))
+  # One that has ended is waited for by its parent only here: kill -0 would say that it is there.
+  state=; { read -r _ _ state _ </proc/$pid/stat; } 2>/dev/null
+  if [ "$state" = Z -o -z "$state" ]; then
+    wait $pid || echo "${what[$pid]} $pid: status $?"; unset what[$pid]; continue
+  fi
+  krg_migrate $pid $node 2>refusal && moves=$((moves + 1)) || sed "s/^/${what[$pid]} to $node: /" refusal >>refusals
+done
+for pid in ${!what[@]}; do wait $pid || echo "${what[$pid]} $pid: status $?"; done
+echo moves $moves
+"""
+
+
+class MovingFamilyTest(SessionCase):
+    def test_every_feature_moves(self):
+        programs = [self.build / f"test-bin/tracees/{name}" for name in ("features", "features_static")]
+        names = ONLY or subprocess.run([programs[0]], capture_output=True, text=True, check=True).stdout.split()
+        (self.work / "refusals").write_text("", encoding="ascii")
+        (self.work / "refusals").chmod(0o666)
+        started = time.monotonic()
+        result = self.krgrun("bash", "-c", f"seed={SEED} names='{' '.join(names)}' ms={SECONDS * 1000} end={SECONDS + 2}\n"
+                             f"programs='{' '.join(map(str, programs))}'\n{STRESS}", caps="--caps=+CAN_MIGRATE", timeout=SECONDS * 4 + 90)
+        refusals = (self.work / "refusals").read_text(encoding="ascii")
+        said = f"seed {SEED}, {time.monotonic() - started:.1f} s\n{result.stdout}{result.stderr}{refusals}"
+        for name in names:
+            native = subprocess.run([programs[0], name, "100"], capture_output=True, text=True, timeout=30, check=True, cwd=self.dir).stdout
+            for program in programs:
+                self.assertEqual((self.work / f"{name}.{program.name}.out").read_text(encoding="ascii"), native, f"{name} {program.name}, {said}")
+        self.assertEqual(result.returncode, 0, said)
+        self.assertRegex(result.stdout, r"^moves \d+$", said)
+        self.assertGreater(int(result.stdout.split()[1]), len(names), said)
+        print(said)
+
+
+if __name__ == "__main__":
+    session_case.main()

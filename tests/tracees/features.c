@@ -1,0 +1,419 @@
+/* One small program per thing that a process can have when it moves. "features NAME MS" does for MS
+ * milliseconds what NAME says and prints what came of it, the same wherever it was meanwhile;
+ * "features" prints the names. In the folder that it may write in.
+ * SPDX-License-Identifier: GPL-2.0-or-later */
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/personality.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/select.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+static int64_t end_ns;
+
+static int64_t now_ns(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * 1000000000ll + now.tv_nsec;
+}
+static int goes_on(void) {
+  return now_ns() < end_ns;
+}
+__attribute__((noreturn)) static void fail(const char* what) {
+  printf("%s: %s\n", what, strerror(errno));
+  exit(1);
+}
+static void check(int is_right, const char* what) {
+  if (!is_right) fail(what);
+}
+static void rest(long ms) {
+  struct timespec left = {ms / 1000, ms % 1000 * 1000000};
+  while (nanosleep(&left, &left) != 0)
+    if (errno != EINTR) fail("nanosleep");
+}
+
+/* Vector registers and the rounding mode hold their values through computation and calls. */
+static void registers(void) {
+  uint64_t in[8], out[8];
+  for (int i = 0; i < 8; ++i) in[i] = 0x0123456789abcdefull * (uint64_t)(i + 3);
+  while (goes_on()) {
+    __asm__ volatile(
+        "movdqu (%0), %%xmm12\n movdqu 16(%0), %%xmm13\n movdqu 32(%0), %%xmm14\n movdqu 48(%0), "
+        "%%xmm15\n mov $3000000, %%rcx\n 1: dec %%rcx\n jnz 1b\n mov $39, %%eax\n syscall\n"
+        "movdqu %%xmm12, (%1)\n movdqu %%xmm13, 16(%1)\n movdqu %%xmm14, 32(%1)\n movdqu %%xmm15, "
+        "48(%1)\n"
+        :
+        : "r"(in), "r"(out)
+        : "rax", "rcx", "r11", "xmm12", "xmm13", "xmm14", "xmm15", "memory");
+    check(memcmp(in, out, sizeof in) == 0, "vector registers");
+  }
+  puts("vector registers kept");
+}
+
+/* None of them ends early. */
+static void sleeps(void) {
+  while (goes_on()) {
+    int64_t before = now_ns();
+    rest(60);
+    check(now_ns() - before >= 60000000, "nanosleep");
+    before = now_ns();
+    struct timeval time = {0, 60000};
+    if (select(0, NULL, NULL, NULL, &time) == 0) check(now_ns() - before >= 60000000, "select");
+    int pipes[2];
+    if (pipe(pipes) != 0) fail("pipe");
+    struct pollfd wanted = {.fd = pipes[0], .events = POLLIN};
+    before = now_ns();
+    check(poll(&wanted, 1, 60) == 0, "poll");
+    check(now_ns() - before >= 59000000, "poll");
+    close(pipes[0]);
+    close(pipes[1]);
+    before = now_ns();
+    usleep(60000);
+    check(now_ns() - before >= 60000000, "usleep");
+    uint32_t word = 0;
+    const struct timespec limit = {0, 60000000};
+    before = now_ns();
+    check(syscall(SYS_futex, &word, 0x80 /* private wait */, 0, &limit, NULL, 0) == -1 &&
+              errno == ETIMEDOUT,
+          "futex");
+    check(now_ns() - before >= 60000000, "futex");
+  }
+  puts("slept long enough");
+}
+
+enum { kThreads = 6 };
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t turned = PTHREAD_COND_INITIALIZER;
+static int turn;
+static __thread long own_turns;
+static void* takes_turns(void* number) {
+  for (;;) {
+    pthread_mutex_lock(&lock);
+    while (turn % kThreads != (int)(intptr_t)number && goes_on()) {
+      struct timespec until;
+      clock_gettime(CLOCK_REALTIME, &until);
+      until.tv_sec += 1;
+      pthread_cond_timedwait(&turned, &lock, &until);
+    }
+    const int is_over = !goes_on();
+    if (!is_over) ++turn, ++own_turns;
+    pthread_cond_broadcast(&turned);
+    pthread_mutex_unlock(&lock);
+    if (is_over) return (void*)own_turns;
+    usleep(500);
+  }
+}
+static void threads(void) {
+  pthread_t made[kThreads];
+  long sum = 0;
+  for (intptr_t i = 0; i < kThreads; ++i) pthread_create(&made[i], NULL, takes_turns, (void*)i);
+  for (int i = 0; i < kThreads; ++i) {
+    void* turns;
+    pthread_join(made[i], &turns);
+    sum += (long)turns;
+  }
+  check(sum == turn && turn > kThreads, "turns");
+  puts("all turns counted");
+}
+
+/* Queued signals come in order with their values, handlers run on their stack. */
+static volatile sig_atomic_t next_value, is_right = 1;
+static char* alternate;
+static void on_value(int number, siginfo_t* info, void* context) {
+  char here;
+  if (info->si_value.sival_int != next_value++ || number != SIGRTMIN + 1 || !context) is_right = 0;
+  if (&here < alternate || &here >= alternate + 65536) is_right = 0;
+  rest(2);
+}
+static void signals(void) {
+  alternate = malloc(65536);
+  const stack_t stack = {.ss_sp = alternate, .ss_size = 65536};
+  sigaltstack(&stack, NULL);
+  struct sigaction action = {.sa_sigaction = on_value, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+  sigaction(SIGRTMIN + 1, &action, NULL);
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGRTMIN + 1);
+  while (goes_on()) {
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    next_value = 0;
+    for (int i = 0; i < 10; ++i) sigqueue(getpid(), SIGRTMIN + 1, (union sigval){.sival_int = i});
+    rest(40);
+    sigprocmask(SIG_UNBLOCK, &set, NULL);
+    check(is_right && next_value == 10, "queued signals");
+  }
+  puts("all signals in order");
+}
+
+static volatile sig_atomic_t real_ticks, posix_ticks, alarms;
+static void on_tick(int number) {
+  if (number == SIGALRM) ++real_ticks;
+  if (number == SIGUSR1) ++posix_ticks;
+}
+static void timers(void) {
+  signal(SIGALRM, on_tick);
+  signal(SIGUSR1, on_tick);
+  const struct itimerval period = {{0, 20000}, {0, 20000}};
+  setitimer(ITIMER_REAL, &period, NULL);
+  timer_t timer;
+  struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
+  if (timer_create(CLOCK_MONOTONIC, &event, &timer) != 0) fail("timer_create");
+  const struct itimerspec every = {{0, 20000000}, {0, 20000000}};
+  timer_settime(timer, 0, &every, NULL);
+  while (goes_on()) pause();
+  for (int i = 0; i < 3; ++i) pause();
+  check(real_ticks > 5 && posix_ticks > 5, "ticks");
+  puts("timers tick");
+}
+
+/* Offsets, deleted and nameless files, folders. */
+static void files(void) {
+  char name[64], line[32];
+  snprintf(name, sizeof name, "features.%d", getpid());
+  const int log = open(name, O_WRONLY | O_CREAT | O_APPEND, 0600), in = open(name, O_RDONLY);
+  const int own = open(name, O_RDWR), folder = open(".", O_RDONLY | O_DIRECTORY);
+  const int nameless = open(".", O_TMPFILE | O_RDWR, 0600);
+  unlink(name);
+  check(log >= 0 && in >= 0 && own >= 0 && folder >= 0 && nameless >= 0, "open");
+  long lines = 0;
+  for (; goes_on(); ++lines) {
+    snprintf(line, sizeof line, "%07ld\n", lines);
+    check(write(log, line, 8) == 8, "append");
+    check(write(nameless, line, 8) == 8, "write");
+    char back[8];
+    check(read(in, back, 8) == 8 && memcmp(back, line, 8) == 0, "read");
+    check(pwrite(own, line, 7, lines * 8) == 7 && pread(own, back, 8, lines * 8) == 8, "pwrite");
+    check(lseek(own, 0, SEEK_CUR) == lines * 8 && write(own, line, 8) == 8, "seek");
+    check(lseek(nameless, -8, SEEK_CUR) == lines * 8 && read(nameless, back, 8) == 8, "seek");
+    check(memcmp(back, line, 8) == 0, "read back");
+    struct stat found;
+    check(fstatat(folder, ".", &found, 0) == 0 && S_ISDIR(found.st_mode), "fstatat");
+    rest(5);
+  }
+  struct stat found;
+  check(fstat(log, &found) == 0 && found.st_size == lines * 8, "size");
+  puts("files kept");
+}
+
+/* A child that stays where it was made echoes what it is told. */
+static void echo(int from, int to) {
+  char bytes[4096];
+  ssize_t got;
+  while ((got = read(from, bytes, sizeof bytes)) > 0)
+    if (write(to, bytes, (size_t)got) != got) break;
+  _exit(got == 0 ? 7 : 8);
+}
+static void talk(int to, int from, pid_t child) {
+  uint32_t sent = 0;
+  char line[32], back[32];
+  for (; goes_on(); ++sent) {
+    const int bytes = snprintf(line, sizeof line, "line %u\n", sent);
+    check(write(to, line, (size_t)bytes) == bytes, "write");
+    for (int have = 0; have < bytes;) {
+      const ssize_t got = read(from, back + have, (size_t)(bytes - have));
+      if (got < 0 && errno == EINTR) continue;
+      check(got > 0, "read");
+      have += (int)got;
+    }
+    check(memcmp(line, back, (size_t)bytes) == 0, "echo");
+    usleep(2000);
+  }
+  close(to);
+  if (from != to) close(from);
+  int status = 0;
+  pid_t ended;
+  while ((ended = waitpid(child, &status, 0)) < 0 && errno == EINTR) {
+  }
+  check(ended == child && WIFEXITED(status) && WEXITSTATUS(status) == 7, "the child's end");
+  puts("all was echoed");
+}
+static void pipes(void) {
+  int there[2], back[2];
+  if (pipe(there) != 0 || pipe(back) != 0) fail("pipe");
+  const pid_t child = fork();
+  if (child == 0) {
+    close(there[1]);
+    close(back[0]);
+    echo(there[0], back[1]);
+  }
+  close(there[0]);
+  close(back[1]);
+  talk(there[1], back[0], child);
+}
+static void sockets(void) {
+  int pair[2];
+  if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0) fail("socketpair");
+  const pid_t child = fork();
+  if (child == 0) {
+    close(pair[0]);
+    echo(pair[1], pair[1]);
+  }
+  close(pair[1]);
+  talk(pair[0], pair[0], child);
+}
+static void tcp(void) {
+  const int listening = socket(AF_INET, SOCK_STREAM, 0);
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  socklen_t size = sizeof address;
+  if (bind(listening, (struct sockaddr*)&address, size) != 0 || listen(listening, 1) != 0)
+    fail("listen");
+  getsockname(listening, (struct sockaddr*)&address, &size);
+  const pid_t child = fork();
+  if (child == 0) {
+    const int accepted = accept(listening, NULL, NULL);
+    close(listening);
+    echo(accepted, accepted);
+  }
+  close(listening);
+  const int connected = socket(AF_INET, SOCK_STREAM, 0);
+  if (connect(connected, (struct sockaddr*)&address, size) != 0) fail("connect");
+  talk(connected, connected, child);
+}
+
+static uint64_t sum_of(const unsigned char* bytes, size_t count) {
+  uint64_t sum = 0;
+  for (size_t i = 0; i < count; ++i) sum = sum * 31 + bytes[i];
+  return sum;
+}
+static uint64_t deep(int depth, uint64_t value) {
+  volatile char room[2000];
+  room[depth % 2000] = (char)value;
+  return depth == 0 ? value
+                    : deep(depth - 1, value * 3 + (uint64_t)(unsigned char)room[depth % 2000]) + 1;
+}
+/* Files that were deleted, memory of all protections, the heap, a stack that grows. */
+static void mappings(void) {
+  enum { kBytes = 300000 };
+  char name[64];
+  snprintf(name, sizeof name, "mapped.%d", getpid());
+  const int file = open(name, O_RDWR | O_CREAT, 0600);
+  unsigned char* bytes = malloc(kBytes);
+  for (int i = 0; i < kBytes; ++i) bytes[i] = (unsigned char)(i * 7 + i / 251);
+  check(write(file, bytes, kBytes) == kBytes, "write");
+  unsigned char* mapped = mmap(NULL, 1u << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
+  const unsigned char* second = mmap(NULL, kBytes, PROT_READ, MAP_PRIVATE, file, 0);
+  close(file);
+  unlink(name);
+  check(mapped != MAP_FAILED && second != MAP_FAILED, "mmap");
+  const uint64_t right = sum_of(bytes, kBytes);
+  char* guarded = mmap(NULL, 3 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  strcpy(guarded + 8192, "kept behind a guard");
+  mprotect(guarded + 4096, 8192, PROT_NONE);
+  uint64_t rounds = 0;
+  for (; goes_on(); ++rounds) {
+    mapped[rounds % kBytes] ^= 1;
+    check(sum_of(second, kBytes) == right, "deleted file");
+    mapped[rounds % kBytes] ^= 1;
+    check(sum_of(mapped, kBytes) == right, "changed mapping of a deleted file");
+    char* heap = sbrk(8192);
+    memset(heap, 5, 8192);
+    check(deep(200 + (int)(rounds % 50), 1) != 0, "stack");
+    sbrk(-8192);
+    rest(5);
+  }
+  mprotect(guarded + 4096, 8192, PROT_READ);
+  check(strcmp(guarded + 8192, "kept behind a guard") == 0, "protected memory");
+  puts("mappings kept");
+}
+
+/* What is asked of the kernel about the process itself. */
+static void settings(void) {
+  const struct rlimit limit = {333, 333};
+  setrlimit(RLIMIT_NOFILE, &limit);
+  if (nice(3) < 0) fail("nice");
+  umask(0137);
+  personality(ADDR_NO_RANDOMIZE);
+  prctl(PR_SET_NAME, "renamed");
+  prctl(PR_SET_CHILD_SUBREAPER, 1);
+  prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  if (chdir("/usr") != 0 || setpgid(0, 0) != 0) fail("settings");
+  const pid_t pid = getpid(), parent = getppid(), session = getsid(0);
+  while (goes_on()) {
+    struct rlimit found;
+    char name[16], where[64];
+    int subreaper = 0;
+    getrlimit(RLIMIT_NOFILE, &found);
+    prctl(PR_GET_NAME, name);
+    prctl(PR_GET_CHILD_SUBREAPER, &subreaper);
+    const mode_t mask = umask(0137);
+    check(found.rlim_cur == 333 && getpriority(PRIO_PROCESS, 0) == 3 && mask == 0137,
+          "limit, nice, umask");
+    check(personality(0xffffffff) & ADDR_NO_RANDOMIZE, "personality");
+    check(strcmp(name, "renamed") == 0 && subreaper == 1, "prctl");
+    check(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1, "no_new_privs");
+    check(getcwd(where, sizeof where) && strcmp(where, "/usr") == 0, "folder");
+    check(getpid() == pid && getppid() == parent && getsid(0) == session && getpgrp() == pid,
+          "identity");
+    rest(3);
+  }
+  puts("settings kept");
+}
+
+/* Children made before and after moves, waited for in every way. */
+static void children(void) {
+  for (int round = 0; goes_on(); ++round) {
+    const pid_t first = fork();
+    if (first == 0) {
+      usleep(20000);
+      _exit(round % 100);
+    }
+    const pid_t second = fork();
+    if (second == 0) {
+      raise(SIGKILL);
+      _exit(0);
+    }
+    check(first > 0 && second > 0, "fork");
+    int status = 0;
+    pid_t ended;
+    while ((ended = waitpid(first, &status, 0)) < 0 && errno == EINTR) {
+    }
+    check(ended == first && WIFEXITED(status) && WEXITSTATUS(status) == round % 100, "first child");
+    while ((ended = waitpid(-1, &status, 0)) < 0 && errno == EINTR) {
+    }
+    check(ended == second && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "second child");
+    check(waitpid(-1, &status, WNOHANG) == -1 && errno == ECHILD, "no more children");
+  }
+  puts("all children waited for");
+}
+
+static const struct {
+  const char* name;
+  void (*run)(void);
+} kFeatures[] = {{"registers", registers}, {"sleeps", sleeps},     {"threads", threads},
+                 {"signals", signals},     {"timers", timers},     {"files", files},
+                 {"pipes", pipes},         {"sockets", sockets},   {"tcp", tcp},
+                 {"mappings", mappings},   {"settings", settings}, {"children", children}};
+
+int main(int argc, char** argv) {
+  const size_t count = sizeof kFeatures / sizeof kFeatures[0];
+  for (size_t i = 0; argc < 3 && i < count; ++i) puts(kFeatures[i].name);
+  if (argc < 3) return 0;
+  setvbuf(stdout, NULL, _IOLBF, 0);
+  end_ns = now_ns() + atoll(argv[2]) * 1000000;
+  for (size_t i = 0; i < count; ++i)
+    if (strcmp(kFeatures[i].name, argv[1]) == 0) {
+      kFeatures[i].run();
+      return 0;
+    }
+  return 2;
+}
