@@ -54,6 +54,13 @@ class MovingFamilyTest(SessionCase):
         self.assertGreater(int(result.stdout.split()[1]), len(names), said)
         print(said)
 
+    def test_children_whose_output_goes_to_a_file(self):
+        """They share its offset with each other wherever they are: no line is written over another."""
+        out = self.shell("fork_tree 3 >tree 2>errors || cat errors; echo end >>tree; cat tree", caps=session_case.SPREAD)
+        *lines, last = [line.split() for line in out.split("\n")]
+        self.assertEqual((last, len(lines), len({line[3] for line in lines})), (["end"], 15, 15), out)
+        self.assertGreater(len({line[1] for line in lines}), 1, out)
+
 
 if __name__ == "__main__":
     session_case.main()
