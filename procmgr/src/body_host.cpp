@@ -59,7 +59,7 @@ struct BodyHost::Impl : std::enable_shared_from_this<Impl> {
                 Messenger::Reply reply);
   void make(NodeId sender, const StartBody& ask, BodyRequest request, std::vector<ImportedFd> fds);
   void spawn(const StartBody& ask, ExecSpec spec, std::vector<ImportedFd> fds, int uts_ns);
-  void on_created(const StartBody& ask);
+  void on_created(const StartBody& ask, const std::vector<NodeId>& children_on);
   void take_capabilities(const StartBody& ask);
   void on_started(pid_t pid, Result<int> exec_errno);
   void on_child(pid_t pid, const ChildEvent& event);
@@ -87,7 +87,9 @@ void BodyHost::Impl::listen() {
   });
   node.messenger.on<ShadowDied>([weak](NodeId, const ShadowDied& died, std::string_view) {
     auto self = weak.lock();
-    if (self && self->table.find_body(died.pid)) kill(died.pid, SIGKILL);
+    if (!self) return;
+    self->table.find_body(died.pid) ? void(kill(died.pid, SIGKILL))
+                                    : self->shadows.end_guardian(died.pid);
   });
 }
 
@@ -127,6 +129,8 @@ void BodyHost::Impl::on_start(NodeId sender, const StartBody& ask, std::string_v
   if (!request) return reply.fail(kNotImported, request.error().message());
   if (starting.contains(ask.pid) || table.find_body(ask.pid))
     return reply.fail(kNotImported, "a body of this pid is here");
+  if (const auto* shadow = table.find_shadow(ask.pid); shadow && shadow->is_guardian())
+    return reply.fail(kNotImported, "it has left children on this node");
   log_trace("image", "body {}: asked for", ask.pid);
   starting.emplace(ask.pid, Starting{ask.origin, std::move(reply), std::nullopt});
   auto wanted = std::make_shared<BodyRequest>(std::move(*request));
@@ -152,17 +156,18 @@ void BodyHost::Impl::make(NodeId sender, const StartBody& ask, BodyRequest wante
   if (auto* spec = std::get_if<ExecSpec>(&wanted.what))
     return spawn(ask, std::move(*spec), std::move(fds), *uts_ns);
   const bool comes_home = ask.origin == node.self;
-  images.install({.sender = sender,
-                  .moved = std::move(std::get<MovedProcess>(wanted.what)),
-                  .fds = std::move(fds),
-                  .uts_ns = *uts_ns,
-                  .has_children = ask.has_children != 0,
-                  .home = comes_home ? &shadows : nullptr,
-                  .on_created = [this, ask] { on_created(ask); }},
-                 [self = shared_from_this(), pid = ask.pid, comes_home, ask](Status installed) {
-                   if (installed && comes_home) self->take_capabilities(ask);
-                   self->on_started(pid, installed ? Result<int>(0) : installed.error());
-                 });
+  images.install(
+      {.sender = sender,
+       .moved = std::move(std::get<MovedProcess>(wanted.what)),
+       .fds = std::move(fds),
+       .uts_ns = *uts_ns,
+       .has_children = !wanted.children_on.empty(),
+       .home = comes_home ? &shadows : nullptr,
+       .on_created = [this, ask, nodes = wanted.children_on] { on_created(ask, nodes); }},
+      [self = shared_from_this(), pid = ask.pid, comes_home, ask](Status installed) {
+        if (installed && comes_home) self->take_capabilities(ask);
+        self->on_started(pid, installed ? Result<int>(0) : installed.error());
+      });
 }
 
 void BodyHost::Impl::spawn(const StartBody& ask, ExecSpec spec, std::vector<ImportedFd> fds,
@@ -172,16 +177,16 @@ void BodyHost::Impl::spawn(const StartBody& ask, ExecSpec spec, std::vector<Impo
   request.spec = std::move(spec);
   request.fds = std::move(fds);
   request.uts_ns = uts_ns;
-  request.on_created = [this, ask] { on_created(ask); };
+  request.on_created = [this, ask] { on_created(ask, {}); };
   spawner.spawn(std::move(request),
                 [self = shared_from_this(), pid = ask.pid](Result<int> started) {
                   self->on_started(pid, std::move(started));
                 });
 }
 
-void BodyHost::Impl::on_created(const StartBody& ask) {
+void BodyHost::Impl::on_created(const StartBody& ask, const std::vector<NodeId>& children_on) {
   const NodeId origin = starting.at(ask.pid).origin;
-  table.add_body(ask.pid, {origin, JobId{ask.job}, ask.group, ask.session, ask.has_children != 0});
+  table.add_body(ask.pid, {origin, JobId{ask.job}, ask.group, ask.session, children_on});
   take_capabilities(ask);
   node.children->watch(ask.pid, [weak = weak_from_this(), pid = ask.pid](const ChildEvent& event) {
     if (auto self = weak.lock()) self->on_child(pid, event);

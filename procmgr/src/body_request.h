@@ -20,6 +20,7 @@ struct BodyRequest {
   // What the body is to execute, or the process that it is.
   std::variant<ExecSpec, MovedProcess> what;
   std::vector<ExportedFd> fds;
+  std::vector<NodeId> children_on;  // where it leaves or has left children
 
   std::string serialize() const {
     PackedWriter out;
@@ -30,6 +31,8 @@ struct BodyRequest {
       out.put(static_cast<int32_t>(fd.number)).put(static_cast<uint8_t>(fd.close_on_exec));
       out.put_string(fd.recipe);
     }
+    out.put(static_cast<uint32_t>(children_on.size()));
+    for (NodeId node : children_on) out.put(node);
     return out.take();
   }
   // Error: EBADMSG.
@@ -47,6 +50,8 @@ struct BodyRequest {
       request.fds.push_back({number, std::string(in.get_string()), close_on_exec});
       if (number < 0) return errno_error("descriptor number", EBADMSG);
     }
+    const auto nodes = in.get<uint32_t>();
+    for (uint32_t i = 0; i < nodes && in.ok(); ++i) request.children_on.push_back(in.get<NodeId>());
     if (!in.ok() || !in.at_end()) return errno_error("body request", EBADMSG);
     return request;
   }

@@ -28,8 +28,7 @@ struct StartBody {
   uint32_t job = 0;
   pid_t group = 0, session = 0;
   uint8_t has_job = 0;
-  uint8_t has_children = 0;  // it leaves them at its origin
-  NodeId origin;             // where its shadow is, or will be
+  NodeId origin;  // where its shadow is, or will be
   CapabilitySets capabilities;
 };
 
@@ -62,7 +61,8 @@ struct BodyStopped {
   int32_t signal = 0;
 };
 
-// Notice to the body node: the shadow is dead, so must the body be.
+// Notice to the body node: the shadow is dead, so must the body be. To a guardian's: its process
+// has ended.
 struct ShadowDied {
   static constexpr uint16_t kId = message_ids::kExec + 4;
   uint8_t version = kVersion;
@@ -123,18 +123,34 @@ struct BodyExeced {
 struct BodyMoves {
   static constexpr uint16_t kId = message_ids::kExec + 11;
   uint8_t version = kVersion;
+  uint8_t leaves_guardian = 0;  // on the sender's node
   NodeId body_node;
   pid_t pid = 0;
 };
 
-// Request to the origin: waitid(id_type, id, options | WNOHANG) of the shadow, for children that
-// its body has left there. Reply: a ChildChange, of pid 0 when none has changed. Errors: ECHILD,
-// EINVAL.
+// Notice to the node of a guardian: its process executes on another node from now on.
+struct GuardianFollows {
+  static constexpr uint16_t kId = message_ids::kExec + 16;
+  uint8_t version = kVersion;
+  NodeId body_node;
+  pid_t pid = 0;
+};
+
+// Request to the node of its shadow or guardian: waitid(id_type, id, options | WNOHANG) of that,
+// for children that the body has left there. Reply: a ChildChange, of pid 0 when none has changed.
+// Errors: ECHILD, EINVAL.
 struct WaitForChild {
   static constexpr uint16_t kId = message_ids::kExec + 13;
   uint8_t version = kVersion;
   pid_t pid = 0;
   int32_t id_type = 0, id = 0, options = 0;
+};
+// Request to the same node: has that no child any more? A guardian has ended then. Errors: EBUSY:
+// it has one.
+struct ReleaseGuardian {
+  static constexpr uint16_t kId = message_ids::kExec + 17;
+  uint8_t version = kVersion;
+  pid_t pid = 0;
 };
 struct ChildChange {
   pid_t pid = 0;

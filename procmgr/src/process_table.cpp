@@ -67,6 +67,9 @@ Result<ProcessTable::Claim> ProcessTable::claim(pid_t pid) {
   if (impl_->claimed->insert(pid).second) return Claim(impl_->claimed, pid);
   return errno_error("it is about to exec on another node, or to move", EBUSY);
 }
+bool ProcessTable::is_claimed(pid_t pid) const {
+  return impl_->claimed->contains(pid);
+}
 ProcessTable::Claim::~Claim() {
   if (claimed_) claimed_->erase(pid_);
 }

@@ -80,9 +80,11 @@ void answer(Call call, const ChildChange& change) {
 struct RemoteChildren::Impl : std::enable_shared_from_this<Impl> {
   // A wait that krgd has in hand.
   struct Waiting {
-    pid_t body;
+    pid_t body = 0;
     Wanted wanted;
-    bool asking = false;     // the origin
+    std::vector<NodeId> to_ask = {};  // those that this round has still to ask, the last first
+    bool may_come = false;            // one of those asked has such a child
+    bool asking = false;
     bool ask_again = false;  // something changed meanwhile
     bool interrupted = false;
   };
@@ -103,8 +105,9 @@ struct RemoteChildren::Impl : std::enable_shared_from_this<Impl> {
 
   bool takes(Call& call);
   void ask(uint64_t number);
-  void on_reply(uint64_t number, const Result<std::string>& reply);
-  void on_no_child(uint64_t number, int error);
+  void ask_next(uint64_t number);
+  void on_reply(uint64_t number, NodeId where, const Result<std::string>& reply);
+  void on_no_child(const Waiting& entry, NodeId where, int error);
   void on_nothing_yet(uint64_t number);
   void go_on(uint64_t number);
   void end(uint64_t number, WaitingCalls::Why why);
@@ -114,10 +117,13 @@ struct RemoteChildren::Impl : std::enable_shared_from_this<Impl> {
 bool RemoteChildren::Impl::takes(Call& call) {
   auto caller = read_process_status(call.tid());
   const ProcessTable::Body* body = caller ? table.find_body(caller->pid) : nullptr;
-  if (!body || !body->has_children_at_origin) return false;
-  const Waiting entry{caller->pid, wanted_of(call)};
+  if (!body || body->children_on.empty()) return false;
+  Waiting entry;
+  entry.body = caller->pid;
+  entry.wanted = wanted_of(call);
   WaitingCalls::Wait wait;
   wait.restart = WaitingCalls::Restart::kAsHandlerSays;
+  wait.has_to_stop = [this, body = caller->pid] { return table.is_claimed(body); };
   auto number = std::make_shared<uint64_t>(0);
   wait.end = [this, number](WaitingCalls::Why why) { end(*number, why); };
   *number = calls.begin(std::move(call), caller->pid, std::move(wait));
@@ -127,6 +133,8 @@ bool RemoteChildren::Impl::takes(Call& call) {
   return true;
 }
 
+// One node after the other: a child of the second must not be waited for and lost because the first
+// has one, too.
 void RemoteChildren::Impl::ask(uint64_t number) {
   Waiting& entry = waiting.at(number);
   if (entry.asking) {
@@ -135,42 +143,56 @@ void RemoteChildren::Impl::ask(uint64_t number) {
   }
   const ProcessTable::Body* body = table.find_body(entry.body);
   if (!body) return;  // it is ending
+  if (body->children_on.empty()) return go_on(number);
   entry.asking = true;
-  entry.ask_again = false;
+  entry.ask_again = entry.may_come = false;
+  entry.to_ask = body->children_on;
+  ask_next(number);
+}
+
+void RemoteChildren::Impl::ask_next(uint64_t number) {
+  Waiting& entry = waiting.at(number);
+  const NodeId where = entry.to_ask.back();
+  entry.to_ask.pop_back();
   WaitForChild wait;
   wait.pid = entry.body;
   wait.id_type = entry.wanted.id_type;
   wait.id = entry.wanted.id;
   wait.options = entry.wanted.options;
-  node.messenger.request(body->origin, wait, {},
-                         [weak = weak_from_this(), number](Result<std::string> reply) {
-                           if (auto self = weak.lock()) self->on_reply(number, reply);
+  node.messenger.request(where, wait, {},
+                         [weak = weak_from_this(), number, where](Result<std::string> reply) {
+                           if (auto self = weak.lock()) self->on_reply(number, where, reply);
                          });
 }
 
-void RemoteChildren::Impl::on_reply(uint64_t number, const Result<std::string>& reply) {
+void RemoteChildren::Impl::on_reply(uint64_t number, NodeId where,
+                                    const Result<std::string>& reply) {
   auto found = waiting.find(number);
   if (found == waiting.end()) return;
   Waiting& entry = found->second;
-  entry.asking = false;
-  if (!reply) return on_no_child(number, reply.error().errno_or(ECHILD));
   ChildChange change;
-  if (reply->size() != sizeof change) return on_no_child(number, EPROTO);
-  memcpy(&change, reply->data(), sizeof change);
+  if (reply && reply->size() == sizeof change) {
+    memcpy(&change, reply->data(), sizeof change);
+    entry.may_come = true;
+  } else if (!reply) {
+    on_no_child(entry, where, reply.error().errno_or(ECHILD));
+  }
   if (change.pid != 0) {
     waiting.erase(found);
     return answer(calls.finish(number), change);
   }
-  on_nothing_yet(number);
+  if (!entry.to_ask.empty()) return ask_next(number);
+  entry.asking = false;
+  // None anywhere that the call could mean: it may mean a native one, the kernel says.
+  entry.may_come ? on_nothing_yet(number) : go_on(number);
 }
 
-// None there that the call could mean. It may mean a native one: the kernel says.
-void RemoteChildren::Impl::on_no_child(uint64_t number, int error) {
-  const Waiting entry = waiting.at(number);
+void RemoteChildren::Impl::on_no_child(const Waiting& entry, NodeId where, int error) {
   ProcessTable::Body* body = table.find_body(entry.body);
-  if (body && error == ECHILD && entry.wanted.id_type == P_ALL)
-    body->has_children_at_origin = false;
-  go_on(number);
+  if (!body) return;
+  // A guardian stays till its process moves (ReleaseGuardian).
+  const bool has_none = error == ECHILD && entry.wanted.id_type == P_ALL && where == body->origin;
+  if (has_none || error == EHOSTDOWN) std::erase(body->children_on, where);
 }
 
 void RemoteChildren::Impl::on_nothing_yet(uint64_t number) {

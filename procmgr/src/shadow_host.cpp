@@ -22,6 +22,9 @@ constexpr pid_t kInit = 1;  // krgd itself
 // How long a shadow that should run is watched for a stop that it was told before.
 constexpr std::chrono::milliseconds kSettlePeriod{2};
 constexpr int kSettleTries = 50;
+// How long the signal of a child follows a process that moves.
+constexpr std::chrono::milliseconds kFollowPeriod{20};
+constexpr int kFollowTries = 100;
 
 // Signals a process, or all of its kernel group, with krgd as the sender.
 Status signal_natively(pid_t body, int signal, bool whole_group) {
@@ -64,24 +67,25 @@ void ShadowHost::Impl::listen() {
       [this](NodeId, const WaitForChild& wait, std::string_view, Messenger::Reply reply) {
         wait_for_child(wait, std::move(reply));
       });
+  m.on_request<ReleaseGuardian>(
+      [this](NodeId, const ReleaseGuardian& release, std::string_view, Messenger::Reply reply) {
+        release_guardian(release.pid, std::move(reply));
+      });
   m.on_request<BodyMoves>(
-      [this](NodeId, const BodyMoves& moves, std::string_view, Messenger::Reply reply) {
+      [this](NodeId from, const BodyMoves& moves, std::string_view, Messenger::Reply reply) {
         Hosted* shadow = find(moves.pid);
-        const auto* entry = table.find_shadow(moves.pid);
-        if (!shadow || !entry || shadow->is_ending) return reply.fail(ESRCH);
+        if (!shadow || shadow->is_ending) return reply.fail(ESRCH);
+        if (moves.leaves_guardian) shadow->guardians.push_back(from);
         if (moves.body_node == node.self) {
           if (auto home = came_home(moves.pid); !home) return reply.fail(ESRCH);
           return reply.ok();
         }
-        shadow->body_node = moves.body_node;
-        table.add_shadow(moves.pid, {moves.body_node, entry->job});
-        // Told from here, so that it runs also when the node that it leaves fails now.
-        ThawBody thaw;
-        thaw.pid = moves.pid;
-        if (!node.messenger.send(moves.body_node, thaw))
-          log_debug("exec", "node {} has failed", moves.body_node.value);
+        on_body_moved(moves);
         reply.ok();
       });
+  m.on<GuardianFollows>([this](NodeId, const GuardianFollows& follows, std::string_view) {
+    on_guardian_follows(follows);
+  });
   m.on_request<Identify>(
       [this](NodeId, const Identify& ask, std::string_view, Messenger::Reply reply) {
         auto found = process_identity(table, ask.pid);
@@ -89,6 +93,32 @@ void ShadowHost::Impl::listen() {
         reply.ok({reinterpret_cast<const char*>(&*found), sizeof *found});
       });
   m.on_peer_failure([this](NodeId peer) { on_peer_failure(peer); });
+}
+
+// The thaw is told from here, so that it runs also when the node that it leaves fails now.
+void ShadowHost::Impl::on_body_moved(const BodyMoves& moves) {
+  Hosted& shadow = hosted.at(moves.pid);
+  shadow.body_node = moves.body_node;
+  table.add_shadow(moves.pid, {moves.body_node, table.find_shadow(moves.pid)->job});
+  ThawBody thaw;
+  thaw.pid = moves.pid;
+  if (!node.messenger.send(moves.body_node, thaw))
+    log_debug("exec", "node {} has failed", moves.body_node.value);
+  GuardianFollows follows;
+  follows.pid = moves.pid;
+  follows.body_node = moves.body_node;
+  for (NodeId guardian : shadow.guardians)
+    if (!node.messenger.send(guardian, follows))
+      log_debug("exec", "node {} has failed", guardian.value);
+}
+
+void ShadowHost::Impl::on_guardian_follows(const GuardianFollows& follows) {
+  Hosted* guardian = find(follows.pid);
+  if (!guardian || !guardian->is_guardian()) return;
+  guardian->body_node = follows.body_node;
+  auto entry = *table.find_shadow(follows.pid);
+  entry.body_node = follows.body_node;
+  table.add_shadow(follows.pid, entry);
 }
 
 void ShadowHost::Impl::on_body_ended(const BodyEnded& ended) {
@@ -148,7 +178,10 @@ void ShadowHost::Impl::on_group_changed(const GroupChanged& changed) {
 void ShadowHost::Impl::on_peer_failure(NodeId peer) {
   unsigned lost = 0, orphaned = 0;
   for (auto& [pid, shadow] : hosted)
-    if (shadow.body_node == peer && ++lost) kill(pid, SIGKILL);
+    if ((shadow.body_node == peer || shadow.origin == peer) && ++lost)
+      kill(pid, SIGKILL);
+    else
+      std::erase(shadow.guardians, peer);
   for (pid_t body : table.bodies())
     if (table.find_body(body)->origin == peer && ++orphaned) kill(body, SIGKILL);
   if (lost + orphaned > 0)
@@ -167,7 +200,9 @@ Status ShadowHost::Impl::host(pid_t pid, ProcessTable::Shadow entry,
                               Result<std::unique_ptr<Shadow>> shadow) {
   if (!shadow) return shadow.error();
   table.add_shadow(pid, entry);
-  hosted.insert_or_assign(pid, Hosted{std::move(*shadow), entry.body_node, false, false, {}, {}});
+  Hosted made{std::move(*shadow), entry.body_node, false, false, {}, {}};
+  made.origin = entry.origin;
+  hosted.insert_or_assign(pid, std::move(made));
   return {};
 }
 
@@ -181,7 +216,21 @@ void ShadowHost::Impl::on_report(pid_t pid, const ShadowReport& report) {
     return answer(report);
   }
   const SignalInfo info{report.signal, report.code, report.sender, report.sender_uid, report.value};
-  forward(shadow->body_node, pid, info, nullptr);
+  if (!shadow->is_guardian()) return forward(shadow->body_node, pid, info, nullptr);
+  // All other signals reach the process by its shadow.
+  if (info.signal == SIGCHLD) pass_child_signal_on(pid, info, kFollowTries);
+}
+
+// The process may just be on its way to where the guardian has still to follow.
+void ShadowHost::Impl::pass_child_signal_on(pid_t pid, const SignalInfo& info, int tries) {
+  Hosted* guardian = find(pid);
+  if (!guardian || guardian->is_ending || tries == 0) return;
+  forward(guardian->body_node, pid, info, [this, pid, info, tries](Status passed) {
+    Hosted* guardian = find(pid);
+    if (passed || !guardian) return;
+    guardian->settling = node.loop.after(
+        kFollowPeriod, [this, pid, info, tries] { pass_child_signal_on(pid, info, tries - 1); });
+  });
 }
 
 void ShadowHost::Impl::on_group_answer(pid_t pid, NodeId body_node, int32_t result) {
@@ -212,6 +261,11 @@ void ShadowHost::Impl::on_shadow_end(pid_t pid) {
 void ShadowHost::Impl::forget(pid_t pid) {
   auto gone = hosted.extract(pid);
   table.remove_shadow(pid);
+  ShadowDied ended;
+  ended.pid = pid;
+  for (NodeId guardian : gone.mapped().guardians)
+    if (!node.messenger.send(guardian, ended))
+      log_debug("exec", "node {} has failed", guardian.value);
   ShadowReport gone_already{};
   gone_already.result = -ESRCH;
   for (auto& answer : gone.mapped().answers) answer(gone_already);
@@ -265,6 +319,35 @@ void ShadowHost::Impl::wait_for_child(const WaitForChild& wait, Messenger::Reply
   });
   const ShadowCommand command{ShadowVerb::kWait, wait.id_type, wait.id, wait.options};
   if (!shadow->shadow->command(command)) log_debug("exec", "shadow {} has gone already", wait.pid);
+}
+
+void ShadowHost::Impl::release_guardian(pid_t pid, Messenger::Reply reply) {
+  auto shared = std::make_shared<Messenger::Reply>(std::move(reply));
+  Hosted* guardian = find(pid);
+  if (!guardian || guardian->is_ending) return answer_when_gone(pid, shared);
+  if (guardian->is_returning) return shared->fail(EBUSY);
+  guardian->answers.push_back([this, pid, shared](const ShadowReport& answer) {
+    if (answer.result != -ECHILD && answer.result != -ESRCH) return shared->fail(EBUSY);
+    Hosted* guardian = find(pid);
+    if (guardian && !guardian->is_guardian()) return shared->ok();
+    if (guardian) {
+      guardian->is_ending = true;
+      kill(pid, SIGKILL);
+    }
+    answer_when_gone(pid, shared);
+  });
+  const ShadowCommand command{ShadowVerb::kWait, P_ALL, 0, WEXITED | WNOWAIT};
+  if (!guardian->shadow->command(command)) log_debug("exec", "guardian {} has gone already", pid);
+}
+
+// Its pid is free then.
+void ShadowHost::Impl::answer_when_gone(pid_t pid, std::shared_ptr<Messenger::Reply> reply) {
+  if (kill(pid, 0) != 0) return reply->ok();
+  auto timer = std::make_shared<EventLoop::Timer>();
+  *timer = node.loop.after(kSettlePeriod, [this, timer, pid, reply] {
+    auto kept = std::move(*timer);  // this very callback
+    answer_when_gone(pid, reply);
+  });
 }
 
 void ShadowHost::Impl::request_change(GlobalPid body, const SetGroup& change,
@@ -352,6 +435,13 @@ void ShadowHost::identity(GlobalPid of, std::function<void(Result<ProcessIdentit
                                   memcpy(&found, reply->data(), sizeof found);
                                   done(found);
                                 });
+}
+
+void ShadowHost::end_guardian(pid_t pid) {
+  Impl::Hosted* guardian = impl_->find(pid);
+  if (!guardian || !guardian->is_guardian()) return;
+  guardian->is_ending = true;
+  kill(pid, SIGKILL);
 }
 
 void ShadowHost::on_body_end(std::function<void(pid_t, const BodyEnd&)> listener) {

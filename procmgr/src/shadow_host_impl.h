@@ -22,6 +22,9 @@ struct ShadowHost::Impl {
     bool is_returning = false;  // it is about to be the process itself again (shadow_return.cpp)
     std::vector<std::function<void(const ShadowReport&)>> answers;  // that are to come, in order
     EventLoop::Timer settling;                                      // see settle()
+    NodeId origin = kNoNode;                                        // of a guardian
+    std::vector<NodeId> guardians = {};                             // where it has some
+    bool is_guardian() const { return origin != kNoNode; }
   };
 
   NodeContext& node;
@@ -48,6 +51,9 @@ struct ShadowHost::Impl {
   void on_report(pid_t pid, const ShadowReport& report);
   void on_group_answer(pid_t pid, NodeId body_node, int32_t result);
   void on_shadow_end(pid_t pid);
+  void pass_child_signal_on(pid_t pid, const SignalInfo& info, int tries);
+  void on_body_moved(const exec_messages::BodyMoves& moves);
+  void on_guardian_follows(const exec_messages::GuardianFollows& follows);
   // Of one that has gone, or is the process itself again.
   void forget(pid_t pid);
   void on_body_ended(const exec_messages::BodyEnded& ended);
@@ -61,6 +67,8 @@ struct ShadowHost::Impl {
   void forward(NodeId to, pid_t pid, const SignalInfo& info, std::function<void(Status)> done);
   void change_group(const exec_messages::SetGroup& change, std::function<void(Status)> done);
   void wait_for_child(const exec_messages::WaitForChild& wait, Messenger::Reply reply);
+  void release_guardian(pid_t pid, Messenger::Reply reply);
+  void answer_when_gone(pid_t pid, std::shared_ptr<Messenger::Reply> reply);
   Status came_home(pid_t pid);
   void request_change(GlobalPid body, const exec_messages::SetGroup& change,
                       std::function<void(Status)> done);

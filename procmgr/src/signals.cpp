@@ -294,7 +294,7 @@ EverybodyCount Signals::Impl::signal_everybody(int signal, const Sender& sender)
 std::vector<pid_t> Signals::Impl::shadows_in(pid_t group) const {
   std::vector<pid_t> members;
   for (pid_t pid : table.shadows())
-    if (getpgid(pid) == group) members.push_back(pid);
+    if (!table.find_shadow(pid)->is_guardian() && getpgid(pid) == group) members.push_back(pid);
   return members;
 }
 

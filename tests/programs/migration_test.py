@@ -148,6 +148,28 @@ class MigrationTest(SessionCase):
         out = self.shell("bash script; echo $?", caps=CAPS)
         self.assertEqual(out.split("\n"), ["start", "on 2", "usr1", "waited 0", "child 7", "background 3", "b", "end", "0"])
 
+    def test_children_on_several_nodes(self):
+        """Each stays where it was made; the parent hears of them all, goes back where it has none left, and home."""
+        script = ("trap 'echo child >>ended' CHLD; krg_migrate $$ 1; (until [ -e go ]; do sleep 0.02; done; exit 5) & a=$!\n"
+                  "krg_migrate $$ 2; (until [ -e go ]; do sleep 0.02; done; kill -9 $BASHPID) & b=$!; (exit 8) & c=$!\n"
+                  "krg_migrate $$ 3; krg_where $$ $a $b | awk '{print $2}'; ps -o ppid= -p $a | grep -cx \" *$$\"\n"
+                  "wait $c; echo $?; krg_migrate $$ 1 2>&1 | grep -o 'left children on that node'; krg_migrate $$ 0 2>&1 | grep -o 'children on other nodes'\n"
+                  "touch go; wait $b; echo $?; wait $a; echo $?; sh -c 'exit 7'; echo $?\n"
+                  "krg_migrate $$ 1 && krg_migrate $$ 2; touch done; until [ -e home ]; do sleep 0.1; done; krg_where $$ | awk '{print $2}'\n"
+                  "(exit 4) & wait $!; echo $?")
+        (self.work / "script").write_text(script, encoding="ascii")
+        out = self.shell("rm -f go ended; bash script 2>errors & pid=$!; until [ -e done ]; do sleep 0.1; done; until krg_migrate $pid 0 2>/dev/null; do sleep 0.03; done; touch home\n"
+                         "wait $pid; echo $?; grep krg_ errors; true", caps=CAPS)
+        self.assertEqual(out.split("\n"), ["3", "1", "2", "1", "8", "left children on that node", "children on other nodes", "137", "5", "7",
+                                                "0", "4", "0"])
+        self.assertGreaterEqual((self.work / "ended").read_text(encoding="ascii").count("child"), 4)
+
+    def test_guardians_end_with_their_process(self):
+        out = self.shell("rm -f ready; exec 2>errors; bash -c 'krg_migrate $$ 1; sleep 100 & krg_migrate $$ 2; echo $! >child; sleep 100 & krg_migrate $$ 3; touch ready; wait' & pid=$!\n"
+                         "until [ -e ready ]; do sleep 0.02; done; kill -9 $pid; wait $pid 2>errors; echo $?; kill $(cat child) && echo alone\n"
+                         "for t in 1 2 3 4 5 6 7 8 9; do ps -e -o pid= | grep -qx \" *$pid\" || break; sleep 0.1; done; echo gone $t", caps=CAPS)
+        self.assertRegex(out, r"^137\nalone\ngone [1-8]$")
+
     def test_event_descriptors(self):
         program = self.build / "test-bin/tracees/event_files"
         self.assertEqual(self.moved(program), self.native([program]))

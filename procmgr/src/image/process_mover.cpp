@@ -50,11 +50,14 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
     MappingTexts mappings = {};  // as they were before it stood still
     MovedProcess moved = {};
     std::vector<ExportedFd> fds = {};
+    std::vector<NodeId> children_on = {};
     // Of the pages that come later.
     pid_t page_source = 0;
     uint64_t page_move = 0;
     // Those that wait for it, and go along in its image.
     std::vector<ImageSignal> signals = {};
+    std::vector<ImageSignal> late_signals =
+        {};  // that came after the image was taken, among others
   };
   using MovePtr = std::shared_ptr<Move>;
 
@@ -71,6 +74,7 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
   Impl(NodeContext& n, const ExecPlacer::Parts& p) : node(n), parts(p) {}
 
   Status capture(Move& move);
+  Status settle_children(Move& move);
   Status name_shared_memory(ProcessImage& image) const;
   Status read_contents(Move& move);
   Status serve_late_pages(Move& move);
@@ -82,11 +86,14 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
   void on_target_answer(const MovePtr& move, const Result<std::string>& reply);
   void leave_shadow(MovePtr move);
   void leave_origin(MovePtr move);
+  Status leave_guardian(Move& move);
+  void end_here(Move& move);
   void pass_on(const Move& move, std::vector<ImageSignal> signals);
   void thaw_body(const Move& move);
   void drop_body(const Move& move);
   void end(Move& move, Status how);
   void when_complete(pid_t pid, std::function<void()> done);
+  void release_guardians(pid_t pid, std::vector<NodeId> nodes, std::function<void()> done);
   void read_and_freeze(std::shared_ptr<ProcessTable::Claim> claim, pid_t pid, NodeId target,
                        std::function<void(Status)> done);
   void freeze(std::shared_ptr<ProcessTable::Claim> claim, pid_t pid, NodeId target,
@@ -99,8 +106,7 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
 // ---- taking the process down ----
 
 Status ProcessMover::Impl::capture(Move& move) {
-  if (parts.table.find_body(move.pid) && has_child(move.pid))
-    return errno_error("it has children on this node, to which it has moved itself", ENOTSUP);
+  if (auto settled = settle_children(move); !settled) return settled;
   const bool is_child = move.which == WhichFds::kForked;
   auto image = capture_image(*move.process, node.session_mount_ns,
                              is_child ? forker_of(move.pid).mappings : move.mappings);
@@ -120,6 +126,22 @@ Status ProcessMover::Impl::capture(Move& move) {
   }
   if (auto read = read_contents(move); !read) return read;
   return move.moved.late_pages.empty() ? Status() : serve_late_pages(move);
+}
+
+// They stay where they are.
+Status ProcessMover::Impl::settle_children(Move& move) {
+  if (const ProcessTable::Body* body = parts.table.find_body(move.pid)) {
+    move.children_on = body->children_on;
+    const bool goes_home = body->origin == move.target;
+    // Whose kernel would know of its own children only.
+    if (goes_home && (has_child(move.pid) || move.children_on.size() > 1 ||
+                      (move.children_on.size() == 1 && move.children_on.front() != move.target)))
+      return errno_error("it has children on other nodes than its home", ENOTSUP);
+    if (std::count(move.children_on.begin(), move.children_on.end(), move.target) > 0 && !goes_home)
+      return errno_error("it has left children on that node", ENOTSUP);
+  }
+  if (has_child(move.pid)) move.children_on.push_back(node.self);
+  return {};
 }
 
 // By what every node calls it.
@@ -187,7 +209,6 @@ Result<StartBody> ProcessMover::Impl::describe(const Move& move) {
   ask.pid = move.process->pid();
   const ProcessTable::Body* body = parts.table.find_body(ask.pid);
   ask.origin = body ? body->origin : node.self;
-  ask.has_children = has_child(ask.pid) || (body && body->has_children_at_origin);
   auto capabilities = parts.capabilities.of(ask.pid);
   if (!capabilities) return capabilities.error();
   ask.capabilities = *capabilities;
@@ -212,6 +233,7 @@ void ProcessMover::Impl::ask_target(MovePtr move) {
   BodyRequest request;
   request.what = std::move(move->moved);
   request.fds = move->fds;
+  request.children_on = move->children_on;
   const std::string payload = request.serialize();
   std::string_view rest = payload;
   for (BodyPart part; rest.size() > BodyPart::kMostBytes;
@@ -265,21 +287,46 @@ void ProcessMover::Impl::leave_origin(MovePtr move) {
   const NodeId origin = parts.table.find_body(moves.pid)->origin;
   // Before it runs again: its origin may be where it goes.
   parts.descriptors.body_ended(moves.pid, [] {});
+  if (has_child(moves.pid)) {
+    moves.leaves_guardian = 1;
+    if (auto left = leave_guardian(*move); !left) {
+      drop_body(*move);
+      return end(*move, left.error());
+    }
+  }
   node.messenger.request(origin, moves, {},
                          [self = shared_from_this(), move](Result<std::string> reply) {
-                           if (!reply) {
-                             self->drop_body(*move);
-                             return self->end(*move, reply.error());
+                           if (reply) {
+                             self->end_here(*move);
+                             return self->end(*move, {});
                            }
-                           const pid_t pid = move->process->pid();
-                           self->parts.table.remove_body(pid);
-                           auto signals = read_pending_signals(pid, PTRACE_PEEKSIGINFO_SHARED);
-                           if (signals) self->pass_on(*move, std::move(*signals));
-                           self->node.children->unwatch(pid);
-                           move->process->detach_from_memory();
-                           move->process->kill();
-                           self->end(*move, {});
+                           self->drop_body(*move);
+                           self->parts.shadows.end_guardian(move->pid);
+                           self->end(*move, reply.error());
                          });
+}
+
+// Its children stay with what it is here from now on.
+Status ProcessMover::Impl::leave_guardian(Move& move) {
+  const ProcessTable::Body body = *parts.table.find_body(move.pid);
+  auto signals = take_pending_signals(*move.process);
+  if (!signals) return signals.error();
+  auto left = parts.shadows.become_shadow(*move.process, {move.target, body.job, body.origin});
+  if (!left) return left;
+  parts.table.remove_body(move.pid);
+  node.children->unwatch(move.pid);
+  move.late_signals = std::move(*signals);
+  return {};
+}
+
+void ProcessMover::Impl::end_here(Move& move) {
+  if (parts.table.find_shadow(move.pid)) return pass_on(move, std::move(move.late_signals));
+  parts.table.remove_body(move.pid);
+  auto signals = read_pending_signals(move.pid, PTRACE_PEEKSIGINFO_SHARED);
+  if (signals) pass_on(move, std::move(*signals));
+  node.children->unwatch(move.pid);
+  move.process->detach_from_memory();
+  move.process->kill();
 }
 
 // Those that came here after the image was taken.
@@ -322,6 +369,24 @@ void ProcessMover::Impl::when_complete(pid_t pid, std::function<void()> done) {
     auto kept = std::move(*timer);  // this very callback
     self->when_complete(pid, done);
   });
+}
+
+// Where children that it left have all been waited for, it may go again.
+void ProcessMover::Impl::release_guardians(pid_t pid, std::vector<NodeId> nodes,
+                                           std::function<void()> done) {
+  if (nodes.empty()) return done();
+  const NodeId asked = nodes.back();
+  nodes.pop_back();
+  ReleaseGuardian release;
+  release.pid = pid;
+  node.messenger.request(
+      asked, release, {},
+      [self = shared_from_this(), pid, nodes, asked, done](Result<std::string> released) {
+        ProcessTable::Body* body = self->parts.table.find_body(pid);
+        if (body && (released || released.error().errno_or(0) == EHOSTDOWN))
+          std::erase(body->children_on, asked);
+        self->release_guardians(pid, nodes, done);
+      });
 }
 
 void ProcessMover::Impl::read_and_freeze(std::shared_ptr<ProcessTable::Claim> claim, pid_t pid,
@@ -437,7 +502,9 @@ void ProcessMover::freeze_and_move(pid_t pid, NodeId target, std::function<void(
   if (!claimed) return done(claimed.error());
   auto claim = std::make_shared<ProcessTable::Claim>(std::move(*claimed));
   impl_->when_complete(pid, [impl = impl_, claim, pid, target, done] {
-    impl->read_and_freeze(claim, pid, target, done);
+    const ProcessTable::Body* body = impl->parts.table.find_body(pid);
+    impl->release_guardians(pid, body ? body->children_on : std::vector<NodeId>(),
+                            [=] { impl->read_and_freeze(claim, pid, target, done); });
   });
 }
 

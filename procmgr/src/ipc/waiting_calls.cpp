@@ -40,7 +40,9 @@ WaitingCalls::Call WaitingCalls::finish(uint64_t number) {
 }
 
 void WaitingCalls::interrupted(uint64_t number) {
-  const auto restart = waits_.at(number).wait.restart;
+  const Wait& wait = waits_.at(number).wait;
+  const auto restart = wait.restart;
+  const bool has_to_stop = wait.has_to_stop && wait.has_to_stop();
   Call call = finish(number);
   if (restart == Restart::kNever) return call.fail(EINTR);
   const int code =
@@ -48,7 +50,7 @@ void WaitingCalls::interrupted(uint64_t number) {
   auto state = read_signal_state(call.tid());
   if (state && state->has_own_signal()) return call.fail(code);
   auto thread = SeizedThread::seize_and_interrupt(call.tid());
-  call.fail(thread ? code : EINTR);
+  call.fail(thread || has_to_stop ? code : EINTR);  // seized by who freezes it
   if (thread) thread->wait();
 }
 
@@ -105,6 +107,7 @@ std::optional<WaitingCalls::Why> WaitingCalls::look(Entry& entry) {
   auto state = read_signal_state(tid);
   if (!state || state->has_ended() || !entry.call.is_valid()) return Why::kGone;
   if (state->has_own_signal()) return Why::kSignal;
+  if (entry.wait.has_to_stop && entry.wait.has_to_stop()) return Why::kSignal;
   // Of several threads, the one that the kernel chose takes it at once, unless it waits itself.
   const bool seen_before = std::exchange(entry.saw_shared_signal, state->has_shared_signal());
   if (entry.saw_shared_signal && seen_before) return Why::kSignal;

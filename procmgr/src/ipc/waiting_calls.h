@@ -42,6 +42,8 @@ class WaitingCalls {
     Restart restart = Restart::kNever;
     // Called once at the most, not from within begin(): the wait should end.
     std::function<void(Why)> end;
+    // May be empty: whether krgd is about to freeze the caller, which counts as a signal.
+    std::function<bool()> has_to_stop = {};
   };
 
   // `exits` has to tell process_ended().

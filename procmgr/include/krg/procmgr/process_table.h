@@ -32,13 +32,18 @@ class ProcessTable {
   struct Shadow {
     NodeId body_node;
     JobId job;
+    // Of a guardian: where the shadow proper is. The process was a guest here, and has left
+    // children, whom its guardian keeps.
+    NodeId origin = kNoNode;
+    bool is_guardian() const { return origin != kNoNode; }
   };
   struct Body {
     NodeId origin;  // where its shadow is
     JobId job;
     pid_t virtual_group;  // as its shadow had them when the body was made or last told
     pid_t virtual_session;
-    bool has_children_at_origin = false;  // that its shadow waits for on its behalf
+    // Where it has left children, for whom its shadow or guardian there waits on its behalf.
+    std::vector<NodeId> children_on = {};
   };
 
   // A process is placed, frozen or moved by one part at a time: who holds its claim. Given back
@@ -58,6 +63,7 @@ class ProcessTable {
   };
   // Errors: EBUSY.
   Result<Claim> claim(pid_t pid);
+  bool is_claimed(pid_t pid) const;
 
   explicit ProcessTable(NodeContext& node);
   ~ProcessTable();

@@ -61,7 +61,7 @@ class ShadowHost {
   // enters it in the table. Errors: EPERM of ptrace(2): the call goes on natively then; others: the
   // process is dead.
   Status become_shadow(SyscallBroker::Call exec, ProcessTable::Shadow shadow);
-  // The same of a process that is frozen. Errors: it is dead.
+  // The same of a process that is frozen, which may become a guardian. Errors: it is dead.
   Status become_shadow(FrozenProcess& process, ProcessTable::Shadow shadow);
 
   // Freezes a shadow whose body comes home, for who makes that process of it; what is asked of the
@@ -71,6 +71,9 @@ class ShadowHost {
   // EBUSY, those of FrozenProcess::freeze().
   void lend(pid_t pid, std::function<void(Result<LentShadow>)> done);
   void take_back(FrozenProcess& process);
+
+  // The process of a guardian has ended: so does it. Of another pid nothing happens.
+  void end_guardian(pid_t pid);
 
   // Signals one process wherever it executes; `done` may be empty. Errors: ESRCH, EHOSTDOWN.
   void send_signal(GlobalPid to, const SignalInfo& info, std::function<void(Status)> done);
