@@ -36,7 +36,7 @@ struct ProcessTable::Impl {
   NodeContext& node;
   std::map<pid_t, Shadow> shadows;
   std::map<pid_t, Body> bodies;
-  std::shared_ptr<std::set<pid_t>> claimed = std::make_shared<std::set<pid_t>>();
+  std::shared_ptr<std::map<pid_t, bool>> claimed = std::make_shared<std::map<pid_t, bool>>();
   std::set<pid_t> hidden;
   std::map<pid_t, Body> ended_bodies;  // that may have left processes in their group
 
@@ -64,11 +64,15 @@ ProcessTable::ProcessTable(NodeContext& node) : impl_(std::make_unique<Impl>(nod
 ProcessTable::~ProcessTable() = default;
 
 Result<ProcessTable::Claim> ProcessTable::claim(pid_t pid) {
-  if (impl_->claimed->insert(pid).second) return Claim(impl_->claimed, pid);
+  if (impl_->claimed->emplace(pid, false).second) return Claim(impl_->claimed, pid);
   return errno_error("it is about to exec on another node, or to move", EBUSY);
 }
-bool ProcessTable::is_claimed(pid_t pid) const {
-  return impl_->claimed->contains(pid);
+bool ProcessTable::ends_waits(pid_t pid) const {
+  auto found = impl_->claimed->find(pid);
+  return found != impl_->claimed->end() && found->second;
+}
+void ProcessTable::Claim::end_waits() {
+  claimed_->at(pid_) = true;
 }
 ProcessTable::Claim::~Claim() {
   if (claimed_) claimed_->erase(pid_);

@@ -503,6 +503,8 @@ void ProcessMover::freeze_and_move(pid_t pid, NodeId target, std::function<void(
   auto claim = std::make_shared<ProcessTable::Claim>(std::move(*claimed));
   impl_->when_complete(pid, [impl = impl_, claim, pid, target, done] {
     const ProcessTable::Body* body = impl->parts.table.find_body(pid);
+    // It cannot take the child that it waits for home: it goes when that has ended.
+    if (body && body->origin != target) claim->end_waits();
     impl->release_guardians(pid, body ? body->children_on : std::vector<NodeId>(),
                             [=] { impl->read_and_freeze(claim, pid, target, done); });
   });

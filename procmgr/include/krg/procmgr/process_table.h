@@ -8,9 +8,9 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <utility>
 #include <vector>
 
@@ -53,17 +53,20 @@ class ProcessTable {
     Claim(Claim&& other) noexcept = default;
     Claim& operator=(Claim&&) = delete;
     ~Claim();
+    // Waits of the process that krgd has in hand are to end, so that it can be frozen.
+    void end_waits();
 
    private:
     friend class ProcessTable;
-    Claim(std::shared_ptr<std::set<pid_t>> claimed, pid_t pid)
-        : claimed_(std::move(claimed)), pid_(pid) {}
-    std::shared_ptr<std::set<pid_t>> claimed_;
+    using Claimed = std::map<pid_t, bool>;  // whether its waits are to end
+    Claim(std::shared_ptr<Claimed> claimed, pid_t pid) : claimed_(std::move(claimed)), pid_(pid) {}
+    std::shared_ptr<Claimed> claimed_;
     pid_t pid_;
   };
   // Errors: EBUSY.
   Result<Claim> claim(pid_t pid);
-  bool is_claimed(pid_t pid) const;
+  // Whether its claim said so.
+  bool ends_waits(pid_t pid) const;
 
   explicit ProcessTable(NodeContext& node);
   ~ProcessTable();
