@@ -36,6 +36,13 @@ constexpr size_t kMostForkers = 256;
 
 // How often it is looked whether the pages of a process that is to move again have come.
 constexpr std::chrono::milliseconds kPagesTick{10};
+// How often, so far apart, it is asked whether children that it has left have been waited for.
+constexpr int kReleaseTries = 50;
+
+// Whose kernel would know of its own children only.
+Error not_home() {
+  return errno_error("it has children on other nodes than its home", ENOTSUP);
+}
 
 }  // namespace
 
@@ -74,6 +81,7 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
   Impl(NodeContext& n, const ExecPlacer::Parts& p) : node(n), parts(p) {}
 
   Status capture(Move& move);
+  static Status check_children(const ProcessTable::Body& body, NodeId target);
   Status settle_children(Move& move);
   Status name_shared_memory(ProcessImage& image) const;
   Status read_contents(Move& move);
@@ -94,6 +102,8 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
   void end(Move& move, Status how);
   void when_complete(pid_t pid, std::function<void()> done);
   void release_guardians(pid_t pid, std::vector<NodeId> nodes, std::function<void()> done);
+  void release_and_freeze(std::shared_ptr<ProcessTable::Claim> claim, pid_t pid, NodeId target,
+                          std::function<void(Status)> done, int tries);
   void read_and_freeze(std::shared_ptr<ProcessTable::Claim> claim, pid_t pid, NodeId target,
                        std::function<void(Status)> done);
   void freeze(std::shared_ptr<ProcessTable::Claim> claim, pid_t pid, NodeId target,
@@ -128,17 +138,24 @@ Status ProcessMover::Impl::capture(Move& move) {
   return move.moved.late_pages.empty() ? Status() : serve_late_pages(move);
 }
 
+Status ProcessMover::Impl::check_children(const ProcessTable::Body& body, NodeId target) {
+  const auto& nodes = body.children_on;
+  if (body.origin == target) {
+    const bool has_others =
+        std::any_of(nodes.begin(), nodes.end(), [&](NodeId node) { return node != target; });
+    return has_others ? not_home() : Status();
+  }
+  return std::count(nodes.begin(), nodes.end(), target) == 0
+             ? Status()
+             : errno_error("it has left children on that node", ENOTSUP);
+}
+
 // They stay where they are.
 Status ProcessMover::Impl::settle_children(Move& move) {
   if (const ProcessTable::Body* body = parts.table.find_body(move.pid)) {
     move.children_on = body->children_on;
-    const bool goes_home = body->origin == move.target;
-    // Whose kernel would know of its own children only.
-    if (goes_home && (has_child(move.pid) || move.children_on.size() > 1 ||
-                      (move.children_on.size() == 1 && move.children_on.front() != move.target)))
-      return errno_error("it has children on other nodes than its home", ENOTSUP);
-    if (std::count(move.children_on.begin(), move.children_on.end(), move.target) > 0 && !goes_home)
-      return errno_error("it has left children on that node", ENOTSUP);
+    if (auto may = check_children(*body, move.target); !may) return may;
+    if (body->origin == move.target && has_child(move.pid)) return not_home();
   }
   if (has_child(move.pid)) move.children_on.push_back(node.self);
   return {};
@@ -389,6 +406,26 @@ void ProcessMover::Impl::release_guardians(pid_t pid, std::vector<NodeId> nodes,
       });
 }
 
+// Children that are about to end are waited for a while.
+void ProcessMover::Impl::release_and_freeze(std::shared_ptr<ProcessTable::Claim> claim, pid_t pid,
+                                            NodeId target, std::function<void(Status)> done,
+                                            int tries) {
+  const ProcessTable::Body* body = parts.table.find_body(pid);
+  std::vector<NodeId> guardians = body ? body->children_on : std::vector<NodeId>();
+  if (body) std::erase(guardians, body->origin);
+  release_guardians(pid, guardians, [=, self = shared_from_this()] {
+    const ProcessTable::Body* still = self->parts.table.find_body(pid);
+    const Status may = still ? check_children(*still, target) : Status();
+    if (may) return self->read_and_freeze(claim, pid, target, done);
+    if (tries == 0) return done(may);
+    auto timer = std::make_shared<EventLoop::Timer>();
+    *timer = self->node.loop.after(kPagesTick, [=] {
+      auto kept = std::move(*timer);  // this very callback
+      self->release_and_freeze(claim, pid, target, done, tries - 1);
+    });
+  });
+}
+
 void ProcessMover::Impl::read_and_freeze(std::shared_ptr<ProcessTable::Claim> claim, pid_t pid,
                                          NodeId target, std::function<void(Status)> done) {
   in_worker(
@@ -503,10 +540,10 @@ void ProcessMover::freeze_and_move(pid_t pid, NodeId target, std::function<void(
   auto claim = std::make_shared<ProcessTable::Claim>(std::move(*claimed));
   impl_->when_complete(pid, [impl = impl_, claim, pid, target, done] {
     const ProcessTable::Body* body = impl->parts.table.find_body(pid);
+    if (!body) return impl->read_and_freeze(claim, pid, target, done);
     // It cannot take the child that it waits for home: it goes when that has ended.
-    if (body && body->origin != target) claim->end_waits();
-    impl->release_guardians(pid, body ? body->children_on : std::vector<NodeId>(),
-                            [=] { impl->read_and_freeze(claim, pid, target, done); });
+    if (body->origin != target) claim->end_waits();
+    impl->release_and_freeze(claim, pid, target, done, kReleaseTries);
   });
 }
 
