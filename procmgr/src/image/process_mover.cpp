@@ -416,13 +416,15 @@ void ProcessMover::Impl::release_and_freeze(std::shared_ptr<ProcessTable::Claim>
   release_guardians(pid, guardians, [=, self = shared_from_this()] {
     const ProcessTable::Body* still = self->parts.table.find_body(pid);
     const Status may = still ? check_children(*still, target) : Status();
-    if (may) return self->read_and_freeze(claim, pid, target, done);
-    if (tries == 0) return done(may);
-    auto timer = std::make_shared<EventLoop::Timer>();
-    *timer = self->node.loop.after(kPagesTick, [=] {
-      auto kept = std::move(*timer);  // this very callback
-      self->release_and_freeze(claim, pid, target, done, tries - 1);
-    });
+    const auto end_or_retry = [=](Status moved) {
+      if (moved || tries == 0 || moved.error().context != not_home().context) return done(moved);
+      auto timer = std::make_shared<EventLoop::Timer>();
+      *timer = self->node.loop.after(kPagesTick, [=] {
+        auto kept = std::move(*timer);  // this very callback
+        self->release_and_freeze(claim, pid, target, done, tries - 1);
+      });
+    };
+    may ? self->read_and_freeze(claim, pid, target, end_or_retry) : end_or_retry(may);
   });
 }
 
@@ -445,6 +447,8 @@ void ProcessMover::Impl::freeze(std::shared_ptr<ProcessTable::Claim> claim, pid_
       [self = shared_from_this(), claim, pid, target, mappings = std::move(mappings),
        done = std::move(done)](Result<std::shared_ptr<FrozenProcess>> frozen) {
         if (!frozen) return done(frozen.error());
+        const ProcessTable::Body* body = self->parts.table.find_body(pid);
+        if (body && body->origin == target && has_child(pid)) return done(not_home());
         self->begin(Move{.claim = std::move(*claim),
                          .process = std::move(*frozen),
                          .which = WhichFds::kAll,
