@@ -4,6 +4,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <omp.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "expect.h"
 
@@ -294,11 +295,23 @@ static void tasks(void) {
 }
 
 static void cancellation(void) {
-  int most = 0, passed = 0;
+  // So many that none gets to their end while the cancellation is on its way.
+  const int iterations = omp_get_cancellation() ? 1000000 : 100;
+  int most = 0, passed = 0, asked = 0;
 #pragma omp parallel
   {
 #pragma omp for schedule(dynamic, 1)
-    for (int i = 0; i < 1000; ++i) {
+    for (int i = 0; i < iterations; ++i) {
+      int now = i <= 3;
+      while (!now) {
+#pragma omp atomic read
+        now = asked;
+        if (!now) usleep(100);
+      }
+      if (i == 3) {
+#pragma omp atomic write
+        asked = 1;
+      }
 #pragma omp atomic
       ++most;
 #pragma omp cancel for if (i == 3)
@@ -309,7 +322,7 @@ static void cancellation(void) {
       visit(i);
     }
   }
-  expect(!omp_get_cancellation() || most < 1000, "cancelled loop");
+  expect(!omp_get_cancellation() || most < iterations, "cancelled loop");
   all_visited(1, "the loop after a cancelled one");
 #pragma omp parallel
   {
