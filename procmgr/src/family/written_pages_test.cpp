@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 
 #include "image/testing/frozen_process_fixture.h"
 
@@ -176,7 +177,8 @@ TEST_P(WrittenPagesTest, OfFilesWhatBecameTheProgramsOwn) {
   char name[] = "/tmp/written_pages_XXXXXX";
   UniqueFd file(mkstemp(name));
   ASSERT_TRUE(file);
-  unlink(name);
+  // Of a deleted file all pages count each time.
+  const std::unique_ptr<char, void (*)(char*)> unlinked(name, [](char* path) { unlink(path); });
   ASSERT_EQ(ftruncate(file.get(), 8 * kPage), 0);
   auto* mapped = static_cast<char*>(
       mmap(nullptr, 8 * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE, file.get(), 0));
