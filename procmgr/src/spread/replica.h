@@ -68,6 +68,7 @@ class Replica {
     };
     std::optional<Wait> wait;  // for a futex
     uint64_t calls = 0;        // that were sent home
+    RemoteAddr met{};          // where it last touched what was not mapped
   };
   using ThreadPtr = std::shared_ptr<Thread>;
   static constexpr auto kSystemCallsAreOurs = static_cast<__ptrace_request>(31);  // PTRACE_SYSEMU

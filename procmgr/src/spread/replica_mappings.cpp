@@ -35,14 +35,19 @@ void Replica::ask_mapping(const ThreadPtr& thread) {
                                 });
 }
 
-// What another thread has learnt since may be what this one met.
+// What another thread has learnt since may be what this one met. It may have learnt that even
+// before this one's stop was seen: so who meets what is known already touches it once more.
 void Replica::learn(const ThreadPtr& thread, RemoteAddr address, uint64_t learnt_before,
                     const KnownMapping& known) {
   enqueue([this, thread, address, learnt_before, known](std::function<void()> next) {
-    const auto learnt = [this, thread, learnt_before, next = std::move(next)](bool is_new) {
+    const bool may_be_known = known.kind != KnownMapping::Kind::kNothing;
+    const auto learnt = [=, this, next = std::move(next)](bool is_new) {
       learnt_ += is_new;
-      learnt_ != learnt_before ? thread->traced->resume(kSystemCallsAreOurs)
-                               : send_home(thread, false);
+      const bool was_met = std::exchange(thread->met, address) == address;
+      if (learnt_ != learnt_before || (may_be_known && !was_met))
+        thread->traced->resume(kSystemCallsAreOurs);
+      else
+        send_home(thread, false);
       next();
     };
     switch (known.kind) {
