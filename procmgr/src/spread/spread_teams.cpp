@@ -1,16 +1,28 @@
 // SpreadProcess: team calls of its threads (team_call.h), at home and away.
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include "krg/runtime/log.h"
 #include "spread/spread_process.h"
 #include "spread/team_registers.h"
 
 namespace krg {
+namespace {
+
+void trace(const char* what, pid_t tid, int64_t result, const TeamWords& w) {
+  log_trace("teams", "thread {}: {} {}: op {} number {} key {:x} words {:x} {:x} {:x} {:x}", tid,
+            what, result, w[0], w[1], w[2], w[3], w[4], w[5], w[6]);
+}
+
+}  // namespace
 
 // A thread at home stands at the call's entry until the answer is there; the kernel then carries
 // out nothing.
 void SpreadProcess::begin_team_call(const ThreadPtr& thread) {
   thread->stands = Stands::kInTeamCall;
+  trace("asks", thread->traced->tid(), 0, team_words(thread->entry));
   teams_.call(thread->traced->tid(), parts_.node.self, team_words(thread->entry),
-              [this, weak = std::weak_ptr(thread)](int64_t result, const TeamWords& words) {
+              [this, tid = thread->traced->tid(), weak = std::weak_ptr(thread)](
+                  int64_t result, const TeamWords& words) {
+                trace("is told", tid, result, words);
                 auto thread = weak.lock();
                 if (!thread || thread->stands != Stands::kInTeamCall) return;
                 user_regs_struct none = thread->entry;
@@ -27,13 +39,16 @@ void SpreadProcess::begin_team_call(const ThreadPtr& thread) {
 void SpreadProcess::answer_team_call(const ThreadPtr& thread, const user_regs_struct& registers,
                                      Messenger::Reply reply) {
   auto shared = std::make_shared<Messenger::Reply>(std::move(reply));
-  teams_.call(thread->traced->tid(), thread->node, team_words(registers),
-              [registers, shared](int64_t result, const TeamWords& words) {
-                user_regs_struct answered = registers;
-                set_team_words(answered, words);
-                answered.rax = static_cast<uint64_t>(result);
-                shared->ok({reinterpret_cast<const char*>(&answered), sizeof answered});
-              });
+  trace("asks from away", thread->traced->tid(), 0, team_words(registers));
+  teams_.call(
+      thread->traced->tid(), thread->node, team_words(registers),
+      [registers, shared, tid = thread->traced->tid()](int64_t result, const TeamWords& words) {
+        trace("is told", tid, result, words);
+        user_regs_struct answered = registers;
+        set_team_words(answered, words);
+        answered.rax = static_cast<uint64_t>(result);
+        shared->ok({reinterpret_cast<const char*>(&answered), sizeof answered});
+      });
 }
 
 }  // namespace krg
