@@ -66,6 +66,7 @@ struct PageSet::Impl {
   const SetId set;
   size_t pages;
   const unsigned max_read_ahead;
+  const bool writes_ahead;
   const bool one_user;
   PageFrames frames;
   PageSetStatistics statistics;
@@ -88,6 +89,7 @@ PageSet::Impl::Impl(EventLoop& l, Kddm& k, SetId s, PageFrames memory,
       set(s),
       pages(memory.pages()),
       max_read_ahead(options.max_read_ahead),
+      writes_ahead(options.writes_ahead),
       one_user(options.one_user),
       frames(std::move(memory)),
       holder(std::make_shared<PageHolder>(
@@ -190,6 +192,7 @@ void PageSet::Impl::fetch_ahead(const ReadAhead::Plan& plan, PageAccess access) 
 }
 
 void PageSet::Impl::ask_ahead(std::vector<PageIndex>& asked, PageAccess access) {
+  if (access == PageAccess::kWrite && !writes_ahead) return;
   std::sort(asked.begin(), asked.end());  // neighbours in their order are runs
   statistics.fetched_ahead += asked.size();
   const Kddm::Together together(kddm);

@@ -68,9 +68,11 @@ ReplicaHost::HostedPtr ReplicaHost::find(uint64_t set) const {
 }
 
 Status ReplicaHost::open(NodeId home, const OpenSpreadSet& ask) {
-  auto pages =
-      PageSet::create(node_.loop, kddm_, SetId{ask.set}, ask.pages,
-                      {.group = node_.page_sets, .home = home, .hold_time = kSpreadHoldTime});
+  auto pages = PageSet::create(node_.loop, kddm_, SetId{ask.set}, ask.pages,
+                               {.group = node_.page_sets,
+                                .home = home,
+                                .hold_time = kSpreadHoldTime,
+                                .writes_ahead = false});
   if (!pages) return pages.error();
   (*pages)->on_idle([this, set = ask.set] { drop_if_unused(set); });
   hosted_[ask.set] = std::make_shared<Hosted>(Hosted{.home = home, .pages = std::move(*pages)});

@@ -96,9 +96,11 @@ void Spreading::Impl::begin(pid_t pid, Call call) {
   starting.insert(pid);
   NodeContext& node = parts.node;
   const SetId set{kFirstSet | static_cast<uint64_t>(node.self.value) << 32 | next_set++};
-  auto made =
-      PageSet::create(node.loop, parts.kddm, set, kFirstPages,
-                      {.group = node.page_sets, .home = node.self, .hold_time = kSpreadHoldTime});
+  auto made = PageSet::create(node.loop, parts.kddm, set, kFirstPages,
+                              {.group = node.page_sets,
+                               .home = node.self,
+                               .hold_time = kSpreadHoldTime,
+                               .writes_ahead = false});
   if (!made) {
     starting.erase(pid);
     log_warn("spread", "pid {}: {}", pid, made.error().message());

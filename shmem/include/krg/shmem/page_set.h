@@ -46,6 +46,8 @@ struct PageSetOptions {
   std::chrono::microseconds hold_time{200};
   // Pages fetched ahead of sequential or strided faults, at the most.
   unsigned max_read_ahead = 1024;
+  // Whether pages are also asked for to be written before they are touched.
+  bool writes_ahead = true;
   // Lost pages are poisoned where the kernel can do it (6.6); false: as on an older one.
   bool poison_lost_pages = true;
 };
