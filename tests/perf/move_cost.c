@@ -12,16 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-enum { PAGE = 4096, MAX_COUNT = 1000 };
+#include "median.h"
 
-static double now_us(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
-}
+enum { PAGE = 4096, MAX_COUNT = 1000 };
 
 static uint64_t* filled(size_t words) {
   uint64_t* memory = malloc(words * sizeof *memory);
@@ -48,11 +43,6 @@ static int measure_pause(size_t words, double seconds) {
   for (size_t i = 0; i < words; ++i) wrong += memory[i] != i * 0x9e3779b97f4a7c15u;
   printf("%.0f %s\n", longest, wrong ? "wrong" : "right");
   return wrong != 0;
-}
-
-static int by_size(const void* a, const void* b) {
-  const double x = *(const double*)a, y = *(const double*)b;
-  return (x > y) - (x < y);
 }
 
 static int measure_fork(size_t words, int count) {
@@ -82,8 +72,8 @@ static int measure_fork(size_t words, int count) {
     first[i] = told.at - start;
     elsewhere += strcmp(told.host, host) != 0;
   }
-  qsort(first, (size_t)count, sizeof *first, by_size);
-  qsort(end, (size_t)count, sizeof *end, by_size);
+  sort_doubles(first, (size_t)count);
+  sort_doubles(end, (size_t)count);
   printf("%.0f %.0f %d\n", first[count / 2], end[count / 2], elsewhere);
   return 0;
 }

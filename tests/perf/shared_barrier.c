@@ -7,25 +7,15 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "median.h"
 
 struct shared {
   pthread_barrier_t barrier;
   double median_us;
   char hosts[2][32];
 };
-
-static double now_us(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec * 1e6 + (double)now.tv_nsec / 1e3;
-}
-
-static int compare(const void* a, const void* b) {
-  const double x = *(const double*)a, y = *(const double*)b;
-  return (x > y) - (x < y);
-}
 
 static void child(struct shared* shared, int mine, int rounds) {
   double* took = malloc((size_t)rounds * sizeof *took);
@@ -37,7 +27,7 @@ static void child(struct shared* shared, int mine, int rounds) {
     pthread_barrier_wait(&shared->barrier);
     took[i] = now_us() - before;
   }
-  qsort(took, (size_t)rounds, sizeof *took, compare);
+  sort_doubles(took, (size_t)rounds);
   if (mine == 0) shared->median_us = took[rounds / 2];
   _exit(0);
 }

@@ -12,26 +12,16 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "median.h"
+
 enum { kRounds = 2000, kFewRounds = 300, kPages = 1000, kPageBytes = 4096, kScanned = 16384 };
-
-static double now_us(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec * 1e6 + (double)now.tv_nsec / 1e3;
-}
-
-static int compare(const void* a, const void* b) {
-  const double x = *(const double*)a, y = *(const double*)b;
-  return (x > y) - (x < y);
-}
 
 static double took[kRounds];
 
 static void report(const char* what, int rounds) {
-  qsort(took, (size_t)rounds, sizeof *took, compare);
+  sort_doubles(took, (size_t)rounds);
   printf("%-14s %10.2f %10.2f\n", what, took[rounds / 2], took[rounds * 9 / 10]);
   fflush(stdout);
 }
