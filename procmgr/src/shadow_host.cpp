@@ -11,6 +11,7 @@
 #include "image/frozen_process.h"
 #include "krg/runtime/log.h"
 #include "process_status.h"
+#include "run_after.h"
 #include "shadow_host_impl.h"
 
 namespace krg {
@@ -343,11 +344,7 @@ void ShadowHost::Impl::release_guardian(pid_t pid, Messenger::Reply reply) {
 // Its pid is free then.
 void ShadowHost::Impl::answer_when_gone(pid_t pid, std::shared_ptr<Messenger::Reply> reply) {
   if (kill(pid, 0) != 0) return reply->ok();
-  auto timer = std::make_shared<EventLoop::Timer>();
-  *timer = node.loop.after(kSettlePeriod, [this, timer, pid, reply] {
-    auto kept = std::move(*timer);  // this very callback
-    answer_when_gone(pid, reply);
-  });
+  run_after(node.loop, kSettlePeriod, [this, pid, reply] { answer_when_gone(pid, reply); });
 }
 
 void ShadowHost::Impl::request_change(GlobalPid body, const SetGroup& change,

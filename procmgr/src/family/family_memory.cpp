@@ -11,6 +11,7 @@
 #include <set>
 
 #include "image/known_mappings.h"
+#include "image/page_list.h"
 #include "image/task_memory.h"
 #include "process_spec.h"
 #include "text_scan.h"
@@ -20,14 +21,9 @@ namespace {
 
 constexpr uint64_t kPage = 4096, kChunk = 1u << 20;
 constexpr uint64_t kMostShared = 2ULL << 30;  // it is copied while the family stands
-constexpr std::string_view kDeleted = " (deleted)";
-
-bool is_zero(const std::byte* page) {
-  return page[0] == std::byte{0} && std::memcmp(page, page + 1, kPage - 1) == 0;
-}
 
 std::string name_of(const MappingText& m) {
-  if (m.name.ends_with(kDeleted)) return shared_memory_name(m.device, m.inode);
+  if (m.is_deleted()) return shared_memory_name(m.device, m.inode);
   return std::string(kSharedMemoryPrefix).append(m.name);
 }
 
@@ -101,7 +97,7 @@ Status FamilyMemory::read(const Piece& piece, std::vector<bool>& taken, Found& f
     if (auto read = read_chunk(*task, piece.start + done, part); !read) return read;
     for (uint64_t i = 0; i < count; ++i) {
       const std::byte* page = part.data() + i * kPage;
-      if (taken[first + i] || is_zero(page)) continue;
+      if (taken[first + i] || is_zero_page(page)) continue;
       if (!piece.is_writable) return cannot_move("shared memory that none of them may write");
       taken[first + i] = true;
       found.pages.push_back(piece.start.value + done + i * kPage);

@@ -20,9 +20,6 @@ namespace {
 
 constexpr uint64_t kPage = 4096;
 constexpr uint64_t kOpenFlags = O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY;
-// Categories of pages (ioctl_pagemap_scan(2)).
-constexpr uint64_t kIsFile = 1 << 2, kIsPresent = 1 << 3, kIsSwapped = 1 << 4, kIsZero = 1 << 5,
-                   kIsGuard = 1 << 8;
 constexpr uint64_t kScanWriteProtects = 1 << 0;  // PM_SCAN_WP_MATCHING
 
 bool enable(int userfaultfd) {
@@ -43,13 +40,13 @@ PagemapScan scan_of(uint64_t start, uint64_t end, uint64_t excluded) {
           .max_pages = 0,
           .category_inverted = excluded,
           .category_mask = excluded | kPageIsWritten,
-          .category_anyof_mask = kIsPresent | kIsSwapped,
+          .category_anyof_mask = kPageIsPresent | kPageIsSwapped,
           .return_mask = kPageIsWritten};
 }
 
-bool has_content(int pagemap, const PrivateMapping& mapping) {
+bool has_own_pages(int pagemap, const PrivateMapping& mapping) {
   PageRegion region{};
-  PagemapScan scan = scan_of(mapping.start, mapping.end, kIsFile | kIsZero);
+  PagemapScan scan = scan_of(mapping.start, mapping.end, kPageIsFile | kPageIsZero);
   scan.category_mask = scan.category_inverted;
   scan.regions = reinterpret_cast<uint64_t>(&region);
   scan.region_count = scan.max_pages = 1;
@@ -127,7 +124,7 @@ bool WrittenPages::is_known(const PrivateMapping& mapping) const {
 // A file's pages are watched where the program has made them its own: faults on a mapping that is
 // watched bring single pages.
 bool WrittenPages::watch(const PrivateMapping& mapping, int pagemap) const {
-  if (mapping.has_file && !has_content(pagemap, mapping)) return false;
+  if (mapping.has_file && !has_own_pages(pagemap, mapping)) return false;
   const uffdio_range range{.start = mapping.start, .len = mapping.end - mapping.start};
   uffdio_register wanted{.range = range, .mode = UFFDIO_REGISTER_MODE_WP, .ioctls = 0};
   if (ioctl(userfaultfd_.get(), UFFDIO_REGISTER, &wanted) != 0) return false;
@@ -140,18 +137,18 @@ bool WrittenPages::watch(const PrivateMapping& mapping, int pagemap) const {
 }
 
 Status WrittenPages::protect() {
-  UniqueFd pagemap(open(fmt::format("/proc/{}/pagemap", pid_).c_str(), O_RDONLY | O_CLOEXEC));
-  if (!pagemap) return errno_error("/proc/PID/pagemap", errno == ENOENT ? ESRCH : errno);
+  auto pagemap = open_pagemap(pid_);
+  if (!pagemap) return pagemap.error();
   auto mappings = private_mappings(pid_);
   if (!mappings) return mappings.error();
   std::vector<PrivateMapping> watched;
   for (const PrivateMapping& mapping : *mappings) {
-    if (!watch(mapping, pagemap.get())) continue;
+    if (!watch(mapping, pagemap->get())) continue;
     if (!watched.empty() && watched.back().end == mapping.start)
       watched.back().end = mapping.end;
     else
       watched.push_back(mapping);
-    if (auto done = protect_one(mapping, pagemap.get()); !done) return done;
+    if (auto done = protect_one(mapping, pagemap->get()); !done) return done;
   }
   watched_ = std::move(watched);
   return {};
@@ -161,15 +158,15 @@ Status WrittenPages::protect() {
 // regions are asked for, they protect all that was not, whatever its category.
 Status WrittenPages::protect_one(const PrivateMapping& mapping, int pagemap) {
   std::array<PageRegion, 512> regions;
-  uint64_t excluded = kIsZero | kIsGuard | (mapping.has_file ? kIsFile : 0);
+  uint64_t excluded = kPageIsZero | kPageIsGuard | (mapping.has_file ? kPageIsFile : 0);
   for (uint64_t at = mapping.start; at < mapping.end;) {
     PagemapScan scan = scan_of(at, mapping.end, excluded);
     scan.flags = kScanWriteProtects;
     scan.regions = reinterpret_cast<uint64_t>(regions.data());
     scan.region_count = regions.size();
     if (ioctl(pagemap, kPagemapScan, &scan) < 0) {
-      if (errno != EINVAL || !(excluded & kIsGuard)) return errno_error("PAGEMAP_SCAN");
-      excluded &= ~kIsGuard;
+      if (errno != EINVAL || !(excluded & kPageIsGuard)) return errno_error("PAGEMAP_SCAN");
+      excluded &= ~kPageIsGuard;
       continue;
     }
     if (scan.walk_end <= at) break;  // the process has ended

@@ -17,21 +17,12 @@
 namespace krg {
 namespace {
 
-constexpr std::string_view kDeleted = " (deleted)";
 constexpr std::string_view kPageSet = "/memfd:krg-pages";  // page_frames.cpp
 constexpr uint64_t kMostVdsoBytes = 1u << 20;
 
 // The kernel makes these itself wherever a program is.
 bool is_kernels(std::string_view name) {
   return name.starts_with("[vdso") || name.starts_with("[vvar");
-}
-bool is_programs_own(std::string_view name) {
-  return name.empty() || name == "[heap]" || name.starts_with("[stack") ||
-         name.starts_with("[anon:");
-}
-
-bool is_deleted_file(const MappingText& m) {
-  return m.inode != 0 && m.name.ends_with(kDeleted);
 }
 
 // Why it cannot be taken along; empty: it can.
@@ -44,7 +35,7 @@ std::string obstacle(const MappingText& m) {
   if (m.is_shared() && (m.inode == 0 || m.has("mw")))
     return m.name.empty() ? "memory that it shares with other processes"
                           : fmt::format("memory that it shares with other processes ({})", m.name);
-  if (is_deleted_file(m))
+  if (m.is_deleted())
     return m.is_shared() ? fmt::format("a mapping of a deleted file ({})", m.name) : std::string();
   if (m.inode == 0 && !is_programs_own(m.name)) return fmt::format("a mapping of {}", m.name);
   if (m.inode != 0 && (!m.name.starts_with('/') || m.name.find('\\') != std::string_view::npos))
@@ -55,14 +46,14 @@ std::string obstacle(const MappingText& m) {
 // Memory that processes of this system share: without a name, or in /dev/shm.
 bool is_native_memory(const MappingText& m) {
   if (!m.is_shared() || m.inode == 0 || m.has("ht") || m.name.starts_with(kPageSet)) return false;
-  if (!m.name.ends_with(kDeleted)) return m.name.starts_with("/dev/shm/") && m.has("mw");
+  if (!m.is_deleted()) return m.name.starts_with("/dev/shm/") && m.has("mw");
   return m.name.starts_with("/dev/zero") || m.name.starts_with("/memfd:") ||
          m.name.starts_with("/dev/shm/");
 }
 
 // By its name, which it gets again, or by what it is here.
 ImageFile shared_file(const MappingText& m) {
-  if (m.name.ends_with(kDeleted))
+  if (m.is_deleted())
     return {shared_memory_name(m.device, m.inode), m.offset + (m.end - m.start), 0};
   auto file = identify_file(std::string(m.name));
   return {std::string(kSharedMemoryPrefix).append(m.name), file ? file->bytes : 0, 0};
@@ -190,7 +181,7 @@ Result<std::vector<ImageMapping>> read_mappings(pid_t pid, std::vector<ImageFile
       return cannot_move(std::move(why));
     mapping.advice = advice_of(m);
     // No file leads to a deleted one's contents: they go along, and are its own from then on.
-    if (m.inode == 0 || (is_deleted_file(m) && !is_families)) continue;
+    if (m.inode == 0 || (m.is_deleted() && !is_families)) continue;
     auto file = is_families ? known.index_of(shared_file(m)) : known.index_of(m.name);
     if (!file) return file.error();
     mapping.kind = ImageMapping::Kind::kFile;

@@ -16,6 +16,7 @@
 #include <string>
 #include <string_view>
 
+#include "image/known_mappings.h"
 #include "image/task_memory.h"
 #include "krg/runtime/unique_fd.h"
 #include "krg/shmem/memory_abi.h"
@@ -25,11 +26,7 @@ namespace krg {
 namespace {
 
 constexpr uint64_t kPage = 4096;
-constexpr std::string_view kDeletedFile = " (deleted)";
 
-// Categories of PAGEMAP_SCAN.
-constexpr uint64_t kIsWriteProtectable = 1 << 0, kIsFile = 1 << 2, kIsPresent = 1 << 3,
-                   kIsSwapped = 1 << 4, kIsZero = 1 << 5, kIsHuge = 1 << 6, kIsGuard = 1 << 8;
 // Bits of an entry of /proc/PID/pagemap.
 constexpr uint64_t kEntrySoftDirty = uint64_t{1} << 55, kEntryFile = uint64_t{1} << 61,
                    kEntrySwapped = uint64_t{1} << 62, kEntryPresent = uint64_t{1} << 63;
@@ -37,12 +34,6 @@ constexpr uint64_t kEntrySoftDirty = uint64_t{1} << 55, kEntryFile = uint64_t{1}
 using Ranges = std::vector<PageRange>;
 // Appends what a mapping has. Errors: as content_ranges().
 using Scan = std::function<Status(int pagemap, const PrivateMapping&, Ranges&)>;
-
-// Of memory without a file only what programs made themselves: not [vdso], [vvar] and the like.
-bool is_programs_own(std::string_view name) {
-  return name.empty() || name == "[heap]" || name.starts_with("[stack") ||
-         name.starts_with("[anon:");
-}
 
 // A line of /proc/PID/maps.
 bool parse_private_mapping(const std::string& line, PrivateMapping& mapping) {
@@ -54,7 +45,7 @@ bool parse_private_mapping(const std::string& line, PrivateMapping& mapping) {
     return false;
   const std::string_view name = std::string_view(line).substr(static_cast<size_t>(name_at));
   mapping.has_file = inode != 0;
-  mapping.is_deleted = mapping.has_file && name.ends_with(kDeletedFile);
+  mapping.is_deleted = mapping.has_file && name.ends_with(kDeletedSuffix);
   return permissions[3] == 'p' && (mapping.has_file || is_programs_own(name));
 }
 
@@ -90,7 +81,8 @@ void append(Ranges& ranges, const PrivateMapping& mapping, uint64_t start, uint6
 // the page itself: 40 ms a GiB, instead of 5 for its table entry.)
 Status scan(int pagemap, uint64_t excluded, bool tells_written, const PrivateMapping& mapping,
             Ranges& ranges) {
-  const uint64_t told = kIsHuge | (tells_written ? kIsWriteProtectable | kPageIsWritten : 0);
+  const uint64_t told =
+      kPageIsHuge | (tells_written ? kPageIsWriteProtectable | kPageIsWritten : 0);
   std::array<PageRegion, 512> regions;
   for (uint64_t at = mapping.start; at < mapping.end;) {
     PagemapScan call{.size = sizeof call,
@@ -103,14 +95,14 @@ Status scan(int pagemap, uint64_t excluded, bool tells_written, const PrivateMap
                      .max_pages = 0,
                      .category_inverted = excluded,
                      .category_mask = excluded,
-                     .category_anyof_mask = kIsPresent | kIsSwapped,
+                     .category_anyof_mask = kPageIsPresent | kPageIsSwapped,
                      .return_mask = told};
     const int found = ioctl(pagemap, kPagemapScan, &call);
     if (found < 0) return errno_error("PAGEMAP_SCAN");
     for (size_t i = 0; i < static_cast<size_t>(found); ++i) {
       const uint64_t is = regions[i].categories;
-      append(ranges, mapping, regions[i].start, regions[i].end, (is & kIsHuge) != 0,
-             (is & kIsWriteProtectable) != 0 && (is & kPageIsWritten) == 0);
+      append(ranges, mapping, regions[i].start, regions[i].end, (is & kPageIsHuge) != 0,
+             (is & kPageIsWriteProtectable) != 0 && (is & kPageIsWritten) == 0);
     }
     if (call.walk_end <= at) break;  // the process has ended
     at = call.walk_end;
@@ -206,17 +198,49 @@ Status add_deleted(pid_t pid, const PrivateMapping& mapping, Ranges& ranges) {
   return {};
 }
 
-Result<Ranges> ranges_of(pid_t pid, int pagemap, const Scan& scan_mapping) {
-  auto maps = read_maps(pid);
-  if (!maps) return maps.error();
+// Of each of the mappings. Errors: as content_ranges().
+Result<Ranges> ranges_of(pid_t pid, int pagemap, const std::vector<PrivateMapping>& mappings,
+                         const Scan& scan_mapping) {
   Ranges ranges;
-  for (const PrivateMapping& mapping : parse_mappings(*maps)) {
+  for (const PrivateMapping& mapping : mappings) {
     Status scanned = mapping.is_deleted ? add_deleted(pid, mapping, ranges)
                                         : scan_mapping(pagemap, mapping, ranges);
     if (!scanned) return scanned.error();
   }
-  return with_arguments_first(pid, ranges);
+  return ranges;
 }
+
+// With what /proc/PID/pagemap tells, entry by entry.
+Result<Ranges> ranges_by_entries(pid_t pid, int pagemap,
+                                 const std::vector<PrivateMapping>& mappings, bool tells_written) {
+  return ranges_of(pid, pagemap, mappings,
+                   [tells_written](int map, const PrivateMapping& mapping, Ranges& found) {
+                     return read_entries(map, tells_written, mapping, found);
+                   });
+}
+
+// By the best way that the kernel has.
+Result<Ranges> find_ranges(pid_t pid, const std::vector<PrivateMapping>& mappings,
+                           WrittenBy told_by) {
+  auto pagemap = open_pagemap(pid);
+  if (!pagemap) return pagemap.error();
+  if (told_by == WrittenBy::kSoftDirty)
+    return ranges_by_entries(pid, pagemap->get(), mappings, true);
+  const bool tells_written = told_by == WrittenBy::kWriteProtection;
+  // Kernels refuse categories that they do not know: guard regions came with Linux 6.15.
+  for (uint64_t excluded : {kPageIsFile | kPageIsZero | kPageIsGuard, kPageIsFile | kPageIsZero}) {
+    auto ranges = ranges_of(
+        pid, pagemap->get(), mappings, [&](int map, const PrivateMapping& mapping, Ranges& found) {
+          return scan(map, mapping.has_file ? excluded : excluded & ~kPageIsFile, tells_written,
+                      mapping, found);
+        });
+    if (ranges || (ranges.error().errno_or(0) != EINVAL && ranges.error().errno_or(0) != ENOTTY))
+      return ranges;
+  }
+  return ranges_by_entries(pid, pagemap->get(), mappings, false);
+}
+
+}  // namespace
 
 Result<UniqueFd> open_pagemap(pid_t pid) {
   UniqueFd pagemap(open(fmt::format("/proc/{}/pagemap", pid).c_str(), O_RDONLY | O_CLOEXEC));
@@ -225,16 +249,6 @@ Result<UniqueFd> open_pagemap(pid_t pid) {
   return pagemap;
 }
 
-// With what /proc/PID/pagemap tells, entry by entry.
-Result<Ranges> ranges_by_entries(pid_t pid, int pagemap, bool tells_written) {
-  return ranges_of(pid, pagemap,
-                   [tells_written](int map, const PrivateMapping& mapping, Ranges& found) {
-                     return read_entries(map, tells_written, mapping, found);
-                   });
-}
-
-}  // namespace
-
 Result<std::vector<PrivateMapping>> private_mappings(pid_t pid) {
   auto maps = read_maps(pid);
   if (!maps) return maps.error();
@@ -242,26 +256,27 @@ Result<std::vector<PrivateMapping>> private_mappings(pid_t pid) {
 }
 
 Result<Ranges> content_ranges(pid_t pid, WrittenBy told_by) {
-  auto pagemap = open_pagemap(pid);
-  if (!pagemap) return pagemap.error();
-  if (told_by == WrittenBy::kSoftDirty) return ranges_by_entries(pid, pagemap->get(), true);
-  const bool tells_written = told_by == WrittenBy::kWriteProtection;
-  // Kernels refuse categories that they do not know: guard regions came with Linux 6.15.
-  for (uint64_t excluded : {kIsFile | kIsZero | kIsGuard, kIsFile | kIsZero}) {
-    auto ranges =
-        ranges_of(pid, pagemap->get(), [&](int map, const PrivateMapping& mapping, Ranges& found) {
-          return scan(map, mapping.has_file ? excluded : excluded & ~kIsFile, tells_written,
-                      mapping, found);
-        });
-    if (ranges || (ranges.error().errno_or(0) != EINVAL && ranges.error().errno_or(0) != ENOTTY))
-      return ranges;
-  }
-  return ranges_by_entries(pid, pagemap->get(), false);
+  auto mappings = private_mappings(pid);
+  if (!mappings) return mappings.error();
+  auto ranges = find_ranges(pid, *mappings, told_by);
+  if (!ranges) return ranges.error();
+  return with_arguments_first(pid, *ranges);
+}
+
+Result<bool> has_content(pid_t pid, const PrivateMapping& mapping) {
+  auto ranges = find_ranges(pid, {mapping}, WrittenBy::kNothing);
+  if (!ranges) return ranges.error();
+  return !ranges->empty();
 }
 
 Result<Ranges> content_ranges_by_pagemap(pid_t pid) {
+  auto mappings = private_mappings(pid);
+  if (!mappings) return mappings.error();
   auto pagemap = open_pagemap(pid);
-  return pagemap ? ranges_by_entries(pid, pagemap->get(), false) : pagemap.error();
+  if (!pagemap) return pagemap.error();
+  auto ranges = ranges_by_entries(pid, pagemap->get(), *mappings, false);
+  if (!ranges) return ranges.error();
+  return with_arguments_first(pid, *ranges);
 }
 
 }  // namespace krg

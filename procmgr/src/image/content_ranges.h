@@ -15,6 +15,7 @@
 
 #include "krg/procmgr/page_range.h"
 #include "krg/runtime/result.h"
+#include "krg/runtime/unique_fd.h"
 
 namespace krg {
 
@@ -29,6 +30,8 @@ struct PrivateMapping {
 };
 // In the order of their addresses. Errors: ESRCH.
 Result<std::vector<PrivateMapping>> private_mappings(pid_t pid);
+// /proc/PID/pagemap. Errors: ESRCH, EACCES.
+Result<UniqueFd> open_pagemap(pid_t pid);
 
 // Sorted by address; a range never crosses the bounds of a mapping. The answer holds while the
 // process does not run. Before Linux 6.7 pages of zeros that were only read are among them.
@@ -37,7 +40,10 @@ Result<std::vector<PrivateMapping>> private_mappings(pid_t pid);
 // `told_by`: is_clean is filled in.
 Result<std::vector<PageRange>> content_ranges(pid_t pid, WrittenBy told_by = WrittenBy::kNothing);
 
-// The same by /proc/PID/pagemap alone, as on a kernel without PAGEMAP_SCAN; is_huge is not told.
+// Whether that mapping has any. Errors, REQUIRES: as above.
+Result<bool> has_content(pid_t pid, const PrivateMapping& mapping);
+
+// The ranges by /proc/PID/pagemap alone, as on a kernel without PAGEMAP_SCAN; is_huge is not told.
 Result<std::vector<PageRange>> content_ranges_by_pagemap(pid_t pid);
 
 }  // namespace krg

@@ -14,6 +14,7 @@
 
 #include "image/call_batch.h"
 #include "image/capture_parts.h"
+#include "image/known_mappings.h"
 #include "process_spec.h"
 #include "whole_file.h"
 
@@ -52,7 +53,7 @@ Result<std::string> program_of(pid_t pid) {
   if (!path) return errno_error("no such process", ESRCH);
   struct stat by_path {
   }, running{};
-  if (path->ends_with(" (deleted)") || stat(path->c_str(), &by_path) != 0 ||
+  if (path->ends_with(kDeletedSuffix) || stat(path->c_str(), &by_path) != 0 ||
       stat(fmt::format("/proc/{}/exe", pid).c_str(), &running) != 0 ||
       by_path.st_ino != running.st_ino || by_path.st_dev != running.st_dev)
     return cannot_move("a program whose file has been removed");
@@ -70,7 +71,7 @@ Result<ExecSpec> read_spec(const FrozenProcess& process, int session_mount_ns,
   ExecSpec spec;
   auto cwd = read_link(fmt::format("/proc/{}/cwd", pid));
   if (!cwd) return errno_error("no such process", ESRCH);
-  if (cwd->ends_with(" (deleted)")) return cannot_move("a working directory that was removed");
+  if (cwd->ends_with(kDeletedSuffix)) return cannot_move("a working directory that was removed");
   spec.cwd = std::move(*cwd);
   spec.groups = groups_of(status);
   auto read = read_attributes(pid, place, status, spec.attributes);

@@ -43,6 +43,11 @@ std::vector<MappingText> parse(std::string_view rest) {
 
 }  // namespace
 
+bool is_programs_own(std::string_view mapping_name) {
+  return mapping_name.empty() || mapping_name == "[heap]" || mapping_name.starts_with("[stack") ||
+         mapping_name.starts_with("[anon:");
+}
+
 bool MappingText::continues(const MappingText& before) const {
   if (memcmp(permissions, before.permissions, sizeof permissions) != 0 || name != before.name ||
       inode != before.inode || offset != before.offset)

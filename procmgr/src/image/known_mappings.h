@@ -18,6 +18,12 @@
 
 namespace krg {
 
+// What ends the name of a file that has none any more, in procfs's links and mappings.
+inline constexpr std::string_view kDeletedSuffix = " (deleted)";
+
+// Of memory without a file only what programs made themselves: not [vdso], [vvar] and the like.
+bool is_programs_own(std::string_view mapping_name);
+
 struct MappingText {
   uint64_t start = 0, end = 0, offset = 0, inode = 0, device = 0;
   char permissions[5] = "";
@@ -28,6 +34,7 @@ struct MappingText {
     return std::find(flags.begin(), flags.end(), flag) != flags.end();
   }
   bool is_shared() const { return permissions[3] == 's'; }
+  bool is_deleted() const { return inode != 0 && name.ends_with(kDeletedSuffix); }
   // Whether this is what `before` has become since: it may have grown.
   bool continues(const MappingText& before) const;
 };

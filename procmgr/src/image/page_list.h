@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <optional>
 #include <vector>
 
@@ -16,6 +17,10 @@
 namespace krg {
 
 inline constexpr uint64_t kMovedPageBytes = 4096;
+
+inline bool is_zero_page(const std::byte* page) {
+  return page[0] == std::byte{0} && std::memcmp(page, page + 1, kMovedPageBytes - 1) == 0;
+}
 
 class PageList {
  public:

@@ -20,10 +20,6 @@ constexpr uint64_t kLongestStep = 16;
 constexpr std::chrono::milliseconds kRest{1};
 constexpr size_t kMaxRuns = 1024;  // a batch
 
-bool is_zero(const std::byte* page) {
-  return page[0] == std::byte{0} && std::memcmp(page, page + 1, kMovedPageBytes - 1) == 0;
-}
-
 void append(std::vector<PageRun>& runs, uint64_t page, bool has_bytes) {
   if (!runs.empty() && runs.back().first + runs.back().count == page &&
       runs.back().has_bytes == has_bytes) {
@@ -236,7 +232,7 @@ Result<PageSource::Batch> PageSource::read(uint64_t first, std::span<std::byte> 
   for (const PageRun& run : taken) {
     for (uint64_t page = run.first; page < run.first + run.count; ++page) {
       unsent_.clear(page);
-      const bool has_bytes = !is_zero(from);
+      const bool has_bytes = !is_zero_page(from);
       append(batch.runs, page, has_bytes);
       if (has_bytes) {
         std::byte* to = into.data() + batch.bytes;

@@ -22,6 +22,7 @@
 #include "native_children.h"
 #include "process_spec.h"
 #include "process_status.h"
+#include "run_after.h"
 
 namespace krg {
 namespace {
@@ -63,8 +64,8 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
     uint64_t page_move = 0;
     // Those that wait for it, and go along in its image.
     std::vector<ImageSignal> signals = {};
-    std::vector<ImageSignal> late_signals =
-        {};  // that came after the image was taken, among others
+    // Taken from it when it left a guardian: those, and what came after the image was taken.
+    std::vector<ImageSignal> late_signals = {};
   };
   using MovePtr = std::shared_ptr<Move>;
 
@@ -381,11 +382,8 @@ void ProcessMover::Impl::drop_body(const Move& move) {
 // One whose pages are still to come would have krgd wait for itself, and cannot be captured whole.
 void ProcessMover::Impl::when_complete(pid_t pid, std::function<void()> done) {
   if (!parts.pages || !parts.pages->is_receiving(pid)) return done();
-  auto timer = std::make_shared<EventLoop::Timer>();
-  *timer = node.loop.after(kPagesTick, [self = shared_from_this(), timer, pid, done] {
-    auto kept = std::move(*timer);  // this very callback
-    self->when_complete(pid, done);
-  });
+  run_after(node.loop, kPagesTick,
+            [self = shared_from_this(), pid, done] { self->when_complete(pid, done); });
 }
 
 // Where children that it left have all been waited for, it may go again.
@@ -418,11 +416,8 @@ void ProcessMover::Impl::release_and_freeze(std::shared_ptr<ProcessTable::Claim>
     const Status may = still ? check_children(*still, target) : Status();
     const auto end_or_retry = [=](Status moved) {
       if (moved || tries == 0 || moved.error().context != not_home().context) return done(moved);
-      auto timer = std::make_shared<EventLoop::Timer>();
-      *timer = self->node.loop.after(kPagesTick, [=] {
-        auto kept = std::move(*timer);  // this very callback
-        self->release_and_freeze(claim, pid, target, done, tries - 1);
-      });
+      run_after(self->node.loop, kPagesTick,
+                [=] { self->release_and_freeze(claim, pid, target, done, tries - 1); });
     };
     may ? self->read_and_freeze(claim, pid, target, end_or_retry) : end_or_retry(may);
   });

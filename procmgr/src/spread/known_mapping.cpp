@@ -16,14 +16,12 @@ namespace {
 bool is_plain_file(const MappingText& mapping) {
   return mapping.inode != 0 && !mapping.is_shared() && mapping.permissions[1] != 'w' &&
          mapping.name.starts_with('/') && mapping.name.find('\\') == std::string_view::npos &&
-         !mapping.name.ends_with(" (deleted)");
+         !mapping.is_deleted();
 }
 
 bool has_own_contents(pid_t pid, const MappingText& mapping) {
-  auto contents = content_ranges(pid);
-  return !contents || std::any_of(contents->begin(), contents->end(), [&](const PageRange& range) {
-    return range.start.value < mapping.end && mapping.start < range.end().value;
-  });
+  auto has_any = has_content(pid, {.start = mapping.start, .end = mapping.end, .has_file = true});
+  return !has_any || *has_any;
 }
 
 }  // namespace

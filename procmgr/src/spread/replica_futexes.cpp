@@ -9,6 +9,7 @@
 #include <cstring>
 #include <ctime>
 
+#include "spread/futex_call.h"
 #include "spread/replica.h"
 
 namespace krg {
@@ -17,10 +18,6 @@ namespace {
 constexpr int64_t kSecondNs = 1'000'000'000;
 constexpr int64_t kLongestSeconds = 1'000'000'000;
 
-uint64_t operation(const user_regs_struct& call) {
-  return call.rsi & static_cast<uint64_t>(FUTEX_CMD_MASK);
-}
-
 bool is_valid(const timespec& time) {
   return time.tv_sec >= 0 && time.tv_nsec >= 0 && time.tv_nsec < kSecondNs;
 }
@@ -28,7 +25,7 @@ bool is_valid(const timespec& time) {
 // How long a wait with that limit is from now on.
 std::chrono::microseconds time_left(const user_regs_struct& call, const timespec& limit) {
   timespec now{};
-  if (operation(call) != FUTEX_WAIT)
+  if (futex_operation(call) != FUTEX_WAIT)
     clock_gettime(call.rsi & FUTEX_CLOCK_REALTIME ? CLOCK_REALTIME : CLOCK_MONOTONIC, &now);
   const int64_t seconds = std::min<int64_t>(limit.tv_sec - now.tv_sec, kLongestSeconds);
   const int64_t ns = seconds * kSecondNs + limit.tv_nsec - now.tv_nsec;
@@ -42,10 +39,10 @@ bool Replica::begin_futex(const ThreadPtr& thread, const user_regs_struct& call)
   const RemoteAddr address{call.rdi};
   if (address.value % sizeof(uint32_t) != 0 || !memory_.find(address)) return false;
   const bool has_bits =
-      operation(call) == FUTEX_WAIT_BITSET || operation(call) == FUTEX_WAKE_BITSET;
+      futex_operation(call) == FUTEX_WAIT_BITSET || futex_operation(call) == FUTEX_WAKE_BITSET;
   if (has_bits && call.r9 == 0) return false;
   const uint32_t bits = has_bits ? static_cast<uint32_t>(call.r9) : FUTEX_BITSET_MATCH_ANY;
-  switch (operation(call)) {
+  switch (futex_operation(call)) {
     case FUTEX_WAIT:
     case FUTEX_WAIT_BITSET:
       return begin_wait(thread, call, bits);
@@ -62,7 +59,7 @@ void Replica::wake(const ThreadPtr& thread, const user_regs_struct& call, uint32
   WakeFutex ask;
   ask.set = parts_.set.value;
   ask.address = call.rdi;
-  ask.count = static_cast<uint32_t>(std::max(static_cast<int32_t>(call.rdx), 1));
+  ask.count = futex_count(call.rdx);
   ask.bits = bits;
   thread->awaits_answer = true;
   parts_.node.messenger.request(parts_.home, ask, {},

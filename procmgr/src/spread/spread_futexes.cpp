@@ -10,21 +10,13 @@
 #include <cerrno>
 #include <cstring>
 
+#include "spread/futex_call.h"
 #include "spread/spread_process.h"
 
 namespace krg {
 namespace {
 
 constexpr uint64_t kAllBits = FUTEX_BITSET_MATCH_ANY;
-
-uint64_t operation(const user_regs_struct& call) {
-  return call.rsi & static_cast<uint64_t>(FUTEX_CMD_MASK);
-}
-
-// The kernel wakes one where it is to wake none.
-uint32_t count_of(uint64_t argument) {
-  return static_cast<uint32_t>(std::max(static_cast<int32_t>(argument), 1));
-}
 
 // FUTEX_WAKE_OP's operation and comparison, as futex(2) encodes them.
 int32_t sign_extended(uint32_t value) {
@@ -81,12 +73,12 @@ void SpreadProcess::begin_futex(const ThreadPtr& thread) {
   const RemoteAddr address{call.rdi};
   if (!parts_.memory.find(address) || address.value % sizeof(uint32_t) != 0) return resume(thread);
   const auto wake_here = [&](uint64_t bits) {
-    const size_t woken = wake_futex(address, count_of(call.rdx), static_cast<uint32_t>(bits));
+    const size_t woken = wake_futex(address, futex_count(call.rdx), static_cast<uint32_t>(bits));
     if (!has_native_waiters()) return skip(thread, static_cast<int64_t>(woken));
     thread->woken = woken;
     resume(thread);
   };
-  switch (operation(call)) {
+  switch (futex_operation(call)) {
     case FUTEX_WAIT:
       return begin_wait(thread, kAllBits);
     case FUTEX_WAIT_BITSET:
@@ -153,7 +145,7 @@ void SpreadProcess::begin_restart(const ThreadPtr& thread) {
   const user_regs_struct now = thread->entry;
   thread->entry = *thread->interrupted_wait;
   thread->entry.rip = now.rip;
-  begin_wait(thread, operation(thread->entry) == FUTEX_WAIT ? kAllBits : thread->entry.r9);
+  begin_wait(thread, futex_operation(thread->entry) == FUTEX_WAIT ? kAllBits : thread->entry.r9);
 }
 
 // Stands behind the call in which it waited; whether it goes on with the kernel's restart.
@@ -220,8 +212,8 @@ void SpreadProcess::begin_wake_op(const ThreadPtr& thread) {
        alive = std::weak_ptr(alive_)](Result<uint32_t> old) {
         if (alive.expired() || thread->is_gone) return;
         if (!old) return skip(thread, -EFAULT);
-        size_t woken = wake_futex(first, count_of(call.rdx), kAllBits);
-        if (compares(encoded, *old)) woken += wake_futex(second, count_of(call.r10), kAllBits);
+        size_t woken = wake_futex(first, futex_count(call.rdx), kAllBits);
+        if (compares(encoded, *old)) woken += wake_futex(second, futex_count(call.r10), kAllBits);
         skip(thread, static_cast<int64_t>(woken));
       });
 }

@@ -34,6 +34,10 @@ struct PagemapScan {
   uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
 };
 inline constexpr unsigned long kPagemapScan = _IOWR('f', 16, PagemapScan);
-inline constexpr uint64_t kPageIsWritten = 1 << 1;
+// Categories of pages.
+inline constexpr uint64_t kPageIsWriteProtectable = 1 << 0, kPageIsWritten = 1 << 1,
+                          kPageIsFile = 1 << 2, kPageIsPresent = 1 << 3, kPageIsSwapped = 1 << 4,
+                          kPageIsZero = 1 << 5, kPageIsHuge = 1 << 6,
+                          kPageIsGuard = 1 << 8;  // 6.15; refused before
 
 }  // namespace krg
