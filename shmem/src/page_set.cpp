@@ -241,6 +241,8 @@ void PageSet::Impl::show_granted() {
 // Maps the page of a fault (or lets it be written), and those beside it that are here with the same
 // rights.
 void PageSet::Impl::show(const ProgramFault& fault) {
+  // Another mapping may be there since: its pages have rights of their own.
+  if (!spaces.shows(fault.at, fault.page)) return spaces.wake(fault.at);
   const PageAccess access = holder->access(fault.page);
   auto fits = [&](PageIndex page) { return page.value < pages && holder->access(page) == access; };
   const ReadAhead* read_ahead = spaces.read_ahead(fault.at.space);

@@ -101,6 +101,44 @@ TEST_F(PageSetMappingTest, MovedCutAndGrownMappingsAreFollowed) {
   EXPECT_EQ(value, 2u);
 }
 
+// One thread maps pages where another one has just unmapped others, which is told later.
+TEST_F(PageSetMappingTest, AnAddressIsUsedAgainBeforeItsEndIsTold) {
+  make(1, 32);
+  const Child& child = start(0, [this](Program& self) {
+    uint64_t* memory = self.map(0, 1) ? self.map_beside(8, 4) : nullptr;
+    if (!memory) return 2;
+    memory[0] = 8;
+    control_->words[1] = reinterpret_cast<uint64_t>(memory);
+    std::thread other([&] {
+      control_->await(0, 1);
+      munmap(memory, 4 * kPageBytes);
+    });
+    control_->await(0, 1);
+    while (mmap(memory, 4 * kPageBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED_NOREPLACE,
+                self.memory(), 16 * kPageBytes) == MAP_FAILED)
+      sched_yield();
+    control_->words[2] = 1;
+    other.join();
+    control_->words[3] = 1;
+    control_->await(4, 1);
+    const bool is_fresh = memory[0] == 0;
+    memory[0] = 16;
+    return is_fresh ? 0 : 3;
+  });
+  run_until([&] { return control_->words[1] != 0; });
+  control_->words[0] = 1;
+  control_->await(2, 1);
+  Status attached =
+      sets_[0]->attach_beside(child.pid, RemoteAddr{control_->words[1]}, PageIndex{16}, 4);
+  EXPECT_TRUE(attached) << attached.error().message();
+  run_until([&] { return control_->words[3] == 1; });
+  EXPECT_EQ(sets_[0]->mapping_count(), 2u);
+  control_->words[4] = 1;
+  expect_success();
+  EXPECT_EQ(read_file(0, 8 * kPageBytes, 1), "\x08");
+  EXPECT_EQ(read_file(0, 16 * kPageBytes, 1), "\x10");
+}
+
 // Pages that are mapped together lie in mappings of which the kernel knows more than one.
 TEST_F(PageSetMappingTest, PartsWithOtherRightsAreMappedToo) {
   make(2, 32);

@@ -134,11 +134,13 @@ ProgramSpaces::Space* ProgramSpaces::find(uint64_t id) const {
   return found == spaces_.end() || found->second->gone ? nullptr : found->second.get();
 }
 
+// Nothing of it is under way that the kernel has still to tell of: what was mapped where something
+// else is by now has been forgotten.
 ProgramSpaces::Space* ProgramSpaces::space_of(pid_t pid) {
   for (auto& [id, space] : spaces_) {
     if (space->gone || space->pid != pid) continue;
-    if (!space->userfaultfd.space_is_gone()) return space.get();
-    end(*space);
+    if (insist([&] { return space->userfaultfd.look(); }) == Outcome::kSpaceGone) end(*space);
+    if (!space->gone) return space.get();
   }
   return nullptr;
 }
@@ -318,6 +320,12 @@ Outcome ProgramSpaces::insist(Call call) {
 
 // --- page tables --------------------------------------------------------------------------------
 
+bool ProgramSpaces::shows(ProgramPage at, PageIndex page) const {
+  Space* space = find(at.space);
+  const ProgramRange* range = space ? space->range_at(at.address) : nullptr;
+  return range && range->page_at(at.address) == page;
+}
+
 unsigned ProgramSpaces::run_length(ProgramPage at, int step, unsigned most, bool mapped,
                                    const std::function<bool(PageIndex)>& fits) const {
   Space* space = find(at.space);
@@ -337,6 +345,7 @@ unsigned ProgramSpaces::run_length(ProgramPage at, int step, unsigned most, bool
 
 void ProgramSpaces::map(ProgramPage at, size_t count, bool writable) {
   size_t together = count;
+  std::optional<PageIndex> allocated;
   while (count > 0) {
     Space* space = find(at.space);
     ProgramRange* range = space ? space->range_at(at.address) : nullptr;
@@ -365,7 +374,14 @@ void ProgramSpaces::map(ProgramPage at, size_t count, bool writable) {
         break;
       case Outcome::kNoFrame: {
         // Nobody has written it since its first touch, or a program punched it: zeros.
-        frames_.allocate(range->page_at(at.address), pages - mapped);
+        const PageIndex page = range->page_at(at.address);
+        if (std::exchange(allocated, page) != page) {
+          frames_.allocate(page, pages - mapped);
+          break;
+        }
+        wake(at);  // something else is mapped there by now
+        at.address = at.address + kPageBytes;
+        --count;
         break;
       }
       case Outcome::kChanging:

@@ -69,6 +69,8 @@ class ProgramSpaces {
   // Of the space that faulted; none when it has gone.
   ReadAhead* read_ahead(uint64_t space);
 
+  // Whether that page of the set is what belongs there.
+  bool shows(ProgramPage at, PageIndex page) const;
   // How many pages from `at` on in steps of +1 or -1 page (the first one included) are mapped there
   // or not, as `mapped` says, and fit.
   unsigned run_length(ProgramPage at, int step, unsigned most, bool mapped,

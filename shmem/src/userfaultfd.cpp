@@ -119,9 +119,9 @@ void Userfaultfd::wake(RemoteAddr address, size_t bytes) {
   check(ioctl(fd_.get(), UFFDIO_WAKE, &range) == 0, "who waits for a page can be woken");
 }
 
-bool Userfaultfd::space_is_gone() {
+Userfaultfd::Outcome Userfaultfd::look() {
   // Nothing is registered at the last page below 2^47: ENOENT as long as there is an address space.
-  return write_protect(RemoteAddr{0x7fffffffe000}, 4096) == Outcome::kSpaceGone;
+  return write_protect(RemoteAddr{0x7fffffffe000}, 4096);
 }
 
 }  // namespace krg

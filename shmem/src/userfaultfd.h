@@ -59,8 +59,9 @@ class Userfaultfd {
   // Whoever touches the page from now on gets SIGBUS, those that wait for it too. Linux 6.6.
   Outcome poison(RemoteAddr address, size_t bytes);
   void wake(RemoteAddr address, size_t bytes);
-  // Whether the address space has ended.
-  bool space_is_gone();
+  // Changes nothing: kSpaceGone when the address space has ended, kChanging while it is changing.
+  Outcome look();
+  bool space_is_gone() { return look() == Outcome::kSpaceGone; }
 
  private:
   explicit Userfaultfd(UniqueFd fd) : fd_(std::move(fd)) {}

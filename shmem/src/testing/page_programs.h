@@ -56,19 +56,26 @@ class Program {
 
   // Maps pages of the set and has them served. Null when something fails.
   uint64_t* map(size_t first = 0, size_t count = 0, int protection = PROT_READ | PROT_WRITE) {
-    return map_from(false, first, count == 0 ? pages_ - first : count, protection);
+    return map_from(kThis, first, count == 0 ? pages_ - first : count, protection);
   }
-  uint64_t* map_other() { return map_from(true, 0, pages_, PROT_READ | PROT_WRITE); }
+  uint64_t* map_other() { return map_from(kOther, 0, pages_, PROT_READ | PROT_WRITE); }
+  // Served by the userfaultfd of an earlier mapping.
+  uint64_t* map_beside(size_t first, size_t count) {
+    return map_from(kBeside, first, count, PROT_READ | PROT_WRITE);
+  }
+  int memory() const { return memory_; }
+  enum Which : uint64_t { kThis, kOther, kBeside };
 
  private:
-  uint64_t* map_from(bool other, size_t first, size_t count, int protection) {
-    void* at = mmap(nullptr, count * kPageBytes, protection, MAP_SHARED,
-                    other ? other_memory_ : memory_, static_cast<off_t>(first * kPageBytes));
+  uint64_t* map_from(Which which, size_t first, size_t count, int protection) {
+    void* at =
+        mmap(nullptr, count * kPageBytes, protection, MAP_SHARED,
+             which == kOther ? other_memory_ : memory_, static_cast<off_t>(first * kPageBytes));
     if (at == MAP_FAILED) return nullptr;
     const int fd =
         static_cast<int>(syscall(SYS_userfaultfd, PageSet::userfaultfd_flags(user_mode_only_)));
     if (fd < 0) return nullptr;
-    const uint64_t request[4] = {reinterpret_cast<uint64_t>(at), first, count, other};
+    const uint64_t request[4] = {reinterpret_cast<uint64_t>(at), first, count, which};
     const std::string_view bytes(reinterpret_cast<const char*>(request), sizeof request);
     if (!send_packet(socket_, bytes, {&fd, 1})) return nullptr;
     close(fd);
@@ -229,10 +236,12 @@ class PagePrograms : public ::testing::Test {
     ASSERT_EQ(packet->bytes.size(), sizeof request);
     ASSERT_EQ(packet->fds.size(), 1u);
     std::memcpy(request, packet->bytes.data(), sizeof request);
-    auto& sets = request[3] ? other_sets_ : sets_;
-    Status attached =
-        sets[child.node]->attach(std::move(packet->fds[0]), child.pid, RemoteAddr{request[0]},
-                                 PageIndex{request[1]}, request[2]);
+    PageSet& set = *(request[3] == Program::kOther ? other_sets_ : sets_)[child.node];
+    const RemoteAddr at{request[0]};
+    const PageIndex first{request[1]};
+    Status attached = request[3] == Program::kBeside
+                          ? set.attach_beside(child.pid, at, first, request[2])
+                          : set.attach(std::move(packet->fds[0]), child.pid, at, first, request[2]);
     EXPECT_TRUE(attached) << attached.error().message();
     const char answer = attached ? 0 : 1;
     EXPECT_EQ(::write(child.socket.get(), &answer, 1), 1);
