@@ -304,9 +304,9 @@ static void cancellation(void) {
     for (int i = 0; i < iterations; ++i) {
       int now = i <= 3;
       while (!now) {
+        usleep(100);
 #pragma omp atomic read
         now = asked;
-        if (!now) usleep(100);
       }
       if (i == 3) {
 #pragma omp atomic write

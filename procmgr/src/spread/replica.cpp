@@ -133,17 +133,26 @@ void Replica::change(const ChangeMemory& change, std::function<void(Status)> don
   });
 }
 
+// Other threads run here meanwhile: none of them may get at a page before the page set serves it.
 void Replica::map(const SpreadRange& range, std::function<void(Status)> done) {
   memory_.unmap(range.start, range.bytes);
   keeper_->call(
       instruction_, SYS_mmap,
-      {range.start.value, range.bytes, range.protection, kMapFlags, kMemoryFd,
+      {range.start.value, range.bytes, PROT_NONE, kMapFlags, kMemoryFd,
        range.first.value * kPageBytes},
       [this, range, done = std::move(done)](int64_t at) {
         if (at != static_cast<int64_t>(range.start.value))
           return done(errno_error("mmap", static_cast<int>(at < 0 ? -at : EEXIST)));
         memory_.map(range);
-        done(parts_.pages.attach_beside(pid(), range.start, range.first, range.bytes / kPageBytes));
+        if (auto attached = parts_.pages.attach_beside(pid(), range.start, range.first,
+                                                       range.bytes / kPageBytes);
+            !attached)
+          return done(attached);
+        keeper_->call(
+            instruction_, SYS_mprotect, {range.start.value, range.bytes, range.protection},
+            [done](int64_t result) {
+              done(result == 0 ? Status() : errno_error("mprotect", static_cast<int>(-result)));
+            });
       });
 }
 

@@ -35,6 +35,7 @@ void SpreadProcess::on_entry(const ThreadPtr& thread) {
   thread->maps.reset();
   thread->has_changed_arguments = false;
   thread->woken = 0;
+  if (!begin_change(thread)) return;
   if (thread->number == SYS_restart_syscall) return begin_restart(thread);
   thread->interrupted_wait.reset();
   switch (thread->number) {
@@ -72,7 +73,8 @@ void SpreadProcess::on_entry(const ThreadPtr& thread) {
 void SpreadProcess::skip(const ThreadPtr& thread, int64_t result) {
   if (thread->call) {  // the original need not move
     thread->stands = Stands::kArmed;
-    return answer(thread, result);
+    answer(thread, result);
+    return end_change(thread);
   }
   user_regs_struct none = thread->entry;
   none.orig_rax = ~0ULL;
@@ -158,12 +160,13 @@ void SpreadProcess::after_call(const ThreadPtr& thread, uint64_t result) {
 }
 
 void SpreadProcess::finish(const ThreadPtr& thread) {
-  if (!thread->call) return resume(thread);
-  auto registers = thread->traced->registers();
-  if (!registers) return;
-  const auto result = static_cast<int64_t>(registers->rax);
-  answer(thread, result);
-  arm(thread);
+  if (!thread->call) {
+    resume(thread);
+  } else if (auto registers = thread->traced->registers()) {  // else its end is told
+    answer(thread, static_cast<int64_t>(registers->rax));
+    arm(thread);
+  }
+  end_change(thread);
 }
 
 // To itself elsewhere.

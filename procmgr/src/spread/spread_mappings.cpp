@@ -60,6 +60,35 @@ Status SpreadProcess::grow() {
   return parts_.pages->resize((wanted + kGrowthStep - 1) / kGrowthStep * kGrowthStep);
 }
 
+bool SpreadProcess::begin_change(const ThreadPtr& thread) {
+  switch (thread->number) {
+    case SYS_mmap:
+    case SYS_munmap:
+    case SYS_mremap:
+    case SYS_mprotect:
+    case SYS_brk:
+      break;
+    default:
+      return true;
+  }
+  if (changer_ && changer_ != thread) {
+    changers_.push_back(thread);
+    return false;
+  }
+  changer_ = thread;
+  return true;
+}
+
+void SpreadProcess::end_change(const ThreadPtr& thread) {
+  std::erase(changers_, thread);  // it has died
+  if (changer_ != thread) return;
+  changer_.reset();
+  if (changers_.empty()) return;
+  const ThreadPtr next = changers_.front();
+  changers_.pop_front();
+  on_entry(next);
+}
+
 // --- new memory ---------------------------------------------------------------------------------
 
 void SpreadProcess::begin_map(const ThreadPtr& thread) {

@@ -154,12 +154,15 @@ void SpreadProcess::on_gone(pid_t tid) {
     futexes_.leave(ticket_of(tid, parts_.node.self));
   }
   teams_.gone(tid);
+  if (!thread.empty()) end_change(thread.mapped());
   if (threads_.empty()) end();
 }
 
 void SpreadProcess::end() {
   if (std::exchange(has_ended_, true)) return;
   threads_.clear();
+  changer_.reset();
+  changers_.clear();
   signals_timer_.reset();
   parts_.node.loop.post([ended = ended_] { ended(); });
 }

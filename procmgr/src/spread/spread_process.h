@@ -14,6 +14,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -162,6 +163,11 @@ class SpreadProcess {
   void after_call(const ThreadPtr& thread, uint64_t result);
   void after_map(const ThreadPtr& thread, RemoteAddr at);
   void after_shrink(const ThreadPtr& thread);
+  // Calls that change mappings are carried out one after the other: what is known of them here
+  // changes after the kernel has changed them, and another call must not find it in between. False:
+  // the thread's turn comes later, on_entry() again.
+  bool begin_change(const ThreadPtr& thread);
+  void end_change(const ThreadPtr& thread);
   void after_brk(const ThreadPtr& thread, uint64_t result);
   // Puts pages of the set, with the same contents, where the process has mapped private memory.
   void convert(const ThreadPtr& thread, SpreadRange range, bool has_contents,
@@ -193,6 +199,8 @@ class SpreadProcess {
   FutexQueues futexes_;
   std::map<NodeId, SpreadMemory> known_;  // what replicas show, by node; `first` means nothing
   uint64_t next_slot_ = 0;
+  ThreadPtr changer_;               // of mappings
+  std::deque<ThreadPtr> changers_;  // that wait for it
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
