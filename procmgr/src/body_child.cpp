@@ -84,6 +84,7 @@ class BodyChild {
       must(raw_call(SYS_sched_setscheduler, 0, static_cast<uint64_t>(attributes_.policy),
                     raw_address(&parameter)));
     }
+    if (plan_.timer_slack_ns) must(raw_call(SYS_prctl, PR_SET_TIMERSLACK, *plan_.timer_slack_ns));
     if (attributes_.nice != plan_.own.nice)
       must(raw_call(SYS_setpriority, PRIO_PROCESS, 0, static_cast<uint64_t>(attributes_.nice)));
   }

@@ -19,6 +19,10 @@ namespace {
 
 using namespace exec_messages;
 
+void tell_failure(pid_t pid, const Status& taken) {
+  if (!taken) log_warn("exec", "body {}: capabilities: {}", pid, taken.error().message());
+}
+
 }  // namespace
 
 struct BodyHost::Impl : std::enable_shared_from_this<Impl> {
@@ -156,18 +160,21 @@ void BodyHost::Impl::make(NodeId sender, const StartBody& ask, BodyRequest wante
   if (auto* spec = std::get_if<ExecSpec>(&wanted.what))
     return spawn(ask, std::move(*spec), std::move(fds), *uts_ns);
   const bool comes_home = ask.origin == node.self;
-  images.install(
-      {.sender = sender,
-       .moved = std::move(std::get<MovedProcess>(wanted.what)),
-       .fds = std::move(fds),
-       .uts_ns = *uts_ns,
-       .has_children = !wanted.children_on.empty(),
-       .home = comes_home ? &shadows : nullptr,
-       .on_created = [this, ask, nodes = wanted.children_on] { on_created(ask, nodes); }},
-      [self = shared_from_this(), pid = ask.pid, comes_home, ask](Status installed) {
-        if (installed && comes_home) self->take_capabilities(ask);
-        self->on_started(pid, installed ? Result<int>(0) : installed.error());
-      });
+  images.install({.sender = sender,
+                  .moved = std::move(std::get<MovedProcess>(wanted.what)),
+                  .fds = std::move(fds),
+                  .uts_ns = *uts_ns,
+                  .has_children = !wanted.children_on.empty(),
+                  .home = comes_home ? &shadows : nullptr,
+                  .on_created =
+                      [this, ask, nodes = wanted.children_on] {
+                        on_created(ask, nodes);
+                        take_capabilities(ask);
+                      }},
+                 [self = shared_from_this(), pid = ask.pid, comes_home, ask](Status installed) {
+                   if (installed && comes_home) self->take_capabilities(ask);
+                   self->on_started(pid, installed ? Result<int>(0) : installed.error());
+                 });
 }
 
 void BodyHost::Impl::spawn(const StartBody& ask, ExecSpec spec, std::vector<ImportedFd> fds,
@@ -177,7 +184,15 @@ void BodyHost::Impl::spawn(const StartBody& ask, ExecSpec spec, std::vector<Impo
   request.spec = std::move(spec);
   request.fds = std::move(fds);
   request.uts_ns = uts_ns;
-  request.on_created = [this, ask] { on_created(ask, {}); };
+  const auto slack = capabilities.slack_for(ask.capabilities);
+  if (slack)
+    request.timer_slack_ns = *slack;
+  else
+    tell_failure(ask.pid, slack.error());
+  request.on_created = [this, ask] {
+    on_created(ask, {});
+    tell_failure(ask.pid, capabilities.adopt_marked(ask.pid, ask.capabilities));
+  };
   spawner.spawn(std::move(request),
                 [self = shared_from_this(), pid = ask.pid](Result<int> started) {
                   self->on_started(pid, std::move(started));
@@ -187,15 +202,13 @@ void BodyHost::Impl::spawn(const StartBody& ask, ExecSpec spec, std::vector<Impo
 void BodyHost::Impl::on_created(const StartBody& ask, const std::vector<NodeId>& children_on) {
   const NodeId origin = starting.at(ask.pid).origin;
   table.add_body(ask.pid, {origin, JobId{ask.job}, ask.group, ask.session, children_on});
-  take_capabilities(ask);
   node.children->watch(ask.pid, [weak = weak_from_this(), pid = ask.pid](const ChildEvent& event) {
     if (auto self = weak.lock()) self->on_child(pid, event);
   });
 }
 
 void BodyHost::Impl::take_capabilities(const StartBody& ask) {
-  if (auto adopted = capabilities.adopt(ask.pid, ask.capabilities); !adopted)
-    log_warn("exec", "body {}: capabilities: {}", ask.pid, adopted.error().message());
+  tell_failure(ask.pid, capabilities.adopt(ask.pid, ask.capabilities));
 }
 
 void BodyHost::Impl::on_started(pid_t pid, Result<int> exec_errno) {

@@ -11,6 +11,7 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -81,7 +82,8 @@ struct BodyPlan {
   std::vector<Placed> fds;
   int control = -1;
   const std::vector<char*> argv, environment;  // of the spec
-  uint64_t kept_capabilities = 0;      // that its exec leaves it although the spec has them not
+  uint64_t kept_capabilities = 0;  // that its exec leaves it although the spec has them not
+  std::optional<uint64_t> timer_slack_ns;
   std::atomic<uint32_t> may_exec = 0;  // a futex: krgd has told its tables of the body
 
   const KrgdAttributes& own;

@@ -184,8 +184,10 @@ Status BodySpawner::Impl::start(Request& request, std::function<void(Result<int>
   auto plan = BodyPlan::make(std::move(request.spec), std::move(request.fds),
                              (request.has_children ? filter_of_parents : filter).program(),
                              std::move(pair->second), {node.session_mount_ns, request.uts_ns}, own);
-  if (plan && request.chooses_thread_ids) (*plan)->kept_capabilities = kChooseThreadIds;
   if (!plan) return plan.error();
+  if (request.chooses_thread_ids) (*plan)->kept_capabilities = kChooseThreadIds;
+  (*plan)->timer_slack_ns = request.timer_slack_ns;
+  (*plan)->may_exec = !request.waits;
   auto stack = take_stack();
   if (!stack) return stack.error();
   auto watch = node.loop.watch(pair->first.get(), EPOLLIN,
@@ -201,6 +203,7 @@ Status BodySpawner::Impl::start(Request& request, std::function<void(Result<int>
   starting.emplace(request.pid,
                    Starting{std::move(*plan), std::move(*stack), std::move(pair->first),
                             std::move(*watch), std::nullopt, oom_score_adj, std::move(done)});
+  if (!request.waits) return {};
   released.may_exec.store(1, std::memory_order_release);
   syscall(SYS_futex, &released.may_exec, FUTEX_WAKE, 1, nullptr, nullptr, 0);
   return {};

@@ -29,8 +29,11 @@ class BodySpawner {
     bool has_children = false;  // at its origin (SyscallFilterConfig::all_waits)
     // It keeps the privilege to choose its threads' ids over its exec (CAP_CHECKPOINT_RESTORE).
     bool chooses_thread_ids = false;
-    // Runs as soon as the process exists and before it execs.
+    std::optional<uint64_t> timer_slack_ns;  // what it begins with (prctl(2)); else krgd's
+    // Runs as soon as the process exists: before krgd hears of any of its system calls and, where
+    // it waits, before it execs.
     std::function<void()> on_created;
+    bool waits = false;
   };
 
   BodySpawner(NodeContext& node, SyscallBroker& broker);

@@ -48,9 +48,11 @@ struct CapabilityTable::Impl {
     if (it == entries.end() || it->second.start_time != process_start_time(pid)) return nullptr;
     return &it->second;
   }
-  Result<unsigned> tag_for(Inheritance wanted);
+  Result<unsigned> tag_for(const CapabilitySets& sets);
   // `write_tag` does it for the whole process.
   Status set(pid_t pid, const CapabilitySets& sets, Status (*write_tag)(pid_t, unsigned));
+  // Of a process with the tag that belongs to these sets.
+  Status remember(pid_t pid, const CapabilitySets& sets);
   Status add_entry(pid_t pid, const CapabilitySets& sets);
 
   EventLoop& loop;
@@ -61,7 +63,8 @@ struct CapabilityTable::Impl {
   std::map<Capability, std::string> refused;
 };
 
-Result<unsigned> CapabilityTable::Impl::tag_for(Inheritance wanted) {
+Result<unsigned> CapabilityTable::Impl::tag_for(const CapabilitySets& sets) {
+  const Inheritance wanted{sets.inheritable_effective, sets.inheritable_permitted};
   auto it = std::find(tags.begin(), tags.end(), wanted);
   if (it != tags.end()) return static_cast<unsigned>(it - tags.begin());
   if (tags.size() > kMaxSlackTag)
@@ -74,9 +77,13 @@ Status CapabilityTable::Impl::set(pid_t pid, const CapabilitySets& sets,
                                   Status (*write_tag)(pid_t, unsigned)) {
   if (pid <= kInit) return errno_error("the session's init keeps its capabilities", EPERM);
   ++version;
-  Result<unsigned> tag = tag_for({sets.inheritable_effective, sets.inheritable_permitted});
+  Result<unsigned> tag = tag_for(sets);
   if (!tag) return tag.error();
   if (Status tagged = write_tag(pid, *tag); !tagged) return tagged;
+  return remember(pid, sets);
+}
+
+Status CapabilityTable::Impl::remember(pid_t pid, const CapabilitySets& sets) {
   if (sets != sets.at_fork()) return add_entry(pid, sets);
   entries.erase(pid);
   return {};
@@ -125,6 +132,16 @@ Result<CapabilitySets> CapabilityTable::of(pid_t pid) const {
 
 Status CapabilityTable::adopt(pid_t pid, const CapabilitySets& sets) {
   return impl_->set(pid, sets, write_slack_tag_of_still);
+}
+
+Status CapabilityTable::adopt_marked(pid_t pid, const CapabilitySets& sets) {
+  ++impl_->version;
+  return impl_->remember(pid, sets);
+}
+
+Result<uint64_t> CapabilityTable::slack_for(const CapabilitySets& sets) {
+  Result<unsigned> tag = impl_->tag_for(sets);
+  return tag ? Result<uint64_t>(slack_ns_of(*tag)) : tag.error();
 }
 
 Status CapabilityTable::change(pid_t pid, const CapabilityChange& change) {

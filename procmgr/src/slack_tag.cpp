@@ -15,7 +15,6 @@
 namespace krg {
 namespace {
 
-constexpr unsigned kDefaultSlackNs = 50'000;
 // A thread that starts while the others are tagged may have missed the tag: the list is read again
 // until it shows nothing new.
 constexpr int kMaxPasses = 16;
@@ -36,7 +35,7 @@ Result<bool> tag_thread(pid_t tid, unsigned tag) {
   std::string path = slack_path(tid);
   UniqueFd fd(open(path.c_str(), O_WRONLY | O_CLOEXEC));
   if (!fd) return gone_or(path, errno);
-  std::string text = fmt::format("{}", kDefaultSlackNs + tag);
+  std::string text = fmt::format("{}", slack_ns_of(tag));
   if (write(fd.get(), text.data(), text.size()) < 0) return gone_or(path, errno);
   Result<unsigned> after = read_slack_tag(tid);
   if (after && *after != tag)

@@ -10,11 +10,19 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
+
 #include "krg/runtime/result.h"
 
 namespace krg {
 
 inline constexpr unsigned kMaxSlackTag = 999;
+inline constexpr uint64_t kDefaultSlackNs = 50'000;
+
+// The timer slack of a thread with this tag: what prctl(PR_SET_TIMERSLACK) takes.
+constexpr uint64_t slack_ns_of(unsigned tag) {
+  return kDefaultSlackNs + tag;
+}
 
 // The tag of a thread, 0 when it has none. Errors: ESRCH, EPERM.
 Result<unsigned> read_slack_tag(pid_t tid);

@@ -30,6 +30,9 @@ class AdaptiveSpin {
   // So long, in cycles, it looks on end and keeps the core to itself: 3 to 10 µs; at first, before
   // it looks at the clock, half a microsecond or a little more.
   static constexpr uint64_t kAlone = 10'000, kFirstLooks = 1'500;
+  // A look that takes longer than this, in cycles, has moved bytes (20 KiB or more), though nothing
+  // is complete yet: part of a large transfer, of which the target of a get learns nothing else.
+  static constexpr uint64_t kMovedBytes = 10'000;
   // A yield that takes longer may have let somebody else run (or served an interrupt): then the
   // core is wanted, and spinning keeps those waiting whose answer is awaited. For so long after
   // that it blocks at once.
@@ -47,7 +50,8 @@ class AdaptiveSpin {
     kNothing,  // yet: serve the descriptors, then look again
     kNoHope,   // block
   };
-  // Calls `look`, which returns whether it found something to do, for some microseconds.
+  // Calls `look`, which returns whether it found something to do, for some microseconds. One that
+  // took long counts as one that did.
   template <class Look>
   Found spin(Look look) {
     if (look_for(budget_.count() > 0 ? kFirstLooks : 0, look)) return reward();
@@ -83,10 +87,13 @@ class AdaptiveSpin {
   template <class Look>
   static bool look_for(uint64_t cycles, Look& look) {
     const uint64_t start = cycle_counter();
-    do {
+    for (uint64_t before = start;;) {
       if (look()) return true;
-    } while (cycle_counter() - start < cycles);
-    return false;
+      const uint64_t now = cycle_counter();
+      if (now - before > kMovedBytes) return true;
+      if (now - start >= cycles) return false;
+      before = now;
+    }
   }
   // Whether others have run on this thread's core, without its having blocked, since last asked.
   bool was_switched() {

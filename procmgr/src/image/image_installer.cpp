@@ -116,6 +116,7 @@ class Installation : public std::enable_shared_from_this<Installation> {
     body.has_children = request_.has_children;
     body.chooses_thread_ids = image().threads.size() > 1;
     body.on_created = [self = shared_from_this(), pid = body.pid] { self->on_created(pid); };
+    body.waits = true;  // to be held at its exec
     spawner_.spawn(std::move(body), [self = shared_from_this()](Result<int> started) {
       self->on_started(std::move(started));
     });

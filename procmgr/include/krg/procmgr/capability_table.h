@@ -34,6 +34,11 @@ class CapabilityTable {
   // applied. Errors: ESRCH, EPERM (no CAP_SYS_NICE over the process), ENOTSUP (a real-time thread),
   // ENOSPC (kMaxSlackTag different inheritable sets). REQUIRES: it starts no threads meanwhile.
   Status adopt(pid_t pid, const CapabilitySets& sets);
+  // The same for a process that took the timer slack which slack_for() of these sets told as it
+  // started (a real-time one keeps none). Errors: ESRCH.
+  Status adopt_marked(pid_t pid, const CapabilitySets& sets);
+  // In nanoseconds. Errors: ENOSPC, as adopt().
+  Result<uint64_t> slack_for(const CapabilitySets& sets);
   // Applies a change under the original's rules. Errors: EPERM, EINVAL, EBUSY, ENOSYS, ESRCH.
   Status change(pid_t pid, const CapabilityChange& change);
 
