@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "krg/runtime/ofi_transport.h"
 
-#include <rdma/fi_atomic.h>
-#include <rdma/fi_rma.h>
 #include <sys/epoll.h>
 
 #include <deque>
@@ -12,9 +10,9 @@
 #include "adaptive_spin.h"
 #include "connection_cutter.h"
 #include "krg/runtime/log.h"
-#include "message_one_sided.h"
 #include "message_streams.h"
 #include "ofi_handles.h"
+#include "ofi_one_sided.h"
 #include "ofi_operations.h"
 
 namespace krg {
@@ -66,15 +64,25 @@ class OfiTransport final : public Transport, private FrameCarrier {
     streams_.on_writable(std::move(writable));
   }
   size_t send_queue_limit_bytes() const override { return kSendQueueLimitBytes; }
-  Result<std::unique_ptr<MemoryRegion>> register_memory(std::span<std::byte> bytes) override;
+  Result<std::unique_ptr<MemoryRegion>> register_memory(std::span<std::byte> bytes) override {
+    return one_sided_.register_memory(bytes);
+  }
   void get(NodeId from, const RemoteRegion& remote, uint64_t offset, std::span<std::byte> local,
-           Completion done) override;
+           Completion done) override {
+    one_sided_.get(from, remote, offset, local, std::move(done));
+  }
   void put(NodeId to, const RemoteRegion& remote, uint64_t offset, std::span<const std::byte> local,
-           Completion done) override;
+           Completion done) override {
+    one_sided_.put(to, remote, offset, local, std::move(done));
+  }
   void fetch_add(NodeId at, const RemoteRegion& remote, uint64_t offset, uint64_t add,
-                 AtomicCompletion done) override;
+                 AtomicCompletion done) override {
+    one_sided_.fetch_add(at, remote, offset, add, std::move(done));
+  }
   void compare_swap(NodeId at, const RemoteRegion& remote, uint64_t offset, uint64_t expected,
-                    uint64_t desired, AtomicCompletion done) override;
+                    uint64_t desired, AtomicCompletion done) override {
+    one_sided_.compare_swap(at, remote, offset, expected, desired, std::move(done));
+  }
   void on_peer_failure(std::function<void(NodeId)> failed) override {
     on_failed_ = std::move(failed);
   }
@@ -83,7 +91,6 @@ class OfiTransport final : public Transport, private FrameCarrier {
   }
 
  private:
-  class Region;
   struct Peer {
     fi_addr_t address;
     std::string name;
@@ -100,13 +107,6 @@ class OfiTransport final : public Transport, private FrameCarrier {
   bool try_post(FrameOperation& frame);
   void post_receive(FrameOperation& frame);
 
-  OneSidedOperation& new_operation(OneSidedOperation::Verb verb, NodeId peer,
-                                   const RemoteRegion& remote, uint64_t offset,
-                                   AtomicCompletion done);
-  void start_operation(OneSidedOperation& op, const RemoteRegion& remote, uint64_t offset);
-  bool try_start(OneSidedOperation& op);
-  void finish(OneSidedOperation& op, Status outcome);
-
   microseconds idle();
   void watch(bool wanted);
   bool progress();
@@ -117,22 +117,17 @@ class OfiTransport final : public Transport, private FrameCarrier {
   void failed_completion();
   void peer_failed(uint16_t peer, const std::string& why);
   void cut_off(uint16_t peer);
-  void fail_operations(uint16_t peer);
 
   std::unique_ptr<OfiEndpoint::Impl> e_;
   const NodeId self_;
   std::vector<Peer> peers_;
   MessageStreams streams_;
-  MessageOneSided by_messages_;
+  OfiOneSided one_sided_;
   std::vector<std::unique_ptr<FrameOperation>> frames_;  // all there are
   std::vector<FrameOperation*> free_frames_[2];          // the large ones are the second
   std::vector<FrameOperation*> unposted_receives_;
   FrameOperation* acquired_ = nullptr;
-  std::deque<OneSidedOperation> operations_;  // all there are; addresses stay
-  std::vector<OneSidedOperation*> free_operations_;
-  std::deque<OneSidedOperation*> unstarted_;
   size_t unposted_count_ = 0;  // frames in all peers' unposted
-  uint64_t next_key_ = 1;
   std::function<void(NodeId)> on_failed_;
   AdaptiveSpin spin_;
   std::vector<EventLoop::Timer> flushes_;  // one per failed peer
@@ -142,39 +137,16 @@ class OfiTransport final : public Transport, private FrameCarrier {
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // for what is posted to the loop
 };
 
-class OfiTransport::Region final : public MemoryRegion {
- public:
-  Region(OfiTransport& owner, Fid<fid_mr> registration, RemoteRegion remote,
-         std::span<std::byte> bytes)
-      : owner_(owner),
-        alive_(owner.alive_),
-        registration_(std::move(registration)),
-        remote_(remote),
-        bytes_(bytes) {}
-  ~Region() override {
-    check(!alive_.expired(), "a region goes before its transport");
-    owner_.by_messages_.withdraw(remote_.key);
-  }
-  RemoteRegion remote() const override { return remote_; }
-  std::span<std::byte> bytes() const override { return bytes_; }
-
- private:
-  OfiTransport& owner_;
-  std::weak_ptr<bool> alive_;
-  Fid<fid_mr> registration_;
-  RemoteRegion remote_;
-  std::span<std::byte> bytes_;
-};
-
 OfiTransport::OfiTransport(std::unique_ptr<OfiEndpoint::Impl> endpoint, NodeId self,
                            std::span<const Address> peers)
     : e_(std::move(endpoint)),
       self_(self),
       streams_(e_->loop, *this, self, static_cast<unsigned>(peers.size())),
-      by_messages_(e_->loop, streams_) {
+      one_sided_(*e_, streams_) {
   for (const auto& [name, handle] : peers) {
     peers_.emplace_back().address = handle;
     peers_.back().name = name;
+    one_sided_.add_peer(handle);
   }
 }
 
@@ -257,147 +229,6 @@ void OfiTransport::post_receive(FrameOperation& frame) {
   unposted_receives_.push_back(&frame);
 }
 
-// --- one-sided ----------------------------------------------------------------------------------
-
-Result<std::unique_ptr<MemoryRegion>> OfiTransport::register_memory(std::span<std::byte> bytes) {
-  if (bytes.empty()) return errno_error("an empty region", EINVAL);
-  const uint64_t access = FI_REMOTE_READ | FI_REMOTE_WRITE | FI_READ | FI_WRITE;
-  const uint64_t mr_mode = static_cast<uint64_t>(e_->info->domain_attr->mr_mode);
-  fid_mr* opened = nullptr;
-  int returned = fi_mr_reg(e_->domain.get(), bytes.data(), bytes.size(), access, 0, next_key_++, 0,
-                           &opened, nullptr);
-  if (returned != 0) return ofi_error("fi_mr_reg", returned);
-  Fid<fid_mr> registration(opened);
-  if (mr_mode & FI_MR_ENDPOINT) {
-    returned = fi_mr_bind(registration.get(), &e_->endpoint->fid, 0);
-    if (returned == 0) returned = fi_mr_enable(registration.get());
-    if (returned != 0) return ofi_error("fi_mr_enable", returned);
-  }
-  RemoteRegion remote{
-      .base = mr_mode & FI_MR_VIRT_ADDR ? reinterpret_cast<uint64_t>(bytes.data()) : 0,
-      .key = fi_mr_key(registration.get()),
-      .length = bytes.size()};
-  by_messages_.expose(remote.key, bytes);
-  return std::unique_ptr<MemoryRegion>(
-      std::make_unique<Region>(*this, std::move(registration), remote, bytes));
-}
-
-void OfiTransport::get(NodeId from, const RemoteRegion& remote, uint64_t offset,
-                       std::span<std::byte> local, Completion done) {
-  auto& op = new_operation(OneSidedOperation::Verb::kGet, from, remote, offset,
-                           [done = std::move(done)](Result<uint64_t> result) {
-                             done(result ? Status() : Status(result.error()));
-                           });
-  op.local = local;
-  start_operation(op, remote, offset);
-}
-
-void OfiTransport::put(NodeId to, const RemoteRegion& remote, uint64_t offset,
-                       std::span<const std::byte> local, Completion done) {
-  auto& op = new_operation(OneSidedOperation::Verb::kPut, to, remote, offset,
-                           [done = std::move(done)](Result<uint64_t> result) {
-                             done(result ? Status() : Status(result.error()));
-                           });
-  op.local = {const_cast<std::byte*>(local.data()), local.size()};  // a put only reads it
-  start_operation(op, remote, offset);
-}
-
-void OfiTransport::fetch_add(NodeId at, const RemoteRegion& remote, uint64_t offset, uint64_t add,
-                             AtomicCompletion done) {
-  if (!e_->has_atomics) return by_messages_.fetch_add(at, remote.key, offset, add, std::move(done));
-  auto& op = new_operation(OneSidedOperation::Verb::kFetchAdd, at, remote, offset, std::move(done));
-  op.operand = add;
-  start_operation(op, remote, offset);
-}
-
-void OfiTransport::compare_swap(NodeId at, const RemoteRegion& remote, uint64_t offset,
-                                uint64_t expected, uint64_t desired, AtomicCompletion done) {
-  if (!e_->has_atomics)
-    return by_messages_.compare_swap(at, remote.key, offset, expected, desired, std::move(done));
-  auto& op =
-      new_operation(OneSidedOperation::Verb::kCompareSwap, at, remote, offset, std::move(done));
-  op.operand = desired;
-  op.expected = expected;
-  start_operation(op, remote, offset);
-}
-
-OneSidedOperation& OfiTransport::new_operation(OneSidedOperation::Verb verb, NodeId peer,
-                                               const RemoteRegion& remote, uint64_t offset,
-                                               AtomicCompletion done) {
-  if (free_operations_.empty()) free_operations_.push_back(&operations_.emplace_back());
-  OneSidedOperation& op = *free_operations_.back();
-  free_operations_.pop_back();
-  op.verb = verb;
-  op.peer = peer.value;
-  op.address = remote.base + offset;
-  op.key = remote.key;
-  op.local = {reinterpret_cast<std::byte*>(&op.previous), sizeof op.previous};
-  op.done = std::move(done);
-  return op;
-}
-
-// Starts the operation, or completes it from the loop when it cannot be.
-void OfiTransport::start_operation(OneSidedOperation& op, const RemoteRegion& remote,
-                                   uint64_t offset) {
-  const size_t length = op.local.size();
-  Status refused;
-  if (offset > remote.length || length > remote.length - offset)
-    refused = errno_error("outside of the region", ERANGE);
-  else if (streams_.failed(NodeId{op.peer}))
-    refused = errno_error("one-sided operation on a failed node", EHOSTDOWN);
-  else if (length > e_->info->ep_attr->max_msg_size)
-    refused = errno_error("one-sided operation", EMSGSIZE);
-  if (!refused || length == 0) {
-    e_->loop.post([this, &op, refused, alive = std::weak_ptr(alive_)] {
-      if (alive.lock()) finish(op, refused);
-    });
-  } else if (!unstarted_.empty() || !try_start(op)) {
-    unstarted_.push_back(&op);
-  }
-}
-
-// False when the provider has no room now.
-bool OfiTransport::try_start(OneSidedOperation& op) {
-  fid_ep* ep = e_->endpoint.get();
-  const fi_addr_t at = peers_[op.peer].address;
-  ssize_t returned = 0;
-  switch (op.verb) {
-    case OneSidedOperation::Verb::kGet:
-      returned = fi_read(ep, op.local.data(), op.local.size(), nullptr, at, op.address, op.key,
-                         &op.context);
-      break;
-    case OneSidedOperation::Verb::kPut:
-      returned = fi_write(ep, op.local.data(), op.local.size(), nullptr, at, op.address, op.key,
-                          &op.context);
-      break;
-    case OneSidedOperation::Verb::kFetchAdd:
-      returned = fi_fetch_atomic(ep, &op.operand, 1, nullptr, &op.previous, nullptr, at, op.address,
-                                 op.key, FI_UINT64, FI_SUM, &op.context);
-      break;
-    case OneSidedOperation::Verb::kCompareSwap:
-      returned =
-          fi_compare_atomic(ep, &op.operand, 1, nullptr, &op.expected, nullptr, &op.previous,
-                            nullptr, at, op.address, op.key, FI_UINT64, FI_CSWAP, &op.context);
-      break;
-  }
-  if (returned == -FI_EAGAIN) return false;
-  if (returned == 0) return true;
-  // The provider did not take it: complete it from the loop.
-  e_->loop.post([this, &op, error = ofi_error("one-sided operation", returned),
-                 alive = std::weak_ptr(alive_)] {
-    if (alive.lock()) finish(op, error);
-  });
-  return true;
-}
-
-// The provider is done with the operation: completes it, unless its peer's failure did before.
-void OfiTransport::finish(OneSidedOperation& op, Status outcome) {
-  auto done = std::exchange(op.done, {});
-  const uint64_t previous = op.previous;
-  free_operations_.push_back(&op);
-  if (done) done(outcome ? Result<uint64_t>(previous) : Result<uint64_t>(outcome.error()));
-}
-
 // --- progress -----------------------------------------------------------------------------------
 
 microseconds OfiTransport::idle() {
@@ -405,7 +236,8 @@ microseconds OfiTransport::idle() {
   watch(found == AdaptiveSpin::Found::kNoHope);
   if (found == AdaptiveSpin::Found::kWork) return EventLoop::kHandled;
   if (found == AdaptiveSpin::Found::kNothing) return microseconds(0);
-  if (unposted_count_ > 0 || !unstarted_.empty() || !unposted_receives_.empty()) return kRetry;
+  if (unposted_count_ > 0 || one_sided_.has_unstarted() || !unposted_receives_.empty())
+    return kRetry;
   // Only after fi_trywait(3) says so may the descriptor be waited for.
   fid* queue = &e_->completions->fid;
   if (fi_trywait(e_->fabric.get(), &queue, 1) != FI_SUCCESS) return microseconds(0);
@@ -454,21 +286,13 @@ void OfiTransport::retry_unposted() {
       }
     }
   }
-  while (!unstarted_.empty()) {
-    OneSidedOperation& op = *unstarted_.front();
-    if (streams_.failed(NodeId{op.peer})) {
-      finish(op, errno_error("the node failed", EHOSTDOWN));
-    } else if (!try_start(op)) {
-      break;
-    }
-    unstarted_.pop_front();
-  }
+  one_sided_.retry();
   for (auto* frame : std::exchange(unposted_receives_, {})) post_receive(*frame);
 }
 
 void OfiTransport::completed(Operation& operation, size_t length) {
   if (operation.kind == Operation::Kind::kOneSided)
-    return finish(static_cast<OneSidedOperation&>(operation), {});
+    return one_sided_.finish(static_cast<OneSidedOperation&>(operation), {});
   auto& frame = static_cast<FrameOperation&>(operation);
   if (operation.kind == Operation::Kind::kSend) {
     release(frame);
@@ -528,8 +352,9 @@ void OfiTransport::failed_completion() {
   }
   auto& op = static_cast<OneSidedOperation&>(operation);
   const uint16_t peer = op.peer;
-  if (blames_operation(entry.err) && !streams_.failed(NodeId{peer})) return finish(op, error);
-  finish(op, errno_error("one-sided operation", EHOSTDOWN));
+  if (blames_operation(entry.err) && !streams_.failed(NodeId{peer}))
+    return one_sided_.finish(op, error);
+  one_sided_.finish(op, errno_error("one-sided operation", EHOSTDOWN));
   peer_failed(peer, error.message());
 }
 
@@ -546,12 +371,13 @@ void OfiTransport::peer_failed(uint16_t number, const std::string& why) {
   cut_off(number);
   e_->loop.post([this, node, alive = std::weak_ptr(alive_)] {
     if (alive.expired()) return;
-    by_messages_.fail(node);
+    one_sided_.fail_messages(node);
     if (on_failed_) on_failed_(node);
   });
   // One-sided operations fail when the provider gives them back, which the cut makes it do: only
   // then it writes to their memory no more.
-  flushes_.push_back(e_->loop.after(kFlush, [this, number] { fail_operations(number); }));
+  flushes_.push_back(
+      e_->loop.after(kFlush, [this, number] { one_sided_.fail_operations(number); }));
 }
 
 void OfiTransport::cut_off(uint16_t number) {
@@ -561,16 +387,6 @@ void OfiTransport::cut_off(uint16_t number) {
         n != number && n != self_.value && same_host(peers_[n].name, peers_[number].name);
   const int cut = cut_connections(e_->address, peers_[number].name, shares_host);
   log_debug("ofi", "n{}: {} connections cut", number, cut);
-}
-
-// Completes the operations that the provider has not given back; it may still hold them.
-void OfiTransport::fail_operations(uint16_t number) {
-  auto alive = std::weak_ptr(alive_);
-  for (size_t i = 0; i < operations_.size(); ++i) {
-    if (operations_[i].peer != number || !operations_[i].done) continue;
-    std::exchange(operations_[i].done, {})(errno_error("the node failed", EHOSTDOWN));
-    if (alive.expired()) return;
-  }
 }
 
 }  // namespace
