@@ -26,7 +26,9 @@ constexpr int kUsageError = 2;
 constexpr const char* kHelp =
     R"(Usage: krg_migrate [-f] PID… NODE
        krg_migrate -u USER [-n FROM] NODE
-Moves processes to a node while they run. A process needs the capability
+Moves processes to a node while they run; of a process whose threads are on
+several nodes (krg_where --threads) one thread, by its own number: PID is the
+first one. A process needs the capability
 CAN_MIGRATE (krg_capset -e +CAN_MIGRATE PID, or krgrun --caps=+CAN_MIGRATE).
   -f, --family      each PID with all its descendants
   -u, --user USER   all processes of a user (name or number)

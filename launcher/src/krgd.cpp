@@ -182,13 +182,20 @@ Status Krgd::start_placing() {
       shared_memory.get()};
   mover = std::make_unique<ProcessMover>(node, parts);
   remote_fork = std::make_unique<RemoteFork>(node, parts, *mover);
-  migration = std::make_unique<Migration>(node, parts, *mover,
-                                          [this](NodeId n) { return membership.is_online(n); });
+  migration = std::make_unique<Migration>(
+      node, parts, *mover, [this](NodeId n) { return membership.is_online(n); }, threads_to_move());
   migration->add_commands(control);
   if (options.balance)
     balancer = std::make_unique<Balancer>(node, parts, *mover, Balancer::Options{});
   placer = std::make_unique<ExecPlacer>(node, parts);
   return {};
+}
+
+Migration::Threads Krgd::threads_to_move() {
+  return {[this](pid_t tid) { return spreading ? spreading->process_of(tid) : 0; },
+          [this](pid_t tid, NodeId target, Migration::Done done) {
+            spreading->move_thread(tid, target, std::move(done));
+          }};
 }
 
 void Krgd::start_spreading() {

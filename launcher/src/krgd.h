@@ -167,6 +167,7 @@ struct Krgd {
   bool read_ipc_text(std::string_view name, std::function<void(Result<std::string>)> done);
   // Of a spread process that was started here.
   std::map<pid_t, NodeId> threads_of(pid_t pid) const;
+  Migration::Threads threads_to_move();
   void share_between_nodes(std::vector<Session::View>& views);
   void start_remote_memory();
   Status start_placing();

@@ -11,7 +11,8 @@
 
 namespace krg {
 
-constexpr size_t kPagesUnderWay = 64;  // of one transfer
+constexpr size_t kPagesUnderWay = 64;    // of one transfer
+constexpr uint64_t kPagesVisited = 256;  // in one turn of the loop
 
 struct PageFile::Transfer {
   bool write;
@@ -84,6 +85,42 @@ void PageFile::use_next(const std::shared_ptr<Transfer>& transfer) {
   } else {
     kddm_.get(set_, object, Kddm::Touch::kFirstTouch, std::move(use));
   }
+}
+
+struct PageFile::Visit {
+  EventLoop& loop;
+  uint64_t next, end;  // pages
+  std::function<void(PageIndex, std::span<const std::byte>)> use;
+  std::function<void(Status)> done;
+  Status outcome = {};
+  size_t under_way = 0;
+};
+
+void PageFile::visit(EventLoop& loop, PageIndex first, size_t count,
+                     std::function<void(PageIndex, std::span<const std::byte>)> use,
+                     std::function<void(Status)> done) {
+  visit_next(std::make_shared<Visit>(
+      Visit{loop, first.value, first.value + count, std::move(use), std::move(done)}));
+}
+
+// Some pages together, then the next ones.
+void PageFile::visit_next(const std::shared_ptr<Visit>& visit) {
+  if (visit->next == visit->end || !visit->outcome) return visit->done(visit->outcome);
+  const uint64_t first = visit->next;
+  const uint64_t count = std::min(visit->end - first, kPagesVisited);
+  visit->next += count;
+  visit->under_way = count;
+  kddm_.get_range(set_, ObjectId{first}, count, Kddm::Touch::kNoFirstTouch,
+                  [this, visit](ObjectId object, Result<std::span<std::byte>> page) {
+                    if (page) {
+                      visit->use(PageIndex{object.value}, *page);
+                      kddm_.put(set_, object);
+                    } else if (page.error().errno_or(0) != ENOENT) {
+                      visit->outcome = page.error();
+                    }
+                    if (--visit->under_way == 0)
+                      visit->loop.post([this, visit] { visit_next(visit); });
+                  });
 }
 
 void PageFile::update(size_t pages, uint64_t offset, std::function<uint32_t(uint32_t)> change,

@@ -22,12 +22,17 @@ class PageFile {
             std::function<void(Result<std::string>)> done);
   void write(size_t pages, uint64_t offset, std::string_view bytes,
              std::function<void(Status)> done);
+  void visit(EventLoop& loop, PageIndex first, size_t count,
+             std::function<void(PageIndex, std::span<const std::byte>)> use,
+             std::function<void(Status)> done);
   void update(size_t pages, uint64_t offset, std::function<uint32_t(uint32_t)> change,
               std::function<void(Result<uint32_t>)> done);
   void discard(PageIndex first, size_t count, std::function<void()> done);
 
  private:
   struct Transfer;
+  struct Visit;
+  void visit_next(const std::shared_ptr<Visit>& visit);
   void use_next(const std::shared_ptr<Transfer>& transfer);
   void start(std::shared_ptr<Transfer> transfer, size_t pages);
 

@@ -391,6 +391,11 @@ void PageSet::read(uint64_t offset, size_t bytes, std::function<void(Result<std:
 void PageSet::write(uint64_t offset, std::string_view bytes, std::function<void(Status)> done) {
   impl_->file.write(impl_->pages, offset, bytes, std::move(done));
 }
+void PageSet::visit(PageIndex first, size_t count,
+                    std::function<void(PageIndex, std::span<const std::byte>)> use,
+                    std::function<void(Status)> done) {
+  impl_->file.visit(impl_->loop, first, count, std::move(use), std::move(done));
+}
 void PageSet::update(uint64_t offset, std::function<uint32_t(uint32_t)> change,
                      std::function<void(Result<uint32_t>)> done) {
   impl_->file.update(impl_->pages, offset, std::move(change), std::move(done));

@@ -4,23 +4,27 @@
 //     runs while all threads wait
 //   spread signals
 //     handlers run in the thread that a signal was sent to
-//   spread fault | exit | exec
+//   spread fault | exit | exec [COMMAND]
 //     a thread other than the first does that
 //   spread children
-//     posix_spawn(3) by system(3) and popen(3); fork(2) is refused
+//     posix_spawn(3) by system(3) and popen(3); fork(2) by several threads
 //   spread libraries
 //     dlopen(3) by a thread that is elsewhere
+//   spread moves
+//     prints the numbers of a thread that computes and of one that waits, till its input ends; they
+//     are moved meanwhile
 //   spread spin
 //     prints its pid and computes for ever
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <dlfcn.h>
-#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { kThreads = 4, kNumbers = 1 << 16, kRounds = 20, kItems = 100 };
@@ -164,7 +168,7 @@ static void* end_all(void* argument) {
   exit(7);
 }
 static void* become_another(void* argument) {
-  execl("/bin/sh", "sh", "-c", "echo another program; exit 5", NULL);
+  execl("/bin/sh", "sh", "-c", command ? command : "echo another program; exit 5", NULL);
   return argument;
 }
 static void* make_children(void* argument) {
@@ -173,10 +177,130 @@ static void* make_children(void* argument) {
   char line[50] = "";
   if (!pipe || !fgets(line, sizeof line, pipe)) abort();
   pclose(pipe);
-  const int child = fork();
-  if (child == 0) _exit(0);
-  printf("status %d, %sfork: %s\n", status >> 8, line, child < 0 ? strerror(errno) : "done");
+  printf("status %d, %s", status >> 8, line);
   return argument;
+}
+
+// A child has what its parent had at that moment, and only that; it may have threads, and children.
+enum { kForked = 1 << 20 };
+static char* forked;
+static void* fork_child(void* argument) {
+  for (int i = 0; i < kForked; i += 512) forked[i] = (char)(i / 512 + 1);
+  own = 5;
+  fflush(stdout);
+  const pid_t child = fork();
+  if (child == 0) {
+    long right = 0;
+    for (int i = 0; i < kForked; i += 512) right += forked[i] == (char)(i / 512 + 1);
+    memset(forked, 99, kForked);
+    pthread_t other;
+    ends = 1;
+    void* result = NULL;
+    if (pthread_create(&other, NULL, compute, &right) != 0) abort();
+    pthread_join(other, &result);
+    const int status = system("exit 4");
+    _exit(right == kForked / 512 && own == 5 && result == &right && status >> 8 == 4 &&
+                  pthread_mutex_lock(&mutex) == 0 && getpid() == (pid_t)syscall(SYS_gettid)
+              ? 3
+              : 4);
+  }
+  memset(forked, 0, kForked);
+  int status = 0;
+  long kept = 0;
+  if (waitpid(child, &status, 0) != child) abort();
+  for (int i = 0; i < kForked; i++) kept += forked[i];
+  printf("child %d, kept %ld\n", status >> 8, kept);
+  return argument;
+}
+
+// Two words on different pages, written one after the other: a child never sees the second one
+// ahead, nor the first one ahead by more than one, whatever writes while it is made.
+static struct {
+  atomic_long first;
+  char between[8192];
+  atomic_long second;
+} pair;
+static void* write_pair(void* argument) {
+  for (long n = 1; !ends; ++n) {
+    pair.first = n;
+    pair.second = n;
+  }
+  return argument;
+}
+static void fork_while_others_write(void) {
+  pthread_t writer;
+  long right = 0;
+  ends = 0;
+  if (pthread_create(&writer, NULL, write_pair, NULL) != 0) abort();
+  while (!pair.second) usleep(1000);
+  fflush(stdout);
+  for (int i = 0; i < 10; ++i) {
+    const pid_t child = fork();
+    if (child == 0) _exit(pair.first - pair.second == 0 || pair.first - pair.second == 1 ? 6 : 7);
+    int status = 0;
+    if (waitpid(child, &status, 0) != child) abort();
+    right += status >> 8 == 6;
+  }
+  ends = 1;
+  pthread_join(writer, NULL);
+  printf("children made in a moment: %ld\n", right);
+}
+static void fork_children(void) {
+  forked = malloc(kForked);
+  in_other_thread(fork_child);
+  fork_child(NULL);
+  in_other_thread(fork_child);
+  fork_while_others_write();
+}
+// Where a thread runs changes nothing for it.
+static atomic_int tids[2];
+static volatile double in_memory;
+static int may_end;
+static void* compute_steadily(void* argument) {
+  tids[0] = (int)syscall(SYS_gettid);
+  long wrong = 0;
+  own = 17;
+  for (long round = 1; !ends; ++round) {
+    double sum = 0;
+    in_memory = (double)round;
+    for (int i = 1; i <= 1000; ++i) sum += 0.5 * i * (double)(round % 97);
+    wrong += sum != 250250.0 * (double)(round % 97) || in_memory != (double)round || own != 17;
+    wrong += tids[0] != (int)syscall(SYS_gettid);
+    char* block = malloc((size_t)(round % 5000 + 1));
+    block[round % 5000] = (char)round;
+    wrong += block[round % 5000] != (char)round;
+    free(block);
+  }
+  *(long*)argument = wrong;
+  return argument;
+}
+static void* wait_steadily(void* argument) {
+  pthread_mutex_lock(&mutex);
+  tids[1] = (int)syscall(SYS_gettid);
+  while (!may_end) pthread_cond_wait(&filled, &mutex);
+  pthread_mutex_unlock(&mutex);
+  *(long*)argument = 1;
+  return argument;
+}
+static void be_moved(void) {
+  pthread_t computing, waiting;
+  long wrong = -1, woken = 0;
+  if (pthread_create(&computing, NULL, compute_steadily, &wrong) != 0) abort();
+  if (pthread_create(&waiting, NULL, wait_steadily, &woken) != 0) abort();
+  while (!tids[0] || !tids[1]) usleep(1000);
+  printf("%d %d %d\n", getpid(), tids[0], tids[1]);
+  fflush(stdout);
+  char byte;
+  while (read(0, &byte, 1) == 1) {
+  }
+  ends = 1;
+  pthread_mutex_lock(&mutex);
+  may_end = 1;
+  pthread_cond_broadcast(&filled);
+  pthread_mutex_unlock(&mutex);
+  pthread_join(computing, NULL);
+  pthread_join(waiting, NULL);
+  printf("wrong %ld, woken %ld\n", wrong, woken);
 }
 static void* open_library(void* argument) {
 #ifndef NO_LIBRARIES
@@ -205,11 +329,15 @@ int main(int argc, char** argv) {
   } else if (strcmp(mode, "exit") == 0) {
     in_other_thread(end_all);
   } else if (strcmp(mode, "exec") == 0) {
+    command = argc > 2 ? argv[2] : NULL;
     in_other_thread(become_another);
   } else if (strcmp(mode, "children") == 0) {
     in_other_thread(make_children);
+    fork_children();
   } else if (strcmp(mode, "libraries") == 0) {
     in_other_thread(open_library);
+  } else if (strcmp(mode, "moves") == 0) {
+    be_moved();
   } else if (strcmp(mode, "spin") == 0) {
     printf("%d\n", getpid());
     fflush(stdout);

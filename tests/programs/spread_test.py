@@ -86,13 +86,33 @@ class SpreadTest(SessionCase):
     def test_a_thread_execs(self):
         self.assert_as_natively(self.program(), "exec")
 
+    def test_what_it_execs_is_spread_anew(self):
+        where = self.work / "where.exec"
+        result = self.run_spread(self.program(), "exec", f"exec {self.program()} work 2 'krg_where --json > {where}'", nodes=2)
+        self.assertEqual((result.returncode, result.stdout), (0, self.natively(self.program(), "work", "2").stdout), result.stderr)
+        found = [p["threads"] for p in json.loads(where.read_text(encoding="ascii")) if p["command"] == "spread"]
+        self.assertEqual([sorted(t["node"] for t in threads) for threads in found], [[0, 1]])
+
+    def test_threads_are_moved(self):
+        out = self.shell(
+            f"mkfifo input; : > output; {self.program()} moves < input >> output & exec 3> input; "
+            "until read first computing waiting < output; do sleep 0.05; done; "
+            "for step in '1 2 0' '2 0 1' '0 1 2' '1 0 2' '0 0 0' '2 1 1' '1 2 2' '0 1 0'; do set -- $step; "
+            "krg_migrate $first $1; krg_migrate $computing $2; krg_migrate $waiting $3; "
+            "krg_where --json > where; python3 -c '"
+            "import json, sys; t = {t[\"tid\"]: t[\"node\"] for p in json.load(open(\"where\")) for t in p.get(\"threads\", [])}; "
+            "print(*(t[int(tid)] for tid in sys.argv[1:]))' $first $computing $waiting; done; "
+            "krg_migrate $computing 9 2> error; echo refused $?; exec 3>&-; wait $!; echo status $?; tail -1 output",
+            caps=CAPS + ",+CAN_MIGRATE", nodes=3)
+        self.assertEqual(out.splitlines(), ["1 2 0", "2 0 1", "0 1 2", "1 0 2", "0 0 0", "2 1 1", "1 2 2", "0 1 0",
+                                            "refused 1", "status 0", "wrong 0, woken 1"])
+
     def test_libraries_are_opened(self):
         self.assert_as_natively(self.program(), "libraries")
 
     def test_children(self):
-        result = self.run_spread(self.program(), "children", nodes=2)
-        self.assertEqual((result.returncode, result.stdout),
-                         (0, "status 3, piped\nfork: Cannot allocate memory\n"), result.stderr)
+        for nodes in (2, 3):
+            self.assert_as_natively(self.program(), "children", nodes=nodes)
 
     def test_the_whole_process_is_killed_and_nothing_is_left(self):
         out = self.shell(

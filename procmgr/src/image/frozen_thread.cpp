@@ -69,15 +69,14 @@ bool is_broken_off_by_server(uint64_t number) {
   return std::find(kCalls.begin(), kCalls.end(), number) != kCalls.end();
 }
 
-// What the kernel would have said had only the stop ended the call.
+}  // namespace
+
 std::optional<long> restart_code(const user_regs_struct& registers) {
   if (static_cast<int64_t>(registers.rax) != -EINTR) return std::nullopt;
   if (is_interrupted_by_stops(registers.orig_rax)) return kRestartUnlessHandled;
   if (is_broken_off_by_server(registers.orig_rax)) return kRestartAsHandlerSays;
   return std::nullopt;
 }
-
-}  // namespace
 
 TraceStop TraceStop::from(int status) {
   constexpr int kSystemCallStop = SIGTRAP | 0x80;  // PTRACE_O_TRACESYSGOOD

@@ -13,6 +13,7 @@
 
 #include <csignal>
 #include <initializer_list>
+#include <optional>
 #include <vector>
 
 #include "krg/runtime/result.h"
@@ -34,6 +35,10 @@ struct TraceStop {
   // REQUIRES: SIGCHLD is blocked in all threads (child_reaper.h).
   static TraceStop wait(pid_t tid);
 };
+
+// Of a thread whose system call a stop has ended: what the kernel would have said had it been able
+// to go on with the call by itself (ERESTARTSYS and its like, positive). None: it has, or can.
+std::optional<long> restart_code(const user_regs_struct& registers);
 
 class FrozenThread {
  public:

@@ -13,8 +13,12 @@ namespace krg {
 using namespace exec_messages;
 
 Migration::Migration(NodeContext& node, const ExecPlacer::Parts& parts, ProcessMover& mover,
-                     std::function<bool(NodeId)> is_online)
-    : node_(node), parts_(parts), mover_(mover), is_online_(std::move(is_online)) {
+                     std::function<bool(NodeId)> is_online, Threads threads)
+    : node_(node),
+      parts_(parts),
+      mover_(mover),
+      is_online_(std::move(is_online)),
+      threads_(std::move(threads)) {
   node_.messenger.on_request<MigrateProcess>(
       [this](NodeId, const MigrateProcess& ask, std::string_view, Messenger::Reply reply) {
         auto shared = std::make_shared<Messenger::Reply>(std::move(reply));
@@ -61,7 +65,6 @@ void Migration::migrate(GlobalPid pid, NodeId target, Done done) {
     return done(errno_error(fmt::format("node {} is not online", target.value), ENODEV));
   parts_.table.locate(pid, [this, pid, target, done = std::move(done)](Result<NodeId> where) {
     if (!where) return done(where.error());
-    if (*where == target) return done({});
     MigrateProcess ask;
     ask.pid = pid.value;
     ask.target = target;
@@ -103,8 +106,11 @@ void Migration::clone_here(pid_t pid, NodeId target, std::function<void(Result<p
 }
 
 void Migration::migrate_here(pid_t pid, NodeId target, Done done) {
-  if (auto may = check_may_move(pid); !may) return done(may.error());
-  mover_.freeze_and_move(pid, target, std::move(done));
+  const pid_t spread = threads_.process_of(pid);
+  if (spread == 0 && target == node_.self) return done({});
+  if (auto may = check_may_move(spread != 0 ? spread : pid); !may) return done(may.error());
+  spread != 0 ? threads_.move(pid, target, std::move(done))
+              : mover_.freeze_and_move(pid, target, std::move(done));
 }
 
 }  // namespace krg

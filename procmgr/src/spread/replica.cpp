@@ -162,16 +162,19 @@ void Replica::take(const SendThread& ask, ThreadState state, std::function<void(
   auto thread = std::make_shared<Thread>();
   thread->tid = ask.tid;
   thread->pid = ask.pid;
+  threads_[thread->tid] = thread;
   enqueue(
       [this, thread, state = std::move(state), done = std::move(done)](std::function<void()> next) {
         auto task = std::make_shared<pid_t>(0);
         keeper_->call(
             instruction_, SYS_clone, {kThreadFlags, kNoStack},
             [this, thread, task, state, done, next](int64_t made) {
-              if (made < 0 || *task == 0)
-                done(errno_error("a thread", made < 0 ? static_cast<int>(-made) : EIO));
-              else
+              if (made >= 0 && *task != 0) {
                 start(thread, *task, state, done);
+              } else {
+                forget(thread);
+                done(errno_error("a thread", made < 0 ? static_cast<int>(-made) : EIO));
+              }
               next();
             },
             [task](pid_t cloned) { *task = cloned; });
@@ -181,7 +184,6 @@ void Replica::take(const SendThread& ask, ThreadState state, std::function<void(
 // Its first stop is before its first instruction.
 void Replica::start(const ThreadPtr& thread, pid_t task, ThreadState state,
                     std::function<void(Status)> done) {
-  threads_[thread->tid] = thread;
   auto first = std::make_shared<std::function<void(Status)>>(std::move(done));
   thread->traced = std::make_unique<TracedThread>(
       *parts_.node.children, task,
@@ -199,6 +201,8 @@ void Replica::start(const ThreadPtr& thread, pid_t task, ThreadState state,
         }
         log_debug("spread", "thread {} runs here at {:x}", alive->tid, state.registers.rip);
         started({});
+        if (is_held_) traced.hold([] {});
+        if (alive->is_recalled) traced.interrupt();
         traced.resume(kSystemCallsAreOurs);
       });
 }
@@ -208,21 +212,40 @@ void Replica::recall(pid_t tid) {
   if (found == threads_.end()) return;
   const ThreadPtr thread = found->second;
   thread->is_recalled = true;
+  if (!thread->traced) return;  // it has yet to begin
   if (thread->wait) return leave(thread, std::nullopt);
   thread->awaits_answer ? send_home(thread, true) : thread->traced->interrupt();
+}
+
+void Replica::hold(std::function<void()> done) {
+  is_held_ = true;
+  auto left = std::make_shared<size_t>(threads_.size() + 1);
+  const auto stands = [left, done = std::move(done)] {
+    if (--*left == 0) done();
+  };
+  for (const auto& [tid, thread] : std::map(threads_))
+    thread->traced ? thread->traced->hold(stands) : stands();
+  stands();
+}
+
+void Replica::release() {
+  is_held_ = false;
+  for (const auto& [tid, thread] : std::map(threads_))
+    if (thread->traced) thread->traced->release();
 }
 
 void Replica::on_stop(const ThreadPtr& thread, const TraceStop& stop) {
   using Kind = TraceStop::Kind;
   switch (stop.kind) {
     case Kind::kGone:
-      threads_.erase(thread->tid);
-      return;
+      return forget(thread);
     case Kind::kSystemCall:
       return on_call(thread);
     case Kind::kSignal:
       return stop.signal == SIGSEGV ? ask_mapping(thread) : send_home(thread, false);
-    case Kind::kTrap:
+    case Kind::kTrap:  // recalled; or held, and let go since
+      if (!thread->is_recalled && stop.signal == SIGTRAP)
+        return thread->traced->resume(kSystemCallsAreOurs);
       return send_home(thread, false);
     case Kind::kEvent:
       return thread->traced->resume(kSystemCallsAreOurs);
@@ -331,6 +354,10 @@ void Replica::end_thread(const ThreadPtr& thread) {
     static_cast<void>(thread->traced->set_registers(last));
     thread->traced->resume(PTRACE_CONT);
   }
+  forget(thread);
+}
+
+void Replica::forget(const ThreadPtr& thread) {
   auto found = threads_.find(thread->tid);
   if (found != threads_.end() && found->second == thread) threads_.erase(found);
 }

@@ -53,6 +53,9 @@ class Replica {
   // `done`: the thread runs here.
   void take(const SendThread& thread, ThreadState state, std::function<void(Status)> done);
   void recall(pid_t tid);
+  // All threads stand still from now on; `done` when they do.
+  void hold(std::function<void()> done);
+  void release();
   // It waited for a futex.
   void woken(pid_t tid);
 
@@ -104,6 +107,7 @@ class Replica {
   void end_wait(const ThreadPtr& thread, std::optional<int64_t> result);
   void send_home(const ThreadPtr& thread, bool makes_call_again);
   void end_thread(const ThreadPtr& thread);
+  void forget(const ThreadPtr& thread);
 
   const Parts parts_;
   std::function<void()> ended_;
@@ -112,6 +116,7 @@ class Replica {
   SpreadMemory memory_;  // what is mapped
   SpreadMemory files_;   // the same of files; `first` means nothing
   bool has_scratch_ = false;
+  bool is_held_ = false;
   uint64_t learnt_ = 0;                 // mappings, by asking
   std::map<pid_t, ThreadPtr> threads_;  // by their number at home
   std::deque<Job> jobs_;                // of the keeper, the first one running

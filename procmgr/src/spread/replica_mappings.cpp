@@ -44,7 +44,9 @@ void Replica::learn(const ThreadPtr& thread, RemoteAddr address, uint64_t learnt
     const auto learnt = [=, this, next = std::move(next)](bool is_new) {
       learnt_ += is_new;
       const bool was_met = std::exchange(thread->met, address) == address;
-      if (learnt_ != learnt_before || (may_be_known && !was_met))
+      if (thread->is_recalled)
+        send_home(thread, false);
+      else if (learnt_ != learnt_before || (may_be_known && !was_met))
         thread->traced->resume(kSystemCallsAreOurs);
       else
         send_home(thread, false);

@@ -10,8 +10,6 @@
 #include <climits>
 #include <cstring>
 
-#include "krg/procmgr/unnotified_cookie.h"
-#include "krg/runtime/log.h"
 #include "spread/spread_process.h"
 
 namespace krg {
@@ -35,6 +33,7 @@ void SpreadProcess::on_entry(const ThreadPtr& thread) {
   thread->maps.reset();
   thread->has_changed_arguments = false;
   thread->woken = 0;
+  thread->forks = false;
   if (!begin_change(thread)) return;
   if (thread->number == SYS_restart_syscall) return begin_restart(thread);
   thread->interrupted_wait.reset();
@@ -52,6 +51,8 @@ void SpreadProcess::on_entry(const ThreadPtr& thread) {
       return begin_remap(thread);
     case SYS_madvise:
       return begin_advice(thread);
+    case SYS_rseq:  // a thread may go to another node at any moment
+      return skip(thread, 0);
     case SYS_exit:
       return begin_exit(thread);
     case kTeamCallNumber:
@@ -62,16 +63,14 @@ void SpreadProcess::on_entry(const ThreadPtr& thread) {
       if (registers->rdi & CLONE_VM) return resume(thread);
       [[fallthrough]];
     case SYS_fork:
-      log_warn("spread", "pid {} is spread over nodes: it cannot fork (posix_spawn, vfork can)",
-               parts_.pid);
-      return skip(thread, -ENOMEM);
+      return begin_fork(thread);
     default:
       return resume(thread);
   }
 }
 
 void SpreadProcess::skip(const ThreadPtr& thread, int64_t result) {
-  if (thread->call) {  // the original need not move
+  if (thread->call && !thread->is_recalled) {  // the original need not move
     thread->stands = Stands::kArmed;
     answer(thread, result);
     return end_change(thread);
@@ -108,9 +107,16 @@ void SpreadProcess::begin_advice(const ThreadPtr& thread) {
 
 void SpreadProcess::on_exit(const ThreadPtr& thread) {
   if (thread->is_exiting) return forget_tid_address(thread);
+  if (thread->forks) return fork_next(thread);
   if (thread->result) return finish(thread);
   auto registers = thread->traced->registers();
   if (!registers) return;
+  if (const auto code =
+          thread->traced->was_interrupted() ? restart_code(*registers) : std::nullopt) {
+    registers->rax = static_cast<uint64_t>(-*code);
+    static_cast<void>(thread->traced->set_registers(*registers));
+    return resume(thread);
+  }
   if (thread->waits) return end_wait(thread, *registers) ? resume(thread) : finish(thread);
   if (is_to_be_restarted(*registers) || is_remembered_by_kernel(*registers)) return resume(thread);
   if (thread->woken > 0) {
@@ -162,6 +168,8 @@ void SpreadProcess::after_call(const ThreadPtr& thread, uint64_t result) {
 void SpreadProcess::finish(const ThreadPtr& thread) {
   if (!thread->call) {
     resume(thread);
+  } else if (thread->is_recalled) {  // itself elsewhere does not wait for the result any more
+    thread->stands = Stands::kBehindCall;
   } else if (auto registers = thread->traced->registers()) {  // else its end is told
     answer(thread, static_cast<int64_t>(registers->rax));
     arm(thread);
@@ -192,6 +200,8 @@ void SpreadProcess::begin_clone3(const ThreadPtr& thread) {
                        if (alive.expired() || thread->is_gone) return;
                        Arguments arguments{};
                        if (bytes) std::memcpy(&arguments, bytes->data(), sizeof arguments);
+                       // Its callers know clone(2), too.
+                       if (bytes && !(arguments.flags & CLONE_VM)) return skip(thread, -ENOSYS);
                        if (arguments.flags & CLONE_CHILD_CLEARTID)
                          thread->new_tid_address = arguments.child_tid;
                        resume(thread);

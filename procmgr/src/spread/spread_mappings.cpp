@@ -2,6 +2,7 @@
 // the set. A replica shows only what its threads have touched: of what is new it hears when it asks
 // (mapping_at), of what is no longer so it has heard before the call returns.
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -67,6 +68,10 @@ bool SpreadProcess::begin_change(const ThreadPtr& thread) {
     case SYS_mremap:
     case SYS_mprotect:
     case SYS_brk:
+    case SYS_fork:
+      break;
+    case SYS_clone:
+      if (thread->entry.rdi & CLONE_VM) return true;
       break;
     default:
       return true;

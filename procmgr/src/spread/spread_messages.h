@@ -140,6 +140,16 @@ struct AskMapping {
   uint64_t set = 0;
   uint64_t address = 0;
 };
+// H to R: all threads there stand still from now on, or go on. A request when they are to stand:
+// answered when they do.
+struct HoldThreads {
+  static constexpr uint16_t kId = message_ids::kSpread + 14;
+  uint8_t version = 1;
+  uint8_t stands = 0;
+  uint8_t unused[6] = {};
+  uint64_t set = 0;
+};
+static_assert(sizeof(HoldThreads) == 16);
 static_assert(sizeof(AskMapping) == 24);
 static_assert(sizeof(QueueFutex) == 32 && sizeof(LeaveFutex) == 16 && sizeof(WakeFutex) == 32 &&
               sizeof(FutexWoken) == 16);

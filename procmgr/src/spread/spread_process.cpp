@@ -16,8 +16,6 @@
 namespace krg {
 namespace {
 
-constexpr long kOptions =
-    PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL | PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC;
 constexpr std::chrono::milliseconds kSignalPeriod{50};
 
 // A set of signals in /proc/TID/status.
@@ -56,7 +54,7 @@ void SpreadProcess::begin(const std::vector<pid_t>& tids) {
   for (pid_t tid : tids) add(tid, false);
   signals_timer_ = parts_.node.loop.every(kSignalPeriod, [this] { look_for_signals(); });
   for (const auto& [tid, thread] : std::map(threads_)) {
-    if (!thread->traced->set_options(kOptions)) continue;  // its end is told
+    if (!thread->traced->set_options(kTraceOptions)) continue;  // its end is told
     if (auto registers = thread->traced->registers())
       thread->waits_natively =
           is_remembered_by_kernel(*registers) && registers->orig_rax == SYS_futex;
@@ -75,6 +73,7 @@ SpreadProcess::ThreadPtr SpreadProcess::add(pid_t tid, bool is_new) {
       *parts_.node.children, tid, [this, weak = std::weak_ptr(thread)](const TraceStop& stop) {
         if (auto alive = weak.lock()) on_stop(alive, stop);
       });
+  if (fork_) thread->traced->hold([] {});
   return thread;
 }
 
@@ -98,12 +97,14 @@ void SpreadProcess::on_stop(const ThreadPtr& thread, const TraceStop& stop) {
             static_cast<int>(stop.kind), stop.signal, stop.event);
   if (stop.kind == Kind::kGone) return on_gone(thread->traced->tid());
   if (stop.kind == Kind::kSystemCall) thread->waits_natively = false;
+  if (thread->returned && thread->is_in_call && stop.kind == Kind::kSystemCall)
+    stay_in_call(thread);
   switch (stop.kind) {
     case Kind::kGone:
       return;
     case Kind::kSystemCall:
       if (thread->stands == Stands::kArming) return on_armed(thread);
-      if (thread->stands == Stands::kLeaving) return resume(thread);
+      if (thread->stands == Stands::kLeaving) return stand_for_move(thread);
       return thread->traced->is_at_entry() ? on_entry(thread) : on_exit(thread);
     case Kind::kTrap:
       return on_trap(thread, stop);
@@ -116,7 +117,8 @@ void SpreadProcess::on_stop(const ThreadPtr& thread, const TraceStop& stop) {
 
 void SpreadProcess::on_trap(const ThreadPtr& thread, const TraceStop& stop) {
   if (stop.signal != SIGTRAP) return thread->traced->resume(PTRACE_LISTEN);  // stopped by a signal
-  if (!std::exchange(thread->is_new, false)) return thread->traced->resume(PTRACE_SYSCALL);
+  if (!std::exchange(thread->is_new, false))
+    return thread->move ? stand_for_move(thread) : thread->traced->resume(PTRACE_SYSCALL);
   const NodeId place = choose_node();
   place == parts_.node.self ? resume(thread) : send_away(thread, place);
 }
@@ -138,7 +140,7 @@ void SpreadProcess::on_event(const ThreadPtr& thread, int event) {
     return end();
   }
   if (event == PTRACE_EVENT_CLONE) {
-    const pid_t made = thread->traced->new_thread();
+    const pid_t made = thread->traced->new_task();
     auto status = read_process_status(made);
     // A process that shares its memory is let go by the ChildReaper.
     if (status && status->pid == parts_.pid) add(made, true)->tid_address = thread->new_tid_address;
@@ -150,6 +152,8 @@ void SpreadProcess::on_gone(pid_t tid) {
   auto thread = threads_.extract(tid);
   if (!thread.empty()) {
     thread.mapped()->is_gone = true;
+    if (fork_ && fork_->thread == thread.mapped()) end_fork();
+    end_move(thread.mapped(), errno_error("it has ended", ESRCH));
     futexes_.leave(ticket_of(tid, thread.mapped()->node));
     futexes_.leave(ticket_of(tid, parts_.node.self));
   }
@@ -160,6 +164,7 @@ void SpreadProcess::on_gone(pid_t tid) {
 
 void SpreadProcess::end() {
   if (std::exchange(has_ended_, true)) return;
+  end_fork();
   threads_.clear();
   changer_.reset();
   changers_.clear();
@@ -169,6 +174,7 @@ void SpreadProcess::end() {
 
 void SpreadProcess::resume(const ThreadPtr& thread, int signal) {
   thread->stands = Stands::kRunning;
+  if (thread->move && thread->node == parts_.node.self) thread->traced->interrupt();
   thread->traced->resume(PTRACE_SYSCALL, signal);
 }
 
@@ -186,7 +192,8 @@ void SpreadProcess::arm(const ThreadPtr& thread) {
 void SpreadProcess::on_armed(const ThreadPtr& thread) {
   thread->stands = Stands::kArmed;
   if (thread->returned) return leave(thread);
-  if (thread->call && !thread->is_recalled) begin_call(thread, thread->called);
+  if (thread->call && !thread->is_recalled) return begin_call(thread, thread->called);
+  if (is_to_move(thread)) go_on_move(thread);
 }
 
 void SpreadProcess::fail(const std::string& why) {
@@ -227,7 +234,10 @@ NodeId SpreadProcess::choose_node() const {
 void SpreadProcess::send_away(const ThreadPtr& thread, NodeId node) {
   auto state = thread->traced->state();
   if (!state) return;  // its end is told
-  if (is_remembered_by_kernel(state->registers)) return resume(thread);
+  if (is_remembered_by_kernel(state->registers)) {
+    end_move(thread, errno_error("it is in a call with a time limit", ENOTSUP));
+    return resume(thread);
+  }
   if (is_to_be_restarted(state->registers)) state->registers = before_the_call(state->registers);
   state->registers.orig_rax = ~0ULL;
   thread->node = node;
@@ -241,7 +251,9 @@ void SpreadProcess::send_away(const ThreadPtr& thread, NodeId node) {
                                 [this, state = *state, alive = std::weak_ptr(alive_),
                                  weak = std::weak_ptr(thread)](Result<std::string> reply) {
                                   auto thread = weak.lock();
-                                  if (alive.expired() || !thread || reply) return;
+                                  if (alive.expired() || !thread) return;
+                                  end_move(thread, reply ? Status() : Status(reply.error()));
+                                  if (reply) return;
                                   log_warn("spread", "thread {} stays: {}", thread->traced->tid(),
                                            reply.error().message());
                                   returned(thread->traced->tid(), state);
@@ -263,7 +275,12 @@ void SpreadProcess::returned(pid_t tid, ThreadState state) {
   const ThreadPtr thread = found->second;
   thread->call.reset();
   thread->returned = std::move(state);
-  if (thread->stands == Stands::kArmed || thread->stands == Stands::kAtSignal) leave(thread);
+  if (thread->stands == Stands::kArmed || thread->stands == Stands::kAtSignal) return leave(thread);
+  if (thread->stands == Stands::kBehindCall) {
+    stay_in_call(thread);
+    return stand_for_move(thread);
+  }
+  if (thread->is_in_call) thread->traced->interrupt();
 }
 
 // It runs here from now on, with the registers that it had elsewhere; in the middle of a call that
@@ -276,7 +293,11 @@ void SpreadProcess::leave(const ThreadPtr& thread) {
   if (!std::exchange(thread->is_in_call, false))
     static_cast<void>(thread->traced->set_registers(state.registers));
   static_cast<void>(thread->traced->set_extended_state(state.extended_state));
-  if (thread->stands == Stands::kAtSignal) return resume(thread, thread->signal);
+  if (thread->stands == Stands::kAtSignal) {
+    resume(thread, thread->signal);
+    if (thread->move) go_on_move(thread);
+    return;
+  }
   // The call at whose door it stands is none any more; the stop after it comes all the same.
   thread->stands = Stands::kLeaving;
   thread->traced->resume(PTRACE_SYSCALL);
@@ -302,6 +323,7 @@ void SpreadProcess::begin_call(const ThreadPtr& thread, const user_regs_struct& 
   thread->is_in_call = true;
   thread->stands = Stands::kRunning;
   on_entry(thread);
+  if (is_to_move(thread) && !thread->is_recalled) go_on_move(thread);
 }
 
 // --- replicas -----------------------------------------------------------------------------------

@@ -33,11 +33,13 @@
 
 namespace krg {
 
+class SpreadChild;
+
 class SpreadProcess {
  public:
   struct Parts {
     NodeContext& node;
-    std::unique_ptr<PageSet> pages;
+    std::shared_ptr<PageSet> pages;
     pid_t pid;
     SpreadMemory memory;
     int memory_fd;           // the process's number of the page set's memory
@@ -60,13 +62,18 @@ class SpreadProcess {
   pid_t pid() const { return parts_.pid; }
   SetId set() const { return parts_.pages->id(); }
   // When it has ended: to be dropped when the other nodes have.
-  std::unique_ptr<PageSet> take_pages() { return std::move(parts_.pages); }
+  std::shared_ptr<PageSet> take_pages() { return std::move(parts_.pages); }
   const std::vector<NodeId>& nodes() const { return parts_.nodes; }
   // Where a thread runs; nothing when it is none of the process's.
   std::optional<NodeId> place_of(pid_t tid) const;
   std::vector<pid_t> threads() const;
   // Whether memory of the process lies in the page set.
   bool is_spread(RemoteAddr address) const { return parts_.memory.find(address).has_value(); }
+
+  using Done = std::function<void(Status)>;
+  // Has a thread run on another node, or here. `done`: it does. Errors: ESRCH; ENOTSUP with the
+  // reason, the thread going on where it was.
+  void move(pid_t tid, NodeId target, Done done);
 
   void call(const CallAtHome& ask, const user_regs_struct& registers, Messenger::Reply reply);
   void returned(pid_t tid, ThreadState state);
@@ -81,9 +88,12 @@ class SpreadProcess {
   void fail(const std::string& why);
 
  private:
+  static constexpr long kTraceOptions =
+      PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL | PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC;
   // kArming: on its way to kArmed, where it stands at the kernel's door (in the stop before a
-  // system call): what it is to do for itself elsewhere takes one stop more.
-  enum class Stands { kRunning, kArming, kArmed, kLeaving, kAtSignal, kInTeamCall };
+  // system call): what it is to do for itself elsewhere takes one stop more. kBehindCall: it has
+  // made a call for itself, but has been recalled meanwhile.
+  enum class Stands { kRunning, kArming, kArmed, kLeaving, kAtSignal, kInTeamCall, kBehindCall };
   struct Thread {
     std::unique_ptr<TracedThread> traced;
     NodeId node;  // where it runs
@@ -96,6 +106,11 @@ class SpreadProcess {
     std::optional<Messenger::Reply> call;  // that it makes for itself elsewhere
     user_regs_struct called{};             // with what
     std::optional<ThreadState> returned;   // it runs here as soon as it stands
+    struct Move {
+      NodeId target;
+      Done done;
+    };
+    std::optional<Move> move;  // that was asked for
     // Of the system call that it is in.
     user_regs_struct entry{};       // as the program made it
     uint64_t number = 0;            // as the kernel is to carry it out
@@ -109,9 +124,18 @@ class SpreadProcess {
     uint64_t slot = 0;                                 // its word of scratch memory
     std::optional<uint64_t> tid_address;               // set_tid_address(2); none: not known here
     std::optional<uint64_t> new_tid_address;           // of the thread that it is making
+    bool forks = false;                                // stands behind a fork that was none
     bool is_gone = false;
   };
   using ThreadPtr = std::shared_ptr<Thread>;
+  struct Fork {  // under way: all other threads stand still
+    ThreadPtr thread;
+    std::vector<SpreadRange> ranges;  // that the child does not get from the kernel
+    size_t next = 0;
+    pid_t child = 0;
+    std::shared_ptr<SpreadChild> filled = {};
+    EventLoop::Timer limit;
+  };
 
   ThreadPtr add(pid_t tid, bool is_new);
   void on_stop(const ThreadPtr& thread, const TraceStop& stop);
@@ -139,6 +163,14 @@ class SpreadProcess {
   void exit(const ThreadPtr& thread);
   void begin_clone3(const ThreadPtr& thread);
 
+  void begin_fork(const ThreadPtr& thread);
+  void hold_others(const ThreadPtr& thread, std::function<void()> done);
+  void fork_next(const ThreadPtr& thread);
+  void make_child(const ThreadPtr& thread);
+  void fill_child(const ThreadPtr& thread, int64_t result);
+  void finish_fork(const ThreadPtr& thread, int64_t result);
+  void end_fork();
+
   SharedPlace futex_place(RemoteAddr address) const;
   IpcTicket ticket_of(pid_t tid, NodeId node) const;
   IpcTicket own_ticket(const ThreadPtr& thread) const {
@@ -163,9 +195,9 @@ class SpreadProcess {
   void after_call(const ThreadPtr& thread, uint64_t result);
   void after_map(const ThreadPtr& thread, RemoteAddr at);
   void after_shrink(const ThreadPtr& thread);
-  // Calls that change mappings are carried out one after the other: what is known of them here
-  // changes after the kernel has changed them, and another call must not find it in between. False:
-  // the thread's turn comes later, on_entry() again.
+  // Calls that change mappings, and forks, are carried out one after the other: what is known of
+  // them here changes after the kernel has changed them, and another call must not find it in
+  // between. False: the thread's turn comes later, on_entry() again.
   bool begin_change(const ThreadPtr& thread);
   void end_change(const ThreadPtr& thread);
   void after_brk(const ThreadPtr& thread, uint64_t result);
@@ -182,6 +214,14 @@ class SpreadProcess {
 
   NodeId choose_node() const;
   void send_away(const ThreadPtr& thread, NodeId node);
+  // Whether it has yet to be sent.
+  static bool is_to_move(const ThreadPtr& thread) {
+    return thread->move && thread->move->target != thread->node;
+  }
+  void go_on_move(const ThreadPtr& thread);
+  void stand_for_move(const ThreadPtr& thread);
+  static void end_move(const ThreadPtr& thread, const Status& moved);
+  void stay_in_call(const ThreadPtr& thread);
   void recall(const ThreadPtr& thread);
   // Those that show something there.
   void tell_replicas(const ChangeMemory& change, std::function<void()> done);
@@ -201,6 +241,7 @@ class SpreadProcess {
   uint64_t next_slot_ = 0;
   ThreadPtr changer_;               // of mappings
   std::deque<ThreadPtr> changers_;  // that wait for it
+  std::shared_ptr<Fork> fork_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

@@ -232,7 +232,9 @@ void Spreading::Impl::take_messages() {
 
 void Spreading::Impl::ended(uint64_t set) {
   auto found = processes.extract(set);
-  if (!found.empty()) drop(found.mapped()->take_pages());
+  if (found.empty()) return;
+  decided.erase(found.mapped()->pid());  // it may be another program by now
+  drop(found.mapped()->take_pages());
 }
 
 // When nobody here maps it any more, and no other node has it.
@@ -278,6 +280,18 @@ std::map<pid_t, NodeId> Spreading::threads_of(pid_t pid) const {
     if (process->pid() == pid)
       for (pid_t tid : process->threads()) places[tid] = process->place_of(tid).value_or(NodeId{});
   return places;
+}
+
+pid_t Spreading::process_of(pid_t tid) const {
+  for (const auto& [set, process] : impl_->processes)
+    if (process->place_of(tid)) return process->pid();
+  return 0;
+}
+
+void Spreading::move_thread(pid_t tid, NodeId target, std::function<void(Status)> done) {
+  for (const auto& [set, process] : impl_->processes)
+    if (process->place_of(tid)) return process->move(tid, target, std::move(done));
+  done(errno_error("no such thread", ESRCH));
 }
 
 }  // namespace krg

@@ -32,6 +32,8 @@ TracedThread::TracedThread(ChildReaper& reaper, pid_t tid,
 
 TracedThread::~TracedThread() {
   reaper_.unwatch_tracee(tid_);
+  release();
+  if (auto stands = std::exchange(stands_, nullptr)) stands();
 }
 
 Result<user_regs_struct> TracedThread::registers() const {
@@ -80,22 +82,40 @@ Result<siginfo_t> TracedThread::signal_info() const {
   return info;
 }
 
-pid_t TracedThread::new_thread() const {
+pid_t TracedThread::new_task() const {
   unsigned long message = 0;
   ptrace(PTRACE_GETEVENTMSG, tid_, nullptr, &message);
   return static_cast<pid_t>(message);
 }
 
 void TracedThread::resume(__ptrace_request request, int signal) {
+  if (is_held_) {
+    resumption_ = Resumption{request, signal};
+    return;
+  }
+  is_stopped_ = false;
   ptrace(request, tid_, nullptr, signal);  // one that has died is told of by its end
 }
 
 void TracedThread::interrupt() {
-  ptrace(PTRACE_INTERRUPT, tid_, nullptr, nullptr);
+  is_interrupted_ = ptrace(PTRACE_INTERRUPT, tid_, nullptr, nullptr) == 0;
 }
 
 void TracedThread::detach() {
   ptrace(PTRACE_DETACH, tid_, nullptr, nullptr);
+}
+
+void TracedThread::hold(std::function<void()> stands) {
+  is_held_ = true;
+  if (is_stopped_) return stands();
+  stands_ = std::move(stands);
+  interrupt();
+}
+
+void TracedThread::release() {
+  is_held_ = false;
+  if (auto waiting = std::exchange(resumption_, std::nullopt))
+    resume(waiting->request, waiting->signal);
 }
 
 void TracedThread::call(RemoteAddr instruction, long number, const Arguments& arguments,
@@ -111,10 +131,18 @@ void TracedThread::call(RemoteAddr instruction, long number, const Arguments& ar
   resume(PTRACE_SYSCALL);
 }
 
+// What is told of it may destroy this.
 void TracedThread::on_stop(const TraceStop& stop) {
-  if (done_) return on_stop_in_call(stop);
-  auto stopped = stopped_;  // it may destroy this
-  stopped(stop);
+  is_stopped_ = true;
+  was_interrupted_ = std::exchange(is_interrupted_, false);
+  const auto stands = std::exchange(stands_, nullptr);
+  if (done_) {
+    on_stop_in_call(stop);
+  } else {
+    auto stopped = stopped_;
+    stopped(stop);
+  }
+  if (stands) stands();
 }
 
 void TracedThread::on_stop_in_call(const TraceStop& stop) {
@@ -123,8 +151,8 @@ void TracedThread::on_stop_in_call(const TraceStop& stop) {
     end_call(-ESRCH);
     return stopped(stop);
   }
-  if (stop.kind == TraceStop::Kind::kEvent && stop.event == PTRACE_EVENT_CLONE && cloned_)
-    cloned_(new_thread());
+  const bool is_clone = stop.event == PTRACE_EVENT_CLONE || stop.event == PTRACE_EVENT_FORK;
+  if (stop.kind == TraceStop::Kind::kEvent && is_clone && cloned_) cloned_(new_task());
   if (stop.kind != TraceStop::Kind::kSystemCall || is_at_entry()) return resume(PTRACE_SYSCALL);
   auto registers = this->registers();
   const int64_t result = registers ? static_cast<int64_t>(registers->rax) : -ESRCH;

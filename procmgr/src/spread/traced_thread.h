@@ -14,6 +14,7 @@
 #include <csignal>
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "image/frozen_thread.h"
 #include "krg/procmgr/child_reaper.h"
@@ -44,17 +45,27 @@ class TracedThread {
   bool is_at_entry() const;
   // Of the signal that has stopped it. Errors: ESRCH.
   Result<siginfo_t> signal_info() const;
-  // The pid that a PTRACE_EVENT_CLONE tells.
-  pid_t new_thread() const;
+  // The pid that a PTRACE_EVENT_CLONE or PTRACE_EVENT_FORK tells.
+  pid_t new_task() const;
 
   // Goes on to the next stop, as `request` says. One that has died is told of as kGone.
   void resume(__ptrace_request request, int signal = 0);
   void interrupt();
+  // Whether interrupt() has ended what it did before this stop. Any stop is one that interrupt()
+  // asked for: none other follows.
+  bool was_interrupted() const { return was_interrupted_; }
   void detach();
+
+  // Has it stand still, soon: in the stop that it is in, or in one that comes of an interruption.
+  // `stands` runs then, or when it has died or is not watched any more. Its stops are told of as
+  // ever, but what resumes it waits for release().
+  void hold(std::function<void()> stands);
+  void release();
 
   // Has a stopped thread make a system call at `instruction`, all signals blocked; then it stands
   // with the registers that it had. `done` gets the result, -ESRCH when it has died (before
-  // `stopped` is told so). `cloned` gets the thread that the call makes.
+  // `stopped` is told so). `cloned` gets the thread or process that the call
+  // makes.
   void call(RemoteAddr instruction, long number, const Arguments& arguments,
             std::function<void(int64_t)> done, std::function<void(pid_t)> cloned = {});
 
@@ -70,6 +81,15 @@ class TracedThread {
   std::function<void(pid_t)> cloned_;
   user_regs_struct kept_registers_{};
   uint64_t kept_mask_ = 0;
+  struct Resumption {
+    __ptrace_request request;
+    int signal;
+  };
+  bool is_stopped_ = false;
+  bool is_interrupted_ = false, was_interrupted_ = false;
+  bool is_held_ = false;
+  std::function<void()> stands_;
+  std::optional<Resumption> resumption_;  // that waits
 };
 
 }  // namespace krg

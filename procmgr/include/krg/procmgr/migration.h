@@ -15,19 +15,25 @@ namespace krg {
 class Migration {
  public:
   using Done = std::function<void(Status)>;
+  // Of spread processes (Spreading).
+  struct Threads {
+    std::function<pid_t(pid_t tid)> process_of;
+    std::function<void(pid_t tid, NodeId target, Done done)> move;
+  };
 
   // All of `parts` outlive it, and so does the mover. `is_online`: whether processes may go there.
   Migration(NodeContext& node, const ExecPlacer::Parts& parts, ProcessMover& mover,
-            std::function<bool(NodeId)> is_online);
+            std::function<bool(NodeId)> is_online, Threads threads);
   Migration(const Migration&) = delete;
   Migration& operator=(const Migration&) = delete;
 
   // Adds "migrate" {"pid", "node"}: no result; "clone" {"pid", "node" or none}: {"pid"}.
   void add_commands(ControlServer& server);
 
-  // Moves a process, wherever it executes, to `target`; one that is there already stays. Errors:
-  // ESRCH; EPERM (CAN_MIGRATE); ENODEV (`target` is not online); ENOTSUP with the reason, the
-  // process going on where it was; EHOSTDOWN.
+  // Moves a process, wherever it executes, to `target`; one that is there already stays. Of a
+  // spread process it moves one thread, by its own number (the first one has the process's).
+  // Errors: ESRCH; EPERM (CAN_MIGRATE); ENODEV (`target` is not online); ENOTSUP with the reason,
+  // the process going on where it was; EHOSTDOWN.
   void migrate(GlobalPid pid, NodeId target, Done done);
   // Makes a second process like one that runs, wherever that executes, to execute on `target`
   // (kNoNode: on the same node); `done` gets its pid. It is a child of the original's parent (of
@@ -44,6 +50,7 @@ class Migration {
   const ExecPlacer::Parts parts_;
   ProcessMover& mover_;
   std::function<bool(NodeId)> is_online_;
+  Threads threads_;
 };
 
 }  // namespace krg

@@ -37,6 +37,11 @@ class Spreading {
 
   // The threads of a process that is spread and started here, and where they run; none: it is not.
   std::map<pid_t, NodeId> threads_of(pid_t pid) const;
+  // The spread process of this node that the thread is one of; 0: of none.
+  pid_t process_of(pid_t tid) const;
+  // Has such a thread run on `target` from now on. Errors: ESRCH; ENOTSUP with the reason, the
+  // thread going on where it was.
+  void move_thread(pid_t tid, NodeId target, std::function<void(Status)> done);
 
  private:
   struct Impl;

@@ -18,6 +18,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -123,6 +124,12 @@ class PageSet {
   // page was lost with its node).
   void read(uint64_t offset, size_t bytes, std::function<void(Result<std::string>)> done);
   void write(uint64_t offset, std::string_view bytes, std::function<void(Status)> done);
+  // Calls `use` for each of the pages that exists, on whatever node it is, as it is at that moment.
+  // Errors: as of write(), ECANCELED (the set was closed). REQUIRES: the set is not destroyed
+  // before `done`.
+  void visit(PageIndex first, size_t count,
+             std::function<void(PageIndex, std::span<const std::byte>)> use,
+             std::function<void(Status)> done);
   // Replaces a word of the set, atomically for programs of all nodes; `done` gets what it was.
   // REQUIRES: offset % 4 == 0. Errors: as of write().
   void update(uint64_t offset, std::function<uint32_t(uint32_t)> change,
