@@ -1,5 +1,6 @@
-// Several threads of a node meet the same new memory at once, and all of them get and give back
-// memory at once. Nothing may read as anything but what was written last.
+// Several threads of a node meet the same new memory at once, and all of them write the same
+// pages, and get and give back memory at once. Nothing may read as anything but what was written
+// last.
 //   spread_crowd THREADS ROUNDS
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <pthread.h>
@@ -14,13 +15,16 @@ enum {
   kWords = kPage / sizeof(long),
   kMost = 64,
   kPages = 3,
-  kMappings = 32,
-  kStepNs = 300000
+  kMappings = 12,
+  kSwept = 256,    // pages
+  kStep = 16,      // words
+  kTogether = 272  // steps
 };
 
 static pthread_barrier_t barrier;
 static long threads, rounds;
 static long* memory[kMappings];
+static long* swept;
 static atomic_long wrong;
 
 static void meet(void) {
@@ -41,7 +45,7 @@ static long* map(size_t pages) {
 }
 
 static long value(long round, long number) {
-  return round << 16 | number << 1 | 1;
+  return round << 32 | number << 1 | 1;
 }
 
 // One writes a page for each in every mapping; all look at theirs and write them, mapping after
@@ -89,9 +93,26 @@ static void change_memory(long self) {
   }
 }
 
+// All go through the same pages one after the other, and each time write what another one has
+// written the time before: runs of pages that several nodes fetch ahead to write them.
+static void sweep(long self) {
+  if (self == 0) swept = map(kSwept);
+  meet();
+  for (long round = 0; round < rounds; ++round) {
+    for (long i = 0; i < kSwept * kWords / kStep; ++i) {
+      long* word = swept + i * kStep;
+      if ((i / kTogether + round) % threads != self) continue;
+      expect("swept", round, self, *word, round == 0 ? 0 : value(round, i));
+      *word = value(round + 1, i);
+    }
+    meet();
+  }
+}
+
 static void* run(void* argument) {
   const long self = (long)argument;
   meet_new_memory(self);
+  sweep(self);
   change_memory(self);
   return NULL;
 }

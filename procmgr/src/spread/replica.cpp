@@ -257,6 +257,7 @@ void Replica::on_call(const ThreadPtr& thread) {
   if (!registers) return;
   log_trace("spread", "thread {}: call {} at {:x}", thread->tid, registers->orig_rax,
             registers->rip);
+  thread->met = {};  // what it meets from now on may be new
   if (thread->is_recalled) return send_home(thread, true);
   switch (registers->orig_rax) {
     case SYS_sched_yield:
