@@ -23,6 +23,7 @@ static void regions(int threads, const char* command) {
     ++seen[omp_get_thread_num()];
 #pragma omp atomic
     ++members;
+#pragma omp barrier  // now each of them is where it is to be
 #pragma omp master
     if (command) expect(system(command) == 0, "command");
   }
