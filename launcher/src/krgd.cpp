@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <filesystem>
 
 #include "krg/runtime/log.h"
 #include "krg/shmem/page_set.h"
@@ -139,6 +140,7 @@ bool Krgd::read_ipc_text(std::string_view name, std::function<void(Result<std::s
 void Krgd::share_between_nodes(std::vector<Session::View>& views) {
   view->set_ipc_text(
       [this](std::string_view name, auto done) { return read_ipc_text(name, std::move(done)); });
+  if (std::filesystem::is_directory("/dev/mqueue")) views.push_back({"mqueue", "/dev/mqueue"});
   if (auto memory = SharedMemory::create(node, kddm, files, syscalls)) {
     shared_memory = std::move(*memory);
     shared_memory->share_anonymous_if([this](pid_t pid) {

@@ -119,10 +119,11 @@ struct Krgd {
   ClusterView cluster_view{node,      syscalls,  processes,
                            pid_calls, resources, [this](pid_t pid) { return sees_node_only(pid); }};
 
-  // procmgr: System V semaphores and message queues, futexes
+  // procmgr: semaphores, message queues, futexes
   Ipc ipc{
       node,
       syscalls,
+      files,
       {.exist = [this] { return shared_memory && shared_memory->file_count() > 0; },
        .locate = [this](pid_t pid,
                         RemoteAddr address) { return shared_memory->locate(pid, address); },

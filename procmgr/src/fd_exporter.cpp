@@ -15,6 +15,7 @@
 
 #include "event_fds.h"
 #include "home_socket.h"
+#include "ipc/posix_queue_tree.h"
 #include "local_shared_memory.h"
 #include "shared_tree.h"
 
@@ -121,12 +122,15 @@ void FdExporter::cancel(const std::vector<ExportedFd>& fds) {
   }
 }
 
-// A stream's is at its home.
+// A stream's is at its home. A file of /dev/shm is there to be mapped: where nobody has read or
+// written it yet by its offset, nobody will miss that it is shared.
 bool FdExporter::uses_offset(const StolenFd& fd) const {
   const bool only_appends = (fd.flags & O_ACCMODE) == O_WRONLY && (fd.flags & O_APPEND);
   if (!S_ISREG(fd.attributes.st_mode) || (fd.flags & O_PATH) || only_appends) return false;
-  return !fs_.is_serving() || fd.attributes.st_dev != fs_.device() ||
-         !tree_.source_of(fd.attributes.st_ino);
+  if (!fs_.is_serving() || fd.attributes.st_dev != fs_.device()) return true;
+  const ino_t inode = fd.attributes.st_ino;
+  if (fs_.file_of(SharedTree::kName, inode) != 0) return fd.offset != 0;
+  return !tree_.source_of(inode) && fs_.file_of(PosixQueueTree::kName, inode) == 0;
 }
 
 FdRecipe FdExporter::recipe_for(FdKind kind, const StolenFd& fd) const {
@@ -173,9 +177,12 @@ Result<std::string> FdExporter::export_one(StolenFd fd, bool is_alone) {
     if (fs_.file_of(StreamTree::kName, fd.attributes.st_ino) != 0)
       return not_taken_along(fd, "no longer known");
     const FileId shared = fs_.file_of(SharedTree::kName, fd.attributes.st_ino);
+    const FileId queue = fs_.file_of(PosixQueueTree::kName, fd.attributes.st_ino);
     if (type == S_IFIFO) return not_taken_along(fd, "a FIFO of this node");
     if (shared != 0 && type == S_IFREG && !(fd.flags & O_PATH))
-      return export_shared(std::move(fd), shared);
+      return export_shared(std::move(fd), FdKind::kShared, shared);
+    if (queue != 0 && type == S_IFREG && !(fd.flags & O_PATH))
+      return export_shared(std::move(fd), FdKind::kQueue, queue);
     return encode_recipe(recipe_for(FdKind::kPath, fd), fd.link);
   }
   if (type == S_IFCHR) return export_character_device(std::move(fd));
@@ -284,8 +291,8 @@ Result<std::string> FdExporter::export_stream(StolenFd fd) {
 }
 
 // The guard keeps a file without a name until it is open there, too.
-Result<std::string> FdExporter::export_shared(StolenFd fd, FileId file) {
-  FdRecipe recipe = recipe_for(FdKind::kShared, fd);
+Result<std::string> FdExporter::export_shared(StolenFd fd, FdKind kind, FileId file) {
+  FdRecipe recipe = recipe_for(kind, fd);
   recipe.identity.inode = file;
   const std::string path = fd.link;
   recipe.guard = home_.add_guard(std::move(fd.copy));

@@ -35,7 +35,7 @@ class FdExporter {
   Result<std::string> export_terminal(StolenFd fd, const TerminalSettings& settings);
   Result<std::string> export_socket(StolenFd fd);
   Result<std::string> export_regular(StolenFd fd, bool is_alone);
-  Result<std::string> export_shared(StolenFd fd, FileId file);
+  Result<std::string> export_shared(StolenFd fd, FdKind kind, FileId file);
   Result<std::string> export_stream(StolenFd fd);
   Result<std::string> export_again(StolenFd fd, const StreamSource& source);
   bool uses_offset(const StolenFd& fd) const;

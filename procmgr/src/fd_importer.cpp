@@ -11,6 +11,7 @@
 
 #include "event_fds.h"
 #include "fd_exporter.h"
+#include "ipc/posix_queue_tree.h"
 #include "krg/runtime/log.h"
 #include "shared_tree.h"
 
@@ -99,6 +100,7 @@ Status FdImporter::prepare(const Job& job, Item& item) {
     case FdKind::kFile:
     case FdKind::kDirectory:
     case FdKind::kShared:
+    case FdKind::kQueue:
       return find_session_root();
     default:
       return errno_error("descriptor of an unknown kind", ENOTSUP);
@@ -219,6 +221,11 @@ void FdImporter::open_in_worker(const std::shared_ptr<Job>& job) {
           continue;
         }
         item.fd = std::move(*opened);
+      } else if (recipe.kind == FdKind::kQueue) {
+        const std::string path =
+            PosixQueueTree::path_of(static_cast<int64_t>(recipe.identity.inode));
+        item.fd = UniqueFd(openat(fs.root(), path.c_str(), recipe.flags | O_CLOEXEC));
+        if (!item.fd) item.error = errno_error("open of a message queue");
       } else if (recipe.kind == FdKind::kShared) {
         item.fd = open_shared(fs, root, item.recipe);
         if (!item.fd) item.error = errno_error("open of " + item.recipe.path);

@@ -23,6 +23,7 @@ enum class FdKind : uint8_t {
   kTerminal,   // mirrored by a pty
   kShared,     // a file of the session's /dev/shm: by path, or by its FileId (identity.inode)
   kEvent,      // made anew: of EventKind `detail`, the "path" being its description (event_fds.h)
+  kQueue,      // of the session's /dev/mqueue: by its FileId (identity.inode)
   kSame,       // the description of another descriptor of the process, number `detail`
 };
 

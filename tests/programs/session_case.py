@@ -78,6 +78,11 @@ class SessionCase(unittest.TestCase):
         """Of /dev/userfaultfd, which a distribution may open to its users; 0: there is none."""
         return os.minor(os.stat("/dev/userfaultfd").st_rdev) if os.path.exists("/dev/userfaultfd") else 0
 
+    @classmethod
+    def has_shared_memory(cls):
+        """Whether the cluster shares memory between its nodes: not yet for an ordinary user."""
+        return not cls.as_user and os.geteuid() == 0
+
     def run_program(self, arguments, timeout=60, check=False, **options):
         """As subprocess.run, with the output captured; everything is ended at the time limit."""
         options.setdefault("stdout", subprocess.PIPE)

@@ -41,12 +41,15 @@ class TraceesTest(SessionCase):
         self.compare("semaphores")
 
     def test_shared_locks(self):
-        if self.as_user:
-            self.skipTest("an ordinary user's /dev/shm is each node's own")
+        if not self.has_shared_memory():
+            self.skipTest("/dev/shm is each node's own")
         self.compare("shared_locks")
 
     def test_messages(self):
         self.compare("messages")
+
+    def test_posix_queues(self):
+        self.compare("posix_queues")
 
 
 if __name__ == "__main__":

@@ -49,8 +49,9 @@ class FutexesTest : public ::testing::Test {
  protected:
   struct Node {
     Node(NodeContext& context, const SharedWords& words)
-        : broker(context.loop), ipc(context, broker, words) {}
+        : broker(context.loop), fs(context), ipc(context, broker, fs, words) {}
     SyscallBroker broker;
+    SessionFs fs;
     Ipc ipc;
   };
 

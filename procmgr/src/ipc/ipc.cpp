@@ -5,23 +5,26 @@
 #include "futex_home.h"
 #include "ipc_home.h"
 #include "ipc_messages.h"
+#include "posix_queue_calls.h"
 #include "system_v_calls.h"
 
 namespace krg {
 
 struct Ipc::Impl {
-  Impl(NodeContext& n, SyscallBroker& broker, SharedWords words)
+  Impl(NodeContext& n, SyscallBroker& broker, SessionFs& fs, SharedWords words)
       : node(n),
         exits(n.loop, [this](pid_t pid) { on_exit(pid); }),
         waits(n.loop, exits),
         home(n),
         calls(n, broker, waits, exits),
+        posix_queues(n, broker, fs, calls, exits),
         futex_home(n),
         futexes(n, broker, waits, exits, std::move(words)) {}
 
   void on_exit(pid_t pid) {
     calls.tell_process_ended(pid);
     waits.process_ended(pid);
+    posix_queues.process_ended(pid);
     futexes.process_ended(pid);
   }
 
@@ -30,12 +33,13 @@ struct Ipc::Impl {
   WaitingCalls waits;
   IpcHome home;
   SystemVCalls calls;
+  PosixQueueCalls posix_queues;
   FutexHome futex_home;
   FutexCalls futexes;
 };
 
-Ipc::Ipc(NodeContext& node, SyscallBroker& broker, SharedWords words) {
-  if (node.node_count > 1) impl_ = std::make_unique<Impl>(node, broker, std::move(words));
+Ipc::Ipc(NodeContext& node, SyscallBroker& broker, SessionFs& fs, SharedWords words) {
+  if (node.node_count > 1) impl_ = std::make_unique<Impl>(node, broker, fs, std::move(words));
 }
 Ipc::~Ipc() = default;
 

@@ -8,7 +8,10 @@
 
 #include <array>
 #include <cstdint>
+#include <cstring>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -61,6 +64,14 @@ inline IpcDones just(IpcDone done) {
 template <class T>
 std::string ipc_bytes(const T& value) {
   return {reinterpret_cast<const char*>(&value), sizeof value};
+}
+
+// The value that a home's answer begins with; its data follows.
+inline std::optional<int64_t> ipc_value_of(std::string_view answer) {
+  int64_t value;
+  if (answer.size() < sizeof value) return std::nullopt;
+  std::memcpy(&value, answer.data(), sizeof value);
+  return value;
 }
 
 inline IpcDone ipc_failed(const IpcTicket& ticket, int error) {

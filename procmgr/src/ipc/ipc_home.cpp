@@ -15,6 +15,9 @@ using namespace ipc_messages;
 
 // Identifiers of different homes differ by at least so many uses of each index.
 constexpr int kSequencesPerHome = 1000;
+constexpr int kBitsPerHome = 32;
+// Of POSIX queues: their numbers are those of files, of which 1 is the directory.
+constexpr int64_t kFirstQueue = 2;
 
 int64_t real_time_s() {
   return static_cast<int64_t>(time(nullptr));
@@ -49,8 +52,10 @@ NodeId ipc_home(const Messenger& messenger) {
 }
 
 IpcHome::IpcHome(NodeContext& node)
-    : semaphores_(node.self.value * kSequencesPerHome),
-      queues_(node.self.value * kSequencesPerHome) {
+    : messenger_(node.messenger),
+      semaphores_(node.self.value * kSequencesPerHome),
+      queues_(node.self.value * kSequencesPerHome),
+      posix_queues_((int64_t{node.self.value} << kBitsPerHome) + kFirstQueue) {
   Messenger& messenger = node.messenger;
   messenger.on_request<MakeCall>([this](NodeId from, const MakeCall& message,
                                         std::string_view payload, Messenger::Reply reply) {
@@ -63,6 +68,8 @@ IpcHome::IpcHome(NodeContext& node)
   });
   messenger.on<TakeBack>([this](NodeId from, const TakeBack& message, std::string_view payload) {
     log_debug("ipc", "a caller on node {} died while it was served", from.value);
+    if (is_about_posix_queues(message.number))
+      return answer(posix_queues_.give_back(message.object, payload));
     if (!is_about_semaphores(message.number))
       return answer(queues_.give_back(message.object, payload, real_time_s()));
     IpcCall call;
@@ -72,6 +79,7 @@ IpcHome::IpcHome(NodeContext& node)
     answer(semaphores_.take_back(call));
   });
   messenger.on<ProcessEnded>([this](NodeId, const ProcessEnded& message, std::string_view) {
+    posix_queues_.process_ended(message.pid);
     answer(semaphores_.process_ended(message.pid));
   });
   messenger.on_request<TellObjects>(
@@ -83,17 +91,19 @@ IpcHome::IpcHome(NodeContext& node)
 
 void IpcHome::on_call(IpcCall call, Messenger::Reply reply) {
   waiting_.emplace(call.ticket, std::move(reply));
+  if (is_about_posix_queues(call.number)) return answer(posix_queues_.step(call));
   answer(is_about_semaphores(call.number) ? semaphores_.step(call) : queues_.step(call));
 }
 
 void IpcHome::cancel(const IpcTicket& ticket) {
-  if (semaphores_.cancel(ticket) || queues_.cancel(ticket))
+  if (semaphores_.cancel(ticket) || queues_.cancel(ticket) || posix_queues_.cancel(ticket))
     answer(just(ipc_failed(ticket, ECANCELED)));
 }
 
 void IpcHome::on_node_failure(NodeId failed) {
   std::erase_if(waiting_, [&](const auto& entry) { return entry.first.node == failed; });
   queues_.node_failed(failed);
+  posix_queues_.node_failed(failed);
   answer(semaphores_.node_failed(failed));
 }
 
@@ -106,6 +116,27 @@ void IpcHome::answer(IpcDones done) {
       reply.fail(one.error);
     else
       reply.ok(ipc_bytes(one.value) + one.data);
+  }
+  tell_of_posix_queues();
+}
+
+void IpcHome::tell_of_posix_queues() {
+  for (const PosixQueueNotice& notice : posix_queues_.take_notices()) {
+    QueueNotice message;
+    message.process = notice.process;
+    message.queue = notice.queue;
+    message.how = notice.how;
+    message.signal = notice.signal;
+    message.value = notice.value;
+    message.sender = notice.sender;
+    message.sender_uid = notice.sender_uid;
+    if (!messenger_.send(notice.node, message))
+      log_debug("ipc", "node {} has failed", notice.node.value);
+  }
+  for (const auto& [node, queue] : posix_queues_.take_changes()) {
+    QueueChanged message;
+    message.queue = queue;
+    if (!messenger_.send(node, message)) log_debug("ipc", "node {} has failed", node.value);
   }
 }
 

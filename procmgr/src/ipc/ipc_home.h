@@ -1,6 +1,7 @@
-// IpcHome: keeps the session's System V semaphores and message queues, where this node is the
-// lowest that lives, and answers the nodes' calls on them. Every node has one; those of the others
-// stay empty until it is their turn: the objects of a node that fails are lost with it.
+// IpcHome: keeps the session's semaphores (System V) and message queues (System V, POSIX), where
+// this node is the lowest that lives, and answers the nodes' calls on them. Every node has one;
+// those of the others stay empty until it is their turn: the objects of a node that fails are lost
+// with it.
 //
 // Threads: the loop's thread. Owned by Ipc.
 // SPDX-License-Identifier: GPL-2.0-or-later
@@ -11,6 +12,7 @@
 #include "alive.h"
 #include "krg/procmgr/node_context.h"
 #include "message_queues.h"
+#include "posix_queues.h"
 #include "semaphore_sets.h"
 
 namespace krg {
@@ -32,9 +34,12 @@ class IpcHome {
   void on_node_failure(NodeId failed);
   void cancel(const IpcTicket& ticket);
   void answer(IpcDones done);
+  void tell_of_posix_queues();
 
+  Messenger& messenger_;
   SemaphoreSets semaphores_;
   MessageQueues queues_;
+  PosixQueues posix_queues_;
   std::map<IpcTicket, Messenger::Reply> waiting_;
   Alive alive_;
 };

@@ -1,5 +1,5 @@
-// What nodes say to each other about System V IPC. The home of all objects is the lowest node that
-// lives. SPDX-License-Identifier: GPL-2.0-or-later
+// What nodes say to each other about System V IPC and POSIX message queues. The home of all objects
+// is the lowest node that lives. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
 #include <cstring>
@@ -8,6 +8,9 @@
 #include "krg/procmgr/node_context.h"
 
 namespace krg::ipc_messages {
+
+// Behind those of the pages and names of shared memory (message_ids, shared_messages.h).
+inline constexpr uint16_t kPosixQueues = message_ids::kSharedMemory + 12;
 
 // "Carry this call out." Payload: the caller's groups (4 bytes each), then what the call reads.
 // The answer may come late: the value (8 bytes), then what the call writes; or an errno value,
@@ -60,5 +63,28 @@ struct TellObjects {
   uint8_t of_queues = 0;
 };
 static_assert(sizeof(TellObjects) == 2);
+
+// "A message has come to a queue that had none" (PosixQueueNotice), to the listener's node.
+struct QueueNotice {
+  static constexpr uint16_t kId = kPosixQueues + 0;
+  uint8_t version = 1;
+  uint8_t padding[3] = {};
+  int32_t process = 0;
+  int64_t queue = 0;
+  int32_t how = 0, signal = 0;
+  int64_t value = 0;
+  int32_t sender = 0;
+  uint32_t sender_uid = 0;
+};
+static_assert(sizeof(QueueNotice) == 40);
+
+// "What poll(2) says of a queue may have changed", to a node that asked for it.
+struct QueueChanged {
+  static constexpr uint16_t kId = kPosixQueues + 1;
+  uint8_t version = 1;
+  uint8_t padding[7] = {};
+  int64_t queue = 0;
+};
+static_assert(sizeof(QueueChanged) == 16);
 
 }  // namespace krg::ipc_messages

@@ -117,9 +117,7 @@ Result<IpcShape> shape_of_msgctl(const Call& call) {
   return shape;
 }
 
-}  // namespace
-
-Result<IpcShape> shape_of(const Call& call) {
+Result<IpcShape> plain_shape_of(const Call& call) {
   IpcShape plain;
   switch (call.number()) {
     case SYS_semget:
@@ -140,6 +138,16 @@ Result<IpcShape> shape_of(const Call& call) {
     default:
       return shape_of_msgctl(call);
   }
+}
+
+}  // namespace
+
+Result<IpcShape> shape_of(const Call& call) {
+  auto shape = plain_shape_of(call);
+  if (!shape) return shape;
+  shape->number = call.number();
+  shape->makes = call.number() == SYS_semget || call.number() == SYS_msgget;
+  return shape;
 }
 
 }  // namespace krg

@@ -22,8 +22,11 @@ constexpr key_t kKey = 4711;
 
 struct Node {
   explicit Node(NodeContext& context)
-      : broker(context.loop), ipc(context, broker, {[] { return false; }, {}, {}, {}}) {}
+      : broker(context.loop),
+        fs(context),
+        ipc(context, broker, fs, {[] { return false; }, {}, {}, {}}) {}
   SyscallBroker broker;
+  SessionFs fs;
   Ipc ipc;
 };
 

@@ -7,6 +7,7 @@
 #include "ipc_home.h"
 #include "ipc_messages.h"
 #include "krg/runtime/log.h"
+#include "posix_queues.h"
 
 namespace krg {
 namespace {
@@ -18,20 +19,12 @@ constexpr int kCalls[] = {SYS_semget, SYS_semop,  SYS_semtimedop, SYS_semctl,
 
 constexpr int64_t kCopyFlag = 040000;  // MSG_COPY, linux/msg.h
 
-std::optional<int64_t> value_of(const std::string& answer) {
-  int64_t value;
-  if (answer.size() < sizeof value) return std::nullopt;
-  std::memcpy(&value, answer.data(), sizeof value);
-  return value;
-}
-
 }  // namespace
 
 struct SystemVCalls::Asked {
   uint64_t wait = 0;  // its number in WaitingCalls
   uint64_t ticket = 0;
   NodeId home;
-  int number = 0;
   IpcCaller caller;
   IpcShape shape;
   std::optional<WaitingCalls::Why> ended;  // why its caller stops waiting
@@ -60,9 +53,9 @@ void SystemVCalls::on_call(Call call) {
 void SystemVCalls::set_all(Call call, const IpcCaller& caller, const IpcShape& shape) {
   IpcShape question = shape;
   question.args[2] = SemaphoreSets::kCountCommand;
-  send_call(SYS_semctl, next_ticket_++, caller, question,
+  send_call(next_ticket_++, caller, question,
             [this, call = shared(std::move(call)), caller, shape](Result<std::string> answer) {
-              const auto count = answer ? value_of(*answer) : std::nullopt;
+              const auto count = answer ? ipc_value_of(*answer) : std::nullopt;
               if (!count) return call->fail(answer ? EINVAL : answer.error().errno_or(EINVAL));
               const auto bytes = static_cast<size_t>(*count) * sizeof(unsigned short);
               auto values = call->read_memory(shape.out, bytes);
@@ -75,7 +68,6 @@ void SystemVCalls::set_all(Call call, const IpcCaller& caller, const IpcShape& s
 
 void SystemVCalls::ask(Call call, const IpcCaller& caller, IpcShape shape) {
   auto asked = std::make_shared<Asked>();
-  asked->number = call.number();
   asked->caller = caller;
   asked->shape = std::move(shape);
   WaitingCalls::Wait wait;
@@ -92,14 +84,18 @@ void SystemVCalls::ask(Call call, const IpcCaller& caller, IpcShape shape) {
 void SystemVCalls::send(const std::shared_ptr<Asked>& asked) {
   asked->ticket = next_ticket_++;
   asked->home = ipc_home(node_.messenger);
-  send_call(asked->number, asked->ticket, asked->caller, asked->shape,
+  send_call(asked->ticket, asked->caller, asked->shape,
             [this, asked](Result<std::string> answer) { on_answer(asked, std::move(answer)); });
 }
 
-void SystemVCalls::send_call(int number, uint64_t ticket, const IpcCaller& caller,
-                             const IpcShape& shape, Answered done) {
+void SystemVCalls::ask(const IpcCaller& caller, const IpcShape& shape, Answered done) {
+  send_call(next_ticket_++, caller, shape, std::move(done));
+}
+
+void SystemVCalls::send_call(uint64_t ticket, const IpcCaller& caller, const IpcShape& shape,
+                             Answered done) {
   MakeCall message;
-  message.number = number;
+  message.number = shape.number;
   message.ticket = ticket;
   message.pid = caller.pid;
   message.uid = caller.uid;
@@ -127,20 +123,23 @@ void SystemVCalls::on_answer(const std::shared_ptr<Asked>& asked, Result<std::st
   if (waits_.find(asked->wait) == nullptr) return;
   if (answer) return deliver(waits_.finish(asked->wait), *asked, *answer);
   const int error = answer.error().errno_or(EIO);
-  const bool gets = asked->number == SYS_semget || asked->number == SYS_msgget;
-  if (error == EHOSTDOWN && gets) return send(asked);  // of the next home
+  if (error == EHOSTDOWN && asked->shape.makes) return send(asked);  // of the next home
   if (error == ECANCELED && asked->ended == WaitingCalls::Why::kSignal)
     return waits_.interrupted(asked->wait);
   Call call = waits_.finish(asked->wait);
-  if (error == ECANCELED) return call.fail(EAGAIN);  // too late, or nobody there
+  if (error == ECANCELED) return call.fail(asked->shape.timed_out);  // or nobody there
   // Whatever the home kept is lost with it.
-  call.fail(error == EHOSTDOWN ? EIDRM : error);
+  call.fail(error == EHOSTDOWN ? asked->shape.lost : error);
 }
 
 void SystemVCalls::deliver(Call call, const Asked& asked, const std::string& answer) {
-  const auto value = value_of(answer);
+  const auto value = ipc_value_of(answer);
   if (!value) return call.fail(EIO);
   const std::string_view written = std::string_view(answer).substr(sizeof *value);
+  if (asked.shape.deliver) {
+    if (!asked.shape.deliver(std::move(call), *value, written)) take_back(asked, written);
+    return;
+  }
   if (!written.empty() && !call.write_memory(asked.shape.out, written)) {
     if (!call.is_valid()) take_back(asked, written);
     return call.fail(EFAULT);
@@ -149,11 +148,13 @@ void SystemVCalls::deliver(Call call, const Asked& asked, const std::string& ans
 }
 
 void SystemVCalls::take_back(const Asked& asked, std::string_view written) {
-  const bool is_semop = asked.number == SYS_semop || asked.number == SYS_semtimedop;
-  const bool is_receive = asked.number == SYS_msgrcv && !(asked.shape.args[3] & kCopyFlag);
+  const int number = asked.shape.number;
+  const bool is_semop = number == SYS_semop || number == SYS_semtimedop;
+  const bool is_receive = (number == SYS_msgrcv && !(asked.shape.args[3] & kCopyFlag)) ||
+                          number == static_cast<int>(PosixQueueOp::kReceive);
   if (!is_semop && !is_receive) return;
   TakeBack message;
-  message.number = asked.number;
+  message.number = number;
   message.object = asked.shape.args[0];
   if (!node_.messenger.send(asked.home, message, is_semop ? asked.shape.data : written))
     log_debug("ipc", "node {} has failed", asked.home.value);

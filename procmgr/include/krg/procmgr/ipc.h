@@ -1,5 +1,6 @@
-// Ipc: the interprocess communication that is not memory itself: System V semaphores and message
-// queues, and futexes in shared memory, the same for every process of the session on every node.
+// Ipc: the interprocess communication that is not memory itself: System V semaphores, message
+// queues (System V and POSIX), and futexes in shared memory, the same for every process of the
+// session on every node.
 // procmgr/IPC.md tells how.
 //
 // Threads: the loop's thread. Owned by krgd's main.
@@ -13,6 +14,7 @@
 #include <string_view>
 
 #include "krg/procmgr/node_context.h"
+#include "krg/procmgr/session_fs.h"
 #include "krg/procmgr/shared_memory.h"
 #include "krg/procmgr/syscall_broker.h"
 
@@ -34,8 +36,9 @@ struct SharedWords {
 class Ipc {
  public:
   // Registers the handlers of their system calls, in a cluster of more than one node; a single
-  // node's kernel does it all itself.
-  Ipc(NodeContext& node, SyscallBroker& broker, SharedWords words);
+  // node's kernel does it all itself. The tree "mqueue" of `fs` is the session's /dev/mqueue then.
+  // REQUIRES: before fs.serve().
+  Ipc(NodeContext& node, SyscallBroker& broker, SessionFs& fs, SharedWords words);
   ~Ipc();
   Ipc(const Ipc&) = delete;
   Ipc& operator=(const Ipc&) = delete;

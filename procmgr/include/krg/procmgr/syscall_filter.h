@@ -27,7 +27,10 @@
 //                                                that shared memory is mapped in (shared_window.h);
 //                                                neither FUTEX_WAKE nor FUTEX_WAKE_OP
 // semget, semop, semtimedop, semctl,           always
-//   msgget, msgsnd, msgrcv, msgctl
+//   msgget, msgsnd, msgrcv, msgctl,
+//   mq_open, mq_unlink, mq_timedsend,
+//   mq_timedreceive, mq_notify,
+//   mq_getsetattr
 // ioctl                                        TIOCSPGRP, TIOCGPGRP, TIOCGSID, TIOCSCTTY
 // mmap                                         private, anonymous, writable, 128 KiB or more;
 //                                                memory of other nodes only (as the next four)
