@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <array>
 
+#include "spread_report.h"
+
 namespace krg {
 
 using nlohmann::json;
@@ -93,6 +95,7 @@ Result<int> JobRunner::run(const std::string& control_path) {
     fmt::print(stderr, "krgrun: node 0 has failed: {}\n", finished.error().message());
   if (io_) io_->drain();
   take_terminal_back();
+  if (finished) tell_statistics();
   if (!status) return status;
   return final_status();
 }
@@ -146,6 +149,8 @@ Status JobRunner::begin(const std::string& control_path, TaskLaunch& launch,
     set_variable(launch.environment, name, value.get<std::string>());
     if (name == "KRG_CONTROL") launch.control_path = value.get<std::string>();
   }
+  if (options_.statistics != StatisticsForm::kNone)
+    set_variable(launch.environment, "KRG_STATS", std::to_string(job_));
   choose_openmp_runtime(launch.environment);
   spread_openmp_teams(job.value("distant_threads", false), launch);
   return options_.restart_folder.empty() ? Status() : open_restart(launch);
@@ -158,6 +163,16 @@ Status JobRunner::open_restart(TaskLaunch& launch) {
   if (!opened) return opened.error();
   launch.restart = RestartPlan::parse(opened->result, job_);
   return {};
+}
+
+void JobRunner::tell_statistics() {
+  if (options_.statistics == StatisticsForm::kNone) return;
+  auto told = krgd_->call("spread.statistics", {{"job", std::to_string(job_)}});
+  if (!told) return fmt::print(stderr, "krgrun: no statistics: {}\n", told.error().message());
+  const json& processes = told->result["processes"];
+  options_.statistics == StatisticsForm::kJson
+      ? fmt::print(stderr, "{}\n", processes.dump())
+      : fmt::print(stderr, "{}", format_spread_report(processes));
 }
 
 void JobRunner::choose_openmp_runtime(std::vector<std::string>& environment) const {

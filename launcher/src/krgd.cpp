@@ -205,6 +205,7 @@ void Krgd::start_spreading() {
                                  [this](NodeId n) { return membership.is_online(n); }});
   if (!made) return capabilities.refuse(Capability::kDistantThread, made.error().message());
   spreading = std::move(*made);
+  spreading->add_commands(control);
   jobs.offer_distant_threads();
 }
 

@@ -22,6 +22,7 @@ struct RawOptions {
   unsigned cpus_per_task = 0;
   double timeout_s = 0;
   std::string time_limit, launcher, network, memory_per_node, checkpoint_every, openmp;
+  std::string statistics;
   unsigned quiet = 0, verbose = 0;
   bool unbuffered = false;
 };
@@ -65,6 +66,8 @@ po::options_description describe(RawOptions& raw) {
   add("restart-version", po::value(&run.restart_version), "of that folder (0: the newest)");
   add("omp", po::value(&raw.openmp),
       "OpenMP programs' runtime: native (the system's libgomp) or krg (libkrgomp)");
+  add("stats", po::value(&raw.statistics)->implicit_value("text"),
+      "tell at the end what threads over nodes waited for (or =json)");
   add("caps", po::value(&run.caps), "capabilities of the program: +NAME,-NAME,...");
   add("kill-on-bad-exit", po::bool_switch(&run.kill_on_bad_exit),
       "end all copies when one fails or a node dies");
@@ -88,7 +91,7 @@ size_t options_end(const po::options_description& known, const std::vector<std::
     const po::option_description* option =
         known.find_nothrow(is_long ? name : name, !is_long ? false : true, false, false);
     if (!option) continue;  // the parser will say that it is unknown
-    const bool takes_value = option->semantic()->max_tokens() > 0;
+    const bool takes_value = option->semantic()->min_tokens() > 0;
     const bool has_value = is_long ? word.find('=') != std::string::npos : word.size() > 2;
     if (takes_value && !has_value) ++i;
   }
@@ -184,6 +187,10 @@ Status finish(RawOptions& raw, const po::variables_map& given) {
     return text_error("--network is veth or host");
   if (raw.openmp != "" && raw.openmp != "native" && raw.openmp != "krg")
     return text_error("--omp is native or krg");
+  if (raw.statistics != "" && raw.statistics != "text" && raw.statistics != "json")
+    return text_error("--stats is given alone, or as --stats=json");
+  if (raw.statistics != "")
+    run.statistics = raw.statistics == "json" ? StatisticsForm::kJson : StatisticsForm::kText;
   if (raw.openmp == "krg") run.openmp = OpenmpRuntime::kKrg;
   run.own_network = raw.network != "host";
   run.verbosity = static_cast<int>(raw.verbose) - static_cast<int>(raw.quiet);

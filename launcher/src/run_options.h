@@ -13,6 +13,7 @@
 
 namespace krg {
 
+enum class StatisticsForm { kNone, kText, kJson };
 enum class LauncherKind { kAuto, kVirtual, kMpirun, kSlurm };
 
 struct RunOptions {
@@ -34,9 +35,10 @@ struct RunOptions {
   // Checkpoints of the program; the folder is absolute, empty: none.
   std::string checkpoint_folder;
   std::optional<std::chrono::seconds> checkpoint_every;
-  unsigned checkpoints_kept = 0;  // 0: all
-  std::string restart_folder;     // absolute; the program comes from there
-  unsigned restart_version = 0;   // 0: the newest
+  unsigned checkpoints_kept = 0;                      // 0: all
+  std::string restart_folder;                         // absolute; the program comes from there
+  unsigned restart_version = 0;                       // 0: the newest
+  StatisticsForm statistics = StatisticsForm::kNone;  // of processes spread over nodes
   OpenmpRuntime openmp = OpenmpRuntime::kNative;
   bool own_network = true;
   bool label = false;

@@ -29,6 +29,16 @@ TEST(RunOptions, FollowSrunAndStopAtTheProgram) {
   EXPECT_EQ(run->program, (std::vector<std::string>{"make", "-j8", "-N9"}));
 }
 
+TEST(RunOptions, StatisticsAreAskedForAloneOrWithAForm) {
+  auto text = parse({"--stats", "prog", "-x"});
+  ASSERT_TRUE(text) << text.error().message();
+  EXPECT_EQ(text->statistics, StatisticsForm::kText);
+  EXPECT_EQ(text->program, (std::vector<std::string>{"prog", "-x"}));
+  EXPECT_EQ(parse({"--stats=json", "prog"})->statistics, StatisticsForm::kJson);
+  EXPECT_EQ(parse({"prog"})->statistics, StatisticsForm::kNone);
+  EXPECT_FALSE(parse({"--stats=xml", "prog"}));
+}
+
 TEST(RunOptions, TakeDefaultsFromTheEnvironment) {
   setenv("KRGRUN_NODES", "3", 1);
   setenv("KRGRUN_NETWORK", "host", 1);

@@ -49,7 +49,8 @@ struct PageSet::Impl {
   bool is_short_of_memory() const;
   bool delay(const ProgramFault& fault);
   void serve_delayed();
-  void serve(const ProgramFault& fault);
+  void serve(ProgramFault fault);
+  void tell_served(const ProgramFault& fault) const;
   void fetch_ahead(const ReadAhead::Plan& plan, PageAccess access);
   void ask_ahead(std::vector<PageIndex>& asked, PageAccess access);
   void answered(PageIndex page, const Status& outcome);
@@ -78,6 +79,7 @@ struct PageSet::Impl {
   std::vector<ProgramFault> granted;  // faults to be answered at the end of this turn of the loop
   std::function<void()> idle;
   std::function<void(Pages)> unmapped;
+  std::function<void(const PageFault&)> served;
   ProgramSpaces spaces;
   PageFile file;
 };
@@ -146,11 +148,15 @@ void PageSet::Impl::serve_delayed() {
   if (delayed.empty()) delay_timer.reset();
 }
 
-void PageSet::Impl::serve(const ProgramFault& fault) {
+void PageSet::Impl::serve(ProgramFault fault) {
   if (fault.page.value >= pages) return spaces.make_lost(fault.at);
   ++(fault.write ? statistics.write_faults : statistics.read_faults);
   statistics.upgrades += fault.was_mapped;
   const PageAccess access = fault.write || one_user ? PageAccess::kWrite : PageAccess::kRead;
+  if (served) {
+    fault.since = std::chrono::steady_clock::now();
+    fault.was_here = holder->access(fault.page) >= access;
+  }
   ReadAhead* read_ahead = spaces.read_ahead(fault.at.space);
   if (!read_ahead) return;
   const unsigned most =
@@ -262,6 +268,18 @@ void PageSet::Impl::show(const ProgramFault& fault) {
   } else {
     spaces.map(start, before + after - 1, access == PageAccess::kWrite);
   }
+  if (served) tell_served(fault);
+}
+
+void PageSet::Impl::tell_served(const ProgramFault& fault) const {
+  if (fault.since == std::chrono::steady_clock::time_point{}) return;
+  served({.address = fault.exact,
+          .page = fault.page,
+          .thread = static_cast<pid_t>(fault.thread),
+          .write = fault.write,
+          .was_here = fault.was_here,
+          .was_mapped = fault.was_mapped,
+          .waited = std::chrono::steady_clock::now() - fault.since});
 }
 
 // --- what takes pages away ----------------------------------------------------------------------
@@ -383,6 +401,10 @@ size_t PageSet::mapping_count() const {
 }
 void PageSet::on_idle(std::function<void()> idle) {
   impl_->idle = std::move(idle);
+}
+
+void PageSet::on_fault(std::function<void(const PageFault&)> served) {
+  impl_->served = std::move(served);
 }
 
 void PageSet::read(uint64_t offset, size_t bytes, std::function<void(Result<std::string>)> done) {

@@ -251,7 +251,8 @@ void ProgramSpaces::fault(Space& space, const uffd_msg& message) {
                     .page = {},
                     .thread = fault.feat.ptid,
                     .write = (fault.flags & UFFD_PAGEFAULT_FLAG_WRITE) != 0,
-                    .was_mapped = (fault.flags & UFFD_PAGEFAULT_FLAG_WP) != 0};
+                    .was_mapped = (fault.flags & UFFD_PAGEFAULT_FLAG_WP) != 0,
+                    .exact = RemoteAddr{fault.address}};
   if (const ProgramRange* range = space.range_at(address)) {
     told.page = range->page_at(address);
     faults_.push_back(told);

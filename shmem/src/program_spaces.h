@@ -12,6 +12,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <functional>
 #include <map>
 #include <memory>
@@ -41,6 +42,10 @@ struct ProgramFault {
   uint32_t thread;  // as its own PID namespace calls it
   bool write;
   bool was_mapped;  // for reading
+  RemoteAddr exact = {};
+  // Of who counts faults (PageSet::on_fault).
+  std::chrono::steady_clock::time_point since = {};
+  bool was_here = false;
 };
 
 class ProgramSpaces {

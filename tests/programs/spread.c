@@ -10,6 +10,10 @@
 //     posix_spawn(3) by system(3) and popen(3); fork(2) by several threads
 //   spread libraries
 //     dlopen(3) by a thread that is elsewhere
+//   spread calls
+//     calls whose memory the other thread uses in between
+//   spread neighbours
+//     two threads write words of their own on one page, by turns
 //   spread moves
 //     prints the numbers of a thread that computes and of one that waits, till its input ends; they
 //     are moved meanwhile
@@ -18,6 +22,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <dlfcn.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -252,6 +257,23 @@ static void fork_children(void) {
   in_other_thread(fork_child);
   fork_while_others_write();
 }
+static __attribute__((aligned(4096))) long neighbours[512];
+static void* write_own_word(void* argument) {
+  const unsigned self = (unsigned)(long)argument;
+  for (int round = 0; round < kRounds; ++round) {
+    neighbours[self * 3]++;
+    pthread_barrier_wait(&barrier);
+  }
+  return NULL;
+}
+static void be_neighbours(void) {
+  long returned;
+  threads = 2;
+  pthread_barrier_init(&barrier, NULL, threads);
+  run_all(write_own_word, &returned);
+  printf("%ld %ld\n", neighbours[0], neighbours[3]);
+}
+
 // Where a thread runs changes nothing for it.
 static atomic_int tids[2];
 static volatile double in_memory;
@@ -302,6 +324,33 @@ static void be_moved(void) {
   pthread_join(waiting, NULL);
   printf("wrong %ld, woken %ld\n", wrong, woken);
 }
+// Calls that krgd may have to answer read and write memory that is elsewhere.
+static char of_calls[3 * 4096];
+static void* call_with(void* argument) {
+  long* wrong = argument;
+  char* there = of_calls + 4096;
+  for (int i = 0; i < kRounds; ++i) {
+    memset(there, 0, 128);
+    *wrong += syscall(SYS_sched_getaffinity, 0, 128, there) <= 0;
+    *wrong += sched_setaffinity(0, 128, (cpu_set_t*)there) != 0;
+    pthread_barrier_wait(&barrier);
+    pthread_barrier_wait(&barrier);
+  }
+  return argument;
+}
+static void call_by_turns(void) {
+  pthread_t other;
+  long wrong = 0;
+  pthread_barrier_init(&barrier, NULL, 2);
+  if (pthread_create(&other, NULL, call_with, &wrong) != 0) abort();
+  for (int i = 0; i < kRounds; ++i) {
+    pthread_barrier_wait(&barrier);
+    memset(of_calls, 1, sizeof of_calls);
+    pthread_barrier_wait(&barrier);
+  }
+  pthread_join(other, NULL);
+  printf("calls that failed: %ld\n", wrong);
+}
 static void* open_library(void* argument) {
 #ifndef NO_LIBRARIES
   void* library = dlopen("libresolv.so.2", RTLD_NOW);
@@ -336,6 +385,10 @@ int main(int argc, char** argv) {
     fork_children();
   } else if (strcmp(mode, "libraries") == 0) {
     in_other_thread(open_library);
+  } else if (strcmp(mode, "neighbours") == 0) {
+    be_neighbours();
+  } else if (strcmp(mode, "calls") == 0) {
+    call_by_turns();
   } else if (strcmp(mode, "moves") == 0) {
     be_moved();
   } else if (strcmp(mode, "spin") == 0) {

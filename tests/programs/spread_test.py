@@ -93,6 +93,28 @@ class SpreadTest(SessionCase):
         found = [p["threads"] for p in json.loads(where.read_text(encoding="ascii")) if p["command"] == "spread"]
         self.assertEqual([sorted(t["node"] for t in threads) for threads in found], [[0, 1]])
 
+    def test_calls_that_krgd_answers_find_their_memory(self):
+        for nodes in (2, 3):
+            self.assert_as_natively(self.program(), "calls", nodes=nodes)
+
+    def test_what_threads_wait_for_is_told(self):
+        told = self.krgrun("--stats=json", self.program(), "neighbours", caps=CAPS, nodes=2)
+        self.assertEqual((told.returncode, told.stdout), (0, "20 20\n"), told.stderr)
+        (process,) = json.loads(told.stderr)
+        self.assertEqual(process["command"], "spread")
+        threads = process["threads"]
+        self.assertTrue(any(t["faults"] > 0 and t["fault_ms"] > 0 for t in threads), process)
+        self.assertTrue(any(t["futexes"] > 0 and t["futex_ms"] > 0 for t in threads), process)
+        region = next(r for r in process["regions"] if r["name"] == "neighbours of spread")
+        self.assertGreater(region["ping_pong"], 10)
+        self.assertGreaterEqual(region["bytes"], region["invalidations"] * 4096)
+        falsely = [page["writers"] for page in process["false_sharing"] if "neighbours of spread" in page["text"]]
+        self.assertEqual(falsely, [[{"node": 0, "words": ["neighbours of spread"]}, {"node": 1, "words": ["neighbours+24 of spread"]}]])
+        text = self.krgrun("--stats", self.program(), "neighbours", caps=CAPS, nodes=2).stderr
+        self.assertIn("False sharing: neighbours of spread", text)
+        alone = self.krgrun("--stats", "true", nodes=2)
+        self.assertEqual((alone.returncode, alone.stderr), (0, "krgrun: no process had threads on several nodes\n"))
+
     def test_threads_are_moved(self):
         out = self.shell(
             f"mkfifo input; : > output; {self.program()} moves < input >> output & exec 3> input; "

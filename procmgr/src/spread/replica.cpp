@@ -85,6 +85,12 @@ Replica::~Replica() {
   if (keeper_) kill(keeper_->tid(), SIGKILL);
 }
 
+pid_t Replica::thread_at_home(pid_t here) const {
+  for (const auto& [tid, thread] : threads_)
+    if (thread->traced && thread->traced->tid() == here) return tid;
+  return 0;
+}
+
 // --- the keeper ---------------------------------------------------------------------------------
 
 void Replica::enqueue(Job job) {

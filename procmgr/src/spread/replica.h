@@ -48,6 +48,8 @@ class Replica {
   Replica& operator=(const Replica&) = delete;
 
   pid_t pid() const { return keeper_->tid(); }
+  // The number that a thread which runs here has at home; 0: none runs.
+  pid_t thread_at_home(pid_t here) const;
   // `done`: the mappings are so.
   void change(const ChangeMemory& change, std::function<void(Status)> done);
   // `done`: the thread runs here.

@@ -85,8 +85,19 @@ Status ReplicaHost::open(NodeId home, const OpenSpreadSet& ask) {
                                 .writes_ahead = false});
   if (!pages) return pages.error();
   (*pages)->on_idle([this, set = ask.set] { drop_if_unused(set); });
-  hosted_[ask.set] = std::make_shared<Hosted>(Hosted{.home = home, .pages = std::move(*pages)});
+  auto hosted = std::make_shared<Hosted>(Hosted{.home = home, .pages = std::move(*pages)});
+  hosted_[ask.set] = hosted;
+  if (ask.counts) count_faults(hosted);
   return {};
+}
+
+void ReplicaHost::count_faults(const HostedPtr& hosted) {
+  hosted->counts.emplace();
+  hosted->pages->on_fault([weak = std::weak_ptr(hosted)](const PageFault& fault) {
+    auto counting = weak.lock();
+    if (!counting || !counting->replica) return;
+    counting->counts->add_fault(counting->replica->thread_at_home(fault.thread), fault);
+  });
 }
 
 // --- a replica's beginning ----------------------------------------------------------------------
@@ -169,7 +180,8 @@ void ReplicaHost::drop_if_unused(uint64_t set) {
   hosted_.erase(set);
   node_.loop.post([hosted] {
     hosted->pages.reset();
-    for (Messenger::Reply& reply : hosted->ended) reply.ok();
+    const std::string counts = hosted->counts ? hosted->counts->serialize() : std::string();
+    for (Messenger::Reply& reply : hosted->ended) reply.ok(counts);
   });
 }
 

@@ -11,6 +11,7 @@
 #include "body_spawner.h"
 #include "krg/procmgr/process_table.h"
 #include "krg/shmem/kddm.h"
+#include "spread/fault_counts.h"
 #include "spread/replica.h"
 #include "userfault_source.h"
 
@@ -31,11 +32,13 @@ class ReplicaHost {
     pid_t pid = 0;
     bool is_ending = false;
     std::vector<Messenger::Reply> ended = {};  // who waits for the end
+    std::optional<FaultCounts> counts = {};
   };
   using HostedPtr = std::shared_ptr<Hosted>;
 
   void take_messages();
   HostedPtr find(uint64_t set) const;
+  static void count_faults(const HostedPtr& hosted);
   Status open(NodeId home, const OpenSpreadSet& ask);
   void start(uint64_t set, std::string_view payload, Messenger::Reply reply);
   void on_installed(uint64_t set, const SpreadImage& image,

@@ -7,6 +7,8 @@
 #include <sys/syscall.h>
 
 #include <algorithm>
+#include <array>
+#include <cerrno>
 #include <climits>
 #include <cstring>
 
@@ -117,6 +119,7 @@ void SpreadProcess::on_exit(const ThreadPtr& thread) {
     static_cast<void>(thread->traced->set_registers(*registers));
     return resume(thread);
   }
+  if (lacks_memory(thread, *registers)) return bring_memory(thread, 0);
   if (thread->waits) return end_wait(thread, *registers) ? resume(thread) : finish(thread);
   if (is_to_be_restarted(*registers) || is_remembered_by_kernel(*registers)) return resume(thread);
   if (thread->woken > 0) {
@@ -183,6 +186,59 @@ void SpreadProcess::answer(const ThreadPtr& thread, int64_t result) {
   auto reply = std::move(*thread->call);
   thread->call.reset();
   reply.ok({reinterpret_cast<const char*>(&result), sizeof result});
+}
+
+// --- what krgd answers ---
+
+// krgd cannot wait for a page of its own set: it fails where memory of the call is not here. So the
+// thread has it brought, and makes its call again. Only calls that have done nothing by then.
+bool SpreadProcess::lacks_memory(const ThreadPtr& thread, const user_regs_struct& registers) {
+  constexpr unsigned kMostTries = 8;
+  constexpr std::array kAnswered = {SYS_sched_getaffinity,
+                                    SYS_sched_setaffinity,
+                                    SYS_sched_getparam,
+                                    SYS_sched_setparam,
+                                    SYS_sched_getattr,
+                                    SYS_sched_setattr,
+                                    SYS_sched_setscheduler,
+                                    SYS_prlimit64,
+                                    SYS_sysinfo,
+                                    SYS_times,
+                                    SYS_getrusage,
+                                    SYS_semop,
+                                    SYS_msgsnd,
+                                    SYS_ioctl};
+  const bool lacks = static_cast<int64_t>(registers.rax) == -EFAULT && !thread->result &&
+                     std::find(kAnswered.begin(), kAnswered.end(),
+                               static_cast<long>(thread->number)) != kAnswered.end() &&
+                     thread->brought < kMostTries;
+  thread->brought = lacks ? thread->brought + 1 : 0;
+  return lacks;
+}
+
+void SpreadProcess::bring_memory(const ThreadPtr& thread, size_t argument) {
+  const user_regs_struct& call = thread->entry;
+  const std::array arguments = {call.rdi, call.rsi, call.rdx, call.r10, call.r8};
+  for (; argument < arguments.size(); ++argument) {
+    const auto range = parts_.memory.find(RemoteAddr{arguments[argument]});
+    if (!range) continue;
+    const uint64_t page = arguments[argument] / kPageBytes * kPageBytes;
+    const uint64_t bytes = std::min<uint64_t>(range->end().value - page, 2 * kPageBytes);
+    const int advice = range->protection & PROT_WRITE ? MADV_POPULATE_WRITE : MADV_POPULATE_READ;
+    return populate(thread, RemoteAddr{page}, bytes, advice,
+                    [this, thread, argument] { bring_memory(thread, argument + 1); });
+  }
+  static_cast<void>(thread->traced->set_registers(before_the_call(thread->entry)));
+  resume(thread);
+}
+
+void SpreadProcess::populate(const ThreadPtr& thread, RemoteAddr start, uint64_t bytes, int advice,
+                             std::function<void()> done) {
+  thread->traced->call(
+      parts_.instruction, SYS_madvise, {start.value, bytes, static_cast<uint64_t>(advice)},
+      [thread, done = std::move(done), alive = std::weak_ptr(alive_)](int64_t result) {
+        if (!alive.expired() && !thread->is_gone && result != -ESRCH) done();
+      });
 }
 
 // --- the end of a thread ------------------------------------------------------------------------

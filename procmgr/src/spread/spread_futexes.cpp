@@ -130,6 +130,7 @@ void SpreadProcess::begin_wait(const ThreadPtr& thread, uint64_t bits) {
     futexes_.wait(futex_place(RemoteAddr{call.rdi}), own_ticket(thread),
                   static_cast<uint32_t>(bits));
     thread->waits = true;
+    if (counts()) counts()->begin_wait(thread->traced->tid());
     parts_.scratch.close(thread->slot);
     if (thread->number == SYS_restart_syscall) return resume(thread);  // it knows for what
     call.rdi = parts_.scratch.address_of(thread->slot).value;
@@ -152,6 +153,7 @@ void SpreadProcess::begin_restart(const ThreadPtr& thread) {
 bool SpreadProcess::end_wait(const ThreadPtr& thread, user_regs_struct& registers) {
   thread->waits = false;
   const bool was_woken = !futexes_.leave(own_ticket(thread));
+  if (counts()) counts()->end_futex_wait(thread->traced->tid());
   user_regs_struct own = thread->entry;
   own.rip = registers.rip;
   own.rcx = registers.rcx;
@@ -177,6 +179,7 @@ size_t SpreadProcess::wake_futex(RemoteAddr address, uint32_t count, uint32_t bi
     const auto tid = static_cast<pid_t>(waiter.ticket.number);
     auto found = threads_.find(tid);
     if (found == threads_.end()) continue;
+    if (counts()) counts()->end_futex_wait(tid);
     if (waiter.ticket.node == parts_.node.self) {
       parts_.scratch.open(found->second->slot);
       continue;
@@ -222,9 +225,11 @@ void SpreadProcess::begin_wake_op(const ThreadPtr& thread) {
 
 void SpreadProcess::queue_futex(NodeId from, const QueueFutex& ask) {
   futexes_.wait(futex_place(RemoteAddr{ask.address}), ticket_of(ask.tid, from), ask.bits);
+  if (counts()) counts()->begin_wait(ask.tid);
 }
 
 bool SpreadProcess::leave_futex(NodeId from, pid_t tid) {
+  if (counts()) counts()->end_futex_wait(tid);
   return futexes_.leave(ticket_of(tid, from)).has_value();
 }
 

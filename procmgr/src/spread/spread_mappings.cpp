@@ -2,6 +2,7 @@
 // the set. A replica shows only what its threads have touched: of what is new it hears when it asks
 // (mapping_at), of what is no longer so it has heard before the call returns.
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include <fmt/format.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -131,6 +132,7 @@ void SpreadProcess::after_map(const ThreadPtr& thread, RemoteAddr at) {
   range.start = at;
   const auto gone = parts_.memory.unmap(at, range.bytes);
   parts_.memory.map(range);
+  name_memory(at, range.bytes, fmt::format("a mapping of {} KiB", range.bytes / 1024));
   if (auto attached = parts_.pages->attach_beside(parts_.pid, range.start, range.first,
                                                   range.bytes / kPageBytes);
       !attached)
@@ -147,6 +149,7 @@ void SpreadProcess::after_brk(const ThreadPtr& thread, uint64_t result) {
   const uint64_t now = whole_pages(result);
   const auto done = [this, thread] { finish(thread); };
   if (now == before) return done();
+  if (now > before) name_memory(RemoteAddr{before}, now - before, "[heap]");
   if (now < before) return unmap_everywhere(RemoteAddr{now}, before - now, done);
   SpreadRange range;
   range.start = RemoteAddr{before};

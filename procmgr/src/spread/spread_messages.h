@@ -17,11 +17,13 @@ inline constexpr std::chrono::microseconds kSpreadHoldTime{50};
 struct OpenSpreadSet {
   static constexpr uint16_t kId = message_ids::kSpread;
   uint8_t version = 1;
-  uint8_t unused[7] = {};
+  uint8_t counts = 0;  // 1: its faults
+  uint8_t unused[6] = {};
   uint64_t set = 0;
   uint64_t pages = 0;
 };
-// H to all, a request: end the replica, if there is one, and forget the set.
+// H to all, a request: end the replica, if there is one, and forget the set. The reply:
+// FaultCounts, where they were wanted.
 struct EndSpread {
   static constexpr uint16_t kId = message_ids::kSpread + 1;
   uint8_t version = 1;

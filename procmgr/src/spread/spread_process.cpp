@@ -42,7 +42,9 @@ WaitingSignals waiting_signals(pid_t tid) {
 }  // namespace
 
 SpreadProcess::SpreadProcess(Parts parts, std::function<void()> ended)
-    : parts_(std::move(parts)), ended_(std::move(ended)) {}
+    : parts_(std::move(parts)), ended_(std::move(ended)) {
+  if (parts_.statistics) count_faults();
+}
 
 SpreadProcess::~SpreadProcess() = default;
 
@@ -119,6 +121,7 @@ void SpreadProcess::on_trap(const ThreadPtr& thread, const TraceStop& stop) {
   if (stop.signal != SIGTRAP) return thread->traced->resume(PTRACE_LISTEN);  // stopped by a signal
   if (!std::exchange(thread->is_new, false))
     return thread->move ? stand_for_move(thread) : thread->traced->resume(PTRACE_SYSCALL);
+  name_stack(thread);
   const NodeId place = choose_node();
   place == parts_.node.self ? resume(thread) : send_away(thread, place);
 }

@@ -24,6 +24,7 @@
 #include "ipc/futex_queues.h"
 #include "krg/procmgr/node_context.h"
 #include "krg/shmem/page_set.h"
+#include "spread/fault_counts.h"
 #include "spread/known_mapping.h"
 #include "spread/spread_memory.h"
 #include "spread/spread_messages.h"
@@ -34,6 +35,7 @@
 namespace krg {
 
 class SpreadChild;
+struct SpreadStatistics;
 
 class SpreadProcess {
  public:
@@ -45,9 +47,10 @@ class SpreadProcess {
     int memory_fd;           // the process's number of the page set's memory
     RemoteAddr instruction;  // a `syscall` in it
     SpreadScratch scratch;
-    std::vector<NodeId> nodes;           // with a replica
-    std::vector<SpreadRange> constants;  // what the replicas have besides: files
-    uint64_t brk;                        // where the heap ends
+    std::vector<NodeId> nodes;                          // with a replica
+    std::vector<SpreadRange> constants;                 // what the replicas have besides: files
+    uint64_t brk;                                       // where the heap ends
+    std::shared_ptr<SpreadStatistics> statistics = {};  // none: nobody wants them
   };
 
   // `ended` runs when the process has no thread any more, or is another program's.
@@ -63,6 +66,7 @@ class SpreadProcess {
   SetId set() const { return parts_.pages->id(); }
   // When it has ended: to be dropped when the other nodes have.
   std::shared_ptr<PageSet> take_pages() { return std::move(parts_.pages); }
+  std::shared_ptr<SpreadStatistics> statistics() const { return parts_.statistics; }
   const std::vector<NodeId>& nodes() const { return parts_.nodes; }
   // Where a thread runs; nothing when it is none of the process's.
   std::optional<NodeId> place_of(pid_t tid) const;
@@ -124,6 +128,7 @@ class SpreadProcess {
     uint64_t slot = 0;                                 // its word of scratch memory
     std::optional<uint64_t> tid_address;               // set_tid_address(2); none: not known here
     std::optional<uint64_t> new_tid_address;           // of the thread that it is making
+    unsigned brought = 0;                              // times that its call's memory was brought
     bool forks = false;                                // stands behind a fork that was none
     bool is_gone = false;
   };
@@ -187,11 +192,21 @@ class SpreadProcess {
   // Calls `use` with the word, in the same moment in which nobody else changes it.
   void with_word(const ThreadPtr& thread, RemoteAddr address, std::function<void(uint32_t)> use);
 
+  // For the statistics, if they are wanted.
+  void count_faults();
+  FaultCounts* counts();
+  void name_memory(RemoteAddr start, uint64_t bytes, const std::string& name);
+  void name_stack(const ThreadPtr& thread);
+
   void begin_team_call(const ThreadPtr& thread);
   void answer_team_call(const ThreadPtr& thread, const user_regs_struct& registers,
                         Messenger::Reply reply);
 
   void on_exit(const ThreadPtr& thread);
+  bool lacks_memory(const ThreadPtr& thread, const user_regs_struct& registers);
+  void bring_memory(const ThreadPtr& thread, size_t argument);
+  void populate(const ThreadPtr& thread, RemoteAddr start, uint64_t bytes, int advice,
+                std::function<void()> done);
   void after_call(const ThreadPtr& thread, uint64_t result);
   void after_map(const ThreadPtr& thread, RemoteAddr at);
   void after_shrink(const ThreadPtr& thread);

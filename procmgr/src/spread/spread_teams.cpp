@@ -19,9 +19,11 @@ void trace(const char* what, pid_t tid, int64_t result, const TeamWords& w) {
 void SpreadProcess::begin_team_call(const ThreadPtr& thread) {
   thread->stands = Stands::kInTeamCall;
   trace("asks", thread->traced->tid(), 0, team_words(thread->entry));
+  if (counts()) counts()->begin_wait(thread->traced->tid());
   teams_.call(thread->traced->tid(), parts_.node.self, team_words(thread->entry),
               [this, tid = thread->traced->tid(), weak = std::weak_ptr(thread)](
                   int64_t result, const TeamWords& words) {
+                if (counts()) counts()->end_team_call(tid);
                 trace("is told", tid, result, words);
                 auto thread = weak.lock();
                 if (!thread || thread->stands != Stands::kInTeamCall) return;
@@ -40,15 +42,17 @@ void SpreadProcess::answer_team_call(const ThreadPtr& thread, const user_regs_st
                                      Messenger::Reply reply) {
   auto shared = std::make_shared<Messenger::Reply>(std::move(reply));
   trace("asks from away", thread->traced->tid(), 0, team_words(registers));
-  teams_.call(
-      thread->traced->tid(), thread->node, team_words(registers),
-      [registers, shared, tid = thread->traced->tid()](int64_t result, const TeamWords& words) {
-        trace("is told", tid, result, words);
-        user_regs_struct answered = registers;
-        set_team_words(answered, words);
-        answered.rax = static_cast<uint64_t>(result);
-        shared->ok({reinterpret_cast<const char*>(&answered), sizeof answered});
-      });
+  if (counts()) counts()->begin_wait(thread->traced->tid());
+  teams_.call(thread->traced->tid(), thread->node, team_words(registers),
+              [this, registers, shared, tid = thread->traced->tid()](int64_t result,
+                                                                     const TeamWords& words) {
+                if (counts()) counts()->end_team_call(tid);
+                trace("is told", tid, result, words);
+                user_regs_struct answered = registers;
+                set_team_words(answered, words);
+                answered.rax = static_cast<uint64_t>(result);
+                shared->ok({reinterpret_cast<const char*>(&answered), sizeof answered});
+              });
 }
 
 }  // namespace krg

@@ -3,8 +3,12 @@
 
 #include <sys/syscall.h>
 
+#include <algorithm>
 #include <cstring>
+#include <deque>
+#include <nlohmann/json.hpp>
 #include <set>
+#include <utility>
 
 #include "krg/procmgr/team_call.h"
 #include "krg/runtime/log.h"
@@ -12,6 +16,7 @@
 #include "spread/replica_host.h"
 #include "spread/spread_process.h"
 #include "spread/spread_start.h"
+#include "spread/spread_statistics.h"
 #include "touch.h"
 
 namespace krg {
@@ -19,6 +24,7 @@ namespace {
 
 constexpr uint64_t kFirstSet = uint64_t{0x5350} << 48;  // among all sets of the cluster
 constexpr size_t kFirstPages = 16384;
+constexpr size_t kMostCounted = 64;  // processes whose statistics nobody has asked for yet
 
 }  // namespace
 
@@ -39,7 +45,8 @@ struct Spreading::Impl {
   void on_started(pid_t pid, const std::shared_ptr<SpreadStart>& start,
                   Result<SpreadStart::Spread> spread);
   void ended(uint64_t set);
-  void drop(std::shared_ptr<PageSet> pages);
+  void drop(std::shared_ptr<PageSet> pages, std::shared_ptr<SpreadStatistics> statistics = {});
+  void tell_statistics();
   SpreadProcess* find(uint64_t set) const;
 
   const Parts parts;
@@ -49,6 +56,15 @@ struct Spreading::Impl {
   std::map<pid_t, uint64_t> decided;  // processes that need not be looked at, by their start time
   std::set<pid_t> starting;           // being spread
   uint32_t next_set = 1;
+  // Of processes that live, or whose other nodes have yet to tell theirs; and of those that have
+  // ended.
+  std::map<uint64_t, std::shared_ptr<SpreadStatistics>> counting;
+  std::deque<std::shared_ptr<SpreadStatistics>> counted;
+  struct Question {
+    std::string job;
+    ControlServer::Reply reply;
+  };
+  std::deque<Question> questions;  // that wait for them
 };
 
 // --- a process that makes a thread --------------------------------------------------------------
@@ -120,6 +136,10 @@ void Spreading::Impl::begin(pid_t pid, Call call) {
   OpenSpreadSet ask;
   ask.set = set.value;
   ask.pages = opening->pages->pages();
+  if (auto statistics = SpreadStatistics::wanted_by(pid)) {
+    counting[set.value] = std::make_shared<SpreadStatistics>(std::move(*statistics));
+    ask.counts = 1;
+  }
   for (unsigned i = 0; i < node.node_count; ++i) {
     const NodeId other{static_cast<uint16_t>(i)};
     if (other == node.self || node.messenger.is_failed(other)) continue;
@@ -164,6 +184,8 @@ void Spreading::Impl::on_started(pid_t pid, const std::shared_ptr<SpreadStart>& 
     return drop(start->take_pages());
   }
   const uint64_t set = spread->parts.pages->id().value;
+  if (auto found = counting.find(set); found != counting.end())
+    spread->parts.statistics = found->second;
   auto& process = processes[set];
   process = std::make_unique<SpreadProcess>(std::move(spread->parts), [this, set] { ended(set); });
   process->begin(spread->tids);
@@ -234,15 +256,19 @@ void Spreading::Impl::ended(uint64_t set) {
   auto found = processes.extract(set);
   if (found.empty()) return;
   decided.erase(found.mapped()->pid());  // it may be another program by now
-  drop(found.mapped()->take_pages());
+  drop(found.mapped()->take_pages(), found.mapped()->statistics());
 }
 
 // When nobody here maps it any more, and no other node has it.
-void Spreading::Impl::drop(std::shared_ptr<PageSet> pages) {
+void Spreading::Impl::drop(std::shared_ptr<PageSet> pages,
+                           std::shared_ptr<SpreadStatistics> statistics) {
   NodeContext& node = parts.node;
   auto left = std::make_shared<size_t>(1);
-  const auto answered = [left, pages, &loop = node.loop] {
+  const auto answered = [this, left, pages, statistics, &loop = node.loop] {
     if (--*left > 0) return;
+    if (counting.erase(pages->id().value) > 0 && statistics) counted.push_back(statistics);
+    if (counted.size() > kMostCounted) counted.pop_front();
+    tell_statistics();
     loop.post([pages] { pages->on_idle([] {}); });  // the last owner
   };
   if (pages->mapping_count() > 0) {
@@ -255,9 +281,32 @@ void Spreading::Impl::drop(std::shared_ptr<PageSet> pages) {
     const NodeId other{static_cast<uint16_t>(i)};
     if (other == node.self || node.messenger.is_failed(other)) continue;
     ++*left;
-    node.messenger.request(other, ask, {}, [answered](Result<std::string>) { answered(); });
+    node.messenger.request(
+        other, ask, {}, [answered, other, statistics](Result<std::string> reply) {
+          auto counts = reply && statistics ? FaultCounts::parse(*reply)
+                                            : Result<FaultCounts>(errno_error("none", ENOENT));
+          if (counts) statistics->counts[other] = std::move(*counts);
+          answered();
+        });
   }
   answered();
+}
+
+// To who has asked, once all processes of his have ended.
+void Spreading::Impl::tell_statistics() {
+  for (Question& question : std::exchange(questions, {})) {
+    const auto is_his = [&](const auto& statistics) { return statistics->job == question.job; };
+    if (std::any_of(counting.begin(), counting.end(),
+                    [&](const auto& entry) { return is_his(entry.second); })) {
+      questions.push_back(std::move(question));
+      continue;
+    }
+    nlohmann::json all = nlohmann::json::array();
+    for (const auto& statistics : counted)
+      if (is_his(statistics)) all.push_back(statistics->report());
+    std::erase_if(counted, is_his);
+    question.reply.ok({{"processes", std::move(all)}});
+  }
 }
 
 // --- the interface ------------------------------------------------------------------------------
@@ -280,6 +329,14 @@ std::map<pid_t, NodeId> Spreading::threads_of(pid_t pid) const {
     if (process->pid() == pid)
       for (pid_t tid : process->threads()) places[tid] = process->place_of(tid).value_or(NodeId{});
   return places;
+}
+
+void Spreading::add_commands(ControlServer& server) {
+  server.add_command("spread.statistics", [this](ControlServer::Request request,
+                                                 ControlServer::Reply reply) {
+    impl_->questions.push_back({request.arguments.value("job", std::string()), std::move(reply)});
+    impl_->tell_statistics();
+  });
 }
 
 pid_t Spreading::process_of(pid_t tid) const {

@@ -14,6 +14,7 @@
 #include "krg/procmgr/capability_table.h"
 #include "krg/procmgr/process_table.h"
 #include "krg/procmgr/syscall_broker.h"
+#include "krg/runtime/control_server.h"
 #include "krg/shmem/kddm.h"
 
 namespace krg {
@@ -34,6 +35,11 @@ class Spreading {
   ~Spreading();
   Spreading(const Spreading&) = delete;
   Spreading& operator=(const Spreading&) = delete;
+
+  // Adds "spread.statistics" {"job"}: {"processes": [...]}, what processes with KRG_STATS=JOB in
+  // their environment have waited for (SpreadStatistics::report), when all of them have ended;
+  // once.
+  void add_commands(ControlServer& server);
 
   // The threads of a process that is spread and started here, and where they run; none: it is not.
   std::map<pid_t, NodeId> threads_of(pid_t pid) const;

@@ -67,6 +67,17 @@ struct PageSetStatistics {
   uint64_t pages_here = 0;
 };
 
+// A program's touch of a page that waited for the page, or for the right to write it.
+struct PageFault {
+  RemoteAddr address;  // what was touched
+  PageIndex page;
+  pid_t thread = 0;  // as its own PID namespace calls it
+  bool write = false;
+  bool was_here = false;    // no other node was asked
+  bool was_mapped = false;  // for reading
+  std::chrono::nanoseconds waited{};
+};
+
 class PageSet {
  public:
   // Opens the set `set` in `kddm` with memory of its own; `pages` may be changed later. Every node
@@ -141,6 +152,9 @@ class PageSet {
   // Whoever used the page here waits for others to change it now: it need not be held for them
   // (hold_time) any more.
   void let_go(PageIndex page);
+
+  // `served` runs for each fault that has been answered from now on.
+  void on_fault(std::function<void(const PageFault&)> served);
 
   // Programs that touch a page that was lost with a node get SIGBUS.
   PageSetStatistics statistics() const;

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "spread_report.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+namespace krg {
+namespace {
+
+using nlohmann::json;
+
+constexpr size_t kMostRegions = 15, kMostShared = 5;
+
+std::string format_threads(const json& threads) {
+  std::string text =
+      fmt::format("  {:>9} {:>9} {:>12} {:>10} {:>12} {:>8} {:>12}\n", "thread", "faults",
+                  "waited ms", "team calls", "waited ms", "futexes", "waited ms");
+  for (const json& thread : threads)
+    text += fmt::format(
+        "  {:>9} {:>9} {:>12.1f} {:>10} {:>12.1f} {:>8} {:>12.1f}\n", thread.value("tid", 0),
+        thread.value("faults", 0u), thread.value("fault_ms", 0.0), thread.value("team_calls", 0u),
+        thread.value("team_ms", 0.0), thread.value("futexes", 0u), thread.value("futex_ms", 0.0));
+  return text;
+}
+
+std::string format_regions(const json& regions) {
+  std::string text =
+      fmt::format("  {:>12} {:>8} {:>8} {:>10} {:>12} {:>9} {:>6}  memory\n", "waited ms", "reads",
+                  "writes", "KiB", "invalidated", "to-and-fro", "pages");
+  for (const json& region : regions) {
+    if (&region - &regions[0] == kMostRegions) {
+      text += fmt::format("  and {} more (--stats=json)\n", regions.size() - kMostRegions);
+      break;
+    }
+    text += fmt::format("  {:>12.1f} {:>8} {:>8} {:>10} {:>12} {:>9} {:>6}  {}\n",
+                        region.value("wait_ms", 0.0), region.value("read_faults", 0u),
+                        region.value("write_faults", 0u), region.value("bytes", 0ull) / 1024,
+                        region.value("invalidations", 0u), region.value("ping_pong", 0u),
+                        region.value("pages", 0u), region.value("name", ""));
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string format_spread_report(const json& processes) {
+  if (processes.empty()) return "krgrun: no process had threads on several nodes\n";
+  std::string text;
+  for (const json& process : processes) {
+    text += fmt::format("krgrun: {} (pid {}), what its threads waited for:\n",
+                        process.value("command", ""), process.value("pid", 0));
+    text += format_threads(process.at("threads")) + format_regions(process.at("regions"));
+    const json& shared = process.at("false_sharing");
+    for (size_t i = 0; i < shared.size() && i < kMostShared; ++i)
+      text += fmt::format("  False sharing: {}\n", shared[i].value("text", ""));
+    if (shared.size() > kMostShared)
+      text += fmt::format("  and {} more pages (--stats=json)\n", shared.size() - kMostShared);
+  }
+  return text;
+}
+
+}  // namespace krg

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "spread/memory_names.h"
+
+#include <fmt/format.h>
+
+#include <iterator>
+
+#include "image/known_mappings.h"
+
+namespace krg {
+namespace {
+
+std::string base_name(const std::string& path) {
+  return path.substr(path.rfind('/') + 1);
+}
+
+}  // namespace
+
+// Anonymous memory right behind a file's is that file's, too (.bss).
+MemoryNames MemoryNames::of_process(pid_t pid) {
+  MemoryNames names;
+  auto mappings = MappingTexts::read_maps(pid);
+  if (!mappings) return names;
+  Named last;
+  for (const MappingText& mapping : mappings->all()) {
+    Named named;
+    named.end = mapping.end;
+    named.name = std::string(mapping.name);
+    if (mapping.inode != 0) {
+      named.file = named.name;
+      named.base = last.file == named.file ? last.base : mapping.start - mapping.offset;
+    } else if (named.name.empty() && !last.file.empty() && last.end == mapping.start) {
+      named.file = last.file;
+      named.base = last.base;
+    } else if (named.name.empty()) {
+      named.name = fmt::format("a mapping of {} KiB", (mapping.end - mapping.start) / 1024);
+    }
+    last = named;
+    names.put(mapping.start, std::move(named));
+  }
+  return names;
+}
+
+void MemoryNames::add(RemoteAddr start, uint64_t bytes, std::string name) {
+  Named named;
+  named.end = start.value + bytes;
+  named.name = std::move(name);
+  put(start.value, std::move(named));
+}
+
+void MemoryNames::put(uint64_t start, Named named) {
+  cut(start);
+  cut(named.end);
+  all_.erase(all_.lower_bound(start), all_.lower_bound(named.end));
+  all_[start] = std::move(named);
+}
+
+void MemoryNames::cut(uint64_t at) {
+  auto after = all_.upper_bound(at);
+  if (after == all_.begin()) return;
+  auto& [start, lower] = *std::prev(after);
+  if (start == at || lower.end <= at) return;
+  Named upper = lower;
+  lower.end = at;
+  all_[at] = std::move(upper);
+}
+
+const MemoryNames::Named* MemoryNames::find(uint64_t address, uint64_t* start) const {
+  auto after = all_.upper_bound(address);
+  if (after == all_.begin()) return nullptr;
+  const auto& [begin, named] = *std::prev(after);
+  if (named.end <= address) return nullptr;
+  *start = begin;
+  return &named;
+}
+
+const DataSymbols& MemoryNames::symbols_of(const std::string& file) {
+  auto found = symbols_.find(file);
+  if (found != symbols_.end()) return found->second;
+  auto read = DataSymbols::read(file);
+  return symbols_[file] = read ? std::move(*read) : DataSymbols();
+}
+
+std::string MemoryNames::word_at(uint64_t address) {
+  uint64_t start = 0;
+  const Named* named = find(address, &start);
+  if (!named) return fmt::format("{:#x}", address);
+  if (named->file.empty()) return fmt::format("{} at +{:#x}", named->name, address - start);
+  const DataSymbols& symbols = symbols_of(named->file);
+  const std::string variable = symbols.at(address - named->base + symbols.first_address());
+  if (!variable.empty()) return fmt::format("{} of {}", variable, base_name(named->file));
+  return fmt::format("static data of {} at +{:#x}", base_name(named->file), address - named->base);
+}
+
+std::string MemoryNames::region_at(uint64_t address) {
+  uint64_t start = 0;
+  const Named* named = find(address, &start);
+  if (!named) return "memory that is unmapped";
+  if (named->file.empty()) return named->name;
+  std::string word = word_at(address);
+  if (word.rfind("static data", 0) == 0) return "static data of " + base_name(named->file);
+  const size_t offset = word.find('+'), of = word.find(" of ");
+  return offset < of ? word.substr(0, offset) + word.substr(of) : word;
+}
+
+}  // namespace krg

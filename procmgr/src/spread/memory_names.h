@@ -1,0 +1,45 @@
+// MemoryNames: what the memory of a spread process is, in its programmer's words: a variable of a
+// program's static data, the heap, a thread's stack, a mapping. Threads: the loop's thread. Owned
+// by who counts faults. SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "krg/runtime/types.h"
+#include "spread/data_symbols.h"
+
+namespace krg {
+
+class MemoryNames {
+ public:
+  // As its mappings are now.
+  static MemoryNames of_process(pid_t pid);
+  // What was there is called otherwise from now on.
+  void add(RemoteAddr start, uint64_t bytes, std::string name);
+
+  // The region: of static data the variable (in "program"), else the mapping.
+  std::string region_at(uint64_t address);
+  // The same, and how far into it.
+  std::string word_at(uint64_t address);
+
+ private:
+  struct Named {
+    uint64_t end = 0;
+    std::string name;
+    std::string file;   // of static data
+    uint64_t base = 0;  // where the file's first byte is mapped
+  };
+  const Named* find(uint64_t address, uint64_t* start) const;
+  void cut(uint64_t at);
+  const DataSymbols& symbols_of(const std::string& file);
+  void put(uint64_t start, Named named);
+
+  std::map<uint64_t, Named> all_;  // by start
+  std::map<std::string, DataSymbols> symbols_;
+};
+
+}  // namespace krg

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "spread/memory_names.h"
+
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <vector>
+
+#include "krg/shmem/page_set.h"
+
+namespace krg {
+
+// Variables of this program; names that its symbol table has.
+extern "C" {
+long krg_test_initialized[4] = {1, 2, 3, 4};
+char krg_test_zeros[10 * kPageBytes];
+}
+
+namespace {
+
+template <class T>
+uint64_t address_of(const T* pointer) {
+  return reinterpret_cast<uint64_t>(pointer);
+}
+
+TEST(MemoryNames, StaticDataIsItsVariables) {
+  MemoryNames names = MemoryNames::of_process(getpid());
+  EXPECT_EQ(names.word_at(address_of(&krg_test_initialized[0])),
+            "krg_test_initialized of memory_names_test");
+  EXPECT_EQ(names.word_at(address_of(&krg_test_initialized[2])),
+            "krg_test_initialized+16 of memory_names_test");
+  EXPECT_EQ(names.region_at(address_of(&krg_test_initialized[2])),
+            "krg_test_initialized of memory_names_test");
+  EXPECT_EQ(names.region_at(address_of(krg_test_zeros + 5 * kPageBytes)),
+            "krg_test_zeros of memory_names_test");
+}
+
+TEST(MemoryNames, OtherMemoryIsItsMapping) {
+  const int here = 0;
+  MemoryNames names = MemoryNames::of_process(getpid());
+  EXPECT_EQ(names.region_at(address_of(&here)), "[stack]");
+  EXPECT_EQ(names.region_at(16), "memory that is unmapped");
+}
+
+TEST(MemoryNames, WhatIsAddedTakesTheOldNamesPlace) {
+  MemoryNames names;
+  names.add(RemoteAddr{0x1000}, 0x3000, "old");
+  names.add(RemoteAddr{0x2000}, 0x1000, "new");
+  EXPECT_EQ(names.region_at(0x1fff), "old");
+  EXPECT_EQ(names.region_at(0x2000), "new");
+  EXPECT_EQ(names.region_at(0x3000), "old");
+  EXPECT_EQ(names.word_at(0x2010), "new at +0x10");
+}
+
+}  // namespace
+}  // namespace krg

@@ -1,0 +1,34 @@
+// SpreadProcess: what is counted for krgrun --stats.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <fmt/format.h>
+
+#include "spread/spread_process.h"
+#include "spread/spread_statistics.h"
+
+namespace krg {
+
+void SpreadProcess::count_faults() {
+  parts_.pages->on_fault(
+      [statistics = parts_.statistics, self = parts_.node.self](const PageFault& fault) {
+        statistics->counts[self].add_fault(fault.thread, fault);
+      });
+}
+
+FaultCounts* SpreadProcess::counts() {
+  return parts_.statistics ? &parts_.statistics->counts[parts_.node.self] : nullptr;
+}
+
+void SpreadProcess::name_memory(RemoteAddr start, uint64_t bytes, const std::string& name) {
+  if (parts_.statistics) parts_.statistics->names.add(start, bytes, name);
+}
+
+// Of a thread before its first instruction.
+void SpreadProcess::name_stack(const ThreadPtr& thread) {
+  auto registers = parts_.statistics ? thread->traced->registers() : errno_error("", ENOENT);
+  if (!registers) return;
+  if (auto range = parts_.memory.find(RemoteAddr{registers->rsp - 1}))
+    name_memory(range->start, range->bytes,
+                fmt::format("stack of thread {}", thread->traced->tid()));
+}
+
+}  // namespace krg
