@@ -1,7 +1,9 @@
 // Programs on several nodes that share memory. SPDX-License-Identifier: GPL-2.0-or-later
 #include "krg/shmem/page_set.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <random>
 
@@ -238,6 +240,36 @@ TEST_F(PageSetTest, AForksChildSharesOn) {
   });
   expect_success();
   run_until([&] { return sets_[0]->mapping_count() == 0 && sets_[1]->mapping_count() == 0; });
+}
+
+// Where this process may open no more files: the child's userfaultfd is one.
+TEST_F(PageSetTest, AProgramMayForkThatFindsTheLimitOfOpenFiles) {
+  if (!PageSet::follows_forks())
+    GTEST_SKIP() << "lacks userfaultfd_kernel_faults: nor are forks told without that privilege";
+  make(2, 2);
+  start(1, [this](Program& self) {
+    uint64_t* memory = self.map();
+    if (!memory) return 2;
+    add(memory[0], 1);
+    control_->words[0] = 1;
+    control_->await(1, 1);
+    const pid_t child = fork();
+    add(memory[0], 1);
+    if (child == 0) _exit(0);
+    int status = -1;
+    if (waitpid(child, &status, 0) != child || status != 0) return 3;
+    return memory[0] == 3 ? 0 : 4;
+  });
+  run_until([&] { return control_->words[0] == 1; });
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const UniqueFd last(open("/dev/null", O_RDONLY | O_CLOEXEC));  // all below it are taken
+  const rlimit no_more{static_cast<rlim_t>(last.get()) + 1, before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &no_more), 0);
+  control_->words[1] = 1;
+  run_to_end();
+  setrlimit(RLIMIT_NOFILE, &before);
+  expect_success();
 }
 
 // While a process forks, the kernel refuses changes to both mappings until both have read of it.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "program_spaces.h"
 
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/epoll.h>
@@ -66,6 +67,8 @@ ProgramSpaces::ProgramSpaces(EventLoop& loop, PageFrames& frames,
       poison_lost_pages_(poison_lost_pages),
       handlers_(std::move(handlers)) {
   group_token_ = group_->join([this] { read_events(); });
+  for (size_t i = 0; i < kSpares; ++i)
+    spares_.emplace_back(open("/dev/null", O_RDONLY | O_CLOEXEC));
 }
 
 ProgramSpaces::~ProgramSpaces() {
@@ -199,9 +202,21 @@ void ProgramSpaces::read_events(Space& space) {
   std::array<uffd_msg, 32> messages;
   size_t got = 0;
   do {
-    got = space.userfaultfd.read(messages);
+    got = read(space, messages);
     for (size_t i = 0; i < got; ++i) apply(space, messages[i]);
   } while (got == messages.size());
+}
+
+// Until a fork's event is read nothing of that program can be changed, and the loop cannot go on.
+size_t ProgramSpaces::read(Space& space, std::span<uffd_msg> messages) {
+  for (;;) {
+    auto got = space.userfaultfd.read(messages);
+    if (got) return *got;
+    log_error("pages", "the fork of process {}: {}: raise the limit of open files", space.pid,
+              got.error().message());
+    check(!spares_.empty(), "a descriptor is left for the memory of a fork's child");
+    spares_.pop_back();
+  }
 }
 
 void ProgramSpaces::apply(Space& space, const uffd_msg& message) {

@@ -17,6 +17,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -106,6 +107,7 @@ class ProgramSpaces {
   Status watch(Space& space);
   void read_events();
   void read_events(Space& space);
+  size_t read(Space& space, std::span<uffd_msg> messages);
   void apply(Space& space, const uffd_msg& message);
   void fault(Space& space, const uffd_msg& message);
   void look_at_strays();
@@ -123,6 +125,10 @@ class ProgramSpaces {
   const bool poison_lost_pages_;
   const Handlers handlers_;
   uint64_t group_token_ = 0;
+  // A program that forks waits until this process has taken its child's userfaultfd: kept for when
+  // no other descriptor is to be had.
+  static constexpr size_t kSpares = 8;
+  std::vector<UniqueFd> spares_;
   uint64_t next_space_ = 1;
   std::map<uint64_t, std::unique_ptr<Space>> spaces_;
   std::vector<ProgramFault> faults_;

@@ -73,9 +73,11 @@ Status Userfaultfd::register_range(RemoteAddr address, size_t bytes) {
   return {};
 }
 
-size_t Userfaultfd::read(std::span<uffd_msg> messages) {
+Result<size_t> Userfaultfd::read(std::span<uffd_msg> messages) {
   const ssize_t got = ::read(fd_.get(), messages.data(), messages.size_bytes());
-  return got > 0 ? static_cast<size_t>(got) / sizeof(uffd_msg) : 0;
+  if (got > 0) return static_cast<size_t>(got) / sizeof(uffd_msg);
+  if (got < 0 && (errno == EMFILE || errno == ENFILE)) return errno_error("read of a userfaultfd");
+  return size_t{0};
 }
 
 Userfaultfd::Outcome Userfaultfd::map(RemoteAddr address, size_t bytes, bool writable,

@@ -47,8 +47,9 @@ class Userfaultfd {
 
   // For missing pages, minor faults and write protection. Errors: what ioctl(2) says.
   Status register_range(RemoteAddr address, size_t bytes);
-  // Fills `messages` from the front with what is there; never blocks.
-  size_t read(std::span<uffd_msg> messages);
+  // Fills `messages` from the front with what is there; never blocks. Errors: EMFILE, ENFILE: the
+  // first one is a fork, whose child's descriptor finds no room.
+  Result<size_t> read(std::span<uffd_msg> messages);
 
   // Maps frames of the memfd from `address` on, and wakes who waits for them. `done_bytes` is what
   // was mapped before the outcome other than kDone came.
