@@ -91,15 +91,57 @@ class MadeSnapshot : public PageSnapshot {
   std::map<std::pair<uint32_t, uint64_t>, unsigned> seeds_;  // of pages that were touched
 };
 
+// What one of two nodes has of it: the second process is on node 1.
+class NodesPages : public PageSnapshot {
+ public:
+  NodesPages(const MadeSnapshot& all, uint32_t node)
+      : all_(all), node_(node), family_(all.family()) {
+    family_.members[0].image = "first";
+    family_.members[1].image = "second";
+    family_.members[1].node = 1;
+    family_.pipes.push_back({.capacity = 4096, .node = 1, .contents = "in flight"});
+    family_ = family_.part_of(node);
+  }
+  const ProcessFamily& family() const override { return family_; }
+  Result<std::vector<FamilySnapshot::Pages>> pages() const override {
+    auto pages = all_.pages();
+    std::erase_if(*pages, [this](const auto& piece) { return piece.member != node_; });
+    return pages;
+  }
+  Status read(uint32_t member, std::span<const PageRange> ranges,
+              std::span<std::byte> into) const override {
+    return all_.read(member, ranges, into);
+  }
+
+ private:
+  const MadeSnapshot& all_;
+  uint32_t node_;
+  ProcessFamily family_;
+};
+
+Result<WrittenVersion> write_of_two_nodes(const MadeSnapshot& all, const WriteOptions& options) {
+  auto version = NewVersion::open(options);
+  if (!version) return version.error();
+  std::vector<WrittenPart> parts;
+  for (const uint32_t node : {0u, 1u}) {
+    auto part = write_part(NodesPages(all, node), (*version)->order_for(node));
+    if (!part) return part.error();
+    parts.push_back(*part);
+  }
+  return (*version)->commit(NodesPages(all, 0).family(), parts);
+}
+
 // A program that is saved again and again, each time after other pages were written.
 class MadeProgram {
  public:
-  explicit MadeProgram(WriteOptions options) : options_(std::move(options)) {
+  explicit MadeProgram(WriteOptions options, bool is_on_two_nodes = false)
+      : is_on_two_nodes_(is_on_two_nodes), options_(std::move(options)) {
     history_.push_back(MadeSnapshot(1));
   }
   // The next version; each holds pages of its own only.
   Result<WrittenVersion> save() {
-    auto written = write_version(history_.back(), options_);
+    auto written = is_on_two_nodes_ ? write_of_two_nodes(history_.back(), options_)
+                                    : write_version(history_.back(), options_);
     if (!written) return written;
     options_.base = {written->info.version, written->info.id};
     saved_.emplace(written->info.version, history_.back());
@@ -122,6 +164,7 @@ class MadeProgram {
   WriteOptions& options() { return options_; }
 
  private:
+  const bool is_on_two_nodes_;
   WriteOptions options_;
   std::vector<MadeSnapshot> history_;
   std::map<uint32_t, MadeSnapshot> saved_;
@@ -162,17 +205,18 @@ class CheckpointFiles : public testing::Test {
     std::mutex mutex;
     uint64_t bytes = 0;
     bool is_same = true;
-    auto loaded =
-        load_pages(*parts,
-                   [&](uint32_t member, std::span<const PageRange> ranges,
-                       std::span<const std::byte> contents) -> Status {
-                     std::vector<std::byte> expected(contents.size());
-                     if (auto read = wanted.read(member, ranges, expected); !read) return read;
-                     std::lock_guard lock(mutex);
-                     bytes += contents.size();
-                     is_same &= std::memcmp(expected.data(), contents.data(), contents.size()) == 0;
-                     return {};
-                   });
+    auto loaded = load_pages(
+        *info, *parts, [](pid_t) { return true; },
+        [&](pid_t pid, std::span<const PageRange> ranges,
+            std::span<const std::byte> contents) -> Status {
+          std::vector<std::byte> expected(contents.size());
+          const auto member = static_cast<uint32_t>(pid - 301);
+          if (auto read = wanted.read(member, ranges, expected); !read) return read;
+          std::lock_guard lock(mutex);
+          bytes += contents.size();
+          is_same &= std::memcmp(expected.data(), contents.data(), contents.size()) == 0;
+          return {};
+        });
     if (!loaded) return loaded.error().message();
     if (bytes != info->memory_bytes) return "not all pages";
     return is_same ? "" : "other contents";
@@ -226,8 +270,8 @@ TEST_F(CheckpointFiles, PrunedVersionsAreWrittenOver) {
   ASSERT_TRUE(info);
   EXPECT_TRUE(store().verify(5));
   EXPECT_EQ(info->page_bytes, 504 * kPage);
-  EXPECT_FALSE(store().spare_path(400 * kPage).empty());
-  EXPECT_TRUE(store().spare_path(40 * kPage).empty()) << "most of it would be cut off";
+  EXPECT_FALSE(store().spare_path(0, 400 * kPage).empty());
+  EXPECT_TRUE(store().spare_path(0, 40 * kPage).empty()) << "most of it would be cut off";
 }
 
 TEST_F(CheckpointFiles, CompressedPagesAreRead) {
@@ -544,6 +588,77 @@ TEST_F(CheckpointFiles, IncrementsAndConsolidationsMayBeKilledAtAnyMoment) {
     EXPECT_EQ(fault_of(newest, is_old ? program.at(newest) : program.now()), "") << round;
     ASSERT_TRUE(program.save_all());
   }
+}
+
+// ---- several nodes ----
+
+TEST_F(CheckpointFiles, PartsOfTwoNodesAreOneVersion) {
+  MadeProgram program(options(), true);
+  for (const unsigned every : {7u, 3u, 2u, 5u}) {
+    ASSERT_TRUE(program.save());
+    program.go_on(every);
+  }
+  ASSERT_TRUE(program.save());
+  EXPECT_EQ(store().info(0)->nodes, (std::vector<uint32_t>{0, 1}));
+  for (uint32_t version = 1; version <= 5; ++version)
+    EXPECT_EQ(fault_of(version, program.at(version)), "") << version;
+  const auto info = store().info(5);
+  auto family = merged_family(*info, *store().open_parts(*info));
+  ASSERT_TRUE(family);
+  EXPECT_EQ(family->members[0].image + family->members[1].image, "firstsecond");
+  EXPECT_EQ(family->pipes[0].contents, "in flight");
+  ASSERT_TRUE(consolidate(folder_, 4, {}));
+  EXPECT_TRUE(store().info(4)->needs.empty());
+  CheckpointStore pruning = store();
+  ASSERT_TRUE(pruning.lock());
+  ASSERT_TRUE(pruning.prune(2));
+  EXPECT_EQ(fault_of(4, program.at(4)), "");
+  EXPECT_EQ(fault_of(5, program.at(5)), "");
+}
+
+TEST_F(CheckpointFiles, APartOfAnotherNodeThatIsMissingIsTold) {
+  MadeProgram program(options(), true);
+  ASSERT_TRUE(program.save());
+  std::filesystem::rename(store().part_path(1, 1), folder_ + "/aside");
+  EXPECT_NE(fault_of(1, program.now()).find("v1.n1.h5"), std::string::npos);
+  // The other node's, by its name.
+  std::filesystem::copy_file(store().part_path(1, 0), store().part_path(1, 1));
+  EXPECT_NE(fault_of(1, program.now()).find("another checkpoint"), std::string::npos);
+}
+
+TEST_F(CheckpointFiles, AVersionOfTwoNodesMayBeKilledAtAnyMoment) {
+  MadeProgram program(options(), true);
+  ASSERT_TRUE(program.save());
+  std::mt19937 random(13);
+  for (int round = 0; round < 15; ++round) {
+    program.go_on(3);
+    const pid_t child = fork();
+    if (child == 0) {
+      program.options().keep = 1;
+      static_cast<void>(program.save());
+      static_cast<void>(consolidate(folder_, 0, {}));
+      _exit(0);
+    }
+    usleep(random() % 60'000);
+    kill(child, SIGKILL);
+    waitpid(child, nullptr, 0);
+    const uint32_t newest = store().info(0)->version;
+    const bool is_old = program.has(newest);
+    EXPECT_EQ(fault_of(newest, is_old ? program.at(newest) : program.now()), "") << round;
+    ASSERT_TRUE(program.save_all());
+  }
+}
+
+// One node's disk is full: nothing is left of what the others wrote.
+TEST_F(CheckpointFiles, APartThatFailsLeavesNothingOfItsVersion) {
+  {
+    auto version = NewVersion::open(options());
+    ASSERT_TRUE(version);
+    const MadeSnapshot all(1);
+    ASSERT_TRUE(write_part(NodesPages(all, 0), (*version)->order_for(0)));
+    EXPECT_TRUE(std::filesystem::exists(store().part_path(1, 0)));
+  }
+  EXPECT_FALSE(std::filesystem::exists(store().part_path(1, 0)));
 }
 
 // As on a full disk: a file may not grow any more.

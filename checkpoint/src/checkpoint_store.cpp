@@ -41,17 +41,28 @@ bool parse_part(const std::string& name, PartName& part) {
          name == fmt::format("v{}.n{}.h5", part.version, part.node);
 }
 
-// What the first one has in older parts is there.
-Status check_older_ranges(const std::vector<std::unique_ptr<PartReader>>& parts) {
-  std::map<uint32_t, uint64_t> bytes;
-  for (const auto& part : parts) bytes[part->contents().version] = part->contents().page_bytes;
-  for (const PartRange& range : parts.front()->contents().ranges) {
-    const auto known = bytes.find(range.version);
-    if (known == bytes.end() || range.offset > known->second ||
-        range.bytes > known->second - range.offset)
-      return text_error("its tables and those of older versions contradict each other");
-  }
+using Parts = std::vector<std::unique_ptr<PartReader>>;
+
+// What the first `own` ones have in older parts of their nodes is there.
+Status check_older_ranges(const Parts& parts, size_t own) {
+  std::map<std::pair<uint32_t, uint32_t>, uint64_t> bytes;  // by node and version
+  for (const auto& part : parts)
+    bytes[{part->contents().node, part->contents().version}] = part->contents().page_bytes;
+  for (size_t i = 0; i < own; ++i)
+    for (const PartRange& range : parts[i]->contents().ranges) {
+      const auto known = bytes.find({parts[i]->contents().node, range.version});
+      if (known == bytes.end() || range.offset > known->second ||
+          range.bytes > known->second - range.offset)
+        return text_error("its tables and those of older versions contradict each other");
+    }
   return {};
+}
+
+std::set<uint32_t> older_versions(const PartContents& contents) {
+  std::set<uint32_t> versions;
+  for (const PartRange& range : contents.ranges)
+    if (range.version != contents.version) versions.insert(range.version);
+  return versions;
 }
 
 // Also where there is no other one.
@@ -78,14 +89,20 @@ std::string CheckpointStore::part_path(uint32_t version, uint32_t node) const {
   return fmt::format("{}/v{}.n{}.h5", folder_, version, node);
 }
 // One that is much longer would be cut, which takes as long as it saves.
-std::string CheckpointStore::spare_path(uint64_t page_bytes) const {
-  const std::string path = spare_name();
+std::string CheckpointStore::spare_path(uint32_t node, uint64_t page_bytes) const {
+  const std::string path = spare_name(node);
   struct stat found {};
   if (stat(path.c_str(), &found) != 0) return {};
   return static_cast<uint64_t>(found.st_size) / kMostTooLong <= page_bytes ? path : std::string();
 }
-std::string CheckpointStore::spare_name() const {
-  return folder_ + "/spare.h5";
+std::string CheckpointStore::spare_name(uint32_t node) const {
+  return fmt::format("{}/spare.n{}.h5", folder_, node);
+}
+
+void CheckpointStore::remove_parts_of(uint32_t version) const {
+  unlink(master_path(version).c_str());
+  for (PartName part; const std::string& name : names_in(folder_))
+    if (parse_part(name, part) && part.version == version) unlink((folder_ + "/" + name).c_str());
 }
 
 Result<std::vector<uint32_t>> CheckpointStore::versions() const {
@@ -126,14 +143,32 @@ Result<std::vector<std::unique_ptr<PartReader>>> CheckpointStore::open_parts(
   };
   for (uint32_t node : info.nodes)
     if (auto added = add(info.version, node, info.id); !added) return added.error();
-  for (size_t i = 0; i < info.needs.size(); ++i)
-    if (auto added = add(info.needs[i], 0, i < info.needs_ids.size() ? info.needs_ids[i] : 0);
-        !added)
-      return added.error();
   if (parts.empty()) return text_error(master_path(info.version) + ": it has no parts");
-  if (auto checked = check_older_ranges(parts); !checked)
-    return Error{checked.error().code, master_path(info.version) + ": " + checked.error().context};
+  const auto refuse = [&](const Error& why) {
+    return Error{why.code, master_path(info.version) + ": " + why.context};
+  };
+  for (size_t i = 0; i < info.nodes.size(); ++i)
+    for (uint32_t version : older_versions(parts[i]->contents())) {
+      const auto known = std::find(info.needs.begin(), info.needs.end(), version);
+      if (known == info.needs.end())
+        return refuse(text_error("its tables and those of its parts contradict each other"));
+      const auto index = static_cast<size_t>(known - info.needs.begin());
+      const uint64_t id = index < info.needs_ids.size() ? info.needs_ids[index] : 0;
+      if (auto added = add(version, info.nodes[i], id); !added) return added.error();
+    }
+  if (auto checked = check_older_ranges(parts, info.nodes.size()); !checked)
+    return refuse(checked.error());
   return parts;
+}
+
+Result<ProcessFamily> merged_family(const VersionInfo& info, const Parts& parts) {
+  ProcessFamily family = parts.front()->contents().family;
+  for (size_t i = 1; i < info.nodes.size(); ++i)
+    if (auto merged = family.merge(parts.at(i)->contents().family); !merged) return merged.error();
+  for (const FamilyMember& member : family.members)
+    if (!member.has_ended() && member.image.empty())
+      return text_error(fmt::format("process {} is in none of the parts", member.pid));
+  return family;
 }
 
 Status CheckpointStore::verify(uint32_t version) const {
@@ -159,7 +194,8 @@ Status CheckpointStore::lock(std::chrono::milliseconds patience) {
   }
   for (const std::string& name : names_in(folder_))
     if (name.ends_with(".tmp")) unlink((folder_ + "/" + name).c_str());
-  return remove_unneeded_parts();
+  // No spares: a node may still be writing one of them for somebody who has died.
+  return remove_unneeded_parts(false);
 }
 
 Result<uint32_t> CheckpointStore::next_version() const {
@@ -191,17 +227,20 @@ Status CheckpointStore::commit(const VersionInfo& info) const {
   return put_master(info);
 }
 
-// A master that still names the older versions is right with either part.
-Status CheckpointStore::replace_part(const std::string& path, const VersionInfo& info) const {
-  const std::string place = part_path(info.version, 0);
-  if (rename(path.c_str(), place.c_str()) != 0) return errno_error(place);
+// A master that still names the older versions is right with either parts.
+Status CheckpointStore::replace_parts(const std::vector<std::string>& paths,
+                                      const VersionInfo& info) const {
+  for (size_t i = 0; i < paths.size(); ++i) {
+    const std::string place = part_path(info.version, info.nodes.at(i));
+    if (rename(paths[i].c_str(), place.c_str()) != 0) return errno_error(place);
+  }
   if (auto synced = sync(); !synced) return synced;
   if (auto put = put_master(info); !put) return put;
   return remove_unneeded_parts();
 }
 
 // Those of versions that are not there and that none needs.
-Status CheckpointStore::remove_unneeded_parts() const {
+Status CheckpointStore::remove_unneeded_parts(bool become_spares) const {
   std::set<uint32_t> needed;
   auto all = versions();
   if (!all) return all.error();
@@ -215,8 +254,8 @@ Status CheckpointStore::remove_unneeded_parts() const {
   for (PartName part; const std::string& name : names_in(folder_)) {
     if (!parse_part(name, part) || needed.contains(part.version)) continue;
     const std::string path = folder_ + "/" + name;
-    if (part.node == 0 && is_longer(path, spare_name()))
-      rename(path.c_str(), spare_name().c_str());
+    if (const std::string spare = spare_name(part.node); become_spares && is_longer(path, spare))
+      rename(path.c_str(), spare.c_str());
     else
       unlink(path.c_str());
   }

@@ -10,34 +10,25 @@
 #include <fstream>
 #include <iterator>
 #include <map>
+#include <optional>
 #include <set>
 
+#include "applications.h"
+#include "checkpoint_messages.h"
 #include "krg/checkpoint/consolidate.h"
 #include "krg/checkpoint/write_version.h"
 #include "krg/runtime/log.h"
+#include "part_writes.h"
 #include "restarts.h"
 
 namespace krg {
 
 using nlohmann::json;
+using namespace checkpoint_messages;
 
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-class SnapshotPages : public PageSnapshot {
- public:
-  explicit SnapshotPages(const FamilySnapshot& snapshot) : snapshot_(snapshot) {}
-  const ProcessFamily& family() const override { return snapshot_.family; }
-  Result<std::vector<FamilySnapshot::Pages>> pages() const override { return snapshot_.pages(); }
-  Status read(uint32_t member, std::span<const PageRange> ranges,
-              std::span<std::byte> into) const override {
-    return snapshot_.read(member, ranges, into);
-  }
-
- private:
-  const FamilySnapshot& snapshot_;
-};
 
 constexpr size_t kLongChain = 8;      // older versions that one needs: time to consolidate
 constexpr size_t kLongestChain = 24;  // then the next one has all pages
@@ -58,19 +49,11 @@ Result<std::string> text_of_file(const std::string& path) {
   return text;
 }
 
-// 0: it is outside of the session, or gone.
-pid_t parent_of(pid_t pid) {
-  std::ifstream status(fmt::format("/proc/{}/status", pid));
-  for (std::string line; std::getline(status, line);)
-    if (line.starts_with("PPid:")) return std::atoi(line.c_str() + 5);
-  return 0;
-}
-
 }  // namespace
 
 struct Checkpoints::Impl : std::enable_shared_from_this<Impl> {
   using Request = ControlServer::Request;
-  using Reply = std::shared_ptr<ControlServer::Reply>;
+  using Reply = std::function<void(Result<json>)>;
 
   // What a further checkpoint of an application can go on from.
   struct Base {
@@ -86,88 +69,117 @@ struct Checkpoints::Impl : std::enable_shared_from_this<Impl> {
     pid_t root = 0, asker = 0;
     uint64_t base = 0;  // the capture that it goes on from; 0: it has all pages
     int signal = 0;
-    std::unique_ptr<FamilySnapshot> snapshot;
+    FamilyCaptures::Captured captured;
+    Result<std::unique_ptr<NewVersion>> version = std::unique_ptr<NewVersion>();
+    std::optional<Error> failure;
+    std::vector<WrittenPart> written;
     std::optional<Result<WrittenVersion>> outcome;
     Clock::time_point began;
   };
+  using Work = std::shared_ptr<Write>;
 
   Parts parts;
   FamilyTracking tracking;
+  FamilyCaptures captures;
+  std::shared_ptr<Applications> applications;
   std::set<pid_t> busy;         // roots that are being checkpointed
+  std::function<bool(pid_t)> is_restarting;
   std::map<pid_t, Base> bases;  // by root
   // Chains that are being made shorter, by folder; true: stop.
   std::map<std::string, std::shared_ptr<std::atomic<bool>>> consolidations;
 
-  explicit Impl(Parts p) : parts(std::move(p)) { parts.capture.tracking = &tracking; }
+  explicit Impl(Parts p)
+      : parts(std::move(p)),
+        captures(capture_parts()),
+        applications(std::make_shared<Applications>(parts.capture.node, parts.capture.table,
+                                                    parts.capture.capabilities)) {}
+  FamilyCaptureParts capture_parts() {
+    parts.capture.tracking = &tracking;
+    return parts.capture;
+  }
 
   void add_commands();
-  void checkpoint(const Request& request, const Reply& reply);
+  void find_application(const json& arguments, Applications::Done done);
+  void forward(const Request& request, const Applications::Application& to, const Reply& reply);
+  void checkpoint(pid_t root, pid_t asker, const json& arguments, const Reply& reply);
   void refuse_ipc_objects(size_t kind, std::function<void(Status)> done);
   void choose_base(Write& work);
-  void capture(const std::shared_ptr<Write>& work);
-  void write(const std::shared_ptr<Write>& work);
-  void written(const std::shared_ptr<Write>& work);
+  void capture(const Work& work);
+  void open_version(const Work& work);
+  void write_parts(const Work& work);
+  void commit(const Work& work);
+  void written(const Work& work);
+  void fail(const Work& work, const Error& why);
   void shorten_chain(const WriteOptions& options);
-  bool is_checkpointable(pid_t pid) const;
-  Result<pid_t> application_of(pid_t pid) const;
-  Result<pid_t> root_of(const json& arguments) const;
-  json applications() const;
 };
 
 void Checkpoints::Impl::add_commands() {
+  applications->listen();
   std::weak_ptr<Impl> weak = weak_from_this();
   parts.control.add_command("checkpoint", [weak](Request request, ControlServer::Reply reply) {
-    if (auto self = weak.lock())
-      self->checkpoint(request, std::make_shared<ControlServer::Reply>(std::move(reply)));
+    auto shared = std::make_shared<ControlServer::Reply>(std::move(reply));
+    const Reply answer = [shared](Result<json> result) {
+      result ? shared->ok(std::move(*result)) : shared->fail(result.error());
+    };
+    auto self = weak.lock();
+    if (!self) return;
+    auto asked = std::make_shared<Request>(std::move(request));
+    self->find_application(asked->arguments,
+                           [self, asked, answer](Result<Applications::Application> found) {
+                             if (!found) return answer(found.error());
+                             self->forward(*asked, *found, answer);
+                           });
   });
   parts.control.add_command("checkpoint.applications",
                             [weak](const Request&, ControlServer::Reply reply) {
-                              if (auto self = weak.lock()) reply.ok(self->applications());
+                              if (auto self = weak.lock())
+                                reply.ok({{"pids", self->applications->local_roots()}});
                             });
+  parts.capture.node.messenger.on_request<AskCheckpoint>(
+      [weak](NodeId, const AskCheckpoint& ask, std::string_view payload, Messenger::Reply reply) {
+        auto self = weak.lock();
+        if (!self) return;
+        auto shared = std::make_shared<Messenger::Reply>(std::move(reply));
+        self->checkpoint(ask.root, ask.asker, json::parse(payload, nullptr, false),
+                         [shared](Result<json> result) {
+                           if (result) return shared->ok(result->dump());
+                           shared->fail(result.error().errno_or(EIO), result.error().context);
+                         });
+      });
+  add_part_writes(parts.capture.node, captures);
 }
 
-bool Checkpoints::Impl::is_checkpointable(pid_t pid) const {
-  auto sets = parts.capture.capabilities.of(pid);
-  return sets && sets->effective.has(Capability::kCheckpointable);
+void Checkpoints::Impl::find_application(const json& arguments, Applications::Done done) {
+  pid_t pid = arguments.value("pid", 0);
+  if (arguments.contains("job")) {
+    const auto tasks = parts.tasks_of(arguments.value("job", 0u));
+    if (tasks.size() != 1)
+      return done(errno_error(tasks.empty() ? "the job has no process yet"
+                                            : "a job of several copies (-n) cannot be kept as one",
+                              ENOTSUP));
+    pid = tasks.front();
+  }
+  if (is_restarting(pid))
+    return done(errno_error(fmt::format("application {} is being restarted", pid), EBUSY));
+  applications->find(pid, std::move(done));
 }
 
-Result<pid_t> Checkpoints::Impl::application_of(pid_t pid) const {
-  if (parent_of(pid) == 0 && !parts.capture.capabilities.of(pid))
-    return errno_error(fmt::format("there is no process {} here", pid), ESRCH);
-  if (!is_checkpointable(pid))
-    return errno_error(fmt::format("process {}: CHECKPOINTABLE is not effective "
-                                   "(krg_capset -e +CHECKPOINTABLE {})",
-                                   pid, pid),
-                       EPERM);
-  pid_t root = pid;
-  for (pid_t parent = parent_of(root); parent > 1 && is_checkpointable(parent);
-       parent = parent_of(root))
-    root = parent;
-  return root;
+// The node of the root has what is known of it.
+void Checkpoints::Impl::forward(const Request& request, const Applications::Application& to,
+                                const Reply& reply) {
+  AskCheckpoint ask;
+  ask.root = to.root;
+  ask.asker = request.peer.pid == to.root ? 0 : request.peer.pid;
+  parts.capture.node.messenger.request(to.node, ask, request.arguments.dump(),
+                                       [reply](Result<std::string> result) {
+                                         if (!result) return reply(result.error());
+                                         reply(json::parse(*result, nullptr, false));
+                                       });
 }
 
-Result<pid_t> Checkpoints::Impl::root_of(const json& arguments) const {
-  if (!arguments.contains("job")) return application_of(arguments.value("pid", 0));
-  const auto tasks = parts.tasks_of(arguments.value("job", 0u));
-  if (tasks.size() != 1)
-    return errno_error(tasks.empty() ? "the job has no process yet"
-                                     : "a job of several copies (-n) cannot be kept as one",
-                       ENOTSUP);
-  return application_of(tasks.front());
-}
-
-json Checkpoints::Impl::applications() const {
-  std::set<pid_t> roots;
-  for (pid_t pid : parts.capture.table.local_processes())
-    if (is_checkpointable(pid))
-      if (auto root = application_of(pid)) roots.insert(*root);
-  return {{"pids", roots}};
-}
-
-void Checkpoints::Impl::checkpoint(const Request& request, const Reply& reply) {
-  const json& arguments = request.arguments;
-  auto root = root_of(arguments);
-  if (!root) return reply->fail(root.error());
+void Checkpoints::Impl::checkpoint(pid_t root, pid_t asker, const json& arguments,
+                                   const Reply& reply) {
+  if (arguments.is_discarded()) return reply(errno_error("checkpoint", EPROTO));
   auto work = std::make_shared<Write>();
   work->reply = reply;
   work->options.folder = arguments.value("folder", std::string());
@@ -176,17 +188,20 @@ void Checkpoints::Impl::checkpoint(const Request& request, const Reply& reply) {
   work->options.keep = arguments.value("keep", 0u);
   work->signal = arguments.value("signal", 0);
   if (!work->options.folder.starts_with('/'))
-    return reply->fail(errno_error("the folder must be an absolute path", EINVAL));
-  if (!busy.insert(*root).second)
-    return reply->fail(errno_error(fmt::format("application {} is busy", *root), EBUSY));
-  work->root = *root;
-  work->asker = request.peer.pid == *root ? 0 : request.peer.pid;
+    return reply(errno_error("the folder must be an absolute path", EINVAL));
+  if (!busy.insert(root).second)
+    return reply(errno_error(fmt::format("application {} is busy", root), EBUSY));
+  work->root = root;
+  work->asker = asker;
   if (!arguments.value("full", false)) choose_base(*work);
   refuse_ipc_objects(0, [self = shared_from_this(), work](const Status& none) {
-    if (none) return self->capture(work);
-    self->busy.erase(work->root);
-    work->reply->fail(none.error());
+    none ? self->capture(work) : self->fail(work, none.error());
   });
+}
+
+void Checkpoints::Impl::fail(const Work& work, const Error& why) {
+  busy.erase(work->root);
+  work->reply(why);
 }
 
 void Checkpoints::Impl::choose_base(Write& work) {
@@ -215,69 +230,98 @@ void Checkpoints::Impl::refuse_ipc_objects(size_t kind, std::function<void(Statu
   if (!parts.read_ipc_text(name, heard)) heard(text_of_file(fmt::format("/proc/sysvipc/{}", name)));
 }
 
-void Checkpoints::Impl::capture(const std::shared_ptr<Write>& work) {
+void Checkpoints::Impl::capture(const Work& work) {
   bases.erase(work->root);  // what is written is noted anew from now on
-  capture_family(
-      parts.capture, work->root, work->asker, work->base,
-      [self = shared_from_this(), work](Result<std::unique_ptr<FamilySnapshot>> snapshot) {
-        if (!snapshot) {
-          self->busy.erase(work->root);
-          return work->reply->fail(snapshot.error());
-        }
-        work->snapshot = std::move(*snapshot);
-        self->write(work);
-      });
+  captures.capture(work->root, work->asker, work->base,
+                   [self = shared_from_this(), work](Result<FamilyCaptures::Captured> captured) {
+                     if (!captured) return self->fail(work, captured.error());
+                     work->captured = std::move(*captured);
+                     self->open_version(work);
+                   });
 }
 
-void Checkpoints::Impl::write(const std::shared_ptr<Write>& work) {
+void Checkpoints::Impl::open_version(const Work& work) {
   work->began = Clock::now();
   if (auto other = consolidations.find(work->options.folder); other != consolidations.end()) {
     *other->second = true;
     work->options.patience = kConsolidationEnds;
   }
+  parts.capture.node.workers.submit([work] { work->version = NewVersion::open(work->options); },
+                                    [self = shared_from_this(), work] {
+                                      if (work->version) return self->write_parts(work);
+                                      work->outcome.emplace(work->version.error());
+                                      self->written(work);
+                                    });
+}
+
+// All nodes at once. A part that fails leaves nothing of the version, when all have ended.
+void Checkpoints::Impl::write_parts(const Work& work) {
+  const auto nodes = work->captured.family.nodes();
+  auto left = std::make_shared<size_t>(nodes.size());
+  for (uint32_t node : nodes)
+    request_part(parts.capture.node, (*work->version)->order_for(node), work->captured,
+                 [self = shared_from_this(), work, left](Result<WrittenPart> part) {
+                   if (part)
+                     work->written.push_back(std::move(*part));
+                   else if (!work->failure)
+                     work->failure = part.error();
+                   if (--*left == 0) self->commit(work);
+                 });
+}
+
+void Checkpoints::Impl::commit(const Work& work) {
+  std::sort(work->written.begin(), work->written.end(),
+            [](const WrittenPart& a, const WrittenPart& b) { return a.node < b.node; });
   parts.capture.node.workers.submit(
       [work] {
-        work->outcome.emplace(write_version(SnapshotPages(*work->snapshot), work->options));
+        work->outcome.emplace(work->failure
+                                  ? Result<WrittenVersion>(*work->failure)
+                                  : (*work->version)->commit(work->captured.family, work->written));
+        work->version = std::unique_ptr<NewVersion>();
       },
       [self = shared_from_this(), work] { self->written(work); });
 }
 
-void Checkpoints::Impl::written(const std::shared_ptr<Write>& finished) {
+void Checkpoints::Impl::written(const Work& finished) {
   using std::chrono::duration_cast, std::chrono::microseconds;
   Write& work = *finished;
   const auto write_time = duration_cast<microseconds>(Clock::now() - work.began);
   const auto& outcome = *work.outcome;
+  captures.drop(work.captured.number);
   if (!outcome && work.base != 0 && outcome.error().errno_or(0) == ESTALE) {
     // Somebody has removed or exchanged the version that it would need.
     work.base = 0;
     work.options.base = {};
-    work.snapshot.reset();
+    work.failure.reset();
+    work.written.clear();
     return capture(finished);
   }
+  if (!outcome) return fail(finished, outcome.error());
   busy.erase(work.root);
-  if (!outcome) {
-    work.snapshot.reset();
-    return work.reply->fail(outcome.error());
-  }
   const VersionInfo& info = outcome->info;
-  if (work.snapshot->number != 0)
+  if (tracking.works())
     bases[work.root] = {
-        work.snapshot->number, work.options.folder, {info.version, info.id}, info.needs.size()};
+        work.captured.number, work.options.folder, {info.version, info.id}, info.needs.size()};
   if (info.needs.size() >= kLongChain) shorten_chain(work.options);
   if (work.signal != 0)
-    for (const FamilyMember& member : work.snapshot->family.members)
-      if (!member.has_ended()) kill(member.pid, work.signal);
-  log_info("checkpoint", "{} version {}: {} processes, {} bytes, paused {} us, written in {} us",
-           work.options.folder, info.version, info.processes, info.page_bytes,
-           work.snapshot->pause.count(), write_time.count());
-  work.reply->ok({{"version", info.version},
+    for (const FamilyMember& member : work.captured.family.members)
+      if (!member.has_ended())
+        parts.shadows.send_signal(GlobalPid{member.pid},
+                                  {.signal = work.signal, .code = SI_USER, .sender = work.asker},
+                                  nullptr);
+  const auto pause = work.captured.pause.count();
+  log_info("checkpoint",
+           "{} version {}: {} processes on {} nodes, {} bytes, paused {} us, written in {} us",
+           work.options.folder, info.version, info.processes, info.nodes.size(), info.page_bytes,
+           pause, write_time.count());
+  work.reply(json{{"version", info.version},
                   {"processes", info.processes},
+                  {"nodes", info.nodes.size()},
                   {"memory_bytes", info.memory_bytes},
                   {"page_bytes", info.page_bytes},
                   {"stored_bytes", outcome->stored_bytes},
-                  {"pause_us", work.snapshot->pause.count()},
+                  {"pause_us", pause},
                   {"write_us", write_time.count()}});
-  work.snapshot.reset();
 }
 
 // In the background; a checkpoint into that folder ends it, and the next one begins it anew.
@@ -302,7 +346,7 @@ void Checkpoints::Impl::shorten_chain(const WriteOptions& options) {
 
 Checkpoints::Checkpoints(Parts parts) : impl_(std::make_shared<Impl>(std::move(parts))) {
   impl_->add_commands();
-  add_restart_commands(impl_->parts);
+  impl_->is_restarting = add_restart_commands(impl_->parts);
 }
 Checkpoints::~Checkpoints() = default;
 

@@ -17,12 +17,13 @@ using Parts = std::vector<std::unique_ptr<PartReader>>;
 // The pages of the new part: those of the old one first, then what it had in older parts.
 class Merge {
  public:
-  explicit Merge(const Parts& parts) {
-    const PartContents& old = parts.front()->contents();
+  Merge(const Parts& parts, const PartReader& own) {
+    const PartContents& old = own.contents();
     contents_ = old;
-    append({.part = parts.front().get(), .bytes = old.page_bytes});
+    append({.part = &own, .bytes = old.page_bytes});
     std::map<uint32_t, const PartReader*> by_version;
-    for (const auto& part : parts) by_version[part->contents().version] = part.get();
+    for (const auto& part : parts)
+      if (part->contents().node == old.node) by_version[part->contents().version] = part.get();
     std::vector<PartRange*> older;
     for (PartRange& range : contents_.ranges)
       if (range.version != old.version) older.push_back(&range);
@@ -93,6 +94,21 @@ class Merge {
   std::vector<Piece> pieces_;
 };
 
+// Writes the part of one node. What it has of pages.
+Result<uint64_t> write_merged(const std::string& path, const Parts& parts, const PartReader& own,
+                              const ConsolidateOptions& options) {
+  options.on_step("merge");
+  const Merge merge(parts, own);
+  auto writer =
+      PartWriter::create(path, merge.contents(), {.compress = options.compress, .spare = {}});
+  if (!writer) return writer.error();
+  options.on_step("merge pages");
+  if (auto copied = merge.copy(**writer, options.is_stopped); !copied) return copied.error();
+  options.on_step("merge seal");
+  if (auto finished = (*writer)->finish(); !finished) return finished.error();
+  return merge.contents().page_bytes;
+}
+
 }  // namespace
 
 Status consolidate(const std::string& folder, uint32_t version, const ConsolidateOptions& options) {
@@ -104,26 +120,22 @@ Status consolidate(const std::string& folder, uint32_t version, const Consolidat
   if (info->needs.empty()) return {};
   auto parts = store->open_parts(*info);
   if (!parts) return parts.error();
-  options.on_step("merge");
-  const Merge merge(*parts);
-  const std::string path = store->part_path(info->version, 0) + ".tmp";
-  const auto give_up = [&](const Error& why) {
-    unlink(path.c_str());
-    return why;
-  };
-  auto writer =
-      PartWriter::create(path, merge.contents(), {.compress = options.compress, .spare = {}});
-  if (!writer) return give_up(writer.error());
-  options.on_step("merge pages");
-  if (auto copied = merge.copy(**writer, options.is_stopped); !copied)
-    return give_up(copied.error());
-  options.on_step("merge seal");
-  if (auto finished = (*writer)->finish(); !finished) return give_up(finished.error());
-  info->page_bytes = merge.contents().page_bytes;
+  std::vector<std::string> paths;
+  uint64_t page_bytes = 0;
+  for (size_t i = 0; i < info->nodes.size(); ++i) {
+    paths.push_back(store->part_path(info->version, info->nodes[i]) + ".tmp");
+    auto written = write_merged(paths.back(), *parts, *(*parts)[i], options);
+    if (!written) {
+      for (const std::string& path : paths) unlink(path.c_str());
+      return written.error();
+    }
+    page_bytes += *written;
+  }
+  info->page_bytes = page_bytes;
   info->needs.clear();
   info->needs_ids.clear();
   options.on_step("merge replace");
-  auto replaced = store->replace_part(path, *info);
+  auto replaced = store->replace_parts(paths, *info);
   options.on_step("merge end");
   return replaced;
 }

@@ -11,8 +11,9 @@ namespace {
 // The pages of one part; `ranges`: what is wanted of them, by offset.
 class PartLoad {
  public:
-  PartLoad(const PartReader& part, std::vector<PartRange> ranges, const PageSink& sink)
-      : part_(part), ranges_(std::move(ranges)), sink_(sink) {}
+  PartLoad(const PartReader& part, std::vector<PartRange> ranges, const ProcessFamily& family,
+           const PageSink& sink)
+      : part_(part), ranges_(std::move(ranges)), family_(family), sink_(sink) {}
 
   Status run() const {
     return each_block(part_.block_count(), [this](uint64_t index, std::span<std::byte> block) {
@@ -44,7 +45,9 @@ class PartLoad {
         at += part;
       }
       if (at - start > *bytes) return text_error("the tables of a part contradict each other");
-      if (auto put = sink_(member, pieces, block.subspan(from - start, at - from)); !put)
+      if (auto put =
+              sink_(family_.members[member].pid, pieces, block.subspan(from - start, at - from));
+          !put)
         return put;
     }
     return {};
@@ -52,19 +55,28 @@ class PartLoad {
 
   const PartReader& part_;
   const std::vector<PartRange> ranges_;
+  const ProcessFamily& family_;
   const PageSink& sink_;
 };
 
 }  // namespace
 
-Status load_pages(const std::vector<std::unique_ptr<PartReader>>& parts, const PageSink& sink) {
-  for (const auto& part : parts) {
-    std::vector<PartRange> ranges;
-    for (const PartRange& range : parts.front()->contents().ranges)
-      if (range.version == part->contents().version) ranges.push_back(range);
-    std::sort(ranges.begin(), ranges.end(),
-              [](const PartRange& a, const PartRange& b) { return a.offset < b.offset; });
-    if (auto loaded = PartLoad(*part, std::move(ranges), sink).run(); !loaded) return loaded;
+Status load_pages(const VersionInfo& info, const std::vector<std::unique_ptr<PartReader>>& parts,
+                  const std::function<bool(pid_t member)>& is_wanted, const PageSink& sink) {
+  for (size_t own = 0; own < info.nodes.size(); ++own) {
+    const PartContents& contents = parts.at(own)->contents();
+    for (const auto& part : parts) {
+      if (part->contents().node != contents.node) continue;
+      std::vector<PartRange> ranges;
+      for (const PartRange& range : contents.ranges)
+        if (range.version == part->contents().version &&
+            is_wanted(contents.family.members[range.member].pid))
+          ranges.push_back(range);
+      std::sort(ranges.begin(), ranges.end(),
+                [](const PartRange& a, const PartRange& b) { return a.offset < b.offset; });
+      if (auto loaded = PartLoad(*part, std::move(ranges), contents.family, sink).run(); !loaded)
+        return loaded;
+    }
   }
   return {};
 }

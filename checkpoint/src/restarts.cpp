@@ -2,39 +2,60 @@
 #include "restarts.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 
+#include <algorithm>
 #include <map>
 #include <optional>
+#include <set>
 
+#include "checkpoint_messages.h"
 #include "krg/checkpoint/checkpoint_store.h"
 #include "krg/checkpoint/load_pages.h"
 #include "krg/procmgr/family_installer.h"
 #include "krg/runtime/log.h"
 #include "krg/runtime/unix_socket.h"
+#include "payloads.h"
 
 namespace krg {
 namespace {
 
 using nlohmann::json;
+using namespace checkpoint_messages;
 using Request = ControlServer::Request;
 using SharedReply = std::shared_ptr<ControlServer::Reply>;
 
 class Restarts : public std::enable_shared_from_this<Restarts> {
  public:
   explicit Restarts(const Checkpoints::Parts& parts)
-      : node_(parts.capture.node),
-        capabilities_(parts.capture.capabilities),
-        control_(parts.control),
-        start_pids_after_(parts.start_pids_after) {}
+      : node_(parts.capture.node), parts_(parts), control_(parts.control) {}
 
   void add_commands() {
     add("restart.open", &Restarts::open);
     add("restart.files", &Restarts::files);
     add("restart.hold", &Restarts::hold);
+    node_.messenger.on_request<SettlePids>(
+        [self = shared_from_this()](NodeId from, const SettlePids& ask, std::string_view pids,
+                                    Messenger::Reply reply) {
+          self->settle_here(from, ask, split_rows<pid_t>(pids), std::move(reply));
+        });
+    node_.messenger.on_request<LoadPages>([self = shared_from_this()](NodeId, const LoadPages& ask,
+                                                                      std::string_view payload,
+                                                                      Messenger::Reply reply) {
+      self->load_here(ask, payload, std::move(reply));
+    });
     control_.on_disconnect([self = shared_from_this()](ControlServer::ConnectionId connection) {
       std::erase_if(self->restarts_, [connection](const auto& entry) {
         return entry.second->connection == connection;
       });
+    });
+  }
+
+  bool has(pid_t pid) const {
+    return std::any_of(restarts_.begin(), restarts_.end(), [pid](const auto& entry) {
+      const auto& members = entry.second->installer->family().members;
+      return std::any_of(members.begin(), members.end(),
+                         [pid](const FamilyMember& member) { return member.pid == pid; });
     });
   }
 
@@ -43,7 +64,9 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
   struct Restart {
     ControlServer::ConnectionId connection = 0;
     VersionInfo info;
+    std::string folder;
     std::vector<std::unique_ptr<PartReader>> parts;
+    std::optional<Error> failure;
     std::unique_ptr<FamilyInstaller> installer;
     std::vector<FamilyInstaller::MadeFile> made;
     Status outcome;
@@ -62,26 +85,68 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
   void open(const Request& request, const SharedReply& reply) {
     auto restart = std::make_shared<Restart>();
     restart->connection = request.connection;
-    const std::string folder = request.arguments.value("folder", std::string());
+    restart->folder = request.arguments.value("folder", std::string());
     const uint32_t version = request.arguments.value("version", 0u);
     const uint32_t job = request.arguments.value("job", 0u);
-    node_.workers.submit([self = shared_from_this(), restart, folder,
-                          version] { restart->outcome = self->read(*restart, folder, version); },
+    node_.workers.submit([self = shared_from_this(), restart,
+                          version] { restart->outcome = self->read(*restart, version); },
                          [self = shared_from_this(), restart, reply, job] {
-                           if (restart->outcome)
-                             restart->outcome = restart->installer->check_pids();
                            if (!restart->outcome) return reply->fail(restart->outcome.error());
-                           self->start_pids_after_(restart->installer->highest_pid());
-                           json plan = self->plan(*restart);
-                           if (plan.dump().size() + 1024 > kMaxPacketBytes)
-                             return reply->fail(errno_error("too many open files", EMSGSIZE));
-                           self->restarts_[job] = restart;
-                           reply->ok(std::move(plan));
+                           self->settle(restart, false, [self, restart, reply, job] {
+                             self->opened(restart, reply, job);
+                           });
                          });
   }
 
-  Status read(Restart& restart, const std::string& folder, uint32_t version) {
-    auto store = CheckpointStore::open(folder, false);
+  void opened(const RestartPtr& restart, const SharedReply& reply, uint32_t job) {
+    const auto refuse = [&](const Error& why) {
+      settle(restart, true, [reply, why] { reply->fail(why); });
+    };
+    if (restart->failure) return refuse(*restart->failure);
+    json plan = this->plan(*restart);
+    if (plan.dump().size() + 1024 > kMaxPacketBytes)
+      return refuse(errno_error("too many open files", EMSGSIZE));
+    restarts_[job] = restart;
+    reply->ok(std::move(plan));
+  }
+
+  // ---- pids, which all nodes are told of ----
+
+  void settle(const RestartPtr& restart, bool forget, const std::function<void()>& done) {
+    const auto pids = rows(restart->installer->all_ids());
+    std::vector<NodeId> nodes;
+    for (uint16_t n = 0; n < node_.node_count; ++n)
+      if (!node_.messenger.is_failed(NodeId{n})) nodes.push_back(NodeId{n});
+    auto left = std::make_shared<size_t>(nodes.size());
+    SettlePids ask;
+    ask.forget = forget;
+    for (NodeId to : nodes)
+      node_.messenger.request(to, ask, pids, [restart, left, done](Result<std::string> reply) {
+        if (!reply && !restart->failure) restart->failure = reply.error();
+        if (--*left == 0) done();
+      });
+  }
+
+  void settle_here(NodeId home, const SettlePids& ask, const std::vector<pid_t>& pids,
+                   Messenger::Reply reply) {
+    pid_t highest = 0;
+    for (pid_t pid : pids) {
+      struct stat found {};
+      if (stat(fmt::format("/proc/{}", pid).c_str(), &found) == 0 && !ask.forget)
+        return reply.fail(EEXIST, fmt::format("pid {} is taken", pid));
+      if (node_.pids.is_local(GlobalPid{pid})) highest = std::max(highest, pid);
+    }
+    for (pid_t pid : pids)
+      ask.forget ? parts_.capture.table.forget_stray(GlobalPid{pid})
+                 : parts_.capture.table.add_stray(GlobalPid{pid}, home);
+    if (!ask.forget && highest > 0) parts_.start_pids_after(highest);
+    reply.ok();
+  }
+
+  // ---- files ----
+
+  Status read(Restart& restart, uint32_t version) {
+    auto store = CheckpointStore::open(restart.folder, false);
     if (!store) return store.error();
     auto info = store->info(version);
     if (!info) return info.error();
@@ -89,14 +154,24 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
     if (!parts) return parts.error();
     restart.info = std::move(*info);
     restart.parts = std::move(*parts);
-    auto installer =
-        FamilyInstaller::create(node_, capabilities_, restart.parts.front()->contents().family);
+    auto family = merged_family(restart.info, restart.parts);
+    if (!family) return family.error();
+    auto installer = FamilyInstaller::create(
+        {node_, parts_.capture.capabilities, parts_.capture.table, parts_.shadows,
+         parts_.body_descriptors()},
+        std::move(*family), [this](const FamilyMember& member) { return place_of(member); });
     if (!installer) return installer.error();
     restart.installer = std::move(*installer);
     auto made = restart.installer->make_files();
     if (!made) return made.error();
     restart.made = std::move(*made);
     return {};
+  }
+
+  // Where it was, as far as there are so many nodes.
+  NodeId place_of(const FamilyMember& member) const {
+    const NodeId place{static_cast<uint16_t>(member.node % node_.node_count)};
+    return node_.messenger.is_failed(place) || !parts_.is_online(place) ? node_.self : place;
   }
 
   json plan(const Restart& restart) const {
@@ -156,21 +231,58 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
     holding ? reply->ok() : reply->fail(holding.error());
   }
 
+  // Each node reads what its members have.
   void load(const RestartPtr& restart, uint32_t job) {
+    std::map<NodeId, std::vector<pid_t>> members;
+    const auto& family = restart->installer->family().members;
+    for (uint32_t i = 0; i < family.size(); ++i)
+      if (!family[i].has_ended()) members[restart->installer->node_of(i)].push_back(family[i].pid);
+    LoadPages ask;
+    ask.number = restart->info.version;
+    ask.id = restart->info.id;
+    auto left = std::make_shared<size_t>(members.size());
+    restart->failure.reset();
+    for (const auto& [to, pids] : members)
+      node_.messenger.request(
+          to, ask, with_text(restart->folder, rows(pids)),
+          [self = shared_from_this(), restart, job, left](Result<std::string> reply) {
+            if (!reply && !restart->failure) restart->failure = reply.error();
+            if (--*left > 0) return;
+            Status outcome =
+                restart->failure ? Status(*restart->failure) : restart->installer->thaw();
+            self->end(restart, job, std::move(outcome));
+          });
+  }
+
+  void load_here(const LoadPages& ask, std::string_view payload, Messenger::Reply reply) {
+    struct Load {
+      Messenger::Reply reply;
+      Status outcome = {};
+    };
+    const auto [folder, pids] = split_text(payload);
+    auto load = std::make_shared<Load>(Load{std::move(reply)});
     node_.workers.submit(
-        [restart] {
-          const FamilyInstaller& installer = *restart->installer;
-          restart->outcome = load_pages(
-              restart->parts, [&installer](uint32_t member, std::span<const PageRange> ranges,
-                                           std::span<const std::byte> contents) {
-                return installer.write(member, ranges, contents);
-              });
+        [load, ask, folder = folder, pids = split_rows<pid_t>(pids)] {
+          load->outcome = load_members(folder, ask, {pids.begin(), pids.end()});
         },
-        [self = shared_from_this(), restart, job] {
-          Status outcome = std::move(restart->outcome);
-          if (outcome) outcome = restart->installer->thaw();
-          self->end(restart, job, std::move(outcome));
+        [load] {
+          if (load->outcome) return load->reply.ok();
+          const Error& why = load->outcome.error();
+          load->reply.fail(why.errno_or(EIO), why.message());
         });
+  }
+
+  static Status load_members(const std::string& folder, const LoadPages& ask,
+                             const std::set<pid_t>& members) {
+    auto store = CheckpointStore::open(folder, false);
+    if (!store) return store.error();
+    auto info = store->info(ask.number);
+    if (!info) return info.error();
+    if (info->id != ask.id) return errno_error(folder + " has been changed", ESTALE);
+    auto parts = store->open_parts(*info);
+    if (!parts) return parts.error();
+    return load_pages(
+        *info, *parts, [&](pid_t pid) { return members.contains(pid); }, FamilyInstaller::write);
   }
 
   void end(const RestartPtr& restart, uint32_t job, Status how) {
@@ -188,16 +300,17 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
   }
 
   NodeContext& node_;
-  CapabilityTable& capabilities_;
+  const Checkpoints::Parts& parts_;
   ControlServer& control_;
-  std::function<void(pid_t)> start_pids_after_;
   std::map<uint32_t, RestartPtr> restarts_;  // by job
 };
 
 }  // namespace
 
-void add_restart_commands(const Checkpoints::Parts& parts) {
-  std::make_shared<Restarts>(parts)->add_commands();
+std::function<bool(pid_t)> add_restart_commands(const Checkpoints::Parts& parts) {
+  auto restarts = std::make_shared<Restarts>(parts);
+  restarts->add_commands();
+  return [restarts](pid_t pid) { return restarts->has(pid); };
 }
 
 }  // namespace krg

@@ -5,7 +5,8 @@
 
 namespace krg {
 
-// REQUIRES: what `parts` refers to outlives the control server's commands.
-void add_restart_commands(const Checkpoints::Parts& parts);
+// Returns what tells whether a process is of a family that is being restarted. REQUIRES: what
+// `parts` refers to, and they, outlive the control server's commands.
+std::function<bool(pid_t)> add_restart_commands(const Checkpoints::Parts& parts);
 
 }  // namespace krg

@@ -80,12 +80,12 @@ class PageCopy {
 // Where an older version has its pages.
 class BaseRanges {
  public:
-  static Result<BaseRanges> open(const CheckpointStore& store, const WriteOptions::Base& wanted) {
+  static Result<BaseRanges> open(const CheckpointStore& store, const PartOrder& order) {
+    const WriteOptions::Base& wanted = order.base;
     BaseRanges base;
-    if (wanted.version == 0) return base;
     auto info = store.info(wanted.version);
     if (!info || info->id != wanted.id) return stale();
-    auto part = PartReader::open(store.part_path(wanted.version, 0));
+    auto part = PartReader::open(store.part_path(wanted.version, order.node));
     if (!part || (*part)->contents().id != wanted.id) return stale();
     base.ids_[wanted.version] = wanted.id;
     for (size_t i = 0; i < info->needs.size() && i < info->needs_ids.size(); ++i)
@@ -131,23 +131,27 @@ class BaseRanges {
   std::map<uint32_t, uint64_t> ids_;
 };
 
-Result<PartContents> contents_of(const PageSnapshot& snapshot, const BaseRanges& base,
-                                 uint32_t version, uint64_t id) {
+bool is_clean(const FamilySnapshot::Pages& piece) {
+  return piece.range.is_clean;
+}
+
+Result<PartContents> contents_of(const PageSnapshot& snapshot,
+                                 const std::vector<FamilySnapshot::Pages>& pages,
+                                 const BaseRanges& base, const PartOrder& order) {
   PartContents contents;
-  contents.version = version;
-  contents.id = id;
+  contents.version = order.version;
+  contents.node = order.node;
+  contents.id = order.id;
   contents.family = snapshot.family();
-  auto pages = snapshot.pages();
-  if (!pages) return pages.error();
-  for (const FamilySnapshot::Pages& piece : *pages) {
-    if (piece.range.is_clean) {
+  for (const FamilySnapshot::Pages& piece : pages) {
+    if (is_clean(piece)) {
       const pid_t pid = contents.family.members.at(piece.member).pid;
       if (auto found = base.find(pid, piece.member, piece.range, contents.ranges); !found)
         return found.error();
       continue;
     }
     contents.ranges.push_back({.member = piece.member,
-                               .version = version,
+                               .version = order.version,
                                .address = piece.range.start.value,
                                .bytes = piece.range.bytes,
                                .offset = contents.page_bytes});
@@ -156,63 +160,106 @@ Result<PartContents> contents_of(const PageSnapshot& snapshot, const BaseRanges&
   return contents;
 }
 
-VersionInfo describe(const PartContents& contents, const BaseRanges& base,
-                     const WriteOptions& options) {
-  VersionInfo info;
-  info.version = contents.version;
-  info.id = contents.id;
-  info.created = now_in_words();
-  info.command = contents.family.command;
-  info.description = options.description;
-  info.root_pid = static_cast<uint64_t>(contents.family.members.front().pid);
-  info.processes = contents.family.members.size();
-  info.page_bytes = contents.page_bytes;
+WrittenPart describe(const PartContents& contents, const BaseRanges& base, uint64_t stored_bytes) {
+  WrittenPart part{contents.node, contents.page_bytes, 0, stored_bytes, {}};
   std::set<uint32_t> needs;
   for (const PartRange& range : contents.ranges) {
-    info.memory_bytes += range.bytes;
+    part.memory_bytes += range.bytes;
     if (range.version != contents.version) needs.insert(range.version);
   }
-  info.needs.assign(needs.begin(), needs.end());
-  for (uint32_t version : needs) info.needs_ids.push_back(base.id_of(version));
-  info.nodes = {contents.node};
-  return info;
+  for (uint32_t version : needs) part.needs.emplace_back(version, base.id_of(version));
+  return part;
 }
 
 }  // namespace
 
-Result<WrittenVersion> write_version(const PageSnapshot& snapshot, const WriteOptions& options) {
-  auto store = CheckpointStore::open(options.folder, true);
+Result<WrittenPart> write_part(const PageSnapshot& snapshot, const PartOrder& order) {
+  auto store = CheckpointStore::open(order.folder, true);
   if (!store) return store.error();
-  if (auto locked = store->lock(options.patience); !locked) return locked.error();
-  auto version = store->next_version();
-  if (!version) return version.error();
-  options.on_step("tables");
-  auto base = BaseRanges::open(*store, options.base);
+  order.on_step("tables");
+  auto pages = snapshot.pages();
+  if (!pages) return pages.error();
+  Result<BaseRanges> base = BaseRanges();
+  if (std::any_of(pages->begin(), pages->end(), is_clean)) base = BaseRanges::open(*store, order);
   if (!base) return base.error();
-  auto contents = contents_of(snapshot, *base, *version, random_id());
+  auto contents = contents_of(snapshot, *pages, *base, order);
   if (!contents) return contents.error();
-  const std::string path = store->part_path(*version, contents->node);
+  const std::string path = store->part_path(order.version, order.node);
   const auto give_up = [&](const Error& why) {
     unlink(path.c_str());
     return why;
   };
   auto writer = PartWriter::create(
       path, *contents,
-      {.compress = options.compress, .spare = store->spare_path(contents->page_bytes)});
+      {.compress = order.compress, .spare = store->spare_path(order.node, contents->page_bytes)});
   if (!writer) return give_up(writer.error());
-  options.on_step("pages");
+  order.on_step("pages");
   if (auto copied = PageCopy(snapshot, *contents, **writer).run(); !copied)
     return give_up(copied.error());
-  options.on_step("seal");
+  order.on_step("seal");
   if (auto finished = (*writer)->finish(); !finished) return give_up(finished.error());
-  WrittenVersion written{describe(*contents, *base, options), (*writer)->stored_bytes()};
-  options.on_step("commit");
-  if (auto committed = store->commit(written.info); !committed) return give_up(committed.error());
-  options.on_step("prune");
-  if (options.keep > 0)
-    if (auto pruned = store->prune(options.keep); !pruned) return pruned.error();
-  options.on_step("end");
+  return describe(*contents, *base, (*writer)->stored_bytes());
+}
+
+Result<std::unique_ptr<NewVersion>> NewVersion::open(const WriteOptions& options) {
+  auto store = CheckpointStore::open(options.folder, true);
+  if (!store) return store.error();
+  if (auto locked = store->lock(options.patience); !locked) return locked.error();
+  auto version = store->next_version();
+  if (!version) return version.error();
+  std::unique_ptr<NewVersion> made(new NewVersion(std::move(*store), options));
+  made->version_ = *version;
+  made->id_ = random_id();
+  return made;
+}
+
+NewVersion::~NewVersion() {
+  if (!is_committed_) store_.remove_parts_of(version_);
+}
+
+PartOrder NewVersion::order_for(uint32_t node) const {
+  return {options_.folder, version_, node, id_, options_.base, options_.compress, options_.on_step};
+}
+
+Result<WrittenVersion> NewVersion::commit(const ProcessFamily& family,
+                                          const std::vector<WrittenPart>& parts) {
+  WrittenVersion written;
+  VersionInfo& info = written.info;
+  info.version = version_;
+  info.id = id_;
+  info.created = now_in_words();
+  info.command = family.command;
+  info.description = options_.description;
+  info.root_pid = static_cast<uint64_t>(family.members.front().pid);
+  info.processes = family.members.size();
+  std::map<uint32_t, uint64_t> needs;
+  for (const WrittenPart& part : parts) {
+    info.nodes.push_back(part.node);
+    info.page_bytes += part.page_bytes;
+    info.memory_bytes += part.memory_bytes;
+    written.stored_bytes += part.stored_bytes;
+    needs.insert(part.needs.begin(), part.needs.end());
+  }
+  for (const auto& [version, id] : needs) {
+    info.needs.push_back(version);
+    info.needs_ids.push_back(id);
+  }
+  options_.on_step("commit");
+  if (auto committed = store_.commit(info); !committed) return committed.error();
+  is_committed_ = true;
+  options_.on_step("prune");
+  if (options_.keep > 0)
+    if (auto pruned = store_.prune(options_.keep); !pruned) return pruned.error();
+  options_.on_step("end");
   return written;
+}
+
+Result<WrittenVersion> write_version(const PageSnapshot& snapshot, const WriteOptions& options) {
+  auto version = NewVersion::open(options);
+  if (!version) return version.error();
+  auto part = write_part(snapshot, (*version)->order_for(0));
+  if (!part) return part.error();
+  return (*version)->commit(snapshot.family(), {*part});
 }
 
 }  // namespace krg

@@ -15,6 +15,7 @@
 #include "krg/checkpoint/checkpoint_store.h"
 #include "krg/checkpoint/consolidate.h"
 #include "krg/runtime/control_client.h"
+#include "number_word.h"
 
 namespace krg {
 namespace {
@@ -76,12 +77,6 @@ int failure(const Error& error) {
   return kFailure;
 }
 
-std::optional<unsigned> number_of(const std::string& text) {
-  if (text.empty() || text.size() > 9 || text.find_first_not_of("0123456789") != std::string::npos)
-    return std::nullopt;
-  return static_cast<unsigned>(std::stoul(text));
-}
-
 std::optional<int> signal_of(std::string text) {
   if (auto number = number_of(text); number && *number > 0 && *number <= 64)
     return static_cast<int>(*number);
@@ -110,7 +105,7 @@ Result<Options> parse_options(int argc, char** argv) {
         break;
       case 'K':
         if (!number_of(optarg)) return text_error(fmt::format("'{}' is no number", optarg));
-        options.keep = *number_of(optarg);
+        options.keep = static_cast<unsigned>(*number_of(optarg));
         break;
       case 'k':
         if (!signal_of(optarg ? optarg : "TERM"))
@@ -136,7 +131,7 @@ Result<Options> parse_options(int argc, char** argv) {
 
 // ---- in a session ----
 
-int save(ControlClient& krgd, const Options& options, unsigned pid, const std::string& folder) {
+int save(ControlClient& krgd, const Options& options, long pid, const std::string& folder) {
   auto done = krgd.call("checkpoint", {{"pid", pid},
                                        {"folder", std::filesystem::absolute(folder).string()},
                                        {"description", options.description},
@@ -172,7 +167,7 @@ int save_all(ControlClient& krgd, const Options& options) {
 
 int save_chosen(const Options& options) {
   if (options.words.size() > 1) return usage_error("one PID is wanted");
-  std::optional<unsigned> pid = static_cast<unsigned>(getppid());
+  std::optional<long> pid = getppid();
   if (!options.words.empty()) pid = number_of(options.words.front());
   if (!pid) return usage_error(fmt::format("'{}' is no pid", options.words.front()));
   auto krgd = ControlClient::connect_to_session();
@@ -206,8 +201,9 @@ int list(const CheckpointStore& store) {
 void show_processes(const ProcessFamily& family) {
   for (const FamilyMember& member : family.members)
     fmt::print("  process {} ({}), parent {}, {}\n", member.pid, member.name, member.parent,
-               member.has_ended() ? std::string("ended")
-                                  : fmt::format("{} descriptors", member.fds.size()));
+               member.has_ended()
+                   ? std::string("ended")
+                   : fmt::format("{} descriptors, on node {}", member.fds.size(), member.node));
   static constexpr const char* kKinds[] = {"file", "standard stream", "terminal", "pipe",
                                            "deleted file"};
   for (const FamilyFile& file : family.files)
@@ -223,7 +219,9 @@ int show(const CheckpointStore& store, unsigned version) {
   for (uint32_t older : info->needs) fmt::print("needs version {}\n", older);
   auto parts = store.open_parts(*info);
   if (!parts) return failure(parts.error());
-  show_processes(parts->front()->contents().family);
+  auto family = merged_family(*info, *parts);
+  if (!family) return failure(family.error());
+  show_processes(*family);
   return EXIT_SUCCESS;
 }
 
@@ -260,15 +258,16 @@ int work_on_folder(const std::vector<std::string>& words) {
   if (words.size() < 2 || words.size() > 3 || (wants_number && words.size() != 3) ||
       (verb == "list" && words.size() != 2))
     return usage_error(verb + (wants_number ? " takes DIR and N" : " takes DIR"));
-  std::optional<unsigned> number = words.size() == 3 ? number_of(words[2]) : 0;
+  const std::optional<long> number = words.size() == 3 ? number_of(words[2]) : 0;
   if (!number || (wants_number && *number == 0))
     return usage_error(fmt::format("'{}' is no number that {} takes", words[2], verb));
   auto store = CheckpointStore::open(words[1], false);
   if (!store) return failure(store.error());
   if (verb == "list") return list(*store);
-  if (verb == "show") return show(*store, *number);
-  if (verb == "consolidate") return consolidate_version(words[1], *number);
-  return verb == "verify" ? verify(*store, *number) : prune(*store, *number);
+  const auto version = static_cast<unsigned>(*number);
+  if (verb == "show") return show(*store, version);
+  if (verb == "consolidate") return consolidate_version(words[1], version);
+  return verb == "verify" ? verify(*store, version) : prune(*store, version);
 }
 
 int run(const Options& options) {

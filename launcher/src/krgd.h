@@ -152,10 +152,14 @@ struct Krgd {
   // checkpoint: families of processes as files
   Checkpoints checkpoints{
       {.capture = {node, processes, capabilities, &page_moves,
-                   [this](dev_t device) { return files.is_serving() && device == files.device(); }},
+                   [this](dev_t device) { return files.is_serving() && device == files.device(); },
+                   &descriptors},
        .control = control,
        .tasks_of = [this](uint32_t job) { return jobs.tasks_of(JobId{job}); },
        .start_pids_after = [this](pid_t pid) { pids->skip_to(pid); },
+       .shadows = shadows,
+       .is_online = [this](NodeId n) { return membership.is_online(n); },
+       .body_descriptors = [this]() -> BodyDescriptors& { return *body_descriptors; },
        .read_ipc_text = [this](std::string_view name,
                                auto done) { return read_ipc_text(name, std::move(done)); }}};
 

@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <charconv>
 #include <cstdint>
-#include <cstdlib>
 #include <optional>
 #include <string>
 
@@ -11,9 +11,11 @@ namespace krg {
 
 // Nothing for anything but a whole number from 0 to INT32_MAX.
 inline std::optional<long> number_of(const std::string& text) {
-  char* end = nullptr;
-  const long number = strtol(text.c_str(), &end, 10);
-  if (text.empty() || *end || number < 0 || number > INT32_MAX) return std::nullopt;
+  long number = 0;
+  const char* end = text.data() + text.size();
+  const auto [rest, failure] = std::from_chars(text.data(), end, number);
+  if (failure != std::errc() || rest != end || number < 0 || number > INT32_MAX)
+    return std::nullopt;
   return number;
 }
 

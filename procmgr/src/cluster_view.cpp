@@ -59,7 +59,7 @@ struct ClusterView::Impl {
   }
   bool is_elsewhere(pid_t pid) const {
     return pid > 0 && (table.find_shadow(pid) ||
-                       (!node.pids.is_local(GlobalPid{pid}) && !table.find_body(pid)));
+                       (!table.is_at_home(GlobalPid{pid}) && !table.find_body(pid)));
   }
   ProcessorNumbers numbers() const {
     return {resources.own_processors(), resources.first_processor(), resources.total_processors()};

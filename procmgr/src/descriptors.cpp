@@ -9,7 +9,8 @@ namespace krg {
 
 struct Descriptors::Impl {
   Impl(NodeContext& node, SessionFs& fs, SyscallBroker& broker)
-      : home(node),
+      : session_files(fs),
+        home(node),
         tree(node, fs),
         terminals(node, home),
         mirrors(node),
@@ -20,6 +21,7 @@ struct Descriptors::Impl {
     fs.add_tree(StreamTree::kName, tree);
   }
 
+  SessionFs& session_files;
   RemoteHome home;
   StreamTree tree;
   HomeTerminals terminals;
@@ -54,6 +56,18 @@ void Descriptors::body_ended(pid_t pid, std::function<void()> done) {
       impl->importer.body_ended(pid, std::move(done));
     });
   });
+}
+
+std::optional<Descriptors::Home> Descriptors::home_of(const struct stat& attributes) const {
+  if (!impl_->session_files.is_serving() || attributes.st_dev != impl_->session_files.device())
+    return std::nullopt;
+  const auto source = impl_->tree.source_of(attributes.st_ino);
+  if (!source) return std::nullopt;
+  return Home{source->home, source->id.value, source->seekable};
+}
+
+Result<UniqueFd> Descriptors::description(uint64_t id) const {
+  return impl_->home.native_copy(HomeId{id});
 }
 
 TerminalMirrors& Descriptors::terminals() {

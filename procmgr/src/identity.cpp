@@ -30,7 +30,7 @@ struct Identity::Impl : std::enable_shared_from_this<Identity::Impl> {
   void set_session(Call call);
 
   void tell(Call call, pid_t pid, Field field);
-  bool is_of_this_node(pid_t pid) const { return node.pids.is_local(GlobalPid{pid}); }
+  bool is_of_this_node(pid_t pid) const { return table.is_at_home(GlobalPid{pid}); }
   // The body that this thread belongs to, or 0: a body leads its kernel group for all its life.
   pid_t body_of_thread(pid_t tid) const;
 
@@ -48,7 +48,7 @@ pid_t Identity::Impl::body_of_thread(pid_t tid) const {
 }
 
 void Identity::Impl::tell(Call call, pid_t pid, Field field) {
-  if (node.pids.origin(GlobalPid{pid}).value >= node.node_count) return call.fail(ESRCH);
+  if (table.home_of(GlobalPid{pid}).value >= node.node_count) return call.fail(ESRCH);
   auto waiting = std::make_shared<Call>(std::move(call));
   shadows.identity(GlobalPid{pid}, [waiting, field](Result<ProcessIdentity> identity) {
     if (!identity) return waiting->fail(ESRCH);
@@ -87,6 +87,7 @@ void Identity::Impl::set_group(Call call) {
   change.is_body = table.find_body(pid) != nullptr;
   change.is_of_this_node = is_of_this_node(pid);
   change.wanted = group == 0 ? pid : group;
+  change.is_stray = table.is_at_home(GlobalPid{change.wanted});
   if (auto place = process_identity(table, pid)) change.virtual_group = place->group;
   if (const auto* leader = table.find_group(change.wanted))
     change.wanted_leader_group = leader->virtual_group;

@@ -8,7 +8,7 @@ GroupAnswer group_answer(const GroupChange& change, const PidRange& pids) {
     return change.is_caller ? GroupAnswer::kAtShadow : GroupAnswer::kNoSuchProcess;
   // A parent may only move a child that has not run exec: that child is on the parent's node.
   if (!change.is_of_this_node) return GroupAnswer::kNoSuchProcess;
-  if (pids.is_local(GlobalPid{change.wanted})) return GroupAnswer::kNative;
+  if (change.is_stray || pids.is_local(GlobalPid{change.wanted})) return GroupAnswer::kNative;
   if (change.wanted == change.virtual_group) return GroupAnswer::kDone;
   if (change.wanted == change.wanted_leader_group) return GroupAnswer::kNative;
   return GroupAnswer::kRefused;

@@ -14,6 +14,7 @@ struct GroupChange {
   bool is_body = false;         // it is a body of this node
   bool is_of_this_node = true;  // born here (native or a shadow)
   pid_t wanted = 0;             // the group to join or, when its own pid, to found
+  bool is_stray = false;        // `wanted` is led by a process that was restarted on this node
   pid_t virtual_group = 0;      // the group that it is told to be in now
   // The virtual group of the body that leads the kernel group `wanted` on this node; 0 for none.
   pid_t wanted_leader_group = 0;

@@ -105,7 +105,7 @@ struct PidCalls::Impl : std::enable_shared_from_this<PidCalls::Impl> {
   // Has node `to` carry `raw` out in the caller's name; its result answers `call`.
   void send(Call call, const RawCall& raw, NodeId to);
   bool is_here(pid_t pid) const {
-    return !table.find_shadow(pid) && (node.pids.is_local(GlobalPid{pid}) || table.find_body(pid));
+    return !table.find_shadow(pid) && (table.is_at_home(GlobalPid{pid}) || table.find_body(pid));
   }
 
   NodeContext& node;

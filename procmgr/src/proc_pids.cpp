@@ -111,9 +111,9 @@ void ProcPids::lookup_local(pid_t pid, FsReply<FsEntry> reply) {
 
 void ProcPids::lookup_elsewhere(const FsCaller& caller, pid_t pid, FsReply<FsEntry> reply) {
   const bool may_exist = pid >= kReservedPids && pid < 1 << kPidBits &&
-                         node_.pids.origin(GlobalPid{pid}).value < node_.node_count;
+                         table_.home_of(GlobalPid{pid}).value < node_.node_count;
   if (!may_exist) return reply(errno_error("no such process", ENOENT));
-  lookup_on(node_.pids.origin(GlobalPid{pid}), caller, pid, std::move(reply));
+  lookup_on(table_.home_of(GlobalPid{pid}), caller, pid, std::move(reply));
 }
 
 // Where the node of birth has the shadow only.

@@ -38,6 +38,7 @@ struct ProcessTable::Impl {
   std::map<pid_t, Body> bodies;
   std::shared_ptr<std::map<pid_t, bool>> claimed = std::make_shared<std::map<pid_t, bool>>();
   std::set<pid_t> hidden;
+  std::map<pid_t, NodeId> strays;  // and where they are
   std::map<pid_t, Body> ended_bodies;  // that may have left processes in their group
 
   explicit Impl(NodeContext& n) : node(n) {
@@ -145,17 +146,35 @@ std::vector<pid_t> ProcessTable::local_processes() const {
   return processes;
 }
 
+void ProcessTable::add_stray(GlobalPid pid, NodeId home) {
+  if (home != impl_->node.pids.origin(pid)) impl_->strays.insert_or_assign(pid.value, home);
+}
+void ProcessTable::forget_stray(GlobalPid pid) {
+  impl_->strays.erase(pid.value);
+}
+NodeId ProcessTable::home_of(GlobalPid pid) const {
+  const auto stray = impl_->strays.find(pid.value);
+  return stray == impl_->strays.end() ? impl_->node.pids.origin(pid) : stray->second;
+}
+bool ProcessTable::is_at_home(GlobalPid pid) const {
+  return pid.value > 0 && home_of(pid) == impl_->node.self;
+}
+
 void ProcessTable::locate(GlobalPid pid, std::function<void(Result<NodeId>)> done) {
   if (pid.value <= 0) return done(errno_error("no such process", ESRCH));
   if (find_body(pid.value)) return done(impl_->node.self);
-  const NodeId origin = impl_->node.pids.origin(pid);
+  const NodeId origin = home_of(pid);
   if (origin == impl_->node.self || origin.value >= impl_->node.node_count)
     return done(impl_->locate_here(pid.value));
   exec_messages::Locate ask;
   ask.pid = pid.value;
   impl_->node.messenger.request(origin, ask, {},
-                                [done = std::move(done)](Result<std::string> reply) {
+                                [this, pid, done = std::move(done)](Result<std::string> reply) {
                                   NodeId where;
+                                  // A stray that has ended: the number may be another's by now.
+                                  if (!reply && reply.error().errno_or(0) == ESRCH &&
+                                      impl_->strays.erase(pid.value) > 0)
+                                    return locate(pid, done);
                                   if (!reply) return done(reply.error());
                                   if (reply->size() != sizeof where)
                                     return done(errno_error("locate", EPROTO));

@@ -349,7 +349,7 @@ void ShadowHost::Impl::answer_when_gone(pid_t pid, std::shared_ptr<Messenger::Re
 
 void ShadowHost::Impl::request_change(GlobalPid body, const SetGroup& change,
                                       std::function<void(Status)> done) {
-  node.messenger.request(node.pids.origin(body), change, {},
+  node.messenger.request(table.home_of(body), change, {},
                          [done = std::move(done)](Result<std::string> reply) {
                            reply ? done({}) : done(reply.error());
                          });
@@ -423,7 +423,7 @@ void ShadowHost::set_foreground(GlobalPid body, pid_t group, std::function<void(
 void ShadowHost::identity(GlobalPid of, std::function<void(Result<ProcessIdentity>)> done) {
   Identify ask;
   ask.pid = of.value;
-  impl_->node.messenger.request(impl_->node.pids.origin(of), ask, {},
+  impl_->node.messenger.request(impl_->table.home_of(of), ask, {},
                                 [done = std::move(done)](Result<std::string> reply) {
                                   ProcessIdentity found;
                                   if (!reply) return done(reply.error());

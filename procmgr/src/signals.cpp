@@ -124,8 +124,12 @@ void Signals::Impl::on_kill(Call call, PidCalls& pid_calls) {
   if (!sender) return;  // the caller has died
   const pid_t own_group = getpgid(sender->pid);
   const ProcessTable::Body* leader = table.find_group(own_group);
-  const SignalTarget target =
+  SignalTarget target =
       signal_target(pid, own_group, leader ? leader->origin : kNoNode, node.pids, node.self);
+  if (pid < -1) {  // its leader may have been restarted elsewhere than its number says
+    const NodeId home = table.home_of(GlobalPid{-pid});
+    target = home == node.self ? SignalTarget(KernelGroup{-pid}) : GroupAt{home, -pid};
+  }
   log_debug("signals", "kill({}, {}) by {} of kernel group {}, led by a body: {}", pid, signal,
             sender->pid, own_group, leader != nullptr);
   if (const auto* group = std::get_if<KernelGroup>(&target))

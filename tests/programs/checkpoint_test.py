@@ -4,16 +4,14 @@ SPDX-License-Identifier: GPL-2.0-or-later
 """
 import hashlib
 import os
-import random
 import re
 import shutil
-import signal
 import subprocess
 import time
 import zlib
 
 import session_case
-from session_case import SessionCase
+from checkpoint_case import CheckpointCase
 
 CAPS = "--caps=+CHECKPOINTABLE"
 
@@ -80,74 +78,7 @@ named.close(); named.unlink()
 """
 
 
-class CheckpointTest(SessionCase):
-    def setUp(self):
-        self.random = random.Random(self.id())
-        for old in self.work.iterdir():
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
-
-    def start(self, *arguments, **options):
-        """A program under krgrun in a cluster of its own."""
-        out, err = (open(self.work / name, "ab") for name in ("out", "err"))
-        for file in (out, err):
-            os.fchown(file.fileno(), *self.owner())
-        with out, err:
-            process = subprocess.Popen(self.command(["krgrun", "--cluster=none", *arguments]), cwd=self.work, stdin=subprocess.DEVNULL,
-                                       stdout=out, stderr=err, env=self.environment(), start_new_session=True, **options)
-        self.addCleanup(self.end, process)
-        return process
-
-    @staticmethod
-    def end(process):
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-    def versions(self, folder="ckpt"):
-        path = self.work / folder
-        return sorted(int(f.name[1:-3]) for f in path.glob("v*.h5") if f.name[1:-3].isdigit()) if path.exists() else []
-
-    def errors(self):
-        return (self.work / "err").read_text(errors="replace")
-
-    def wait_for_version(self, number, process, folder="ckpt"):
-        refused = self.errors().count("PTRACE_SEIZE")
-        for _ in range(600):
-            if number in self.versions(folder):
-                return
-            if self.errors().count("PTRACE_SEIZE") > refused:  # it was still being restarted
-                refused += 1
-                process.send_signal(signal.SIGUSR1)
-            self.assertIsNone(process.poll(), "it ended before: " + self.errors())
-            time.sleep(0.05)
-        self.fail("no checkpoint came: " + self.errors())
-
-    def save_and_kill(self, process, folder="ckpt"):
-        """A checkpoint at the signal for it, then the end of the whole cluster."""
-        before = self.versions(folder)
-        process.send_signal(signal.SIGUSR1)
-        self.wait_for_version((before or [0])[-1] + 1, process, folder)
-        self.end(process)
-
-    def restart(self, *options, folder="ckpt", timeout=120, **more):
-        return self.run_program(["krgrun", "--cluster=none", f"--restart={self.work / folder}", *options], timeout=timeout, **more)
-
-    def interrupted(self, *command, times=2, nodes=1):
-        """The output of a program that is saved, killed and restarted `times` times."""
-        options = ["-N", str(nodes), f"--checkpoint-dir={self.work / 'ckpt'}"]
-        process = self.start(*options, "sh", "-c", "exec \"$@\" >output 2>&1", "sh", *command)
-        for number in range(times):
-            time.sleep(self.random.uniform(0.3, 1.2))
-            self.save_and_kill(process)
-            if number + 1 < times:
-                process = self.start(*options, f"--restart={self.work / 'ckpt'}")
-        done = self.restart("-N", str(nodes))
-        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
-        return (self.work / "output").read_text()
-
-    def native(self, *command):
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, cwd=self.work).stdout
-
+class CheckpointTest(CheckpointCase):
     def test_python(self):
         (self.work / "work.py").write_text(PYTHON_WORK, encoding="ascii")
         self.assertEqual(self.interrupted("/usr/bin/python3", "work.py"), self.native("/usr/bin/python3", "work.py"))

@@ -55,6 +55,20 @@ bool has_no_other_end(const StolenFd& fd) {
   return poll(&polled, 1, 0) == 1 && (polled.revents & (reads(fd) ? POLLHUP : POLLERR)) != 0;
 }
 
+// A descriptor of krgd's own, as steal_fds() tells of others.
+Result<StolenFd> stolen_from_here(UniqueFd fd) {
+  StolenFd stolen;
+  stolen.flags = fcntl(fd.get(), F_GETFL);
+  auto link = read_link(fmt::format("/proc/self/fd/{}", fd.get()));
+  if (stolen.flags < 0 || fstat(fd.get(), &stolen.attributes) != 0 || !link)
+    return errno_error("a descriptor of another node", ESTALE);
+  const off_t offset = lseek(fd.get(), 0, SEEK_CUR);
+  stolen.offset = std::max<off_t>(offset, 0);
+  stolen.link = std::move(*link);
+  stolen.copy = std::move(fd);
+  return stolen;
+}
+
 // What is in flight, which stays there: tee(2) into a pipe of our own.
 Result<std::string> contents_of_pipe(const StolenFd& end, int capacity) {
   UniqueFd opened;
@@ -124,19 +138,70 @@ bool has_other_end(pid_t pid, const StolenFd& end) {
 
 }  // namespace
 
-uint32_t FamilyFiles::index_of(StolenFd fd, pid_t owner) {
-  for (uint32_t i = 0; i < opens_.size(); ++i) {
-    const StolenFd& known = opens_[i].fd;
-    if (known.attributes.st_ino == fd.attributes.st_ino && known.flags == fd.flags &&
-        is_same_open_file(known.copy.get(), fd.copy.get())) {
-      if (fd.number <= STDERR_FILENO && opens_[i].standard < 0) opens_[i].standard = fd.number;
-      return i;
-    }
-  }
-  const int standard = fd.number <= STDERR_FILENO ? fd.number : -1;
-  opens_.push_back({std::move(fd), owner, standard});
+bool FamilyFiles::is_same(const Open& known, const StolenFd& fd,
+                          const std::optional<Descriptors::Home>& home) const {
+  if (known.is_apart || known.home.has_value() != home.has_value()) return false;
+  if (home && !home->has_own_offset)
+    return known.home->node == home->node && known.home->id == home->id;
+  return known.fd.attributes.st_ino == fd.attributes.st_ino && known.fd.flags == fd.flags &&
+         is_same_open_file(known.fd.copy.get(), fd.copy.get());
+}
+
+uint32_t FamilyFiles::insert(Open open) {
+  opens_.push_back(std::move(open));
   flocks_.push_back(0);
   return static_cast<uint32_t>(opens_.size() - 1);
+}
+
+uint32_t FamilyFiles::index_of(StolenFd fd, pid_t owner) {
+  const int standard = fd.number <= STDERR_FILENO ? fd.number : -1;
+  const auto home = descriptors_ ? descriptors_->home_of(fd.attributes) : std::nullopt;
+  for (uint32_t i = 0; i < opens_.size(); ++i) {
+    if (!is_same(opens_[i], fd, home)) continue;
+    if (standard >= 0 && opens_[i].standard < 0) opens_[i].standard = standard;
+    return i;
+  }
+  return insert({std::move(fd), owner, standard, home});
+}
+
+std::vector<StreamUse> FamilyFiles::streams() const {
+  std::vector<StreamUse> streams;
+  for (uint32_t i = 0; i < opens_.size(); ++i) {
+    const Open& open = opens_[i];
+    if (open.home)
+      streams.push_back({.file = i,
+                         .home = open.home->node,
+                         .id = open.home->id,
+                         .offset = open.home->has_own_offset ? open.fd.offset : -1,
+                         .flags = open.fd.flags,
+                         .standard = open.standard,
+                         .owner = open.first_owner});
+  }
+  return streams;
+}
+
+Result<uint32_t> FamilyFiles::add(const StreamUse& use) {
+  if (!descriptors_) return errno_error("a descriptor of another node", ENOTSUP);
+  auto copy = descriptors_->description(use.id);
+  if (!copy) return copy.error();
+  auto fd = stolen_from_here(std::move(*copy));
+  if (!fd) return fd.error();
+  fd->number = use.standard;
+  // What was set there (O_NONBLOCK) is meant.
+  fd->flags |= use.flags & O_NONBLOCK;
+  if (use.offset < 0) {
+    const int flags = fd->flags;
+    for (uint32_t i = 0; i < opens_.size(); ++i) {
+      fd->flags = opens_[i].fd.flags;
+      if (!is_same(opens_[i], *fd, std::nullopt)) continue;
+      if (use.standard >= 0 && opens_[i].standard < 0) opens_[i].standard = use.standard;
+      return i;
+    }
+    fd->flags = flags;
+  } else {
+    fd->offset = use.offset;
+  }
+  return insert({std::move(*fd), use.owner, use.standard, std::nullopt, use.offset >= 0});
 }
 
 Status FamilyFiles::add(FamilyMember& member) {
@@ -189,23 +254,22 @@ bool FamilyFiles::is_held_outside(const Open& open, const std::set<pid_t>& membe
   return false;
 }
 
-Status FamilyFiles::describe(ProcessFamily& family) {
-  std::set<pid_t> members;
-  for (const FamilyMember& member : family.members) members.insert(member.pid);
-  for (const Open& open : opens_) {
-    auto file = describe_one(open, family);
+Status FamilyFiles::describe(const std::set<pid_t>& members, FamilyDescription& into) {
+  for (uint32_t i = 0; i < opens_.size(); ++i) {
+    const Open& open = opens_[i];
+    if (open.home) continue;
+    auto file = describe_one(open, into.pipes);
     if (!file) return file.error();
-    family.files.push_back(std::move(*file));
+    file->flock = flocks_[i];
+    if (file->kind == FamilyFile::Kind::kPipe && is_held_outside(open, members))
+      return not_kept(open.first_owner, open.fd, "which a process outside of the family has, too");
+    into.files.push_back(std::move(*file));
+    into.numbers.push_back(i);
   }
-  for (size_t i = 0; i < opens_.size(); ++i) family.files[i].flock = flocks_[i];
-  for (size_t i = 0; i < opens_.size(); ++i)
-    if (family.files[i].kind == FamilyFile::Kind::kPipe && is_held_outside(opens_[i], members))
-      return not_kept(opens_[i].first_owner, opens_[i].fd,
-                      "which a process outside of the family has, too");
   return {};
 }
 
-Result<FamilyFile> FamilyFiles::describe_one(const Open& open, ProcessFamily& family) {
+Result<FamilyFile> FamilyFiles::describe_one(const Open& open, std::vector<FamilyPipe>& pipes) {
   const StolenFd& fd = open.fd;
   const auto refused = [&](std::string_view why) { return not_kept(open.first_owner, fd, why); };
   FamilyFile file;
@@ -214,7 +278,7 @@ Result<FamilyFile> FamilyFiles::describe_one(const Open& open, ProcessFamily& fa
   file.path = fd.link;
   const mode_t type = fd.attributes.st_mode & S_IFMT;
   if (type == S_IFIFO) {
-    if (auto described = describe_pipe(open, file, family); !described) return described.error();
+    if (auto described = describe_pipe(open, file, pipes); !described) return described.error();
     return file;
   }
   if (is_served_(fd.attributes.st_dev)) {
@@ -256,13 +320,15 @@ Result<FamilyFile> FamilyFiles::describe_one(const Open& open, ProcessFamily& fa
 }
 
 // Of a pipe both of whose ends are in the family, or one that nobody else has the other end of.
-Result<FamilyFiles::PipeEnds*> FamilyFiles::pipe_of(const Open& open, ProcessFamily& family) {
+Result<FamilyFiles::PipeEnds*> FamilyFiles::pipe_of(const Open& open,
+                                                    std::vector<FamilyPipe>& pipes) {
   const ino_t inode = open.fd.attributes.st_ino;
   for (auto& [known, ends] : pipes_)
     if (known == inode) return &ends;
   PipeEnds ends;
   for (const Open& other : opens_) {
-    if (other.fd.attributes.st_ino != inode || !S_ISFIFO(other.fd.attributes.st_mode)) continue;
+    if (other.home || other.fd.attributes.st_ino != inode || !S_ISFIFO(other.fd.attributes.st_mode))
+      continue;
     if (reads(other.fd)) ends.reader = &other;
     if (writes(other.fd)) ends.writer = &other;
   }
@@ -272,13 +338,14 @@ Result<FamilyFiles::PipeEnds*> FamilyFiles::pipe_of(const Open& open, ProcessFam
   const int capacity = fcntl(open.fd.copy.get(), F_GETPIPE_SZ);
   auto contents = contents_of_pipe(open.fd, capacity);
   if (!contents) return contents.error();
-  ends.number = static_cast<uint32_t>(family.pipes.size());
-  family.pipes.push_back({static_cast<uint32_t>(std::max(capacity, 0)), std::move(*contents)});
+  ends.number = static_cast<uint32_t>(pipes.size());
+  pipes.push_back({static_cast<uint32_t>(std::max(capacity, 0)), 0, std::move(*contents)});
   return &pipes_.emplace_back(inode, ends).second;
 }
 
-Status FamilyFiles::describe_pipe(const Open& open, FamilyFile& file, ProcessFamily& family) {
-  auto ends = pipe_of(open, family);
+Status FamilyFiles::describe_pipe(const Open& open, FamilyFile& file,
+                                  std::vector<FamilyPipe>& pipes) {
+  auto ends = pipe_of(open, pipes);
   if (!ends) return ends.error();
   if (*ends) {
     file.kind = FamilyFile::Kind::kPipe;

@@ -1,12 +1,16 @@
-// FamilyFiles: what the descriptors of a stopped family lead to: each open file once, whoever has
-// it by whatever numbers. Threads: the loop's thread. SPDX-License-Identifier: GPL-2.0-or-later
+// FamilyFiles: what the descriptors of a stopped family's members on this node lead to: each open
+// file once, whoever has it by whatever numbers; and what those of other nodes have whose
+// descriptions are here. Threads: the loop's thread. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "family/family_piece.h"
+#include "krg/procmgr/descriptors.h"
 #include "krg/procmgr/process_family.h"
 #include "process_fds.h"
 
@@ -14,22 +18,31 @@ namespace krg {
 
 class FamilyFiles {
  public:
-  // `is_served`: by krgd itself. `asker`: a process apart, which is held for ended; 0: none.
-  FamilyFiles(std::function<bool(dev_t)> is_served, pid_t asker)
-      : is_served_(std::move(is_served)), asker_(asker) {}
+  // `is_served`: by krgd itself. `descriptors`: may be null. `asker`: a process apart, which is
+  // held for ended; 0: none.
+  FamilyFiles(std::function<bool(dev_t)> is_served, const Descriptors* descriptors, pid_t asker)
+      : is_served_(std::move(is_served)), descriptors_(descriptors), asker_(asker) {}
 
   // Takes in the descriptors and locks of a member that is stopped, parents first. Errors: ESRCH,
   // ENOTSUP.
   Status add(FamilyMember& member);
-  // When all have been added: describes the files and empties pipes into the family, leaving their
-  // contents where they are. Errors: ENOTSUP with the reason why one cannot be had again.
-  Status describe(ProcessFamily& family);
+  // Those of the files whose descriptions are at another node, or that members here have as if so.
+  std::vector<StreamUse> streams() const;
+  // Takes in what a member of another node, or one here, has by a stream of this node. Its number.
+  // Errors: ESTALE.
+  Result<uint32_t> add(const StreamUse& use);
+  // When all have been added: describes the files and empties pipes into `into`, leaving their
+  // contents where they are. `members`: of the whole family. Errors: ENOTSUP with the reason why
+  // one cannot be had again.
+  Status describe(const std::set<pid_t>& members, FamilyDescription& into);
 
  private:
   struct Open {
     StolenFd fd;
     pid_t first_owner;
-    int standard = -1;  // by which number of 0, 1 and 2 it is had
+    int standard = -1;                           // by which number of 0, 1 and 2 it is had
+    std::optional<Descriptors::Home> home = {};  // its description is there
+    bool is_apart = false;  // has an offset of its own, and is no other one's description
   };
   struct PipeEnds {
     const Open* reader = nullptr;
@@ -39,12 +52,16 @@ class FamilyFiles {
 
   uint32_t index_of(StolenFd fd, pid_t owner);
   Status add_locks(FamilyMember& member, const FamilyFd& fd);
-  Result<FamilyFile> describe_one(const Open& open, ProcessFamily& family);
-  Status describe_pipe(const Open& open, FamilyFile& file, ProcessFamily& family);
-  Result<PipeEnds*> pipe_of(const Open& open, ProcessFamily& family);
+  Result<FamilyFile> describe_one(const Open& open, std::vector<FamilyPipe>& pipes);
+  Status describe_pipe(const Open& open, FamilyFile& file, std::vector<FamilyPipe>& pipes);
+  Result<PipeEnds*> pipe_of(const Open& open, std::vector<FamilyPipe>& pipes);
+  uint32_t insert(Open open);
+  bool is_same(const Open& known, const StolenFd& fd,
+               const std::optional<Descriptors::Home>& home) const;
   bool is_held_outside(const Open& open, const std::set<pid_t>& members) const;
 
   std::function<bool(dev_t)> is_served_;
+  const Descriptors* descriptors_;
   pid_t asker_;
   std::vector<Open> opens_;
   std::vector<uint32_t> flocks_;  // of each

@@ -10,7 +10,9 @@
 #include <algorithm>
 #include <csignal>
 #include <map>
+#include <optional>
 
+#include "family/family_bodies.h"
 #include "family/family_tree.h"
 #include "image/exec_hold.h"
 #include "image/image_installer.h"
@@ -85,26 +87,41 @@ Result<UniqueFd> make_deleted(const FamilyFile& file) {
 }  // namespace
 
 struct FamilyInstaller::Impl : std::enable_shared_from_this<Impl> {
-  NodeContext& node;
-  CapabilityTable& capabilities;
+  const Parts parts;
+  NodeContext& node = parts.node;
   const ProcessFamily family;
   std::vector<ProcessImage> images;  // by member
   std::vector<MappedFile> mapped;
-  std::vector<int> programs;  // by member: its index in `mapped`; -1: the root's
+  std::vector<int> programs;   // by member: its index in `mapped`; -1: the root's
+  std::vector<NodeId> places;  // by member
   int first_slot = 3;
   std::function<void(Status)> laid_out;
   bool is_given_up = false;
   std::unique_ptr<FamilyTree> tree;
   std::map<uint32_t, std::unique_ptr<InstalledProcess>> installed;
+  std::shared_ptr<FamilyBodies> bodies = std::make_shared<FamilyBodies>(parts);
+  size_t starting = 0;  // bodies
+  std::optional<Error> failure;
+  // Files that were open for writing: they are cut to their lengths at the checkpoint.
+  struct Cut {
+    UniqueFd fd;
+    uint64_t bytes = 0;
+  };
+  std::map<uint32_t, Cut> cuts;  // by file
 
-  Impl(NodeContext& n, CapabilityTable& c, ProcessFamily f)
-      : node(n), capabilities(c), family(std::move(f)) {}
+  Impl(const Parts& p, ProcessFamily f) : parts(p), family(std::move(f)) {}
 
   Status parse();
   uint32_t index_of(const ImageFile& file);
   void on_held(Result<FrozenThread> held);
   Status lay_out(FrozenThread root);
+  void choose_places(const std::function<NodeId(const FamilyMember&)>& place);
+  bool may_go(uint32_t member) const;
   Status install(uint32_t member);
+  void start_bodies();
+  void start_body(uint32_t member);
+  void one_body_less();
+  void take_files_to_cut(uint32_t member);
   Status place_descriptors(FrozenProcess& process, const FamilyMember& member) const;
   Status set_locks(FrozenProcess& process, const FamilyMember& member) const;
   Status cut_files();
@@ -152,23 +169,92 @@ Status FamilyInstaller::Impl::parse() {
 
 // ---- the tree, then each of them ----
 
+void FamilyInstaller::Impl::choose_places(const std::function<NodeId(const FamilyMember&)>& place) {
+  for (uint32_t i = 0; i < family.members.size(); ++i)
+    places.push_back(may_go(i) ? place(family.members[i]) : node.self);
+}
+
+// Shared memory is made here, and locks are a process's.
+bool FamilyInstaller::Impl::may_go(uint32_t index) const {
+  const FamilyMember& member = family.members[index];
+  const auto& files = images[index].files;
+  return !member.has_ended() && member.locks.empty() &&
+         std::none_of(
+             files.begin(), files.end(),
+             [](const ImageFile& file) { return file.path.starts_with(kSharedMemoryPrefix); }) &&
+         std::none_of(member.fds.begin(), member.fds.end(), [this](const FamilyFd& fd) {
+           return family.files[fd.file].flock != 0 || !family.files[fd.file].memory.empty();
+         });
+}
+
 void FamilyInstaller::Impl::on_held(Result<FrozenThread> held) {
   if (is_given_up) {
     if (held) kill(held->tid(), SIGKILL);
     return;
   }
-  auto done = std::exchange(laid_out, nullptr);
-  done(held ? lay_out(std::move(*held)) : Status(held.error()));
+  const Status done = held ? lay_out(std::move(*held)) : Status(held.error());
+  done ? start_bodies() : std::exchange(laid_out, nullptr)(done);
 }
 
 Status FamilyInstaller::Impl::lay_out(FrozenThread root) {
   tree = std::make_unique<FamilyTree>(*node.children, family);
   if (auto grown = tree->grow(std::move(root)); !grown) return grown;
   for (uint32_t i = 0; i < family.members.size(); ++i) {
-    if (family.members[i].has_ended()) continue;
-    if (auto done = install(i); !done) return about(family.members[i], done.error());
+    const FamilyMember& member = family.members[i];
+    if (member.has_ended()) continue;
+    const Status done =
+        places[i] == node.self ? install(i) : place_descriptors(*tree->process(i), member);
+    if (!done) return about(member, done.error());
   }
   return tree->end_zombies();
+}
+
+// Only now no two have all descriptors of all.
+void FamilyInstaller::Impl::start_bodies() {
+  for (uint32_t i = 0; i < family.members.size(); ++i)
+    if (places[i] == node.self && !family.members[i].has_ended()) take_files_to_cut(i);
+  starting = 1;
+  for (uint32_t i = 0; i < family.members.size(); ++i)
+    if (places[i] != node.self) start_body(i);
+  one_body_less();
+}
+
+void FamilyInstaller::Impl::start_body(uint32_t index) {
+  const FamilyMember& member = family.members[index];
+  const bool has_children =
+      std::any_of(family.members.begin(), family.members.end(),
+                  [&](const FamilyMember& child) { return child.parent == member.pid; });
+  auto image = ProcessImage::parse(member.image);
+  check(image.has_value(), "an image that could be read can be read again");
+  ++starting;
+  bodies->start(
+      tree->process(index), member, std::move(*image), places[index], has_children,
+      [self = shared_from_this(), index] { self->take_files_to_cut(index); },
+      [self = shared_from_this(), index](const Status& started) {
+        if (started && self->tree) self->tree->release(index);
+        if (!started && !self->failure)
+          self->failure = about(self->family.members[index], started.error());
+        self->one_body_less();
+      });
+}
+
+void FamilyInstaller::Impl::one_body_less() {
+  if (--starting > 0) return;
+  if (is_given_up) return bodies->kill_all();
+  auto done = std::exchange(laid_out, nullptr);
+  if (done) done(failure ? Status(*failure) : Status());
+}
+
+void FamilyInstaller::Impl::take_files_to_cut(uint32_t index) {
+  const FamilyMember& member = family.members[index];
+  for (const FamilyFd& fd : member.fds) {
+    const FamilyFile& file = family.files[fd.file];
+    const bool is_written = file.kind == FamilyFile::Kind::kPath && file.is_regular &&
+                            (file.flags & O_ACCMODE) != O_RDONLY;
+    if (!is_written || cuts.contains(fd.file)) continue;
+    if (auto taken = take_descriptor(member.pid, fd.number))
+      cuts[fd.file] = {std::move(*taken), file.bytes};
+  }
 }
 
 Status FamilyInstaller::Impl::install(uint32_t index) {
@@ -182,7 +268,7 @@ Status FamilyInstaller::Impl::install(uint32_t index) {
   installed.emplace(index, std::move(*made));
   if (auto placed = place_descriptors(*process, member); !placed) return placed;
   if (auto set = set_locks(*process, member); !set) return set;
-  return capabilities.adopt(member.pid, member.capabilities);
+  return parts.capabilities.adopt(member.pid, member.capabilities);
 }
 
 Status FamilyInstaller::Impl::place_descriptors(FrozenProcess& process,
@@ -225,11 +311,12 @@ Status FamilyInstaller::Impl::set_locks(FrozenProcess& process, const FamilyMemb
 
 // ---- the interface ----
 
-Result<std::unique_ptr<FamilyInstaller>> FamilyInstaller::create(NodeContext& node,
-                                                                 CapabilityTable& capabilities,
-                                                                 ProcessFamily family) {
-  auto impl = std::make_shared<Impl>(node, capabilities, std::move(family));
+Result<std::unique_ptr<FamilyInstaller>> FamilyInstaller::create(
+    const Parts& parts, ProcessFamily family,
+    const std::function<NodeId(const FamilyMember&)>& place) {
+  auto impl = std::make_shared<Impl>(parts, std::move(family));
   if (auto parsed = impl->parse(); !parsed) return parsed.error();
+  impl->choose_places(place);
   return std::unique_ptr<FamilyInstaller>(new FamilyInstaller(std::move(impl)));
 }
 
@@ -237,6 +324,7 @@ FamilyInstaller::~FamilyInstaller() {
   impl_->is_given_up = true;
   impl_->installed.clear();  // kills those that have not been thawed
   impl_->tree.reset();
+  impl_->bodies->kill_all();
 }
 
 const ProcessFamily& FamilyInstaller::family() const {
@@ -245,12 +333,16 @@ const ProcessFamily& FamilyInstaller::family() const {
 pid_t FamilyInstaller::root() const {
   return impl_->family.members.front().pid;
 }
-pid_t FamilyInstaller::highest_pid() const {
-  pid_t highest = root();
-  for (const FamilyMember& member : impl_->family.members) highest = std::max(highest, member.pid);
+std::vector<pid_t> FamilyInstaller::all_ids() const {
+  std::vector<pid_t> ids;
+  for (const FamilyMember& member : impl_->family.members) ids.push_back(member.pid);
   for (const ProcessImage& image : impl_->images)
-    for (const ImageThread& thread : image.threads) highest = std::max(highest, thread.tid);
-  return highest;
+    for (const ImageThread& thread : image.threads)
+      if (thread.tid != image.threads.front().tid) ids.push_back(thread.tid);
+  return ids;
+}
+NodeId FamilyInstaller::node_of(uint32_t member) const {
+  return impl_->places.at(member);
 }
 const std::string& FamilyInstaller::program() const {
   return impl_->mapped.front().path;
@@ -260,24 +352,6 @@ int FamilyInstaller::first_slot() const {
 }
 const std::vector<FamilyInstaller::MappedFile>& FamilyInstaller::mapped() const {
   return impl_->mapped;
-}
-
-Status FamilyInstaller::check_pids() const {
-  const auto check_one = [this](pid_t pid) -> Status {
-    if (!impl_->node.pids.is_local(GlobalPid{pid}))
-      return errno_error(fmt::format("pid {} belongs to another node of this cluster", pid),
-                         ENOTSUP);
-    struct stat found {};
-    if (stat(fmt::format("/proc/{}", pid).c_str(), &found) == 0)
-      return errno_error(fmt::format("pid {} is taken", pid), EEXIST);
-    return {};
-  };
-  for (uint32_t i = 0; i < impl_->family.members.size(); ++i) {
-    if (auto free = check_one(impl_->family.members[i].pid); !free) return free;
-    for (const ImageThread& thread : impl_->images[i].threads)
-      if (auto free = check_one(thread.tid); !free) return free;
-  }
-  return {};
 }
 
 Result<std::vector<FamilyInstaller::MadeFile>> FamilyInstaller::make_files() const {
@@ -326,9 +400,9 @@ Status FamilyInstaller::hold(std::function<void(Status)> laid_out) {
   });
 }
 
-Status FamilyInstaller::write(uint32_t member, std::span<const PageRange> ranges,
-                              std::span<const std::byte> contents) const {
-  auto task = TaskMemory::open(impl_->family.members.at(member).pid);
+Status FamilyInstaller::write(pid_t member, std::span<const PageRange> ranges,
+                              std::span<const std::byte> contents) {
+  auto task = TaskMemory::open(member);
   if (!task) return task.error();
   std::vector<MemoryPiece> pieces;
   for (const PageRange& range : ranges) pieces.push_back({range.start, range.bytes});
@@ -337,23 +411,13 @@ Status FamilyInstaller::write(uint32_t member, std::span<const PageRange> ranges
 
 // What was written to files after the checkpoint is not theirs any more.
 Status FamilyInstaller::Impl::cut_files() {
-  std::vector<bool> is_done(family.files.size());
-  for (auto& [index, process] : installed)
-    for (const FamilyFd& fd : family.members[index].fds) {
-      const FamilyFile& file = family.files[fd.file];
-      const bool is_written = file.kind == FamilyFile::Kind::kPath && file.is_regular &&
-                              (file.flags & O_ACCMODE) != O_RDONLY;
-      if (!is_written || is_done[fd.file]) continue;
-      is_done[fd.file] = true;
-      struct stat found {};
-      const std::string path = fmt::format("/proc/{}/fd/{}", process->pid(), fd.number);
-      if (stat(path.c_str(), &found) != 0 || static_cast<uint64_t>(found.st_size) <= file.bytes)
-        continue;
-      auto cut = done_by_call(file.path.c_str(),
-                              tree->process(index)->call(
-                                  SYS_ftruncate, {static_cast<uint64_t>(fd.number), file.bytes}));
-      if (!cut) return cut;
-    }
+  for (const auto& [number, cut] : std::exchange(cuts, {})) {
+    struct stat found {};
+    if (fstat(cut.fd.get(), &found) != 0 || static_cast<uint64_t>(found.st_size) <= cut.bytes)
+      continue;
+    if (ftruncate(cut.fd.get(), static_cast<off_t>(cut.bytes)) != 0)
+      return errno_error(family.files[number].path);
+  }
   return {};
 }
 
@@ -366,6 +430,7 @@ Status FamilyInstaller::thaw() {
   if (!all)
     for (const FamilyMember& member : impl_->family.members)
       if (!member.has_ended()) kill(member.pid, SIGKILL);
+  all ? impl_->bodies->thaw() : impl_->bodies->kill_all();
   impl_->installed.clear();
   impl_->tree.reset();
   return all;

@@ -24,6 +24,10 @@ class FamilyTree {
   const std::shared_ptr<FrozenProcess>& process(uint32_t member) const {
     return processes_.at(member);
   }
+  // It is not the tree's any more.
+  std::shared_ptr<FrozenProcess> release(uint32_t member) {
+    return std::move(processes_.at(member));
+  }
   // Those that had ended end. REQUIRES: all others know what they do with SIGCHLD.
   Status end_zombies();
 

@@ -2,76 +2,15 @@
 #include "krg/procmgr/process_family.h"
 
 #include <algorithm>
+#include <set>
 
-#include "packed_bytes.h"
+#include "family/packed_family.h"
 
 namespace krg {
+
+using namespace packed_family;
+
 namespace {
-
-constexpr uint8_t kFormatVersion = 2;
-constexpr uint32_t kMostParts = 1u << 20;  // of anything: what is malformed must not take memory
-
-template <class T>
-void put_all(PackedWriter& out, const std::vector<T>& all) {
-  out.put(static_cast<uint32_t>(all.size()));
-  for (const T& one : all) out.put(one);
-}
-
-uint32_t get_count(PackedReader& in) {
-  return std::min(in.get<uint32_t>(), kMostParts);
-}
-
-template <class T>
-std::vector<T> get_all(PackedReader& in) {
-  std::vector<T> all;
-  for (uint32_t i = 0, count = get_count(in); i < count && in.ok(); ++i) all.push_back(in.get<T>());
-  return all;
-}
-
-void put(PackedWriter& out, const FamilyFile& file) {
-  out.put(file.kind).put(file.flags).put(file.offset).put(file.stream).put(file.pipe);
-  out.put(file.bytes).put(file.is_regular).put(file.flock);
-  out.put_string(file.memory).put_string(file.path).put_string(file.contents);
-}
-
-FamilyFile get_file(PackedReader& in) {
-  FamilyFile file;
-  file.kind = in.get<FamilyFile::Kind>();
-  file.flags = in.get<int32_t>();
-  file.offset = in.get<int64_t>();
-  file.stream = in.get<uint32_t>();
-  file.pipe = in.get<uint32_t>();
-  file.bytes = in.get<uint64_t>();
-  file.is_regular = in.get<uint32_t>();
-  file.flock = in.get<uint32_t>();
-  file.memory = in.get_string();
-  file.path = in.get_string();
-  file.contents = in.get_string();
-  return file;
-}
-
-void put(PackedWriter& out, const FamilyMember& member) {
-  out.put(member.pid).put(member.parent).put(member.group).put(member.session);
-  out.put(member.wait_status).put(member.capabilities);
-  out.put_string(member.name).put_string(member.image);
-  put_all(out, member.fds);
-  put_all(out, member.locks);
-}
-
-FamilyMember get_member(PackedReader& in) {
-  FamilyMember member;
-  member.pid = in.get<pid_t>();
-  member.parent = in.get<pid_t>();
-  member.group = in.get<pid_t>();
-  member.session = in.get<pid_t>();
-  member.wait_status = in.get<int32_t>();
-  member.capabilities = in.get<CapabilitySets>();
-  member.name = in.get_string();
-  member.image = in.get_string();
-  member.fds = get_all<FamilyFd>(in);
-  member.locks = get_all<FamilyLock>(in);
-  return member;
-}
 
 // Every number leads somewhere, and parents come first.
 bool is_consistent(const ProcessFamily& family) {
@@ -105,27 +44,61 @@ std::string ProcessFamily::serialize() const {
   out.put(static_cast<uint32_t>(files.size()));
   for (const FamilyFile& file : files) put(out, file);
   out.put(static_cast<uint32_t>(pipes.size()));
-  for (const FamilyPipe& pipe : pipes) out.put(pipe.capacity).put_string(pipe.contents);
+  for (const FamilyPipe& pipe : pipes) put(out, pipe);
   return out.take();
 }
 
 Result<ProcessFamily> ProcessFamily::parse(std::string_view bytes) {
   const Error malformed = errno_error("images of processes", EBADMSG);
   PackedReader in(bytes);
-  if (in.get<uint8_t>() != kFormatVersion) return malformed;
+  const auto version = in.get<uint8_t>();
+  if (version != kFormatVersion && version != kOneNode) return malformed;
   ProcessFamily family;
   family.command = in.get_string();
   for (uint32_t i = 0, count = get_count(in); i < count && in.ok(); ++i)
-    family.members.push_back(get_member(in));
+    family.members.push_back(get_member(in, version));
   for (uint32_t i = 0, count = get_count(in); i < count && in.ok(); ++i)
-    family.files.push_back(get_file(in));
-  for (uint32_t i = 0, count = get_count(in); i < count && in.ok(); ++i) {
-    FamilyPipe& pipe = family.pipes.emplace_back();
-    pipe.capacity = in.get<uint32_t>();
-    pipe.contents = in.get_string();
-  }
+    family.files.push_back(get_file(in, version));
+  for (uint32_t i = 0, count = get_count(in); i < count && in.ok(); ++i)
+    family.pipes.push_back(get_pipe(in, version));
   if (!in.ok() || !in.at_end() || !is_consistent(family)) return malformed;
   return family;
+}
+
+ProcessFamily ProcessFamily::part_of(uint32_t node) const {
+  ProcessFamily part = *this;
+  for (FamilyMember& member : part.members)
+    if (member.node != node) member.image.clear();
+  for (FamilyFile& file : part.files)
+    if (file.node != node) file.contents.clear();
+  for (FamilyPipe& pipe : part.pipes)
+    if (pipe.node != node) pipe.contents.clear();
+  return part;
+}
+
+Status ProcessFamily::merge(ProcessFamily part) {
+  if (part.members.size() != members.size() || part.files.size() != files.size() ||
+      part.pipes.size() != pipes.size())
+    return errno_error("parts of different families", EBADMSG);
+  for (size_t i = 0; i < members.size(); ++i) {
+    if (part.members[i].pid != members[i].pid)
+      return errno_error("parts of different families", EBADMSG);
+    if (!part.members[i].image.empty()) members[i].image = std::move(part.members[i].image);
+  }
+  for (size_t i = 0; i < files.size(); ++i)
+    if (!part.files[i].contents.empty()) files[i].contents = std::move(part.files[i].contents);
+  for (size_t i = 0; i < pipes.size(); ++i)
+    if (!part.pipes[i].contents.empty()) pipes[i].contents = std::move(part.pipes[i].contents);
+  return {};
+}
+
+std::vector<uint32_t> ProcessFamily::nodes() const {
+  std::set<uint32_t> nodes;
+  for (const FamilyMember& member : members)
+    if (!member.has_ended()) nodes.insert(member.node);
+  for (const FamilyFile& file : files) nodes.insert(file.node);
+  for (const FamilyPipe& pipe : pipes) nodes.insert(pipe.node);
+  return {nodes.begin(), nodes.end()};
 }
 
 }  // namespace krg

@@ -49,8 +49,9 @@ class CheckpointStore {
   Result<std::vector<uint32_t>> versions() const;
   // The newest when `version` is 0. Errors: ENOENT; read_master()'s.
   Result<VersionInfo> info(uint32_t version) const;
-  // The parts that a version needs, its own first; what they say of themselves is checked against
-  // the master. Errors: one of them is missing, damaged, or of another checkpoint.
+  // The parts that a version needs, its own first, in the order of info.nodes; what they say of
+  // themselves is checked against the master. Errors: one of them is missing, damaged, or of
+  // another checkpoint.
   Result<std::vector<std::unique_ptr<PartReader>>> open_parts(const VersionInfo& info) const;
   // Reads every block of a version. Errors: the first fault.
   Status verify(uint32_t version) const;
@@ -62,14 +63,17 @@ class CheckpointStore {
   Result<uint32_t> next_version() const;
   // Of a removed version, to be written over by a part of so many bytes of pages; empty: none that
   // is worth it.
-  std::string spare_path(uint64_t page_bytes) const;
+  std::string spare_path(uint32_t node, uint64_t page_bytes) const;
+  // Whatever there is of a version that was not finished.
+  void remove_parts_of(uint32_t version) const;
   // The parts are on the disk: the version is there from now on. REQUIRES: lock().
   Status commit(const VersionInfo& info) const;
-  // The part of node 0 that is at `path` takes the place of that of `info`, which has all its pages
-  // itself from then on; newer versions find theirs where they were. REQUIRES: lock().
-  Status replace_part(const std::string& path, const VersionInfo& info) const;
-  // Removes a version, but for parts that others need; its own part of node 0 becomes the spare.
-  // REQUIRES: lock().
+  // The files at `paths` take the places of the parts of `info`, in the order of info.nodes; they
+  // have all pages themselves from then on; newer versions find theirs where they were. REQUIRES:
+  // lock().
+  Status replace_parts(const std::vector<std::string>& paths, const VersionInfo& info) const;
+  // Removes a version, but for parts that others need; its own parts become spares. REQUIRES:
+  // lock().
   Status remove(uint32_t version) const;
   // Keeps the newest `keep` versions and what they need. REQUIRES: lock().
   Status prune(unsigned keep) const;
@@ -77,13 +81,18 @@ class CheckpointStore {
  private:
   CheckpointStore(std::string folder, UniqueFd directory)
       : folder_(std::move(folder)), directory_(std::move(directory)) {}
-  Status remove_unneeded_parts() const;
-  std::string spare_name() const;
+  Status remove_unneeded_parts(bool become_spares = true) const;
+  std::string spare_name(uint32_t node) const;
   Status put_master(const VersionInfo& info) const;
   Status sync() const;
 
   std::string folder_;
   UniqueFd directory_;
 };
+
+// The family of a version, put together of its own parts, the first of `parts`. Errors: they
+// contradict each other.
+Result<ProcessFamily> merged_family(const VersionInfo& info,
+                                    const std::vector<std::unique_ptr<PartReader>>& parts);
 
 }  // namespace krg

@@ -14,7 +14,8 @@
 // Notices to krgrun: restarted {version}; restart_failed {reason}.
 //
 // An application is the tree of the topmost process above `pid` that has the capability
-// CHECKPOINTABLE effective, each on the way having it, too.
+// CHECKPOINTABLE effective, each on the way having it, too, on whatever nodes they execute. The
+// node of its root carries the command out; each node writes its part.
 //
 // Threads: the loop's thread; files in a worker. Owned by krgd's main.
 // SPDX-License-Identifier: GPL-2.0-or-later
@@ -24,7 +25,9 @@
 #include <memory>
 #include <vector>
 
+#include "krg/procmgr/body_descriptors.h"
 #include "krg/procmgr/family_capture.h"
+#include "krg/procmgr/shadow_host.h"
 #include "krg/runtime/control_server.h"
 
 namespace krg {
@@ -38,6 +41,10 @@ class Checkpoints {
     std::function<std::vector<pid_t>(uint32_t job)> tasks_of;
     // What is started from now on gets pids above this one.
     std::function<void(pid_t)> start_pids_after;
+    ShadowHost& shadows;
+    std::function<bool(NodeId)> is_online;
+    // Makes descriptors of processes to be had on other nodes.
+    std::function<BodyDescriptors&()> body_descriptors;
     // The text of /proc/sysvipc/NAME; false where it is this node's own.
     std::function<bool(std::string_view name, std::function<void(Result<std::string>)> done)>
         read_ipc_text;

@@ -7,16 +7,18 @@
 #include <span>
 #include <vector>
 
-#include "krg/checkpoint/part_file.h"
+#include "krg/checkpoint/checkpoint_store.h"
 #include "krg/procmgr/page_range.h"
 
 namespace krg {
 
-using PageSink = std::function<Status(uint32_t member, std::span<const PageRange> ranges,
+// `member`: its pid.
+using PageSink = std::function<Status(pid_t member, std::span<const PageRange> ranges,
                                       std::span<const std::byte> contents)>;
 
-// `parts`: the version's own first (CheckpointStore::open_parts()). `sink` is called by several
-// threads. Errors: a block is damaged; those of `sink`.
-Status load_pages(const std::vector<std::unique_ptr<PartReader>>& parts, const PageSink& sink);
+// `parts`: of one version (CheckpointStore::open_parts()). `is_wanted`: members whose pages are to
+// be loaded. `sink` is called by several threads. Errors: a block is damaged; those of `sink`.
+Status load_pages(const VersionInfo& info, const std::vector<std::unique_ptr<PartReader>>& parts,
+                  const std::function<bool(pid_t member)>& is_wanted, const PageSink& sink);
 
 }  // namespace krg

@@ -1,5 +1,8 @@
-// write_version(): a family's snapshot becomes the next version in a folder. Threads: a worker, and
-// threads of its own meanwhile. SPDX-License-Identifier: GPL-2.0-or-later
+// A family's snapshot becomes the next version in a folder: one node opens it (NewVersion), each
+// node writes its part (write_part()), and the first one commits when all have. write_version() is
+// all of that for a family on one node.
+//
+// Threads: a worker, and threads of its own meanwhile. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
 #include <chrono>
@@ -33,6 +36,23 @@ struct WrittenVersion {
   uint64_t stored_bytes = 0;
 };
 
+// What a node is to write.
+struct PartOrder {
+  std::string folder;
+  uint32_t version = 0, node = 0;
+  uint64_t id = 0;
+  WriteOptions::Base base;
+  bool compress = false;
+  std::function<void(const std::string& step)> on_step = [](const std::string&) {};
+};
+
+struct WrittenPart {
+  uint32_t node = 0;
+  uint64_t page_bytes = 0, memory_bytes = 0, stored_bytes = 0;
+  std::vector<std::pair<uint32_t, uint64_t>>
+      needs;  // older versions whose pages it uses, their ids
+};
+
 // What a family's memory is read from; FamilySnapshot, or a test's own.
 class PageSnapshot {
  public:
@@ -41,6 +61,32 @@ class PageSnapshot {
   virtual Result<std::vector<FamilySnapshot::Pages>> pages() const = 0;
   virtual Status read(uint32_t member, std::span<const PageRange> ranges,
                       std::span<std::byte> into) const = 0;
+};
+
+// Errors: ESTALE: the base is not to be had any more; ENOSPC and others of the disk; ESRCH: the
+// snapshot's processes were killed. Nothing is left then.
+Result<WrittenPart> write_part(const PageSnapshot& snapshot, const PartOrder& order);
+
+// A version that is not there yet: no other one is written into its folder meanwhile. Whatever has
+// been written of it is removed when this goes without a commit.
+class NewVersion {
+ public:
+  // Errors: EBUSY: another one is being written there; of the disk.
+  static Result<std::unique_ptr<NewVersion>> open(const WriteOptions& options);
+  ~NewVersion();
+
+  PartOrder order_for(uint32_t node) const;
+  // `family`: the whole; images are not needed. Errors: of the disk.
+  Result<WrittenVersion> commit(const ProcessFamily& family, const std::vector<WrittenPart>& parts);
+
+ private:
+  NewVersion(CheckpointStore store, const WriteOptions& options)
+      : store_(std::move(store)), options_(options) {}
+  CheckpointStore store_;
+  const WriteOptions options_;
+  uint32_t version_ = 0;
+  uint64_t id_ = 0;
+  bool is_committed_ = false;
 };
 
 // Errors: EBUSY: another one is being written there; ESTALE: the base is not to be had any more;

@@ -7,8 +7,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <sys/stat.h>
+
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -64,6 +67,17 @@ class Descriptors {
   // The body is about to be reported as ended: hands file offsets back home; `done` runs when home
   // has them.
   void body_ended(pid_t pid, std::function<void()> done);
+
+  // Where the description is that a file of krgfs leads to, whose attributes are these; none: it is
+  // no such file.
+  struct Home {
+    NodeId node;
+    uint64_t id = 0;              // there
+    bool has_own_offset = false;  // each descriptor of it here
+  };
+  std::optional<Home> home_of(const struct stat& attributes) const;
+  // A copy of a description that is at home here. Errors: ESTALE.
+  Result<UniqueFd> description(uint64_t id) const;
 
   // The pseudo-terminals of bodies; for ControllingTerminals.
   TerminalMirrors& terminals();

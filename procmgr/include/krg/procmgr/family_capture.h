@@ -1,17 +1,27 @@
-// capture_family(): stops a process and all that descend from it, takes their images and copies of
-// their memory (copy-on-write), and lets them go on: the copies can be read afterwards, while the
-// programs run.
+// FamilyCaptures: stops a process and all that descend from it, on whatever nodes they execute,
+// takes their images and copies of their memory (copy-on-write), and lets them go on: the copies
+// can be read afterwards, each on its node, while the programs run.
 //
 // A parent is stopped before its children are looked for, so that none is missed, and one that
 // waits in vfork(2) for its child's exec gets to its end. The process that asked (a tool that is
 // itself a descendant) is not stopped: in the image it has ended with success, so that whoever
 // waits for it goes on after a restart.
 //
-// Refused, everything going on as it was (ENOTSUP with the reason): what image_capture.h refuses; a
-// member that executes on another node; a descriptor that cannot be had again; pipes that lead out
-// of the family, but for the standard streams.
+// The node where a capture is asked for leads it; all of them carry out what it says:
 //
-// Threads: the loop's thread. SPDX-License-Identifier: GPL-2.0-or-later
+//   look     those that are known and descend from them are told, their mappings read
+//   freeze   the same until no node knows of another one and all stand
+//   flush    what they have sent each other before has arrived: signals, and news of their nodes
+//   take     images, pages, what is open on each node
+//   describe open files and pipes, each at the node that has it
+//   thaw     all go on
+//
+// Refused, everything going on as it was (ENOTSUP with the reason): what image_capture.h refuses; a
+// descriptor that cannot be had again; pipes that lead out of the family, but for the standard
+// streams.
+//
+// Threads: the loop's thread. Owned by who writes checkpoints.
+// SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
 #include <chrono>
@@ -28,10 +38,10 @@
 
 namespace krg {
 
-struct CopiedPages;
+class Descriptors;
+struct MemberPages;
 
-// Members' memory as it was at the moment of the capture. Kept until this goes, which must be in
-// the loop's thread.
+// One node's members' memory as it was at the moment of the capture. Dropped in the loop's thread.
 class FamilySnapshot {
  public:
   // A range of a member's pages that has content. `member`: its index. range.is_clean: as it was at
@@ -41,32 +51,24 @@ class FamilySnapshot {
     PageRange range;
   };
 
-  explicit FamilySnapshot(ProcessTable& table) : table_(table) {}
+  FamilySnapshot();
   ~FamilySnapshot();
   FamilySnapshot(const FamilySnapshot&) = delete;
   FamilySnapshot& operator=(const FamilySnapshot&) = delete;
 
+  // The whole family; images and contents of this node only.
   ProcessFamily family;
-  std::chrono::microseconds pause{0};  // from the first stop to the last thaw
-  uint64_t number = 0;                 // of the capture; 0: none can go on from it
 
-  // All pages with content, members in order, sorted by address. Any thread. Errors: ESRCH.
+  // All pages with content of this node's members, in order, sorted by address. Any thread. Errors:
+  // ESRCH.
   Result<std::vector<Pages>> pages() const;
   // Contents of `ranges`, all of one member, one after the other. Any thread, several at once.
   // Errors: ESRCH, EFAULT. REQUIRES: `into` is as long as the ranges together.
   Status read(uint32_t member, std::span<const PageRange> ranges, std::span<std::byte> into) const;
 
  private:
-  friend class FamilyCapture;
-  struct Memory {
-    pid_t task = 0;  // a copy of the process; 0: all that read() has was copied
-    bool is_tracked = false;
-    std::vector<PageRange> pages;         // where it is tracked
-    std::shared_ptr<CopiedPages> shared;  // what it has for all members
-    std::shared_ptr<CopiedPages> copied;  // with a task: memory that no copy has (MADV_DONTFORK, …)
-  };
-  ProcessTable& table_;
-  std::vector<Memory> memories_;  // by member
+  friend class LocalCapture;
+  std::vector<std::unique_ptr<MemberPages>> members_;  // by member; null: of another node
 };
 
 struct FamilyCaptureParts {
@@ -75,13 +77,35 @@ struct FamilyCaptureParts {
   CapabilityTable& capabilities;
   PageMoves* pages;                      // null: no pages ever come later
   std::function<bool(dev_t)> is_served;  // by krgd (krgfs)
+  Descriptors* descriptors = nullptr;    // null: none is at another node
   FamilyTracking* tracking = nullptr;    // null: each capture has all pages
 };
 
-// `asker`: the process that asked, 0 for none. `base`: the capture (FamilySnapshot::number) whose
-// pages need not be had again; 0: none. `done` runs later, in the loop. Errors: as above; ESRCH;
-// EBUSY: a member is being moved; ETIMEDOUT: one does not stop.
-void capture_family(const FamilyCaptureParts& parts, pid_t root, pid_t asker, uint64_t base,
-                    std::function<void(Result<std::unique_ptr<FamilySnapshot>>)> done);
+class FamilyCaptures {
+ public:
+  // All of `parts` outlive it.
+  explicit FamilyCaptures(FamilyCaptureParts parts);
+  ~FamilyCaptures();
+  FamilyCaptures(const FamilyCaptures&) = delete;
+  FamilyCaptures& operator=(const FamilyCaptures&) = delete;
+
+  struct Captured {
+    uint64_t number = 0;                 // all nodes know it by this
+    ProcessFamily family;                // without images and contents, which its nodes have
+    std::chrono::microseconds pause{0};  // from the first stop to the last thaw
+  };
+  // `asker`: the process that asked, 0 for none. `base`: the capture whose pages need not be had
+  // again; 0: none. `done` runs later. Errors: as above; ESRCH; EBUSY: a member is being moved;
+  // ETIMEDOUT: one does not stop; EHOSTDOWN.
+  void capture(pid_t root, pid_t asker, uint64_t base, std::function<void(Result<Captured>)> done);
+  // What this node has of a capture, made part of `family`. Errors: ESRCH.
+  Result<std::shared_ptr<FamilySnapshot>> share_of(uint64_t capture, ProcessFamily family);
+  // Every node lets go of it.
+  void drop(uint64_t capture);
+
+ private:
+  struct Impl;
+  std::shared_ptr<Impl> impl_;  // shared with what is under way
+};
 
 }  // namespace krg

@@ -2,7 +2,8 @@
 // open files and pipes. It begins with one process that has the root's pid, execs the root's
 // program, and has all open files of all members as descriptors ("slots"): it is held at its exec,
 // forks the others, and each of them becomes the process of its image. Their pages are then
-// written; none executes an instruction before all can.
+// written; none executes an instruction before all can. Members that are to execute on other nodes
+// have their places here, too, as shadows.
 //
 //   who makes the root           krgd (here)                         who reads the checkpoint
 //   opens the slots
@@ -24,10 +25,13 @@
 #include <string>
 #include <vector>
 
+#include "krg/procmgr/body_descriptors.h"
 #include "krg/procmgr/capability_table.h"
 #include "krg/procmgr/node_context.h"
 #include "krg/procmgr/page_range.h"
 #include "krg/procmgr/process_family.h"
+#include "krg/procmgr/process_table.h"
+#include "krg/procmgr/shadow_host.h"
 #include "krg/runtime/unique_fd.h"
 
 namespace krg {
@@ -47,33 +51,40 @@ class FamilyInstaller {
     UniqueFd fd;
   };
 
+  // All outlive it.
+  struct Parts {
+    NodeContext& node;
+    CapabilityTable& capabilities;
+    ProcessTable& table;
+    ShadowHost& shadows;
+    BodyDescriptors& descriptors;
+  };
+  // `place`: where a member is to execute; one that shares memory or has locks does so here.
   // Errors: EBADMSG.
-  static Result<std::unique_ptr<FamilyInstaller>> create(NodeContext& node,
-                                                         CapabilityTable& capabilities,
-                                                         ProcessFamily family);
+  static Result<std::unique_ptr<FamilyInstaller>> create(
+      const Parts& parts, ProcessFamily family,
+      const std::function<NodeId(const FamilyMember&)>& place);
   ~FamilyInstaller();
   FamilyInstaller(const FamilyInstaller&) = delete;
   FamilyInstaller& operator=(const FamilyInstaller&) = delete;
 
   const ProcessFamily& family() const;
   pid_t root() const;
-  pid_t highest_pid() const;  // of all processes and threads
+  std::vector<pid_t> all_ids() const;  // of all processes and threads
+  NodeId node_of(uint32_t member) const;
   const std::string& program() const;
   int first_slot() const;
   const std::vector<MappedFile>& mapped() const;
-  // Whether pids of the family are taken on this node, or belong to others. Errors: EEXIST,
-  // ENOTSUP.
-  Status check_pids() const;
   // Pipes with what was in flight, files without a name. Any thread.
   Result<std::vector<MadeFile>> make_files() const;
 
   // `laid_out` runs later, in the loop. Errors of both: as ImageInstaller::install(); ESRCH.
   // REQUIRES: the process has the root's pid and does not exec before this returns.
   Status hold(std::function<void(Status)> laid_out);
-  // Contents of pages of a member, one range after the other. Any thread, once laid out. Errors:
-  // ESRCH, EFAULT.
-  Status write(uint32_t member, std::span<const PageRange> ranges,
-               std::span<const std::byte> contents) const;
+  // Contents of pages of a member that executes on this node, one range after the other. Any
+  // thread, once laid out. Errors: ESRCH, EFAULT.
+  static Status write(pid_t member, std::span<const PageRange> ranges,
+                      std::span<const std::byte> contents);
   // All of them run. Errors: one has died; the others are killed.
   Status thaw();
 

@@ -3,6 +3,9 @@
 // pipes are shared again as they were. Contents of pages are beside it. Taken by capture_family()
 // (family_capture.h), made processes again by FamilyInstaller (family_installer.h).
 //
+// A family over several nodes is one: each member, file and pipe has its node. A node's part of a
+// checkpoint has the whole of it, but images and contents of its own only (part_of(), merge()).
+//
 // Threads: a value. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
@@ -40,12 +43,14 @@ struct FamilyFile {
   uint32_t is_regular = 0;  // kPath: has size and offset
   uint32_t flock = 0;       // the lock that it holds: LOCK_SH, LOCK_EX; 0: none
   std::string memory;       // kDeleted: its name where members have it mapped, too
+  uint32_t node = 0;
   std::string path;
   std::string contents;
 };
 
 struct FamilyPipe {
   uint32_t capacity = 0;
+  uint32_t node = 0;
   std::string contents;  // in flight
 };
 
@@ -66,6 +71,7 @@ struct FamilyMember {
   pid_t pid = 0, parent = 0;
   pid_t group = 0, session = 0;  // 0: outside of the session
   int32_t wait_status = -1;      // >= 0: it has ended so and waits to be waited for
+  uint32_t node = 0;             // where it executed
   CapabilitySets capabilities;
   std::string name;
   std::string image;  // ProcessImage; empty when it has ended
@@ -83,6 +89,13 @@ struct ProcessFamily {
   // Error: EBADMSG.
   static Result<ProcessFamily> parse(std::string_view bytes);
   std::string serialize() const;
+
+  // Without images and contents of other nodes.
+  ProcessFamily part_of(uint32_t node) const;
+  // Takes in what a part of the same family has. Errors: EBADMSG: of another one.
+  Status merge(ProcessFamily part);
+  // The nodes that have something of it, in order.
+  std::vector<uint32_t> nodes() const;
 };
 
 }  // namespace krg

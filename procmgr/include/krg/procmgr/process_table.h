@@ -96,6 +96,14 @@ class ProcessTable {
   // Every session process that executes on this node: native ones and bodies, without shadows,
   // hidden ones and krgd.
   std::vector<pid_t> local_processes() const;
+  // Processes that were restarted on another node than the one that their numbers say, which every
+  // node has been told of.
+  void add_stray(GlobalPid pid, NodeId home);
+  void forget_stray(GlobalPid pid);
+  // Where the place of `pid` is: it is native, or has its shadow there. REQUIRES: pid.value > 0.
+  NodeId home_of(GlobalPid pid) const;
+  bool is_at_home(GlobalPid pid) const;
+
   // On which node `pid` executes. Errors: ESRCH; EHOSTDOWN when its origin is dead.
   void locate(GlobalPid pid, std::function<void(Result<NodeId>)> done);
 

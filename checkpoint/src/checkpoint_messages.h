@@ -1,0 +1,70 @@
+// The messages between the nodes of a checkpoint or restart. SPDX-License-Identifier:
+// GPL-2.0-or-later
+#pragma once
+
+#include "krg/procmgr/node_context.h"
+
+namespace krg::message_ids {
+inline constexpr uint16_t kCheckpoint = 352;
+}  // namespace krg::message_ids
+
+namespace krg::checkpoint_messages {
+
+inline constexpr uint8_t kVersion = 1;
+
+// Request to where `pid` executes, or, with `is_above`, to where its shadow is: the application
+// that it belongs to, `root` being the topmost process known so far. Reply: an Application. Errors:
+// ESRCH, EPERM.
+struct FindApplication {
+  static constexpr uint16_t kId = message_ids::kCheckpoint;
+  uint8_t version = kVersion;
+  uint8_t is_above = 0;
+  NodeId root_node;
+  pid_t pid = 0, root = 0;
+};
+struct Application {
+  pid_t root = 0;
+  NodeId node;  // where that executes
+};
+
+// Request to where an application's root executes: the command `checkpoint`. Payload: its
+// arguments, JSON. Reply: its result.
+struct AskCheckpoint {
+  static constexpr uint16_t kId = message_ids::kCheckpoint + 1;
+  uint8_t version = kVersion;
+  pid_t root = 0, asker = 0;
+};
+
+// Request: write the node's part. Payload: the folder and the family (payloads.h). Reply:
+// PartWritten of it, then one for each version that it needs.
+struct WritePart {
+  static constexpr uint16_t kId = message_ids::kCheckpoint + 2;
+  uint8_t version = kVersion;
+  uint8_t compress = 0;
+  uint32_t number = 0, base = 0;  // of the version, and of the one that it goes on from
+  uint64_t capture = 0, id = 0, base_id = 0;
+};
+struct PartWritten {
+  uint64_t page_bytes = 0, memory_bytes = 0;
+  uint64_t stored_or_id = 0;  // bytes stored; the id of a needed version
+  uint64_t version = 0;       // the needed one
+};
+
+// Request: these pids and thread ids are of processes that are restarted; those that are not there
+// any more are forgotten with `forget`. Payload: the pids. Errors: EEXIST: one is taken.
+struct SettlePids {
+  static constexpr uint16_t kId = message_ids::kCheckpoint + 3;
+  uint8_t version = kVersion;
+  uint8_t forget = 0;
+};
+
+// Request: the contents of pages of bodies that stand there. Payload: the folder and their pids
+// (payloads.h). Errors: those of reading.
+struct LoadPages {
+  static constexpr uint16_t kId = message_ids::kCheckpoint + 4;
+  uint8_t version = kVersion;
+  uint32_t number = 0;  // of the version
+  uint64_t id = 0;
+};
+
+}  // namespace krg::checkpoint_messages

@@ -1,0 +1,20 @@
+// The nodes' parts of a version that is being written (write_version.h), each written by its node.
+// Threads: the loop's thread; files in workers. SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <functional>
+
+#include "krg/checkpoint/write_version.h"
+#include "krg/procmgr/family_capture.h"
+
+namespace krg {
+
+// This node writes what it is asked to. REQUIRES: both outlive the messenger's handlers.
+void add_part_writes(NodeContext& node, FamilyCaptures& captures);
+
+// Has the node of `order` write its part. Errors: those of write_part(); EHOSTDOWN.
+void request_part(NodeContext& node, const PartOrder& order,
+                  const FamilyCaptures::Captured& captured,
+                  std::function<void(Result<WrittenPart>)> done);
+
+}  // namespace krg

@@ -1,0 +1,69 @@
+// The messages of FamilyCaptures, from the node that leads a capture to those that have members. A
+// capture's number is unique in the cluster. Payloads: PackedWriter's; lists without a count.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include "krg/procmgr/node_context.h"
+
+namespace krg::message_ids {
+inline constexpr uint16_t kFamily = 336;
+}  // namespace krg::message_ids
+
+namespace krg::family_messages {
+
+inline constexpr uint8_t kVersion = 1;
+
+// Request: stop all of the family that executes there. Payload: the pids that are known. Reply:
+// FoundProcess for each of those and of their descendants that is there.
+struct FamilyFreeze {
+  static constexpr uint16_t kId = message_ids::kFamily;
+  uint8_t version = kVersion;
+  uint8_t only_look = 0;  // stop none yet
+  pid_t root = 0, asker = 0;
+  uint64_t capture = 0, base = 0;
+};
+enum class FoundAs : uint32_t {
+  kNative,
+  kBody,    // its shadow is elsewhere
+  kShadow,  // its body is on `body_node`
+  kEnded,   // a zombie, or the asker
+};
+struct FoundProcess {
+  pid_t pid = 0;
+  FoundAs as = FoundAs::kNative;
+};
+
+// Request: what its stopped processes have sent has been received. Payload: the nodes (NodeId).
+struct FamilyFlush {
+  static constexpr uint16_t kId = message_ids::kFamily + 1;
+  uint8_t version = kVersion;
+  uint8_t is_echo = 0;  // from a node that flushes: answered at once
+  uint64_t capture = 0;
+};
+// Request. Reply: a FamilyPiece.
+struct FamilyTake {
+  static constexpr uint16_t kId = message_ids::kFamily + 2;
+  uint8_t version = kVersion;
+  uint64_t capture = 0;
+};
+// Request. Payload: count and pids of all members, StreamUses whose home that node is. Reply: a
+// FamilyDescription.
+struct FamilyDescribe {
+  static constexpr uint16_t kId = message_ids::kFamily + 3;
+  uint8_t version = kVersion;
+  uint64_t capture = 0;
+};
+// Request: all go on; the snapshot stays.
+struct FamilyThaw {
+  static constexpr uint16_t kId = message_ids::kFamily + 4;
+  uint8_t version = kVersion;
+  uint64_t capture = 0;
+};
+// Notice: nothing of it is needed any more. Members that still stand go on.
+struct FamilyDrop {
+  static constexpr uint16_t kId = message_ids::kFamily + 5;
+  uint8_t version = kVersion;
+  uint64_t capture = 0;
+};
+
+}  // namespace krg::family_messages

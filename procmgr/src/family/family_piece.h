@@ -1,0 +1,55 @@
+// FamilyPiece and FamilyDescription: what one node tells of a family that is being captured, to who
+// leads the capture. Threads: values. SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <array>
+#include <string>
+#include <vector>
+
+#include "krg/procmgr/process_family.h"
+#include "krg/runtime/types.h"
+
+namespace krg {
+
+// An open file of members of one node whose description is at another, or at this one.
+struct StreamUse {
+  uint32_t file = 0;  // the node's own number of it
+  NodeId home;
+  uint64_t id = 0;        // there (HomeId)
+  int64_t offset = -1;    // of its own; -1: the description's
+  int32_t flags = 0;      // F_GETFL, where it is used
+  int32_t standard = -1;  // by which number of 0, 1 and 2 it is had
+  pid_t owner = 0;        // one that has it
+};
+
+// Where a process stands, as the node knows that has it or its shadow.
+struct FamilyPlace {
+  pid_t pid = 0, parent = 0, group = 0, session = 0;
+  int32_t wait_status = -1;
+  std::array<char, 16> name{};
+};
+
+struct FamilyPiece {
+  std::string command;  // where the root executes
+  std::vector<FamilyPlace> places;
+  std::vector<FamilyMember> members;  // without images; files by the node's own numbers
+  std::vector<StreamUse> streams;
+
+  std::string serialize() const;
+  // Error: EBADMSG.
+  static Result<FamilyPiece> parse(std::string_view bytes);
+};
+
+struct FamilyDescription {
+  // Without contents. `numbers`: the node's own number of each.
+  std::vector<FamilyFile> files;
+  std::vector<uint32_t> numbers;
+  std::vector<FamilyPipe> pipes;
+  std::vector<uint32_t> of_uses;  // the node's own number for each StreamUse
+
+  std::string serialize() const;
+  // Error: EBADMSG.
+  static Result<FamilyDescription> parse(std::string_view bytes);
+};
+
+}  // namespace krg

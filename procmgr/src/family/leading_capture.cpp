@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "family/leading_capture.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <set>
+
+#include "family/family_messages.h"
+#include "family/family_piece.h"
+#include "krg/runtime/log.h"
+#include "packed_bytes.h"
+#include "run_after.h"
+
+namespace krg {
+
+using namespace family_messages;
+
+namespace {
+
+// While a member is neither here nor there: it has just ended, or is being moved.
+constexpr std::chrono::milliseconds kLookAgain{2};
+constexpr int kMostRounds = 2000;
+
+class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
+ public:
+  using Done = std::function<void(Result<FamilyCaptures::Captured>)>;
+
+  LeadingCapture(NodeContext& node, const CaptureOrder& order, Done done)
+      : node_(node), order_(order), done_(std::move(done)), nodes_{node.self} {}
+
+  void begin() {
+    known_.insert(order_.root);
+    look(kMostRounds);
+  }
+
+ private:
+  struct Seen {
+    bool has_place = false;  // native, ended or a shadow somewhere
+    bool executes = false;
+    bool is_ended = false;
+  };
+
+  // ---- the nodes ----
+
+  // Asks all nodes, and goes on when all have answered; the first error ends the capture.
+  template <class M>
+  void ask_all(const M& ask, const std::function<std::string(NodeId)>& payload,
+               std::function<Status(NodeId, std::string_view)> heard, std::function<void()> next) {
+    struct Asked {
+      size_t left;
+      std::optional<Error> failure;
+    };
+    auto asked = std::make_shared<Asked>(Asked{nodes_.size(), std::nullopt});
+    for (NodeId to : nodes_)
+      node_.messenger.request(
+          to, ask, payload(to),
+          [self = shared_from_this(), asked, to, heard, next](Result<std::string> reply) {
+            const Status done = reply ? heard(to, *reply) : Status(reply.error());
+            if (!done && !asked->failure) asked->failure = done.error();
+            if (--asked->left > 0) return;
+            asked->failure ? self->end(*asked->failure) : next();
+          });
+  }
+
+  // Members are on one node until one is a body or a shadow.
+  void take_all_nodes() {
+    if (nodes_.size() > 1 || node_.node_count == 1) return;
+    nodes_.clear();
+    for (uint16_t n = 0; n < node_.node_count; ++n)
+      if (!node_.messenger.is_failed(NodeId{n})) nodes_.push_back(NodeId{n});
+  }
+
+  // ---- who they are ----
+
+  std::string pids() const {
+    PackedWriter out;
+    for (pid_t pid : known_) out.put(pid);
+    return out.take();
+  }
+
+  // Whether the nodes have told of all: no node knows of more, each has one place and executes in
+  // one.
+  void round(bool only_look, int rounds, std::function<void()> next) {
+    if (rounds == 0) return end(errno_error("its processes do not come to rest", EBUSY));
+    FamilyFreeze ask;
+    ask.only_look = only_look;
+    ask.root = order_.root;
+    ask.asker = order_.asker;
+    ask.capture = order_.number;
+    ask.base = order_.base;
+    seen_.clear();
+    ask_all(
+        ask, [sent = pids()](NodeId) { return sent; },
+        [this](NodeId, std::string_view reply) { return hear_found(reply); },
+        [self = shared_from_this(), only_look, rounds, next, before = known_,
+         asked = nodes_.size()] { self->after_round(only_look, rounds, next, before, asked); });
+  }
+
+  Status hear_found(std::string_view reply) {
+    PackedReader in(reply);
+    while (!in.at_end()) {
+      const auto found = in.get<FoundProcess>();
+      Seen& seen = seen_[found.pid];
+      if (found.as == FoundAs::kBody || found.as == FoundAs::kShadow) is_spread_ = true;
+      seen.executes |= found.as == FoundAs::kBody || found.as == FoundAs::kNative;
+      seen.has_place |= found.as != FoundAs::kBody;
+      seen.is_ended |= found.as == FoundAs::kEnded;
+      known_.insert(found.pid);
+    }
+    return {};
+  }
+
+  void after_round(bool only_look, int rounds, const std::function<void()>& next,
+                   const std::set<pid_t>& before, size_t asked) {
+    if (is_spread_) take_all_nodes();
+    const bool knew_all = asked == nodes_.size() && (nodes_.size() == 1 || before == known_);
+    if (only_look && knew_all) return next();
+    if (!seen_.contains(order_.root) && knew_all)
+      return end(errno_error(fmt::format("process {}: no such process", order_.root), ESRCH));
+    std::erase_if(known_, [&](pid_t pid) { return pid != order_.root && !seen_.contains(pid); });
+    const bool is_complete = std::all_of(seen_.begin(), seen_.end(), [](const auto& entry) {
+      const Seen& seen = entry.second;
+      return seen.has_place && (seen.executes || seen.is_ended);
+    });
+    if (knew_all && is_complete) return next();
+    run_after(node_.loop, knew_all ? kLookAgain : std::chrono::milliseconds(0),
+              [self = shared_from_this(), only_look, rounds, next] {
+                self->round(only_look, rounds - 1, next);
+              });
+  }
+
+  void look(int rounds) {
+    round(true, rounds, [self = shared_from_this()] {
+      self->started_ = std::chrono::steady_clock::now();
+      self->round(false, kMostRounds, [self] { self->flush(); });
+    });
+  }
+
+  void flush() {
+    if (nodes_.size() == 1) return take();
+    PackedWriter all;
+    for (NodeId one : nodes_) all.put(one);
+    FamilyFlush ask;
+    ask.capture = order_.number;
+    ask_all(
+        ask, [sent = all.take()](NodeId) { return sent; },
+        [](NodeId, std::string_view) { return Status(); },
+        [self = shared_from_this()] { self->take(); });
+  }
+
+  // ---- what they are ----
+
+  void take() {
+    FamilyTake ask;
+    ask.capture = order_.number;
+    ask_all(
+        ask, [](NodeId) { return std::string(); },
+        [this](NodeId from, std::string_view reply) -> Status {
+          auto piece = FamilyPiece::parse(reply);
+          if (!piece) return piece.error();
+          pieces_[from] = std::move(*piece);
+          return {};
+        },
+        [self = shared_from_this()] { self->put_together(); });
+  }
+
+  void put_together() {
+    if (auto done = place_members(); !done) return end(done.error());
+    for (const auto& [from, piece] : pieces_)
+      for (const StreamUse& use : piece.streams) {
+        uses_[use.home].push_back({from, use});
+        if (std::find(nodes_.begin(), nodes_.end(), use.home) == nodes_.end())
+          nodes_.push_back(use.home);
+      }
+    FamilyDescribe ask;
+    ask.capture = order_.number;
+    PackedWriter members;
+    members.put(static_cast<uint32_t>(family_.members.size()));
+    for (const FamilyMember& member : family_.members) members.put(member.pid);
+    ask_all(
+        ask,
+        [this, members = members.take()](NodeId to) {
+          PackedWriter out;
+          for (const auto& [from, use] : uses_[to]) out.put(use);
+          return members + out.take();
+        },
+        [this](NodeId from, std::string_view reply) -> Status {
+          auto description = FamilyDescription::parse(reply);
+          if (!description) return description.error();
+          described_[from] = std::move(*description);
+          return {};
+        },
+        [self = shared_from_this()] {
+          auto numbered = self->number_files();
+          numbered ? self->thaw() : self->end(numbered.error());
+        });
+  }
+
+  // Parents before their children, whoever told of them.
+  Status place_members() {
+    std::map<pid_t, FamilyPlace> places;
+    std::map<pid_t, std::pair<NodeId, FamilyMember*>> executing;
+    for (auto& [from, piece] : pieces_) {
+      if (!piece.command.empty()) family_.command = piece.command;
+      for (const FamilyPlace& place : piece.places) places[place.pid] = place;
+      for (FamilyMember& member : piece.members) executing[member.pid] = {from, &member};
+    }
+    std::vector<pid_t> sorted = {order_.root};
+    for (size_t i = 0; i < sorted.size(); ++i)
+      for (const auto& [pid, place] : places)
+        if (pid != order_.root && place.parent == sorted[i]) sorted.push_back(pid);
+    for (pid_t pid : sorted) {
+      const auto place = places.find(pid);
+      if (place == places.end())
+        return errno_error(fmt::format("process {}: its place is not known", pid), ESRCH);
+      FamilyMember member;
+      if (auto here = executing.find(pid); here != executing.end()) {
+        member = *here->second.second;
+        member.node = here->second.first.value;
+      } else if (place->second.wait_status < 0) {
+        return errno_error(fmt::format("process {}: it has gone", pid), ESRCH);
+      } else {
+        member.name = place->second.name.data();
+      }
+      member.pid = pid;
+      member.parent = pid == order_.root ? 0 : place->second.parent;
+      member.group = place->second.group;
+      member.session = place->second.session;
+      member.wait_status = place->second.wait_status;
+      family_.members.push_back(std::move(member));
+    }
+    return place_groups();
+  }
+
+  // What the root has from outside, its members have from outside; a group or session of another
+  // process that is not among them cannot be made again.
+  Status place_groups() {
+    std::vector<FamilyMember>& members = family_.members;
+    const pid_t outer_group = members.front().group, outer_session = members.front().session;
+    const auto place_one = [&](pid_t& leader, pid_t outer) {
+      const bool is_member = std::any_of(members.begin(), members.end(),
+                                         [&](const FamilyMember& m) { return m.pid == leader; });
+      if (!is_member && leader != outer) return false;
+      if (!is_member) leader = 0;
+      return true;
+    };
+    for (FamilyMember& member : members)
+      if (!place_one(member.group, outer_group) || !place_one(member.session, outer_session))
+        return errno_error(
+            fmt::format("process {}: the leader of its group or session has ended", member.pid),
+            ENOTSUP);
+    return {};
+  }
+
+  // Files and pipes of all nodes, one after the other.
+  Status number_files() {
+    std::map<std::pair<NodeId, uint32_t>, uint32_t> numbers;
+    for (auto& [at, description] : described_) {
+      const auto first_pipe = static_cast<uint32_t>(family_.pipes.size());
+      for (size_t i = 0; i < description.files.size(); ++i) {
+        FamilyFile& file = description.files[i];
+        file.node = at.value;
+        file.pipe += file.kind == FamilyFile::Kind::kPipe ? first_pipe : 0;
+        numbers[{at, description.numbers[i]}] = static_cast<uint32_t>(family_.files.size());
+        family_.files.push_back(std::move(file));
+      }
+      for (FamilyPipe& pipe : description.pipes) {
+        pipe.node = at.value;
+        family_.pipes.push_back(std::move(pipe));
+      }
+    }
+    for (auto& [home, uses] : uses_)
+      for (size_t i = 0; i < uses.size(); ++i) {
+        const auto& of_uses = described_[home].of_uses;
+        if (i >= of_uses.size()) return errno_error("descriptions of files", EBADMSG);
+        numbers[{uses[i].first, uses[i].second.file}] = numbers[{home, of_uses[i]}];
+      }
+    for (FamilyMember& member : family_.members) {
+      const NodeId at{static_cast<uint16_t>(member.node)};
+      for (FamilyFd& fd : member.fds) {
+        const auto known = numbers.find({at, fd.file});
+        if (known == numbers.end()) return errno_error("descriptions of files", EBADMSG);
+        fd.file = known->second;
+      }
+      for (FamilyLock& lock : member.locks) lock.file = numbers[{at, lock.file}];
+    }
+    return {};
+  }
+
+  void thaw() {
+    FamilyThaw ask;
+    ask.capture = order_.number;
+    ask_all(
+        ask, [](NodeId) { return std::string(); },
+        [](NodeId, std::string_view) { return Status(); },
+        [self = shared_from_this()] {
+          using std::chrono::duration_cast;
+          FamilyCaptures::Captured captured{self->order_.number, std::move(self->family_), {}};
+          captured.pause = duration_cast<std::chrono::microseconds>(
+              std::chrono::steady_clock::now() - self->started_);
+          if (self->done_) std::exchange(self->done_, nullptr)(std::move(captured));
+        });
+  }
+
+  void end(Error why) {
+    if (done_) std::exchange(done_, nullptr)(std::move(why));
+  }
+
+  NodeContext& node_;
+  const CaptureOrder order_;
+  Done done_;
+  std::vector<NodeId> nodes_;
+  std::set<pid_t> known_;
+  std::map<pid_t, Seen> seen_;
+  bool is_spread_ = false;
+  std::map<NodeId, FamilyPiece> pieces_;
+  std::map<NodeId, std::vector<std::pair<NodeId, StreamUse>>> uses_;  // by home: who has it
+  std::map<NodeId, FamilyDescription> described_;
+  ProcessFamily family_;
+  std::chrono::steady_clock::time_point started_;
+};
+
+}  // namespace
+
+void lead_capture(NodeContext& node, const CaptureOrder& order,
+                  std::function<void(Result<FamilyCaptures::Captured>)> done) {
+  std::make_shared<LeadingCapture>(node, order, std::move(done))->begin();
+}
+
+void drop_capture(NodeContext& node, uint64_t number) {
+  FamilyDrop drop;
+  drop.capture = number;
+  for (uint16_t n = 0; n < node.node_count; ++n)
+    if (NodeId to{n}; !node.messenger.is_failed(to))
+      if (!node.messenger.send(to, drop)) log_debug("checkpoint", "node {} has failed", n);
+}
+
+}  // namespace krg

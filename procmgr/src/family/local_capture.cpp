@@ -1,0 +1,375 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "family/local_capture.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <csignal>
+
+#include "family/written_pages.h"
+#include "image/image_capture.h"
+#include "krg/procmgr/process_identity.h"
+#include "native_children.h"
+#include "process_spec.h"
+#include "process_status.h"
+#include "run_after.h"
+#include "whole_file.h"
+
+namespace krg {
+
+using namespace family_messages;
+
+namespace {
+
+// How long it is waited for who has a member in hand: an exec or a move elsewhere.
+constexpr std::chrono::milliseconds kBusyTick{2};
+constexpr int kBusyTries = 2500;
+// How long shadows are waited for that have yet to pass signals on.
+constexpr std::chrono::milliseconds kFlushTick{1};
+
+Error about(pid_t pid, const Error& error) {
+  return {error.code, fmt::format("process {}: {}", pid, error.context)};
+}
+
+std::string command_of(pid_t pid) {
+  auto text = read_whole_file(fmt::format("/proc/{}/cmdline", pid));
+  if (!text) return {};
+  std::replace(text->begin(), text->end(), '\0', ' ');
+  while (text->ends_with(' ')) text->pop_back();
+  return *text;
+}
+
+std::string name_of(pid_t pid) {
+  auto text = read_whole_file(fmt::format("/proc/{}/comm", pid));
+  return text ? text->substr(0, text->find('\n')) : std::string();
+}
+
+bool is_zombie(pid_t pid) {
+  auto status = read_process_stat(pid);
+  return status && status->is_zombie();
+}
+
+// Field 52 of /proc/PID/stat, proc(5).
+int32_t wait_status_of_zombie(pid_t pid) {
+  auto fields = stat_fields(pid);
+  return fields ? stat_number<int32_t>(*fields, 52) : 0;
+}
+
+bool has_waiting_signals(pid_t pid) {
+  auto status = StatusText::read(pid);
+  return status &&
+         (status->number<uint64_t>("ShdPnd", 16) | status->number<uint64_t>("SigPnd", 16));
+}
+
+}  // namespace
+
+LocalCapture::LocalCapture(FamilyCaptureParts parts, const FamilyFreeze& ask)
+    : parts_(std::move(parts)),
+      root_(ask.root),
+      asker_(ask.asker),
+      number_(ask.capture),
+      base_(ask.base),
+      files_(parts_.is_served, parts_.descriptors, ask.asker) {}
+
+// ---- who they are ----
+
+FoundAs LocalCapture::state_of(pid_t pid) const {
+  if (parts_.table.find_body(pid)) return FoundAs::kBody;
+  if (pid == asker_ || is_zombie(pid)) return FoundAs::kEnded;
+  return parts_.table.find_shadow(pid) ? FoundAs::kShadow : FoundAs::kNative;
+}
+
+LocalCapture::Found LocalCapture::found() const {
+  Found found;
+  for (pid_t pid : known_) found.push_back({pid, state_of(pid)});
+  return found;
+}
+
+// Guardians are no places of processes: only their children count.
+void LocalCapture::add_known(pid_t pid) {
+  const auto* shadow = parts_.table.find_shadow(pid);
+  const bool is_guardian = shadow && shadow->is_guardian();
+  if (!is_guardian && (kill(pid, 0) == 0 || errno == EPERM)) known_.insert(pid);
+}
+
+void LocalCapture::add_children_of(pid_t pid) {
+  for (pid_t child : native_children(pid)) {
+    if (known_.contains(child) || parts_.table.is_hidden(child)) continue;
+    add_known(child);
+    if (child != asker_) add_children_of(child);
+  }
+}
+
+void LocalCapture::read_mappings_of(pid_t pid) {
+  if (mappings_.contains(pid)) return;
+  if (auto texts = MappingTexts::read_smaps(pid)) mappings_[pid] = std::move(*texts);
+}
+
+LocalCapture::Found LocalCapture::look(const std::vector<pid_t>& known) {
+  for (pid_t pid : known) {
+    add_known(pid);
+    if (pid != asker_) add_children_of(pid);
+  }
+  for (pid_t pid : known_)
+    if (state_of(pid) == FoundAs::kNative || state_of(pid) == FoundAs::kBody) read_mappings_of(pid);
+  auto all = found();
+  known_.clear();
+  return all;
+}
+
+// ---- stopping ----
+
+void LocalCapture::freeze(const std::vector<pid_t>& known,
+                          std::function<void(Result<Found>)> done) {
+  done_ = std::move(done);
+  failure_.reset();
+  ++freezing_;  // until all have been begun with
+  std::erase_if(known_, [&](pid_t pid) {
+    return !members_.contains(pid) && kill(pid, 0) != 0 && errno == ESRCH;
+  });
+  for (pid_t pid : known) add_known(pid);
+  for (pid_t pid : std::vector(known_.begin(), known_.end())) freeze_one(pid);
+  for (pid_t pid : known)  // guardians, too
+    if (pid != asker_ && parts_.table.find_shadow(pid)) freeze_children_of(pid);
+  run_after(parts_.node.loop, std::chrono::milliseconds(0),
+            [self = shared_from_this()] { self->one_less(); });
+}
+
+void LocalCapture::freeze_one(pid_t pid) {
+  const FoundAs state = state_of(pid);
+  if (pid == asker_ || state == FoundAs::kEnded || members_.contains(pid)) return;
+  if (state == FoundAs::kShadow) return freeze_children_of(pid);
+  ++freezing_;
+  members_[pid];
+  try_to_freeze(pid, kBusyTries);
+}
+
+void LocalCapture::freeze_children_of(pid_t pid) {
+  for (pid_t child : native_children(pid)) {
+    if (known_.contains(child) || parts_.table.is_hidden(child)) continue;
+    add_known(child);
+    freeze_one(child);
+  }
+}
+
+Status LocalCapture::check(pid_t pid) const {
+  if (parts_.pages && parts_.pages->is_receiving(pid))
+    return errno_error("its pages are still on their way", EBUSY);
+  return {};
+}
+
+void LocalCapture::try_to_freeze(pid_t pid, int tries) {
+  Status may = check(pid);
+  if (may) {
+    auto claim = parts_.table.claim(pid);
+    if (claim)
+      members_[pid].claim.push_back(std::move(*claim));
+    else
+      may = claim.error();
+  }
+  if (!may) {
+    if (tries == 0 || may.error().errno_or(0) != EBUSY) {
+      fail(about(pid, may.error()));
+      return one_less();
+    }
+    return run_after(parts_.node.loop, kBusyTick, [self = shared_from_this(), pid, tries] {
+      const FoundAs state = self->state_of(pid);
+      const bool is_here = state == FoundAs::kNative || state == FoundAs::kBody;
+      if (is_here && kill(pid, 0) == 0) return self->try_to_freeze(pid, tries - 1);
+      // It has gone elsewhere, or has ended.
+      self->members_.erase(pid);
+      if (state == FoundAs::kNative) self->known_.erase(pid);
+      self->one_less();
+    });
+  }
+  if (parts_.table.find_body(pid)) members_[pid].claim.front().end_waits();
+  FrozenProcess::freeze(
+      parts_.node.loop, *parts_.node.children, pid,
+      [self = shared_from_this(), pid](Result<std::shared_ptr<FrozenProcess>> frozen) {
+        self->on_frozen(pid, std::move(frozen));
+      });
+}
+
+void LocalCapture::on_frozen(pid_t pid, Result<std::shared_ptr<FrozenProcess>> frozen) {
+  if (frozen) {
+    members_[pid].process = std::move(*frozen);
+    freeze_children_of(pid);
+  } else if (!has_gone(pid)) {
+    fail(about(pid, frozen.error()));
+  }
+  one_less();
+}
+
+// A child that ended meanwhile is a zombie now, or has been waited for.
+bool LocalCapture::has_gone(pid_t pid) {
+  members_.erase(pid);
+  if (pid == root_) return false;
+  if (is_zombie(pid)) return true;
+  if (read_process_stat(pid)) return false;
+  known_.erase(pid);
+  return true;
+}
+
+void LocalCapture::fail(Error why) {
+  if (!failure_) failure_ = std::move(why);
+}
+
+void LocalCapture::one_less() {
+  if (--freezing_ > 0) return;
+  // Orphans of members may have become children of others.
+  for (pid_t pid : std::vector(known_.begin(), known_.end()))
+    if (!failure_ && members_.contains(pid)) freeze_children_of(pid);
+  if (freezing_ > 0) return;
+  auto done = std::exchange(done_, nullptr);
+  if (!done) return;
+  failure_ ? done(*failure_) : done(found());
+}
+
+bool LocalCapture::has_signals_on_their_way() const {
+  return std::any_of(known_.begin(), known_.end(), [&](pid_t pid) {
+    return parts_.table.find_shadow(pid) && has_waiting_signals(pid);
+  });
+}
+
+// What a shadow has taken up it says at once: within a tick it is heard.
+void LocalCapture::flush(std::function<void()> done, int tries) {
+  const bool has_shadows = std::any_of(known_.begin(), known_.end(), [&](pid_t pid) {
+    return parts_.table.find_shadow(pid) != nullptr;
+  });
+  if (!has_shadows || tries == 0) return done();
+  const bool waits = has_signals_on_their_way();
+  run_after(parts_.node.loop, kFlushTick,
+            [self = shared_from_this(), done = std::move(done), waits, tries] {
+              waits ? self->flush(done, tries - 1) : done();
+            });
+}
+
+void LocalCapture::thaw() {
+  members_.clear();
+}
+
+// ---- what they are ----
+
+Result<FamilyPlace> LocalCapture::place_of(pid_t pid) const {
+  auto identity = process_identity(parts_.table, pid);
+  if (!identity) return identity.error();
+  FamilyPlace place{pid, pid == root_ ? 0 : identity->parent, identity->group, identity->session};
+  if (state_of(pid) == FoundAs::kEnded)
+    place.wait_status = pid == asker_ ? 0 : wait_status_of_zombie(pid);
+  name_of(pid).copy(place.name.data(), place.name.size() - 1);
+  return place;
+}
+
+Result<FamilyPiece> LocalCapture::take() {
+  FamilyPiece piece;
+  if (members_.contains(root_)) piece.command = command_of(root_);
+  for (pid_t pid : known_) {
+    if (state_of(pid) == FoundAs::kBody) continue;
+    auto place = place_of(pid);
+    if (!place) return about(pid, place.error());
+    piece.places.push_back(*place);
+  }
+  for (const auto& [pid, member] : members_) {
+    FamilyMember taken;
+    if (auto done = take_member(pid, taken); !done) return about(pid, done.error());
+    piece.members.push_back(std::move(taken));
+  }
+  if (auto done = take_shared_memory(piece.members); !done) return done.error();
+  piece.streams = files_.streams();
+  return piece;
+}
+
+Status LocalCapture::take_member(pid_t pid, FamilyMember& member) {
+  FrozenProcess& process = *members_[pid].process;
+  member.pid = pid;
+  member.name = name_of(pid);
+  auto capabilities = parts_.capabilities.of(pid);
+  if (!capabilities) return capabilities.error();
+  member.capabilities = *capabilities;
+  mappings_[pid].takes_shared = true;
+  auto image = capture_image(process, parts_.node.session_mount_ns, mappings_[pid]);
+  if (!image) return image.error();
+  shared_.add(static_cast<uint32_t>(taken_.size()), *image);
+  for (const ImageMapping& mapping : image->mappings)
+    if (mapping.kind == ImageMapping::Kind::kShared)
+      return cannot_move("memory that it shares with other processes");
+  if (auto added = files_.add(member); !added) return added;
+  Taken& taken = taken_[pid];
+  taken.image = image->serialize();
+  taken.pages = std::make_unique<MemberPages>(parts_.table);
+  const WrittenPages* written =
+      base_ != 0 && parts_.tracking ? parts_.tracking->since(base_, *image) : nullptr;
+  if (auto done = taken.pages->take(process, *image, written); !done) return done;
+  if (parts_.tracking && parts_.tracking->works()) parts_.tracking->begin(number_, process, *image);
+  return {};
+}
+
+Status LocalCapture::take_shared_memory(const std::vector<FamilyMember>& members) {
+  auto copied = shared_.copy(static_cast<uint32_t>(members.size()), [this](pid_t pid) {
+    return members_.contains(pid) || parts_.table.is_hidden(pid);
+  });
+  if (!copied) return copied.error();
+  for (size_t i = 0; i < copied->size(); ++i)
+    taken_.at(members[i].pid).pages->shared = std::move((*copied)[i]);
+  return {};
+}
+
+Result<FamilyDescription> LocalCapture::describe(const std::set<pid_t>& members,
+                                                 const std::vector<StreamUse>& uses) {
+  FamilyDescription description;
+  for (const StreamUse& use : uses) {
+    auto number = files_.add(use);
+    if (!number) return about(use.owner, number.error());
+    description.of_uses.push_back(*number);
+  }
+  if (auto done = files_.describe(members, description); !done) return done.error();
+  described_ = description;
+  return description;
+}
+
+Result<std::shared_ptr<FamilySnapshot>> LocalCapture::snapshot(ProcessFamily family) {
+  auto snapshot = std::make_shared<FamilySnapshot>();
+  const uint32_t self = parts_.node.self.value;
+  snapshot->members_.resize(family.members.size());
+  for (size_t i = 0; i < family.members.size(); ++i) {
+    FamilyMember& member = family.members[i];
+    if (member.node != self || member.has_ended()) continue;
+    auto taken = taken_.find(member.pid);
+    if (taken == taken_.end() || !taken->second.pages)
+      return errno_error("a capture of other processes", ESRCH);
+    member.image = taken->second.image;
+    snapshot->members_[i] = std::move(taken->second.pages);
+  }
+  // In the order in which they were described.
+  size_t file = 0, pipe = 0;
+  for (FamilyFile& one : family.files)
+    if (one.node == self) one.contents = std::move(described_.files.at(file++).contents);
+  for (FamilyPipe& one : family.pipes)
+    if (one.node == self) one.contents = std::move(described_.pipes.at(pipe++).contents);
+  snapshot->family = std::move(family);
+  return snapshot;
+}
+
+// ---- the snapshot ----
+
+FamilySnapshot::FamilySnapshot() = default;
+FamilySnapshot::~FamilySnapshot() = default;
+
+Result<std::vector<FamilySnapshot::Pages>> FamilySnapshot::pages() const {
+  std::vector<Pages> all;
+  for (uint32_t i = 0; i < members_.size(); ++i) {
+    if (!members_[i]) continue;
+    auto ranges = members_[i]->pages();
+    if (!ranges) return ranges.error();
+    for (const PageRange& range : *ranges) all.push_back({i, range});
+  }
+  return all;
+}
+
+Status FamilySnapshot::read(uint32_t member, std::span<const PageRange> ranges,
+                            std::span<std::byte> into) const {
+  const auto& pages = members_.at(member);
+  return pages ? pages->read(ranges, into) : errno_error("a member of another node", ESRCH);
+}
+
+}  // namespace krg

@@ -1,0 +1,91 @@
+// LocalCapture: one node's part in a capture of a family (family_capture.h): stops those of its
+// members that execute here, tells what they are, and has their memory until it goes.
+//
+// Threads: the loop's thread. Owned by FamilyCaptures. SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <vector>
+
+#include "family/family_files.h"
+#include "family/family_memory.h"
+#include "family/family_messages.h"
+#include "family/family_piece.h"
+#include "family/member_pages.h"
+#include "image/frozen_process.h"
+#include "image/known_mappings.h"
+#include "krg/procmgr/family_capture.h"
+
+namespace krg {
+
+class LocalCapture : public std::enable_shared_from_this<LocalCapture> {
+ public:
+  using Found = std::vector<family_messages::FoundProcess>;
+
+  LocalCapture(FamilyCaptureParts parts, const family_messages::FamilyFreeze& ask);
+
+  // The family's processes that this node knows of: `known` and their descendants; their mappings
+  // are read.
+  Found look(const std::vector<pid_t>& known);
+  // The same, and all of them stand. Errors: as FamilyCaptures::capture().
+  void freeze(const std::vector<pid_t>& known, std::function<void(Result<Found>)> done);
+  // Runs when this node's shadows of the family have passed on what was sent to them.
+  void flush(std::function<void()> done, int tries = kFlushTries);
+  // REQUIRES: they stand.
+  Result<FamilyPiece> take();
+  Result<FamilyDescription> describe(const std::set<pid_t>& members,
+                                     const std::vector<StreamUse>& uses);
+  void thaw();
+
+  Result<std::shared_ptr<FamilySnapshot>> snapshot(ProcessFamily family);
+
+ private:
+  static constexpr int kFlushTries = 200;
+  struct Member {
+    std::shared_ptr<FrozenProcess> process;  // null: not frozen yet
+    std::vector<ProcessTable::Claim> claim;  // one, or none
+  };
+  // What has been taken of a member.
+  struct Taken {
+    std::string image;
+    std::unique_ptr<MemberPages> pages;
+  };
+
+  void add_known(pid_t pid);
+  void add_children_of(pid_t pid);
+  void read_mappings_of(pid_t pid);
+  void freeze_one(pid_t pid);
+  void try_to_freeze(pid_t pid, int tries);
+  void freeze_children_of(pid_t pid);
+  bool has_signals_on_their_way() const;
+  Status check(pid_t pid) const;
+  void on_frozen(pid_t pid, Result<std::shared_ptr<FrozenProcess>> frozen);
+  bool has_gone(pid_t pid);
+  void fail(Error why);
+  void one_less();
+  Found found() const;
+  family_messages::FoundAs state_of(pid_t pid) const;
+  Result<FamilyPlace> place_of(pid_t pid) const;
+  Status take_member(pid_t pid, FamilyMember& member);
+  Status take_shared_memory(const std::vector<FamilyMember>& members);
+
+  const FamilyCaptureParts parts_;
+  const pid_t root_, asker_;
+  const uint64_t number_, base_;
+  std::set<pid_t> known_;  // that are here, in whatever way
+  std::map<pid_t, Member> members_;
+  std::map<pid_t, MappingTexts> mappings_;  // as they were before
+  unsigned freezing_ = 0;
+  std::optional<Error> failure_;
+  std::function<void(Result<Found>)> done_;
+  FamilyFiles files_;
+  FamilyMemory shared_;
+  std::map<pid_t, Taken> taken_;
+  FamilyDescription described_;  // with contents
+};
+
+}  // namespace krg

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "family/member_pages.h"
+
+#include <algorithm>
+#include <csignal>
+
+#include "family/written_pages.h"
+#include "image/content_ranges.h"
+#include "image/task_memory.h"
+#include "process_spec.h"
+
+namespace krg {
+namespace {
+
+constexpr uint64_t kMostApart = 256u << 20;  // of memory that no copy of a process has
+// Copying so much takes as long as a fork, which copies the page tables of all.
+constexpr uint64_t kLeastStaged = 1u << 20, kMostStaged = 128u << 20, kStagedPart = 16;
+
+bool has_little_written(const std::vector<PageRange>& pages) {
+  uint64_t all = 0, written = 0;
+  for (const PageRange& range : pages) {
+    all += range.bytes;
+    written += range.is_clean ? 0 : range.bytes;
+  }
+  return written <= std::clamp(all / kStagedPart, kLeastStaged, kMostStaged);
+}
+
+Status read_now(const FrozenProcess& process, std::vector<PageRange> ranges, CopiedPages& into) {
+  uint64_t bytes = 0;
+  std::vector<MemoryPiece> pieces;
+  for (const PageRange& range : ranges) {
+    into.offsets.push_back(bytes);
+    pieces.push_back({range.start, range.bytes});
+    bytes += range.bytes;
+  }
+  into.ranges = std::move(ranges);
+  into.bytes.reset(new std::byte[bytes]);
+  auto memory = TaskMemory::open(process.pid());
+  return memory ? memory->read(pieces, {into.bytes.get(), bytes}) : memory.error();
+}
+
+}  // namespace
+
+MemberPages::~MemberPages() {
+  if (task == 0) return;
+  kill(task, SIGKILL);
+  table.forget_hidden(task);
+}
+
+Status MemberPages::take(FrozenProcess& process, const ProcessImage& image,
+                         const WrittenPages* written) {
+  if (written) {
+    auto found = written->pages();
+    if (!found) return found.error();
+    tracked = std::move(*found);
+    is_tracked = true;
+  }
+  return is_tracked && has_little_written(tracked) ? stage(process) : copy_process(process, image);
+}
+
+Status MemberPages::stage(const FrozenProcess& process) {
+  std::vector<PageRange> ranges;
+  std::copy_if(tracked.begin(), tracked.end(), std::back_inserter(ranges),
+               [](const PageRange& range) { return !range.is_clean; });
+  return read_now(process, std::move(ranges), copied);
+}
+
+Status MemberPages::copy_process(FrozenProcess& process, const ProcessImage& image) {
+  if (auto apart = read_apart(process, image); !apart) return apart;
+  auto made = process.clone_page_source(FrozenProcess::PageSource::kCopy);
+  if (!made) return made.error();
+  task = *made;
+  table.hide(task);
+  return {};
+}
+
+Status MemberPages::read_apart(const FrozenProcess& process, const ProcessImage& image) {
+  constexpr uint32_t kNotCopied = ImageMapping::kDontFork | ImageMapping::kWipeOnFork;
+  if (std::none_of(image.mappings.begin(), image.mappings.end(),
+                   [](const ImageMapping& m) { return (m.advice & kNotCopied) != 0; }))
+    return {};
+  auto ranges = content_ranges(process.pid());
+  if (!ranges) return ranges.error();
+  uint64_t total = 0;
+  std::erase_if(*ranges, [&](const PageRange& range) {
+    const bool is_copied =
+        std::none_of(image.mappings.begin(), image.mappings.end(), [&](const ImageMapping& m) {
+          return (m.advice & kNotCopied) != 0 && m.start <= range.start && range.start < m.end();
+        });
+    total += is_copied ? 0 : range.bytes;
+    return is_copied;
+  });
+  if (total > kMostApart) return cannot_move("much memory that forks do not copy");
+  return read_now(process, std::move(*ranges), copied);
+}
+
+Result<std::vector<PageRange>> MemberPages::pages() const {
+  std::vector<PageRange> ranges = tracked;
+  if (!is_tracked && task != 0) {
+    auto found = content_ranges(task);
+    if (!found) return found.error();
+    ranges = std::move(*found);
+    // What a copy has there is not the content.
+    std::erase_if(ranges, [&](const PageRange& r) { return copied.find(r.start); });
+    ranges.insert(ranges.end(), copied.ranges.begin(), copied.ranges.end());
+  }
+  ranges.insert(ranges.end(), shared.ranges.begin(), shared.ranges.end());
+  std::sort(ranges.begin(), ranges.end(),
+            [](const PageRange& a, const PageRange& b) { return a.start < b.start; });
+  return ranges;
+}
+
+Status MemberPages::read(std::span<const PageRange> ranges, std::span<std::byte> into) const {
+  std::vector<MemoryPiece> pieces;
+  uint64_t waiting = 0;  // bytes of `pieces`, which `into` begins with
+  const auto read_pieces = [&]() -> Status {
+    if (pieces.empty()) return {};
+    auto memory = TaskMemory::open(task);
+    if (!memory) return memory.error();
+    auto done = memory->read(pieces, into.first(waiting));
+    into = into.subspan(waiting);
+    waiting = 0;
+    pieces.clear();
+    return done;
+  };
+  for (const PageRange& range : ranges) {
+    const std::byte* known = copied.find(range.start);
+    if (!known) known = shared.find(range.start);
+    if (!known) {
+      pieces.push_back({range.start, range.bytes});
+      waiting += range.bytes;
+      continue;
+    }
+    if (auto done = read_pieces(); !done) return done;
+    std::copy_n(known, range.bytes, into.begin());
+    into = into.subspan(range.bytes);
+  }
+  return read_pieces();
+}
+
+}  // namespace krg

@@ -1,0 +1,45 @@
+// MemberPages: the memory of one stopped member as it is at that moment: a copy of the process, or
+// copies of what was written since the capture before. Kept while it runs on.
+//
+// Threads: taken in the loop's thread; pages() and read() by any. SPDX-License-Identifier:
+// GPL-2.0-or-later
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "family/family_memory.h"
+#include "image/frozen_process.h"
+#include "image/process_image.h"
+#include "krg/procmgr/family_tracking.h"
+#include "krg/procmgr/process_table.h"
+
+namespace krg {
+
+struct MemberPages {
+  explicit MemberPages(ProcessTable& process_table) : table(process_table) {}
+  ~MemberPages();  // in the loop's thread
+  MemberPages(const MemberPages&) = delete;
+  MemberPages& operator=(const MemberPages&) = delete;
+
+  ProcessTable& table;
+  pid_t task = 0;  // a copy of the process; 0: all that read() has was copied
+  bool is_tracked = false;
+  std::vector<PageRange> tracked;  // where it is
+  CopiedPages shared;              // what it has for all members
+  CopiedPages copied;              // with a task: memory that no copy has (MADV_DONTFORK, …)
+
+  // `written`: what is known since the capture that this one goes on from; null: nothing.
+  Status take(FrozenProcess& process, const ProcessImage& image, const WrittenPages* written);
+  // Sorted by address. Errors: ESRCH.
+  Result<std::vector<PageRange>> pages() const;
+  Status read(std::span<const PageRange> ranges, std::span<std::byte> into) const;
+
+ private:
+  Status stage(const FrozenProcess& process);
+  Status copy_process(FrozenProcess& process, const ProcessImage& image);
+  Status read_apart(const FrozenProcess& process, const ProcessImage& image);
+};
+
+}  // namespace krg

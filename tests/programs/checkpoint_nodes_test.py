@@ -1,0 +1,147 @@
+"""Families over several nodes that are saved at random instants, killed, and go on in clusters of other sizes.
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+import os
+import random
+import signal
+import time
+
+import session_case
+from checkpoint_case import CheckpointCase
+
+# Three processes on three nodes hand numbers round by pipes, so that some are always in flight; then all end, each as it should.
+RING = """
+import hashlib, os, subprocess, sys, time
+def pipe_of(): return [os.fdopen(fd, mode) for fd, mode in zip(os.pipe(), "rw")]
+def pass_on(source, target, name):
+    state = name.encode()
+    for line in source:
+        for i in range(300): state = hashlib.md5(state + line.encode()).digest()
+        target.write("%s %s\\n" % (line.strip(), state.hex()[:8])); target.flush()
+    target.close()
+(r1, w1), (r2, w2), (r3, w3) = pipe_of(), pipe_of(), pipe_of()
+children = []
+for source, target, status in ((r1, w2, 3), (r2, w3, 4)):
+    pid = os.fork()
+    if pid == 0:
+        for other in (r1, w1, r2, w2, r3, w3):
+            if other not in (source, target): other.close()
+        pass_on(source, target, "child%d" % status)
+        os._exit(status)
+    children.append(pid)
+for mine in (r1, w2, r2, w3): mine.close()
+for node, pid in enumerate(children): subprocess.run(["krg_migrate", str(pid), str(node + 1)], check=True)
+open("ready", "w").close()
+before, sent = (os.getpid(), os.getppid(), children), 0
+for step in range(150):
+    while sent < step + 8: w1.write("%d\\n" % sent); w1.flush(); sent += 1
+    print(r3.readline().strip(), flush=True)
+    time.sleep(0.02)
+w1.close()
+rest = r3.read().split("\\n")
+assert before == (os.getpid(), os.getppid(), children)
+print(len(rest), [os.waitpid(pid, 0)[1] >> 8 for pid in children])
+"""
+
+# Forked to other nodes: each computes, writes to a file of its own and to its parent, and ends with a status.
+FORKS = """
+import hashlib, os, sys, time
+r, w = os.pipe()
+children = []
+for me in range(4):
+    pid = os.fork()
+    if pid == 0:
+        os.close(r); state = b"%d" % me
+        with open("out%d" % me, "w") as out:
+            for step in range(40):
+                for i in range(4000): state = hashlib.md5(state).digest()
+                print(step, state.hex(), file=out, flush=True); time.sleep(0.03)
+        os.write(w, b"%d %s\\n" % (me, state.hex().encode()))
+        os._exit(me + 5)
+    children.append(pid)
+os.close(w); open("ready", "w").close()
+with os.fdopen(r) as told: print(sorted(told.read().split("\\n")))
+print([os.waitpid(pid, 0)[1] >> 8 for pid in children], [open("out%d" % me).read() for me in range(4)])
+"""
+
+
+class CheckpointNodesTest(CheckpointCase):
+    def write(self, name, text):
+        (self.work / name).write_text(text, encoding="ascii")
+
+    def shown(self, *arguments):
+        return self.run_program(["krg_checkpoint", *arguments], check=True).stdout
+
+    def ring_output(self):
+        """What the ring prints where nothing moves or interrupts it."""
+        self.write("alone.py", "\n".join(line for line in RING.split("\n") if "krg_migrate" not in line and "ready" not in line))
+        return self.native("/usr/bin/python3", "alone.py")
+
+    def test_pipes_between_nodes(self):
+        """On fewer nodes, on one, on more."""
+        self.write("work.py", RING)
+        out = self.interrupted("/usr/bin/python3", "work.py", times=4, nodes=(3, 2, 1, 3, 4), caps=["--caps=+CAN_MIGRATE"], ready="ready")
+        self.assertEqual(out, self.ring_output())
+        shown = self.shown("show", "ckpt", "1")
+        for node in range(3):
+            self.assertIn(f"on node {node}", shown)
+        self.assertTrue((self.work / "ckpt/v1.n2.h5").exists())
+
+    def test_forks_on_other_nodes(self):
+        self.write("work.py", FORKS)
+        out = self.interrupted("/usr/bin/python3", "work.py", times=2, nodes=(3,), caps=["--caps=+DISTANT_FORK"], ready="ready")
+        native = self.native("/usr/bin/python3", "work.py")
+        self.assertEqual(out, native)
+
+    def test_whatever_dies_the_last_version_is_whole(self):
+        self.write("work.py", RING.replace("range(150)", "range(100000)").replace("time.sleep(0.02)", "time.sleep(0.001)"))
+        chance = random.Random(7)
+        process = self.start("-N", "3", f"--checkpoint-dir={self.work / 'ckpt'}", "--keep=2", "--caps=+CAN_MIGRATE",
+                             "/usr/bin/python3", "work.py")
+        last = 0
+        for victim in (1, 0, 2):
+            while not (self.work / "ready").exists():
+                time.sleep(0.02)
+            process.send_signal(signal.SIGUSR1)
+            self.wait_for_version(last + 1, process)
+            last = self.versions()[-1]
+            process.send_signal(signal.SIGUSR1)
+            time.sleep(chance.uniform(0.01, 0.12))
+            os.kill(self.krgd_of(process, victim), signal.SIGKILL)
+            process.wait(30)
+            self.end(process)
+            last = self.versions()[-1]
+            self.assertIn(f"version {last}: whole", self.shown("verify", "ckpt", str(last)))
+            process = self.start("-N", "3", f"--checkpoint-dir={self.work / 'ckpt'}", "--keep=2", f"--restart={self.work / 'ckpt'}")
+            self.wait_until_it_prints(process)
+        self.end(process)
+
+    def wait_until_it_prints(self, process):
+        before = (self.work / "out").stat().st_size
+        for _ in range(400):
+            if (self.work / "out").stat().st_size > before:
+                return
+            self.assertIsNone(process.poll(), self.errors())
+            time.sleep(0.05)
+        self.fail("it does not go on: " + self.errors())
+
+    def krgd_of(self, process, node):
+        """That of a node of the cluster that this krgrun has started: its network address ends in node + 1."""
+        found = {int(pid): int(open(f"/proc/{pid}/stat", encoding="ascii").read().rsplit(")", 1)[1].split()[1])
+                 for pid in os.listdir("/proc") if pid.isdigit() and os.path.exists(f"/proc/{pid}/stat")}
+        mine = {process.pid}
+        while any(parent in mine and pid not in mine for pid, parent in found.items()):
+            mine |= {pid for pid, parent in found.items() if parent in mine}
+        for pid in mine:
+            try:
+                name = open(f"/proc/{pid}/comm", encoding="ascii").read().strip()
+                routes = open(f"/proc/{pid}/net/fib_trie", encoding="ascii").read() if name == "krgd" else ""
+            except OSError:
+                continue
+            if f"|-- 198.18.0.{node + 1}\n" in routes:
+                return pid
+        self.fail(f"no krgd of node {node}")
+
+
+if __name__ == "__main__":
+    session_case.main()
