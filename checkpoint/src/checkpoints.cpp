@@ -69,6 +69,7 @@ struct Checkpoints::Impl : std::enable_shared_from_this<Impl> {
     pid_t root = 0, asker = 0;
     uint64_t base = 0;  // the capture that it goes on from; 0: it has all pages
     int signal = 0;
+    bool saves_files = false;
     FamilyCaptures::Captured captured;
     Result<std::unique_ptr<NewVersion>> version = std::unique_ptr<NewVersion>();
     std::optional<Error> failure;
@@ -82,9 +83,10 @@ struct Checkpoints::Impl : std::enable_shared_from_this<Impl> {
   FamilyTracking tracking;
   FamilyCaptures captures;
   std::shared_ptr<Applications> applications;
-  std::set<pid_t> busy;         // roots that are being checkpointed
+  std::set<pid_t> busy;  // roots that are being checkpointed
   std::function<bool(pid_t)> is_restarting;
-  std::map<pid_t, Base> bases;  // by root
+  std::map<pid_t, Base> bases;       // by root
+  std::map<pid_t, uint64_t> frozen;  // roots of those that stand until they are told to go on
   // Chains that are being made shorter, by folder; true: stop.
   std::map<std::string, std::shared_ptr<std::atomic<bool>>> consolidations;
 
@@ -102,6 +104,8 @@ struct Checkpoints::Impl : std::enable_shared_from_this<Impl> {
   void find_application(const json& arguments, Applications::Done done);
   void forward(const Request& request, const Applications::Application& to, const Reply& reply);
   void checkpoint(pid_t root, pid_t asker, const json& arguments, const Reply& reply);
+  void freeze(pid_t root, pid_t asker, const Reply& reply);
+  void unfreeze(pid_t root, int signal, const Reply& reply);
   void refuse_ipc_objects(size_t kind, std::function<void(Status)> done);
   void choose_base(Write& work);
   void capture(const Work& work);
@@ -180,6 +184,9 @@ void Checkpoints::Impl::forward(const Request& request, const Applications::Appl
 void Checkpoints::Impl::checkpoint(pid_t root, pid_t asker, const json& arguments,
                                    const Reply& reply) {
   if (arguments.is_discarded()) return reply(errno_error("checkpoint", EPROTO));
+  const std::string action = arguments.value("action", std::string());
+  if (action == "freeze") return freeze(root, asker, reply);
+  if (action == "unfreeze") return unfreeze(root, arguments.value("signal", 0), reply);
   auto work = std::make_shared<Write>();
   work->reply = reply;
   work->options.folder = arguments.value("folder", std::string());
@@ -187,6 +194,7 @@ void Checkpoints::Impl::checkpoint(pid_t root, pid_t asker, const json& argument
   work->options.compress = arguments.value("compress", false);
   work->options.keep = arguments.value("keep", 0u);
   work->signal = arguments.value("signal", 0);
+  work->saves_files = arguments.value("files", false);
   if (!work->options.folder.starts_with('/'))
     return reply(errno_error("the folder must be an absolute path", EINVAL));
   if (!busy.insert(root).second)
@@ -197,6 +205,34 @@ void Checkpoints::Impl::checkpoint(pid_t root, pid_t asker, const json& argument
   refuse_ipc_objects(0, [self = shared_from_this(), work](const Status& none) {
     none ? self->capture(work) : self->fail(work, none.error());
   });
+}
+
+void Checkpoints::Impl::freeze(pid_t root, pid_t asker, const Reply& reply) {
+  if (frozen.contains(root))
+    return reply(errno_error(fmt::format("application {} stands already", root), EBUSY));
+  if (!busy.insert(root).second)
+    return reply(errno_error(fmt::format("application {} is busy", root), EBUSY));
+  captures.capture(
+      {.root = root, .asker = asker, .only_freezes = true},
+      [self = shared_from_this(), root, reply](Result<FamilyCaptures::Captured> captured) {
+        self->busy.erase(root);
+        if (!captured) return reply(captured.error());
+        self->frozen[root] = captured->number;
+        reply(json::object());
+      });
+}
+
+void Checkpoints::Impl::unfreeze(pid_t root, int signal, const Reply& reply) {
+  const auto stands = frozen.find(root);
+  if (busy.contains(root))
+    return reply(errno_error(fmt::format("application {} is busy", root), EBUSY));
+  if (stands == frozen.end())
+    return reply(errno_error(fmt::format("application {} does not stand", root), EINVAL));
+  captures.drop(stands->second);
+  frozen.erase(stands);
+  if (signal != 0)
+    parts.shadows.send_signal(GlobalPid{root}, {.signal = signal, .code = SI_USER}, nullptr);
+  reply(json::object());
 }
 
 void Checkpoints::Impl::fail(const Work& work, const Error& why) {
@@ -232,7 +268,12 @@ void Checkpoints::Impl::refuse_ipc_objects(size_t kind, std::function<void(Statu
 
 void Checkpoints::Impl::capture(const Work& work) {
   bases.erase(work->root);  // what is written is noted anew from now on
-  captures.capture(work->root, work->asker, work->base,
+  const auto stands = frozen.find(work->root);
+  captures.capture({.root = work->root,
+                    .asker = work->asker,
+                    .base = work->base,
+                    .saves_files = work->saves_files,
+                    .frozen = stands == frozen.end() ? 0 : stands->second},
                    [self = shared_from_this(), work](Result<FamilyCaptures::Captured> captured) {
                      if (!captured) return self->fail(work, captured.error());
                      work->captured = std::move(*captured);
@@ -287,7 +328,9 @@ void Checkpoints::Impl::written(const Work& finished) {
   Write& work = *finished;
   const auto write_time = duration_cast<microseconds>(Clock::now() - work.began);
   const auto& outcome = *work.outcome;
-  captures.drop(work.captured.number);
+  if (const auto stands = frozen.find(work.root);
+      stands == frozen.end() || stands->second != work.captured.number)
+    captures.drop(work.captured.number);
   if (!outcome && work.base != 0 && outcome.error().errno_or(0) == ESTALE) {
     // Somebody has removed or exchanged the version that it would need.
     work.base = 0;

@@ -11,9 +11,8 @@ namespace {
 // The pages of one part; `ranges`: what is wanted of them, by offset.
 class PartLoad {
  public:
-  PartLoad(const PartReader& part, std::vector<PartRange> ranges, const ProcessFamily& family,
-           const PageSink& sink)
-      : part_(part), ranges_(std::move(ranges)), family_(family), sink_(sink) {}
+  PartLoad(const PartReader& part, std::vector<PartRange> ranges, const FileSink& sink)
+      : part_(part), ranges_(std::move(ranges)), sink_(sink) {}
 
   Status run() const {
     return each_block(part_.block_count(), [this](uint64_t index, std::span<std::byte> block) {
@@ -45,9 +44,7 @@ class PartLoad {
         at += part;
       }
       if (at - start > *bytes) return text_error("the tables of a part contradict each other");
-      if (auto put =
-              sink_(family_.members[member].pid, pieces, block.subspan(from - start, at - from));
-          !put)
+      if (auto put = sink_(member, pieces, block.subspan(from - start, at - from)); !put)
         return put;
     }
     return {};
@@ -55,30 +52,50 @@ class PartLoad {
 
   const PartReader& part_;
   const std::vector<PartRange> ranges_;
-  const ProcessFamily& family_;
-  const PageSink& sink_;
+  const FileSink& sink_;
 };
 
-}  // namespace
-
-Status load_pages(const VersionInfo& info, const std::vector<std::unique_ptr<PartReader>>& parts,
-                  const std::function<bool(pid_t member)>& is_wanted, const PageSink& sink) {
+// Of each own part the ranges that are wanted, from whatever parts have them.
+template <class Wanted>
+Status load(const VersionInfo& info, const std::vector<std::unique_ptr<PartReader>>& parts,
+            const Wanted& is_wanted, const FileSink& sink) {
   for (size_t own = 0; own < info.nodes.size(); ++own) {
     const PartContents& contents = parts.at(own)->contents();
     for (const auto& part : parts) {
       if (part->contents().node != contents.node) continue;
       std::vector<PartRange> ranges;
       for (const PartRange& range : contents.ranges)
-        if (range.version == part->contents().version &&
-            is_wanted(contents.family.members[range.member].pid))
+        if (range.version == part->contents().version && is_wanted(range.member))
           ranges.push_back(range);
       std::sort(ranges.begin(), ranges.end(),
                 [](const PartRange& a, const PartRange& b) { return a.offset < b.offset; });
-      if (auto loaded = PartLoad(*part, std::move(ranges), contents.family, sink).run(); !loaded)
-        return loaded;
+      if (auto loaded = PartLoad(*part, std::move(ranges), sink).run(); !loaded) return loaded;
     }
   }
   return {};
+}
+
+}  // namespace
+
+Status load_pages(const VersionInfo& info, const std::vector<std::unique_ptr<PartReader>>& parts,
+                  const std::function<bool(pid_t member)>& is_wanted, const PageSink& sink) {
+  const auto& members = parts.at(0)->contents().family.members;
+  return load(
+      info, parts,
+      [&](uint32_t member) { return member < members.size() && is_wanted(members[member].pid); },
+      [&](uint32_t member, std::span<const PageRange> ranges, std::span<const std::byte> contents) {
+        return sink(members[member].pid, ranges, contents);
+      });
+}
+
+Status load_files(const VersionInfo& info, const std::vector<std::unique_ptr<PartReader>>& parts,
+                  const FileSink& sink) {
+  const auto members = static_cast<uint32_t>(parts.at(0)->contents().family.members.size());
+  return load(
+      info, parts, [members](uint32_t member) { return member >= members; },
+      [&](uint32_t member, std::span<const PageRange> ranges, std::span<const std::byte> contents) {
+        return sink(member - members, ranges, contents);
+      });
 }
 
 }  // namespace krg

@@ -81,8 +81,9 @@ Status PartReader::Impl::read_tables() {
 
 Status PartReader::Impl::check_ranges() const {
   for (const PartRange& range : contents.ranges)
-    if (range.member >= contents.family.members.size() || range.version > contents.version ||
-        range.bytes % kCheckpointPage != 0 || range.offset % kCheckpointPage != 0 ||
+    if (range.member >= contents.family.members.size() + contents.family.files.size() ||
+        range.version > contents.version || range.bytes % kCheckpointPage != 0 ||
+        range.offset % kCheckpointPage != 0 ||
         (range.version == contents.version &&
          (range.offset > contents.page_bytes || range.bytes > contents.page_bytes - range.offset)))
       return text_error("its tables contradict each other");

@@ -67,6 +67,7 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
     std::string folder;
     std::vector<std::unique_ptr<PartReader>> parts;
     std::optional<Error> failure;
+    bool puts_files_back = false;
     std::unique_ptr<FamilyInstaller> installer;
     std::vector<FamilyInstaller::MadeFile> made;
     Status outcome;
@@ -86,6 +87,7 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
     auto restart = std::make_shared<Restart>();
     restart->connection = request.connection;
     restart->folder = request.arguments.value("folder", std::string());
+    restart->puts_files_back = request.arguments.value("files", false);
     const uint32_t version = request.arguments.value("version", 0u);
     const uint32_t job = request.arguments.value("job", 0u);
     node_.workers.submit([self = shared_from_this(), restart,
@@ -182,7 +184,11 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
                        {"flags", file.flags},
                        {"offset", file.offset},
                        {"stream", file.stream},
-                       {"flock", file.flock}});
+                       {"flock", file.flock},
+                       {"bytes", file.bytes},
+                       {"modified_ns", file.is_regular ? file.modified_ns : 0},
+                       {"mode", file.mode},
+                       {"is_put_back", restart.puts_files_back && file.is_saved}});
     for (const FamilyInstaller::MappedFile& file : restart.installer->mapped())
       mapped.push_back(
           {{"path", file.path}, {"bytes", file.bytes}, {"modified_ns", file.modified_ns}});
@@ -248,10 +254,37 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
           [self = shared_from_this(), restart, job, left](Result<std::string> reply) {
             if (!reply && !restart->failure) restart->failure = reply.error();
             if (--*left > 0) return;
-            Status outcome =
-                restart->failure ? Status(*restart->failure) : restart->installer->thaw();
-            self->end(restart, job, std::move(outcome));
+            restart->failure ? self->end(restart, job, *restart->failure)
+                             : self->put_files_back(restart, job);
           });
+  }
+
+  // The last that happens: all else is as it was.
+  void put_files_back(const RestartPtr& restart, uint32_t job) {
+    node_.workers.submit([restart] { restart->outcome = write_files(*restart); },
+                         [self = shared_from_this(), restart, job] {
+                           Status outcome = std::move(restart->outcome);
+                           if (outcome) outcome = restart->installer->thaw();
+                           self->end(restart, job, std::move(outcome));
+                         });
+  }
+
+  // All is read, and so checked, before anything is written.
+  static Status write_files(const Restart& restart) {
+    if (!restart.puts_files_back) return {};
+    auto checked =
+        load_files(restart.info, restart.parts, [](auto, auto, auto) -> Status { return {}; });
+    if (!checked) return checked;
+    const FamilyInstaller& installer = *restart.installer;
+    const auto& files = installer.family().files;
+    for (uint32_t i = 0; i < files.size(); ++i)
+      if (files[i].is_saved)
+        if (auto cleared = installer.clear_file(i); !cleared) return cleared;
+    return load_files(
+        restart.info, restart.parts,
+        [&](uint32_t file, std::span<const PageRange> ranges, std::span<const std::byte> contents) {
+          return installer.write_file(file, ranges, contents);
+        });
   }
 
   void load_here(const LoadPages& ask, std::string_view payload, Messenger::Reply reply) {

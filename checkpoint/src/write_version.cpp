@@ -77,6 +77,12 @@ class PageCopy {
   std::vector<PartRange> ranges_;
 };
 
+// What a process or file is known by in other versions.
+std::string key_of(const ProcessFamily& family, uint32_t member) {
+  if (member < family.members.size()) return std::to_string(family.members[member].pid);
+  return family.files.at(member - family.members.size()).path;
+}
+
 // Where an older version has its pages.
 class BaseRanges {
  public:
@@ -92,17 +98,17 @@ class BaseRanges {
       base.ids_[info->needs[i]] = info->needs_ids[i];
     const PartContents& contents = (*part)->contents();
     for (const PartRange& range : contents.ranges)
-      base.ranges_[contents.family.members.at(range.member).pid].push_back(range);
-    for (auto& [pid, ranges] : base.ranges_)
+      base.ranges_[key_of(contents.family, range.member)].push_back(range);
+    for (auto& [key, ranges] : base.ranges_)
       std::sort(ranges.begin(), ranges.end(),
                 [](const PartRange& a, const PartRange& b) { return a.address < b.address; });
     return base;
   }
 
   // Appends where the pages of `range` are. Errors: ESTALE: not all are there.
-  Status find(pid_t pid, uint32_t member, const PageRange& range,
+  Status find(const std::string& key, uint32_t member, const PageRange& range,
               std::vector<PartRange>& found) const {
-    const auto known = ranges_.find(pid);
+    const auto known = ranges_.find(key);
     if (known == ranges_.end()) return stale();
     auto piece =
         std::upper_bound(known->second.begin(), known->second.end(), range.start.value,
@@ -127,7 +133,7 @@ class BaseRanges {
 
  private:
   static Error stale() { return errno_error("the version before this one has changed", ESTALE); }
-  std::map<pid_t, std::vector<PartRange>> ranges_;
+  std::map<std::string, std::vector<PartRange>> ranges_;
   std::map<uint32_t, uint64_t> ids_;
 };
 
@@ -145,8 +151,8 @@ Result<PartContents> contents_of(const PageSnapshot& snapshot,
   contents.family = snapshot.family();
   for (const FamilySnapshot::Pages& piece : pages) {
     if (is_clean(piece)) {
-      const pid_t pid = contents.family.members.at(piece.member).pid;
-      if (auto found = base.find(pid, piece.member, piece.range, contents.ranges); !found)
+      const std::string key = key_of(contents.family, piece.member);
+      if (auto found = base.find(key, piece.member, piece.range, contents.ranges); !found)
         return found.error();
       continue;
     }

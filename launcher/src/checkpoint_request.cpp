@@ -12,11 +12,10 @@
 namespace krg {
 namespace {
 
-[[noreturn]] void ask(const std::string& control_path, uint32_t job, const std::string& folder,
-                      unsigned keep) {
+[[noreturn]] void ask(const std::string& control_path, const nlohmann::json& arguments) {
   auto krgd = ControlClient::connect(control_path);
-  auto done = krgd ? krgd->call("checkpoint", {{"job", job}, {"folder", folder}, {"keep", keep}})
-                   : Result<ControlClient::Answer>(krgd.error());
+  auto done =
+      krgd ? krgd->call("checkpoint", arguments) : Result<ControlClient::Answer>(krgd.error());
   if (!done) {
     fmt::print(stderr, "krgrun: no checkpoint: {}\n", done.error().message());
     fflush(stderr);
@@ -31,15 +30,14 @@ CheckpointRequest::~CheckpointRequest() {
   finish();
 }
 
-void CheckpointRequest::start(const std::string& control_path, uint32_t job,
-                              const std::string& folder, unsigned keep) {
+void CheckpointRequest::start(const std::string& control_path, const nlohmann::json& arguments) {
   if (child_ > 0) return;
   fflush(nullptr);
   child_ = fork();
   if (child_ != 0) return;
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   // krgrun's descriptors are not this one's: its end must not wait for us.
-  ask(control_path, job, folder, keep);
+  ask(control_path, arguments);
 }
 
 void CheckpointRequest::reap() {

@@ -6,6 +6,7 @@
 
 #include <sys/types.h>
 
+#include <nlohmann/json.hpp>
 #include <string>
 
 namespace krg {
@@ -17,9 +18,9 @@ class CheckpointRequest {
   CheckpointRequest(const CheckpointRequest&) = delete;
   CheckpointRequest& operator=(const CheckpointRequest&) = delete;
 
-  // Nothing while one is under way. `control_path`: krgd's socket.
-  void start(const std::string& control_path, uint32_t job, const std::string& folder,
-             unsigned keep);
+  // Nothing while one is under way. `control_path`: krgd's socket; `arguments`: of its command
+  // (krg/checkpoint/checkpoints.h).
+  void start(const std::string& control_path, const nlohmann::json& arguments);
   // To be called at SIGCHLD.
   void reap();
   // Waits for one that is under way.

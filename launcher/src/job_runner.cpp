@@ -157,9 +157,10 @@ Status JobRunner::begin(const std::string& control_path, TaskLaunch& launch,
 }
 
 Status JobRunner::open_restart(TaskLaunch& launch) {
-  auto opened = krgd_->call(
-      "restart.open",
-      {{"folder", options_.restart_folder}, {"version", options_.restart_version}, {"job", job_}});
+  auto opened = krgd_->call("restart.open", {{"folder", options_.restart_folder},
+                                             {"version", options_.restart_version},
+                                             {"job", job_},
+                                             {"files", options_.checkpoints_files}});
   if (!opened) return opened.error();
   launch.restart = RestartPlan::parse(opened->result, job_);
   return {};
@@ -252,7 +253,10 @@ int JobRunner::wait_limit_ms() const {
 }
 
 void JobRunner::checkpoint() {
-  checkpoint_.start(control_path_, job_, options_.checkpoint_folder, options_.checkpoints_kept);
+  checkpoint_.start(control_path_, {{"job", job_},
+                                    {"folder", options_.checkpoint_folder},
+                                    {"keep", options_.checkpoints_kept},
+                                    {"files", options_.checkpoints_files}});
 }
 
 void JobRunner::handle_signal() {

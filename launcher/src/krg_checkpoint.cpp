@@ -24,7 +24,9 @@ constexpr int kFailure = 1;
 constexpr int kUsageError = 2;
 
 constexpr const char* kHelp =
-    R"(Usage: krg_checkpoint [-o DIR] [-d TEXT] [-z] [-K N] [-k[SIG]] [--full] [PID | --all]
+    R"(Usage: krg_checkpoint [-o DIR] [-d TEXT] [-z] [-K N] [-k[SIG]] [--full] [--files] [PID | --all]
+       krg_checkpoint freeze [PID]
+       krg_checkpoint unfreeze [-k[SIG]] [PID]
        krg_checkpoint list DIR
        krg_checkpoint show|verify DIR [VERSION]
        krg_checkpoint prune DIR N
@@ -40,14 +42,17 @@ A further checkpoint into the same DIR holds only the pages written since the on
   -K, --keep N         remove all but the N newest versions in DIR afterwards
   -k, --kill[=SIG]     afterwards send the application SIG (TERM)
   -f, --full           all pages, also those that DIR has already
+  -F, --files          contents of files that it has open for writing, too (krgrun --files
+                       --restart=DIR puts them back)
   -h, --help    -V, --version
+freeze has the application stand, where it can be saved, until unfreeze.
 list, show, verify, prune, consolidate work on the folder alone, without a cluster; verify
 reads all; consolidate gives a version the pages of the older ones that it needs.
 Exit status: 0; 1 when something could not be saved or is damaged; 2 for a wrong option.
 )";
 
 struct Options {
-  bool all = false, compress = false, full = false;
+  bool all = false, compress = false, full = false, files = false;
   std::string folder, description;
   unsigned keep = 0;
   int signal = 0;
@@ -62,6 +67,7 @@ constexpr option kLongOptions[] = {
     {"keep", required_argument, nullptr, 'K'},
     {"kill", optional_argument, nullptr, 'k'},
     {"full", no_argument, nullptr, 'f'},
+    {"files", no_argument, nullptr, 'F'},
     {"help", no_argument, nullptr, 'h'},
     {"version", no_argument, nullptr, 'V'},
     {nullptr, 0, nullptr, 0},
@@ -89,7 +95,7 @@ std::optional<int> signal_of(std::string text) {
 // Exits after --help and --version. Error: what is wrong.
 Result<Options> parse_options(int argc, char** argv) {
   Options options;
-  for (int c; (c = getopt_long(argc, argv, "ao:d:zK:k::fhV", kLongOptions, nullptr)) != -1;) {
+  for (int c; (c = getopt_long(argc, argv, "ao:d:zK:k::fFhV", kLongOptions, nullptr)) != -1;) {
     switch (c) {
       case 'a':
         options.all = true;
@@ -115,6 +121,9 @@ Result<Options> parse_options(int argc, char** argv) {
       case 'f':
         options.full = true;
         break;
+      case 'F':
+        options.files = true;
+        break;
       case 'h':
         fmt::print("{}", kHelp);
         exit(EXIT_SUCCESS);
@@ -138,7 +147,8 @@ int save(ControlClient& krgd, const Options& options, long pid, const std::strin
                                        {"compress", options.compress},
                                        {"keep", options.keep},
                                        {"signal", options.signal},
-                                       {"full", options.full}});
+                                       {"full", options.full},
+                                       {"files", options.files}});
   if (!done) return failure(done.error());
   const nlohmann::json& result = done->result;
   fmt::print(
@@ -270,8 +280,22 @@ int work_on_folder(const std::vector<std::string>& words) {
   return verb == "verify" ? verify(*store, version) : prune(*store, version);
 }
 
+int freeze_or_unfreeze(const Options& options) {
+  std::optional<long> pid = getppid();
+  if (options.words.size() > 1) pid = number_of(options.words[1]);
+  if (!pid || options.words.size() > 2) return usage_error(options.words[0] + " takes one PID");
+  auto krgd = ControlClient::connect_to_session();
+  if (!krgd) return failure(krgd.error());
+  auto done = krgd->call("checkpoint",
+                         {{"action", options.words[0]}, {"pid", *pid}, {"signal", options.signal}});
+  return done ? EXIT_SUCCESS : failure(done.error());
+}
+
 int run(const Options& options) {
   static const std::vector<std::string> kVerbs = {"list", "show", "verify", "prune", "consolidate"};
+  if (!options.words.empty() &&
+      (options.words.front() == "freeze" || options.words.front() == "unfreeze"))
+    return freeze_or_unfreeze(options);
   if (!options.words.empty())
     for (const std::string& verb : kVerbs)
       if (options.words.front() == verb) return work_on_folder(options.words);

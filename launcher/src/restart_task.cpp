@@ -2,6 +2,7 @@
 #include "restart_task.h"
 
 #include <fcntl.h>
+#include <fmt/core.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -40,6 +41,18 @@ void allow_many_descriptors() {
   setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+// What the program wrote itself before it was ended is cut off; of the rest nothing is known.
+void tell_changes(const RestartPlan::File& file, int fd) {
+  struct stat found {};
+  if (file.modified_ns == 0 || fstat(fd, &found) != 0) return;
+  const bool is_read = (file.flags & O_ACCMODE) == O_RDONLY;
+  const bool has_changed =
+      is_read ? static_cast<uint64_t>(found.st_size) != file.bytes ||
+                    found.st_mtim.tv_sec * 1'000'000'000 + found.st_mtim.tv_nsec != file.modified_ns
+              : static_cast<uint64_t>(found.st_size) < file.bytes;
+  if (has_changed) fmt::print(stderr, "krgrun: {} has changed since the checkpoint\n", file.path);
+}
+
 }  // namespace
 
 RestartPlan RestartPlan::parse(const json& answer, uint32_t job) {
@@ -52,7 +65,9 @@ RestartPlan RestartPlan::parse(const json& answer, uint32_t job) {
   for (const json& file : answer.value("files", json::array()))
     plan.files.push_back({file.value("kind", 0u), file.value("path", std::string()),
                           file.value("flags", 0), file.value("offset", int64_t{0}),
-                          file.value("stream", 0), file.value("flock", 0)});
+                          file.value("stream", 0), file.value("flock", 0),
+                          file.value("bytes", uint64_t{0}), file.value("modified_ns", int64_t{0}),
+                          file.value("mode", mode_t{0}), file.value("is_put_back", false)});
   for (const json& file : answer.value("mapped", json::array()))
     plan.mapped.push_back({file.value("path", std::string()), file.value("bytes", uint64_t{0}),
                            file.value("modified_ns", int64_t{0})});
@@ -64,8 +79,10 @@ Result<UniqueFd> RestartPlan::open_file(const File& file) const {
   if (file.kind == static_cast<unsigned>(Kind::kTerminal))
     return copy_of(terminal_stream(file.flags));
   constexpr int kNotAgain = O_CREAT | O_EXCL | O_TRUNC;
-  UniqueFd opened(open(file.path.c_str(), (file.flags & ~kNotAgain) | O_CLOEXEC | O_NOCTTY));
+  const int flags = (file.flags & ~kNotAgain) | O_CLOEXEC | O_NOCTTY;
+  UniqueFd opened(open(file.path.c_str(), file.is_put_back ? flags | O_CREAT : flags, file.mode));
   if (!opened) return errno_error("it had open " + file.path);
+  if (!file.is_put_back) tell_changes(file, opened.get());
   if (file.offset != 0 && lseek(opened.get(), file.offset, SEEK_SET) < 0 && errno != ESPIPE)
     return errno_error("the position in " + file.path);
   if (file.flock != 0 && flock(opened.get(), file.flock | LOCK_NB) != 0)

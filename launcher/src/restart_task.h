@@ -24,6 +24,10 @@ struct RestartPlan {
     int flags = 0;
     int64_t offset = 0;
     int stream = 0, flock = 0;
+    uint64_t bytes = 0;
+    int64_t modified_ns = 0;  // of a regular file
+    mode_t mode = 0;
+    bool is_put_back = false;  // its contents are
   };
   struct Mapped {
     std::string path;

@@ -63,6 +63,8 @@ po::options_description describe(RawOptions& raw) {
       "folder for that, and for a checkpoint on SIGUSR1");
   add("keep", po::value(&run.checkpoints_kept), "so many newest checkpoints (0: all)");
   add("restart", po::value(&run.restart_folder), "go on from the checkpoint in this folder");
+  add("files", po::bool_switch(&run.checkpoints_files),
+      "save files that are open for writing with checkpoints; --restart puts them back");
   add("restart-version", po::value(&run.restart_version), "of that folder (0: the newest)");
   add("omp", po::value(&raw.openmp),
       "OpenMP programs' runtime: native (the system's libgomp) or krg (libkrgomp)");

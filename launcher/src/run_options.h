@@ -35,6 +35,7 @@ struct RunOptions {
   // Checkpoints of the program; the folder is absolute, empty: none.
   std::string checkpoint_folder;
   std::optional<std::chrono::seconds> checkpoint_every;
+  bool checkpoints_files = false;                     // what they have open for writing, too
   unsigned checkpoints_kept = 0;                      // 0: all
   std::string restart_folder;                         // absolute; the program comes from there
   unsigned restart_version = 0;                       // 0: the newest

@@ -53,6 +53,21 @@ for step in range(5):
     print(step, zlib.crc32(memory), flush=True)
 """
 
+# Overwrites a file in its middle, appends to another, and saves itself after each step with their contents.
+FILES_WORK = """
+import os, subprocess, zlib
+table = open("table", "w+b", buffering=0); table.write(b"-" * 100000)
+log, still = open("log.txt", "a"), open("still", "wb", buffering=0)
+still.write(os.urandom(4 << 20)); os.utime("still", (1, 1))
+seen = open("seen"); seen.readline()
+for step in range(4):
+    table.seek(step * 4096 + 17); table.write(b"step %d" % step)
+    print("line", step, file=log, flush=True)
+    subprocess.run(["krg_checkpoint", "--files", "-o", "ckpt", str(os.getpid())], stdout=open("saves", "a"), check=True)
+    table.seek(0)
+    print(step, zlib.crc32(table.read()), open("log.txt").read().count("line"), zlib.crc32(open("still", "rb").read()), seen.readline().strip(), flush=True)
+"""
+
 # Workers that add to numbers in shared memory: anonymous, of multiprocessing (unlinked, with locks), and named in /dev/shm.
 SHARING_WORK = """
 import hashlib, mmap, multiprocessing as mp, multiprocessing.shared_memory, os, time, zlib
@@ -245,6 +260,63 @@ os.kill(child, signal.SIGKILL); print(os.waitpid(child, 0)[1])
             self.assertIn(f"System V {what}", result.stderr)
             self.assertIn("kept", result.stdout, result.stderr)
             shutil.rmtree(self.work / "ckpt")
+
+    def test_an_application_stands_until_it_is_told_to_go_on(self):
+        """It is saved meanwhile, twice; SIGTERM comes when it goes on."""
+        (self.work / "worker").write_text("krg_capset -e +CHECKPOINTABLE; trap 'echo term; exit 6' TERM; i=0; while :; do i=$((i + 1)); echo $i >count; done",
+                                          encoding="ascii")
+        script = ("krg_capset -e -CHECKPOINTABLE; bash worker & pid=$!\n"
+                  "until [ -s count ]; do sleep 0.05; done; krg_checkpoint freeze $pid || exit 1; before=$(cat count)\n"
+                  "krg_checkpoint -o ckpt $pid >log; krg_checkpoint -o ckpt $pid >>log; sleep 0.2; [ \"$before\" = \"$(cat count)\" ] && echo stands\n"
+                  "krg_checkpoint freeze $pid 2>&1 | grep -o 'stands already'; krg_checkpoint unfreeze -k $pid; wait $pid; echo $?\n"
+                  "krg_checkpoint unfreeze $$ 2>&1 | grep -o 'not effective'")
+        (self.work / "script").write_text(script, encoding="ascii")
+        result = self.krgrun("--cluster=none", "bash", "script", caps=CAPS, nodes=1)
+        self.assertEqual(result.stdout.split("\n")[:-1], ["stands", "stands already", "term", "6", "not effective"], result.stderr)
+        self.assertEqual(self.versions(), [1, 2])
+
+    def test_files_get_their_contents_back(self):
+        (self.work / "seen").write_text("one\ntwo\nthree\nfour\nfive\n", encoding="ascii")
+        (self.work / "work.py").write_text(FILES_WORK, encoding="ascii")
+        first = self.krgrun("--cluster=none", "/usr/bin/python3", "work.py", caps=CAPS, nodes=1)
+        self.assertEqual((first.returncode, first.stderr), (0, ""))
+        wanted = first.stdout.split("\n")[:-1]
+        own = [float(size) for size in re.findall(r", ([\d.]+) of", (self.work / "saves").read_text())]
+        self.assertGreater(own[0], 4)
+        self.assertLess(max(own[1:]), 4, "a file that did not change is saved again")
+        for version, damage in ((2, self.overwrite_files), (4, self.remove_files), (1, lambda: None)):
+            damage()
+            again = self.restart("--files", f"--restart-version={version}")
+            self.assertEqual((again.returncode, again.stderr), (0, ""))
+            self.assertEqual(again.stdout.split("\n")[:-1], wanted[version - 1:], version)
+            for newer in (v for v in self.versions() if v > 4):
+                (self.work / f"ckpt/v{newer}.h5").unlink()
+        self.run_program(["krg_checkpoint", "consolidate", "ckpt", "4"], check=True)
+        self.run_program(["krg_checkpoint", "prune", "ckpt", "1"], check=True)
+        self.remove_files()
+        self.assertEqual(self.restart("--files", "--restart-version=4").stdout.split("\n")[:-1], wanted[3:])
+
+    def overwrite_files(self):
+        for name in ("table", "log.txt", "still"):
+            (self.work / name).write_bytes(b"other contents" * 200000)
+
+    def remove_files(self):
+        for name in ("table", "log.txt", "still"):
+            (self.work / name).unlink()
+
+    def test_files_that_have_changed_are_told(self):
+        (self.work / "data").write_text("one\ntwo\nthree\n", encoding="ascii")
+        (self.work / "script").write_text("exec 4>>grown; echo text >&4; read first; krg_checkpoint -o ckpt >log; read second; echo $second", encoding="ascii")
+        with open(self.work / "data", encoding="ascii") as data:
+            first = self.krgrun("--cluster=none", "bash", "-c", "exec bash script <data", caps=CAPS, nodes=1, stdin=data)
+        self.assertEqual((first.returncode, first.stdout, first.stderr), (0, "two\n", ""))
+        self.assertEqual(self.restart().stderr, "")
+        (self.work / "grown").write_text("", encoding="ascii")
+        (self.work / "data").write_text("one\nTWO\nthree\n", encoding="ascii")
+        again = self.restart()
+        self.assertEqual(again.stdout, "TWO\n")
+        for name in ("data", "grown"):
+            self.assertIn(f"{name} has changed since the checkpoint", again.stderr)
 
     def test_damage_is_told_and_nothing_starts(self):
         (self.work / "script").write_text("krg_checkpoint -o ckpt >log; echo runs", encoding="ascii")

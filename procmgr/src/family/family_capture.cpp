@@ -130,7 +130,7 @@ struct FamilyCaptures::Impl : std::enable_shared_from_this<Impl> {
   void take(const FamilyTake& ask, std::string_view, SharedReply reply) {
     auto capture = find(ask.capture, reply);
     if (!capture) return;
-    auto piece = capture->take();
+    auto piece = capture->take(ask.base);
     piece ? reply->ok(piece->serialize()) : fail(reply, piece.error());
   }
 
@@ -146,7 +146,7 @@ struct FamilyCaptures::Impl : std::enable_shared_from_this<Impl> {
     const auto pids = get_pids(in, in.get<uint32_t>());
     std::vector<StreamUse> uses;
     while (in.ok() && !in.at_end()) uses.push_back(in.get<StreamUse>());
-    auto description = share.capture->describe({pids.begin(), pids.end()}, uses);
+    auto description = share.capture->describe(ask, {pids.begin(), pids.end()}, uses);
     description ? reply->ok(description->serialize()) : fail(reply, description.error());
   }
 
@@ -162,13 +162,13 @@ FamilyCaptures::FamilyCaptures(FamilyCaptureParts parts)
 }
 FamilyCaptures::~FamilyCaptures() = default;
 
-void FamilyCaptures::capture(pid_t root, pid_t asker, uint64_t base,
-                             std::function<void(Result<Captured>)> done) {
-  const uint64_t number =
+void FamilyCaptures::capture(const Order& order, std::function<void(Result<Captured>)> done) {
+  const uint64_t fresh =
       (uint64_t{impl_->parts.node.self.value} + 1) << kNumberShift | ++impl_->last_number;
-  lead_capture(impl_->parts.node, {root, asker, number, base},
-               [impl = impl_, number, done = std::move(done)](Result<Captured> captured) {
-                 if (!captured) drop_capture(impl->parts.node, number);
+  const uint64_t number = order.frozen != 0 ? order.frozen : fresh;
+  lead_capture(impl_->parts.node, {order, number},
+               [impl = impl_, number, order, done = std::move(done)](Result<Captured> captured) {
+                 if (!captured && order.frozen == 0) drop_capture(impl->parts.node, number);
                  done(std::move(captured));
                });
 }

@@ -24,6 +24,7 @@ namespace krg {
 namespace {
 
 constexpr unsigned kMemoryDevices = 1;  // their major number (Linux Documentation, devices.txt)
+constexpr uint64_t kMostSaved = 1ULL << 30;    // bytes of files that are copied while all stand
 constexpr uint64_t kMostDeleted = 256u << 20;  // bytes of a file without a name
 
 Error not_kept(pid_t owner, const StolenFd& fd, std::string_view why) {
@@ -269,6 +270,26 @@ Status FamilyFiles::describe(const std::set<pid_t>& members, FamilyDescription& 
   return {};
 }
 
+Result<std::map<uint32_t, SavedFile>> FamilyFiles::save(FamilyTracking* tracking, uint64_t base,
+                                                        uint64_t number,
+                                                        FamilyDescription& described) const {
+  std::map<uint32_t, SavedFile> saved;
+  std::set<std::pair<dev_t, ino_t>> known;
+  uint64_t most = kMostSaved;
+  for (uint32_t i = 0; i < described.files.size(); ++i) {
+    FamilyFile& file = described.files[i];
+    const Open& open = opens_[described.numbers[i]];
+    const auto& attributes = open.fd.attributes;
+    if (file.kind != FamilyFile::Kind::kPath || !file.is_regular || !writes(open.fd)) continue;
+    if (!known.insert({attributes.st_dev, attributes.st_ino}).second) continue;
+    auto taken = SavedFile::take(open.fd.copy.get(), tracking, base, number, most);
+    if (!taken) return Error{taken.error().code, file.path + ": " + taken.error().context};
+    file.is_saved = 1;
+    saved.emplace(i, std::move(*taken));
+  }
+  return saved;
+}
+
 Result<FamilyFile> FamilyFiles::describe_one(const Open& open, std::vector<FamilyPipe>& pipes) {
   const StolenFd& fd = open.fd;
   const auto refused = [&](std::string_view why) { return not_kept(open.first_owner, fd, why); };
@@ -308,6 +329,8 @@ Result<FamilyFile> FamilyFiles::describe_one(const Open& open, std::vector<Famil
   if (!fd.link.starts_with('/')) return refused("");
   file.is_regular = type == S_IFREG && !(fd.flags & O_PATH);
   file.bytes = static_cast<uint64_t>(fd.attributes.st_size);
+  file.modified_ns = fd.attributes.st_mtim.tv_sec * 1'000'000'000 + fd.attributes.st_mtim.tv_nsec;
+  file.mode = fd.attributes.st_mode & 07777;
   if (fd.link.starts_with("/proc/") || fd.link.starts_with("/sys/")) file.is_regular = 0;
   if (fd.attributes.st_nlink > 0 && !fd.link.starts_with("/memfd:")) return file;
   if (!file.is_regular || file.bytes > kMostDeleted) return refused("deleted");

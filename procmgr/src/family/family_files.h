@@ -4,12 +4,14 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "family/family_piece.h"
+#include "family/saved_file.h"
 #include "krg/procmgr/descriptors.h"
 #include "krg/procmgr/process_family.h"
 #include "process_fds.h"
@@ -35,6 +37,10 @@ class FamilyFiles {
   // contents where they are. `members`: of the whole family. Errors: ENOTSUP with the reason why
   // one cannot be had again.
   Status describe(const std::set<pid_t>& members, FamilyDescription& into);
+  // Contents of those that may be written to, each file once, by its place in `described`, which is
+  // told. Errors: those of SavedFile::take().
+  Result<std::map<uint32_t, SavedFile>> save(FamilyTracking* tracking, uint64_t base,
+                                             uint64_t number, FamilyDescription& described) const;
 
  private:
   struct Open {

@@ -107,7 +107,8 @@ struct FamilyInstaller::Impl : std::enable_shared_from_this<Impl> {
     UniqueFd fd;
     uint64_t bytes = 0;
   };
-  std::map<uint32_t, Cut> cuts;  // by file
+  std::map<uint32_t, Cut> cuts;          // by file
+  std::map<uint32_t, UniqueFd> written;  // those that get their contents back
 
   Impl(const Parts& p, ProcessFamily f) : parts(p), family(std::move(f)) {}
 
@@ -248,12 +249,9 @@ void FamilyInstaller::Impl::one_body_less() {
 void FamilyInstaller::Impl::take_files_to_cut(uint32_t index) {
   const FamilyMember& member = family.members[index];
   for (const FamilyFd& fd : member.fds) {
-    const FamilyFile& file = family.files[fd.file];
-    const bool is_written = file.kind == FamilyFile::Kind::kPath && file.is_regular &&
-                            (file.flags & O_ACCMODE) != O_RDONLY;
-    if (!is_written || cuts.contains(fd.file)) continue;
+    if (!family.may_change(fd.file) || cuts.contains(fd.file)) continue;
     if (auto taken = take_descriptor(member.pid, fd.number))
-      cuts[fd.file] = {std::move(*taken), file.bytes};
+      cuts[fd.file] = {std::move(*taken), family.files[fd.file].bytes};
   }
 }
 
@@ -407,6 +405,38 @@ Status FamilyInstaller::write(pid_t member, std::span<const PageRange> ranges,
   std::vector<MemoryPiece> pieces;
   for (const PageRange& range : ranges) pieces.push_back({range.start, range.bytes});
   return task->write(pieces, contents);
+}
+
+// By a description of our own: one that appends writes at the end, wherever it is told to.
+Status FamilyInstaller::clear_file(uint32_t file) const {
+  const auto cut = impl_->cuts.find(file);
+  if (cut == impl_->cuts.end()) return errno_error("a saved file", EBADF);
+  const FamilyFile& what = impl_->family.files[file];
+  UniqueFd own(
+      open(fmt::format("/proc/self/fd/{}", cut->second.fd.get()).c_str(), O_WRONLY | O_CLOEXEC));
+  if (!own || ftruncate(own.get(), 0) != 0 ||
+      ftruncate(own.get(), static_cast<off_t>(what.bytes)) != 0)
+    return errno_error(what.path);
+  impl_->written[file] = std::move(own);
+  return {};
+}
+
+Status FamilyInstaller::write_file(uint32_t file, std::span<const PageRange> ranges,
+                                   std::span<const std::byte> contents) const {
+  const FamilyFile& what = impl_->family.files[file];
+  for (const PageRange& range : ranges) {
+    const uint64_t at = range.start.value;
+    uint64_t left = at < what.bytes ? std::min(range.bytes, what.bytes - at) : 0;
+    for (uint64_t done = 0; left > 0;) {
+      const ssize_t put = pwrite(impl_->written.at(file).get(), contents.data() + done, left,
+                                 static_cast<off_t>(at + done));
+      if (put <= 0) return errno_error(what.path, put < 0 ? errno : EIO);
+      done += static_cast<uint64_t>(put);
+      left -= static_cast<uint64_t>(put);
+    }
+    contents = contents.subspan(range.bytes);
+  }
+  return {};
 }
 
 // What was written to files after the checkpoint is not theirs any more.

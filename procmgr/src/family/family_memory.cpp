@@ -50,6 +50,16 @@ const std::byte* CopiedPages::find(RemoteAddr at) const {
   return bytes.get() + offsets[index] + (at.value - ranges[index].start.value);
 }
 
+Status CopiedPages::read(std::span<const PageRange> wanted, std::span<std::byte> into) const {
+  for (const PageRange& range : wanted) {
+    const std::byte* known = find(range.start);
+    if (!known) return errno_error("copied pages", EFAULT);
+    std::copy_n(known, range.bytes, into.begin());
+    into = into.subspan(range.bytes);
+  }
+  return {};
+}
+
 void FamilyMemory::add(uint32_t member, const ProcessImage& image) {
   for (const ImageMapping& m : image.mappings) {
     if (m.kind != ImageMapping::Kind::kFile) continue;

@@ -8,6 +8,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,8 @@ struct CopiedPages {
   std::unique_ptr<std::byte[]> bytes;
   // Null: it is not there.
   const std::byte* find(RemoteAddr at) const;
+  // Errors: EFAULT. REQUIRES: `wanted` do not cross the bounds of `ranges`.
+  Status read(std::span<const PageRange> wanted, std::span<std::byte> into) const;
 };
 
 class FamilyMemory {

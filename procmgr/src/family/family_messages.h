@@ -20,7 +20,7 @@ struct FamilyFreeze {
   uint8_t version = kVersion;
   uint8_t only_look = 0;  // stop none yet
   pid_t root = 0, asker = 0;
-  uint64_t capture = 0, base = 0;
+  uint64_t capture = 0;
 };
 enum class FoundAs : uint32_t {
   kNative,
@@ -44,14 +44,15 @@ struct FamilyFlush {
 struct FamilyTake {
   static constexpr uint16_t kId = message_ids::kFamily + 2;
   uint8_t version = kVersion;
-  uint64_t capture = 0;
+  uint64_t capture = 0, base = 0;
 };
 // Request. Payload: count and pids of all members, StreamUses whose home that node is. Reply: a
 // FamilyDescription.
 struct FamilyDescribe {
   static constexpr uint16_t kId = message_ids::kFamily + 3;
   uint8_t version = kVersion;
-  uint64_t capture = 0;
+  uint8_t saves_files = 0;  // contents of files that may be written to
+  uint64_t capture = 0, base = 0;
 };
 // Request: all go on; the snapshot stays.
 struct FamilyThaw {

@@ -2,6 +2,7 @@
 #include "krg/procmgr/family_tracking.h"
 
 #include <algorithm>
+#include <ctime>
 #include <map>
 #include <string>
 
@@ -21,6 +22,16 @@ struct Incarnation {
   bool operator==(const Incarnation&) const = default;
 };
 
+constexpr int64_t kFileClockTick_ns = 20'000'000;
+constexpr size_t kMostFiles = 4096;  // that are known
+
+int64_t to_ns(const timespec& time) {
+  return time.tv_sec * 1'000'000'000 + time.tv_nsec;
+}
+bool is_same_time(const timespec& a, const timespec& b) {
+  return to_ns(a) == to_ns(b);
+}
+
 pid_t pid_of(const ProcessImage& image) {
   return image.threads.front().tid;
 }
@@ -37,8 +48,15 @@ struct FamilyTracking::Impl {
     std::unique_ptr<WrittenPages> written;
   };
   WrittenBy told_by = WrittenPages::best_way();
-  uint64_t last_capture = 0;
   std::map<pid_t, Process> processes;
+
+  struct File {
+    uint64_t capture = 0;
+    timespec changed{}, modified{};
+    off_t bytes = 0;
+    std::vector<PageRange> pages;
+  };
+  std::map<std::pair<dev_t, ino_t>, File> files;
 };
 
 FamilyTracking::FamilyTracking() : impl_(std::make_unique<Impl>()) {}
@@ -46,10 +64,6 @@ FamilyTracking::~FamilyTracking() = default;
 
 bool FamilyTracking::works() const {
   return impl_->told_by != WrittenBy::kNothing;
-}
-
-uint64_t FamilyTracking::next_capture() {
-  return ++impl_->last_capture;
 }
 
 const WrittenPages* FamilyTracking::since(uint64_t capture, const ProcessImage& image) const {
@@ -76,7 +90,31 @@ void FamilyTracking::begin(uint64_t capture, FrozenProcess& process, const Proce
   if (!reset) impl_->processes.erase(pid_of(image));
 }
 
+const std::vector<PageRange>* FamilyTracking::file_since(uint64_t capture,
+                                                         const struct stat& file) const {
+  const auto found = impl_->files.find({file.st_dev, file.st_ino});
+  if (found == impl_->files.end()) return nullptr;
+  const Impl::File& known = found->second;
+  const bool is_same = known.capture == capture && known.bytes == file.st_size &&
+                       is_same_time(known.changed, file.st_ctim) &&
+                       is_same_time(known.modified, file.st_mtim);
+  return is_same ? &known.pages : nullptr;
+}
+
+// One that was written a moment ago may be written again without a new time: the kernel's clock for
+// files ticks.
+void FamilyTracking::begin_file(uint64_t capture, const struct stat& file,
+                                std::vector<PageRange> pages) {
+  timespec now{};
+  clock_gettime(CLOCK_REALTIME, &now);
+  const std::pair key(file.st_dev, file.st_ino);
+  if (to_ns(now) - std::max(to_ns(file.st_mtim), to_ns(file.st_ctim)) < kFileClockTick_ns)
+    return void(impl_->files.erase(key));
+  impl_->files[key] = {capture, file.st_ctim, file.st_mtim, file.st_size, std::move(pages)};
+}
+
 void FamilyTracking::clean_up() {
+  while (impl_->files.size() > kMostFiles) impl_->files.erase(impl_->files.begin());
   std::erase_if(impl_->processes, [](const auto& entry) {
     return process_start_time(entry.first) != entry.second.incarnation.start_time;
   });

@@ -90,7 +90,6 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
     ask.root = order_.root;
     ask.asker = order_.asker;
     ask.capture = order_.number;
-    ask.base = order_.base;
     seen_.clear();
     ask_all(
         ask, [sent = pids()](NodeId) { return sent; },
@@ -140,6 +139,7 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
   }
 
   void flush() {
+    if (order_.only_freezes) return finish();
     if (nodes_.size() == 1) return take();
     PackedWriter all;
     for (NodeId one : nodes_) all.put(one);
@@ -156,6 +156,7 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
   void take() {
     FamilyTake ask;
     ask.capture = order_.number;
+    ask.base = order_.base;
     ask_all(
         ask, [](NodeId) { return std::string(); },
         [this](NodeId from, std::string_view reply) -> Status {
@@ -177,6 +178,8 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
       }
     FamilyDescribe ask;
     ask.capture = order_.number;
+    ask.base = order_.base;
+    ask.saves_files = order_.saves_files;
     PackedWriter members;
     members.put(static_cast<uint32_t>(family_.members.size()));
     for (const FamilyMember& member : family_.members) members.put(member.pid);
@@ -291,18 +294,21 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
   }
 
   void thaw() {
+    if (order_.frozen != 0) return finish();
     FamilyThaw ask;
     ask.capture = order_.number;
     ask_all(
         ask, [](NodeId) { return std::string(); },
         [](NodeId, std::string_view) { return Status(); },
-        [self = shared_from_this()] {
-          using std::chrono::duration_cast;
-          FamilyCaptures::Captured captured{self->order_.number, std::move(self->family_), {}};
-          captured.pause = duration_cast<std::chrono::microseconds>(
-              std::chrono::steady_clock::now() - self->started_);
-          if (self->done_) std::exchange(self->done_, nullptr)(std::move(captured));
-        });
+        [self = shared_from_this()] { self->finish(); });
+  }
+
+  void finish() {
+    using std::chrono::duration_cast;
+    FamilyCaptures::Captured captured{order_.number, std::move(family_), {}};
+    captured.pause =
+        duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - started_);
+    if (done_) std::exchange(done_, nullptr)(std::move(captured));
   }
 
   void end(Error why) {

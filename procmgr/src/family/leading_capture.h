@@ -10,9 +10,8 @@
 
 namespace krg {
 
-struct CaptureOrder {
-  pid_t root = 0, asker = 0;
-  uint64_t number = 0, base = 0;
+struct CaptureOrder : FamilyCaptures::Order {
+  uint64_t number = 0;
 };
 
 // When it fails, nodes may still hold members: drop_capture().

@@ -68,7 +68,6 @@ LocalCapture::LocalCapture(FamilyCaptureParts parts, const FamilyFreeze& ask)
       root_(ask.root),
       asker_(ask.asker),
       number_(ask.capture),
-      base_(ask.base),
       files_(parts_.is_served, parts_.descriptors, ask.asker) {}
 
 // ---- who they are ----
@@ -260,7 +259,12 @@ Result<FamilyPlace> LocalCapture::place_of(pid_t pid) const {
   return place;
 }
 
-Result<FamilyPiece> LocalCapture::take() {
+// They may stand for more than one.
+Result<FamilyPiece> LocalCapture::take(uint64_t base) {
+  base_ = base;
+  files_ = FamilyFiles(parts_.is_served, parts_.descriptors, asker_);
+  shared_ = {};
+  taken_.clear();
   FamilyPiece piece;
   if (members_.contains(root_)) piece.command = command_of(root_);
   for (pid_t pid : known_) {
@@ -314,7 +318,8 @@ Status LocalCapture::take_shared_memory(const std::vector<FamilyMember>& members
   return {};
 }
 
-Result<FamilyDescription> LocalCapture::describe(const std::set<pid_t>& members,
+Result<FamilyDescription> LocalCapture::describe(const FamilyDescribe& ask,
+                                                 const std::set<pid_t>& members,
                                                  const std::vector<StreamUse>& uses) {
   FamilyDescription description;
   for (const StreamUse& use : uses) {
@@ -323,6 +328,11 @@ Result<FamilyDescription> LocalCapture::describe(const std::set<pid_t>& members,
     description.of_uses.push_back(*number);
   }
   if (auto done = files_.describe(members, description); !done) return done.error();
+  if (ask.saves_files) {
+    auto saved = files_.save(parts_.tracking, ask.base, ask.capture, description);
+    if (!saved) return saved.error();
+    saved_ = std::move(*saved);
+  }
   described_ = description;
   return description;
 }
@@ -341,9 +351,15 @@ Result<std::shared_ptr<FamilySnapshot>> LocalCapture::snapshot(ProcessFamily fam
     snapshot->members_[i] = std::move(taken->second.pages);
   }
   // In the order in which they were described.
-  size_t file = 0, pipe = 0;
-  for (FamilyFile& one : family.files)
-    if (one.node == self) one.contents = std::move(described_.files.at(file++).contents);
+  uint32_t file = 0, pipe = 0;
+  for (size_t i = 0; i < family.files.size(); ++i) {
+    if (family.files[i].node != self) continue;
+    family.files[i].contents = std::move(described_.files.at(file).contents);
+    if (auto saved = saved_.find(file); saved != saved_.end())
+      snapshot->files_.emplace(static_cast<uint32_t>(family.members.size() + i),
+                               std::make_unique<SavedFile>(std::move(saved->second)));
+    ++file;
+  }
   for (FamilyPipe& one : family.pipes)
     if (one.node == self) one.contents = std::move(described_.pipes.at(pipe++).contents);
   snapshot->family = std::move(family);
@@ -363,11 +379,15 @@ Result<std::vector<FamilySnapshot::Pages>> FamilySnapshot::pages() const {
     if (!ranges) return ranges.error();
     for (const PageRange& range : *ranges) all.push_back({i, range});
   }
+  for (const auto& [number, file] : files_)
+    for (const PageRange& range : file->pages) all.push_back({number, range});
   return all;
 }
 
 Status FamilySnapshot::read(uint32_t member, std::span<const PageRange> ranges,
                             std::span<std::byte> into) const {
+  if (const auto file = files_.find(member); file != files_.end())
+    return file->second->copied.read(ranges, into);
   const auto& pages = members_.at(member);
   return pages ? pages->read(ranges, into) : errno_error("a member of another node", ESRCH);
 }

@@ -36,8 +36,9 @@ class LocalCapture : public std::enable_shared_from_this<LocalCapture> {
   // Runs when this node's shadows of the family have passed on what was sent to them.
   void flush(std::function<void()> done, int tries = kFlushTries);
   // REQUIRES: they stand.
-  Result<FamilyPiece> take();
-  Result<FamilyDescription> describe(const std::set<pid_t>& members,
+  Result<FamilyPiece> take(uint64_t base);
+  Result<FamilyDescription> describe(const family_messages::FamilyDescribe& ask,
+                                     const std::set<pid_t>& members,
                                      const std::vector<StreamUse>& uses);
   void thaw();
 
@@ -75,7 +76,8 @@ class LocalCapture : public std::enable_shared_from_this<LocalCapture> {
 
   const FamilyCaptureParts parts_;
   const pid_t root_, asker_;
-  const uint64_t number_, base_;
+  const uint64_t number_;
+  uint64_t base_ = 0;
   std::set<pid_t> known_;  // that are here, in whatever way
   std::map<pid_t, Member> members_;
   std::map<pid_t, MappingTexts> mappings_;  // as they were before
@@ -85,7 +87,8 @@ class LocalCapture : public std::enable_shared_from_this<LocalCapture> {
   FamilyFiles files_;
   FamilyMemory shared_;
   std::map<pid_t, Taken> taken_;
-  FamilyDescription described_;  // with contents
+  FamilyDescription described_;          // with contents
+  std::map<uint32_t, SavedFile> saved_;  // by place in `described_`
 };
 
 }  // namespace krg

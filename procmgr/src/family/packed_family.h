@@ -35,6 +35,7 @@ std::vector<T> get_all(PackedReader& in) {
 inline void put(PackedWriter& out, const FamilyFile& file) {
   out.put(file.kind).put(file.flags).put(file.offset).put(file.stream).put(file.pipe);
   out.put(file.bytes).put(file.is_regular).put(file.flock).put(file.node);
+  out.put(file.modified_ns).put(file.mode).put(file.is_saved);
   out.put_string(file.memory).put_string(file.path).put_string(file.contents);
 }
 
@@ -53,6 +54,11 @@ inline FamilyFile get_file(PackedReader& in, uint8_t version) {
   file.is_regular = in.get<uint32_t>();
   file.flock = in.get<uint32_t>();
   file.node = get_node(in, version);
+  if (version != kOneNode) {
+    file.modified_ns = in.get<int64_t>();
+    file.mode = in.get<uint32_t>();
+    file.is_saved = in.get<uint32_t>();
+  }
   file.memory = in.get_string();
   file.path = in.get_string();
   file.contents = in.get_string();

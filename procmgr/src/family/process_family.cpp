@@ -1,6 +1,8 @@
 // The form in which a ProcessFamily is kept. SPDX-License-Identifier: GPL-2.0-or-later
 #include "krg/procmgr/process_family.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <set>
 
@@ -63,6 +65,12 @@ Result<ProcessFamily> ProcessFamily::parse(std::string_view bytes) {
     family.pipes.push_back(get_pipe(in, version));
   if (!in.ok() || !in.at_end() || !is_consistent(family)) return malformed;
   return family;
+}
+
+bool ProcessFamily::may_change(uint32_t number) const {
+  const FamilyFile& file = files[number];
+  return file.kind == FamilyFile::Kind::kPath && file.is_regular &&
+         (file.flags & O_ACCMODE) != O_RDONLY;
 }
 
 ProcessFamily ProcessFamily::part_of(uint32_t node) const {

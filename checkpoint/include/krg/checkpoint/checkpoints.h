@@ -2,13 +2,17 @@
 // and written, and makes them processes again.
 //
 // Commands (arguments -> result):
-//   checkpoint {pid | job, folder, description, compress, keep, signal, full} -> {version,
+//   checkpoint {pid | job, folder, description, compress, keep, signal, full, files} -> {version,
 //     processes, memory_bytes, page_bytes, stored_bytes, pause_us, write_us}   pid: its application
 //     is meant; signal: sent to all of it once the version is there; full: not only what was
-//     written since the version before
+//     written since the version before; files: contents of files that are open for writing, too
+//     action: "freeze" {pid | job}: it stands until "unfreeze" {pid | job, signal}, which a signal to
+//     its root may follow; it can be saved meanwhile
 //   checkpoint.applications {} -> {pids}     roots of applications on this node
-//   restart.open {folder, version, job} -> {version, pid, program, first_slot, files, mapped}
-//     from krgrun, whose connection the restart belongs to: the root is to be made by it
+//   restart.open {folder, version, job, files} -> {version, pid, program, first_slot, files,
+//   mapped}
+//     from krgrun, whose connection the restart belongs to: the root is to be made by it; files:
+//     those that were saved get their contents back
 //   restart.files {job, from} -> {slots} + descriptors   from the root before its exec, till none
 //   restart.hold {job} -> {}                 from the root just before it execs
 // Notices to krgrun: restarted {version}; restart_failed {reason}.

@@ -16,9 +16,16 @@ namespace krg {
 using PageSink = std::function<Status(pid_t member, std::span<const PageRange> ranges,
                                       std::span<const std::byte> contents)>;
 
+// The same of a saved file, by its number in the family.
+using FileSink = std::function<Status(uint32_t file, std::span<const PageRange> ranges,
+                                      std::span<const std::byte> contents)>;
+
 // `parts`: of one version (CheckpointStore::open_parts()). `is_wanted`: members whose pages are to
 // be loaded. `sink` is called by several threads. Errors: a block is damaged; those of `sink`.
 Status load_pages(const VersionInfo& info, const std::vector<std::unique_ptr<PartReader>>& parts,
                   const std::function<bool(pid_t member)>& is_wanted, const PageSink& sink);
+// All saved files.
+Status load_files(const VersionInfo& info, const std::vector<std::unique_ptr<PartReader>>& parts,
+                  const FileSink& sink);
 
 }  // namespace krg

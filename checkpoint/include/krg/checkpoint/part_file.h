@@ -20,9 +20,10 @@ namespace krg {
 inline constexpr uint64_t kCheckpointPage = 4096;
 inline constexpr uint64_t kCheckpointBlock = 1u << 20;  // what one checksum is for
 
-// Where pages of a process are.
+// Where pages of a process or of a saved file are.
 struct PartRange {
-  uint32_t member = 0;   // index of ProcessFamily::members
+  // Index of ProcessFamily::members; behind those: of its files, whose addresses are offsets.
+  uint32_t member = 0;
   uint32_t version = 0;  // in whose part they are
   uint64_t address = 0, bytes = 0;
   uint64_t offset = 0;  // in that part's pages

@@ -26,6 +26,7 @@
 
 #include <chrono>
 #include <functional>
+#include <map>
 #include <memory>
 #include <span>
 
@@ -40,12 +41,14 @@ namespace krg {
 
 class Descriptors;
 struct MemberPages;
+struct SavedFile;
 
 // One node's members' memory as it was at the moment of the capture. Dropped in the loop's thread.
 class FamilySnapshot {
  public:
-  // A range of a member's pages that has content. `member`: its index. range.is_clean: as it was at
-  // the capture that this one goes on from; read() has only the others.
+  // A range of a member's pages that has content. `member`: its index; behind those: of a file,
+  // whose contents are saved (its addresses are offsets). range.is_clean: as it was at the capture
+  // that this one goes on from; read() has only the others.
   struct Pages {
     uint32_t member = 0;
     PageRange range;
@@ -69,6 +72,7 @@ class FamilySnapshot {
  private:
   friend class LocalCapture;
   std::vector<std::unique_ptr<MemberPages>> members_;  // by member; null: of another node
+  std::map<uint32_t, std::unique_ptr<SavedFile>> files_;
 };
 
 struct FamilyCaptureParts {
@@ -94,13 +98,20 @@ class FamilyCaptures {
     ProcessFamily family;                // without images and contents, which its nodes have
     std::chrono::microseconds pause{0};  // from the first stop to the last thaw
   };
-  // `asker`: the process that asked, 0 for none. `base`: the capture whose pages need not be had
-  // again; 0: none. `done` runs later. Errors: as above; ESRCH; EBUSY: a member is being moved;
+  struct Order {
+    pid_t root = 0;
+    pid_t asker = 0;            // the process that asked; 0: none
+    uint64_t base = 0;          // the capture whose pages need not be had again; 0: none
+    bool saves_files = false;   // contents of files that members have open for writing
+    bool only_freezes = false;  // all stand until drop(); no share is had
+    uint64_t frozen = 0;        // the number under which they stand already, and stay so
+  };
+  // `done` runs later. Errors: as above; ESRCH; EBUSY: a member is being moved;
   // ETIMEDOUT: one does not stop; EHOSTDOWN.
-  void capture(pid_t root, pid_t asker, uint64_t base, std::function<void(Result<Captured>)> done);
+  void capture(const Order& order, std::function<void(Result<Captured>)> done);
   // What this node has of a capture, made part of `family`. Errors: ESRCH.
   Result<std::shared_ptr<FamilySnapshot>> share_of(uint64_t capture, ProcessFamily family);
-  // Every node lets go of it.
+  // Every node lets go of it; those that stand go on.
   void drop(uint64_t capture);
 
  private:

@@ -85,6 +85,11 @@ class FamilyInstaller {
   // thread, once laid out. Errors: ESRCH, EFAULT.
   static Status write(pid_t member, std::span<const PageRange> ranges,
                       std::span<const std::byte> contents);
+  // Contents of a file of the family that was saved, once laid out: first all that it has is
+  // dropped. Any thread, one at a time. Errors: of opening and writing it.
+  Status clear_file(uint32_t file) const;
+  Status write_file(uint32_t file, std::span<const PageRange> ranges,
+                    std::span<const std::byte> contents) const;
   // All of them run. Errors: one has died; the others are killed.
   Status thaw();
 

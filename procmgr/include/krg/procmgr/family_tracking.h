@@ -5,10 +5,14 @@
 // nothing any more. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include <cstdint>
 #include <memory>
+#include <vector>
+
+#include "krg/procmgr/page_range.h"
 
 namespace krg {
 
@@ -25,14 +29,17 @@ class FamilyTracking {
   FamilyTracking& operator=(const FamilyTracking&) = delete;
 
   bool works() const;
-  // A number for the next capture, above those before.
-  uint64_t next_capture();
-
   // What is known of a process since that capture; null: nothing. `image`: its own.
   const WrittenPages* since(uint64_t capture, const ProcessImage& image) const;
   // What is written from now on is written after that capture. What cannot be tracked is not.
   void begin(uint64_t capture, FrozenProcess& process, const ProcessImage& image);
-  // Those that have ended are forgotten.
+
+  // The pages with content of a file that nobody has written to since that capture; null: it is not
+  // known. `file`: as fstat(2) tells now.
+  const std::vector<PageRange>* file_since(uint64_t capture, const struct stat& file) const;
+  void begin_file(uint64_t capture, const struct stat& file, std::vector<PageRange> pages);
+
+  // Those that have ended are forgotten, and files that no capture of late had.
   void clean_up();
 
  private:

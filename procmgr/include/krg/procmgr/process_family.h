@@ -42,6 +42,9 @@ struct FamilyFile {
   uint64_t bytes = 0;       // of a regular file
   uint32_t is_regular = 0;  // kPath: has size and offset
   uint32_t flock = 0;       // the lock that it holds: LOCK_SH, LOCK_EX; 0: none
+  int64_t modified_ns = 0;  // of a regular file
+  uint32_t mode = 0;        // its permissions
+  uint32_t is_saved = 0;    // kPath: its contents are among the pages, too
   std::string memory;       // kDeleted: its name where members have it mapped, too
   uint32_t node = 0;
   std::string path;
@@ -89,6 +92,8 @@ struct ProcessFamily {
   // Error: EBADMSG.
   static Result<ProcessFamily> parse(std::string_view bytes);
   std::string serialize() const;
+
+  bool may_change(uint32_t file) const;  // a regular file with a path that is open for writing
 
   // Without images and contents of other nodes.
   ProcessFamily part_of(uint32_t node) const;
