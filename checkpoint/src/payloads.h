@@ -1,13 +1,19 @@
 // What payloads of checkpoint messages are made of: a text that ends with a zero byte, and rows of
-// structs. Threads: any. SPDX-License-Identifier: GPL-2.0-or-later
+// structs; and how errors travel whose text says all. Threads: any. SPDX-License-Identifier:
+// GPL-2.0-or-later
 #pragma once
 
+#include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <string>
 #include <string_view>
 #include <type_traits>
 #include <utility>
 #include <vector>
+
+#include "krg/runtime/messenger.h"
+#include "krg/runtime/result.h"
 
 namespace krg {
 
@@ -29,6 +35,17 @@ requires std::is_trivially_copyable_v<Row> std::vector<Row> split_rows(std::stri
   std::vector<Row> all(payload.size() / sizeof(Row));
   std::memcpy(all.data(), payload.data(), all.size() * sizeof(Row));
   return all;
+}
+
+// No kernel says this of anything here: the error is a text_error().
+inline constexpr int kTextSaysAll = EREMOTEIO;
+inline void fail(Messenger::Reply& reply, const Error& why) {
+  const int number = why.errno_or(kTextSaysAll);
+  number != 0 && number != kTextSaysAll ? reply.fail(number, why.context)
+                                        : reply.fail(kTextSaysAll, why.message());
+}
+inline Error as_sent(const Error& why) {
+  return why.errno_or(0) == kTextSaysAll ? text_error(why.context) : why;
 }
 
 }  // namespace krg

@@ -77,7 +77,7 @@ class CheckpointCase(SessionCase):
             if number + 1 < times:
                 process = self.start("-N", str(nodes[(number + 1) % len(nodes)]), *options, f"--restart={self.work / 'ckpt'}")
         done = self.restart("-N", str(nodes[times % len(nodes)]))
-        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""), (self.work / "output").read_text())
         return (self.work / "output").read_text()
 
     def native(self, *command):

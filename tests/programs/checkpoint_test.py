@@ -65,7 +65,7 @@ for step in range(4):
     print("line", step, file=log, flush=True)
     subprocess.run(["krg_checkpoint", "--files", "-o", "ckpt", str(os.getpid())], stdout=open("saves", "a"), check=True)
     table.seek(0)
-    print(step, zlib.crc32(table.read()), open("log.txt").read().count("line"), zlib.crc32(open("still", "rb").read()), seen.readline().strip(), flush=True)
+    print(step, zlib.crc32(table.read()), open("log.txt").read().count("line"), zlib.crc32(open("still", "rb").read(99)), os.path.getsize("still"), seen.readline().strip(), flush=True)
 """
 
 # Workers that add to numbers in shared memory: anonymous, of multiprocessing (unlinked, with locks), and named in /dev/shm.

@@ -36,7 +36,8 @@ SharedReply shared(Messenger::Reply reply) {
   return std::make_shared<Messenger::Reply>(std::move(reply));
 }
 void fail(const SharedReply& reply, const Error& error) {
-  reply->fail(error.errno_or(EIO), error.context);
+  const int number = error.errno_or(EIO);
+  reply->fail(number != 0 ? number : EIO, error.context);
 }
 
 }  // namespace
