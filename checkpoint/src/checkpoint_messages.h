@@ -1,5 +1,5 @@
-// The messages between the nodes of a checkpoint or restart. SPDX-License-Identifier:
-// GPL-2.0-or-later
+// The messages between the nodes of a checkpoint or restart.
+// SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
 #include "krg/procmgr/node_context.h"

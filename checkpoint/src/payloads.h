@@ -1,6 +1,6 @@
 // What payloads of checkpoint messages are made of: a text that ends with a zero byte, and rows of
-// structs; and how errors travel whose text says all. Threads: any. SPDX-License-Identifier:
-// GPL-2.0-or-later
+// structs; and how errors travel whose text says all. Threads: any.
+// SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
 #include <algorithm>

@@ -58,8 +58,8 @@ struct ClusterView::Impl {
     return node.node_count == 1 || sees_node_only(call.tid());
   }
   bool is_elsewhere(pid_t pid) const {
-    return pid > 0 && (table.find_shadow(pid) ||
-                       (!table.is_at_home(GlobalPid{pid}) && !table.find_body(pid)));
+    return pid > 0 &&
+           (table.find_shadow(pid) || (!table.is_at_home(GlobalPid{pid}) && !table.find_body(pid)));
   }
   ProcessorNumbers numbers() const {
     return {resources.own_processors(), resources.first_processor(), resources.total_processors()};

@@ -38,7 +38,7 @@ struct ProcessTable::Impl {
   std::map<pid_t, Body> bodies;
   std::shared_ptr<std::map<pid_t, bool>> claimed = std::make_shared<std::map<pid_t, bool>>();
   std::set<pid_t> hidden;
-  std::map<pid_t, NodeId> strays;  // and where they are
+  std::map<pid_t, NodeId> strays;      // and where they are
   std::map<pid_t, Body> ended_bodies;  // that may have left processes in their group
 
   explicit Impl(NodeContext& n) : node(n) {
@@ -168,19 +168,17 @@ void ProcessTable::locate(GlobalPid pid, std::function<void(Result<NodeId>)> don
     return done(impl_->locate_here(pid.value));
   exec_messages::Locate ask;
   ask.pid = pid.value;
-  impl_->node.messenger.request(origin, ask, {},
-                                [this, pid, done = std::move(done)](Result<std::string> reply) {
-                                  NodeId where;
-                                  // A stray that has ended: the number may be another's by now.
-                                  if (!reply && reply.error().errno_or(0) == ESRCH &&
-                                      impl_->strays.erase(pid.value) > 0)
-                                    return locate(pid, done);
-                                  if (!reply) return done(reply.error());
-                                  if (reply->size() != sizeof where)
-                                    return done(errno_error("locate", EPROTO));
-                                  memcpy(&where, reply->data(), sizeof where);
-                                  done(where);
-                                });
+  impl_->node.messenger.request(
+      origin, ask, {}, [this, pid, done = std::move(done)](Result<std::string> reply) {
+        NodeId where;
+        // A stray that has ended: the number may be another's by now.
+        if (!reply && reply.error().errno_or(0) == ESRCH && impl_->strays.erase(pid.value) > 0)
+          return locate(pid, done);
+        if (!reply) return done(reply.error());
+        if (reply->size() != sizeof where) return done(errno_error("locate", EPROTO));
+        memcpy(&where, reply->data(), sizeof where);
+        done(where);
+      });
 }
 
 }  // namespace krg

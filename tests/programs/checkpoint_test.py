@@ -174,10 +174,10 @@ os.kill(child, signal.SIGKILL); print(os.waitpid(child, 0)[1])
             self.skipTest("no sqlite3")
         steps = "\n".join(f"insert into t select {i}, hex(randomblob(20)) from t;" for i in range(13))
         (self.work / "work.sql").write_text(
-            "pragma cache_size=-200000; create table t(a, b); begin; insert into t values (1, 'x');\n.system sleep 0.5\n"
-            f"{steps}\n.system sleep 0.5\nselect count(*) from t; commit; pragma integrity_check; select count(*), sum(length(b)) from t;\n",
+            "pragma cache_size=-200000; create table t(a, b); begin; insert into t values (1, 'x');\n.system touch ready; sleep 1\n"
+            f"{steps}\n.system sleep 1\nselect count(*) from t; commit; pragma integrity_check; select count(*), sum(length(b)) from t;\n",
             encoding="ascii")
-        out = self.interrupted("sh", "-c", "exec sqlite3 base.db <work.sql", times=1)
+        out = self.interrupted("sh", "-c", "exec sqlite3 base.db <work.sql", times=1, ready="ready")
         self.assertEqual(out.split(), ["8192", "ok", "8192|327641"])
 
     def test_at_intervals(self):

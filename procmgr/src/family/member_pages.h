@@ -1,8 +1,8 @@
 // MemberPages: the memory of one stopped member as it is at that moment: a copy of the process, or
 // copies of what was written since the capture before. Kept while it runs on.
 //
-// Threads: taken in the loop's thread; pages() and read() by any. SPDX-License-Identifier:
-// GPL-2.0-or-later
+// Threads: taken in the loop's thread; pages() and read() by any.
+// SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
 #include <memory>

@@ -6,8 +6,8 @@
 //     processes, memory_bytes, page_bytes, stored_bytes, pause_us, write_us}   pid: its application
 //     is meant; signal: sent to all of it once the version is there; full: not only what was
 //     written since the version before; files: contents of files that are open for writing, too
-//     action: "freeze" {pid | job}: it stands until "unfreeze" {pid | job, signal}, which a signal to
-//     its root may follow; it can be saved meanwhile
+//     action: "freeze" {pid | job}: it stands until "unfreeze" {pid | job, signal}, which a signal
+//     to its root may follow; it can be saved meanwhile
 //   checkpoint.applications {} -> {pids}     roots of applications on this node
 //   restart.open {folder, version, job, files} -> {version, pid, program, first_slot, files,
 //   mapped}
