@@ -191,11 +191,6 @@ void JobRunner::spread_openmp_teams(bool is_offered, TaskLaunch& launch) const {
                  "krgrun: OpenMP threads stay on one node: DISTANT_THREAD is not offered here\n");
     return;
   }
-  if (options_.verbosity >= 0)
-    fmt::print(
-        stderr,
-        "krgrun: OpenMP over several nodes is not dependable yet: now and then a thread does "
-        "not see what another wrote; check the results (docs/LIMITS.md)\n");
   launch.distant_threads = true;
   set_variable(launch.environment, "KRG_OMP_NODES", std::to_string(launch.node_count));
 }

@@ -71,7 +71,7 @@ class SpreadTest(SessionCase):
 
     def test_several_threads_of_a_node_meet_new_memory_at_once(self):
         for nodes, threads in ((2, 8), (3, 6)):
-            self.assert_as_natively(self.program("spread_crowd"), threads, 16, nodes=nodes)
+            self.assert_as_natively(self.program("spread_crowd"), threads, 10, nodes=nodes)
 
     def test_signals_reach_the_thread(self):
         self.assert_as_natively(self.program(), "signals")
