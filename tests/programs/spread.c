@@ -260,6 +260,7 @@ static void fork_children(void) {
 static __attribute__((aligned(4096))) long neighbours[512];
 static void* write_own_word(void* argument) {
   const unsigned self = (unsigned)(long)argument;
+  usleep(300000);  // it could have ended before it is spread
   for (int round = 0; round < kRounds; ++round) {
     neighbours[self * 3]++;
     pthread_barrier_wait(&barrier);
