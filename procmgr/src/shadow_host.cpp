@@ -147,6 +147,9 @@ void ShadowHost::Impl::on_body_stopped(const BodyStopped& stopped) {
   Hosted* shadow = find(stopped.pid);
   if (!shadow || shadow->is_ending || shadow->is_returning) return;
   shadow->settling.reset();
+  // One that moves while it is stopped tells so on each node: it would stop again when it goes on.
+  const bool knows = std::exchange(shadow->is_told_to_stop, stopped.signal != 0);
+  if (knows && stopped.signal != 0) return;
   if (stopped.signal == 0) return settle(stopped.pid, kSettleTries);
   if (!shadow->shadow->command(ShadowVerb::kStop, stopped.signal))
     log_debug("exec", "shadow {} has gone already", stopped.pid);
@@ -210,6 +213,7 @@ Status ShadowHost::Impl::host(pid_t pid, ProcessTable::Shadow entry,
 void ShadowHost::Impl::on_report(pid_t pid, const ShadowReport& report) {
   Hosted* shadow = find(pid);
   if (!shadow) return;
+  if (report.signal == SIGCONT) shadow->is_told_to_stop = false;
   if (report.kind == ShadowReport::kAnswer) {
     if (shadow->answers.empty()) return;
     auto answer = std::move(shadow->answers.front());
@@ -310,6 +314,12 @@ void ShadowHost::Impl::change_group(const SetGroup& change, std::function<void(S
 void ShadowHost::Impl::wait_for_child(const WaitForChild& wait, Messenger::Reply reply) {
   Hosted* shadow = find(wait.pid);
   if (!shadow || shadow->is_ending || shadow->is_returning) return reply.fail(ESRCH);
+  const auto stat = read_process_stat(wait.pid);
+  // It does not listen. Nothing has come so far: it is asked again.
+  if (shadow->is_told_to_stop || (stat && stat->state == 'T')) {
+    const ChildChange none{};
+    return reply.ok({reinterpret_cast<const char*>(&none), sizeof none});
+  }
   auto shared = std::make_shared<Messenger::Reply>(std::move(reply));
   shadow->answers.push_back([shared](const ShadowReport& answer) {
     if (answer.result < 0) return shared->fail(-answer.result);

@@ -24,6 +24,7 @@ struct ShadowHost::Impl {
     EventLoop::Timer settling;                                      // see settle()
     NodeId origin = kNoNode;                                        // of a guardian
     std::vector<NodeId> guardians = {};                             // where it has some
+    bool is_told_to_stop = false;                                   // as its body has
     bool is_guardian() const { return origin != kNoNode; }
   };
 
