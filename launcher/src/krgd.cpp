@@ -181,7 +181,8 @@ Status Krgd::start_placing() {
       [this] { return membership.is_online(node.self); },
       [this](const KnownForkers::Program& forker) { remote_fork->child_execs(forker); },
       &page_moves,
-      shared_memory.get()};
+      shared_memory.get(),
+      &sleeps};
   mover = std::make_unique<ProcessMover>(node, parts);
   remote_fork = std::make_unique<RemoteFork>(node, parts, *mover);
   migration = std::make_unique<Migration>(

@@ -41,6 +41,7 @@
 #include "krg/procmgr/session_fs.h"
 #include "krg/procmgr/shared_memory.h"
 #include "krg/procmgr/signals.h"
+#include "krg/procmgr/sleep_book.h"
 #include "krg/procmgr/spreading.h"
 #include "krg/procmgr/syscall_broker.h"
 #include "krg/runtime/control_server.h"
@@ -102,6 +103,7 @@ struct Krgd {
   ShadowHost shadows{node, processes};
   std::unique_ptr<BodyDescriptors> body_descriptors;
   PageMoves page_moves{node, syscalls};
+  SleepBook sleeps;
   std::unique_ptr<ProcessMover> mover;
   std::unique_ptr<RemoteFork> remote_fork;
   std::unique_ptr<Migration> migration;

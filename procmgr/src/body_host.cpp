@@ -54,7 +54,7 @@ struct BodyHost::Impl : std::enable_shared_from_this<Impl> {
         add_usage(parts.add_usage),
         takes_bodies(parts.takes_bodies),
         spawner(n, parts.broker),
-        images(n, spawner, parts.pages, parts.shared) {}
+        images(n, spawner, parts.pages, parts.shared, parts.sleeps) {}
 
   void listen();
   void settle_copies_of(NodeId sender);

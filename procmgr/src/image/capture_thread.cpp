@@ -77,11 +77,24 @@ uint64_t restarted_call(const FrozenProcess& process, const user_regs_struct& re
   return number;
 }
 
+// The kernel may have made it ready to go on with its call already: it stands before the system
+// call instruction again, with the number of restart_syscall.
+void return_to_call(const FrozenProcess& process, user_regs_struct& r) {
+  constexpr uint16_t kSyscallInstruction = 0x050f;
+  if (r.rax != SYS_restart_syscall || static_cast<int64_t>(r.orig_rax) < 0) return;
+  auto code = process.read_value<uint16_t>(RemoteAddr{r.rip});
+  if (!code || *code != kSyscallInstruction) return;
+  r.rip += sizeof kSyscallInstruction;
+  r.orig_rax = SYS_restart_syscall;
+  r.rax = static_cast<uint64_t>(kRestartBlock);
+}
+
 // A call that the kernel goes on with by what it remembers of it, which no other kernel does. Of a
 // sleep the program itself is told what is left; a futex' absolute time, or a whole time limit,
 // begins anew; of what is not known, the end is one that the kernel could bring about: EINTR.
 void make_restartable(const FrozenProcess& process, ImageThread& image) {
   user_regs_struct& r = image.registers;
+  return_to_call(process, r);
   if (static_cast<int64_t>(r.rax) != kRestartBlock) return;
   if (r.orig_rax == SYS_restart_syscall) r.orig_rax = restarted_call(process, r);
   if (r.orig_rax == SYS_restart_syscall) {

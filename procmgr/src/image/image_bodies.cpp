@@ -11,8 +11,8 @@ constexpr std::chrono::milliseconds kYouth{30};
 }  // namespace
 
 ImageBodies::ImageBodies(NodeContext& node, BodySpawner& spawner, PageMoves* pages,
-                         SharedMemory* shared)
-    : node_(node), pages_(pages), shared_(shared), installer_(node, spawner) {
+                         SharedMemory* shared, SleepBook* sleeps)
+    : node_(node), pages_(pages), shared_(shared), sleeps_(sleeps), installer_(node, spawner) {
   if (!pages) return;
   const Status later = PageMoves::can_bring_later();
   auto source = later ? UserfaultSource::find() : later.error();
@@ -41,6 +41,7 @@ void ImageBodies::install(Request request, std::function<void(Status)> done) {
                        if (!installed) return done(installed.error());
                        if (auto all = write_contents(**installed, *moved); !all) return done(all);
                        const pid_t pid = (*installed)->pid();
+                       if (sleeps_) sleeps_->note(moved->image);
                        (*installed)->on_end([this, pid] { frozen_.erase(pid); });
                        InstalledProcess& process = **installed;
                        frozen_.insert_or_assign(pid, Frozen{sender, std::move(*installed)});

@@ -19,6 +19,7 @@
 #include "image/image_installer.h"
 #include "image/moved_process.h"
 #include "krg/procmgr/page_moves.h"
+#include "krg/procmgr/sleep_book.h"
 #include "userfault_source.h"
 
 namespace krg {
@@ -38,7 +39,8 @@ class ImageBodies {
 
   // `pages` may be null: then only processes whose pages have all been sent along can be had.
   // `shared` too: then only those that share no memory with other nodes.
-  ImageBodies(NodeContext& node, BodySpawner& spawner, PageMoves* pages, SharedMemory* shared);
+  ImageBodies(NodeContext& node, BodySpawner& spawner, PageMoves* pages, SharedMemory* shared,
+              SleepBook* sleeps);
 
   // `done`: it is all there, but for the order to run. Errors: those of ImageInstaller::install().
   void install(Request request, std::function<void(Status)> done);
@@ -58,6 +60,7 @@ class ImageBodies {
   NodeContext& node_;
   PageMoves* const pages_;
   SharedMemory* const shared_;
+  SleepBook* const sleeps_;
   ImageInstaller installer_;
   std::optional<UserfaultSource> userfaults_;  // none: all pages come before the thaw
   struct Frozen {

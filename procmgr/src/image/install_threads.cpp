@@ -122,14 +122,18 @@ Status begin_sleep(FrozenProcess& process, FrozenThread& thread, const ImageThre
   const timespec rest{left / kNsPerSecond, left % kNsPerSecond};
   if (auto put = process.write_value(*scratch, rest); !put) return put;
   user_regs_struct r = image.registers;
+  const bool is_futex = r.orig_rax == SYS_futex;
   const int64_t result =
-      r.orig_rax == SYS_nanosleep
+      is_futex ? thread.call_and_interrupt(*instruction, SYS_futex,
+                                           {r.rdi, r.rsi, r.rdx, scratch->value, r.r8, r.r9})
+      : r.orig_rax == SYS_nanosleep
           ? thread.call_and_interrupt(*instruction, SYS_nanosleep, {scratch->value, r.rsi})
           : thread.call_and_interrupt(*instruction, SYS_clock_nanosleep,
                                       {r.rdi, r.rsi, scratch->value, r.r10});
   if (result == static_cast<int64_t>(r.rax)) return {};
-  if (auto slept = done_by_call("sleep", result); !slept) return slept;
-  r.rax = 0;  // it was over
+  if (!is_futex)
+    if (auto slept = done_by_call("sleep", result); !slept) return slept;
+  r.rax = static_cast<uint64_t>(result);  // it was over
   thread.set_registers(r);
   return {};
 }

@@ -15,8 +15,11 @@ namespace {
 
 constexpr uint64_t kPageBytes = 4096;
 
-uint64_t sleep_left_at(const user_regs_struct& registers) {
-  return registers.orig_rax == SYS_nanosleep ? registers.rsi : registers.r10;
+// What the call looks at when it begins, and where it tells what is left of it.
+uint64_t touched_by_sleep(const user_regs_struct& registers) {
+  return registers.orig_rax == SYS_futex       ? registers.rdi
+         : registers.orig_rax == SYS_nanosleep ? registers.rsi
+                                               : registers.r10;
 }
 
 }  // namespace
@@ -29,8 +32,8 @@ std::vector<RemoteAddr> pages_before_thaw(const ProcessImage& image) {
   };
   for (const ImageThread& thread : image.threads) {
     if (thread.rseq != 0) add(thread.rseq, thread.rseq_bytes);
-    if (thread.sleep_left_ns >= 0 && sleep_left_at(thread.registers) != 0)
-      add(sleep_left_at(thread.registers), sizeof(timespec));
+    if (thread.sleep_left_ns >= 0 && touched_by_sleep(thread.registers) != 0)
+      add(touched_by_sleep(thread.registers), sizeof(timespec));
   }
   std::sort(pages.begin(), pages.end());
   pages.erase(std::unique(pages.begin(), pages.end()), pages.end());

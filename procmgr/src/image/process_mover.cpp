@@ -1,21 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "krg/procmgr/process_mover.h"
 
-#include <sys/ptrace.h>
-
 #include <algorithm>
 #include <csignal>
-#include <cstring>
-#include <map>
 
 #include "body_request.h"
-#include "image/capture_parts.h"
 #include "image/first_pages.h"
 #include "image/image_capture.h"
-#include "image/image_installer.h"
-#include "image/install_parts.h"
-#include "image/moved_process.h"
 #include "image/process_copy.h"
+#include "image/process_mover_impl.h"
 #include "in_worker.h"
 #include "krg/procmgr/job_namespaces.h"
 #include "krg/runtime/log.h"
@@ -40,79 +33,20 @@ constexpr std::chrono::milliseconds kPagesTick{10};
 // How often, so far apart, it is asked whether children that it has left have been waited for.
 constexpr int kReleaseTries = 50;
 
+// Why it cannot move now, but may soon.
+constexpr int kHasChildrenElsewhere = ECHILD, kUnknownWait = EAGAIN;
+constexpr int kWaitTries = 5;
+
 // Whose kernel would know of its own children only.
 Error not_home() {
-  return errno_error("it has children on other nodes than its home", ENOTSUP);
+  return errno_error("it has children on other nodes than its home", kHasChildrenElsewhere);
+}
+Status as_refusal(Status moved) {
+  if (moved || moved.error().errno_or(0) != kHasChildrenElsewhere) return moved;
+  return errno_error(moved.error().context, ENOTSUP);
 }
 
 }  // namespace
-
-struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
-  struct Move {
-    ProcessTable::Claim claim;
-    std::shared_ptr<FrozenProcess> process;
-    WhichFds which;
-    pid_t pid;
-    NodeId target;
-    std::function<void(Status)> done;
-    MappingTexts mappings = {};  // as they were before it stood still
-    MovedProcess moved = {};
-    std::vector<ExportedFd> fds = {};
-    std::vector<NodeId> children_on = {};
-    // Of the pages that come later.
-    pid_t page_source = 0;
-    uint64_t page_move = 0;
-    // Those that wait for it, and go along in its image.
-    std::vector<ImageSignal> signals = {};
-    // Taken from it when it left a guardian: those, and what came after the image was taken.
-    std::vector<ImageSignal> late_signals = {};
-  };
-  using MovePtr = std::shared_ptr<Move>;
-
-  NodeContext& node;
-  ExecPlacer::Parts parts;
-  size_t moving = 0;
-  // The mappings of processes that fork, as they were at the last one.
-  struct Forker {
-    uint64_t start_time = 0;
-    MappingTexts mappings;
-  };
-  std::map<pid_t, Forker> forkers;
-
-  Impl(NodeContext& n, const ExecPlacer::Parts& p) : node(n), parts(p) {}
-
-  Status capture(Move& move);
-  static Status check_children(const ProcessTable::Body& body, NodeId target);
-  Status settle_children(Move& move);
-  Status name_shared_memory(ProcessImage& image) const;
-  Status read_contents(Move& move);
-  Status serve_late_pages(Move& move);
-  void end_page_source(pid_t task);
-  void abandon_late_pages(Move& move);
-  void export_descriptors(MovePtr move);
-  Result<StartBody> describe(const Move& move);
-  void ask_target(MovePtr move);
-  void on_target_answer(const MovePtr& move, const Result<std::string>& reply);
-  void leave_shadow(MovePtr move);
-  void leave_origin(MovePtr move);
-  Status leave_guardian(Move& move);
-  void end_here(Move& move);
-  void pass_on(const Move& move, std::vector<ImageSignal> signals);
-  void thaw_body(const Move& move);
-  void drop_body(const Move& move);
-  void end(Move& move, Status how);
-  void when_complete(pid_t pid, std::function<void()> done);
-  void release_guardians(pid_t pid, std::vector<NodeId> nodes, std::function<void()> done);
-  void release_and_freeze(std::shared_ptr<ProcessTable::Claim> claim, pid_t pid, NodeId target,
-                          std::function<void(Status)> done, int tries);
-  void read_and_freeze(std::shared_ptr<ProcessTable::Claim> claim, pid_t pid, NodeId target,
-                       std::function<void(Status)> done);
-  void freeze(std::shared_ptr<ProcessTable::Claim> claim, pid_t pid, NodeId target,
-              MappingTexts mappings, std::function<void(Status)> done);
-  Forker& forker_of(pid_t child);
-  void begin(Move move);
-  void clone(FrozenProcess& original, NodeId target, std::function<void(Result<pid_t>)> done);
-};
 
 // ---- taking the process down ----
 
@@ -124,6 +58,9 @@ Status ProcessMover::Impl::capture(Move& move) {
   if (!image) return image.error();
   log_trace("image", "process {}: captured", move.pid);
   if (auto named = name_shared_memory(*image); !named) return named;
+  if (parts.sleeps) parts.sleeps->take_out(*move.process, *image);
+  if (!move.waits.shorten(*move.process, *image) && !move.may_interrupt)
+    return errno_error("it goes on with a wait", kUnknownWait);
   auto pages = content_ranges(move.process->pid());
   if (!pages) return pages.error();
   move.signals = image->pending;
@@ -275,109 +212,7 @@ void ProcessMover::Impl::on_target_answer(const MovePtr& move, const Result<std:
   end(*move, reply.error());
 }
 
-// ---- from here on the new body is the process ----
-
-// The process was native here: its shadow takes its place.
-void ProcessMover::Impl::leave_shadow(MovePtr move) {
-  const pid_t pid = move->process->pid();
-  ProcessTable::Shadow entry{move->target, JobId{}};
-  if (node.jobs) entry.job = node.jobs->job_of(pid).value_or(JobId{});
-  // The shadow would pass on what waits for it.
-  auto signals = take_pending_signals(*move->process);
-  Status converted =
-      signals ? parts.shadows.become_shadow(*move->process, entry) : Status(signals.error());
-  if (converted) {
-    thaw_body(*move);
-    pass_on(*move, std::move(*signals));
-  } else {
-    drop_body(*move);
-    if (signals && !queue_signals(*move->process, *signals))
-      log_warn("image", "process {}: its waiting signals are lost", pid);
-  }
-  end(*move, std::move(converted));
-}
-
-// It was a body here: its shadow is told where it executes from now on.
-void ProcessMover::Impl::leave_origin(MovePtr move) {
-  BodyMoves moves;
-  moves.pid = move->process->pid();
-  moves.body_node = move->target;
-  const NodeId origin = parts.table.find_body(moves.pid)->origin;
-  // Before it runs again: its origin may be where it goes.
-  parts.descriptors.body_ended(moves.pid, [] {});
-  if (has_child(moves.pid)) {
-    moves.leaves_guardian = 1;
-    if (auto left = leave_guardian(*move); !left) {
-      drop_body(*move);
-      return end(*move, left.error());
-    }
-  }
-  node.messenger.request(origin, moves, {},
-                         [self = shared_from_this(), move](Result<std::string> reply) {
-                           if (reply) {
-                             self->end_here(*move);
-                             return self->end(*move, {});
-                           }
-                           self->drop_body(*move);
-                           self->parts.shadows.end_guardian(move->pid);
-                           self->end(*move, reply.error());
-                         });
-}
-
-// Its children stay with what it is here from now on.
-Status ProcessMover::Impl::leave_guardian(Move& move) {
-  const ProcessTable::Body body = *parts.table.find_body(move.pid);
-  auto signals = take_pending_signals(*move.process);
-  if (!signals) return signals.error();
-  auto left = parts.shadows.become_shadow(*move.process, {move.target, body.job, body.origin});
-  if (!left) return left;
-  parts.table.remove_body(move.pid);
-  node.children->unwatch(move.pid);
-  move.late_signals = std::move(*signals);
-  return {};
-}
-
-void ProcessMover::Impl::end_here(Move& move) {
-  if (parts.table.find_shadow(move.pid)) return pass_on(move, std::move(move.late_signals));
-  parts.table.remove_body(move.pid);
-  auto signals = read_pending_signals(move.pid, PTRACE_PEEKSIGINFO_SHARED);
-  if (signals) pass_on(move, std::move(*signals));
-  node.children->unwatch(move.pid);
-  move.process->detach_from_memory();
-  move.process->kill();
-}
-
-// Those that came here after the image was taken.
-void ProcessMover::Impl::pass_on(const Move& move, std::vector<ImageSignal> signals) {
-  for (const ImageSignal& captured : move.signals)
-    if (auto found = std::find(signals.begin(), signals.end(), captured); found != signals.end())
-      signals.erase(found);
-  for (const ImageSignal& late : signals) {
-    siginfo_t info;
-    std::memcpy(&info, late.info.data(), sizeof info);
-    SignalInfo signal;
-    signal.signal = info.si_signo;
-    signal.code = info.si_code;
-    signal.sender = info.si_pid;
-    signal.sender_uid = info.si_uid;
-    signal.value = reinterpret_cast<uint64_t>(info.si_value.sival_ptr);
-    parts.shadows.send_signal(GlobalPid{move.pid}, signal, nullptr);
-  }
-}
-
-void ProcessMover::Impl::thaw_body(const Move& move) {
-  ThawBody thaw;
-  thaw.pid = move.pid;
-  if (!node.messenger.send(move.target, thaw))
-    log_debug("image", "node {} has failed", move.target.value);
-}
-
-void ProcessMover::Impl::drop_body(const Move& move) {
-  ShadowDied died;
-  died.pid = move.pid;
-  if (!node.messenger.send(move.target, died))
-    log_debug("image", "node {} has failed", move.target.value);
-}
+// ---- before it stands still ----
 
 // One whose pages are still to come would have krgd wait for itself, and cannot be captured whole.
 void ProcessMover::Impl::when_complete(pid_t pid, std::function<void()> done) {
@@ -405,52 +240,59 @@ void ProcessMover::Impl::release_guardians(pid_t pid, std::vector<NodeId> nodes,
 }
 
 // Children that are about to end are waited for a while.
-void ProcessMover::Impl::release_and_freeze(std::shared_ptr<ProcessTable::Claim> claim, pid_t pid,
-                                            NodeId target, std::function<void(Status)> done,
-                                            int tries) {
-  const ProcessTable::Body* body = parts.table.find_body(pid);
+void ProcessMover::Impl::release_and_freeze(const Going& going) {
+  const ProcessTable::Body* body = parts.table.find_body(going.pid);
   std::vector<NodeId> guardians = body ? body->children_on : std::vector<NodeId>();
   if (body) std::erase(guardians, body->origin);
-  release_guardians(pid, guardians, [=, self = shared_from_this()] {
-    const ProcessTable::Body* still = self->parts.table.find_body(pid);
-    const Status may = still ? check_children(*still, target) : Status();
-    const auto end_or_retry = [=](Status moved) {
-      if (moved || tries == 0 || moved.error().context != not_home().context) return done(moved);
-      run_after(self->node.loop, kPagesTick,
-                [=] { self->release_and_freeze(claim, pid, target, done, tries - 1); });
+  release_guardians(going.pid, guardians, [self = shared_from_this(), going] {
+    const ProcessTable::Body* still = self->parts.table.find_body(going.pid);
+    const Status may = still ? check_children(*still, going.target) : Status();
+    const auto end_or_retry = [self, going](Status moved) {
+      const int error = moved ? 0 : moved.error().errno_or(0);
+      const int most = error == kHasChildrenElsewhere ? kReleaseTries
+                       : error == kUnknownWait        ? kWaitTries
+                                                      : 0;
+      if (going.tried >= most) return going.done(as_refusal(moved));
+      Going again = going;
+      ++again.tried;
+      run_after(self->node.loop, kPagesTick, [self, again] { self->release_and_freeze(again); });
     };
-    may ? self->read_and_freeze(claim, pid, target, end_or_retry) : end_or_retry(may);
+    may ? self->read_and_freeze(going, end_or_retry) : end_or_retry(may);
   });
 }
 
-void ProcessMover::Impl::read_and_freeze(std::shared_ptr<ProcessTable::Claim> claim, pid_t pid,
-                                         NodeId target, std::function<void(Status)> done) {
+void ProcessMover::Impl::read_and_freeze(const Going& going, std::function<void(Status)> done) {
+  using Read = std::pair<Result<MappingTexts>, WaitTimes>;
   in_worker(
-      node.workers, [pid] { return MappingTexts::read_smaps(pid); },
-      [self = shared_from_this(), claim, pid, target,
-       done = std::move(done)](Result<MappingTexts> mappings) {
-        if (!mappings) return done(mappings.error());
-        self->freeze(claim, pid, target, std::move(*mappings), done);
+      node.workers,
+      [pid = going.pid] {
+        auto mappings = MappingTexts::read_smaps(pid);
+        return Read{std::move(mappings), WaitTimes::of(pid)};
+      },
+      [self = shared_from_this(), going, done = std::move(done)](Read read) {
+        if (!read.first) return done(read.first.error());
+        self->freeze(going, std::move(*read.first), std::move(read.second), done);
       });
 }
 
-void ProcessMover::Impl::freeze(std::shared_ptr<ProcessTable::Claim> claim, pid_t pid,
-                                NodeId target, MappingTexts mappings,
+void ProcessMover::Impl::freeze(const Going& going, MappingTexts mappings, WaitTimes waits,
                                 std::function<void(Status)> done) {
   FrozenProcess::freeze(
-      node.loop, *node.children, pid,
-      [self = shared_from_this(), claim, pid, target, mappings = std::move(mappings),
+      node.loop, *node.children, going.pid,
+      [self = shared_from_this(), going, mappings = std::move(mappings), waits = std::move(waits),
        done = std::move(done)](Result<std::shared_ptr<FrozenProcess>> frozen) {
         if (!frozen) return done(frozen.error());
-        const ProcessTable::Body* body = self->parts.table.find_body(pid);
-        if (body && body->origin == target && has_child(pid)) return done(not_home());
-        self->begin(Move{.claim = std::move(*claim),
+        const ProcessTable::Body* body = self->parts.table.find_body(going.pid);
+        if (body && body->origin == going.target && has_child(going.pid)) return done(not_home());
+        self->begin(Move{.claim = going.claim,
                          .process = std::move(*frozen),
                          .which = WhichFds::kAll,
-                         .pid = pid,
-                         .target = target,
+                         .pid = going.pid,
+                         .target = going.target,
                          .done = done,
-                         .mappings = mappings});
+                         .mappings = mappings,
+                         .waits = waits,
+                         .may_interrupt = going.tried >= kWaitTries});
       });
 }
 
@@ -490,7 +332,7 @@ void ProcessMover::Impl::clone(FrozenProcess& original, NodeId target,
     return done(claim.error());
   }
   if (target == node.self) return done(pid);  // and goes on
-  begin({.claim = std::move(*claim),
+  begin({.claim = std::make_shared<ProcessTable::Claim>(std::move(*claim)),
          .process = copy,
          .which = WhichFds::kAll,
          .pid = pid,
@@ -525,7 +367,7 @@ void ProcessMover::move(std::shared_ptr<FrozenProcess> process, NodeId target, W
   auto claim = impl_->parts.table.claim(process->pid());
   if (!claim) return done(claim.error());
   const pid_t pid = process->pid();
-  impl_->begin({.claim = std::move(*claim),
+  impl_->begin({.claim = std::make_shared<ProcessTable::Claim>(std::move(*claim)),
                 .process = std::move(process),
                 .which = which,
                 .pid = pid,
@@ -539,10 +381,9 @@ void ProcessMover::freeze_and_move(pid_t pid, NodeId target, std::function<void(
   auto claim = std::make_shared<ProcessTable::Claim>(std::move(*claimed));
   impl_->when_complete(pid, [impl = impl_, claim, pid, target, done] {
     const ProcessTable::Body* body = impl->parts.table.find_body(pid);
-    if (!body) return impl->read_and_freeze(claim, pid, target, done);
     // It cannot take the child that it waits for home: it goes when that has ended.
-    if (body->origin != target) claim->end_waits();
-    impl->release_and_freeze(claim, pid, target, done, kReleaseTries);
+    if (body && body->origin != target) claim->end_waits();
+    impl->release_and_freeze({claim, pid, target, done});
   });
 }
 

@@ -20,6 +20,7 @@
 #include "krg/procmgr/placement.h"
 #include "krg/procmgr/shadow_host.h"
 #include "krg/procmgr/shared_memory.h"
+#include "krg/procmgr/sleep_book.h"
 
 namespace krg {
 
@@ -47,6 +48,8 @@ class ExecPlacer {
     PageMoves* pages = nullptr;
     // Null: processes that share memory with other nodes do not move.
     SharedMemory* shared = nullptr;
+    // Null: a process that moves twice sleeps anew.
+    SleepBook* sleeps = nullptr;
   };
 
   // Takes the broker's execve. REQUIRES: node.children.

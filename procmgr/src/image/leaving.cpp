@@ -1,0 +1,123 @@
+// What a process leaves when its new body elsewhere has taken its place: a shadow, a guardian or
+// nothing. SPDX-License-Identifier: GPL-2.0-or-later
+#include <sys/ptrace.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstring>
+
+#include "exec_messages.h"
+#include "image/capture_parts.h"
+#include "image/install_parts.h"
+#include "image/process_mover_impl.h"
+#include "krg/procmgr/job_namespaces.h"
+#include "krg/runtime/log.h"
+#include "native_children.h"
+
+namespace krg {
+
+using namespace exec_messages;
+
+// The process was native here: its shadow takes its place.
+void ProcessMover::Impl::leave_shadow(MovePtr move) {
+  const pid_t pid = move->process->pid();
+  ProcessTable::Shadow entry{move->target, JobId{}};
+  if (node.jobs) entry.job = node.jobs->job_of(pid).value_or(JobId{});
+  // The shadow would pass on what waits for it.
+  auto signals = take_pending_signals(*move->process);
+  Status converted =
+      signals ? parts.shadows.become_shadow(*move->process, entry) : Status(signals.error());
+  if (converted) {
+    thaw_body(*move);
+    pass_on(*move, std::move(*signals));
+  } else {
+    drop_body(*move);
+    if (signals && !queue_signals(*move->process, *signals))
+      log_warn("image", "process {}: its waiting signals are lost", pid);
+  }
+  end(*move, std::move(converted));
+}
+
+// It was a body here: its shadow is told where it executes from now on.
+void ProcessMover::Impl::leave_origin(MovePtr move) {
+  BodyMoves moves;
+  moves.pid = move->process->pid();
+  moves.body_node = move->target;
+  const NodeId origin = parts.table.find_body(moves.pid)->origin;
+  // Before it runs again: its origin may be where it goes.
+  parts.descriptors.body_ended(moves.pid, [] {});
+  if (has_child(moves.pid)) {
+    moves.leaves_guardian = 1;
+    if (auto left = leave_guardian(*move); !left) {
+      drop_body(*move);
+      return end(*move, left.error());
+    }
+  }
+  node.messenger.request(origin, moves, {},
+                         [self = shared_from_this(), move](Result<std::string> reply) {
+                           if (reply) {
+                             self->end_here(*move);
+                             return self->end(*move, {});
+                           }
+                           self->drop_body(*move);
+                           self->parts.shadows.end_guardian(move->pid);
+                           self->end(*move, reply.error());
+                         });
+}
+
+// Its children stay with what it is here from now on.
+Status ProcessMover::Impl::leave_guardian(Move& move) {
+  const ProcessTable::Body body = *parts.table.find_body(move.pid);
+  auto signals = take_pending_signals(*move.process);
+  if (!signals) return signals.error();
+  auto left = parts.shadows.become_shadow(*move.process, {move.target, body.job, body.origin});
+  if (!left) return left;
+  parts.table.remove_body(move.pid);
+  node.children->unwatch(move.pid);
+  move.late_signals = std::move(*signals);
+  return {};
+}
+
+void ProcessMover::Impl::end_here(Move& move) {
+  if (parts.table.find_shadow(move.pid)) return pass_on(move, std::move(move.late_signals));
+  parts.table.remove_body(move.pid);
+  auto signals = read_pending_signals(move.pid, PTRACE_PEEKSIGINFO_SHARED);
+  if (signals) pass_on(move, std::move(*signals));
+  node.children->unwatch(move.pid);
+  move.process->detach_from_memory();
+  move.process->kill();
+}
+
+// Those that came here after the image was taken.
+void ProcessMover::Impl::pass_on(const Move& move, std::vector<ImageSignal> signals) {
+  for (const ImageSignal& captured : move.signals)
+    if (auto found = std::find(signals.begin(), signals.end(), captured); found != signals.end())
+      signals.erase(found);
+  for (const ImageSignal& late : signals) {
+    siginfo_t info;
+    std::memcpy(&info, late.info.data(), sizeof info);
+    SignalInfo signal;
+    signal.signal = info.si_signo;
+    signal.code = info.si_code;
+    signal.sender = info.si_pid;
+    signal.sender_uid = info.si_uid;
+    signal.value = reinterpret_cast<uint64_t>(info.si_value.sival_ptr);
+    parts.shadows.send_signal(GlobalPid{move.pid}, signal, nullptr);
+  }
+}
+
+void ProcessMover::Impl::thaw_body(const Move& move) {
+  ThawBody thaw;
+  thaw.pid = move.pid;
+  if (!node.messenger.send(move.target, thaw))
+    log_debug("image", "node {} has failed", move.target.value);
+}
+
+void ProcessMover::Impl::drop_body(const Move& move) {
+  ShadowDied died;
+  died.pid = move.pid;
+  if (!node.messenger.send(move.target, died))
+    log_debug("image", "node {} has failed", move.target.value);
+}
+
+}  // namespace krg
