@@ -15,8 +15,9 @@ struct Descriptors::Impl {
         terminals(node, home),
         mirrors(node),
         relays(node, home),
-        exporter(node, fs, home, tree, terminals, mirrors),
-        importer(node, fs, home, tree, mirrors, relays),
+        listeners(node, home, relays),
+        exporter(node, fs, home, tree, terminals, mirrors, listeners),
+        importer(node, fs, home, tree, mirrors, relays, listeners),
         stat_calls(broker, fs, tree) {
     fs.add_tree(StreamTree::kName, tree);
   }
@@ -27,6 +28,7 @@ struct Descriptors::Impl {
   HomeTerminals terminals;
   TerminalMirrors mirrors;
   SocketRelays relays;
+  ListenerRelays listeners;
   FdExporter exporter;
   FdImporter importer;
   StreamStatCalls stat_calls;
@@ -53,6 +55,7 @@ void Descriptors::import_fds(pid_t pid, std::vector<ExportedFd> fds,
 void Descriptors::body_ended(pid_t pid, std::function<void()> done) {
   impl_->mirrors.drain(pid, [impl = impl_.get(), pid, done = std::move(done)]() mutable {
     impl->relays.drain(pid, [impl, pid, done = std::move(done)]() mutable {
+      impl->listeners.body_ended();
       impl->importer.body_ended(pid, std::move(done));
     });
   });
@@ -78,7 +81,8 @@ size_t Descriptors::descriptions_kept() const {
   return impl_->home.size();
 }
 size_t Descriptors::streams_open() const {
-  return impl_->tree.open_files() + impl_->mirrors.size() + impl_->relays.size();
+  return impl_->tree.open_files() + impl_->mirrors.size() + impl_->relays.size() +
+         impl_->listeners.size();
 }
 
 }  // namespace krg

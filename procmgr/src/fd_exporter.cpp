@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "event_fds.h"
+#include "home_listener.h"
 #include "home_socket.h"
 #include "ipc/posix_queue_tree.h"
 #include "local_shared_memory.h"
@@ -53,6 +54,13 @@ Error not_taken_along(const StolenFd& fd, std::string_view why = {}) {
       ENOTSUP);
 }
 
+bool is_listening(const StolenFd& fd) {
+  int value = 0;
+  socklen_t size = sizeof value;
+  return S_ISSOCK(fd.attributes.st_mode) &&
+         getsockopt(fd.copy.get(), SOL_SOCKET, SO_ACCEPTCONN, &value, &size) == 0 && value == 1;
+}
+
 uint64_t hash_of_boot_id() {
   UniqueFd file(open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC));
   std::array<char, 64> text{};
@@ -83,15 +91,18 @@ Result<std::vector<ExportedFd>> FdExporter::export_all(pid_t pid, WhichFds which
     const bool close_on_exec = fd.close_on_exec;
     const bool stays =
         which == WhichFds::kForked && uses_offset(fd) && !is_standard_output(fd, *stolen);
-    const bool has_own_state = event_kind_of(fd) || S_ISREG(fd.attributes.st_mode);
+    const bool has_own_state =
+        event_kind_of(fd) || S_ISREG(fd.attributes.st_mode) || is_listening(fd);
     const int first = which == WhichFds::kAll && has_own_state
                           ? first_of_description(pid, number, *stolen)
                           : number;
-    // Others that have it write where it stands, too.
-    const bool is_alone = which == WhichFds::kAll && S_ISREG(fd.attributes.st_mode) &&
-                          (fd.flags & O_ACCMODE) != O_RDONLY && !is_standard_output(fd, *stolen) &&
-                          !others_have(pid, fd);
-    auto recipe = stays               ? not_taken_along(fd, "whose offset its parent shares")
+    // Others that have it write where it stands, too; or accept.
+    const bool may_be_alone = S_ISREG(fd.attributes.st_mode) ? (fd.flags & O_ACCMODE) != O_RDONLY &&
+                                                                   !is_standard_output(fd, *stolen)
+                                                             : is_listening(fd);
+    const bool is_alone = which == WhichFds::kAll && may_be_alone && !others_have(pid, fd);
+    auto recipe = is_locked(fd)       ? not_taken_along(fd, "which is locked")
+                  : stays             ? not_taken_along(fd, "whose offset its parent shares")
                   : first != number   ? export_same(fd, first)
                   : event_kind_of(fd) ? export_event(fd, pid, which, *stolen)
                                       : export_one(std::move(fd), is_alone);
@@ -102,6 +113,18 @@ Result<std::vector<ExportedFd>> FdExporter::export_all(pid_t pid, WhichFds which
     exported.push_back({number, std::move(*recipe), close_on_exec});
   }
   return exported;
+}
+
+bool FdExporter::becomes_stream(const StolenFd& fd) const {
+  return S_ISFIFO(fd.attributes.st_mode) ||
+         (fs_.is_serving() && fd.attributes.st_dev == fs_.device());
+}
+
+// Locks by flock(2) stay with the description, which stays at its home. Those of fcntl(2) go with
+// the process or the description by ways that no other node's kernel knows.
+bool FdExporter::is_locked(const StolenFd& fd) const {
+  return fd.locked_otherwise || (fs_.is_serving() && fd.attributes.st_dev == fs_.device() &&
+                                 tree_.is_flocked(fd.attributes.st_ino));
 }
 
 // What is written there goes home, in order: programs neither seek nor read in it.
@@ -118,7 +141,10 @@ void FdExporter::cancel(const std::vector<ExportedFd>& fds) {
   for (const ExportedFd& fd : fds) {
     auto recipe = decode_recipe(fd.recipe);
     check(recipe.has_value(), "a recipe of ours can be read");
-    if (recipe->fixed.exporter == node_.self) home_.export_done(recipe->fixed.guard);
+    if (recipe->fixed.exporter != node_.self) continue;
+    home_.export_done(recipe->fixed.guard);
+    if (recipe->fixed.kind == FdKind::kListener && recipe->fixed.offset != 0)
+      listeners_.resume(static_cast<uint64_t>(recipe->fixed.offset));
   }
 }
 
@@ -164,6 +190,14 @@ Result<std::string> FdExporter::export_event(const StolenFd& fd, pid_t pid, Whic
             return other.number == polled.number && other.attributes.st_ino == polled.inode;
           }))
         return not_taken_along(fd, "which watches a descriptor that was closed");
+  // The process adds it again while krgd stands still, and krgd would have to say what it is ready
+  // for.
+  if (kind == EventKind::kPoll)
+    for (const PolledFd& polled : polled_by(*description))
+      if (std::any_of(all.begin(), all.end(), [&](const StolenFd& other) {
+            return other.number == polled.number && becomes_stream(other);
+          }))
+        return not_taken_along(fd, "which watches a pipe or a descriptor of another node");
   FdRecipe recipe = recipe_for(FdKind::kEvent, fd);
   recipe.detail = static_cast<uint32_t>(kind);
   return encode_recipe(recipe, *description);
@@ -186,10 +220,14 @@ Result<std::string> FdExporter::export_one(StolenFd fd, bool is_alone) {
     return encode_recipe(recipe_for(FdKind::kPath, fd), fd.link);
   }
   if (type == S_IFCHR) return export_character_device(std::move(fd));
-  if (type == S_IFSOCK) return export_socket(std::move(fd));
+  if (type == S_IFSOCK) return export_socket(std::move(fd), is_alone);
   if (type == S_IFIFO) return export_stream(std::move(fd));
   if (type != S_IFREG && type != S_IFDIR) return not_taken_along(fd);
-  if (fd.link.starts_with("/memfd:")) return not_taken_along(fd);
+  if (fd.link.starts_with("/memfd:")) {
+    if (!is_alone) return not_taken_along(fd, "which others may have, too");
+    const int seals = fcntl(fd.copy.get(), F_GET_SEALS);
+    if (seals > 0 && (seals & ~F_SEAL_SEAL)) return not_taken_along(fd, "which is sealed");
+  }
   if (is_posix_shared_memory(fd.link)) return not_taken_along(fd, "shared memory of this node");
   const bool read_only = (fd.flags & O_ACCMODE) == O_RDONLY;
   if (read_only && (fd.link.starts_with("/proc/") || fd.link.starts_with("/sys/")))
@@ -237,7 +275,7 @@ Result<std::string> FdExporter::export_terminal(StolenFd fd, const TerminalSetti
   return encode(recipe, settings);
 }
 
-Result<std::string> FdExporter::export_socket(StolenFd fd) {
+Result<std::string> FdExporter::export_socket(StolenFd fd, bool is_alone) {
   auto option = [&](int name) {
     int value = 0;
     socklen_t size = sizeof value;
@@ -250,7 +288,11 @@ Result<std::string> FdExporter::export_socket(StolenFd fd) {
   sockaddr_storage peer{};
   socklen_t size = sizeof peer;
   if (!known) return not_taken_along(fd, "neither unix stream or packets nor TCP");
-  if (option(SO_ACCEPTCONN) == 1) return not_taken_along(fd, "listening");
+  if (option(SO_ACCEPTCONN) == 1) {
+    if (!is_alone) return not_taken_along(fd, "listening, which others may accept by, too");
+    if (type != SOCK_STREAM) return not_taken_along(fd, "listening for packets");
+    return export_listener(std::move(fd));
+  }
   if (getpeername(fd.copy.get(), reinterpret_cast<sockaddr*>(&peer), &size) != 0)
     return not_taken_along(fd, "not connected");
   FdRecipe recipe = recipe_for(FdKind::kSocket, fd);
@@ -264,6 +306,25 @@ Result<std::string> FdExporter::export_socket(StolenFd fd) {
   return encode_recipe(recipe, {});
 }
 
+// It stays here, or where it came from: connections go to where the process is.
+Result<std::string> FdExporter::export_listener(StolenFd fd) {
+  auto shape = ListenerRelays::shape_of(fd.copy.get());
+  if (!shape) return shape.error();
+  FdRecipe recipe = recipe_for(FdKind::kListener, fd);
+  recipe.offset = 0;
+  if (auto source = listeners_.source_of(fd.attributes.st_ino)) {
+    recipe.home = source->home;
+    recipe.id = source->id;
+    recipe.offset = static_cast<int64_t>(source->number);
+    listeners_.pause(source->number, fd.copy.get());
+    recipe.guard = home_.add_guard(std::move(fd.copy));
+  } else {
+    recipe.id = recipe.guard =
+        home_.add(std::make_unique<HomeListener>(node_, home_, std::move(fd.copy)));
+  }
+  return encode_recipe(recipe, {reinterpret_cast<const char*>(&*shape), sizeof *shape});
+}
+
 // By path where offsets need not be shared: read-only, every write at the end, or nobody else's.
 Result<std::string> FdExporter::export_regular(StolenFd fd, bool is_alone) {
   const int mode = fd.flags & O_ACCMODE;
@@ -271,7 +332,8 @@ Result<std::string> FdExporter::export_regular(StolenFd fd, bool is_alone) {
   const bool append_only = mode == O_WRONLY && (fd.flags & O_APPEND);
   const bool linked = fd.attributes.st_nlink > 0;
   FdRecipe recipe = recipe_for(FdKind::kFile, fd);
-  if (!linked || !(read_only || append_only || is_alone)) recipe.kind = FdKind::kStream;
+  if (!linked || fd.flocked || !(read_only || append_only || is_alone))
+    recipe.kind = FdKind::kStream;
   recipe.seekable = read_only || is_alone;
   recipe.pollable = 0;
   const std::string path = fd.link;

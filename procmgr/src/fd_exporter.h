@@ -8,6 +8,7 @@
 #include "fd_recipe.h"
 #include "home_terminals.h"
 #include "krg/procmgr/descriptors.h"
+#include "listener_relays.h"
 #include "process_fds.h"
 #include "remote_home.h"
 #include "stream_tree.h"
@@ -18,8 +19,14 @@ namespace krg {
 class FdExporter {
  public:
   FdExporter(NodeContext& node, SessionFs& fs, RemoteHome& home, StreamTree& tree,
-             HomeTerminals& terminals, TerminalMirrors& mirrors)
-      : node_(node), fs_(fs), home_(home), tree_(tree), terminals_(terminals), mirrors_(mirrors) {}
+             HomeTerminals& terminals, TerminalMirrors& mirrors, ListenerRelays& listeners)
+      : node_(node),
+        fs_(fs),
+        home_(home),
+        tree_(tree),
+        terminals_(terminals),
+        mirrors_(mirrors),
+        listeners_(listeners) {}
 
   // All of them or none. Errors: ENOTSUP, naming the descriptor that cannot be taken along.
   Result<std::vector<ExportedFd>> export_all(pid_t pid, WhichFds which);
@@ -33,12 +40,15 @@ class FdExporter {
                                    const std::vector<StolenFd>& all);
   Result<std::string> export_character_device(StolenFd fd);
   Result<std::string> export_terminal(StolenFd fd, const TerminalSettings& settings);
-  Result<std::string> export_socket(StolenFd fd);
+  Result<std::string> export_socket(StolenFd fd, bool is_alone);
+  Result<std::string> export_listener(StolenFd fd);
   Result<std::string> export_regular(StolenFd fd, bool is_alone);
   Result<std::string> export_shared(StolenFd fd, FdKind kind, FileId file);
   Result<std::string> export_stream(StolenFd fd);
   Result<std::string> export_again(StolenFd fd, const StreamSource& source);
   bool uses_offset(const StolenFd& fd) const;
+  bool is_locked(const StolenFd& fd) const;
+  bool becomes_stream(const StolenFd& fd) const;
   static bool is_standard_output(const StolenFd& fd, const std::vector<StolenFd>& all);
   FdRecipe recipe_for(FdKind kind, const StolenFd& fd) const;
 
@@ -48,6 +58,7 @@ class FdExporter {
   StreamTree& tree_;
   HomeTerminals& terminals_;
   TerminalMirrors& mirrors_;
+  ListenerRelays& listeners_;
   std::map<dev_t, HomeId> exported_terminals_;  // of the process being exported
   std::map<ino_t, HomeId> exported_sockets_;
 };

@@ -96,6 +96,8 @@ Status FdImporter::prepare(const Job& job, Item& item) {
       return recipe.home == node_.self ? prepare_stream(item) : prepare_terminal(job.pid, item);
     case FdKind::kSocket:
       return recipe.home == node_.self ? prepare_stream(item) : prepare_socket(job, item);
+    case FdKind::kListener:
+      return prepare_listener(job.pid, item);
     case FdKind::kPath:
     case FdKind::kFile:
     case FdKind::kDirectory:
@@ -195,6 +197,27 @@ Status FdImporter::prepare_socket(const Job& job, Item& item) {
   acquire(item);
   auto opened =
       relays_.open(job.pid, recipe.home, recipe.id, static_cast<int>(recipe.detail), recipe.flags);
+  if (!opened) return opened.error();
+  item.fd = std::move(*opened);
+  return {};
+}
+
+Status FdImporter::prepare_listener(pid_t pid, Item& item) {
+  const FdRecipe& recipe = item.recipe.fixed;
+  ListenerShape shape;
+  if (item.recipe.path.size() != sizeof shape)
+    return errno_error("recipe of a listening socket", EPROTO);
+  std::memcpy(&shape, item.recipe.path.data(), sizeof shape);
+  if (recipe.home == node_.self) {
+    auto native = home_.native_copy(recipe.id);
+    if (!native) return native.error();
+    item.fd = std::move(*native);
+    listeners_.come_home(pid, recipe.id, item.fd.get());
+    fcntl(item.fd.get(), F_SETFL, recipe.flags & O_NONBLOCK);
+    return {};
+  }
+  acquire(item);
+  auto opened = listeners_.open(pid, recipe.home, recipe.id, shape, recipe.flags);
   if (!opened) return opened.error();
   item.fd = std::move(*opened);
   return {};

@@ -7,6 +7,7 @@
 
 #include "fd_recipe.h"
 #include "krg/procmgr/descriptors.h"
+#include "listener_relays.h"
 #include "remote_home.h"
 #include "socket_relays.h"
 #include "stream_tree.h"
@@ -19,8 +20,14 @@ class FdImporter {
   using Done = std::function<void(Result<std::vector<ImportedFd>>)>;
 
   FdImporter(NodeContext& node, SessionFs& fs, RemoteHome& home, StreamTree& tree,
-             TerminalMirrors& mirrors, SocketRelays& relays)
-      : node_(node), fs_(fs), home_(home), tree_(tree), mirrors_(mirrors), relays_(relays) {}
+             TerminalMirrors& mirrors, SocketRelays& relays, ListenerRelays& listeners)
+      : node_(node),
+        fs_(fs),
+        home_(home),
+        tree_(tree),
+        mirrors_(mirrors),
+        relays_(relays),
+        listeners_(listeners) {}
 
   void import_all(pid_t pid, const std::vector<ExportedFd>& fds, Done done);
   void body_ended(pid_t pid, std::function<void()> done);
@@ -54,6 +61,7 @@ class FdImporter {
   Status prepare_event(Item& item);
   static Status share_description(const Job& job, Item& item);
   Status prepare_socket(const Job& job, Item& item);
+  Status prepare_listener(pid_t pid, Item& item);
   Status prepare_terminal(pid_t pid, Item& item);
   void acquire(Item& item);
   Status prepare_stream(Item& item);
@@ -71,6 +79,7 @@ class FdImporter {
   StreamTree& tree_;
   TerminalMirrors& mirrors_;
   SocketRelays& relays_;
+  ListenerRelays& listeners_;
   UniqueFd session_root_;  // "/" of the session's mount namespace
   std::unordered_map<pid_t, std::vector<Loan>> loans_;
 };

@@ -24,6 +24,7 @@ enum class FdKind : uint8_t {
   kShared,     // a file of the session's /dev/shm: by path, or by its FileId (identity.inode)
   kEvent,      // made anew: of EventKind `detail`, the "path" being its description (event_fds.h)
   kQueue,      // of the session's /dev/mqueue: by its FileId (identity.inode)
+  kListener,   // a socket that listens, joined by a relay: of the "path" ListenerShape
   kSame,       // the description of another descriptor of the process, number `detail`
 };
 
@@ -38,7 +39,7 @@ struct FileIdentity {
 
 // The fixed part; `path` follows it.
 struct FdRecipe {
-  uint8_t version = 1;
+  uint8_t version = 2;
   FdKind kind = FdKind::kDevice;
   uint8_t seekable = 0;  // the stream is read by offset
   uint8_t pollable = 1;
@@ -48,7 +49,7 @@ struct FdRecipe {
   uint32_t detail = 0;  // of a socket: its type
   HomeId id;
   HomeId guard;
-  int64_t offset = 0;
+  int64_t offset = 0;  // kListener: its number at the exporter, when it stands for another there
   FileIdentity identity;
 };
 static_assert(sizeof(FdRecipe) == 80);

@@ -48,6 +48,7 @@ class HomeFile {
 
   // The shared description itself.
   int real() const { return real_->get(); }
+  const std::shared_ptr<UniqueFd>& shared_real() const { return real_; }
 
   virtual void read(const StreamRequest& request, size_t size, Messenger::Reply reply) = 0;
   // `data` is valid during the call.

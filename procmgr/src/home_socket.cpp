@@ -16,6 +16,7 @@ struct HomeSocket::State : std::enable_shared_from_this<State> {
   uint64_t relay = 0;
   bool pushing = false;  // a piece is under way to the body
   bool ended = false;    // nothing more goes there
+  std::string came;      // before what the socket has now
   std::string buffer, unwritten;
   std::optional<Messenger::Reply> writer;
   EventLoop::Watch watch;
@@ -28,8 +29,10 @@ struct HomeSocket::State : std::enable_shared_from_this<State> {
   void write_output();
 };
 
-HomeSocket::HomeSocket(NodeContext& node, UniqueFd real)
-    : HomeFile(std::move(real)), state_(std::make_shared<State>(node, HomeFile::real())) {}
+HomeSocket::HomeSocket(NodeContext& node, UniqueFd real, std::string came)
+    : HomeFile(std::move(real)), state_(std::make_shared<State>(node, HomeFile::real())) {
+  state_->came = std::move(came);
+}
 
 HomeSocket::~HomeSocket() {
   state_->watch.reset();  // before the descriptor is closed, whoever still holds the state
@@ -52,6 +55,10 @@ void HomeSocket::attach(NodeId body_node, uint64_t relay) {
 
 void HomeSocket::State::push_input() {
   if (pushing || ended || !watch) return;
+  if (!came.empty()) {
+    buffer = came.substr(0, kMaxSocketPieceBytes);
+    return push(false, buffer.size());
+  }
   buffer.resize(kMaxSocketPieceBytes);
   iovec part{buffer.data(), buffer.size()};
   msghdr message{};
@@ -87,6 +94,10 @@ void HomeSocket::State::push(bool is_end, size_t bytes) {
 }
 
 void HomeSocket::State::consume(size_t bytes) {
+  if (!came.empty()) {
+    came.erase(0, bytes);
+    return;
+  }
   while (bytes > 0) {
     const ssize_t got = recv(fd, buffer.data(), std::min(bytes, buffer.size()), MSG_DONTWAIT);
     if (got <= 0) return;

@@ -13,7 +13,8 @@ namespace krg {
 
 class HomeSocket : public HomeFile {
  public:
-  HomeSocket(NodeContext& node, UniqueFd real);
+  // `came`: what was taken off the socket already, and nobody has had.
+  HomeSocket(NodeContext& node, UniqueFd real, std::string came = {});
   ~HomeSocket() override;
 
   void attach(NodeId body_node, uint64_t relay);

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "process_status.h"
+#include "text_scan.h"
 
 namespace krg {
 namespace {
@@ -34,16 +35,24 @@ int64_t field(std::string_view text, std::string_view key, int base) {
 struct FdInfo {
   int64_t offset = 0;
   int flags = 0;
+  bool flocked = false, locked_otherwise = false;
 };
 
 Result<FdInfo> read_fdinfo(int directory, const char* name) {
   UniqueFd file(openat(directory, name, O_RDONLY | O_CLOEXEC));
   if (!file) return errno_error("fdinfo");
-  std::array<char, 512> text;
+  std::array<char, 4096> text;
   const ssize_t got = read(file.get(), text.data(), text.size());
   if (got < 0) return errno_error("fdinfo");
   const std::string_view view(text.data(), static_cast<size_t>(got));
-  return FdInfo{field(view, "pos:", 10), static_cast<int>(field(view, "flags:", 8))};
+  FdInfo info{field(view, "pos:", 10), static_cast<int>(field(view, "flags:", 8))};
+  // "lock:	1: POSIX  ADVISORY  WRITE 217 00:20:55 0 EOF"
+  for (std::string_view rest = view; !rest.empty();) {
+    const std::string_view line = next_line(rest);
+    if (!line.starts_with("lock:")) continue;
+    (line.find(": FLOCK ") != std::string_view::npos ? info.flocked : info.locked_otherwise) = true;
+  }
+  return info;
 }
 
 // Attributes as the kernel has them cached: statx(2) with AT_STATX_DONT_SYNC asks nobody.
@@ -93,6 +102,8 @@ Result<std::vector<StolenFd>> steal_fds(pid_t pid, WhichFds which) {
     fd.number = std::atoi(entry->d_name);
     fd.flags = info->flags & ~kOpenCloexec;
     fd.offset = info->offset;
+    fd.flocked = info->flocked;
+    fd.locked_otherwise = info->locked_otherwise;
     if (Status one = steal_one(pidfd.get(), pid, fd); !one) return one.error();
     stolen.push_back(std::move(fd));
   }

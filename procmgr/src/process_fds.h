@@ -20,8 +20,10 @@ struct StolenFd {
   int64_t offset = 0;  // file position
   bool close_on_exec = false;
   UniqueFd copy;
-  struct stat attributes {};  // as far as known without asking the file system
-  std::string link;           // what /proc/PID/fd/N points to
+  struct stat attributes {};      // as far as known without asking the file system
+  std::string link;               // what /proc/PID/fd/N points to
+  bool flocked = false;           // by flock(2)
+  bool locked_otherwise = false;  // by fcntl(2): F_SETLK, F_OFD_SETLK, F_SETLEASE
 };
 
 // Copies of the descriptors of `pid`, by number. Never makes a FUSE

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <utility>
 #include <vector>
 
 #include "krg/runtime/log.h"
@@ -32,12 +33,17 @@ Result<std::unique_ptr<HomeFile>> make_home_file(NodeContext& node, UniqueFd rea
   return errno_error("neither a pipe nor a regular file", ENOTSUP);
 }
 
-RemoteHome::RemoteHome(NodeContext& node) : node_(node) {
+RemoteHome::RemoteHome(NodeContext& node) : node_(node), flocks_(node) {
   // A pipe without readers is an error code here: the signal is for the program that wrote.
   ::signal(SIGPIPE, SIG_IGN);
   handle_input_output();
   handle_references();
   node_.messenger.on_peer_failure([this](NodeId failed) { drop_node(failed); });
+}
+
+// A description that goes may look for others.
+RemoteHome::~RemoteHome() {
+  std::exchange(entries_, {}).clear();
 }
 
 HomeId RemoteHome::insert(Entry entry, HomeId id) {
@@ -97,6 +103,7 @@ void RemoteHome::drop_reference(NodeId from, HomeId id) {
 }
 
 void RemoteHome::drop_node(NodeId failed) {
+  flocks_.forget_node(failed);
   std::vector<HomeId> held;
   for (auto& [id, entry] : entries_) {
     if (entry.references.erase(failed) == 0) continue;
@@ -124,7 +131,14 @@ void RemoteHome::handle_input_output() {
   });
   messenger.on<StreamCancel>([this](NodeId from, const StreamCancel& message, std::string_view) {
     if (HomeFile* file = find(message.home)) file->cancel({from, message.operation});
+    flocks_.cancel({from, message.operation});
   });
+  messenger.on_request<StreamFlock>(
+      [this](NodeId from, const StreamFlock& message, std::string_view, Messenger::Reply reply) {
+        HomeFile* file = find(message.home);
+        if (file == nullptr) return reply.fail(EIO, "the description is gone");
+        flocks_.lock({from, message.operation}, file->shared_real(), message, std::move(reply));
+      });
   messenger.on_request<StreamPoll>(
       [this](NodeId from, const StreamPoll& message, std::string_view, Messenger::Reply reply) {
         HomeFile* file = find(message.home);

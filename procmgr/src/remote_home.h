@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "home_file.h"
+#include "home_flocks.h"
 #include "stream_messages.h"
 
 namespace krg {
@@ -17,6 +18,7 @@ namespace krg {
 class RemoteHome {
  public:
   explicit RemoteHome(NodeContext& node);
+  ~RemoteHome();
   RemoteHome(const RemoteHome&) = delete;
   RemoteHome& operator=(const RemoteHome&) = delete;
 
@@ -32,6 +34,8 @@ class RemoteHome {
   std::vector<NodeId> holders(HomeId id) const;
   // The export `guard` is settled: whoever imported it holds references of its own by now.
   void export_done(HomeId guard);
+  // A node holds one reference less.
+  void drop_reference(NodeId from, HomeId id);
 
   // Entries that live; for tests and for telling leaks.
   size_t size() const { return entries_.size(); }
@@ -48,7 +52,6 @@ class RemoteHome {
   void handle_references();
   HomeId insert(Entry entry, HomeId id);
   void acquire(NodeId from, HomeId id, Messenger::Reply reply);
-  void drop_reference(NodeId from, HomeId id);
   void drop_node(NodeId failed);
   void erase_if_unused(HomeId id);
   void stat(const StreamStat& message, Messenger::Reply reply);
@@ -58,6 +61,7 @@ class RemoteHome {
   NodeContext& node_;
   std::map<HomeId, Entry> entries_;
   HomeId next_{1};
+  HomeFlocks flocks_;
 };
 
 // Makes the HomeFile that suits a description: a pipe, FIFO or terminal, or a regular file. Errors:

@@ -122,9 +122,11 @@ void SessionFs::Impl::handle_file_request(const fuse_in_header& header, const Re
     case FUSE_FLUSH:
       return tree.flush(request.caller, request.file, parse<fuse_flush_in>(body).fh,
                         reply_done(request));
+    case FUSE_SETLK:
+    case FUSE_SETLKW:
+      return flock(request, body, header.opcode == FUSE_SETLKW);
     case FUSE_RELEASE:
-      tree.release(request.file, parse<fuse_release_in>(body).fh);
-      return channel.reply(header.unique, 0);
+      return release(request, body);
     case FUSE_IOCTL:
       return channel.reply(header.unique, ENOTTY);
     // The kernel takes ENOSYS as "never ask again" for fsync, access, xattr and SEEK_DATA.
@@ -163,7 +165,7 @@ void SessionFs::Impl::init(uint64_t unique, std::string_view body) {
   }
   constexpr uint32_t kWanted = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES |
                                FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV | FUSE_MAX_PAGES |
-                               FUSE_ABORT_ERROR | FUSE_CACHE_SYMLINKS;
+                               FUSE_ABORT_ERROR | FUSE_CACHE_SYMLINKS | FUSE_FLOCK_LOCKS;
   fuse_init_out out{};
   out.major = FUSE_KERNEL_VERSION;
   out.minor = std::min<uint32_t>(in.minor, FUSE_KERNEL_MINOR_VERSION);
@@ -197,6 +199,28 @@ void SessionFs::Impl::poll(const Request& request, std::string_view body) {
                      reply_to<uint32_t>(request, [](Impl& self, uint64_t unique, uint32_t events) {
                        self.channel.reply_struct(unique, fuse_poll_out{events, 0});
                      }));
+}
+
+void SessionFs::Impl::flock(const Request& request, std::string_view body, bool waits) {
+  const auto in = parse<fuse_lk_in>(body);
+  if (!(in.lk_flags & FUSE_LK_FLOCK))
+    return channel.reply(request.unique, ENOLCK);  // not asked for
+  using What = FlockRequest::What;
+  const FlockRequest asked{in.owner,
+                           in.lk.type == F_UNLCK   ? What::kUnlock
+                           : in.lk.type == F_RDLCK ? What::kShared
+                                                   : What::kExclusive,
+                           waits};
+  if (!flocks) return channel.reply(request.unique, ENOLCK);
+  flocks->flock(request.caller, request.node, in.fh, asked, reply_done(request));
+}
+
+void SessionFs::Impl::release(const Request& request, std::string_view body) {
+  const auto in = parse<fuse_release_in>(body);
+  if (flocks && (in.release_flags & FUSE_RELEASE_FLOCK_UNLOCK))
+    flocks->drop_flock(request.node, in.lock_owner);
+  request.tree->release(request.file, in.fh);
+  channel.reply(request.unique, 0);
 }
 
 void SessionFs::Impl::open_directory(const Request& request) {
@@ -255,7 +279,10 @@ void SessionFs::Impl::forget_batch(std::string_view body) {
 // answered already.
 void SessionFs::Impl::interrupt(uint64_t unique) {
   auto found = waiting.find(unique);
-  if (found != waiting.end() && found->second != nullptr) found->second->interrupt(unique);
+  if (found == waiting.end() || found->second == nullptr) return;
+  found->second->interrupt(unique);
+  auto* keeper = dynamic_cast<FsTree*>(flocks);
+  if (keeper && keeper != found->second) keeper->interrupt(unique);
 }
 
 SessionFs::SessionFs(NodeContext& node) : SessionFs(node.loop) {}
@@ -266,6 +293,7 @@ void SessionFs::add_tree(std::string name, FsTree& tree) {
   check(!is_serving(), "trees are added before serve()");
   check(impl_->trees.size() < kMaxTrees, "at most 255 trees");
   impl_->trees.push_back({std::move(name), &tree});
+  if (auto* keeper = dynamic_cast<FlockKeeper*>(&tree)) impl_->flocks = keeper;
 }
 
 Status SessionFs::serve(KrgfsMount mount) {

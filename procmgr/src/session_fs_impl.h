@@ -5,6 +5,7 @@
 
 #include <unordered_map>
 
+#include "flock_keeper.h"
 #include "fuse_channel.h"
 #include "fuse_protocol.h"
 #include "krg/procmgr/session_fs.h"
@@ -43,6 +44,7 @@ struct SessionFs::Impl : std::enable_shared_from_this<Impl> {
   std::unordered_map<uint64_t, FsTree*> waiting;   // by unique: requests not answered yet
   std::unordered_map<uint64_t, OpenDirectory> directories;
   uint64_t next_directory = 1;
+  FlockKeeper* flocks = nullptr;  // one of the trees
 
   // An FsReply that turns a good answer into a message by `answered`.
   template <class T, class Answered>
@@ -102,6 +104,8 @@ struct SessionFs::Impl : std::enable_shared_from_this<Impl> {
   void init(uint64_t unique, std::string_view body);
   void open(const Request& request, std::string_view body);
   void poll(const Request& request, std::string_view body);
+  void flock(const Request& request, std::string_view body, bool waits);
+  void release(const Request& request, std::string_view body);
   // Those that change a tree. False when it is another request.
   bool handle_change(const fuse_in_header& header, const Request& request, std::string_view body);
   void set_attributes(const Request& request, std::string_view body);

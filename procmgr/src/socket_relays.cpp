@@ -8,6 +8,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include <cstring>
 #include <optional>
 
 #include "home_socket.h"
@@ -16,11 +17,12 @@
 namespace krg {
 
 struct SocketRelays::Relay {
-  uint64_t number;
-  pid_t body;
+  uint64_t number = 0;
+  pid_t body = 0;
   NodeId home;
   HomeId id;
   UniqueFd local;                         // our end
+  bool tells_unread = true;               // a unix socket: what the body has not read yet
   bool sending = false;                   // a piece is under way home
   bool ended = false;                     // the body has shut its writing down
   std::string to_body;                    // not yet in the body's socket
@@ -65,13 +67,22 @@ Result<UniqueFd> SocketRelays::open(pid_t body, NodeId home, HomeId id, int type
   int ends[2];
   if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends) != 0) return errno_error("socketpair");
   UniqueFd given(ends[0]);
+  if (flags & O_NONBLOCK) fcntl(given.get(), F_SETFL, O_NONBLOCK);
+  if (auto joined = join(UniqueFd(ends[1]), body, home, id); !joined) return joined.error();
+  return given;
+}
+
+Status SocketRelays::join(UniqueFd local, pid_t body, NodeId home, HomeId id) {
   auto relay = std::make_unique<Relay>();
   relay->number = next_++;
   relay->body = body;
   relay->home = home;
   relay->id = id;
-  relay->local = UniqueFd(ends[1]);
-  if (flags & O_NONBLOCK) fcntl(given.get(), F_SETFL, O_NONBLOCK);
+  relay->local = std::move(local);
+  int domain = 0;
+  socklen_t size = sizeof domain;
+  getsockopt(relay->local.get(), SOL_SOCKET, SO_DOMAIN, &domain, &size);
+  relay->tells_unread = domain == AF_UNIX;
   // Edge-triggered: EPOLLOUT then tells each time that the body has consumed something.
   auto made = node_.loop.watch(relay->local.get(), EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
                                [this, number = relay->number](uint32_t) { pump(number); });
@@ -84,7 +95,27 @@ Result<UniqueFd> SocketRelays::open(pid_t body, NodeId home, HomeId id, int type
     if (!ok) close(number);
   });
   relays_.emplace(relay->number, std::move(relay));
-  return given;
+  return {};
+}
+
+std::optional<HomeId> SocketRelays::take_back(int accepted, std::string& came) {
+  sockaddr_storage peer{};
+  socklen_t peer_bytes = sizeof peer;
+  if (getpeername(accepted, reinterpret_cast<sockaddr*>(&peer), &peer_bytes) != 0)
+    return std::nullopt;
+  for (auto entry = relays_.begin(); entry != relays_.end(); ++entry) {
+    Relay& relay = *entry->second;
+    sockaddr_storage own{};
+    socklen_t own_bytes = sizeof own;
+    getsockname(relay.local.get(), reinterpret_cast<sockaddr*>(&own), &own_bytes);
+    if (own_bytes != peer_bytes || memcmp(&own, &peer, own_bytes) != 0) continue;
+    came += relay.to_body;
+    if (relay.piece) relay.piece->ok();
+    const HomeId id = relay.id;
+    relays_.erase(entry);
+    return id;
+  }
+  return std::nullopt;
 }
 
 void SocketRelays::pump(uint64_t number) {
@@ -138,6 +169,7 @@ void SocketRelays::send_home(Relay& relay, bool is_end, std::string_view data) {
                             Relay& relay = *found->second;
                             relay.sending = false;
                             if (taken) return pump_to_home(relay);
+                            if (!relay.tells_unread) return close(number);
                             shutdown(relay.local.get(), SHUT_RD);  // its writes get EPIPE
                             relay.ended = true;
                             end_if_closed(relay);
@@ -161,7 +193,7 @@ void SocketRelays::pump_to_body(Relay& relay) {
   // unix(7): what the peer has not read counts as unsent. A peer that closed with unread data
   // leaves ECONNRESET behind.
   int unread = 0;
-  if (ioctl(relay.local.get(), SIOCOUTQ, &unread) == 0 && unread > 0) return;
+  if (relay.tells_unread && ioctl(relay.local.get(), SIOCOUTQ, &unread) == 0 && unread > 0) return;
   int error = 0;
   socklen_t size = sizeof error;
   getsockopt(relay.local.get(), SOL_SOCKET, SO_ERROR, &error, &size);

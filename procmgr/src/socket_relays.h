@@ -6,6 +6,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
@@ -24,6 +25,12 @@ class SocketRelays {
 
   // The body's end. The relay takes over one reference at home, which the caller has asked for.
   Result<UniqueFd> open(pid_t body, NodeId home, HomeId id, int type, int flags);
+  // The same with an end that is connected to the body's, or will be: a socket that does not wait.
+  Status join(UniqueFd local, pid_t body, NodeId home, HomeId id);
+  // Takes the joint of the body's end `accepted` apart, which closes nothing at home: the socket
+  // there, with the reference. What is on the way to the body is added to `came`. Nothing when
+  // that end is none of ours.
+  std::optional<HomeId> take_back(int accepted, std::string& came);
   // Runs `done` when what the body wrote has arrived at home.
   void drain(pid_t body, std::function<void()> done);
   size_t size() const { return relays_.size(); }

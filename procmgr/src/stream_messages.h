@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "flock_table.h"
 #include "krg/procmgr/node_context.h"
 
 namespace krg {
@@ -146,5 +147,17 @@ struct StreamTaken {
   HomeId guard;
 };
 static_assert(sizeof(StreamTaken) == 24);
+
+// Request: flock(2) of the description. Reply: empty; EWOULDBLOCK, or EINTR for a StreamCancel.
+struct StreamFlock {
+  static constexpr uint16_t kId = message_ids::kDescriptors + 12;
+  uint8_t version = 1;
+  FlockRequest::What what = FlockRequest::What::kUnlock;
+  uint8_t waits = 0;
+  uint8_t unused[5] = {};
+  HomeId home;
+  uint64_t operation = 0;  // for StreamCancel
+};
+static_assert(sizeof(StreamFlock) == 24);
 
 }  // namespace krg

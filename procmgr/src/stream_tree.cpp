@@ -326,6 +326,35 @@ void StreamTree::poll(const FsCaller&, FileId, uint64_t handle, std::function<vo
                           });
 }
 
+// It is the description's, which is at its home, whoever has that open where.
+void StreamTree::flock(const FsCaller& caller, ino_t inode, uint64_t handle,
+                       const FlockRequest& asked, FsReply<int> reply) {
+  if (fs_.file_of(kName, inode) == 0) return flock_here(caller, inode, asked, std::move(reply));
+  auto found = handles_.find(handle);
+  if (found == handles_.end()) return reply(errno_error("", EBADF));
+  const StreamSource& source = found->second.source;
+  StreamFlock message;
+  message.home = source.id;
+  message.what = asked.what;
+  message.waits = asked.waits;
+  message.operation = caller.unique;
+  operations_.emplace(caller.unique, source);
+  auto later = std::make_shared<FsReply<int>>(std::move(reply));
+  node_.messenger.request(source.home, message, {},
+                          [this, later, unique = caller.unique](Result<std::string> answer) {
+                            operations_.erase(unique);
+                            if (!answer) return (*later)(as_io_error<int>(answer.error()));
+                            (*later)(0);
+                          });
+}
+
+void StreamTree::flock_here(const FsCaller& caller, ino_t inode, const FlockRequest& asked,
+                            FsReply<int> reply) {
+  auto later = std::make_shared<FsReply<int>>(std::move(reply));
+  flocks_.lock(inode, asked, caller.unique,
+               [later](Status had) { had ? (*later)(0) : (*later)(had.error()); });
+}
+
 void StreamTree::release(FileId file, uint64_t handle) {
   auto found = handles_.find(handle);
   if (found == handles_.end()) return;
@@ -338,6 +367,7 @@ void StreamTree::release(FileId file, uint64_t handle) {
 }
 
 void StreamTree::interrupt(uint64_t unique) {
+  flocks_.cancel(unique);
   auto found = operations_.find(unique);
   if (found == operations_.end()) return;
   StreamCancel cancel;

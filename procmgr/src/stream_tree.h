@@ -11,6 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "flock_keeper.h"
 #include "krg/procmgr/session_fs.h"
 #include "stream_messages.h"
 
@@ -26,7 +27,7 @@ struct StreamSource {
   bool pollable = true;  // false: a regular file, always ready
 };
 
-class StreamTree : public FsTree {
+class StreamTree : public FsTree, public FlockKeeper {
  public:
   static constexpr const char* kName = "fd";
 
@@ -61,6 +62,11 @@ class StreamTree : public FsTree {
                 FsReply<FsEntry> reply) override;
   void poll(const FsCaller& caller, FileId file, uint64_t handle, std::function<void()> wake,
             FsReply<uint32_t> reply) override;
+  void flock(const FsCaller& caller, ino_t inode, uint64_t handle, const FlockRequest& asked,
+             FsReply<int> reply) override;
+  void drop_flock(ino_t inode, uint64_t owner) override { flocks_.release(inode, owner); }
+  // Whether a process of this node has locked a file of another tree by flock(2).
+  bool is_flocked(ino_t inode) const { return flocks_.is_locked(inode); }
   void release(FileId file, uint64_t handle) override;
   void interrupt(uint64_t unique) override;
 
@@ -81,6 +87,8 @@ class StreamTree : public FsTree {
   };
 
   void handle_messages();
+  void flock_here(const FsCaller& caller, ino_t inode, const FlockRequest& asked,
+                  FsReply<int> reply);
   void wake_pollers(Handle& handle);
   void refill(int access_mode);
   uint64_t add_handle(FileId file, const StreamSource& source);
@@ -97,6 +105,7 @@ class StreamTree : public FsTree {
   size_t in_stock_ = 0;  // opened or being opened for it
   std::map<FileId, Import> imports_;
   std::unordered_map<uint64_t, Handle> handles_;
+  FlockTable flocks_;                                      // of files of other trees, by inode
   std::unordered_map<uint64_t, StreamSource> operations_;  // by unique: under way at their homes
   FileId next_import_ = kTreeRoot + 1;
   uint64_t next_handle_ = 1;

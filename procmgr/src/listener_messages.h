@@ -1,0 +1,62 @@
+// The messages between a listening socket at home and the one that stands for it where a process
+// accepts. SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <sys/socket.h>
+
+#include "stream_messages.h"
+
+namespace krg {
+
+// What makes a socket that listens like another: the payload of its recipe.
+struct ListenerShape {
+  int32_t domain = 0;
+  int32_t only_v6 = 0;
+  uint32_t address_bytes = 0;
+  uint32_t unused = 0;
+  sockaddr_storage address{};
+};
+static_assert(sizeof(ListenerShape) == 144);
+
+// Request to the home: connections go to `listener` of the asking node from now on. Reply: empty.
+struct ListenerAttach {
+  static constexpr uint16_t kId = message_ids::kDescriptors + 19;
+  uint8_t version = 1;
+  uint8_t unused[7] = {};
+  HomeId home;
+  uint64_t listener = 0;
+};
+static_assert(sizeof(ListenerAttach) == 24);
+
+// Request to where a process accepts: a connection that came at home. Reply: empty, once it waits
+// there to be accepted; EAGAIN: not now; EPIPE: nobody listens there any more.
+struct ListenerOffer {
+  static constexpr uint16_t kId = message_ids::kDescriptors + 20;
+  uint8_t version = 1;
+  uint8_t unused[7] = {};
+  uint64_t listener = 0;
+  HomeId connection;
+};
+static_assert(sizeof(ListenerOffer) == 24);
+
+// Notice to the home: nothing is to be offered until the next ListenerAttach.
+struct ListenerPause {
+  static constexpr uint16_t kId = message_ids::kDescriptors + 21;
+  uint8_t version = 1;
+  uint8_t unused[7] = {};
+  HomeId home;
+};
+static_assert(sizeof(ListenerPause) == 16);
+
+// Notice to the home: a connection that nobody has accepted yet, to be offered again; the payload
+// is what came by it so far. Drops the reference of the sending node.
+struct ListenerReturn {
+  static constexpr uint16_t kId = message_ids::kDescriptors + 22;
+  uint8_t version = 1;
+  uint8_t unused[7] = {};
+  HomeId home;
+  HomeId connection;
+};
+static_assert(sizeof(ListenerReturn) == 24);
+
+}  // namespace krg

@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "listener_relays.h"
+
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include <cstddef>
+#include <cstring>
+#include <set>
+
+#include "home_listener.h"
+#include "krg/runtime/log.h"
+#include "text_scan.h"
+#include "whole_file.h"
+
+namespace krg {
+namespace {
+
+constexpr std::chrono::milliseconds kLook{500};
+
+sockaddr* address_of(ListenerShape& shape) {
+  return reinterpret_cast<sockaddr*>(&shape.address);
+}
+
+void set_port(ListenerShape& shape, in_port_t port) {
+  if (shape.domain == AF_INET) reinterpret_cast<sockaddr_in&>(shape.address).sin_port = port;
+  if (shape.domain == AF_INET6) reinterpret_cast<sockaddr_in6&>(shape.address).sin6_port = port;
+}
+
+void set_loopback(ListenerShape& shape) {
+  if (shape.domain == AF_INET)
+    reinterpret_cast<sockaddr_in&>(shape.address).sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  if (shape.domain == AF_INET6)
+    reinterpret_cast<sockaddr_in6&>(shape.address).sin6_addr = in6addr_loopback;
+}
+
+bool is_any(const ListenerShape& shape) {
+  if (shape.domain == AF_INET)
+    return reinterpret_cast<const sockaddr_in&>(shape.address).sin_addr.s_addr == INADDR_ANY;
+  const auto& v6 = reinterpret_cast<const sockaddr_in6&>(shape.address).sin6_addr;
+  return memcmp(&v6, &in6addr_any, sizeof v6) == 0;
+}
+
+Result<UniqueFd> listen_at(ListenerShape& shape) {
+  UniqueFd made(socket(shape.domain, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!made) return errno_error("socket");
+  const int on = 1;
+  setsockopt(made.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  if (shape.domain == AF_INET6)
+    setsockopt(made.get(), IPPROTO_IPV6, IPV6_V6ONLY, &shape.only_v6, sizeof shape.only_v6);
+  if (bind(made.get(), address_of(shape), shape.address_bytes) != 0 ||
+      listen(made.get(), SOMAXCONN) != 0)
+    return errno_error("listening");
+  return made;
+}
+
+// At the same address and port where these are free here, else at this node's own; a unix socket at
+// a name of the kernel's choice: the real one's is taken.
+Result<UniqueFd> listen_like(ListenerShape& shape) {
+  if (shape.domain == AF_UNIX) {
+    shape.address_bytes = sizeof(sa_family_t);
+    return listen_at(shape);
+  }
+  if (auto same = listen_at(shape)) return same;
+  set_loopback(shape);
+  if (auto local = listen_at(shape)) return local;
+  set_port(shape, 0);
+  return listen_at(shape);
+}
+
+// The inodes of all sockets that listen in this network namespace.
+std::set<ino_t> listening_inodes() {
+  std::set<ino_t> inodes;
+  struct Table {
+    const char* path;
+    size_t state_at, inode_at;
+    std::string_view listens;
+  };
+  // proc(5); a unix socket's state: SS_UNCONNECTED with __SO_ACCEPTCON in the flags.
+  static constexpr Table kTables[] = {{"/proc/self/net/tcp", 3, 9, "0A"},
+                                      {"/proc/self/net/tcp6", 3, 9, "0A"},
+                                      {"/proc/self/net/unix", 3, 6, "00010000"}};
+  for (const Table& table : kTables) {
+    auto text = read_whole_file(table.path);
+    for (std::string_view rest = text ? std::string_view(*text) : ""; !rest.empty();) {
+      const auto words = split_words(next_line(rest));
+      if (words.size() <= table.inode_at || words[table.state_at] != table.listens) continue;
+      if (auto inode = to_number<ino_t>(words[table.inode_at])) inodes.insert(*inode);
+    }
+  }
+  return inodes;
+}
+
+// Does not wait. Errors: EAGAIN when the queue is full, ECONNREFUSED when it is closed.
+Result<UniqueFd> connect_to(ListenerShape shape) {
+  UniqueFd made(socket(shape.domain, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!made) return errno_error("socket");
+  if (shape.domain != AF_UNIX && is_any(shape)) set_loopback(shape);
+  // By its name the accepted end of an unix socket tells which it belongs to.
+  const sockaddr_un own{AF_UNIX, {}};
+  if (shape.domain == AF_UNIX)
+    if (bind(made.get(), reinterpret_cast<const sockaddr*>(&own), sizeof(sa_family_t)) != 0)
+      return errno_error("bind");
+  if (connect(made.get(), address_of(shape), shape.address_bytes) != 0 && errno != EINPROGRESS)
+    return errno_error("connect");
+  return made;
+}
+
+std::string rest_of(int socket) {
+  std::string all, piece(65536, '\0');
+  for (;;) {
+    const ssize_t got = recv(socket, piece.data(), piece.size(), MSG_DONTWAIT);
+    if (got <= 0) return all;
+    all.append(piece, 0, static_cast<size_t>(got));
+  }
+}
+
+}  // namespace
+
+ListenerRelays::ListenerRelays(NodeContext& node, RemoteHome& home, SocketRelays& sockets)
+    : node_(node), home_(home), sockets_(sockets) {
+  Messenger& messenger = node_.messenger;
+  auto find = [&home](HomeId id) { return dynamic_cast<HomeListener*>(home.find(id)); };
+  messenger.on_request<ListenerAttach>(
+      [find](NodeId from, const ListenerAttach& message, std::string_view, Messenger::Reply reply) {
+        HomeListener* listener = find(message.home);
+        if (listener == nullptr) return reply.fail(ESTALE, "the socket is gone");
+        reply.ok();
+        listener->attach(from, message.listener);
+      });
+  messenger.on<ListenerPause>([find](NodeId, const ListenerPause& message, std::string_view) {
+    if (HomeListener* listener = find(message.home)) listener->pause();
+  });
+  messenger.on<ListenerReturn>(
+      [find, &home](NodeId from, const ListenerReturn& message, std::string_view came) {
+        if (HomeListener* listener = find(message.home))
+          listener->take_back(message.connection, came);
+        home.drop_reference(from, message.connection);
+      });
+  messenger.on_request<ListenerOffer>(
+      [this](NodeId from, const ListenerOffer& message, std::string_view, Messenger::Reply reply) {
+        take_offer(from, message, std::move(reply));
+      });
+}
+
+Result<ListenerShape> ListenerRelays::shape_of(int socket) {
+  ListenerShape shape;
+  socklen_t size = sizeof shape.domain;
+  if (getsockopt(socket, SOL_SOCKET, SO_DOMAIN, &shape.domain, &size) != 0)
+    return errno_error("SO_DOMAIN");
+  size = sizeof shape.only_v6;
+  if (shape.domain == AF_INET6)
+    getsockopt(socket, IPPROTO_IPV6, IPV6_V6ONLY, &shape.only_v6, &size);
+  size = sizeof shape.address;
+  if (getsockname(socket, address_of(shape), &size) != 0) return errno_error("getsockname");
+  shape.address_bytes = size;
+  return shape;
+}
+
+Result<UniqueFd> ListenerRelays::open(pid_t body, NodeId home, HomeId id,
+                                      const ListenerShape& shape, int flags) {
+  Listener listener{body, home, id, 0, shape, false};
+  auto made = listen_like(listener.shape);
+  if (!made) return made;
+  struct stat attributes {};
+  auto here = shape_of(made->get());
+  if (fstat(made->get(), &attributes) != 0 || !here) return errno_error("a listening socket");
+  listener.shape = *here;
+  listener.inode = attributes.st_ino;
+  if (flags & O_NONBLOCK) fcntl(made->get(), F_SETFL, O_NONBLOCK);
+  const uint64_t number = next_++;
+  listeners_.emplace(number, listener);
+  if (listeners_.size() == 1) looks_ = node_.loop.every(kLook, [this] { drop_closed(); });
+  attach(number);
+  return made;
+}
+
+void ListenerRelays::attach(uint64_t number) {
+  const Listener& listener = listeners_.at(number);
+  ListenerAttach message;
+  message.home = listener.id;
+  message.listener = number;
+  node_.messenger.request(listener.home, message, {}, [](Result<std::string> attached) {
+    if (!attached) log_debug("sockets", "a listening socket: {}", attached.error().message());
+  });
+}
+
+std::optional<ListenerRelays::Source> ListenerRelays::source_of(ino_t inode) const {
+  for (auto& [number, listener] : listeners_)
+    if (listener.inode == inode) return Source{listener.home, listener.id, number};
+  return std::nullopt;
+}
+
+void ListenerRelays::take_offer(NodeId from, const ListenerOffer& offer, Messenger::Reply reply) {
+  auto found = listeners_.find(offer.listener);
+  if (found == listeners_.end()) return reply.fail(EPIPE, "nobody listens");
+  Listener& listener = found->second;
+  if (listener.is_paused) return reply.fail(EAGAIN, "not now");
+  auto local = connect_to(listener.shape);
+  if (!local) {
+    const int number = local.error().errno_or(EIO);
+    return reply.fail(number == ECONNREFUSED ? EPIPE : EAGAIN, local.error().message());
+  }
+  StreamTaken taken;
+  taken.home = offer.connection;
+  if (!node_.messenger.send(from, taken)) return;
+  if (auto joined = sockets_.join(std::move(*local), listener.body, from, offer.connection);
+      !joined) {
+    StreamClose close;
+    close.home = offer.connection;
+    if (!node_.messenger.send(from, close)) return;
+    return reply.fail(EPIPE, joined.error().message());
+  }
+  reply.ok();
+}
+
+void ListenerRelays::pause(uint64_t number, int socket) {
+  auto found = listeners_.find(number);
+  if (found == listeners_.end()) return;
+  Listener& listener = found->second;
+  listener.is_paused = true;
+  ListenerPause pause;
+  pause.home = listener.id;
+  if (!node_.messenger.send(listener.home, pause)) return;
+  for (pollfd waits{socket, POLLIN, 0}; ::poll(&waits, 1, 0) > 0 && (waits.revents & POLLIN);) {
+    UniqueFd accepted(accept4(socket, nullptr, nullptr, SOCK_CLOEXEC));
+    if (!accepted) return;
+    ListenerReturn back;
+    back.home = listener.id;
+    std::string came = rest_of(accepted.get());
+    const auto connection = sockets_.take_back(accepted.get(), came);
+    if (!connection) continue;  // somebody's of this node, who connected to it by itself
+    back.connection = *connection;
+    if (!node_.messenger.send(listener.home, back, came)) return;
+  }
+}
+
+void ListenerRelays::resume(uint64_t number) {
+  auto found = listeners_.find(number);
+  if (found == listeners_.end()) return;
+  found->second.is_paused = false;
+  attach(number);
+}
+
+void ListenerRelays::come_home(pid_t body, HomeId id, int socket) {
+  auto* listener = dynamic_cast<HomeListener*>(home_.find(id));
+  if (listener == nullptr) return;
+  auto shape = shape_of(socket);
+  for (HomeId connection : listener->release_waiting()) {
+    auto local = shape ? connect_to(*shape) : shape.error();
+    StreamTaken taken;
+    taken.home = taken.guard = connection;
+    if (!node_.messenger.send(node_.self, taken)) continue;
+    if (local && sockets_.join(std::move(*local), body, node_.self, connection)) continue;
+    StreamClose close;
+    close.home = connection;
+    if (!node_.messenger.send(node_.self, close)) continue;
+  }
+}
+
+void ListenerRelays::drop_closed() {
+  if (listeners_.empty()) return;
+  const std::set<ino_t> inodes = listening_inodes();
+  for (auto entry = listeners_.begin(); entry != listeners_.end();) {
+    const Listener& listener = entry->second;
+    if (inodes.count(listener.inode)) {
+      ++entry;
+      continue;
+    }
+    StreamClose close;
+    close.home = listener.id;
+    if (!node_.messenger.send(listener.home, close))
+      log_debug("sockets", "n{} is gone", listener.home.value);
+    entry = listeners_.erase(entry);
+  }
+  if (listeners_.empty()) looks_ = {};
+}
+
+}  // namespace krg

@@ -1,0 +1,68 @@
+// ListenerRelays: listening sockets of this node that stand for ones of other nodes (their homes,
+// home_listener.h). What connects there is connected to the one here and joined to it by a
+// SocketRelay, so that the process accepts, polls and asks natively.
+//
+// Owner: Descriptors. Threads: the loop's thread. SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <map>
+#include <optional>
+
+#include "krg/runtime/unique_fd.h"
+#include "listener_messages.h"
+#include "remote_home.h"
+#include "socket_relays.h"
+
+namespace krg {
+
+class ListenerRelays {
+ public:
+  ListenerRelays(NodeContext& node, RemoteHome& home, SocketRelays& sockets);
+  ListenerRelays(const ListenerRelays&) = delete;
+  ListenerRelays& operator=(const ListenerRelays&) = delete;
+
+  // What tells how to make one like `socket`, which listens. Error: ENOTSUP.
+  static Result<ListenerShape> shape_of(int socket);
+  // The process's socket. Takes over one reference at the home, which the caller has asked for.
+  Result<UniqueFd> open(pid_t body, NodeId home, HomeId id, const ListenerShape& shape, int flags);
+  // Back at its home: what waited there to be accepted elsewhere connects to it.
+  void come_home(pid_t body, HomeId id, int socket);
+
+  struct Source {
+    NodeId home;
+    HomeId id;
+    uint64_t number = 0;
+  };
+  // What a socket of this node stands for.
+  std::optional<Source> source_of(ino_t inode) const;
+  // Its process stands still and goes elsewhere: what waits in `socket` to be accepted goes back.
+  void pause(uint64_t number, int socket);
+  // It does not go after all.
+  void resume(uint64_t number);
+  size_t size() const { return listeners_.size(); }
+  // Looks at once whether those of a process that has ended are closed.
+  void body_ended() { drop_closed(); }
+
+ private:
+  struct Listener {
+    pid_t body = 0;
+    NodeId home;
+    HomeId id;
+    ino_t inode = 0;
+    ListenerShape shape;  // with the address that it has here
+    bool is_paused = false;
+  };
+
+  void take_offer(NodeId from, const ListenerOffer& offer, Messenger::Reply reply);
+  void attach(uint64_t number);
+  void drop_closed();
+
+  NodeContext& node_;
+  RemoteHome& home_;
+  SocketRelays& sockets_;
+  std::map<uint64_t, Listener> listeners_;
+  uint64_t next_ = 1;
+  EventLoop::Timer looks_;  // krgd has no descriptor of them that would tell when they are closed
+};
+
+}  // namespace krg
