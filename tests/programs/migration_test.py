@@ -52,11 +52,50 @@ exit 9
 """
 
 
+# Answers each line of each connection, until it is told to end.
+SERVER = """
+import selectors, socket, sys
+listener, waiting, ends = socket.create_server(("127.0.0.1", 0)), selectors.DefaultSelector(), False
+waiting.register(listener, selectors.EVENT_READ)
+open("port", "w").write(str(listener.getsockname()[1]))
+while not ends:
+    for key, _ in waiting.select(5):
+        if key.fileobj is listener:
+            waiting.register(listener.accept()[0], selectors.EVENT_READ)
+        elif not (line := key.fileobj.recv(4096)):
+            waiting.unregister(key.fileobj)
+            key.fileobj.close()
+        else:
+            key.fileobj.sendall(line.upper())
+            ends |= line == b"end"
+"""
+
+# One connection stays, others come and go.
+CLIENT = """
+import socket, time
+address = ("127.0.0.1", int(open("port").read()))
+stays = socket.create_connection(address)
+def ask(connection, text):
+    connection.sendall(text.encode())
+    answer = b""
+    while len(answer) < len(text): answer += connection.recv(4096) or exit("closed")
+    assert answer == text.upper().encode(), (text, answer)
+for number in range(600):
+    ask(stays, f"number {number} " + "x" * (number % 300))
+    if number % 20 == 0:
+        with socket.create_connection(address) as another: ask(another, f"new {number}")
+    time.sleep(0.005)
+ask(stays, "end")
+print("all answered")
+"""
+
+
 class MigrationTest(SessionCase):
-    def moved(self, command, nodes="1 2 0 3", least=3):
+    def moved(self, command, nodes="1 2 0 3", least=3, allowed=""):
         """The output of a command that moves around while it works."""
         # A shadow of an ordinary user's may not choose its threads' ids: it is found out after its exec, and is a shadow again.
         expected = "no such process\\|threads: Operation not permitted" if self.as_user else "no such process"
+        expected += f"\\|{allowed}" if allowed else ""
         out = self.shell(f"nodes='{nodes}'\n{command} & pid=$!\n{MOVE_AROUND}\nwait $pid; status=$?\n"
                          f"grep -vi '{expected}' errors\necho status $status moves $moves", caps=CAPS, timeout=120)
         *lines, last = out.split("\n")
@@ -182,6 +221,40 @@ class MigrationTest(SessionCase):
         self.assertIn("is an eventfd, which other processes have, too", out.split("\n")[0])
         self.assertEqual(out.split("\n")[1], "0")
 
+    def test_a_server_whose_client_stays_connected(self):
+        (self.work / "server.py").write_text(SERVER, encoding="ascii")
+        (self.work / "client.py").write_text(CLIENT, encoding="ascii")
+        out = self.shell("nodes='1 2 0 3'; rm -f port; /usr/bin/python3 server.py & pid=$!; until [ -s port ]; do sleep 0.05; done\n"
+                         f"/usr/bin/python3 client.py >said 2>&1 &\n{MOVE_AROUND}\nwait $pid; echo $? $moves; wait; cat said; grep -v 'no such process' errors; true",
+                         caps=CAPS, timeout=120)
+        status, moves, *said = out.split()
+        self.assertEqual((status, said), ("0", ["all", "answered"]), out)
+        self.assertGreaterEqual(int(moves), 3, out)
+
+    def test_waits_end_though_they_move(self):
+        """Were each to begin anew after a move, they would not end before the moves do."""
+        program = self.build / "test-bin/tracees/features"
+        around = MOVE_AROUND.replace("sleep 0.1", "sleep 0.5").replace("200", "15")
+        out = self.shell(f"nodes='1 2 0 3'\n{program} waits 4000 & pid=$!\n{around}\nwait $pid; echo $? $moves", caps=CAPS, timeout=120)
+        *ended, status, moves = out.split()
+        self.assertEqual((ended, status), (["all", "waits", "ended"], "0"), out)
+        self.assertIn(int(moves), range(2, 55))
+
+    def test_a_stopped_process_that_waits_for_a_child_elsewhere(self):
+        (self.work / "script").write_text("(until [ -e go ]; do sleep 0.02; done; exit 6) & touch ready; wait $!; echo $?", encoding="ascii")
+        out = self.shell("rm -f go ready; bash script >out & pid=$!; until [ -e ready ]; do sleep 0.02; done; krg_migrate $pid 1; kill -STOP $pid\n"
+                         "until ps -o stat= -p $pid | grep -q T; do sleep 0.02; done; krg_migrate $pid 2; krg_where $pid | awk '{print $2}'\n"
+                         "touch go; sleep 0.2; krg_migrate $pid 3; kill -CONT $pid; wait $pid; krg_where $pid 2>&1 | wc -l; cat out", caps=CAPS)
+        self.assertEqual(out.split(), ["2", "1", "6"])
+
+    def test_a_process_with_record_locks_stays(self):
+        script = ("import fcntl, time; file = open('locked', 'w'); fcntl.lockf(file, fcntl.LOCK_EX); open('ready', 'w').close()\n"
+                  "while not __import__('os').path.exists('go'): time.sleep(0.02)\nfcntl.lockf(file, fcntl.LOCK_UN); open('ready', 'w').close(); time.sleep(100)")
+        out = self.shell(f'rm -f ready go; /usr/bin/python3 -c "{script}" & pid=$!; until [ -e ready ]; do sleep 0.05; done; krg_migrate $pid 1 2>&1\n'
+                         "rm ready; touch go; until [ -e ready ]; do sleep 0.05; done; krg_migrate $pid 1; krg_where $pid | awk '{print $2}'; kill $pid", caps=CAPS)
+        self.assertIn("locked, which is locked", out.split("\n")[0])
+        self.assertEqual(out.split("\n")[1], "1")
+
     def test_sqlite_in_a_transaction(self):
         if not shutil.which("sqlite3"):
             self.skipTest("no sqlite3")
@@ -189,7 +262,8 @@ class MigrationTest(SessionCase):
         (self.work / "work.sql").write_text(
             f"create table t(a, b); begin; insert into t values (1, 'x');\n{steps}\nselect count(*) from t; commit; "
             "pragma integrity_check; select count(*), sum(length(b)) from t;\n", encoding="ascii")
-        out = self.moved("sqlite3 base.db <work.sql", least=0)
+        # While it has the lock of its transaction it stays.
+        out = self.moved("sqlite3 base.db <work.sql", least=0, allowed="which is locked")
         self.assertEqual(out.split("\n"), ["4096", "ok", "4096|163801"])
 
 

@@ -51,7 +51,7 @@ class MovingFamilyTest(SessionCase):
                 self.assertEqual((self.work / f"{name}.{program.name}.out").read_text(encoding="ascii"), native, f"{name} {program.name}, {said}")
         self.assertEqual(result.returncode, 0, said)
         self.assertRegex(result.stdout, r"^moves \d+$", said)
-        self.assertGreater(int(result.stdout.split()[1]), len(names), said)
+        self.assertGreater(int(result.stdout.split()[1]), 3, said)
         print(said)
 
     def test_children_whose_output_goes_to_a_file(self):

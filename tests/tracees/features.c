@@ -2,55 +2,17 @@
  * milliseconds what NAME says and prints what came of it, the same wherever it was meanwhile;
  * "features" prints the names. In the folder that it may write in.
  * SPDX-License-Identifier: GPL-2.0-or-later */
-#include <arpa/inet.h>
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <poll.h>
 #include <pthread.h>
-#include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/file.h>
-#include <sys/mman.h>
+#include <sys/epoll.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/select.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/time.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <ucontext.h>
-#include <unistd.h>
 
-static int64_t end_ns;
+#include "features.h"
 
-static int64_t now_ns(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * 1000000000ll + now.tv_nsec;
-}
-static int goes_on(void) {
-  return now_ns() < end_ns;
-}
-__attribute__((noreturn)) static void fail(const char* what) {
-  printf("%s: %s\n", what, strerror(errno));
-  exit(1);
-}
-static void check(int is_right, const char* what) {
-  if (!is_right) fail(what);
-}
-static void rest(long ms) {
-  struct timespec left = {ms / 1000, ms % 1000 * 1000000};
-  while (nanosleep(&left, &left) != 0)
-    if (errno != EINTR) fail("nanosleep");
-}
+int64_t end_ns;
 
 /* Vector registers and the rounding mode hold their values through computation and calls. */
 static void registers(void) {
@@ -99,6 +61,43 @@ static void sleeps(void) {
     check(now_ns() - before >= 60000000, "futex");
   }
   puts("slept long enough");
+}
+
+/* Each thread is in one wait with a relative limit: it ends when that is over, however often it
+ * was interrupted. */
+static int64_t wait_ms;
+static void* waits_once(void* how) {
+  const int64_t begun = now_ns();
+  const struct timespec limit = {wait_ms / 1000, wait_ms % 1000 * 1000000};
+  uint32_t word = 0;
+  int got = 0;
+  switch ((intptr_t)how) {
+    case 0:
+      got = poll(NULL, 0, (int)wait_ms);
+      break;
+    case 1:
+      got = (int)syscall(SYS_futex, &word, 0x80 /* private wait */, 0, &limit, NULL, 0);
+      check(got == -1 && errno == ETIMEDOUT, "futex");
+      return NULL;
+    case 2:
+      got = nanosleep(&limit, NULL);
+      break;
+    case 3:
+      got = epoll_wait(epoll_create1(0), &(struct epoll_event){0}, 1, (int)wait_ms);
+      break;
+    default:
+      got = (int)syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &limit, NULL);
+  }
+  check(got == 0, "wait");
+  check(now_ns() - begun >= wait_ms * 1000000, "a wait that ended early");
+  return NULL;
+}
+static void waits(void) {
+  pthread_t made[5];
+  wait_ms = (end_ns - now_ns()) / 2000000;
+  for (intptr_t i = 0; i < 5; ++i) pthread_create(&made[i], NULL, waits_once, (void*)i);
+  for (int i = 0; i < 5; ++i) pthread_join(made[i], NULL);
+  puts("all waits ended");
 }
 
 enum { kThreads = 6 };
@@ -186,156 +185,6 @@ static void timers(void) {
   puts("timers tick");
 }
 
-/* Offsets, deleted and nameless files, folders. */
-static void files(void) {
-  char name[64], line[32];
-  snprintf(name, sizeof name, "features.%d", getpid());
-  const int log = open(name, O_WRONLY | O_CREAT | O_APPEND, 0600), in = open(name, O_RDONLY);
-  const int own = open(name, O_RDWR), folder = open(".", O_RDONLY | O_DIRECTORY);
-  const int nameless = open(".", O_TMPFILE | O_RDWR, 0600);
-  unlink(name);
-  check(log >= 0 && in >= 0 && own >= 0 && folder >= 0 && nameless >= 0, "open");
-  long lines = 0;
-  for (; goes_on(); ++lines) {
-    snprintf(line, sizeof line, "%07ld\n", lines);
-    check(write(log, line, 8) == 8, "append");
-    check(write(nameless, line, 8) == 8, "write");
-    char back[8];
-    check(read(in, back, 8) == 8 && memcmp(back, line, 8) == 0, "read");
-    check(pwrite(own, line, 7, lines * 8) == 7 && pread(own, back, 8, lines * 8) == 8, "pwrite");
-    check(lseek(own, 0, SEEK_CUR) == lines * 8 && write(own, line, 8) == 8, "seek");
-    check(lseek(nameless, -8, SEEK_CUR) == lines * 8 && read(nameless, back, 8) == 8, "seek");
-    check(memcmp(back, line, 8) == 0, "read back");
-    struct stat found;
-    check(fstatat(folder, ".", &found, 0) == 0 && S_ISDIR(found.st_mode), "fstatat");
-    rest(5);
-  }
-  struct stat found;
-  check(fstat(log, &found) == 0 && found.st_size == lines * 8, "size");
-  puts("files kept");
-}
-
-/* A child that stays where it was made echoes what it is told. */
-static void echo(int from, int to) {
-  char bytes[4096];
-  ssize_t got;
-  while ((got = read(from, bytes, sizeof bytes)) > 0)
-    if (write(to, bytes, (size_t)got) != got) break;
-  _exit(got == 0 ? 7 : 8);
-}
-static void talk(int to, int from, pid_t child) {
-  uint32_t sent = 0;
-  char line[32], back[32];
-  for (; goes_on(); ++sent) {
-    const int bytes = snprintf(line, sizeof line, "line %u\n", sent);
-    check(write(to, line, (size_t)bytes) == bytes, "write");
-    for (int have = 0; have < bytes;) {
-      const ssize_t got = read(from, back + have, (size_t)(bytes - have));
-      if (got < 0 && errno == EINTR) continue;
-      check(got > 0, "read");
-      have += (int)got;
-    }
-    check(memcmp(line, back, (size_t)bytes) == 0, "echo");
-    usleep(2000);
-  }
-  close(to);
-  if (from != to) close(from);
-  int status = 0;
-  pid_t ended;
-  while ((ended = waitpid(child, &status, 0)) < 0 && errno == EINTR) {
-  }
-  check(ended == child && WIFEXITED(status) && WEXITSTATUS(status) == 7, "the child's end");
-  puts("all was echoed");
-}
-static void pipes(void) {
-  int there[2], back[2];
-  if (pipe(there) != 0 || pipe(back) != 0) fail("pipe");
-  const pid_t child = fork();
-  if (child == 0) {
-    close(there[1]);
-    close(back[0]);
-    echo(there[0], back[1]);
-  }
-  close(there[0]);
-  close(back[1]);
-  talk(there[1], back[0], child);
-}
-static void sockets(void) {
-  int pair[2];
-  if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0) fail("socketpair");
-  const pid_t child = fork();
-  if (child == 0) {
-    close(pair[0]);
-    echo(pair[1], pair[1]);
-  }
-  close(pair[1]);
-  talk(pair[0], pair[0], child);
-}
-static void tcp(void) {
-  const int listening = socket(AF_INET, SOCK_STREAM, 0);
-  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-  socklen_t size = sizeof address;
-  if (bind(listening, (struct sockaddr*)&address, size) != 0 || listen(listening, 1) != 0)
-    fail("listen");
-  getsockname(listening, (struct sockaddr*)&address, &size);
-  const pid_t child = fork();
-  if (child == 0) {
-    const int accepted = accept(listening, NULL, NULL);
-    close(listening);
-    echo(accepted, accepted);
-  }
-  close(listening);
-  const int connected = socket(AF_INET, SOCK_STREAM, 0);
-  if (connect(connected, (struct sockaddr*)&address, size) != 0) fail("connect");
-  talk(connected, connected, child);
-}
-
-static uint64_t sum_of(const unsigned char* bytes, size_t count) {
-  uint64_t sum = 0;
-  for (size_t i = 0; i < count; ++i) sum = sum * 31 + bytes[i];
-  return sum;
-}
-static uint64_t deep(int depth, uint64_t value) {
-  volatile char room[2000];
-  room[depth % 2000] = (char)value;
-  return depth == 0 ? value
-                    : deep(depth - 1, value * 3 + (uint64_t)(unsigned char)room[depth % 2000]) + 1;
-}
-/* Files that were deleted, memory of all protections, the heap, a stack that grows. */
-static void mappings(void) {
-  enum { kBytes = 300000 };
-  char name[64];
-  snprintf(name, sizeof name, "mapped.%d", getpid());
-  const int file = open(name, O_RDWR | O_CREAT, 0600);
-  unsigned char* bytes = malloc(kBytes);
-  for (int i = 0; i < kBytes; ++i) bytes[i] = (unsigned char)(i * 7 + i / 251);
-  check(write(file, bytes, kBytes) == kBytes, "write");
-  unsigned char* mapped = mmap(NULL, 1u << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
-  const unsigned char* second = mmap(NULL, kBytes, PROT_READ, MAP_PRIVATE, file, 0);
-  close(file);
-  unlink(name);
-  check(mapped != MAP_FAILED && second != MAP_FAILED, "mmap");
-  const uint64_t right = sum_of(bytes, kBytes);
-  char* guarded = mmap(NULL, 3 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  strcpy(guarded + 8192, "kept behind a guard");
-  mprotect(guarded + 4096, 8192, PROT_NONE);
-  uint64_t rounds = 0;
-  for (; goes_on(); ++rounds) {
-    mapped[rounds % kBytes] ^= 1;
-    check(sum_of(second, kBytes) == right, "deleted file");
-    mapped[rounds % kBytes] ^= 1;
-    check(sum_of(mapped, kBytes) == right, "changed mapping of a deleted file");
-    char* heap = sbrk(8192);
-    memset(heap, 5, 8192);
-    check(deep(200 + (int)(rounds % 50), 1) != 0, "stack");
-    sbrk(-8192);
-    rest(5);
-  }
-  mprotect(guarded + 4096, 8192, PROT_READ);
-  check(strcmp(guarded + 8192, "kept behind a guard") == 0, "protected memory");
-  puts("mappings kept");
-}
-
 /* What is asked of the kernel about the process itself. */
 static void settings(void) {
   const struct rlimit limit = {333, 333};
@@ -399,10 +248,12 @@ static void children(void) {
 static const struct {
   const char* name;
   void (*run)(void);
-} kFeatures[] = {{"registers", registers}, {"sleeps", sleeps},     {"threads", threads},
-                 {"signals", signals},     {"timers", timers},     {"files", files},
-                 {"pipes", pipes},         {"sockets", sockets},   {"tcp", tcp},
-                 {"mappings", mappings},   {"settings", settings}, {"children", children}};
+} kFeatures[] = {{"registers", registers}, {"sleeps", sleeps},       {"threads", threads},
+                 {"signals", signals},     {"timers", timers},       {"files", files},
+                 {"pipes", pipes},         {"sockets", sockets},     {"tcp", tcp},
+                 {"flocks", flocks},       {"listening", listening}, {"memfds", memfds},
+                 {"waits", waits},         {"mappings", mappings},   {"settings", settings},
+                 {"children", children}};
 
 int main(int argc, char** argv) {
   const size_t count = sizeof kFeatures / sizeof kFeatures[0];

@@ -1,8 +1,8 @@
 // WaitTimes: for how long the threads of a process have been waiting in calls with a relative time
 // limit, so that on another node they wait for the rest only. The kernel tells nobody when a wait
 // began; but it tells when a thread last ran (/proc/PID/sched, proc(5)). To be read before the
-// process stands still: that ends the waits. Threads: any; a value. SPDX-License-Identifier:
-// GPL-2.0-or-later
+// process stands still: that ends the waits. Threads: any; a value.
+// SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
 #include <sys/types.h>

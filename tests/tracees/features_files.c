@@ -1,0 +1,146 @@
+/* Features: files, and memory that is made of them. SPDX-License-Identifier: GPL-2.0-or-later */
+#include <sys/file.h>
+
+#include "features.h"
+
+/* Offsets, deleted and nameless files, folders. */
+void files(void) {
+  char name[64], line[32];
+  snprintf(name, sizeof name, "features.%d", getpid());
+  const int log = open(name, O_WRONLY | O_CREAT | O_APPEND, 0600), in = open(name, O_RDONLY);
+  const int own = open(name, O_RDWR), folder = open(".", O_RDONLY | O_DIRECTORY);
+  const int nameless = open(".", O_TMPFILE | O_RDWR, 0600);
+  unlink(name);
+  check(log >= 0 && in >= 0 && own >= 0 && folder >= 0 && nameless >= 0, "open");
+  long lines = 0;
+  for (; goes_on(); ++lines) {
+    snprintf(line, sizeof line, "%07ld\n", lines);
+    check(write(log, line, 8) == 8, "append");
+    check(write(nameless, line, 8) == 8, "write");
+    char back[8];
+    check(read(in, back, 8) == 8 && memcmp(back, line, 8) == 0, "read");
+    check(pwrite(own, line, 7, lines * 8) == 7 && pread(own, back, 8, lines * 8) == 8, "pwrite");
+    check(lseek(own, 0, SEEK_CUR) == lines * 8 && write(own, line, 8) == 8, "seek");
+    check(lseek(nameless, -8, SEEK_CUR) == lines * 8 && read(nameless, back, 8) == 8, "seek");
+    check(memcmp(back, line, 8) == 0, "read back");
+    struct stat found;
+    check(fstatat(folder, ".", &found, 0) == 0 && S_ISDIR(found.st_mode), "fstatat");
+    rest(5);
+  }
+  struct stat found;
+  check(fstat(log, &found) == 0 && found.st_size == lines * 8, "size");
+  puts("files kept");
+}
+
+/* What a child, which stays where it was made, sees of the lock of a file: it tries, and it holds
+ * it for a while. */
+static void lock_child(const char* name, int orders, int answers) {
+  const int file = open(name, O_RDWR);
+  char order;
+  while (read(orders, &order, 1) == 1) {
+    const int is_free = flock(file, LOCK_EX | LOCK_NB) == 0;
+    if (write(answers, is_free ? "free" : "held", 4) != 4) break;
+    if (order == 'h') usleep(30000);
+    if (is_free) flock(file, LOCK_UN);
+  }
+  _exit(file < 0);
+}
+static void order(int to, char what, int from, const char* expected, const char* otherwise) {
+  char answer[5] = "";
+  ssize_t got;
+  check(write(to, &what, 1) == 1, "order");
+  while ((got = read(from, answer, 4)) < 0 && errno == EINTR) {
+  }
+  check(got == 4 && strcmp(answer, expected) == 0, otherwise);
+}
+void flocks(void) {
+  char name[64];
+  snprintf(name, sizeof name, "flocks.%d", getpid());
+  const int file = open(name, O_RDWR | O_CREAT, 0600);
+  int orders[2], answers[2];
+  check(file >= 0 && pipe(orders) == 0 && pipe(answers) == 0, "open");
+  const pid_t child = fork();
+  if (child == 0) {
+    close(orders[1]);
+    close(file);
+    lock_child(name, orders[0], answers[1]);
+  }
+  close(orders[0]);
+  while (goes_on()) {
+    check(flock(file, LOCK_EX) == 0, "lock");
+    check(write(file, "locked", 6) == 6 && lseek(file, -6, SEEK_CUR) >= 0, "write");
+    rest(20);
+    order(orders[1], 't', answers[0], "held", "a lock was lost");
+    check(flock(file, LOCK_UN) == 0, "unlock");
+    order(orders[1], 'h', answers[0], "free", "a lock was kept");
+    while (flock(file, LOCK_SH) != 0) check(errno == EINTR, "wait for a lock");
+  }
+  close(orders[1]);
+  unlink(name);
+  int status;
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  puts("locks kept");
+}
+
+/* Memory that has a descriptor, but is not mapped. */
+void memfds(void) {
+  const int memory = (int)syscall(SYS_memfd_create, "features", 1u /* MFD_CLOEXEC */);
+  check(memory >= 0, "memfd_create");
+  for (int32_t round = 0, back = 0; goes_on(); ++round) {
+    check(pwrite(memory, &round, sizeof round, round * 4000) == sizeof round, "write");
+    check(pread(memory, &back, sizeof back, round / 2 * 4000) == sizeof back, "read");
+    check(back == round / 2, "contents");
+    struct stat found;
+    check(fstat(memory, &found) == 0 && found.st_size == round * 4000 + 4, "size");
+    rest(3);
+  }
+  check(ftruncate(memory, 10) == 0 && lseek(memory, 0, SEEK_END) == 10, "truncate");
+  puts("memory kept");
+}
+
+static uint64_t sum_of(const unsigned char* bytes, size_t count) {
+  uint64_t sum = 0;
+  for (size_t i = 0; i < count; ++i) sum = sum * 31 + bytes[i];
+  return sum;
+}
+static uint64_t deep(int depth, uint64_t value) {
+  volatile char room[2000];
+  room[depth % 2000] = (char)value;
+  return depth == 0 ? value
+                    : deep(depth - 1, value * 3 + (uint64_t)(unsigned char)room[depth % 2000]) + 1;
+}
+/* Files that were deleted, memory of all protections, the heap, a stack that grows. */
+void mappings(void) {
+  enum { kBytes = 300000 };
+  char name[64];
+  snprintf(name, sizeof name, "mapped.%d", getpid());
+  const int file = open(name, O_RDWR | O_CREAT, 0600);
+  unsigned char* bytes = malloc(kBytes);
+  for (int i = 0; i < kBytes; ++i) bytes[i] = (unsigned char)(i * 7 + i / 251);
+  check(write(file, bytes, kBytes) == kBytes, "write");
+  unsigned char* mapped = mmap(NULL, 1u << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
+  const unsigned char* second = mmap(NULL, kBytes, PROT_READ, MAP_PRIVATE, file, 0);
+  close(file);
+  unlink(name);
+  check(mapped != MAP_FAILED && second != MAP_FAILED, "mmap");
+  const uint64_t right = sum_of(bytes, kBytes);
+  char* guarded = mmap(NULL, 3 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  strcpy(guarded + 8192, "kept behind a guard");
+  mprotect(guarded + 4096, 8192, PROT_NONE);
+  uint64_t rounds = 0;
+  for (; goes_on(); ++rounds) {
+    mapped[rounds % kBytes] ^= 1;
+    check(sum_of(second, kBytes) == right, "deleted file");
+    mapped[rounds % kBytes] ^= 1;
+    check(sum_of(mapped, kBytes) == right, "changed mapping of a deleted file");
+    char* heap = sbrk(8192);
+    memset(heap, 5, 8192);
+    check(deep(200 + (int)(rounds % 50), 1) != 0, "stack");
+    sbrk(-8192);
+    rest(5);
+  }
+  mprotect(guarded + 4096, 8192, PROT_READ);
+  check(strcmp(guarded + 8192, "kept behind a guard") == 0, "protected memory");
+  puts("mappings kept");
+}
