@@ -96,7 +96,7 @@ class MigrationTest(SessionCase):
         # A shadow of an ordinary user's may not choose its threads' ids: it is found out after its exec, and is a shadow again.
         expected = "no such process\\|threads: Operation not permitted" if self.as_user else "no such process"
         expected += f"\\|{allowed}" if allowed else ""
-        out = self.shell(f"nodes='{nodes}'\n{command} & pid=$!\n{MOVE_AROUND}\nwait $pid; status=$?\n"
+        out = self.shell(f"touch errors; nodes='{nodes}'\n{command} & pid=$!\n{MOVE_AROUND}\nwait $pid; status=$?\n"
                          f"grep -vi '{expected}' errors\necho status $status moves $moves", caps=CAPS, timeout=120)
         *lines, last = out.split("\n")
         words = last.split()
