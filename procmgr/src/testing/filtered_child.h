@@ -37,6 +37,8 @@ class FilteredChild {
     EXPECT_TRUE(pair);
     pid_ = fork();
     if (pid_ == 0) {
+      // Room on the heap: nobody answers a brk(2) before the listener is served.
+      ::operator delete(::operator new(100u << 10));
       auto listener = install_syscall_filter({.pids = pids, .remote_memory = remote_memory});
       if (!listener) _exit(100);
       const int fd = listener->get();
