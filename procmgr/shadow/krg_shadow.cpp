@@ -95,6 +95,12 @@ void report_lost_continue() {
   report(r);
 }
 
+void report_back() {
+  ShadowReport r{};
+  r.kind = ShadowReport::kContinued;
+  report(r);
+}
+
 // SIGTTOU is blocked, so a shadow in the background may do this, as a shell does.
 long set_foreground(int group) {
   const long terminal = call(__NR_open, address("/dev/tty"), O_RDWR | O_NOCTTY | O_CLOEXEC);
@@ -126,7 +132,8 @@ void obey(const ShadowCommand& command) {
       die(command.argument);
     case ShadowVerb::kStop:
       take_default_action(command.argument);
-      return report_lost_continue();
+      report_lost_continue();
+      return report_back();
     case ShadowVerb::kSetGroup:
       return answer(call(__NR_setpgid, 0, command.argument));
     case ShadowVerb::kSetSession:

@@ -132,7 +132,10 @@ Result<std::unique_ptr<Shadow>> Shadow::create(EventLoop& loop, pid_t pid, Uniqu
 }
 
 Status Shadow::command(const ShadowCommand& command) {
-  return send_packet(control_.get(), {reinterpret_cast<const char*>(&command), sizeof command});
+  Status sent =
+      send_packet(control_.get(), {reinterpret_cast<const char*>(&command), sizeof command});
+  if (sent && command.verb == ShadowVerb::kStop) ++stops_ordered_;
+  return sent;
 }
 
 void Shadow::resume() {
@@ -150,6 +153,10 @@ void Shadow::on_readable() {
   if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
   if (got == sizeof report) {
     if (report.kind == ShadowReport::kSignal && report.value == kResumeOnly) return;
+    if (report.kind == ShadowReport::kContinued) {
+      --stops_ordered_;
+      return;
+    }
     return events_.on_report(report);
   }
   watch_.reset();

@@ -53,6 +53,8 @@ class Shadow {
   Status command(const ShadowCommand& command);
   // SIGCONT that the shadow does not pass on.
   void resume();
+  // It has been told to stop, and has not come back from that: it is stopped or will be.
+  bool is_to_stop() const { return stops_ordered_ > 0; }
 
  private:
   Shadow(pid_t pid, UniqueFd control, Events events)
@@ -62,6 +64,7 @@ class Shadow {
   void on_readable();
 
   const pid_t pid_;
+  unsigned stops_ordered_ = 0;
   UniqueFd control_;
   Events events_;
   EventLoop::Watch watch_;

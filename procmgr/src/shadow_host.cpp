@@ -156,13 +156,15 @@ void ShadowHost::Impl::on_body_stopped(const BodyStopped& stopped) {
 }
 
 // The body goes on or has ended, but the shadow may be stopped, or about to stop: it has still to
-// read the order to do so, and a SIGCONT before that would be lost. So it is looked at for a while.
+// read the order to do so, and a SIGCONT before that would be lost. So it is looked at until it is
+// back from there; for a while where no order is known of.
 void ShadowHost::Impl::settle(pid_t pid, int tries) {
   Hosted* shadow = find(pid);
   if (!shadow) return;
   const auto stat = read_process_stat(pid);
   const bool is_stopped = stat && stat->state == 'T';
   if (is_stopped) shadow->shadow->resume();
+  if (shadow->shadow->is_to_stop()) return settle_soon(pid, tries);
   if (tries == 0 || (is_stopped && !shadow->is_ending)) return shadow->settling.reset();
   settle_soon(pid, tries - 1);
 }
@@ -316,7 +318,7 @@ void ShadowHost::Impl::wait_for_child(const WaitForChild& wait, Messenger::Reply
   if (!shadow || shadow->is_ending || shadow->is_returning) return reply.fail(ESRCH);
   const auto stat = read_process_stat(wait.pid);
   // It does not listen. Nothing has come so far: it is asked again.
-  if (shadow->is_told_to_stop || (stat && stat->state == 'T')) {
+  if (shadow->shadow->is_to_stop() || (stat && stat->state == 'T')) {
     const ChildChange none{};
     return reply.ok({reinterpret_cast<const char*>(&none), sizeof none});
   }

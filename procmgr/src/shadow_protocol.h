@@ -27,7 +27,11 @@ struct ShadowCommand {
 static_assert(sizeof(ShadowCommand) == 16);
 
 struct ShadowReport {
-  enum Kind : uint32_t { kSignal, kAnswer };
+  enum Kind : uint32_t {
+    kSignal,
+    kAnswer,
+    kContinued,  // back from a stop by kStop
+  };
   Kind kind;
   int32_t signal;  // kSignal, an answer to kWait: as siginfo_t has them; there, si_status
   int32_t code;

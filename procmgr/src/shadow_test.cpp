@@ -131,6 +131,24 @@ TEST_F(ShadowTest, StopsAndGoesOn) {
   EXPECT_EQ(next_report().signal, SIGCONT) << "resume() is not passed on, a real SIGCONT is";
 }
 
+TEST_F(ShadowTest, AnOrderToStopIsKnownUntilItIsOver) {
+  FilteredChild child(broker, [] { return exec_true(); });
+  run_until_shadow();
+  EXPECT_FALSE(shadow->is_to_stop());
+  int status;
+  kill(child.pid(), SIGSTOP);  // so that it does not read the order
+  ASSERT_EQ(waitpid(child.pid(), &status, WUNTRACED), child.pid());
+  ASSERT_TRUE(shadow->command(ShadowVerb::kStop, SIGSTOP));
+  EXPECT_TRUE(shadow->is_to_stop());
+  shadow->resume();
+  ASSERT_EQ(waitpid(child.pid(), &status, WUNTRACED), child.pid()) << "by the order";
+  EXPECT_TRUE(shadow->is_to_stop());
+  shadow->resume();
+  for (int i = 0; i < 400 && shadow->is_to_stop(); ++i)
+    loop.run_once(std::chrono::milliseconds(5));
+  EXPECT_FALSE(shadow->is_to_stop());
+}
+
 TEST_F(ShadowTest, ChangesItsGroupAndSession) {
   setpgid(0, 0);  // ours may have its leader outside of this PID namespace: no number to name it by
   FilteredChild child(broker, [] { return exec_true(); });
