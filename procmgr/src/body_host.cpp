@@ -12,12 +12,18 @@
 #include "krg/procmgr/child_reaper.h"
 #include "krg/procmgr/job_namespaces.h"
 #include "krg/runtime/log.h"
+#include "process_status.h"
+#include "run_after.h"
 #include "wait_status.h"
 
 namespace krg {
 namespace {
 
 using namespace exec_messages;
+
+// How often, and how many times, a body is looked at that is to stop as soon as it runs.
+constexpr std::chrono::milliseconds kStopPeriod{2};
+constexpr int kStopTries = 500;
 
 void tell_failure(pid_t pid, const Status& taken) {
   if (!taken) log_warn("exec", "body {}: capabilities: {}", pid, taken.error().message());
@@ -57,6 +63,8 @@ struct BodyHost::Impl : std::enable_shared_from_this<Impl> {
         images(n, spawner, parts.pages, parts.shared, parts.sleeps) {}
 
   void listen();
+  void thaw(pid_t pid);
+  void await_stop(pid_t pid, int tries);
   void settle_copies_of(NodeId sender);
   void on_part(NodeId sender, pid_t pid, std::string_view bytes);
   void on_start(NodeId sender, const StartBody& ask, std::string_view payload,
@@ -81,7 +89,7 @@ void BodyHost::Impl::listen() {
     if (auto self = weak.lock()) self->on_part(from, part.pid, bytes);
   });
   node.messenger.on<ThawBody>([weak](NodeId, const ThawBody& thaw, std::string_view) {
-    if (auto self = weak.lock()) self->images.thaw(thaw.pid);
+    if (auto self = weak.lock()) self->thaw(thaw.pid);
   });
   node.messenger.on_peer_failure([weak](NodeId peer) {
     auto self = weak.lock();
@@ -97,6 +105,26 @@ void BodyHost::Impl::listen() {
   });
 }
 
+void BodyHost::Impl::thaw(pid_t pid) {
+  if (images.thaw(pid)) await_stop(pid, kStopTries);
+}
+
+// A SIGCONT that comes before a body has stopped anew takes the stop away: the kernel tells of
+// neither, while the shadow is still stopped.
+void BodyHost::Impl::await_stop(pid_t pid, int tries) {
+  const ProcessTable::Body* body = table.find_body(pid);
+  const auto stat = read_process_stat(pid);
+  if (!body || !stat || stat->state == 'T') return;
+  if (stat->state == 'R' && tries > 0)  // it may have had no processor yet
+    return run_after(node.loop, kStopPeriod, [weak = weak_from_this(), pid, tries] {
+      if (auto self = weak.lock()) self->await_stop(pid, tries - 1);
+    });
+  BodyStopped goes_on;
+  goes_on.pid = pid;
+  if (!node.messenger.send(body->origin, goes_on))
+    log_debug("exec", "node {} has failed", body->origin.value);
+}
+
 // Nobody will say any more whether they are to run: their origin knows where the process executes.
 void BodyHost::Impl::settle_copies_of(NodeId sender) {
   for (pid_t pid : images.sent_by(sender)) {
@@ -109,7 +137,7 @@ void BodyHost::Impl::settle_copies_of(NodeId sender) {
           const NodeId here = self->node.self;
           if (reply &&
               *reply == std::string_view(reinterpret_cast<const char*>(&here), sizeof here))
-            return self->images.thaw(pid);
+            return self->thaw(pid);
           kill(pid, SIGKILL);
         });
   }

@@ -144,8 +144,7 @@ TEST_F(ShadowTest, AnOrderToStopIsKnownUntilItIsOver) {
   ASSERT_EQ(waitpid(child.pid(), &status, WUNTRACED), child.pid()) << "by the order";
   EXPECT_TRUE(shadow->is_to_stop());
   shadow->resume();
-  for (int i = 0; i < 400 && shadow->is_to_stop(); ++i)
-    loop.run_once(std::chrono::milliseconds(5));
+  for (int i = 0; i < 400 && shadow->is_to_stop(); ++i) loop.run_once(std::chrono::milliseconds(5));
   EXPECT_FALSE(shadow->is_to_stop());
 }
 

@@ -86,9 +86,9 @@ void ImageBodies::bring_pages(NodeId sender, const MovedProcess& moved, Installe
                        }});
 }
 
-void ImageBodies::thaw(pid_t pid) {
+bool ImageBodies::thaw(pid_t pid) {
   auto found = frozen_.extract(pid);
-  if (found.empty()) return;
+  if (found.empty()) return false;
   log_trace("image", "body {}: to be thawed", pid);
   // One that has died is told of as every body's end is.
   if (auto thawed = found.mapped().process->thaw(); !thawed)
@@ -97,6 +97,7 @@ void ImageBodies::thaw(pid_t pid) {
   if (pages_) pages_->begin(pid);
   is_young(0);  // forgets the others
   young_[pid] = std::chrono::steady_clock::now();
+  return found.mapped().process->is_to_stop();
 }
 
 std::vector<pid_t> ImageBodies::sent_by(NodeId sender) const {

@@ -31,6 +31,8 @@ class InstalledProcess {
   InstalledProcess& operator=(const InstalledProcess&) = delete;
 
   pid_t pid() const { return process_->pid(); }
+  // It was stopped by job control, and stops anew when it is thawed.
+  bool is_to_stop() const { return image_.stop_signal != 0; }
   bool is_alive() const { return process_->is_alive(); }
   // Runs when it dies before it is thawed (once; may drop this).
   void on_end(std::function<void()> ended) { process_->on_end(std::move(ended)); }
