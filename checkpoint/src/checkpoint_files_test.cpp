@@ -88,6 +88,30 @@ class CheckpointFiles : public testing::Test {
     file.put(static_cast<char>(byte ^ 0x10));
   }
 
+  // Saves and consolidates in processes that are killed meanwhile; the newest version is whole each
+  // time.
+  void kill_at_any_moment(MadeProgram& program, int rounds, unsigned seed) {
+    ASSERT_TRUE(program.save());
+    std::mt19937 random(seed);
+    for (int round = 0; round < rounds; ++round) {
+      program.go_on(3);
+      const pid_t child = fork();
+      if (child == 0) {
+        program.options().keep = 1;
+        static_cast<void>(program.save());
+        static_cast<void>(consolidate(folder_, 0, {}));
+        _exit(0);
+      }
+      usleep(random() % 60'000);
+      kill(child, SIGKILL);
+      waitpid(child, nullptr, 0);
+      const uint32_t newest = store().info(0)->version;
+      const bool is_old = program.has(newest);
+      EXPECT_EQ(fault_of(newest, is_old ? program.at(newest) : program.now()), "") << round;
+      ASSERT_TRUE(program.save_all());
+    }
+  }
+
   std::string folder_;
 };
 
@@ -425,25 +449,7 @@ TEST_F(CheckpointFiles, IncrementsAndConsolidationsMayBeKilledAtAnyStep) {
 
 TEST_F(CheckpointFiles, IncrementsAndConsolidationsMayBeKilledAtAnyMoment) {
   MadeProgram program(options());
-  ASSERT_TRUE(program.save());
-  std::mt19937 random(11);
-  for (int round = 0; round < 20; ++round) {
-    program.go_on(3);
-    const pid_t child = fork();
-    if (child == 0) {
-      program.options().keep = 1;
-      static_cast<void>(program.save());
-      static_cast<void>(consolidate(folder_, 0, {}));
-      _exit(0);
-    }
-    usleep(random() % 60'000);
-    kill(child, SIGKILL);
-    waitpid(child, nullptr, 0);
-    const uint32_t newest = store().info(0)->version;
-    const bool is_old = program.has(newest);
-    EXPECT_EQ(fault_of(newest, is_old ? program.at(newest) : program.now()), "") << round;
-    ASSERT_TRUE(program.save_all());
-  }
+  kill_at_any_moment(program, 20, 11);
 }
 
 // ---- several nodes ----
@@ -484,25 +490,7 @@ TEST_F(CheckpointFiles, APartOfAnotherNodeThatIsMissingIsTold) {
 
 TEST_F(CheckpointFiles, AVersionOfTwoNodesMayBeKilledAtAnyMoment) {
   MadeProgram program(options(), true);
-  ASSERT_TRUE(program.save());
-  std::mt19937 random(13);
-  for (int round = 0; round < 15; ++round) {
-    program.go_on(3);
-    const pid_t child = fork();
-    if (child == 0) {
-      program.options().keep = 1;
-      static_cast<void>(program.save());
-      static_cast<void>(consolidate(folder_, 0, {}));
-      _exit(0);
-    }
-    usleep(random() % 60'000);
-    kill(child, SIGKILL);
-    waitpid(child, nullptr, 0);
-    const uint32_t newest = store().info(0)->version;
-    const bool is_old = program.has(newest);
-    EXPECT_EQ(fault_of(newest, is_old ? program.at(newest) : program.now()), "") << round;
-    ASSERT_TRUE(program.save_all());
-  }
+  kill_at_any_moment(program, 15, 13);
 }
 
 // One node's disk is full: nothing is left of what the others wrote.
