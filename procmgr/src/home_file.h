@@ -13,6 +13,7 @@
 
 #include <sys/uio.h>
 
+#include <cerrno>
 #include <deque>
 #include <functional>
 #include <map>
@@ -64,6 +65,20 @@ class HomeFile {
 
  protected:
   std::shared_ptr<UniqueFd> real_;  // shared with work that is under way in a worker
+};
+
+// A socket, which is not read and written as a krgfs file: its node relays what comes and goes.
+class RelayedHomeFile : public HomeFile {
+ public:
+  using HomeFile::HomeFile;
+
+  void read(const StreamRequest&, size_t, Messenger::Reply reply) override { reply.fail(EINVAL); }
+  void write(const StreamRequest&, std::string_view, Messenger::Reply reply) override {
+    reply.fail(EINVAL);
+  }
+  uint32_t poll(StreamOperation, std::function<void()>) override { return 0; }
+  void cancel(StreamOperation) override {}
+  void forget_node(NodeId) override {}
 };
 
 class HomePipe : public HomeFile {

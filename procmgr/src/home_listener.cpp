@@ -40,7 +40,8 @@ struct HomeListener::State : std::enable_shared_from_this<State> {
 };
 
 HomeListener::HomeListener(NodeContext& node, RemoteHome& home, UniqueFd real)
-    : HomeFile(std::move(real)), state_(std::make_shared<State>(node, home, HomeFile::real())) {}
+    : RelayedHomeFile(std::move(real)),
+      state_(std::make_shared<State>(node, home, HomeFile::real())) {}
 
 HomeListener::~HomeListener() {
   state_->watch.reset();

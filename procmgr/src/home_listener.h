@@ -13,7 +13,7 @@ namespace krg {
 
 class RemoteHome;
 
-class HomeListener : public HomeFile {
+class HomeListener : public RelayedHomeFile {
  public:
   HomeListener(NodeContext& node, RemoteHome& home, UniqueFd real);
   ~HomeListener() override;
@@ -25,14 +25,6 @@ class HomeListener : public HomeFile {
   void take_back(HomeId connection, std::string_view came);
   // It is a process's of this node again, which accepts by itself: those that wait here.
   std::vector<HomeId> release_waiting();
-
-  void read(const StreamRequest&, size_t, Messenger::Reply reply) override { reply.fail(EINVAL); }
-  void write(const StreamRequest&, std::string_view, Messenger::Reply reply) override {
-    reply.fail(EINVAL);
-  }
-  uint32_t poll(StreamOperation, std::function<void()>) override { return 0; }
-  void cancel(StreamOperation) override {}
-  void forget_node(NodeId) override {}
 
  private:
   struct State;

@@ -30,7 +30,7 @@ struct HomeSocket::State : std::enable_shared_from_this<State> {
 };
 
 HomeSocket::HomeSocket(NodeContext& node, UniqueFd real, std::string came)
-    : HomeFile(std::move(real)), state_(std::make_shared<State>(node, HomeFile::real())) {
+    : RelayedHomeFile(std::move(real)), state_(std::make_shared<State>(node, HomeFile::real())) {
   state_->came = std::move(came);
 }
 

@@ -11,7 +11,7 @@
 
 namespace krg {
 
-class HomeSocket : public HomeFile {
+class HomeSocket : public RelayedHomeFile {
  public:
   // `came`: what was taken off the socket already, and nobody has had.
   HomeSocket(NodeContext& node, UniqueFd real, std::string came = {});
@@ -20,15 +20,6 @@ class HomeSocket : public HomeFile {
   void attach(NodeId body_node, uint64_t relay);
   // Takes what the body wrote; answered when the socket has all of it.
   void take(const SocketToHome& message, std::string_view data, Messenger::Reply reply);
-
-  // A socket is not read and written as a krgfs file.
-  void read(const StreamRequest&, size_t, Messenger::Reply reply) override { reply.fail(EINVAL); }
-  void write(const StreamRequest&, std::string_view, Messenger::Reply reply) override {
-    reply.fail(EINVAL);
-  }
-  uint32_t poll(StreamOperation, std::function<void()>) override { return 0; }
-  void cancel(StreamOperation) override {}
-  void forget_node(NodeId) override {}
 
  private:
   struct State;
