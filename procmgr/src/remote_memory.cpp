@@ -223,7 +223,7 @@ bool RemoteMemory::Impl::refuses_fork(Call& call) {
 Result<std::unique_ptr<RemoteMemory>> RemoteMemory::create(NodeContext& node, Kddm& kddm,
                                                            SyscallBroker& broker,
                                                            const CapabilityTable& capabilities) {
-  auto source = UserfaultSource::find(UserfaultSource::Forks::kNone);
+  auto source = UserfaultSource::find();
   if (!source) return source.error();
   auto impl = std::make_unique<Impl>(node, kddm, capabilities);
   impl->take_calls(broker, std::move(*source));

@@ -138,6 +138,11 @@ bool SharedFiles::would_fault(pid_t tid, RemoteAddr address, size_t bytes, bool 
          });
 }
 
+bool SharedFiles::is_mapped_by(pid_t pid) const {
+  return std::any_of(files_.begin(), files_.end(),
+                     [pid](const auto& entry) { return entry.second->pages->is_attached(pid); });
+}
+
 std::shared_ptr<SharedFile> SharedFiles::beginning_at(pid_t pid, RemoteAddr address) const {
   for (const auto& [id, file] : files_) {
     auto location = file->pages->locate(pid, address);

@@ -56,6 +56,8 @@ class SharedFiles {
   // ENOENT.
   Status serve(FileId file, UniqueFd userfaultfd, pid_t pid, RemoteAddr at, uint64_t offset,
                uint64_t bytes);
+  // Whether `pid` has mapped any file.
+  bool is_mapped_by(pid_t pid) const;
   // The file and place that `address` of `pid` maps.
   struct Place {
     SetId set;

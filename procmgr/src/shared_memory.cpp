@@ -16,6 +16,7 @@ struct SharedMemory::Impl {
   Impl(NodeContext& node, Kddm& kddm, SessionFs& fs, SyscallBroker& broker, UserfaultSource source)
       : node(node),
         device(source.device()),
+        kernel_follows_forks(PageSet::follows_forks()),
         files(node, kddm),
         tree(node, files),
         mappings(node, fs, broker, files, std::move(source)),
@@ -37,6 +38,7 @@ struct SharedMemory::Impl {
 
   NodeContext& node;
   const int device;  // of the mappings' source
+  const bool kernel_follows_forks;
   SharedFiles files;
   SharedTree tree;
   SharedMappings mappings;
@@ -103,6 +105,10 @@ int SharedMemory::userfaultfd_device() const {
 Status SharedMemory::serve(uint64_t file, UniqueFd userfaultfd, pid_t pid, RemoteAddr at,
                            uint64_t offset, uint64_t bytes) {
   return impl_->files.serve(file, std::move(userfaultfd), pid, at, offset, bytes);
+}
+
+bool SharedMemory::has_to_be_followed(pid_t pid) const {
+  return !impl_->kernel_follows_forks && impl_->files.is_mapped_by(pid);
 }
 
 void SharedMemory::segments_text(std::function<void(Result<std::string>)> done) {

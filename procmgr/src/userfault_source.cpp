@@ -9,15 +9,13 @@
 
 namespace krg {
 
-Result<UserfaultSource> UserfaultSource::find(Forks forks) {
+Result<UserfaultSource> UserfaultSource::find() {
   UserfaultSource source;
   source.device_ = UniqueFd(open("/dev/userfaultfd", O_RDWR | O_CLOEXEC));
   if (!source.device_) {
     UniqueFd own(static_cast<int>(syscall(SYS_userfaultfd, PageSet::userfaultfd_flags(false))));
     if (!own) return errno_error("no userfaultfd that serves system calls", ENOTSUP);
   }
-  if (forks == Forks::kFollowed && !PageSet::follows_forks())
-    return errno_error("forks cannot be followed without CAP_SYS_PTRACE", ENOTSUP);
   return source;
 }
 

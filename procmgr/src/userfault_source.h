@@ -14,10 +14,8 @@ namespace krg {
 class UserfaultSource {
  public:
   // Errors: ENOTSUP with the reason, where shared memory cannot be coherent for programs that know
-  // nothing of it: faults of system calls or forks could not be followed.
-  // `forks`: whether children of fork(2) get what is mapped.
-  enum class Forks { kFollowed, kNone };
-  static Result<UserfaultSource> find(Forks forks = Forks::kFollowed);
+  // nothing of it: faults of system calls could not be served.
+  static Result<UserfaultSource> find();
 
   // To be given to the process, for ioctl USERFAULTFD_IOC_NEW; -1: it calls userfaultfd(2).
   int device() const { return device_.get(); }

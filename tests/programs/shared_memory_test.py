@@ -2,6 +2,7 @@
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 import os
+import unittest
 
 import session_case
 from session_case import BUSY, SessionCase
@@ -66,8 +67,31 @@ print(os.uname().nodename, same, flush=True)
 """
 
 
+# Counts in its own byte of the shared page by turns with three forks' children, which count in theirs.
+FAMILY = """
+import mmap, os, time
+fd = os.open("/dev/shm/family", os.O_RDWR)
+memory = mmap.mmap(fd, 8192)
+try: base = 0 if os.open("/dev/shm/family.first", os.O_CREAT | os.O_EXCL) else 4
+except FileExistsError: base = 4
+children = []
+mine = base
+for number in range(1, 4):
+    pid = os.fork()
+    if pid == 0:
+        mine, children = base + number, []
+        break
+    children.append(pid)
+for turn in range(50):
+    while min(memory[0:8]) < turn: time.sleep(0.0005)
+    memory[mine] += 1
+for pid in children: assert os.waitpid(pid, 0)[1] == 0
+if mine == base: print(os.uname().nodename)
+"""
+
+
 class OneNodeTest(SessionCase):
-    """An ordinary user's /dev/shm is each node's own: there it works, and what uses it stays together."""
+    """Where /dev/shm is each node's own: there it works, and what uses it stays together."""
 
     def test_processes_that_share_memory_stay_together(self):
         program = self.build / "test-bin/programs/shared_counters"
@@ -171,6 +195,16 @@ class SharedMemoryTest(SessionCase):
         self.assert_spread(out[:6], 3)
         self.assertEqual(out[6], "0")
 
+    def test_a_forks_child_here_shares_on(self):
+        """A process on one node, its forks' children, and one on another node count in the same memory."""
+        (self.work / "family.py").write_text(FAMILY, encoding="ascii")
+        out = self.shell(f"krg_capset -d +DISTANT_FORK; {BUSY}\nsleep 0.3; truncate -s 8192 /dev/shm/family\n"
+                         "krg_capset -e -DISTANT_FORK; /usr/bin/python3 family.py & a=$!; krg_capset -e +DISTANT_FORK\n"
+                         "/usr/bin/python3 family.py & wait $a $!; od -An -tu1 -N8 /dev/shm/family; rm /dev/shm/*")
+        *hosts, counts = out.split("\n")
+        self.assertEqual(counts.split(), ["50"] * 8)
+        self.assert_spread(hosts)
+
     def test_a_process_moves_with_what_it_shares(self):
         (self.work / "moving.py").write_text(MOVING, encoding="ascii")
         out = self.shell("krg_capset -d +DISTANT_FORK,+CAN_MIGRATE; krg_capset -e -DISTANT_FORK; : > go; /usr/bin/python3 moving.py & p=$!\n"
@@ -203,8 +237,19 @@ class SharedMemoryTest(SessionCase):
         self.assertEqual(lines, ["before", "/dev/shm/file"] * 3 + ["before", "before", "after", "0"])
 
 
+# As a user, above all what forks: there krgd serves each child's memory anew.
+AS_USER = ("test_counters_and_semaphores_on_two_and_four_nodes", "test_segments_on_two_and_four_nodes",
+           "test_anonymous_memory_of_forks_children_on_other_nodes", "test_a_forks_child_here_shares_on",
+           "test_memory_without_a_name_lives_as_long_as_its_mappings")
+
+
 def load_tests(loader, _tests, _pattern):
-    return loader.loadTestsFromTestCase(OneNodeTest if os.environ.get("KRG_TEST_AS") == "user" else SharedMemoryTest)
+    if os.environ.get("KRG_TEST_AS") != "user":
+        return loader.loadTestsFromTestCase(SharedMemoryTest)
+    SessionCase.as_user = True
+    if not SessionCase.has_shared_memory():
+        return loader.loadTestsFromTestCase(OneNodeTest)
+    return unittest.TestSuite(SharedMemoryTest(name) for name in AS_USER)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,7 @@ CAPS = "--caps=+DISTANT_THREAD"
 
 class SpreadTest(SessionCase):
     def setUp(self):
-        if self.as_user and not (self.userfaultfd_minor() if os.geteuid() == 0
-                                 else os.access("/dev/userfaultfd", os.R_OK | os.W_OK)):
+        if not self.has_shared_memory():
             self.skipTest("no /dev/userfaultfd for an ordinary user")
 
     def program(self, name="spread"):

@@ -19,6 +19,10 @@ Status install_memory(FrozenProcess& process, const ProcessImage& image, int fir
 class SharedMemory;
 Status install_shared_memory(FrozenProcess& process, const ProcessImage& image,
                              SharedMemory& shared, int first, int device);
+// Where the kernel tells nobody of forks: serves what a fork's child, frozen before its first
+// instruction, has of that memory. What cannot be served is unmapped: touching it would show what
+// nobody keeps coherent.
+Status follow_fork(FrozenProcess& child, SharedMemory& shared);
 struct SharedUse {
   uint64_t file = 0;
   bool writes = false;

@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "image/install_parts.h"
+#include "image/known_mappings.h"
 #include "krg/procmgr/shared_memory.h"
 #include "krg/procmgr/unnotified_cookie.h"
 #include "krg/shmem/page_set.h"
@@ -33,6 +34,17 @@ Result<UniqueFd> open_userfaultfd(FrozenProcess& process, int device) {
   return taken;
 }
 
+// As the process may: it is another user's where krgd cannot open it either.
+int64_t open_device(FrozenProcess& process) {
+  static constexpr char kPath[] = "/dev/userfaultfd";
+  auto scratch = process.scratch();
+  if (!scratch || !process.write(*scratch, std::span(kPath))) return -1;
+  const int64_t opened = process.call(
+      SYS_openat, {static_cast<uint64_t>(AT_FDCWD), scratch->value, O_RDWR | O_CLOEXEC});
+  process.drop_scratch();
+  return opened;
+}
+
 Status map_shared(FrozenProcess& process, const ImageMapping& m, SharedMemory& shared, int memory,
                   int device) {
   const uint64_t flags = MAP_SHARED | MAP_FIXED_NOREPLACE | MAP_NORESERVE | kUnnotifiedMapFlags;
@@ -52,6 +64,27 @@ Status map_shared(FrozenProcess& process, const ImageMapping& m, SharedMemory& s
 }
 
 }  // namespace
+
+Status follow_fork(FrozenProcess& child, SharedMemory& shared) {
+  auto maps = MappingTexts::read_maps(child.pid());
+  if (!maps) return maps.error();
+  const int64_t device = open_device(child);
+  Status outcome;
+  for (const MappingText& m : maps->all()) {
+    const uint64_t file = m.is_shared() ? shared.file_of_memory(m.inode) : 0;
+    if (file == 0) continue;
+    const RemoteAddr at{m.start};
+    auto userfaultfd = open_userfaultfd(child, static_cast<int>(device));
+    Status served = userfaultfd ? shared.serve(file, std::move(*userfaultfd), child.pid(), at,
+                                               m.offset, m.end - m.start)
+                                : Status(userfaultfd.error());
+    if (served) continue;
+    outcome = served;
+    child.call(SYS_munmap, {at.value, m.end - m.start});
+  }
+  if (device >= 0) child.call(SYS_close, {static_cast<uint64_t>(device)});
+  return outcome;
+}
 
 std::vector<SharedUse> shared_memories(const ProcessImage& image) {
   std::vector<SharedUse> uses;

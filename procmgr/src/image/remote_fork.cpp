@@ -10,7 +10,10 @@
 #include "exec_messages.h"
 #include "fork_habits.h"
 #include "image/frozen_process.h"
+#include "image/install_parts.h"
+#include "krg/procmgr/shared_memory.h"
 #include "krg/runtime/log.h"
+#include "process_status.h"
 
 namespace krg {
 namespace {
@@ -47,24 +50,48 @@ struct RemoteFork::Impl : std::enable_shared_from_this<Impl> {
   Impl(NodeContext& n, const ExecPlacer::Parts& p, ProcessMover& m) : node(n), parts(p), mover(m) {}
 
   void on_fork(SyscallBroker::Call fork);
+  std::optional<ForkHabits::Program> program_that_moves(const SyscallBroker::Call& fork);
+  bool has_to_be_followed(const SyscallBroker::Call& fork) const;
   void move(const ForkHabits::Program& program, Frozen child);
   void moved(const ForkHabits::Program& program, pid_t child);
 };
 
 // Most forks are none of our business: this is what they pay.
 void RemoteFork::Impl::on_fork(SyscallBroker::Call fork) {
-  if (!parts.capabilities.any_distant_fork() || !is_plain_fork(fork)) return;
-  auto forker = parts.forkers.of(fork.tid());
-  if (!forker || !forker->sets.effective.has(Capability::kDistantFork)) return;
-  if (habits.expects_exec(forker->program)) return;                   // it is placed then
-  if (parts.pages && parts.pages->is_receiving(forker->pid)) return;  // its child has holes, too
-  if (mover.moving() >= kMaxForksMoving) return;
+  const bool follows = has_to_be_followed(fork);
+  const auto moves = program_that_moves(fork);
+  if (!follows && !moves) return;
+  const pid_t forker = fork.tid();
   auto asked = fork_and_freeze_child(
-      *node.children, fork,
-      [self = shared_from_this(), program = forker->program](Result<Frozen> child) {
-        if (child) self->move(program, std::move(*child));
+      *node.children, fork, [self = shared_from_this(), moves, follows](Result<Frozen> child) {
+        if (!child) return;
+        if (follows)
+          if (auto served = follow_fork(**child, *self->parts.shared); !served)
+            log_error("fork", "child {} has lost the memory that it shares: {}", (*child)->pid(),
+                      served.error().message());
+        if (moves) self->move(*moves, std::move(*child));
       });
-  if (!asked) log_debug("fork", "process {}: {}", forker->pid, asked.error().message());
+  if (asked) return;
+  log_debug("fork", "process {}: {}", forker, asked.error().message());
+  if (follows) fork.fail(ENOMEM);
+}
+
+// The program of a forker whose child is to be moved.
+std::optional<ForkHabits::Program> RemoteFork::Impl::program_that_moves(
+    const SyscallBroker::Call& fork) {
+  if (!parts.capabilities.any_distant_fork() || !is_plain_fork(fork)) return {};
+  auto forker = parts.forkers.of(fork.tid());
+  if (!forker || !forker->sets.effective.has(Capability::kDistantFork)) return {};
+  if (habits.expects_exec(forker->program)) return {};                   // it is placed then
+  if (parts.pages && parts.pages->is_receiving(forker->pid)) return {};  // its child has holes, too
+  if (mover.moving() >= kMaxForksMoving) return {};
+  return forker->program;
+}
+
+bool RemoteFork::Impl::has_to_be_followed(const SyscallBroker::Call& fork) const {
+  if (!parts.shared || parts.shared->file_count() == 0) return false;
+  auto process = read_process_status(fork.tid());
+  return process && parts.shared->has_to_be_followed(process->pid);
 }
 
 void RemoteFork::Impl::move(const ForkHabits::Program& program, Frozen child) {

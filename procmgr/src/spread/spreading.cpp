@@ -312,7 +312,7 @@ void Spreading::Impl::tell_statistics() {
 // --- the interface ------------------------------------------------------------------------------
 
 Result<std::unique_ptr<Spreading>> Spreading::create(Parts parts) {
-  auto source = UserfaultSource::find(UserfaultSource::Forks::kNone);
+  auto source = UserfaultSource::find();
   if (!source) return source.error();
   auto impl = std::make_unique<Impl>(std::move(parts), std::move(*source));
   impl->take_calls();

@@ -66,6 +66,10 @@ class SharedMemory {
   Status serve(uint64_t file, UniqueFd userfaultfd, pid_t pid, RemoteAddr at, uint64_t offset,
                uint64_t bytes);
 
+  // Whether what `pid` has mapped has to be served anew in a child that it forks, before the
+  // child's first instruction (follow_fork): not where the kernel tells of forks.
+  bool has_to_be_followed(pid_t pid) const;
+
   // What /proc/sysvipc/shm says of the cluster's System V segments.
   void segments_text(std::function<void(Result<std::string>)> done);
   // Files that have contents; 0 when all is quiet.
