@@ -67,6 +67,7 @@ void JobTable::begin(ControlServer::Request request, ControlServer::Reply reply)
             {"node", node_.self.value},
             {"nodes", node_.node_count},
             {"memory_per_node", node_.memory_per_node},
+            {"shared_files", !node_.shared_files.empty()},
             {"distant_threads", has_distant_threads_},
             {"environment", environment_of(node_, session_, id)},
             {"namespaces", names}},

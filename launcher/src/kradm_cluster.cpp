@@ -22,14 +22,14 @@ namespace {
 
 constexpr const char* kUsage =
     "usage: kradm cluster start [-N NODES] [-c PROCESSORS] [--mem-per-node=SIZE] [--balance] "
-    "[--network=veth|host] [NAME]\n"
+    "[--share-files=FOLDER] [--network=veth|host] [NAME]\n"
     "       kradm cluster stop [NAME]\n"
     "       kradm cluster status [--json] [NAME]\n";
 constexpr const char* kDefaultName = "cluster";
 constexpr std::chrono::seconds kStopLimit{10};
 
 struct Options {
-  std::string action, name, network, memory_text;
+  std::string action, name, network, memory_text, shared_files;
   uint64_t memory_per_node = 0;
   bool balance = false;
   unsigned nodes = 1;
@@ -46,6 +46,7 @@ Result<Options> parse(std::span<const std::string> arguments) {
   add("cpus-per-task,c", po::value(&options.processors_per_node));
   add("mem-per-node", po::value(&options.memory_text));
   add("balance", po::bool_switch(&options.balance));
+  add("share-files", po::value(&options.shared_files));
   add("network", po::value(&options.network)->default_value("veth"));
   add("json", po::bool_switch(&options.as_json));
   add("action", po::value(&options.action)->required());
@@ -65,6 +66,11 @@ Result<Options> parse(std::span<const std::string> arguments) {
     if (!bytes) return bytes.error();
     options.memory_per_node = *bytes;
   }
+  if (!options.shared_files.empty()) {
+    auto folder = parse_shared_folder(options.shared_files);
+    if (!folder) return folder.error();
+    options.shared_files = *folder;
+  }
   if (options.nodes == 0) return text_error("-N needs at least one node");
   if (options.network != "veth" && options.network != "host")
     return text_error("--network is veth or host");
@@ -80,6 +86,7 @@ Status start(const Options& options) {
                    .outlives_caller = true};
   set_memory_per_node(options.memory_per_node);
   set_balance(options.balance);
+  set_shared_files(options.shared_files);
   auto cluster = RunningCluster::start_virtual(plan);
   if (!cluster) return cluster.error();
   cluster->keep_running();

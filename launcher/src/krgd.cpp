@@ -37,6 +37,7 @@ NodeContext make_context(const KrgdOptions& options, EventLoop& loop, ChildReape
       .children = &reaper,
       .jobs = &jobs,
       .memory_per_node = options.memory_per_node,
+      .shared_files = options.shared_files,
       .page_sets = make_userfaultfd_group(),
   };
 }

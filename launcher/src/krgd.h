@@ -60,8 +60,9 @@ namespace krg {
 struct KrgdOptions {
   std::string cluster_dir;  // STATE/<cluster>
   std::string libexec_dir;
-  uint64_t memory_per_node = 0;  // bytes; 0: no limit
-  bool balance = false;          // processes are moved to less loaded nodes
+  uint64_t memory_per_node = 0;   // bytes; 0: no limit
+  std::string shared_files = {};  // the folder whose files' mappings are coherent; empty: none
+  bool balance = false;           // processes are moved to less loaded nodes
 };
 
 struct Krgd {

@@ -44,6 +44,7 @@ Arguments parse(int argc, char** argv) {
   // Reaches every node as all KRG_ variables do, whatever starts it.
   if (const char* memory = getenv(kMemoryPerNodeVariable))
     arguments.options.memory_per_node = strtoull(memory, nullptr, 10);
+  if (const char* folder = getenv(kShareFilesVariable)) arguments.options.shared_files = folder;
   arguments.options.balance = getenv(kBalanceVariable) != nullptr;
   return arguments;
 }

@@ -155,6 +155,7 @@ Result<int> run(const RunOptions& options, int argc, char** argv) {
     return JobRunner(options).run_in_session();
   set_memory_per_node(options.memory_per_node);
   set_balance(options.balance);
+  set_shared_files(options.shared_files);
   if (!options.host_file.empty() || options.launcher == LauncherKind::kMpirun)
     return run_on_hosts(options);
   const bool may_use_slurm =
@@ -173,6 +174,9 @@ Result<int> run(const RunOptions& options, int argc, char** argv) {
   if (options.balance)
     return text_error(
         "a cluster that runs balances as it was started: --balance needs --cluster=none");
+  if (!options.shared_files.empty())
+    return text_error(
+        "a cluster that runs shares files as it was started: --share-files needs --cluster=none");
   if (auto checked = check_node_count(options, **joined); !checked) return checked.error();
   if (options.dry_run) {
     fmt::print("would join the cluster at {} and run: {}\n", **joined,

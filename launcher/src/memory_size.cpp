@@ -3,6 +3,7 @@
 
 #include <charconv>
 #include <cstdlib>
+#include <filesystem>
 #include <string_view>
 
 namespace krg {
@@ -26,6 +27,18 @@ Result<uint64_t> parse_memory_size(const std::string& text) {
 
 void set_balance(bool balance) {
   balance ? setenv(kBalanceVariable, "1", 1) : unsetenv(kBalanceVariable);
+}
+
+Result<std::string> parse_shared_folder(const std::string& text) {
+  std::error_code error;
+  const auto folder = std::filesystem::canonical(text, error);
+  if (error || folder == "/" || !std::filesystem::is_directory(folder, error))
+    return text_error("--share-files takes a folder below /, not " + text);
+  return folder.string();
+}
+
+void set_shared_files(const std::string& folder) {
+  folder.empty() ? unsetenv(kShareFilesVariable) : setenv(kShareFilesVariable, folder.c_str(), 1);
 }
 
 void set_memory_per_node(uint64_t bytes) {

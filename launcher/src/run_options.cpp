@@ -21,7 +21,8 @@ struct RawOptions {
   unsigned nodes = 0;
   unsigned cpus_per_task = 0;
   double timeout_s = 0;
-  std::string time_limit, launcher, network, memory_per_node, checkpoint_every, openmp;
+  std::string time_limit, launcher, network, memory_per_node, checkpoint_every, openmp,
+      shared_files;
   std::string statistics;
   unsigned quiet = 0, verbose = 0;
   bool unbuffered = false;
@@ -57,6 +58,8 @@ po::options_description describe(RawOptions& raw) {
       "memory of each node for shared and remote memory (256M)");
   add("balance", po::bool_switch(&run.balance),
       "move running processes to less loaded nodes (with the capability CAN_MIGRATE)");
+  add("share-files", po::value(&raw.shared_files),
+      "keep shared mappings of files in this folder coherent over nodes");
   add("checkpoint-every", po::value(&raw.checkpoint_every),
       "save the program at this interval: seconds, or 30m, 2h");
   add("checkpoint-dir", po::value(&run.checkpoint_folder),
@@ -166,6 +169,11 @@ Status finish(RawOptions& raw, const po::variables_map& given) {
     auto bytes = parse_memory_size(raw.memory_per_node);
     if (!bytes) return bytes.error();
     run.memory_per_node = *bytes;
+  }
+  if (!raw.shared_files.empty()) {
+    auto folder = parse_shared_folder(raw.shared_files);
+    if (!folder) return folder.error();
+    run.shared_files = *folder;
   }
   if (!raw.time_limit.empty()) {
     auto limit = parse_time_limit(raw.time_limit);

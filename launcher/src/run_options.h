@@ -31,6 +31,7 @@ struct RunOptions {
   LauncherKind launcher = LauncherKind::kAuto;
   std::string caps;
   uint64_t memory_per_node = 0;  // bytes; 0: not given
+  std::string shared_files;      // a folder; empty: not given
   bool balance = false;          // implies +CAN_MIGRATE
   // Checkpoints of the program; the folder is absolute, empty: none.
   std::string checkpoint_folder;

@@ -73,6 +73,14 @@ TEST(RunOptions, MemorySizesAsSrun) {
   EXPECT_EQ(parse({"true"})->memory_per_node, 0u);
 }
 
+TEST(RunOptions, SharedFilesAreOfAFolder) {
+  EXPECT_EQ(parse({"--share-files=/usr/../usr/bin/", "true"})->shared_files, "/usr/bin");
+  EXPECT_EQ(parse({"true"})->shared_files, "");
+  EXPECT_FALSE(parse({"--share-files=/nowhere/at/all", "true"}));
+  EXPECT_FALSE(parse({"--share-files=/proc/version", "true"}));
+  EXPECT_FALSE(parse({"--share-files=/", "true"}));
+}
+
 TEST(RunOptions, TimeLimitsAsSrun) {
   EXPECT_EQ(*parse_time_limit("5"), 5min);
   EXPECT_EQ(*parse_time_limit("5:30"), 5min + 30s);

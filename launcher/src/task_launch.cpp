@@ -129,7 +129,8 @@ Status TaskLaunch::register_with_krgd() const {
   const NodeId self{static_cast<uint16_t>(node)};
   auto listener = install_syscall_filter({.pids = PidRange(self, node_count),
                                           .remote_memory = remote_memory,
-                                          .distant_threads = distant_threads});
+                                          .distant_threads = distant_threads,
+                                          .shared_files = shared_files});
   if (!listener) return listener.error();
   const int fd = listener->get();
   auto go = client->call("job.started", {{"job", job}}, {&fd, 1});

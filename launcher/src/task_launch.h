@@ -41,6 +41,7 @@ struct TaskLaunch {
   uint32_t job = 0;
   unsigned node = 0, node_count = 1;
   bool distant_threads = false;  // the tasks' threads may run on other nodes
+  bool shared_files = false;     // mappings of files are krgd's business
   bool remote_memory = false;    // what the tasks do with memory is krgd's business
   std::string directory;
   std::vector<std::string> program;

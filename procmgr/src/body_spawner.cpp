@@ -137,11 +137,15 @@ struct BodySpawner::Impl {
   Impl(NodeContext& n, SyscallBroker& b)
       : node(n),
         broker(b),
-        filter({.pids = n.pids, .standard_streams = true, .remote_memory = n.memory_per_node > 0}),
+        filter({.pids = n.pids,
+                .standard_streams = true,
+                .remote_memory = n.memory_per_node > 0,
+                .shared_files = !n.shared_files.empty()}),
         filter_of_parents({.pids = n.pids,
                            .standard_streams = true,
                            .all_waits = true,
-                           .remote_memory = n.memory_per_node > 0}) {
+                           .remote_memory = n.memory_per_node > 0,
+                           .shared_files = !n.shared_files.empty()}) {
     make_room_for_descriptors();
   }
 

@@ -9,6 +9,7 @@
 
 #include <array>
 #include <charconv>
+#include <filesystem>
 #include <memory>
 #include <string_view>
 #include <utility>
@@ -117,6 +118,13 @@ Result<FdIdentity> fd_identity(pid_t tid, int number) {
   if (statx(AT_FDCWD, path.c_str(), AT_STATX_DONT_SYNC, STATX_INO, &got) != 0)
     return errno_error("statx of " + path);
   return FdIdentity{makedev(got.stx_dev_major, got.stx_dev_minor), got.stx_ino};
+}
+
+Result<std::string> link_of_fd(pid_t tid, int number) {
+  std::error_code error;
+  auto link = std::filesystem::read_symlink(fmt::format("/proc/{}/fd/{}", tid, number), error);
+  if (error) return errno_error("no such descriptor", EBADF);
+  return link.native();
 }
 
 Result<UniqueFd> steal_fd(pid_t tid, int number) {

@@ -37,6 +37,8 @@ struct FdIdentity {
   ino_t inode = 0;
 };
 Result<FdIdentity> fd_identity(pid_t tid, int number);
+// What /proc shows for it: a path, where it has one. Errors: EBADF.
+Result<std::string> link_of_fd(pid_t tid, int number);
 // A copy of it. Errors: EBADF, EPERM where ptrace is not allowed.
 Result<UniqueFd> steal_fd(pid_t tid, int number);
 

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <cinttypes>
 #include <cstdio>
@@ -12,6 +13,11 @@
 #include "krg/runtime/unique_fd.h"
 
 namespace krg {
+
+bool is_own_thread(pid_t tid) {
+  auto status = read_process_status(tid);
+  return status && status->pid == getpid();
+}
 
 Result<std::string> read_proc_text(pid_t tid, const char* name) {
   UniqueFd file(open(fmt::format("/proc/{}/{}", tid, name).c_str(), O_RDONLY | O_CLOEXEC));

@@ -42,6 +42,9 @@ Result<Credentials> read_credentials(pid_t tid);
 Result<pid_t> read_tracer(pid_t tid);
 Result<std::vector<gid_t>> read_supplementary_groups(pid_t tid);
 
+// True for a thread of krgd itself.
+bool is_own_thread(pid_t tid);
+
 // A whole small file of /proc/TID. Errors: ESRCH.
 Result<std::string> read_proc_text(pid_t tid, const char* name);
 // What follows "KEY:<tab>" in the text of /proc/TID/status, or nullptr. Not for its first line.

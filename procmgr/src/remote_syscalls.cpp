@@ -5,6 +5,7 @@
 #include <sys/syscall.h>
 
 #include "call_registers.h"
+#include "krg/procmgr/unnotified_cookie.h"
 
 namespace krg {
 
@@ -72,8 +73,10 @@ void RemoteSyscalls::run(long number, const Arguments& arguments,
                          std::function<void(int64_t)> done) {
   if (state_ == State::kGone) return done(-ESRCH);
   check(state_ == State::kIdle, "one remote system call at a time");
+  Arguments passed = arguments;
+  if (number != SYS_mmap) passed[5] = kUnnotifiedCookie;  // the only one that has so many
   const user_regs_struct registers =
-      call_registers(registers_, registers_.rip - kSyscallInstructionBytes, number, arguments);
+      call_registers(registers_, registers_.rip - kSyscallInstructionBytes, number, passed);
   if (ptrace(PTRACE_SETREGS, tid_, nullptr, &registers) != 0 || !thread_->resume())
     return done(-ESRCH);
   done_ = std::move(done);

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 
+#include "in_worker.h"
 #include "krg/runtime/log.h"
 #include "process_status.h"
 #include "shared_messages.h"
@@ -18,6 +19,7 @@ namespace {
 
 // Page sets of shared files among all sets of the cluster.
 constexpr uint64_t kFirstSet = uint64_t{0x5348} << 48;
+constexpr size_t kMostPagesWritten = 64;
 
 size_t pages_of(uint64_t bytes) {
   return (bytes + kPageBytes - 1) / kPageBytes;
@@ -30,7 +32,8 @@ std::shared_ptr<SharedFile> SharedFiles::find(FileId file) const {
   return found == files_.end() ? nullptr : found->second;
 }
 
-Status SharedFiles::resize(FileId id, uint64_t bytes, uint64_t covered) {
+Status SharedFiles::resize(FileId id, uint64_t bytes, uint64_t covered,
+                           std::shared_ptr<MappedFile> mapped) {
   const size_t wanted = pages_of(std::max(bytes, covered));
   auto file = find(id);
   if (file) {
@@ -39,9 +42,11 @@ Status SharedFiles::resize(FileId id, uint64_t bytes, uint64_t covered) {
     return {};
   }
   if (wanted == 0) return {};
-  auto pages = PageSet::create(node_.loop, kddm_, SetId{kFirstSet | id}, wanted, {.group = group_});
+  auto pages = PageSet::create(node_.loop, kddm_, SetId{kFirstSet | id}, wanted,
+                               {.linker = mapped, .group = group_});
   if (!pages) return pages.error();
-  file = std::make_shared<SharedFile>(SharedFile{id, bytes, std::move(*pages)});
+  file = std::make_shared<SharedFile>(
+      SharedFile{id, bytes, std::move(*pages), false, std::move(mapped)});
   file->pages->on_idle([this, weak = std::weak_ptr(file)] {
     if (auto idle = weak.lock()) release_if_idle(*idle);
   });
@@ -55,6 +60,75 @@ void SharedFiles::drop(FileId id) {
   if (found == files_.end()) return;
   node_.loop.post([file = std::move(found->second)] {});
   files_.erase(found);
+}
+
+// Run by run, each read as it is on all nodes.
+struct SharedFiles::WritingBack {
+  std::shared_ptr<SharedFile> file;
+  std::vector<uint64_t> pages;
+  std::function<void(Status)> done;
+  size_t next = 0;
+};
+
+void SharedFiles::write_back(FileId id, std::function<void(Status)> done) const {
+  auto file = find(id);
+  if (!file || !file->mapped) return done({});
+  auto job = std::make_shared<WritingBack>(WritingBack{file, {}, std::move(done)});
+  for (const auto& [page, digest] : file->mapped->pages()) job->pages.push_back(page);
+  write_next_run(job);
+}
+
+void SharedFiles::write_next_run(const std::shared_ptr<WritingBack>& job) const {
+  const auto& pages = job->pages;
+  if (job->next == pages.size() || pages[job->next] >= job->file->pages->pages())
+    return job->done({});
+  const uint64_t first = pages[job->next];
+  size_t count = 0;
+  while (job->next < pages.size() && pages[job->next] == first + count &&
+         first + count < job->file->pages->pages() && count < kMostPagesWritten) {
+    ++count;
+    ++job->next;
+  }
+  job->file->pages->read(first * kPageBytes, count * kPageBytes,
+                         [this, job, first, count](Result<std::string> read) {
+                           if (!read) return job->done(read.error());
+                           write_run(job, first, count, std::move(*read));
+                         });
+}
+
+void SharedFiles::write_run(const std::shared_ptr<WritingBack>& job, uint64_t first, size_t count,
+                            std::string contents) const {
+  auto& known = job->file->mapped->pages();
+  std::vector<MappedFile::Digest> digests;
+  for (uint64_t page = first; page < first + count; ++page) digests.push_back(known[page]);
+  in_worker(
+      node_.workers,
+      [file = job->file->mapped, first, bytes = std::move(contents), digests] {
+        return file->write(first, bytes, digests);
+      },
+      [this, job, first](const Result<std::vector<MappedFile::Digest>>& written) {
+        if (!written) return job->done(written.error());
+        uint64_t page = first;
+        for (MappedFile::Digest digest : *written) job->file->mapped->pages()[page++] = digest;
+        write_next_run(job);
+      });
+}
+
+bool SharedFiles::any_mapped() const {
+  return std::any_of(files_.begin(), files_.end(),
+                     [](const auto& entry) { return entry.second->mapped != nullptr; });
+}
+
+FileId SharedFiles::find_mapped(const MappedFile::Name& name) const {
+  for (const auto& [id, file] : files_)
+    if (file->mapped && file->mapped->name() == name) return id;
+  return 0;
+}
+
+FileId SharedFiles::mapped_at(RemoteAddr address, uint64_t bytes) const {
+  for (const auto& [id, file] : files_)
+    if (file->mapped && !file->pages->mapped_in(address, bytes).empty()) return id;
+  return 0;
 }
 
 void SharedFiles::read(FileId id, uint64_t offset, size_t bytes,

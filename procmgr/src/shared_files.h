@@ -10,7 +10,9 @@
 #include <memory>
 
 #include "krg/procmgr/session_fs.h"
+#include "krg/procmgr/shared_memory.h"
 #include "krg/shmem/page_set.h"
+#include "mapped_file.h"
 
 namespace krg {
 
@@ -19,7 +21,8 @@ struct SharedFile {
   FileId id = 0;
   uint64_t bytes = 0;
   std::unique_ptr<PageSet> pages;
-  bool is_held = false;  // the home knows that mappings use it
+  bool is_held = false;                          // the home knows that mappings use it
+  std::shared_ptr<MappedFile> mapped = nullptr;  // an ordinary file
 };
 
 class SharedFiles {
@@ -32,7 +35,16 @@ class SharedFiles {
   std::shared_ptr<SharedFile> find(FileId file) const;
   // As the home says, on all nodes alike. Errors: what PageSet says.
   // `covered`: how far mappings reach, which may be beyond the end.
-  Status resize(FileId file, uint64_t bytes, uint64_t covered);
+  // `mapped`: the ordinary file whose contents it has.
+  Status resize(FileId file, uint64_t bytes, uint64_t covered,
+                std::shared_ptr<MappedFile> mapped = nullptr);
+  // What this node has brought from the ordinary file is written there. Errors: of pwrite(2); a
+  // lost page.
+  void write_back(FileId file, std::function<void(Status)> done) const;
+  // The file that is this ordinary one; 0: none. And one that any program has mapped there.
+  bool any_mapped() const;
+  FileId find_mapped(const MappedFile::Name& name) const;
+  FileId mapped_at(RemoteAddr address, uint64_t bytes) const;
   // The file is gone everywhere.
   void drop(FileId file);
 
@@ -74,6 +86,11 @@ class SharedFiles {
   size_t size() const { return files_.size(); }
 
  private:
+  struct WritingBack;
+  void write_next_run(const std::shared_ptr<WritingBack>& job) const;
+  void write_run(const std::shared_ptr<WritingBack>& job, uint64_t first, size_t count,
+                 std::string contents) const;
+
   NodeContext& node_;
   Kddm& kddm_;
   // One process may map several files.

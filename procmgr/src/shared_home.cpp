@@ -5,6 +5,7 @@
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <ctime>
 
 #include "krg/runtime/log.h"
@@ -87,10 +88,12 @@ SharedHome::SharedHome(NodeContext& node, SharedFiles& files)
         if (notice.what == SharedNotice::kWritten) return names_.touch(notice.file);
         if (notice.what == SharedNotice::kHeld) return names_.use(notice.file, from);
         names_.unuse(notice.file, from);
+        finish_unused_files();
         tell_gone();
       });
   node.messenger.on_peer_failure([this](NodeId failed) {
     names_.node_failed(failed);
+    finish_unused_files();
     tell_gone();
   });
 }
@@ -120,6 +123,11 @@ void SharedHome::handle(const Question& question, Reply reply) {
       return change_size(question, std::move(reply));
     case SharedOp::kAnonymous:
       return make_anonymous(question, std::move(reply));
+    case SharedOp::kMapFile:
+      return map_file(question, std::move(reply));
+    case SharedOp::kWriteBack:
+      return write_back(request.file, [reply = std::make_shared<Reply>(std::move(reply))](
+                                          const Status& done) { answer(*reply, done); });
     case SharedOp::kUnlink:
     case SharedOp::kRemoveDirectory:
       return answer(reply, names_.unlink(question.caller, request.file, question.name,
@@ -196,6 +204,61 @@ void SharedHome::make_anonymous(const Question& question, Reply reply) {
   });
 }
 
+// One of the same name is the same file for all who map it.
+void SharedHome::map_file(const Question& question, Reply reply) {
+  const MappedFile::Name name{question.name, question.request.other};
+  auto known = std::find_if(mapped_.begin(), mapped_.end(),
+                            [&](const auto& entry) { return entry.second == name; });
+  const bool is_new = known == mapped_.end();
+  const FileId file = is_new ? add_nameless(question.caller) : known->first;
+  if (is_new) {
+    mapped_.emplace(file, name);
+    names_.use(file, node_.self);
+  }
+  names_.use(file, question.from);
+  extend(file, question.request.size,
+         [this, file, is_new, from = question.from,
+          shared = std::make_shared<Reply>(std::move(reply))](Status extended) {
+           auto made =
+               extended ? names_.attributes(file) : Result<SharedAttributes>(extended.error());
+           if (!extended) names_.unuse(file, from);
+           if (is_new) drop_nameless(file);
+           if (!extended) finish_unused_files();
+           answer(*shared, made);
+         });
+}
+
+// By every node what it has brought.
+void SharedHome::write_back(FileId file, std::function<void(Status)> done) {
+  auto outcome = std::make_shared<Status>();
+  auto all = std::shared_ptr<void>(
+      nullptr, [outcome, done = std::move(done)](void*) { done(std::move(*outcome)); });
+  SharedWriteBack message;
+  message.file = file;
+  for (uint16_t i = 0; i < node_.node_count; ++i) {
+    if (node_.messenger.is_failed(NodeId{i})) continue;
+    node_.messenger.request(NodeId{i}, message, {},
+                            [all, outcome](const Result<std::string>& done) {
+                              if (!done) *outcome = done.error();
+                            });
+  }
+}
+
+// Who maps one again meanwhile finds it as it is.
+void SharedHome::finish_unused_files() {
+  for (const auto& [file, name] : mapped_) {
+    if (names_.uses(file) != 1 || !finishing_.insert(file).second) continue;
+    write_back(file, [this, file = file, path = name.path](const Status& written) {
+      finishing_.erase(file);
+      if (!written) log_error("shm", "{}: {}", path, written.error().message());
+      if (names_.uses(file) != 1) return;
+      mapped_.erase(file);
+      names_.unuse(file, node_.self);
+      tell_gone();
+    });
+  }
+}
+
 void SharedHome::drop_nameless(FileId file) {
   names_.drop_nameless(file);
   tell_gone();
@@ -239,9 +302,14 @@ void SharedHome::tell_size(FileId file, uint64_t old, uint64_t size, uint64_t co
   message.file = file;
   message.size = size;
   message.covered = covered;
+  std::string path;
+  if (auto mapped = mapped_.find(file); mapped != mapped_.end()) {
+    path = mapped->second.path;
+    message.inode = mapped->second.inode;
+  }
   for (uint16_t i = 0; i < node_.node_count; ++i) {
     if (node_.messenger.is_failed(NodeId{i})) continue;
-    node_.messenger.request(NodeId{i}, message, {}, [all, outcome](Result<std::string> done) {
+    node_.messenger.request(NodeId{i}, message, path, [all, outcome](Result<std::string> done) {
       if (!done && done.error().errno_or(EIO) != EHOSTDOWN) *outcome = done.error();
     });
   }

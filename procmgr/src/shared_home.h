@@ -8,6 +8,7 @@
 
 #include <deque>
 #include <map>
+#include <set>
 
 #include "shared_files.h"
 #include "shared_names.h"
@@ -52,6 +53,9 @@ class SharedHome {
   void open(const Question& question, Reply reply);
   void change_size(const Question& question, Reply reply);
   void make_anonymous(const Question& question, Reply reply);
+  void map_file(const Question& question, Reply reply);
+  void write_back(FileId file, std::function<void(Status)> done);
+  void finish_unused_files();
   Result<SharedAttributes> change_names(const Question& question);
   void resize(FileId file, Resize resize);
   void begin(FileId file);
@@ -64,6 +68,10 @@ class SharedHome {
   SharedFiles& files_;
   SharedNames names_;
   std::function<void(FileId)> on_gone_;
+  // Ordinary files that programs have mapped. This node itself uses each once, until what was
+  // changed has been written back and nobody else uses it.
+  std::map<FileId, MappedFile::Name> mapped_;
+  std::set<FileId> finishing_;
   std::map<FileId, std::deque<Resize>> resizes_;  // the first one is under way
 };
 

@@ -3,11 +3,17 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
+#include <linux/magic.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 
 #include <cstring>
 
+#include "alive.h"
+#include "ipc/ipc_caller.h"
+#include "ipc/ipc_table.h"
+#include "krg/runtime/log.h"
 #include "packed_bytes.h"
 #include "process_fds.h"
 #include "process_status.h"
@@ -33,6 +39,22 @@ SharedMappings::Request request_of(const SyscallBroker::Call& call) {
   return {call.arg(0), call.arg(1), call.arg(2), call.arg(3) & 0xffff'ffff, call.arg(5)};
 }
 
+// A file of a disk or the like that others can find by its name.
+bool is_mappable(int fd, const struct stat& file) {
+  struct statfs system {};
+  return S_ISREG(file.st_mode) && file.st_nlink > 0 && fstatfs(fd, &system) == 0 &&
+         system.f_type != HUGETLBFS_MAGIC;
+}
+
+// Whether who has opened the file to read may do so to write, too: see ask_rights().
+bool may_write(pid_t tid, int open_flags, const struct stat& file) {
+  if ((open_flags & O_ACCMODE) == O_RDWR) return true;
+  auto caller = read_ipc_caller(tid);
+  const IpcPermissions permissions{IPC_PRIVATE, file.st_uid, file.st_uid,
+                                   file.st_gid, file.st_gid, file.st_mode & 0777};
+  return caller && (caller->uid == 0 || may_access(permissions, *caller, kIpcAlter));
+}
+
 bool has_tracer(pid_t tid) {
   auto tracer = read_tracer(tid);
   return !tracer || *tracer != 0;
@@ -54,6 +76,10 @@ SharedMappings::SharedMappings(NodeContext& node, SessionFs& fs, SyscallBroker& 
                                SharedFiles& files, UserfaultSource source)
     : node_(node), fs_(fs), files_(files), mapper_(node, std::move(source)) {
   broker.set_handler(SYS_mmap, [this](SyscallBroker::Call call) { on_mmap(std::move(call)); });
+  if (node.shared_files.empty()) return;
+  for (int number : {SYS_msync, SYS_munmap})
+    broker.set_handler(number,
+                       [this](SyscallBroker::Call call) { write_back_first(std::move(call)); });
 }
 
 void SharedMappings::on_mmap(SyscallBroker::Call call) {
@@ -61,7 +87,9 @@ void SharedMappings::on_mmap(SyscallBroker::Call call) {
   if (!fs_.is_serving()) return call.go_on();
   const int number = static_cast<int>(call.arg(4));
   auto identity = fd_identity(call.tid(), number);
-  if (!identity || identity->device != fs_.device()) return call.go_on();
+  if (!identity) return call.go_on();
+  if (identity->device != fs_.device())
+    return node_.shared_files.empty() ? call.go_on() : on_ordinary_file(std::move(call), number);
   const FileId id = fs_.file_of(SharedTree::kName, identity->inode);
   if (id == 0) return call.go_on();
   auto file = steal_fd(call.tid(), number);
@@ -94,6 +122,61 @@ void SharedMappings::on_anonymous(SyscallBroker::Call call) {
         std::memcpy(&file, made->data(), sizeof file);
         this->map(std::move(*shared), file.id, map, O_RDWR, files_.counted_use(file.id));
       });
+}
+
+// Whoever maps it when it is one already, to write or to read, gets that; else who writes makes it
+// one.
+void SharedMappings::on_ordinary_file(SyscallBroker::Call call, int number) {
+  const Request map = request_of(call);
+  const bool makes = map.protection & PROT_WRITE;
+  if (!makes && !files_.any_mapped()) return call.go_on();
+  auto path = link_of_fd(call.tid(), number);
+  if (!path || !path->starts_with(node_.shared_files + "/") || has_tracer(call.tid()))
+    return call.go_on();
+  auto file = steal_fd(call.tid(), number);
+  struct stat found {};
+  if (!file || fstat(file->get(), &found) != 0) return call.go_on();
+  const MappedFile::Name name{std::move(*path), found.st_ino};
+  const int open_flags = fcntl(file->get(), F_GETFL);
+  if ((!makes && files_.find_mapped(name) == 0) || check_request(map, open_flags) != 0 ||
+      !is_mappable(file->get(), found) || !may_write(call.tid(), open_flags, found))
+    return call.go_on();
+  SharedRequest request;
+  request.op = SharedOp::kMapFile;
+  request.other = name.inode;
+  request.size = static_cast<uint64_t>(found.st_size);
+  PackedWriter names;
+  names.put_string(name.path).put_string({});
+  node_.messenger.request(kSharedHome, request, names.bytes(),
+                          [this, map, path = name.path,
+                           waiting = shared(std::move(call))](const Result<std::string>& made) {
+                            SharedAttributes attributes;
+                            if (!made || made->size() != sizeof attributes) {
+                              log_info("shm", "{} is mapped on this node only: {}", path,
+                                       made ? "answer of another version" : made.error().message());
+                              return waiting->go_on();
+                            }
+                            std::memcpy(&attributes, made->data(), sizeof attributes);
+                            this->map(std::move(*waiting), attributes.id, map, O_RDWR,
+                                      files_.counted_use(attributes.id));
+                          });
+}
+
+// Whoever reads the file afterwards finds there what was written.
+void SharedMappings::write_back_first(SyscallBroker::Call call) {
+  const FileId file = files_.mapped_at(RemoteAddr{call.arg(0)}, call.arg(1));
+  if (file == 0) return call.go_on();
+  SharedRequest request;
+  request.op = SharedOp::kWriteBack;
+  request.file = file;
+  PackedWriter names;
+  names.put_string({}).put_string({});
+  node_.messenger.request(kSharedHome, request, names.bytes(),
+                          [waiting = shared(std::move(call))](const Result<std::string>& written) {
+                            if (!written && waiting->number() == SYS_msync)
+                              return waiting->fail(written.error().errno_or(EIO));
+                            waiting->go_on();
+                          });
 }
 
 void SharedMappings::map(SyscallBroker::Call call, FileId file, const Request& request,

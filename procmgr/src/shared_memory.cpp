@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "krg/procmgr/shared_memory.h"
 
+#include "alive.h"
+#include "in_worker.h"
 #include "packed_bytes.h"
 #include "segment_calls.h"
 #include "segment_home.h"
@@ -27,13 +29,38 @@ struct SharedMemory::Impl {
     });
     if (node.self == kSharedHome) segment_home.emplace(node, home.emplace(node, files));
     node.messenger.on_request<SharedResize>(
-        [this](NodeId, const SharedResize& message, std::string_view, Messenger::Reply reply) {
-          auto done = files.resize(message.file, message.size, message.covered);
-          if (!done) return reply.fail(done.error().errno_or(EIO), done.error().context);
-          reply.ok();
+        [this](NodeId, const SharedResize& message, std::string_view path, Messenger::Reply reply) {
+          on_resize(message, path, std::move(reply));
+        });
+    node.messenger.on_request<SharedWriteBack>(
+        [this](NodeId, const SharedWriteBack& message, std::string_view, Messenger::Reply reply) {
+          files.write_back(message.file, [reply = shared(std::move(reply))](const Status& written) {
+            written ? reply->ok() : reply->fail(written.error().errno_or(EIO));
+          });
         });
     node.messenger.on<SharedGone>(
         [this](NodeId, const SharedGone& message, std::string_view) { files.drop(message.file); });
+  }
+
+  void on_resize(const SharedResize& message, std::string_view path, Messenger::Reply reply) {
+    const auto resize = [this, message](std::shared_ptr<MappedFile> mapped,
+                                        Messenger::Reply& to_answer) {
+      auto done = files.resize(message.file, message.size, message.covered, std::move(mapped));
+      if (!done) return to_answer.fail(done.error().errno_or(EIO), done.error().context);
+      to_answer.ok();
+    };
+    if (path.empty() || files.find(message.file)) return resize(nullptr, reply);
+    using Opened = Result<std::shared_ptr<MappedFile>>;
+    in_worker(
+        node.workers,
+        [space = node.session_mount_ns, &workers = node.workers,
+         name = MappedFile::Name{std::string(path), message.inode}] {
+          return MappedFile::open(space, workers, name);
+        },
+        [resize, reply = shared(std::move(reply))](Opened mapped) {
+          if (!mapped) return reply->fail(mapped.error().errno_or(EIO), mapped.error().context);
+          resize(std::move(*mapped), *reply);
+        });
   }
 
   NodeContext& node;

@@ -41,6 +41,9 @@ enum class SharedOp : uint8_t {
   kSpace,
   kAnonymous,  // makes a file of `size` bytes that has no name, which the asking node uses
   kHold,       // the asking node uses the file
+  kMapFile,    // finds or makes the file that is the ordinary file `name`, of inode `other`, which
+               // has `size` bytes; the asking node uses it
+  kWriteBack,  // what was changed of such a file is to be in the ordinary file
 };
 
 // A request to the home. The payload (PackedWriter) is the name, the second name (a new name, a
@@ -83,7 +86,8 @@ struct SharedNotice {
 static_assert(sizeof(SharedNotice) == 16);
 
 // From the home to every node, as a request: the file has `size` bytes from now on, and a page set
-// that reaches to `covered` at least.
+// that reaches to `covered` at least. The payload of one that is an ordinary file is that one's
+// path, and `inode` its number.
 struct SharedResize {
   static constexpr uint16_t kId = message_ids::kSharedMemory + 2;
   uint8_t version = 1;
@@ -91,8 +95,19 @@ struct SharedResize {
   FileId file = 0;
   uint64_t size = 0;
   uint64_t covered = 0;
+  uint64_t inode = 0;
 };
-static_assert(sizeof(SharedResize) == 32);
+static_assert(sizeof(SharedResize) == 40);
+
+// From the home to every node, as a request: what this node has brought from the ordinary file is
+// to be in it.
+struct SharedWriteBack {
+  static constexpr uint16_t kId = message_ids::kSharedMemory + 6;
+  uint8_t version = 1;
+  uint8_t padding[7] = {};
+  FileId file = 0;
+};
+static_assert(sizeof(SharedWriteBack) == 16);
 
 // From the home to every node: the file is gone everywhere.
 struct SharedGone {

@@ -364,6 +364,14 @@ void SharedNames::use(FileId file, NodeId node) {
   if (found != files_.end()) ++found->second.users[node];
 }
 
+unsigned SharedNames::uses(FileId id) const {
+  unsigned uses = 0;
+  auto found = files_.find(id);
+  if (found == files_.end()) return 0;
+  for (const auto& [node, count] : found->second.users) uses += count;
+  return uses;
+}
+
 void SharedNames::unuse(FileId file, NodeId node) {
   auto found = files_.find(file);
   if (found == files_.end()) return;

@@ -68,6 +68,7 @@ class SharedNames {
   // A node's open descriptions and mappings of a file: it stays while there are any.
   void use(FileId file, NodeId node);
   void unuse(FileId file, NodeId node);
+  unsigned uses(FileId file) const;
   void node_failed(NodeId node);
   // Files that are gone since the last call.
   std::vector<FileId> take_gone();

@@ -16,13 +16,8 @@ namespace krg {
 namespace {
 
 constexpr uint64_t kBlockBytes = 512;  // of st_blocks
-constexpr std::string_view kNumberPrefix = ".krg-file-";
-
 // Programs have no names of that kind: each file may be found by those only who may.
-bool is_krgd(pid_t tid) {
-  auto status = read_process_status(tid);
-  return status && status->pid == getpid();
-}
+constexpr std::string_view kNumberPrefix = ".krg-file-";
 
 // The answer's bytes as the structure that the operation promises.
 template <class T>
@@ -96,7 +91,7 @@ std::string SharedTree::path_of(FileId file) {
 
 void SharedTree::lookup(const FsCaller& caller, FileId parent, std::string_view name,
                         FsReply<FsEntry> reply) {
-  if (parent == kTreeRoot && name.starts_with(kNumberPrefix) && is_krgd(caller.tid))
+  if (parent == kTreeRoot && name.starts_with(kNumberPrefix) && is_own_thread(caller.tid))
     return getattr(caller, std::strtoull(name.data() + kNumberPrefix.size(), nullptr, 10),
                    std::move(reply));
   ask_entry(caller, request_for(SharedOp::kLookup, parent), {name}, std::move(reply));

@@ -34,6 +34,7 @@ enum class When {
   kPointer,            // all 64 bits: not null
   kValue,              // the lower 32 bits are `value`
   kSharedFutex,        // of futex: an address in the window of shared memory, not private; no wake
+  kSharedPlace,        // an address in the window of shared memory
   kShared,             // flags of mmap: shared
   kBitClear,           // none of the bits `value` is set
   kLargePrivate,       // flags of mmap: private, anonymous; large and writable
@@ -150,6 +151,10 @@ constexpr Rule kRemoteMemoryRules[] = {
     {SYS_madvise, When::kValue, 2, MADV_DOFORK},
     {SYS_clone3, When::kAlways},
 };
+constexpr Rule kSharedFileRules[] = {
+    {SYS_msync, When::kSharedPlace, 0},
+    {SYS_munmap, When::kSharedPlace, 0},
+};
 constexpr Rule kDistantThreadRules[] = {
     {SYS_clone3, When::kAlways},
 };
@@ -195,6 +200,8 @@ class Builder {
       for (const Rule& rule : kRemoteMemoryRules) rules[rule.number].push_back(rule);
     if (config_.distant_threads)
       for (const Rule& rule : kDistantThreadRules) rules[rule.number].push_back(rule);
+    if (config_.shared_files)
+      for (const Rule& rule : kSharedFileRules) rules[rule.number].push_back(rule);
     const std::vector<std::pair<int, std::vector<Rule>>> sorted(rules.begin(), rules.end());
     add_tree(sorted);
     add_stop();
@@ -263,6 +270,9 @@ class Builder {
       case When::kShared:  // and not one of ours, which are told by the upper half of flags
         return add({load_high(rule.arg), branch(kUnnotifiedCookie >> 32, 4, 0), load_low(rule.arg),
                     BPF_STMT(BPF_ALU | BPF_AND | BPF_K, MAP_SHARED), branch(MAP_SHARED, 0, 1)});
+      case When::kSharedPlace:
+        return add({load_high(rule.arg), BPF_STMT(BPF_ALU | BPF_AND | BPF_K, kWindowMask),
+                    branch(kSharedWindow >> 32, 0, 1)});
       case When::kSharedFutex:
         return add({load_high(0), BPF_STMT(BPF_ALU | BPF_AND | BPF_K, kWindowMask),
                     branch(kSharedWindow >> 32, 0, 6), load_low(1),

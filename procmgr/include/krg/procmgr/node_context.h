@@ -40,6 +40,8 @@ struct NodeContext {
   // What KDDM objects may take on each node (--mem-per-node), bytes; 0: no limit, and no processes
   // that use memory of other nodes.
   uint64_t memory_per_node = 0;
+  // The folder whose files' shared mappings are coherent over nodes (--share-files); empty: none.
+  std::string shared_files = {};
   // Of all page sets that a process may map (krg/shmem/page_set.h).
   std::shared_ptr<UserfaultfdGroup> page_sets = nullptr;
 };

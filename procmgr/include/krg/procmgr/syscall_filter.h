@@ -38,6 +38,8 @@
 // mremap, clone3                               always
 // madvise                                      MADV_DONTNEED, MADV_FREE, MADV_DOFORK
 // clone3                                       always; where threads may run on other nodes, too
+// msync, munmap                                from an address in that window; where files may be
+//                                                mapped over nodes
 // fstat, newfstatat, statx                     of descriptor 0, 1 or 2 itself; bodies only
 //
 // "of another node" is a comparison of the pid's upper bits: a shadow has a pid of this node, so a
@@ -75,6 +77,8 @@ struct SyscallFilterConfig {
   bool remote_memory = false;
   // Processes may have threads on other nodes (spreading.h).
   bool distant_threads = false;
+  // Files may be mapped over nodes (shared_memory.h).
+  bool shared_files = false;
 };
 
 class SyscallFilter {
