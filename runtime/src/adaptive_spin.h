@@ -30,7 +30,9 @@ class AdaptiveSpin {
   // So long, in cycles, it looks on end and keeps the core to itself: 3 to 10 µs; at first, before
   // it looks at the clock, half a microsecond or a little more.
   static constexpr uint64_t kAlone = 10'000, kFirstLooks = 1'500;
-  // A look that takes longer than this, in cycles, has moved bytes (20 KiB or more), though nothing
+  // So many looks go between two readings of the cycle counter, which costs as much as a look.
+  static constexpr int kLooksPerReading = 4;
+  // Looks that take longer than this, in cycles, have moved bytes (20 KiB or more), though nothing
   // is complete yet: part of a large transfer, of which the target of a get learns nothing else.
   static constexpr uint64_t kMovedBytes = 10'000;
   // A yield that takes longer may have let somebody else run (or served an interrupt): then the
@@ -54,7 +56,7 @@ class AdaptiveSpin {
   // took long counts as one that did.
   template <class Look>
   Found spin(Look look) {
-    if (look_for(budget_.count() > 0 ? kFirstLooks : 0, look)) return reward();
+    if (look_some(look) || (budget_.count() > 0 && look_for(kFirstLooks, look))) return reward();
     auto now = Clock::now();
     if (started_ == Clock::time_point{}) {
       if (blocked_at_ != Clock::time_point{} && now - blocked_at_ < soon_) reward();
@@ -85,10 +87,16 @@ class AdaptiveSpin {
     return Found::kWork;
   }
   template <class Look>
+  static bool look_some(Look& look) {
+    for (int i = 0; i < kLooksPerReading; ++i)
+      if (look()) return true;
+    return false;
+  }
+  template <class Look>
   static bool look_for(uint64_t cycles, Look& look) {
     const uint64_t start = cycle_counter();
     for (uint64_t before = start;;) {
-      if (look()) return true;
+      if (look_some(look)) return true;
       const uint64_t now = cycle_counter();
       if (now - before > kMovedBytes) return true;
       if (now - start >= cycles) return false;

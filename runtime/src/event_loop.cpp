@@ -50,6 +50,8 @@ struct EventLoop::Impl {
   std::atomic<bool> any_posted = false;  // true while posted is not empty
   uint64_t served_at = 0;                // in cycles: when descriptors were last asked for
   std::atomic<std::thread::id> runner;   // the thread that last ran it
+  unsigned running = 0;                  // calls of run_once() that have not returned
+  std::shared_ptr<Impl> orphan;          // itself, while it runs and its owner has gone
 
   uint64_t arm(microseconds delay, microseconds period, std::function<void()> fire) {
     uint64_t id = next_id++;
@@ -73,6 +75,7 @@ struct EventLoop::Impl {
     watches.erase(found);
   }
 
+  int round(microseconds wait);
   int serve(microseconds wait) {
     epoll_event ready[64];
     timespec timeout{wait.count() / 1'000'000, (wait.count() % 1'000'000) * 1000};
@@ -143,8 +146,14 @@ Result<EventLoop> EventLoop::create() {
 
 EventLoop::EventLoop(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
 EventLoop::EventLoop(EventLoop&&) noexcept = default;
-EventLoop& EventLoop::operator=(EventLoop&&) noexcept = default;
-EventLoop::~EventLoop() = default;
+EventLoop& EventLoop::operator=(EventLoop&& other) noexcept {
+  EventLoop gone(std::move(*this));
+  impl_ = std::move(other.impl_);
+  return *this;
+}
+EventLoop::~EventLoop() {
+  if (impl_ && impl_->running > 0) impl_->orphan = std::move(impl_);
+}
 
 Result<EventLoop::Watch> EventLoop::watch(int fd, uint32_t events,
                                           std::function<void(uint32_t)> on_events) {
@@ -200,20 +209,26 @@ void EventLoop::run() {
 }
 
 int EventLoop::run_once(microseconds wait) {
-  auto impl = impl_;  // a callback may destroy this loop's owner
-  if (impl->runner != std::this_thread::get_id()) impl->runner = std::this_thread::get_id();
-  for (auto& [id, hook] : impl->idle_hooks) wait = std::min(wait, hook());
+  Impl* impl = impl_.get();  // a callback may destroy this loop's owner
+  ++impl->running;
+  const int handled = impl->round(wait);
+  if (--impl->running == 0 && impl->orphan) auto last = std::move(impl->orphan);
+  return handled;
+}
+
+int EventLoop::Impl::round(microseconds wait) {
+  if (runner != std::this_thread::get_id()) runner = std::this_thread::get_id();
+  for (auto& [id, hook] : idle_hooks) wait = std::min(wait, hook());
   const bool hook_worked = wait == kHandled;
-  if (hook_worked && cycle_counter() - impl->served_at < kUnservedCycles)
-    return 1 + impl->run_posted();
-  if (hook_worked || impl->any_posted) wait = microseconds(0);
-  if (!impl->due.empty()) {
-    auto until = std::chrono::ceil<microseconds>(impl->due.begin()->first - Clock::now());
+  if (hook_worked && cycle_counter() - served_at < kUnservedCycles) return 1 + run_posted();
+  if (hook_worked || any_posted) wait = microseconds(0);
+  if (!due.empty()) {
+    auto until = std::chrono::ceil<microseconds>(due.begin()->first - Clock::now());
     wait = std::clamp(until, microseconds(0), wait);
   }
-  int handled = hook_worked + impl->serve(wait);
-  handled += impl->run_posted();
-  if (!impl->due.empty()) handled += impl->fire_timers();
+  int handled = hook_worked + serve(wait);
+  handled += run_posted();
+  if (!due.empty()) handled += fire_timers();
   return handled;
 }
 
