@@ -20,6 +20,7 @@ struct ExecPlacer::Impl : std::enable_shared_from_this<Impl> {
     ProcessTable::Claim claim;
     NodeId target;
     ExecCaller caller;
+    Result<CapabilitySets> capabilities;
     std::optional<JobId> job;
     // Read by a worker while the loop exports the descriptors.
     Result<ExecSpec> spec;
@@ -63,10 +64,12 @@ void ExecPlacer::Impl::on_exec(SyscallBroker::Call exec) {
   const NodeId target = parts.placement.choose(GlobalPid{exec.tid()});
   if (target == node.self) return;
   ++placing_count;
-  auto placing = std::make_shared<Placing>(
-      Placing{std::move(exec), std::move(*claim), target, *caller, std::nullopt,
-              errno_error("not read", ENODATA), errno_error("not exported", ENODATA)});
+  auto placing = std::make_shared<Placing>(Placing{
+      std::move(exec), std::move(*claim), target, *caller, errno_error("not read", ENODATA),
+      std::nullopt, errno_error("not read", ENODATA), errno_error("not exported", ENODATA)});
   read_spec(placing);
+  placing->capabilities = parts.capabilities.of(placing->pid());
+  if (node.jobs) placing->job = node.jobs->job_of(placing->pid());
   export_descriptors(placing);
 }
 
@@ -94,6 +97,10 @@ void ExecPlacer::Impl::taken_down(PlacingPtr placing) {
     return stay(*placing, placing->spec.error());
   }
   if (!placing->fds) return stay(*placing, placing->fds.error());
+  if (!placing->capabilities) {
+    cancel_export(*placing);
+    return stay(*placing, placing->capabilities.error());
+  }
   ask_target(placing);
 }
 
@@ -102,11 +109,6 @@ void ExecPlacer::Impl::cancel_export(Placing& placing) {
 }
 
 void ExecPlacer::Impl::ask_target(PlacingPtr placing) {
-  auto capabilities = parts.capabilities.of(placing->pid());
-  if (!capabilities) {
-    cancel_export(*placing);
-    return stay(*placing, capabilities.error());
-  }
   StartBody ask;
   ask.pid = placing->pid();
   ask.origin = node.self;
@@ -116,8 +118,7 @@ void ExecPlacer::Impl::ask_target(PlacingPtr placing) {
       process_identity(parts.table, ask.pid, {caller.parent, caller.group, caller.session});
   ask.group = place.group;
   ask.session = place.session;
-  ask.capabilities = *capabilities;
-  if (node.jobs) placing->job = node.jobs->job_of(ask.pid);
+  ask.capabilities = *placing->capabilities;
   if (placing->job) {
     ask.has_job = 1;
     ask.job = placing->job->value;

@@ -5,7 +5,9 @@
 #include <sys/shm.h>
 #include <sys/statfs.h>
 
+#include <filesystem>
 #include <fstream>
+#include <set>
 #include <string>
 
 namespace krg {
@@ -14,11 +16,27 @@ namespace {
 constexpr std::string_view kPosixFolder = "/dev/shm/";
 constexpr std::string_view kSystemVName = "/SYSV";  // proc_pid_maps(5) shows the key after it
 
+// Names in the folder of what this process itself has mapped: Open MPI's shared memory between
+// ranks, which no program looks for.
+std::set<std::string> own_objects() {
+  std::set<std::string> own;
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);)
+    if (const size_t at = line.find(kPosixFolder); at != std::string::npos)
+      own.insert(line.substr(at + kPosixFolder.size()));
+  return own;
+}
+
 // The folder itself is one file. A tmpfs without a limit on files counts none: then who knows.
 bool node_has_posix_objects() {
   struct statfs space {};
   if (statfs("/dev/shm", &space) != 0) return false;
-  return space.f_files == 0 || space.f_files - space.f_ffree > 1;
+  if (space.f_files != 0 && space.f_files - space.f_ffree <= 1) return false;
+  static const std::set<std::string> own = own_objects();
+  std::error_code error;
+  for (const auto& object : std::filesystem::directory_iterator("/dev/shm", error))
+    if (!own.contains(object.path().filename())) return true;
+  return static_cast<bool>(error);
 }
 
 bool node_has_system_v_segments() {

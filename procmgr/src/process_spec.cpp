@@ -4,7 +4,11 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sched.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
 
 #include "krg/runtime/unique_fd.h"
 #include "process_status.h"
@@ -17,27 +21,33 @@ constexpr unsigned long kForkedNoExec = 0x40;  // PF_FORKNOEXEC of the kernel's 
 constexpr uint64_t kMinDescriptors = 2;        // a shadow needs them
 constexpr size_t kFieldsOfStat = 52;
 
+// "NAME:[INODE]", as the links of /proc/PID/ns say (namespaces(7)): half as dear as a look at what
+// they lead to.
+std::string namespace_link(const char* name, ino_t inode) {
+  return fmt::format("{}:[{}]", name, inode);
+}
+
 // `namespaces`: an open /proc/TID/ns.
-bool same_namespace(int namespaces, const char* name, const struct stat& own) {
-  struct stat theirs {};
-  return fstatat(namespaces, name, &theirs, 0) == 0 && theirs.st_ino == own.st_ino &&
-         theirs.st_dev == own.st_dev;
+bool same_namespace(int namespaces, const char* name, std::string_view own) {
+  std::array<char, 64> theirs;
+  const ssize_t length = readlinkat(namespaces, name, theirs.data(), theirs.size());
+  return length > 0 && std::string_view(theirs.data(), static_cast<size_t>(length)) == own;
 }
 
 // krgd's own namespaces of the session, which it does not leave.
-std::vector<std::pair<const char*, struct stat>> own_namespaces() {
-  std::vector<std::pair<const char*, struct stat>> own;
+std::vector<std::pair<const char*, std::string>> own_namespaces() {
+  std::vector<std::pair<const char*, std::string>> own;
   for (const char* name : {"user", "pid", "net", "ipc", "cgroup"}) {
     struct stat found {};
     if (stat(fmt::format("/proc/self/ns/{}", name).c_str(), &found) == 0)  // else not built in
-      own.emplace_back(name, found);
+      own.emplace_back(name, namespace_link(name, found.st_ino));
   }
   return own;
 }
 
 // /proc/TID/limits: a heading, then one line a limit in the order of their numbers: the name in the
-// first 26 columns, soft and hard value. prlimit(2) would need CAP_SYS_RESOURCE.
-Status read_limits(pid_t tid, std::array<rlimit, RLIM_NLIMITS>& limits) {
+// first 26 columns, soft and hard value.
+Status read_limits_text(pid_t tid, std::array<rlimit, RLIM_NLIMITS>& limits) {
   constexpr size_t kNameColumns = 26;
   auto text = read_whole_file(fmt::format("/proc/{}/limits", tid));
   if (!text) return errno_error("no such process", ESRCH);
@@ -50,6 +60,14 @@ Status read_limits(pid_t tid, std::array<rlimit, RLIM_NLIMITS>& limits) {
     for (rlim_t* value : {&limit.rlim_cur, &limit.rlim_max})
       *value = to_number<rlim_t>(next_word(line)).value_or(RLIM_INFINITY);
   }
+  return {};
+}
+
+// By prlimit(2), half as dear as the text; of another user's process that needs CAP_SYS_RESOURCE.
+Status read_limits(pid_t tid, std::array<rlimit, RLIM_NLIMITS>& limits) {
+  for (size_t i = 0; i < limits.size(); ++i)
+    if (prlimit(tid, static_cast<__rlimit_resource>(i), nullptr, &limits[i]) != 0)
+      return read_limits_text(tid, limits);
   return {};
 }
 
@@ -95,7 +113,8 @@ Status check_namespaces(pid_t tid, int session_mount_ns) {
       return cannot_move(fmt::format("a {} namespace of its own", name));
   struct stat session {};
   if (session_mount_ns >= 0 &&
-      (fstat(session_mount_ns, &session) != 0 || !same_namespace(namespaces.get(), "mnt", session)))
+      (fstat(session_mount_ns, &session) != 0 ||
+       !same_namespace(namespaces.get(), "mnt", namespace_link("mnt", session.st_ino))))
     return cannot_move("a mount namespace of its own");
   auto root = read_link(fmt::format("/proc/{}/root", tid));
   if (!root || *root != "/") return cannot_move("a root directory of its own");
