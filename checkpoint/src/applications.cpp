@@ -41,7 +41,7 @@ void Applications::listen() {
         if (!self) return;
         auto shared = std::make_shared<Messenger::Reply>(std::move(reply));
         self->climb(ask, [shared](Result<Application> found) {
-          if (!found) return fail(*shared, found.error());
+          if (!found) return shared->fail(found.error());
           shared->ok({reinterpret_cast<const char*>(&*found), sizeof *found});
         });
       });
@@ -68,7 +68,7 @@ std::vector<pid_t> Applications::local_roots() const {
 void Applications::ask(NodeId to, const FindApplication& question, Done done) {
   node_.messenger.request(to, question, {}, [done = std::move(done)](Result<std::string> reply) {
     Application found;
-    if (!reply) return done(as_sent(reply.error()));
+    if (!reply) return done(reply.error());
     if (reply->size() != sizeof found) return done(errno_error("application", EPROTO));
     std::memcpy(&found, reply->data(), sizeof found);
     done(found);

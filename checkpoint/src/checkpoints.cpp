@@ -148,7 +148,7 @@ void Checkpoints::Impl::add_commands() {
         self->checkpoint(ask.root, ask.asker, json::parse(payload, nullptr, false),
                          [shared](Result<json> result) {
                            if (result) return shared->ok(result->dump());
-                           krg::fail(*shared, result.error());
+                           shared->fail(result.error());
                          });
       });
   add_part_writes(parts.capture.node, captures);
@@ -177,7 +177,7 @@ void Checkpoints::Impl::forward(const Request& request, const Applications::Appl
   ask.asker = request.peer.pid == to.root ? 0 : request.peer.pid;
   parts.capture.node.messenger.request(to.node, ask, request.arguments.dump(),
                                        [reply](Result<std::string> result) {
-                                         if (!result) return reply(as_sent(result.error()));
+                                         if (!result) return reply(result.error());
                                          reply(json::parse(*result, nullptr, false));
                                        });
 }

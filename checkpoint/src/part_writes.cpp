@@ -36,7 +36,7 @@ struct Write {
 void answer(Write& write) {
   write.snapshot.reset();
   const auto& outcome = *write.outcome;
-  if (!outcome) return fail(write.reply, outcome.error());
+  if (!outcome) return write.reply.fail(outcome.error());
   std::vector<PartWritten> written = {
       {outcome->page_bytes, outcome->memory_bytes, outcome->stored_bytes, 0}};
   for (const auto& [version, id] : outcome->needs) written.push_back({0, 0, id, version});
@@ -53,9 +53,9 @@ void write_here(NodeContext& node, FamilyCaptures& captures, const WritePart& as
                   .base = {ask.base, ask.base_id},
                   .compress = ask.compress != 0};
   auto family = ProcessFamily::parse(packed_family);
-  if (!family) return fail(reply, family.error());
+  if (!family) return reply.fail(family.error());
   auto snapshot = captures.share_of(ask.capture, std::move(*family));
-  if (!snapshot) return fail(reply, snapshot.error());
+  if (!snapshot) return reply.fail(snapshot.error());
   auto write =
       std::make_shared<Write>(Write{std::move(order), std::move(*snapshot), std::move(reply)});
   node.workers.submit(
@@ -95,12 +95,11 @@ void request_part(NodeContext& node, const PartOrder& order,
   ask.base_id = order.base.id;
   ask.capture = captured.number;
   ask.id = order.id;
-  node.messenger.request(
-      NodeId{static_cast<uint16_t>(order.node)}, ask,
-      with_text(order.folder, captured.family.serialize()),
-      [node = order.node, done = std::move(done)](Result<std::string> reply) {
-        done(reply ? parse(node, *reply) : Result<WrittenPart>(as_sent(reply.error())));
-      });
+  node.messenger.request(NodeId{static_cast<uint16_t>(order.node)}, ask,
+                         with_text(order.folder, captured.family.serialize()),
+                         [node = order.node, done = std::move(done)](Result<std::string> reply) {
+                           done(reply ? parse(node, *reply) : Result<WrittenPart>(reply.error()));
+                         });
 }
 
 }  // namespace krg

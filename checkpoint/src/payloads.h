@@ -1,5 +1,5 @@
 // What payloads of checkpoint messages are made of: a text that ends with a zero byte, and rows of
-// structs; and how errors travel whose text says all. Threads: any.
+// structs. Threads: any.
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
@@ -35,17 +35,6 @@ requires std::is_trivially_copyable_v<Row> std::vector<Row> split_rows(std::stri
   std::vector<Row> all(payload.size() / sizeof(Row));
   std::memcpy(all.data(), payload.data(), all.size() * sizeof(Row));
   return all;
-}
-
-// No kernel says this of anything here: the error is a text_error().
-inline constexpr int kTextSaysAll = EREMOTEIO;
-inline void fail(Messenger::Reply& reply, const Error& why) {
-  const int number = why.errno_or(kTextSaysAll);
-  number != 0 && number != kTextSaysAll ? reply.fail(number, why.context)
-                                        : reply.fail(kTextSaysAll, why.message());
-}
-inline Error as_sent(const Error& why) {
-  return why.errno_or(0) == kTextSaysAll ? text_error(why.context) : why;
 }
 
 }  // namespace krg

@@ -124,7 +124,7 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
     ask.forget = forget;
     for (NodeId to : nodes)
       node_.messenger.request(to, ask, pids, [restart, left, done](Result<std::string> reply) {
-        if (!reply && !restart->failure) restart->failure = as_sent(reply.error());
+        if (!reply && !restart->failure) restart->failure = reply.error();
         if (--*left == 0) done();
       });
   }
@@ -252,7 +252,7 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
       node_.messenger.request(
           to, ask, with_text(restart->folder, rows(pids)),
           [self = shared_from_this(), restart, job, left](Result<std::string> reply) {
-            if (!reply && !restart->failure) restart->failure = as_sent(reply.error());
+            if (!reply && !restart->failure) restart->failure = reply.error();
             if (--*left > 0) return;
             restart->failure ? self->end(restart, job, *restart->failure)
                              : self->put_files_back(restart, job);
@@ -300,7 +300,7 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
         },
         [load] {
           if (load->outcome) return load->reply.ok();
-          fail(load->reply, load->outcome.error());
+          load->reply.fail(load->outcome.error());
         });
   }
 

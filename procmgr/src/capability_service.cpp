@@ -96,7 +96,7 @@ CapabilityService::CapabilityService(NodeContext& node, CapabilityTable& table, 
       [this](NodeId, const SetsRequest& request, std::string_view, Messenger::Reply reply) {
         if (request.version != kVersion) return reply.fail(EPROTO);
         Result<CapabilitySets> sets = apply(request.pid, as_change(request));
-        if (!sets) return reply.fail(sets.error().errno_or(EIO), sets.error().context);
+        if (!sets) return reply.fail(sets.error());
         SetsReply bits = as_reply(*sets);
         reply.ok({reinterpret_cast<const char*>(&bits), sizeof bits});
       });

@@ -116,7 +116,7 @@ struct ClusterFacts::Impl : std::enable_shared_from_this<Impl> {
 void ClusterFacts::Impl::answer_cpu_files(unsigned cpu, Messenger::Reply reply) {
   auto answer = std::make_shared<Messenger::Reply>(std::move(reply));
   read_own_cpu(cpu, [answer](Result<SharedCpuFiles> files) {
-    if (!files) return answer->fail(files.error().errno_or(EIO));
+    if (!files) return answer->fail(files.error());
     PackedWriter payload;
     for (const auto& [path, text] : **files) payload.put_string(path).put_string(text);
     answer->ok(payload.bytes());

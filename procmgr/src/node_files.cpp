@@ -274,7 +274,7 @@ void NodeFiles::Impl::answer(const FileRequest& request, std::string_view payloa
   auto answer = std::make_shared<Messenger::Reply>(std::move(reply));
   auto finish = [answer](const auto& result) {
     Result<std::string> packed = pack(result);
-    packed ? answer->ok(*packed) : answer->fail(packed.error().errno_or(EIO));
+    packed ? answer->ok(*packed) : answer->fail(packed.error());
   };
   PackedReader reader(payload);
   std::string path(reader.get_string()), data(reader.get_string());
@@ -316,7 +316,7 @@ void NodeFiles::Impl::serve() {
     auto answer = std::make_shared<Messenger::Reply>(std::move(reply));
     self->read_of_every_process({request.uid, request.gid}, std::string(name),
                                 [answer](Result<TextByPid> texts) {
-                                  if (!texts) return answer->fail(texts.error().errno_or(EIO));
+                                  if (!texts) return answer->fail(texts.error());
                                   PackedWriter payload;
                                   for (const auto& [pid, text] : *texts)
                                     payload.put(pid).put_string(text);

@@ -213,7 +213,7 @@ void RemoteHome::reopen(NodeId from, const StreamReopen& message, Messenger::Rep
   struct stat attributes {};
   if (!opened || fstat(opened.get(), &attributes) != 0) return reply.fail(errno);
   auto made = make_home_file(node_, std::move(opened), attributes, message.flags);
-  if (!made) return reply.fail(made.error().errno_or(EIO));
+  if (!made) return reply.fail(made.error());
   const HomeId id = add(std::move(*made));
   Entry& entry = entries_.at(id);
   entry.exporting = false;

@@ -33,7 +33,7 @@ void RemotePrograms::take_messages() {
       [this](NodeId from, const OpenRemoteSet& message, std::string_view, Messenger::Reply reply) {
         auto pages = PageSet::create(node_.loop, kddm_, SetId{message.set}, message.pages,
                                      {.home = from, .one_user = true});
-        if (!pages) return reply.fail(pages.error().errno_or(EIO), pages.error().context);
+        if (!pages) return reply.fail(pages.error());
         lent_[message.set] = std::move(*pages);
         reply.ok();
       });

@@ -26,11 +26,11 @@ std::string_view bytes_of(const T& value) {
 }
 
 void answer(Messenger::Reply& reply, const Result<SharedAttributes>& attributes) {
-  if (!attributes) return reply.fail(attributes.error().errno_or(EIO));
+  if (!attributes) return reply.fail(attributes.error());
   reply.ok(bytes_of(*attributes));
 }
 void answer(Messenger::Reply& reply, const Status& status) {
-  if (!status) return reply.fail(status.error().errno_or(EIO));
+  if (!status) return reply.fail(status.error());
   reply.ok();
 }
 
@@ -103,12 +103,12 @@ void SharedHome::handle(const Question& question, Reply reply) {
   switch (request.op) {
     case SharedOp::kList: {
       auto entries = names_.list(question.caller, request.file);
-      if (!entries) return reply.fail(entries.error().errno_or(EIO));
+      if (!entries) return reply.fail(entries.error());
       return reply.ok(packed(*entries));
     }
     case SharedOp::kReadLink: {
       auto target = names_.link_target(request.file);
-      if (!target) return reply.fail(target.error().errno_or(EIO));
+      if (!target) return reply.fail(target.error());
       return reply.ok(*target);
     }
     case SharedOp::kSpace:

@@ -35,7 +35,7 @@ struct SharedMemory::Impl {
     node.messenger.on_request<SharedWriteBack>(
         [this](NodeId, const SharedWriteBack& message, std::string_view, Messenger::Reply reply) {
           files.write_back(message.file, [reply = shared(std::move(reply))](const Status& written) {
-            written ? reply->ok() : reply->fail(written.error().errno_or(EIO));
+            written ? reply->ok() : reply->fail(written.error());
           });
         });
     node.messenger.on<SharedGone>(
@@ -46,7 +46,7 @@ struct SharedMemory::Impl {
     const auto resize = [this, message](std::shared_ptr<MappedFile> mapped,
                                         Messenger::Reply& to_answer) {
       auto done = files.resize(message.file, message.size, message.covered, std::move(mapped));
-      if (!done) return to_answer.fail(done.error().errno_or(EIO), done.error().context);
+      if (!done) return to_answer.fail(done.error());
       to_answer.ok();
     };
     if (path.empty() || files.find(message.file)) return resize(nullptr, reply);
@@ -58,7 +58,7 @@ struct SharedMemory::Impl {
           return MappedFile::open(space, workers, name);
         },
         [resize, reply = shared(std::move(reply))](Opened mapped) {
-          if (!mapped) return reply->fail(mapped.error().errno_or(EIO), mapped.error().context);
+          if (!mapped) return reply->fail(mapped.error());
           resize(std::move(*mapped), *reply);
         });
   }

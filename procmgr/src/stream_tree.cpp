@@ -90,7 +90,7 @@ std::optional<UniqueFd> StreamTree::take_from_stock(const StreamSource& source, 
   if (source.seekable || access_mode == O_RDWR || (flags & ~(O_ACCMODE | kSettable)) != 0)
     return std::nullopt;
   auto& spares = stock_[access_mode];
-  if (spares.size() <= kStock / 2) refill(access_mode);
+  if (spares.size() <= kStock / 2) refill_soon(access_mode);
   if (spares.empty()) return std::nullopt;
   Spare spare = std::move(spares.back());
   spares.pop_back();
@@ -102,8 +102,13 @@ std::optional<UniqueFd> StreamTree::take_from_stock(const StreamSource& source, 
   return std::move(spare.fd);
 }
 
+void StreamTree::refill_soon(int access_mode) {
+  EventLoop::Timer& timer = refills_[access_mode];
+  if (timer) return;
+  timer = node_.loop.after(kRefillDelay, [this, access_mode] { refill(access_mode); });
+}
+
 void StreamTree::refill(int access_mode) {
-  if (std::exchange(refilling_[access_mode], true)) return;
   std::vector<FileId> files;
   for (size_t i = stock_[access_mode].size(); i < kStock; ++i)
     files.push_back(add_import({kNoNode, {}, false, true}));
@@ -126,7 +131,7 @@ void StreamTree::refill(int access_mode) {
           else
             imports_.erase(found);
         }
-        refilling_[access_mode] = false;
+        refills_[access_mode].reset();
       });
 }
 

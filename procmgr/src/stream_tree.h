@@ -72,6 +72,8 @@ class StreamTree : public FsTree, public FlockKeeper {
 
  private:
   static constexpr size_t kStock = 4;  // of each access mode
+  // By then the program runs whose descriptors were taken from the stock.
+  static constexpr std::chrono::microseconds kRefillDelay{500};
   struct Spare {
     FileId file;
     UniqueFd fd;
@@ -90,6 +92,7 @@ class StreamTree : public FsTree, public FlockKeeper {
   void flock_here(const FsCaller& caller, ino_t inode, const FlockRequest& asked,
                   FsReply<int> reply);
   void wake_pollers(Handle& handle);
+  void refill_soon(int access_mode);
   void refill(int access_mode);
   uint64_t add_handle(FileId file, const StreamSource& source);
   void reopen(FileId file, int flags, FsReply<FsOpened> reply);
@@ -101,8 +104,8 @@ class StreamTree : public FsTree, public FlockKeeper {
   NodeContext& node_;
   SessionFs& fs_;
   std::map<int, std::vector<Spare>> stock_;  // by access mode; of no source yet
-  std::map<int, bool> refilling_;
-  size_t in_stock_ = 0;  // opened or being opened for it
+  std::map<int, EventLoop::Timer> refills_;  // by access mode: armed or under way
+  size_t in_stock_ = 0;                      // opened or being opened for it
   std::map<FileId, Import> imports_;
   std::unordered_map<uint64_t, Handle> handles_;
   FlockTable flocks_;                                      // of files of other trees, by inode

@@ -45,7 +45,7 @@ TEST_F(SyscallBrokerTest, TheFilterStopsWhatNeedsAClusterWideAnswerOnly) {
   refuse_everything();
   static char usage[256];
   const pid_t parent = getpid();
-  const pid_t foreign = (parent + (1 << 16)) & ((1 << kPidBits) - 1);
+  const pid_t foreign = parent ^ (1 << (kPidBits - 1));
   const Probe probes[] = {
       {"getpid", SYS_getpid, {}, false},
       {"getppid", SYS_getppid, {}, true},

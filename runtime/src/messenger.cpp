@@ -14,11 +14,14 @@ namespace {
 // The transport's handler ids that a Messenger takes (runtime/README.md).
 constexpr HandlerId kNotice = 0, kRequest = 1, kReply = 2;
 
+// As the number of an error that has none: its text says all.
+constexpr uint16_t kNoNumber = 0xffff;
+
 // Stands before the message struct in the transport's header.
 struct Envelope {
   uint64_t call = 0;    // of a request and its reply
   uint16_t id = 0;      // M::kId
-  uint16_t number = 0;  // reply: an errno value, 0 for success
+  uint16_t number = 0;  // reply: an errno value, 0 for success, kNoNumber
   uint32_t unused = 0;
 };
 static_assert(sizeof(Envelope) == 16);
@@ -242,6 +245,7 @@ void Messenger::Impl::reply_arrived(NodeId from, const Envelope& envelope,
   if (found == calls.end() || found->second.to != from) return;
   auto done = std::move(calls.extract(found).mapped().done);
   if (envelope.number == 0) return done(std::string(payload));
+  if (envelope.number == kNoNumber) return done(text_error(std::string(payload)));
   done(errno_error(std::string(payload), envelope.number));
 }
 
@@ -266,6 +270,11 @@ void Messenger::Reply::ok(std::string_view payload) {
 void Messenger::Reply::fail(int number, std::string_view why) {
   check(number != 0, "a failure has a number");
   answer(number, why);
+}
+
+void Messenger::Reply::fail(const Error& why) {
+  const int number = why.errno_or(kNoNumber);
+  number == kNoNumber ? answer(number, why.message()) : answer(number, why.context);
 }
 
 // The first answer counts; a Reply that was moved from or answered, or whose Messenger is gone,

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <future>
 #include <optional>
 #include <vector>
 
@@ -90,6 +91,26 @@ TEST_F(MessengerTest, AnswersRequestsAtOnceLaterAndWithErrors) {
   settle();
   ASSERT_TRUE(got[2] && *got[2]);
   EXPECT_EQ(**got[2], "late");
+}
+
+TEST_F(MessengerTest, AnErrorArrivesAsItWasWithAndWithoutANumber) {
+  make({});
+  const Error errors[] = {errno_error("the disk", ENOSPC),
+                          text_error("what nobody numbered"),
+                          {std::make_error_code(std::future_errc::no_state), "a promise"}};
+  b_->on_request<Ask>([&](NodeId, const Ask& ask, std::string_view, Messenger::Reply reply) {
+    reply.fail(errors[ask.number]);
+  });
+  std::vector<Error> got;
+  for (uint32_t i = 0; i < std::size(errors); ++i)
+    a_->request(kB, Ask{.number = i}, {},
+                [&got](Result<std::string> r) { got.push_back(r.error()); });
+  settle();
+  ASSERT_EQ(got.size(), std::size(errors));
+  for (size_t i = 0; i < got.size(); ++i) EXPECT_EQ(got[i].message(), errors[i].message());
+  EXPECT_EQ(got[0].errno_or(0), ENOSPC);
+  EXPECT_EQ(got[1].errno_or(EIO), EIO);
+  EXPECT_EQ(got[2].errno_or(EIO), EIO);
 }
 
 TEST_F(MessengerTest, AnswersRequestsThatItCannotHandle) {

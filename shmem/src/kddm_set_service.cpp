@@ -95,7 +95,7 @@ void SetService::answer_sync(NodeId, const SyncRequest& request, Messenger::Repl
   messenger_.request(server_->tail_of(*set, object), directed, {},
                      [later](const Result<std::string>& written) {
                        if (written) return later->ok();
-                       later->fail(written.error().errno_or(EIO), written.error().context);
+                       later->fail(written.error());
                      });
 }
 
@@ -106,14 +106,14 @@ void SetService::sync_here(SetId id, ObjectId object, Messenger::Reply reply) {
                      later](Result<std::span<std::byte>> bytes) {
     auto self = weak.lock();
     if (!self) return;
-    if (!bytes) return later->fail(bytes.error().errno_or(EIO), bytes.error().context);
+    if (!bytes) return later->fail(bytes.error());
     Set* set = self->server_->find_set(id);
     if (!set) return later->fail(ECANCELED);
     auto linker = set->options.linker;
     linker->sync(object, *bytes, [weak, id, object, later, linker](Status written) {
       if (auto alive = weak.lock()) alive->server_->put(id, object);
       if (written) return later->ok();
-      later->fail(written.error().errno_or(EIO), written.error().context);
+      later->fail(written.error());
     });
   };
   server_->start(id, object, Kddm::Touch::kNoFirstTouch, OpKind::kGet, std::move(write_back));

@@ -151,7 +151,7 @@ struct SetNames::Impl {
     tell_all(
         {.step = NameChange::Step::kOpen, .id = set.id.value, .object_bytes = set.object_bytes},
         [this, set, name = head.name](Status told) {
-          if (!told) return fail(told.error().errno_or(EIO), told.error().context);
+          if (!told) return fail(told.error());
           names[name].everywhere = true;  // told to open it, this node has
           succeed(set);
         });
@@ -172,6 +172,10 @@ struct SetNames::Impl {
   void fail(int number, std::string_view why = {}) {
     ordered.front().reply.fail(number,
                                why.empty() ? "set " + ordered.front().name : std::string(why));
+    next();
+  }
+  void fail(const Error& why) {
+    ordered.front().reply.fail(why);
     next();
   }
   // Not from inside itself: a thousand requests that are answered at once must not nest.
@@ -214,7 +218,7 @@ struct SetNames::Impl {
     switch (change.step) {
       case NameChange::Step::kOpen:
         if (auto opened = open(id, name, change.object_bytes); !opened)
-          return reply.fail(opened.error().errno_or(EIO), opened.error().context);
+          return reply.fail(opened.error());
         return reply.ok();
       case NameChange::Step::kStop:
         return stop(id,

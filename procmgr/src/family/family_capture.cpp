@@ -35,10 +35,6 @@ using SharedReply = std::shared_ptr<Messenger::Reply>;
 SharedReply shared(Messenger::Reply reply) {
   return std::make_shared<Messenger::Reply>(std::move(reply));
 }
-void fail(const SharedReply& reply, const Error& error) {
-  const int number = error.errno_or(EIO);
-  reply->fail(number != 0 ? number : EIO, error.context);
-}
 
 }  // namespace
 
@@ -95,7 +91,7 @@ struct FamilyCaptures::Impl : std::enable_shared_from_this<Impl> {
     const auto known = get_pids(in, payload.size() / sizeof(pid_t));
     if (ask.only_look) return reply->ok(pack(share.capture->look(known)));
     share.capture->freeze(known, [reply](Result<LocalCapture::Found> found) {
-      found ? reply->ok(pack(*found)) : fail(reply, found.error());
+      found ? reply->ok(pack(*found)) : reply->fail(found.error());
     });
   }
 
@@ -132,7 +128,7 @@ struct FamilyCaptures::Impl : std::enable_shared_from_this<Impl> {
     auto capture = find(ask.capture, reply);
     if (!capture) return;
     auto piece = capture->take(ask.base);
-    piece ? reply->ok(piece->serialize()) : fail(reply, piece.error());
+    piece ? reply->ok(piece->serialize()) : reply->fail(piece.error());
   }
 
   void describe(const FamilyDescribe& ask, std::string_view payload, SharedReply reply) {
@@ -148,7 +144,7 @@ struct FamilyCaptures::Impl : std::enable_shared_from_this<Impl> {
     std::vector<StreamUse> uses;
     while (in.ok() && !in.at_end()) uses.push_back(in.get<StreamUse>());
     auto description = share.capture->describe(ask, {pids.begin(), pids.end()}, uses);
-    description ? reply->ok(description->serialize()) : fail(reply, description.error());
+    description ? reply->ok(description->serialize()) : reply->fail(description.error());
   }
 
   void thaw(const FamilyThaw& ask, std::string_view, SharedReply reply) {

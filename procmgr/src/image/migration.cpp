@@ -19,19 +19,18 @@ Migration::Migration(NodeContext& node, const ExecPlacer::Parts& parts, ProcessM
       mover_(mover),
       is_online_(std::move(is_online)),
       threads_(std::move(threads)) {
-  node_.messenger.on_request<MigrateProcess>(
-      [this](NodeId, const MigrateProcess& ask, std::string_view, Messenger::Reply reply) {
-        auto shared = std::make_shared<Messenger::Reply>(std::move(reply));
-        migrate_here(ask.pid, ask.target, [shared](Status moved) {
-          moved ? shared->ok() : shared->fail(moved.error().errno_or(EIO), moved.error().context);
-        });
-      });
+  node_.messenger.on_request<MigrateProcess>([this](NodeId, const MigrateProcess& ask,
+                                                    std::string_view, Messenger::Reply reply) {
+    auto shared = std::make_shared<Messenger::Reply>(std::move(reply));
+    migrate_here(ask.pid, ask.target,
+                 [shared](Status moved) { moved ? shared->ok() : shared->fail(moved.error()); });
+  });
   node_.messenger.on_request<CloneProcess>(
       [this](NodeId, const CloneProcess& ask, std::string_view, Messenger::Reply reply) {
         auto shared = std::make_shared<Messenger::Reply>(std::move(reply));
         clone_here(ask.pid, ask.target, [shared](Result<pid_t> copy) {
           if (copy) return shared->ok({reinterpret_cast<const char*>(&*copy), sizeof(pid_t)});
-          shared->fail(copy.error().errno_or(EIO), copy.error().context);
+          shared->fail(copy.error());
         });
       });
 }

@@ -23,7 +23,7 @@ void ReplicaHost::take_messages() {
   messenger.on_request<OpenSpreadSet>(
       [this](NodeId from, const OpenSpreadSet& ask, std::string_view, Messenger::Reply reply) {
         Status opened = open(from, ask);
-        opened ? reply.ok() : reply.fail(opened.error().errno_or(EIO), opened.error().context);
+        opened ? reply.ok() : reply.fail(opened.error());
       });
   messenger.on_request<StartReplica>(
       [this](NodeId, const StartReplica& ask, std::string_view payload, Messenger::Reply reply) {
@@ -47,7 +47,7 @@ void ReplicaHost::take_messages() {
         if (!hosted || !hosted->replica || !state) return reply.fail(ESRCH, "no replica");
         auto shared = std::make_shared<Messenger::Reply>(std::move(reply));
         hosted->replica->take(ask, std::move(*state), [shared](Status taken) {
-          taken ? shared->ok() : shared->fail(taken.error().errno_or(EIO), taken.error().context);
+          taken ? shared->ok() : shared->fail(taken.error());
         });
       });
   messenger.on<RecallThread>([this](NodeId, const RecallThread& ask, std::string_view) {
@@ -135,12 +135,12 @@ void ReplicaHost::on_installed(uint64_t set, const SpreadImage& image,
   auto hosted = find(set);
   if (!installed) {
     if (hosted) table_.forget_hidden(hosted->pid);
-    return reply.fail(installed.error().errno_or(EIO), installed.error().context);
+    return reply.fail(installed.error());
   }
   if (!hosted || hosted->is_ending) return;
   auto replica = Replica::create({node_, *hosted->pages, SetId{set}, hosted->home}, **installed,
                                  image, [this, set] { replica_ended(set); });
-  if (!replica) return reply.fail(replica.error().errno_or(EIO), replica.error().context);
+  if (!replica) return reply.fail(replica.error());
   hosted->replica = std::move(*replica);
   reply.ok();
 }
@@ -154,9 +154,8 @@ void ReplicaHost::change(const ChangeMemory& change, Messenger::Reply reply) {
     if (auto grown = hosted->pages->resize(change.set_pages); !grown)
       return reply.fail(ENOMEM, grown.error().context);
   auto shared = std::make_shared<Messenger::Reply>(std::move(reply));
-  hosted->replica->change(change, [shared](Status changed) {
-    changed ? shared->ok() : shared->fail(changed.error().errno_or(EIO), changed.error().context);
-  });
+  hosted->replica->change(
+      change, [shared](Status changed) { changed ? shared->ok() : shared->fail(changed.error()); });
 }
 
 // --- its end ------------------------------------------------------------------------------------

@@ -233,7 +233,7 @@ void Spreading::Impl::take_messages() {
         SpreadProcess* process = find(ask.set);
         if (!process) return;
         auto woken = process->wake_futex(ask);
-        if (!woken) return reply.fail(woken.error().errno_or(EIO));
+        if (!woken) return reply.fail(woken.error());
         reply.ok({reinterpret_cast<const char*>(&*woken), sizeof *woken});
       });
   messenger.on<ReturnThread>([this](NodeId, const ReturnThread& back, std::string_view payload) {

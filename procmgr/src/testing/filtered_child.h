@@ -16,10 +16,11 @@
 
 namespace krg::testing {
 
-// A range that holds `pid` and is as wide as a node of a 64-node cluster has it.
+// The half of the pid space that holds `pid`: nearly always the lower one, LoopbackNodes' first
+// node's.
 inline PidRange range_of(pid_t pid) {
-  const PidRange probe(NodeId{0}, 64);
-  return PidRange(probe.origin(GlobalPid{pid}), 64);
+  const PidRange probe(NodeId{0}, 2, kPidBits);
+  return PidRange(probe.origin(GlobalPid{pid}), 2, kPidBits);
 }
 
 // Returns when the process is a zombie: until then an answer to its call may still reach it.

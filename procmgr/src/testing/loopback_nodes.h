@@ -1,8 +1,10 @@
 // LoopbackNodes: several nodes' contexts in one process, over the loopback transport, for tests of
-// what krgd's parts say to each other. They share one kernel: one pid space, one procfs.
+// what krgd's parts say to each other. They share one kernel: one pid space, one procfs. Each pid
+// that the tests' own processes are likely to have is the first node's.
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -20,8 +22,14 @@ class LoopbackNodes {
     for (unsigned i = 0; i < count; ++i) {
       const NodeId id{static_cast<uint16_t>(i)};
       messengers_.push_back(std::make_unique<Messenger>(fabric_.node(id)));
-      contexts_.push_back(std::make_unique<NodeContext>(
-          NodeContext{loop_, workers_, *messengers_.back(), id, count, PidRange(id, 64), {}}));
+      contexts_.push_back(
+          std::make_unique<NodeContext>(NodeContext{loop_,
+                                                    workers_,
+                                                    *messengers_.back(),
+                                                    id,
+                                                    count,
+                                                    PidRange(id, std::max(count, 2u), kPidBits),
+                                                    {}}));
     }
   }
   NodeContext& operator[](size_t i) { return *contexts_.at(i); }

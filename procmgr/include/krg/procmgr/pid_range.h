@@ -19,8 +19,10 @@ inline constexpr pid_t kReservedPids = 300;
 // The pids of one node: [first(), end()).
 class PidRange {
  public:
+  // A node has as many pids as the pid space has for it, but 1 << most_local_bits at the most.
   // REQUIRES: self < nodes <= 1 << (kPidBits - kMinLocalPidBits).
-  PidRange(NodeId self, unsigned nodes) : self_(self), shift_(local_bits(nodes)) {
+  PidRange(NodeId self, unsigned nodes, unsigned most_local_bits = kMaxLocalPidBits)
+      : self_(self), shift_(local_bits(nodes, most_local_bits)) {
     check(self.value < nodes && nodes <= 1u << (kPidBits - kMinLocalPidBits),
           "the cluster fits into the pid space");
   }
@@ -33,9 +35,9 @@ class PidRange {
   NodeId origin(GlobalPid pid) const { return NodeId{static_cast<uint16_t>(pid.value >> shift_)}; }
 
  private:
-  static unsigned local_bits(unsigned nodes) {
+  static unsigned local_bits(unsigned nodes, unsigned most) {
     unsigned bits = kPidBits - static_cast<unsigned>(std::bit_width(nodes - 1));
-    return bits < kMaxLocalPidBits ? bits : kMaxLocalPidBits;
+    return bits < most ? bits : most;
   }
   NodeId self_;
   unsigned shift_;

@@ -69,6 +69,8 @@ class Messenger {
     void ok(std::string_view payload = {});
     // `number`: an errno value.
     void fail(int number, std::string_view why = {});
+    // The requester gets an Error with the same text, and the same errno value if it has one.
+    void fail(const Error& why);
 
    private:
     friend class Messenger;

@@ -23,8 +23,9 @@ struct Error {
     if (!code) return context;
     return context.empty() ? code.message() : context + ": " + code.message();
   }
-  // The errno value, or `otherwise` when the code is of another category.
+  // The errno value, or `otherwise` when there is no code or it is of another category.
   int errno_or(int otherwise) const {
+    if (!code) return otherwise;
     return code.category() == std::generic_category() || code.category() == std::system_category()
                ? code.value()
                : otherwise;
