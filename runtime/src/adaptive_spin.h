@@ -30,8 +30,6 @@ class AdaptiveSpin {
   // So long, in cycles, it looks on end and keeps the core to itself: 3 to 10 µs; at first, before
   // it looks at the clock, half a microsecond or a little more.
   static constexpr uint64_t kAlone = 10'000, kFirstLooks = 1'500;
-  // So many looks go between two readings of the cycle counter, which costs as much as a look.
-  static constexpr int kLooksPerReading = 4;
   // Looks that take longer than this, in cycles, have moved bytes (20 KiB or more), though nothing
   // is complete yet: part of a large transfer, of which the target of a get learns nothing else.
   static constexpr uint64_t kMovedBytes = 10'000;
@@ -41,10 +39,13 @@ class AdaptiveSpin {
   static constexpr std::chrono::microseconds kYieldedTo{3};
   static constexpr std::chrono::microseconds kWanted{2000};
 
-  // KRG_SHARED_CORES=1: this machine has more nodes than it has cores for.
-  AdaptiveSpin() : AdaptiveSpin(std::getenv("KRG_SHARED_CORES") != nullptr) {}
-  explicit AdaptiveSpin(bool shared_cores)
-      : longest_(shared_cores ? kLongestOnSharedCores : kLongest),
+  // KRG_SHARED_CORES=1: this machine has more nodes than it has cores for. looks_per_reading: so
+  // many looks go between two readings of the cycle counter, where reading costs as much as a look.
+  explicit AdaptiveSpin(int looks_per_reading)
+      : AdaptiveSpin(looks_per_reading, std::getenv("KRG_SHARED_CORES") != nullptr) {}
+  AdaptiveSpin(int looks_per_reading, bool shared_cores)
+      : looks_per_reading_(looks_per_reading),
+        longest_(shared_cores ? kLongestOnSharedCores : kLongest),
         soon_(shared_cores ? 3 * longest_ : longest_) {}
 
   enum class Found {
@@ -56,7 +57,8 @@ class AdaptiveSpin {
   // took long counts as one that did.
   template <class Look>
   Found spin(Look look) {
-    if (look_some(look) || (budget_.count() > 0 && look_for(kFirstLooks, look))) return reward();
+    if (budget_.count() > 0 ? look_some(look) || look_for(kFirstLooks, look) : look())
+      return reward();
     auto now = Clock::now();
     if (started_ == Clock::time_point{}) {
       if (blocked_at_ != Clock::time_point{} && now - blocked_at_ < soon_) reward();
@@ -87,13 +89,13 @@ class AdaptiveSpin {
     return Found::kWork;
   }
   template <class Look>
-  static bool look_some(Look& look) {
-    for (int i = 0; i < kLooksPerReading; ++i)
+  bool look_some(Look& look) const {
+    for (int i = 0; i < looks_per_reading_; ++i)
       if (look()) return true;
     return false;
   }
   template <class Look>
-  static bool look_for(uint64_t cycles, Look& look) {
+  bool look_for(uint64_t cycles, Look& look) const {
     const uint64_t start = cycle_counter();
     for (uint64_t before = start;;) {
       if (look_some(look)) return true;
@@ -114,6 +116,7 @@ class AdaptiveSpin {
     return Found::kNoHope;
   }
 
+  const int looks_per_reading_;
   const std::chrono::microseconds longest_;
   const std::chrono::microseconds soon_;  // woken so soon, it is in a conversation: spinning pays
   std::chrono::nanoseconds budget_{0};

@@ -129,7 +129,7 @@ class OfiTransport final : public Transport, private FrameCarrier {
   FrameOperation* acquired_ = nullptr;
   size_t unposted_count_ = 0;  // frames in all peers' unposted
   std::function<void(NodeId)> on_failed_;
-  AdaptiveSpin spin_;
+  AdaptiveSpin spin_{1};                   // a look asks the kernel
   std::vector<EventLoop::Timer> flushes_;  // one per failed peer
   EventLoop::Watch watch_;
   bool watched_ = true;
