@@ -113,8 +113,8 @@ struct EventLoop::Impl {
     }
     return fired;
   }
-  int run_posted() {
-    if (!any_posted) return 0;
+  int run_posted() { return any_posted ? run_all_posted() : 0; }
+  int run_all_posted() {
     std::vector<std::function<void()>> batch;
     {
       std::lock_guard lock(posted_mutex);

@@ -25,14 +25,18 @@ std::span<const std::byte> bytes_of(const FrameHeader& frame) {
   return std::as_bytes(std::span(&frame, 1));
 }
 
+constexpr const char* kNotOurs = "a frame that is not ours";
+bool read_header(std::span<const std::byte> bytes, size_t nodes, FrameHeader& frame) {
+  if (bytes.size() < sizeof frame) return false;
+  std::memcpy(&frame, bytes.data(), sizeof frame);
+  return frame.version == FrameHeader::kVersion && frame.from < nodes;
+}
+
 }  // namespace
 
 Result<FrameOrder> order_of(std::span<const std::byte> bytes, unsigned nodes) {
   FrameHeader frame;
-  if (bytes.size() < sizeof frame) return text_error("a frame shorter than its header");
-  std::memcpy(&frame, bytes.data(), sizeof frame);
-  if (frame.version != FrameHeader::kVersion || frame.from >= nodes)
-    return text_error("a frame that is not ours");
+  if (!read_header(bytes, nodes, frame)) return text_error(kNotOurs);
   return FrameOrder{NodeId{frame.from}, frame.sequence};
 }
 
@@ -90,8 +94,11 @@ size_t MessageStreams::begin_sending(NodeId to, FrameHeader frame,
     frame.continues = sent > 0;
     frame.sequence = peers_[to.value].next_sequence++;
     const size_t part = std::min(whole - sent, buffer.size() - sizeof frame);
-    append(buffer.data(), bytes_of(frame));
-    copy_part(buffer.subspan(sizeof frame, part), sent, header, payload);
+    std::byte* const body = append(buffer.data(), bytes_of(frame));
+    if (part == whole)
+      append(append(body, header), payload);
+    else
+      copy_part({body, part}, sent, header, payload);
     sent += part;
     carrier_.post(to, sizeof frame + part);
   } while (sent < whole && !peers_[to.value].failed);
@@ -141,12 +148,10 @@ void MessageStreams::deliver_to_self() {
 
 Status MessageStreams::frame_arrived(std::span<const std::byte> bytes, NodeId* from) {
   *from = kNoNode;
-  auto order = order_of(bytes, static_cast<unsigned>(peers_.size()));
-  if (!order) return order.error();
-  *from = order->from;
-  if (peers_[from->value].failed) return {};
   FrameHeader frame;
-  std::memcpy(&frame, bytes.data(), sizeof frame);
+  if (!read_header(bytes, peers_.size(), frame)) return text_error(kNotOurs);
+  *from = NodeId{frame.from};
+  if (peers_[frame.from].failed) return {};
   auto body = bytes.subspan(sizeof frame);
   return frame.continues ? later_frame(*from, body) : first_frame(*from, frame, body);
 }
