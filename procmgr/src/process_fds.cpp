@@ -72,14 +72,15 @@ Status read_attributes(StolenFd& fd) {
   return {};
 }
 
-Status steal_one(int pidfd, pid_t pid, StolenFd& fd) {
+Status steal_one(int pidfd, StolenFd& fd) {
   fd.copy = UniqueFd(static_cast<int>(syscall(SYS_pidfd_getfd, pidfd, fd.number, 0)));
   if (!fd.copy) return errno_error(fmt::format("pidfd_getfd of descriptor {}", fd.number));
   if (Status read = read_attributes(fd); !read) return read;
+  // The link of our copy says the same, and the kernel makes fewer entries of procfs for it.
   std::array<char, 4096> target;
-  const std::string link = fmt::format("/proc/{}/fd/{}", pid, fd.number);
+  const std::string link = fmt::format("/proc/self/fd/{}", fd.copy.get());
   const ssize_t length = readlink(link.c_str(), target.data(), target.size());
-  if (length < 0) return errno_error("readlink of " + link);
+  if (length < 0) return errno_error(fmt::format("link of descriptor {}", fd.number));
   fd.link.assign(target.data(), static_cast<size_t>(length));
   return {};
 }
@@ -105,7 +106,7 @@ Result<std::vector<StolenFd>> steal_fds(pid_t pid, WhichFds which) {
     fd.offset = info->offset;
     fd.flocked = info->flocked;
     fd.locked_otherwise = info->locked_otherwise;
-    if (Status one = steal_one(pidfd.get(), pid, fd); !one) return one.error();
+    if (Status one = steal_one(pidfd.get(), fd); !one) return one.error();
     stolen.push_back(std::move(fd));
   }
   return stolen;
