@@ -92,6 +92,11 @@ void PageHolder::let_go(PageIndex page) {
   arm();
 }
 
+void PageHolder::was_used(PageIndex page) {
+  auto found = held_.find(page.value);
+  if (found != held_.end() && found->second != Clock::time_point::max()) end_hold(page);
+}
+
 void PageHolder::end_hold(PageIndex page) {
   if (held_.erase(page.value) > 0) kddm_.put(set_, ObjectId{page.value});
 }
@@ -136,6 +141,7 @@ void PageHolder::install(ObjectId first, size_t, std::span<const std::byte> byte
 void PageHolder::readable(ObjectId first, size_t count) {
   for (uint64_t page = first.value; page < first.value + count && page < access_.size(); ++page)
     set_access({page}, std::max(access_[page], PageAccess::kRead));
+  if (handlers_.readable) handlers_.readable(PageIndex{first.value}, count);
 }
 
 void PageHolder::protect(ObjectId object) {

@@ -34,6 +34,8 @@ class PageHolder : public ObjectMemory {
     std::function<void(PageIndex first, size_t count)> protect;
     // The pages' frames have been punched.
     std::function<void(PageIndex first, size_t count)> released;
+    // Pages may be read here, perhaps without anybody's having asked to be told. May be left out.
+    std::function<void(PageIndex first, size_t count)> readable = {};
   };
   PageHolder(EventLoop& loop, Kddm& kddm, SetId set, PageFrames& frames,
              std::chrono::microseconds hold_time, Handlers handlers);
@@ -48,6 +50,8 @@ class PageHolder : public ObjectMemory {
   // Nobody here has a use for the page just now: what is left of that time is not needed, but for
   // what a thread takes to be woken.
   void let_go(PageIndex page);
+  // It has been used.
+  void was_used(PageIndex page);
   bool is_asked(PageIndex page) const { return asked_.contains(page.value); }
   // Grows, or shrinks: what lies beyond a smaller end is gone. A node that has grown before this
   // one makes it grow, too, when it uses a page behind the end.

@@ -18,6 +18,7 @@
 #include "page_file.h"
 #include "page_frames.h"
 #include "page_holder.h"
+#include "phase_fetcher.h"
 #include "program_spaces.h"
 
 namespace krg {
@@ -33,6 +34,11 @@ constexpr unsigned kAskedTogether = 256;
 constexpr uint64_t kPagesPerManager = 256;
 // Pages are fetched ahead for writing with more restraint: each one is taken away from all others.
 constexpr unsigned kWriteAheadDivisor = 4;
+// Where they are not to be (PageSetOptions::writes_ahead), of dense runs so many all the same: what
+// is taken from others at the end of one's part is little then.
+constexpr unsigned kDenseWriteAhead = 32;
+// Pages that a thread was shown last, which are held until it waits.
+constexpr size_t kShownKept = 16;
 
 // A node may exceed its memory limit by so much before new pages wait for others to leave; how
 // often it is looked whether they may go on, and after what time they do anyway.
@@ -51,7 +57,7 @@ struct PageSet::Impl {
   void serve_delayed();
   void serve(ProgramFault fault);
   void tell_served(const ProgramFault& fault) const;
-  void fetch_ahead(const ReadAhead::Plan& plan, PageAccess access);
+  void fetch_ahead(const ProgramFault& fault, const ReadAhead::Plan& plan, PageAccess access);
   void ask_ahead(std::vector<PageIndex>& asked, PageAccess access);
   void answered(PageIndex page, const Status& outcome);
   void show_granted();
@@ -76,11 +82,13 @@ struct PageSet::Impl {
   // Faults that wait for memory, and since when.
   std::deque<std::pair<std::chrono::steady_clock::time_point, ProgramFault>> delayed;
   EventLoop::Timer delay_timer;
+  std::unordered_map<uint32_t, std::vector<PageIndex>> shown_for;  // threads, not long ago
   std::vector<ProgramFault> granted;  // faults to be answered at the end of this turn of the loop
   std::function<void()> idle;
   std::function<void(Pages)> unmapped;
   std::function<void(const PageFault&)> served;
   ProgramSpaces spaces;
+  PhaseFetcher phases;
   PageFile file;
 };
 
@@ -99,7 +107,8 @@ PageSet::Impl::Impl(EventLoop& l, Kddm& k, SetId s, PageFrames memory,
           PageHolder::Handlers{
               .answered = [this](PageIndex page, Status outcome) { answered(page, outcome); },
               .protect = [this](PageIndex first, size_t count) { spaces.protect(first, count); },
-              .released = [this](PageIndex first, size_t count) { released(first, count); }})),
+              .released = [this](PageIndex first, size_t count) { released(first, count); },
+              .readable = [this](PageIndex first, size_t count) { phases.came(first, count); }})),
       spaces(loop, frames, options.group ? options.group : make_userfaultfd_group(),
              options.poison_lost_pages,
              {.faults = [this] { serve_faults(); },
@@ -112,6 +121,7 @@ PageSet::Impl::Impl(EventLoop& l, Kddm& k, SetId s, PageFrames memory,
                   [this] {
                     if (idle) idle();
                   }}),
+      phases({loop, k, s, holder, spaces}),
       file(k, s) {}
 
 // --- faults -------------------------------------------------------------------------------------
@@ -159,15 +169,18 @@ void PageSet::Impl::serve(ProgramFault fault) {
   }
   ReadAhead* read_ahead = spaces.read_ahead(fault.at.space);
   if (!read_ahead) return;
-  const unsigned most =
-      fault.write && !one_user ? max_read_ahead / kWriteAheadDivisor : max_read_ahead;
+  const unsigned write_most = writes_ahead ? max_read_ahead / kWriteAheadDivisor : kDenseWriteAhead;
+  const unsigned most = fault.write && !one_user ? write_most : max_read_ahead;
   const ReadAhead::Plan plan =
       read_ahead->on_fault(fault.thread, fault.page.value, fault.write, most);
   statistics.fetched_ahead_hit += plan.passed;
   statistics.answered_here += holder->access(fault.page) >= access;
-  const PageAccess asked = plan.write ? PageAccess::kWrite : access;
+  // Who writes in this phase what it reads first need not ask twice.
+  const bool will_write = plan.write || phases.is_written(fault.thread, fault.page);
+  const PageAccess asked = will_write ? PageAccess::kWrite : access;
+  phases.on_fault(fault.thread, {fault.at, fault.page, access == PageAccess::kWrite});
   show_or_ask(fault, asked);
-  fetch_ahead(plan, asked);
+  fetch_ahead(fault, plan, plan.write ? PageAccess::kWrite : access);
 }
 
 // Returns whether the page could be shown.
@@ -182,13 +195,16 @@ bool PageSet::Impl::show_or_ask(const ProgramFault& fault, PageAccess ask_for) {
   return false;
 }
 
-void PageSet::Impl::fetch_ahead(const ReadAhead::Plan& plan, PageAccess access) {
+void PageSet::Impl::fetch_ahead(const ProgramFault& fault, const ReadAhead::Plan& plan,
+                                PageAccess access) {
   if (is_short_of_memory()) return;
+  if (access == PageAccess::kWrite && !writes_ahead && !plan.is_dense) return;
   std::vector<PageIndex> asked;
   for (unsigned i = 0; i < plan.count; ++i) {
     const int64_t number = plan.first + plan.stride * static_cast<int64_t>(i);
     if (number < 0 || number >= static_cast<int64_t>(pages)) break;
     const PageIndex page{static_cast<uint64_t>(number)};
+    phases.on_fetched(fault, page, access == PageAccess::kWrite);
     if (holder->access(page) < access && !holder->is_asked(page)) asked.push_back(page);
     if (asked.size() < kAskedTogether) continue;
     ask_ahead(asked, access);
@@ -198,7 +214,6 @@ void PageSet::Impl::fetch_ahead(const ReadAhead::Plan& plan, PageAccess access) 
 }
 
 void PageSet::Impl::ask_ahead(std::vector<PageIndex>& asked, PageAccess access) {
-  if (access == PageAccess::kWrite && !writes_ahead) return;
   std::sort(asked.begin(), asked.end());  // neighbours in their order are runs
   statistics.fetched_ahead += asked.size();
   const Kddm::Together together(kddm);
@@ -217,7 +232,10 @@ void PageSet::Impl::ask_ahead(std::vector<PageIndex>& asked, PageAccess access) 
 // Pages that come together are mapped together, once all of them are here.
 void PageSet::Impl::answered(PageIndex page, const Status& outcome) {
   auto found = waiting.extract(page.value);
-  if (found.empty()) return holder->shown(page);
+  if (found.empty()) {
+    if (outcome) phases.came(page, 1);
+    return holder->shown(page);
+  }
   for (const ProgramFault& fault : found.mapped()) {
     if (outcome) {
       if (granted.empty())
@@ -241,6 +259,9 @@ void PageSet::Impl::show_granted() {
       continue;
     }
     holder->shown(fault.page);
+    auto& shown = shown_for[fault.thread];
+    if (shown.size() >= kShownKept) shown.clear();
+    shown.push_back(fault.page);
   }
 }
 
@@ -401,6 +422,18 @@ size_t PageSet::mapping_count() const {
 }
 void PageSet::on_idle(std::function<void()> idle) {
   impl_->idle = std::move(idle);
+}
+
+void PageSet::waits(pid_t thread) {
+  auto shown = impl_->shown_for.find(static_cast<uint32_t>(thread));
+  if (shown == impl_->shown_for.end()) return;
+  for (PageIndex page : std::exchange(shown->second, {})) impl_->holder->was_used(page);
+}
+
+void PageSet::begin_phase(pid_t thread, uint64_t phase) {
+  if (impl_->is_short_of_memory()) return;
+  impl_->statistics.fetched_by_phase +=
+      impl_->phases.begin(static_cast<uint32_t>(thread), phase, impl_->pages);
 }
 
 void PageSet::on_fault(std::function<void(const PageFault&)> served) {

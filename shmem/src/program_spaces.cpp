@@ -342,6 +342,12 @@ bool ProgramSpaces::shows(ProgramPage at, PageIndex page) const {
   return range && range->page_at(at.address) == page;
 }
 
+bool ProgramSpaces::is_mapped(ProgramPage at) const {
+  Space* space = find(at.space);
+  const ProgramRange* range = space ? space->range_at(at.address) : nullptr;
+  return range && range->mapped[range->index_of(at.address)];
+}
+
 unsigned ProgramSpaces::run_length(ProgramPage at, int step, unsigned most, bool mapped,
                                    const std::function<bool(PageIndex)>& fits) const {
   Space* space = find(at.space);

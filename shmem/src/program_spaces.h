@@ -77,6 +77,8 @@ class ProgramSpaces {
 
   // Whether that page of the set is what belongs there.
   bool shows(ProgramPage at, PageIndex page) const;
+  // Whether the page table shows it, be it only for reading.
+  bool is_mapped(ProgramPage at) const;
   // How many pages from `at` on in steps of +1 or -1 page (the first one included) are mapped there
   // or not, as `mapped` says, and fit.
   unsigned run_length(ProgramPage at, int step, unsigned most, bool mapped,

@@ -74,6 +74,7 @@ ReadAhead::Plan ReadAhead::extend(Stream& stream, int64_t page, bool write, unsi
   const bool turned = write && !stream.writing;
   stream.writing = write || (stream.writing && stream.reads < kReadsOnly);
   plan.write = stream.writing;
+  plan.is_dense = std::abs(stream.stride) == 1 && stream.run >= kDenseRun;
   // What was fetched ahead for reading counts for nothing when the run turns to writing.
   const int64_t still_ahead = turned ? 0 : std::max<int64_t>(0, was_ahead - advanced);
   stream.last = page;

@@ -16,6 +16,7 @@ class ReadAhead {
   static constexpr size_t kStreams = 16;  // remembered at a time; the oldest is forgotten
   static constexpr int64_t kLongestStride = 64;
   static constexpr unsigned kFirstWindow = 4;
+  static constexpr unsigned kDenseRun = 3;
   static constexpr unsigned kReadsOnly = 4;  // so many read faults in turn: not a run of writes
 
   // Pages first, first + stride, ...: `count` of them. Some lie before page 0 or behind the end.
@@ -23,8 +24,9 @@ class ReadAhead {
     int64_t first = 0;
     int64_t stride = 0;  // 0: no run recognised
     unsigned count = 0;
-    bool write = false;   // the run is one of writes
-    unsigned passed = 0;  // pages fetched ahead that the run has gone past since its last fault
+    bool write = false;     // the run is one of writes
+    bool is_dense = false;  // page after page, and has been for a while
+    unsigned passed = 0;    // pages fetched ahead that the run has gone past since its last fault
   };
 
   // `most`: pages to be ahead of the fault, at the most. A run that writes what it has read, page

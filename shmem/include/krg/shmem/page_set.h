@@ -63,7 +63,8 @@ struct PageSetStatistics {
   // Of those, pages that their stream of faults passed. An estimate: a touch of a page that is
   // mapped already is seen by nobody.
   uint64_t fetched_ahead_hit = 0;
-  uint64_t delayed = 0;  // faults that waited because this node was over its memory limit
+  uint64_t fetched_by_phase = 0;  // pages asked for when a phase began (begin_phase)
+  uint64_t delayed = 0;           // faults that waited because this node was over its memory limit
   uint64_t pages_here = 0;
 };
 
@@ -152,6 +153,13 @@ class PageSet {
   // Whoever used the page here waits for others to change it now: it need not be held for them
   // (hold_time) any more.
   void let_go(PageIndex page);
+
+  // The program's thread has used what it touched and waits for others now: nothing is held for it.
+  void waits(pid_t thread);
+  // The program's thread (as its own PID namespace calls it) begins something that it may have done
+  // before and that touches much the same pages each time: a parallel region, or what comes behind
+  // one of its barriers. Those that it had to wait for then are fetched now, all together.
+  void begin_phase(pid_t thread, uint64_t phase);
 
   // `served` runs for each fault that has been answered from now on.
   void on_fault(std::function<void(const PageFault&)> served);
