@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <array>
 
+#include "source_lines.h"
 #include "spread_report.h"
 
 namespace krg {
@@ -171,7 +172,8 @@ void JobRunner::tell_statistics() {
   if (options_.statistics == StatisticsForm::kNone) return;
   auto told = krgd_->call("spread.statistics", {{"job", std::to_string(job_)}});
   if (!told) return fmt::print(stderr, "krgrun: no statistics: {}\n", told.error().message());
-  const json& processes = told->result["processes"];
+  json& processes = told->result["processes"];
+  add_source_lines(processes);
   options_.statistics == StatisticsForm::kJson
       ? fmt::print(stderr, "{}\n", processes.dump())
       : fmt::print(stderr, "{}", format_spread_report(processes));

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include <boost/program_options.hpp>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 
@@ -20,11 +21,14 @@
 #include "krgd.h"
 #include "memory_size.h"
 #include "node_transport.h"
+#include "short_slice.h"
 
 namespace krg {
 namespace {
 
 constexpr int kMallocArenas = 16;
+// The shortest turns that the scheduler gives.
+constexpr std::chrono::microseconds kSlice{100};
 
 struct Arguments {
   KrgdOptions options;
@@ -93,6 +97,8 @@ Status run(const Arguments& arguments) {
   if (auto started = krgd.start(); !started) return started;
   if (arguments.detach_fd >= 0 && !(*transport)->needs_launcher())
     detach_from_launcher(arguments.detach_fd);
+  if (auto taken = take_short_slices(kSlice); !taken)
+    log_debug("krgd", "{}", taken.error().message());
   loop->run();
   return {};
 }

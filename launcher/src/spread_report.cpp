@@ -24,6 +24,39 @@ std::string format_threads(const json& threads) {
   return text;
 }
 
+std::string name_of(const json& place) {
+  const std::string name = place.value("name", ""), line = place.value("line", "");
+  return line.empty() ? name : fmt::format("{} ({})", line, name);
+}
+
+std::string name_of_part(const json& part) {
+  const json none = json::object();
+  const std::string region = name_of(part.value("region", none));
+  const json barrier = part.value("barrier", none);
+  if (region.empty()) return "outside of parallel regions";
+  const std::string behind = barrier.value("line", barrier.value("name", ""));
+  // It ends in a barrier, and jumped there.
+  if (behind.ends_with(" of libgomp.so.1")) return region + ", behind its last barrier";
+  return behind.empty() ? region : fmt::format("{}, behind the barrier at {}", region, behind);
+}
+
+std::string format_parallel(const json& parallel) {
+  if (parallel.empty()) return {};
+  std::string text = fmt::format("  {:>9} {:>9} {:>12} {:>10} {:>12}  parallel region\n", "times",
+                                 "faults", "waited ms", "team calls", "waited ms");
+  for (const json& region : parallel) {
+    if (&region - &parallel[0] == kMostRegions) {
+      text += fmt::format("  and {} more (--stats=json)\n", parallel.size() - kMostRegions);
+      break;
+    }
+    text += fmt::format("  {:>9} {:>9} {:>12.1f} {:>10} {:>12.1f}  {}\n", region.value("begun", 0u),
+                        region.value("faults", 0u), region.value("fault_ms", 0.0),
+                        region.value("team_calls", 0u), region.value("team_ms", 0.0),
+                        name_of_part(region));
+  }
+  return text;
+}
+
 std::string format_regions(const json& regions) {
   std::string text =
       fmt::format("  {:>12} {:>8} {:>8} {:>10} {:>12} {:>9} {:>6}  memory\n", "waited ms", "reads",
@@ -50,7 +83,9 @@ std::string format_spread_report(const json& processes) {
   for (const json& process : processes) {
     text += fmt::format("krgrun: {} (pid {}), what its threads waited for:\n",
                         process.value("command", ""), process.value("pid", 0));
-    text += format_threads(process.at("threads")) + format_regions(process.at("regions"));
+    text += format_threads(process.at("threads"));
+    text += format_parallel(process.value("parallel", json::array()));
+    text += format_regions(process.at("regions"));
     const json& shared = process.at("false_sharing");
     for (size_t i = 0; i < shared.size() && i < kMostShared; ++i)
       text += fmt::format("  False sharing: {}\n", shared[i].value("text", ""));

@@ -32,6 +32,25 @@ TEST(SpreadReport, NamesThreadsMemoryAndFalseSharing) {
   EXPECT_NE(text.find("False sharing: grid of solver share a page\n"), std::string::npos);
 }
 
+TEST(SpreadReport, NamesParallelRegionsByTheirLines) {
+  json processes = process_with(1);
+  EXPECT_EQ(format_spread_report(processes).find("parallel region"), std::string::npos);
+  processes[0]["parallel"] =
+      json::array({{{"region", {{"name", "sweep._omp_fn.0 of solver"}, {"line", "solver.c:12"}}},
+                    {"faults", 9}},
+                   {{"region", {{"name", "norm._omp_fn.1 of solver"}}},
+                    {"barrier", {{"name", "norm._omp_fn.1+7 of solver"}, {"line", "solver.c:30"}}}},
+                   {{"region", {{"name", "norm._omp_fn.1 of solver"}}},
+                    {"barrier", {{"name", "GOMP_parallel+51 of libgomp.so.1"}}}},
+                   {{"region", {{"name", ""}}}, {"team_calls", 4}}});
+  const std::string text = format_spread_report(processes);
+  EXPECT_NE(text.find("  solver.c:12 (sweep._omp_fn.0 of solver)\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("  norm._omp_fn.1 of solver, behind the barrier at solver.c:30\n"),
+            std::string::npos);
+  EXPECT_NE(text.find("  norm._omp_fn.1 of solver, behind its last barrier\n"), std::string::npos);
+  EXPECT_NE(text.find("  outside of parallel regions\n"), std::string::npos);
+}
+
 TEST(SpreadReport, LeavesOutTheLeastOfManyRegions) {
   const std::string text = format_spread_report(process_with(20));
   EXPECT_NE(text.find("region14\n"), std::string::npos);

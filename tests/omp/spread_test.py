@@ -50,6 +50,22 @@ class SpreadTeamsTest(SessionCase):
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertFalse([p for p in json.loads(where.read_text(encoding="ascii")) if "threads" in p])
 
+    def test_parallel_regions_are_told_what_they_waited_for(self):
+        done = self.run_program(["krgrun", "-N", "2", "-q", "--omp=krg", "--stats=json", self.build / "test-bin/omp_nodes", "true"],
+                                timeout=60, env={"OMP_NUM_THREADS": "2"})
+        self.assertEqual(done.returncode, 0, done.stderr)
+        (process,) = json.loads(done.stderr.splitlines()[-1])
+        parts = [part for part in process["parallel"] if part["region"]["name"]]
+        for part in parts:
+            self.assertRegex(part["region"]["name"], r"\._omp_fn\.\d+ of omp_nodes$")
+            self.assertGreater(part["begun"], 0, part)
+        self.assertTrue(any(part["faults"] > 0 and part["fault_ms"] > 0 for part in parts), parts)
+        self.assertTrue(any(part["team_calls"] > 2 and part["team_ms"] > 0 for part in parts), parts)
+        behind = [part["barrier"]["name"] for part in parts if part["barrier"]["name"]]
+        self.assertTrue(any(name.endswith(" of omp_nodes") for name in behind), behind)
+        # A region that ends in a barrier jumps there: it seems to come from who called the region.
+        self.assertTrue(all(name.endswith((" of omp_nodes", " of libgomp.so.1")) for name in behind), behind)
+
     def test_signals_arrive_while_members_wait(self):
         done = self.run_omp("omp_signals", "caught", nodes=2, threads=4)
         self.assertEqual((done.returncode, done.stderr), (0, ""))

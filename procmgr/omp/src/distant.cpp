@@ -216,12 +216,14 @@ void dismiss(Thread&, Pool& pool) {
   Call(TeamOp::dismiss, &pool.team).make();
 }
 
-bool barrier(Thread& thread, bool cancellable, std::uint64_t word, std::uint64_t* told) {
+bool barrier(Thread& thread, bool cancellable, const void* site, std::uint64_t word,
+             std::uint64_t* told) {
   Team& team = *thread.at.team;
   wait_for_events(team);
   Call call(TeamOp::barrier, &team);
   call.words[3] = word;
   call.words[4] = cancellable ? 1 : 0;
+  call.words[5] = std::uint64_t(reinterpret_cast<std::uintptr_t>(site));
   const long result = call.make();
   if (told != nullptr) *told = call.words[3];
   return result != 0;

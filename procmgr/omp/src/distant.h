@@ -33,7 +33,7 @@ void work(Thread& thread, Pool& pool);
 void dismiss(Thread& thread, Pool& pool);
 
 // As wait_at_barrier. `word`: not 0 from one member; all get it in `told`.
-bool barrier(Thread& thread, bool cancellable, std::uint64_t word = 0,
+bool barrier(Thread& thread, bool cancellable, const void* site, std::uint64_t word = 0,
              std::uint64_t* told = nullptr);
 void cancel(Thread& thread);
 bool single(Thread& thread);

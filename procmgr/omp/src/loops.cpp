@@ -215,7 +215,7 @@ void GOMP_parallel_loop_runtime_start(Function function, void* data, unsigned th
 void GOMP_loop_end() {
   Thread& thread = this_thread();
   leave_share(thread);
-  wait_at_barrier(thread, false);
+  wait_at_barrier(thread, false, __builtin_return_address(0));
 }
 void GOMP_loop_end_nowait() {
   leave_share(this_thread());
@@ -223,6 +223,6 @@ void GOMP_loop_end_nowait() {
 bool GOMP_loop_end_cancel() {
   Thread& thread = this_thread();
   leave_share(thread);
-  return wait_at_barrier(thread, true);
+  return wait_at_barrier(thread, true, __builtin_return_address(0));
 }
 }

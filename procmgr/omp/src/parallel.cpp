@@ -85,10 +85,10 @@ bool GOMP_cancellation_point(int which) {
 }
 
 void GOMP_barrier() {
-  wait_at_barrier(this_thread(), false);
+  wait_at_barrier(this_thread(), false, __builtin_return_address(0));
 }
 bool GOMP_barrier_cancel() {
-  return wait_at_barrier(this_thread(), true);
+  return wait_at_barrier(this_thread(), true, __builtin_return_address(0));
 }
 
 bool GOMP_single_start() {
@@ -107,20 +107,21 @@ void* GOMP_single_copy_start() {
   Thread& thread = this_thread();
   if (thread.at.team->distant) {
     std::uint64_t word = 0;
-    distant::barrier(thread, false, 0, &word);
+    distant::barrier(thread, false, __builtin_return_address(0), 0, &word);
     return reinterpret_cast<void*>(std::uintptr_t(word));
   }
-  wait_at_barrier(thread, false);
+  wait_at_barrier(thread, false, __builtin_return_address(0));
   return thread.at.team->copy_private;
 }
 void GOMP_single_copy_end(void* data) {
   Thread& thread = this_thread();
   if (thread.at.team->distant) {
-    distant::barrier(thread, false, std::uint64_t(reinterpret_cast<std::uintptr_t>(data)));
+    distant::barrier(thread, false, __builtin_return_address(0),
+                     std::uint64_t(reinterpret_cast<std::uintptr_t>(data)));
     return;
   }
   thread.at.team->copy_private = data;
-  wait_at_barrier(thread, false);
+  wait_at_barrier(thread, false, __builtin_return_address(0));
 }
 
 unsigned GOMP_sections_start(unsigned count) {
@@ -145,7 +146,7 @@ void GOMP_parallel_sections_start(Function function, void* data, unsigned thread
 void GOMP_sections_end() {
   Thread& thread = this_thread();
   leave_share(thread);
-  wait_at_barrier(thread, false);
+  wait_at_barrier(thread, false, __builtin_return_address(0));
 }
 void GOMP_sections_end_nowait() {
   leave_share(this_thread());
@@ -153,7 +154,7 @@ void GOMP_sections_end_nowait() {
 bool GOMP_sections_end_cancel() {
   Thread& thread = this_thread();
   leave_share(thread);
-  return wait_at_barrier(thread, true);
+  return wait_at_barrier(thread, true, __builtin_return_address(0));
 }
 
 void GOMP_scope_start(ReductionArray reductions) {

@@ -109,6 +109,6 @@ void GOMP_workshare_task_reduction_unregister(bool cancelled) {
   ReductionArray data = thread.at.task->group->reductions;
   end_task_group();
   if (thread.at.number == 0) free_reductions(data);
-  if (!cancelled) wait_at_barrier(thread, false);
+  if (!cancelled) wait_at_barrier(thread, false, __builtin_return_address(0));
 }
 }

@@ -176,9 +176,9 @@ void end_team() {
   give_pool(thread, *team.pool);
 }
 
-bool wait_at_barrier(Thread& thread, bool cancellable) {
+bool wait_at_barrier(Thread& thread, bool cancellable, const void* site) {
   Team& team = *thread.at.team;
-  if (team.distant) return distant::barrier(thread, cancellable);
+  if (team.distant) return distant::barrier(thread, cancellable, site);
   const auto cancelled = [&] {
     return cancellable && team.cancelled.load(std::memory_order_seq_cst);
   };

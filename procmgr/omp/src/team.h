@@ -176,7 +176,8 @@ void parallel(Function function, void* data, unsigned size, unsigned flags,
 }
 
 // Barrier among the members; true when the region was cancelled (only told when `cancellable`).
-bool wait_at_barrier(Thread& thread, bool cancellable);
+// `site`: where the program comes from, by which krgd knows again what comes behind the barrier.
+bool wait_at_barrier(Thread& thread, bool cancellable, const void* site);
 // The end of a region, for its master; for another member, who gets the dock's next state.
 void wait_at_end(Thread& thread, Team& team);
 std::uint64_t wait_for_next_region(Thread& thread, Pool& pool, std::uint64_t round);

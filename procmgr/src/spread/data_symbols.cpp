@@ -65,7 +65,9 @@ Result<DataSymbols> DataSymbols::read(const std::string& path) {
   const uint64_t names = sections[table->sh_link].sh_offset;
   const uint64_t count = std::min(table->sh_size / sizeof(Elf64_Sym), kMostSymbols);
   for (const Elf64_Sym& symbol : items<Elf64_Sym>(*file, table->sh_offset, count))
-    if (ELF64_ST_TYPE(symbol.st_info) == STT_OBJECT && symbol.st_size > 0)
+    if ((ELF64_ST_TYPE(symbol.st_info) == STT_OBJECT ||
+         ELF64_ST_TYPE(symbol.st_info) == STT_FUNC) &&
+        symbol.st_size > 0 && symbol.st_value > 0)
       symbols.symbols_[symbol.st_value] = {text_at(*file, names + symbol.st_name), symbol.st_size};
   return symbols;
 }

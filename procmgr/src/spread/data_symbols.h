@@ -1,6 +1,6 @@
-// DataSymbols: the variables that a program or library has in its static data, by address, as its
-// symbol table names them (of a stripped file: those that it offers to others). Pure but for
-// reading the file. Threads: any. SPDX-License-Identifier: GPL-2.0-or-later
+// DataSymbols: the variables that a program or library has in its static data, and its functions,
+// by address, as its symbol table names them (of a stripped file: those that it offers to others).
+// Pure but for reading the file. Threads: any. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,8 @@ class DataSymbols {
 
   // Where the file's first byte is mapped, its addresses begin.
   uint64_t first_address() const { return first_address_; }
-  // The variable at that address of the file, and how far into it: "name" or "name+8". Empty: none.
+  // The variable or function at that address of the file, and how far into it: "name" or "name+8".
+  // Empty: none.
   std::string at(uint64_t address) const;
 
  private:

@@ -10,8 +10,22 @@ constexpr uint64_t kWordBytes = 8;
 
 }  // namespace
 
+void FaultCounts::enter(pid_t thread, Part part) {
+  in_[thread] = part;
+}
+
+void FaultCounts::begin(pid_t thread, Part part) {
+  enter(thread, part);
+  ++regions_[part].begun;
+}
+
 void FaultCounts::add_fault(pid_t thread, const PageFault& fault) {
   const auto waited = static_cast<uint64_t>(fault.waited.count());
+  if (auto in = in_.find(thread); in != in_.end()) {
+    Region& region = regions_[in->second];
+    ++region.faults;
+    region.fault_ns += waited;
+  }
   Thread& own = threads_[thread];
   ++own.faults;
   own.fault_ns += waited;
@@ -47,9 +61,13 @@ void FaultCounts::end_futex_wait(pid_t thread) {
 
 void FaultCounts::end_team_call(pid_t thread) {
   if (!waiting_.contains(thread)) return;
+  const uint64_t ns = waited(thread);
   Thread& own = threads_[thread];
   ++own.barriers;
-  own.barrier_ns += waited(thread);
+  own.barrier_ns += ns;
+  Region& region = regions_[in_[thread]];
+  ++region.team_calls;
+  region.team_ns += ns;
 }
 
 Result<FaultCounts> FaultCounts::parse(std::string_view bytes) {
@@ -69,6 +87,10 @@ Result<FaultCounts> FaultCounts::parse(std::string_view bytes) {
     const auto tid = in.get<pid_t>();
     counts.threads_[tid] = in.get<Thread>();
   }
+  for (auto left = in.get<uint32_t>(); left > 0 && in.ok(); --left) {
+    const auto part = in.get<Part>();
+    counts.regions_[part] = in.get<Region>();
+  }
   if (!in.ok() || !in.at_end()) return errno_error("counts of faults", EBADMSG);
   return counts;
 }
@@ -83,6 +105,8 @@ std::string FaultCounts::serialize() const {
   }
   out.put(static_cast<uint32_t>(threads_.size()));
   for (const auto& [tid, thread] : threads_) out.put(tid).put(thread);
+  out.put(static_cast<uint32_t>(regions_.size()));
+  for (const auto& [part, region] : regions_) out.put(part).put(region);
   return out.take();
 }
 

@@ -1,6 +1,6 @@
 // FaultCounts: what the threads of a spread process waited for on one node (krgrun --stats): faults
-// by page and by thread, waits for barriers and futexes by thread. Home adds up those of all nodes.
-// Pure. Threads: the loop's thread. Owned by who counts.
+// by page, by thread and by parallel region, waits for barriers and futexes by thread. Home adds up
+// those of all nodes. Pure. Threads: the loop's thread. Owned by who counts.
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
@@ -39,6 +39,21 @@ class FaultCounts {
     uint64_t futexes = 0, futex_ns = 0;
   };
 
+  // A part of a parallel region: behind one of its barriers, or before them all.
+  struct Part {
+    uint64_t region = 0;   // its outlined function; 0: outside of all
+    uint64_t barrier = 0;  // where the program comes from; 0: none
+    auto operator<=>(const Part&) const = default;
+  };
+  struct Region {
+    uint64_t begun = 0;  // by any thread
+    uint64_t faults = 0, fault_ns = 0;
+    uint64_t team_calls = 0, team_ns = 0;
+  };
+
+  // The thread is there from now on.
+  void enter(pid_t thread, Part part);
+  void begin(pid_t thread, Part part);  // and is counted
   void add_fault(pid_t thread, const PageFault& fault);
   void begin_wait(pid_t thread);
   void end_futex_wait(pid_t thread);
@@ -46,6 +61,8 @@ class FaultCounts {
 
   const std::map<uint64_t, Page>& pages() const { return pages_; }  // by address
   const std::map<pid_t, Thread>& threads() const { return threads_; }
+
+  const std::map<Part, Region>& regions() const { return regions_; }
 
   // Error: EBADMSG.
   static Result<FaultCounts> parse(std::string_view bytes);
@@ -57,6 +74,8 @@ class FaultCounts {
 
   std::map<uint64_t, Page> pages_;
   std::map<pid_t, Thread> threads_;
+  std::map<Part, Region> regions_;
+  std::map<pid_t, Part> in_;
   std::map<pid_t, Clock::time_point> waiting_;
 };
 

@@ -52,6 +52,34 @@ TEST(FaultCounts, TravelWithAllThatTheyHold) {
   EXPECT_FALSE(FaultCounts::parse(counts.serialize().substr(1)));
 }
 
+TEST(FaultCounts, RegionsHaveWhatTheirThreadsWaitedForInThem) {
+  SpreadStatistics statistics;
+  FaultCounts& home = statistics.counts[NodeId{0}];
+  home.begin(1, {0x4000, 0x4100});
+  home.add_fault(1, written(0));
+  home.begin_wait(1);
+  home.end_team_call(1);
+  home.enter(1, {});
+  home.add_fault(1, written(8));
+  home.add_fault(3, written(8));  // a thread of no team
+  FaultCounts away;
+  away.enter(2, {0x4000, 0x4100});
+  away.add_fault(2, written(16));
+  auto told = FaultCounts::parse(away.serialize());
+  ASSERT_TRUE(told);
+  statistics.counts[NodeId{1}] = std::move(*told);
+  const auto report = statistics.report();
+  ASSERT_EQ(report["parallel"].size(), 2u);
+  const auto& region = report["parallel"][0];
+  EXPECT_EQ(region["region"]["address"], 0x4000);
+  EXPECT_EQ(region["barrier"]["address"], 0x4100);
+  EXPECT_EQ(region["begun"], 1);
+  EXPECT_EQ(region["faults"], 2);
+  EXPECT_EQ(region["team_calls"], 1);
+  EXPECT_EQ(report["parallel"][1]["region"]["name"], "");
+  EXPECT_EQ(report["parallel"][1]["faults"], 1);
+}
+
 TEST(FaultCounts, WordsOfTheirOwnOnOnePageAreFalseSharing) {
   const auto report = two_writers(0, 8).report();
   ASSERT_EQ(report["false_sharing"].size(), 1u);

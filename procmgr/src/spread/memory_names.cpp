@@ -92,6 +92,13 @@ std::string MemoryNames::word_at(uint64_t address) {
   return fmt::format("static data of {} at +{:#x}", base_name(named->file), address - named->base);
 }
 
+std::optional<MemoryNames::InFile> MemoryNames::in_file(uint64_t address) {
+  uint64_t start = 0;
+  const Named* named = find(address, &start);
+  if (!named || named->file.empty()) return std::nullopt;
+  return InFile{named->file, address - named->base + symbols_of(named->file).first_address()};
+}
+
 std::string MemoryNames::region_at(uint64_t address) {
   uint64_t start = 0;
   const Named* named = find(address, &start);

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 
 #include "krg/runtime/types.h"
@@ -25,6 +26,12 @@ class MemoryNames {
   std::string region_at(uint64_t address);
   // The same, and how far into it.
   std::string word_at(uint64_t address);
+  // Where a file has what is mapped there: its path and the address that its own tables know it by.
+  struct InFile {
+    std::string path;
+    uint64_t address = 0;
+  };
+  std::optional<InFile> in_file(uint64_t address);
 
  private:
   struct Named {

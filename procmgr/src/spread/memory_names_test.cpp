@@ -36,6 +36,19 @@ TEST(MemoryNames, StaticDataIsItsVariables) {
             "krg_test_zeros of memory_names_test");
 }
 
+void some_function() {}
+
+TEST(MemoryNames, FunctionsAreInTheirFile) {
+  MemoryNames names = MemoryNames::of_process(getpid());
+  const auto address = reinterpret_cast<uint64_t>(&some_function);
+  EXPECT_NE(names.word_at(address).find("some_function"), std::string::npos);
+  auto found = names.in_file(address);
+  ASSERT_TRUE(found);
+  EXPECT_TRUE(found->path.ends_with("/memory_names_test")) << found->path;
+  EXPECT_LT(found->address, address) << "the program's own address, not where it is mapped";
+  EXPECT_FALSE(names.in_file(16));
+}
+
 TEST(MemoryNames, OtherMemoryIsItsMapping) {
   const int here = 0;
   MemoryNames names = MemoryNames::of_process(getpid());

@@ -91,6 +91,11 @@ pid_t Replica::thread_at_home(pid_t here) const {
   return 0;
 }
 
+TeamPhase Replica::phase_of(pid_t tid) const {
+  auto found = threads_.find(tid);
+  return found == threads_.end() ? TeamPhase() : found->second->phase;
+}
+
 // --- the keeper ---------------------------------------------------------------------------------
 
 void Replica::enqueue(Job job) {
@@ -281,16 +286,18 @@ void Replica::on_call(const ThreadPtr& thread) {
       [[fallthrough]];
     default:
       call_at_home(thread, *registers);
-      if (is_team_call(*registers) && is_one_way(static_cast<TeamOp>(registers->rdi))) {
-        thread->awaits_answer = false;
-        ++thread->calls;  // nobody waits for the answer
-        answer(thread, 0);
-      }
-      return;
+      if (!is_team_call(*registers)) return;
+      thread->asked = team_words(*registers);
+      if (!is_one_way(static_cast<TeamOp>(registers->rdi))) return;
+      thread->awaits_answer = false;
+      ++thread->calls;  // nobody waits for the answer
+      answer(thread, 0);
+      return end_team_call(thread, 0, {});
   }
 }
 
 void Replica::call_at_home(const ThreadPtr& thread, const user_regs_struct& call, bool goes_on) {
+  parts_.pages.waits(thread->traced->tid());
   thread->awaits_answer = true;
   CallAtHome ask;
   ask.set = parts_.set.value;
@@ -317,7 +324,8 @@ void Replica::take_answer(const ThreadPtr& thread, std::string_view reply) {
     memcpy(&registers, reply.data(), sizeof registers);
     registers.orig_rax = ~0ULL;
     static_cast<void>(thread->traced->set_registers(registers));
-    return thread->traced->resume(kSystemCallsAreOurs);
+    thread->traced->resume(kSystemCallsAreOurs);
+    return end_team_call(thread, static_cast<int64_t>(registers.rax), team_words(registers));
   }
   if (reply.size() != sizeof result) return end_thread(thread);
   memcpy(&result, reply.data(), sizeof result);
@@ -331,6 +339,11 @@ void Replica::answer(const ThreadPtr& thread, int64_t result) {
   registers->orig_rax = ~0ULL;
   static_cast<void>(thread->traced->set_registers(*registers));
   thread->traced->resume(kSystemCallsAreOurs);
+}
+
+void Replica::end_team_call(const ThreadPtr& thread, int64_t result, const TeamWords& words) {
+  if (result >= 0 && thread->phase.on_answer(thread->asked, result, words))
+    parts_.pages.begin_phase(thread->traced->tid(), thread->phase.number());
 }
 
 void Replica::send_home(const ThreadPtr& thread, bool makes_call_again) {

@@ -22,6 +22,7 @@
 #include "spread/spread_image.h"
 #include "spread/spread_memory.h"
 #include "spread/spread_messages.h"
+#include "spread/team_phase.h"
 #include "spread/traced_thread.h"
 
 namespace krg {
@@ -50,6 +51,8 @@ class Replica {
   pid_t pid() const { return keeper_->tid(); }
   // The number that a thread which runs here has at home; 0: none runs.
   pid_t thread_at_home(pid_t here) const;
+  // Where in its program's parallel regions the thread is, by its number at home.
+  TeamPhase phase_of(pid_t tid) const;
   // `done`: the mappings are so.
   void change(const ChangeMemory& change, std::function<void(Status)> done);
   // `done`: the thread runs here.
@@ -73,7 +76,9 @@ class Replica {
     };
     std::optional<Wait> wait;  // for a futex
     uint64_t calls = 0;        // that were sent home
-    RemoteAddr met{};          // where it last touched what was not mapped
+    TeamWords asked{};         // its last team call
+    TeamPhase phase;
+    RemoteAddr met{};  // where it last touched what was not mapped
   };
   using ThreadPtr = std::shared_ptr<Thread>;
   static constexpr auto kSystemCallsAreOurs = static_cast<__ptrace_request>(31);  // PTRACE_SYSEMU
@@ -99,6 +104,7 @@ class Replica {
   void call_at_home(const ThreadPtr& thread, const user_regs_struct& call, bool goes_on = false);
   void take_answer(const ThreadPtr& thread, std::string_view reply);
   void answer(const ThreadPtr& thread, int64_t result);
+  void end_team_call(const ThreadPtr& thread, int64_t result, const TeamWords& words);
   bool begin_futex(const ThreadPtr& thread, const user_regs_struct& call);
   void wake(const ThreadPtr& thread, const user_regs_struct& call, uint32_t bits);
   bool begin_wait(const ThreadPtr& thread, const user_regs_struct& call, uint32_t bits);

@@ -96,7 +96,10 @@ void ReplicaHost::count_faults(const HostedPtr& hosted) {
   hosted->pages->on_fault([weak = std::weak_ptr(hosted)](const PageFault& fault) {
     auto counting = weak.lock();
     if (!counting || !counting->replica) return;
-    counting->counts->add_fault(counting->replica->thread_at_home(fault.thread), fault);
+    const pid_t thread = counting->replica->thread_at_home(fault.thread);
+    const TeamPhase phase = counting->replica->phase_of(thread);
+    counting->counts->enter(thread, {phase.region(), phase.site()});
+    counting->counts->add_fault(thread, fault);
   });
 }
 

@@ -18,6 +18,18 @@ FaultCounts* SpreadProcess::counts() {
   return parts_.statistics ? &parts_.statistics->counts[parts_.node.self] : nullptr;
 }
 
+// A worker that waits for a region is in none.
+void SpreadProcess::count_team_call(const ThreadPtr& thread, const TeamWords& asked) {
+  if (!counts()) return;
+  if (static_cast<TeamOp>(asked[0]) == TeamOp::dock) counts()->enter(thread->traced->tid(), {});
+  counts()->begin_wait(thread->traced->tid());
+}
+
+void SpreadProcess::count_phase(const ThreadPtr& thread) {
+  if (counts())
+    counts()->begin(thread->traced->tid(), {thread->phase.region(), thread->phase.site()});
+}
+
 void SpreadProcess::name_memory(RemoteAddr start, uint64_t bytes, const std::string& name) {
   if (parts_.statistics) parts_.statistics->names.add(start, bytes, name);
 }

@@ -29,6 +29,7 @@
 #include "spread/spread_memory.h"
 #include "spread/spread_messages.h"
 #include "spread/spread_scratch.h"
+#include "spread/team_phase.h"
 #include "spread/traced_thread.h"
 #include "teams/team_server.h"
 
@@ -129,7 +130,8 @@ class SpreadProcess {
     std::optional<uint64_t> tid_address;               // set_tid_address(2); none: not known here
     std::optional<uint64_t> new_tid_address;           // of the thread that it is making
     unsigned brought = 0;                              // times that its call's memory was brought
-    bool forks = false;                                // stands behind a fork that was none
+    TeamPhase phase;
+    bool forks = false;  // stands behind a fork that was none
     bool is_gone = false;
   };
   using ThreadPtr = std::shared_ptr<Thread>;
@@ -195,10 +197,13 @@ class SpreadProcess {
   // For the statistics, if they are wanted.
   void count_faults();
   FaultCounts* counts();
+  void count_team_call(const ThreadPtr& thread, const TeamWords& asked);
+  void count_phase(const ThreadPtr& thread);
   void name_memory(RemoteAddr start, uint64_t bytes, const std::string& name);
   void name_stack(const ThreadPtr& thread);
 
   void begin_team_call(const ThreadPtr& thread);
+  void begin_phase(const ThreadPtr& thread);
   void answer_team_call(const ThreadPtr& thread, const user_regs_struct& registers,
                         Messenger::Reply reply);
 

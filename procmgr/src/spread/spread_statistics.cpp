@@ -81,6 +81,44 @@ json false_sharing(uint64_t address, const PageByNode& page, MemoryNames& names)
                                names.region_at(address), taken_of(page), who)}};
 }
 
+using Parts = std::map<FaultCounts::Part, FaultCounts::Region>;
+
+Parts parallel_parts(const std::map<NodeId, FaultCounts>& counts) {
+  Parts sums;
+  for (const auto& [node, own] : counts)
+    for (const auto& [part, region] : own.regions()) {
+      FaultCounts::Region& sum = sums[part];
+      sum.begun += region.begun;
+      sum.faults += region.faults;
+      sum.fault_ns += region.fault_ns;
+      sum.team_calls += region.team_calls;
+      sum.team_ns += region.team_ns;
+    }
+  return sums;
+}
+
+// A place in the program's code; nothing: none.
+json code_at(uint64_t address, MemoryNames& names) {
+  if (address == 0) return {{"name", ""}};
+  json place = {{"name", names.word_at(address)}, {"address", address}};
+  if (auto in_file = names.in_file(address)) {
+    place["file"] = in_file->path;
+    place["address"] = in_file->address;
+  }
+  return place;
+}
+
+json parallel_part(const FaultCounts::Part& part, const FaultCounts::Region& sum,
+                   MemoryNames& names) {
+  return {{"region", code_at(part.region, names)},
+          {"barrier", code_at(part.barrier, names)},
+          {"begun", sum.begun},
+          {"faults", sum.faults},
+          {"fault_ms", static_cast<double>(sum.fault_ns) / kMs},
+          {"team_calls", sum.team_calls},
+          {"team_ms", static_cast<double>(sum.team_ns) / kMs}};
+}
+
 }  // namespace
 
 std::optional<SpreadStatistics> SpreadStatistics::wanted_by(pid_t pid) {
@@ -116,6 +154,7 @@ json SpreadStatistics::report() {
   json all = {{"pid", pid},
               {"command", command},
               {"threads", json::array()},
+              {"parallel", json::array()},
               {"regions", json::array()},
               {"false_sharing", json::array()}};
   for (const auto& [tid, thread] : threads)
@@ -126,6 +165,8 @@ json SpreadStatistics::report() {
                               {"team_ms", static_cast<double>(thread.barrier_ns) / kMs},
                               {"futexes", thread.futexes},
                               {"futex_ms", static_cast<double>(thread.futex_ns) / kMs}});
+  for (const auto& [part, sum] : parallel_parts(counts))
+    all["parallel"].push_back(parallel_part(part, sum, names));
   std::map<std::string, Region> regions;
   for (const auto& [address, page] : pages) {
     Region& region = regions[names.region_at(address)];
@@ -154,6 +195,11 @@ json SpreadStatistics::report() {
     std::stable_sort(list.begin(), list.end(),
                      [key](const json& a, const json& b) { return a[key] > b[key]; });
   };
+  const auto waited = [](const json& a) {
+    return a["fault_ms"].get<double>() + a["team_ms"].get<double>();
+  };
+  std::stable_sort(all["parallel"].begin(), all["parallel"].end(),
+                   [&](const json& a, const json& b) { return waited(a) > waited(b); });
   most_first(all["regions"], "wait_ms");
   most_first(all["false_sharing"], "invalidations");
   if (all["false_sharing"].size() > kMostPagesTold)

@@ -28,10 +28,13 @@ struct SpreadStatistics {
   static std::optional<SpreadStatistics> wanted_by(pid_t pid);
 
   // {"pid", "command", "threads": [{"tid", "faults", "fault_ms", "team_calls", "team_ms",
-  // "futexes", "futex_ms"}], "regions": [{"name", "pages", "read_faults", "write_faults", "bytes",
-  // "invalidations", "ping_pong", "wait_ms"}], "false_sharing": [{"page", "invalidations",
-  // "writers": [{"node", "words"}], "text"}]}. Regions come by wait_ms, false sharing by
-  // invalidations, the most first.
+  // "futexes", "futex_ms"}], "parallel": [{"region", "barrier",
+  // "begun", "faults", "fault_ms", "team_calls", "team_ms"}], "regions": [{"name", "pages",
+  // "read_faults", "write_faults", "bytes", "invalidations", "ping_pong", "wait_ms"}],
+  // "false_sharing": [{"page", "invalidations", "writers": [{"node", "words"}], "text"}]}. Parallel
+  // regions are those of libkrgomp, in parts (FaultCounts::Part), what waited most first; a place
+  // is {"name", "file", "address"}, the latter two for addr2line(1). Regions of memory come by
+  // wait_ms, false sharing by invalidations, the most first.
   nlohmann::json report();
 };
 

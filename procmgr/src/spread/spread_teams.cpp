@@ -18,8 +18,9 @@ void trace(const char* what, pid_t tid, int64_t result, const TeamWords& w) {
 // out nothing.
 void SpreadProcess::begin_team_call(const ThreadPtr& thread) {
   thread->stands = Stands::kInTeamCall;
+  parts_.pages->waits(thread->traced->tid());
   trace("asks", thread->traced->tid(), 0, team_words(thread->entry));
-  if (counts()) counts()->begin_wait(thread->traced->tid());
+  count_team_call(thread, team_words(thread->entry));
   teams_.call(thread->traced->tid(), parts_.node.self, team_words(thread->entry),
               [this, tid = thread->traced->tid(), weak = std::weak_ptr(thread)](
                   int64_t result, const TeamWords& words) {
@@ -34,7 +35,19 @@ void SpreadProcess::begin_team_call(const ThreadPtr& thread) {
                 thread->result = result;
                 static_cast<void>(thread->traced->set_registers(none));
                 resume(thread);
+                if (!thread->phase.on_answer(team_words(thread->entry), result, words)) return;
+                begin_phase(thread);
+                count_phase(thread);
               });
+}
+
+// After the other members have been told that they go on.
+void SpreadProcess::begin_phase(const ThreadPtr& thread) {
+  parts_.node.loop.post([this, alive = std::weak_ptr(alive_), weak = std::weak_ptr(thread)] {
+    auto thread = weak.lock();
+    if (alive.expired() || !thread || thread->node != parts_.node.self) return;
+    parts_.pages->begin_phase(thread->traced->tid(), thread->phase.number());
+  });
 }
 
 // The original goes on standing; the answer is all registers of the thread.
@@ -42,12 +55,15 @@ void SpreadProcess::answer_team_call(const ThreadPtr& thread, const user_regs_st
                                      Messenger::Reply reply) {
   auto shared = std::make_shared<Messenger::Reply>(std::move(reply));
   trace("asks from away", thread->traced->tid(), 0, team_words(registers));
-  if (counts()) counts()->begin_wait(thread->traced->tid());
+  count_team_call(thread, team_words(registers));
   teams_.call(thread->traced->tid(), thread->node, team_words(registers),
-              [this, registers, shared, tid = thread->traced->tid()](int64_t result,
-                                                                     const TeamWords& words) {
+              [this, registers, shared, tid = thread->traced->tid(), weak = std::weak_ptr(thread)](
+                  int64_t result, const TeamWords& words) {
                 if (counts()) counts()->end_team_call(tid);
                 trace("is told", tid, result, words);
+                auto thread = weak.lock();
+                if (thread && thread->phase.on_answer(team_words(registers), result, words))
+                  count_phase(thread);
                 user_regs_struct answered = registers;
                 set_team_words(answered, words);
                 answered.rax = static_cast<uint64_t>(result);

@@ -31,7 +31,7 @@ enum class TeamOp : std::uint64_t {
   // The master waits until all members have docked.
   end,
   // Until all members are here. 3: not 0 from one of them, answered to all; 4: not 0: a cancelled
-  // region ends it. Result: 1 when one did.
+  // region ends it; 5: where in the program it is. Result: 1 when one did.
   barrier,
   cancel,
   // All docked workers are to end.
