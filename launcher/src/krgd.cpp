@@ -57,6 +57,7 @@ Krgd::Krgd(const KrgdOptions& krgd_options, EventLoop& event_loop, ChildReaper& 
 }
 
 void Krgd::wire() {
+  descriptors.set_lock_holders(shadows);
   membership.on_death([this](NodeId dead) { kddm.node_died(dead); });
   membership.on_excluded([this] { cluster.leave("the others hold this node for dead"); });
   placement =

@@ -26,7 +26,8 @@ using krg::ShadowReport;
 using krg::ShadowVerb;
 
 constexpr uint64_t kAllSignals = ~uint64_t{0};
-constexpr int kNoSignalPipe = 0x4000;  // MSG_NOSIGNAL
+constexpr int kNoSignalPipe = 0x4000;     // MSG_NOSIGNAL
+constexpr int kCloseOnExec = 0x40000000;  // MSG_CMSG_CLOEXEC
 
 struct KernelSignalAction {
   uint64_t handler, flags, restorer, mask;
@@ -124,7 +125,26 @@ void wait_for_child(const ShadowCommand& command) {
   report(r);
 }
 
-void obey(const ShadowCommand& command) {
+// The locks of a process that has left are its shadow's, which is the same process to the kernel.
+void lock(const ShadowCommand& command, int sent_file) {
+  struct {
+    int16_t type, whence;
+    int32_t padding;
+    int64_t start, length;
+    int32_t pid;
+  } lock{static_cast<int16_t>(command.options), 0, 0, command.start, command.length, 0};
+  ShadowReport r{};
+  r.kind = ShadowReport::kAnswer;
+  r.signal = command.argument == krg::kSentFile ? sent_file : command.argument;
+  r.result = static_cast<int32_t>(call(__NR_fcntl, r.signal, command.id, address(&lock)));
+  r.code = lock.type;
+  r.sender = lock.pid;
+  r.usage[0] = static_cast<uint64_t>(lock.start);
+  r.usage[1] = static_cast<uint64_t>(lock.length);
+  report(r);
+}
+
+void obey(const ShadowCommand& command, int sent_file) {
   switch (command.verb) {
     case ShadowVerb::kExit:
       end(command.argument);
@@ -142,6 +162,11 @@ void obey(const ShadowCommand& command) {
       return answer(set_foreground(command.argument));
     case ShadowVerb::kWait:
       return wait_for_child(command);
+    case ShadowVerb::kLock:
+      return lock(command, sent_file);
+    case ShadowVerb::kCloseFile:
+      call(__NR_close, command.argument);
+      return;
   }
 }
 
@@ -159,12 +184,40 @@ void pass_signals_on(int signals) {
   }
 }
 
+// Reads a command, and the file that may come with it.
+long receive(ShadowCommand& command, int& file) {
+  struct {
+    uint64_t length;
+    int32_t level, type;
+    int32_t file, padding;
+  } ancillary{};
+  struct {
+    void* base;
+    uint64_t length;
+  } vector{&command, sizeof command};
+  struct {
+    void* name;
+    uint64_t name_length;
+    void* vectors;
+    uint64_t count;
+    void* control;
+    uint64_t control_length;
+    uint64_t flags;
+  } message{nullptr, 0, &vector, 1, &ancillary, sizeof ancillary, 0};
+  const long got = call(__NR_recvmsg, krg::kShadowControlFd, address(&message), kCloseOnExec);
+  file = message.control_length != 0 ? ancillary.file : -1;
+  return got;
+}
+
 }  // namespace
 
-extern "C" [[noreturn]] void krg_shadow_main() {
+// `stack`: as the kernel leaves it for a new program: argc, argv, a null pointer, the environment.
+// One whose environment is not empty has files that it is to keep, and no others.
+extern "C" [[noreturn]] void krg_shadow_main(const uint64_t* stack) {
+  const bool keeps_files = stack[stack[0] + 2] != 0;
   call(__NR_rt_sigprocmask, SIG_SETMASK, address(&kAllSignals), 0, sizeof kAllSignals);
   call(__NR_chdir, address("/"));
-  call(__NR_close_range, krg::kShadowControlFd + 1, ~0U, 0);
+  if (!keeps_files) call(__NR_close_range, krg::kShadowControlFd + 1, ~0U, 0);
   const int signals = static_cast<int>(
       call(__NR_signalfd4, -1, address(&kAllSignals), sizeof kAllSignals, O_NONBLOCK | O_CLOEXEC));
   for (;;) {
@@ -173,8 +226,9 @@ extern "C" [[noreturn]] void krg_shadow_main() {
     if (wanted[1].revents) pass_signals_on(signals);
     if (!wanted[0].revents) continue;
     ShadowCommand command;
-    const long got = call(__NR_read, krg::kShadowControlFd, address(&command), sizeof command);
-    if (got == sizeof command) obey(command);
+    int sent_file;
+    const long got = receive(command, sent_file);
+    if (got == sizeof command) obey(command, sent_file);
     if (got == 0) die(SIGKILL);  // krgd has gone, and its session with it
   }
 }
@@ -182,5 +236,6 @@ extern "C" [[noreturn]] void krg_shadow_main() {
 asm(".globl _start\n"
     "_start:\n"
     "  xor %ebp, %ebp\n"
+    "  mov %rsp, %rdi\n"
     "  and $-16, %rsp\n"
     "  call krg_shadow_main\n");

@@ -3,6 +3,7 @@
 
 #include "fd_exporter.h"
 #include "fd_importer.h"
+#include "home_record_locks.h"
 #include "stream_stat_calls.h"
 
 namespace krg {
@@ -10,19 +11,21 @@ namespace krg {
 struct Descriptors::Impl {
   Impl(NodeContext& node, SessionFs& fs, SyscallBroker& broker)
       : session_files(fs),
-        home(node),
-        tree(node, fs),
+        record_locks(node),
+        home(node, record_locks),
+        tree(node, fs, record_locks),
         terminals(node, home),
         mirrors(node),
         relays(node, home),
         listeners(node, home, relays),
         exporter(node, fs, home, tree, terminals, mirrors, listeners),
-        importer(node, fs, home, tree, mirrors, relays, listeners),
+        importer(node, fs, home, tree, mirrors, relays, listeners, record_locks),
         stat_calls(broker, fs, tree) {
     fs.add_tree(StreamTree::kName, tree);
   }
 
   SessionFs& session_files;
+  HomeRecordLocks record_locks;
   RemoteHome home;
   StreamTree tree;
   HomeTerminals terminals;
@@ -37,6 +40,10 @@ struct Descriptors::Impl {
 Descriptors::Descriptors(NodeContext& node, SessionFs& fs, SyscallBroker& broker)
     : impl_(std::make_unique<Impl>(node, fs, broker)) {}
 Descriptors::~Descriptors() = default;
+
+void Descriptors::set_lock_holders(LockHolders& holders) {
+  impl_->record_locks.set_holders(holders);
+}
 
 void Descriptors::export_fds(pid_t pid, WhichFds which,
                              std::function<void(Result<std::vector<ExportedFd>>)> done) {
@@ -67,6 +74,10 @@ std::optional<Descriptors::Home> Descriptors::home_of(const struct stat& attribu
   const auto source = impl_->tree.source_of(attributes.st_ino);
   if (!source) return std::nullopt;
   return Home{source->home, source->id.value, source->seekable};
+}
+
+bool Descriptors::has_locks_from_elsewhere(pid_t pid) const {
+  return !impl_->record_locks.executes_here(pid) && impl_->record_locks.has_locks(pid);
 }
 
 Result<UniqueFd> Descriptors::description(uint64_t id) const {

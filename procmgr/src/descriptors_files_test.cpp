@@ -123,6 +123,58 @@ TEST_F(DescriptorsTest, APathThatLeadsToAnotherFileIsReadFromHome) {
   EXPECT_EQ(wait_for(body), 0);
 }
 
+bool lock_part(int file, int command, short type, off_t start) {
+  struct flock lock {};
+  lock.l_type = type;
+  lock.l_start = start;
+  lock.l_len = 10;
+  return fcntl(file, command, &lock) == 0;
+}
+bool is_locked(int file, off_t start) {
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  lock.l_start = start;
+  lock.l_len = 10;
+  return fcntl(file, F_GETLK, &lock) == 0 && lock.l_type == F_WRLCK;
+}
+// One byte, when it comes.
+bool await(int from) {
+  char byte;
+  return read(from, &byte, 1) == 1;
+}
+
+TEST_F(DescriptorsTest, RecordLocksAreTheHomes) {
+  UniqueFd shared = file("locked", "0123456789", O_RDWR);
+  Pipe done, go;
+  const std::string name = path("locked");
+  const pid_t body =
+      place(kHome, kFar, {{3, shared.get()}, {4, done.writer.get()}, {5, go.reader.get()}}, [] {
+        if (!lock_part(3, F_SETLK, F_WRLCK, 5) || !lock_part(3, F_SETLK, F_WRLCK, 30)) return 1;
+        if (is_locked(3, 5)) return 2;  // its own are none to it
+        if (!write_all(4, "l") || !await(5)) return 3;
+        if (!lock_part(3, F_SETLK, F_UNLCK, 5)) return 4;
+        if (!write_all(4, "u") || !await(5)) return 5;
+        if (lock_part(3, F_SETLK, F_WRLCK, 5) || errno != EAGAIN || !is_locked(3, 5)) return 6;
+        if (!write_all(4, "w") || !lock_part(3, F_SETLKW, F_WRLCK, 5)) return 7;
+        return kOk;  // and so ends its locks
+      });
+  ASSERT_GT(body, 0) << last_error_.message();
+  const pid_t native = start({{4, done.reader.get()}, {5, go.writer.get()}}, [name] {
+    UniqueFd own(open(name.c_str(), O_RDWR));
+    if (!await(4) || !is_locked(own.get(), 0) || is_locked(own.get(), 15)) return 1;
+    if (lock_part(own.get(), F_SETLK, F_WRLCK, 0) || !write_all(5, "g")) return 2;
+    if (!await(4) || !lock_part(own.get(), F_SETLK, F_WRLCK, 0)) return 3;
+    if (!is_locked(own.get(), 30) || !write_all(5, "g") || !await(4)) return 4;
+    usleep(50000);
+    if (!lock_part(own.get(), F_SETLK, F_UNLCK, 0)) return 5;
+    return lock_part(own.get(), F_SETLKW, F_WRLCK, 30) ? kOk : 6;
+  });
+  done.reader.reset();
+  go.writer.reset();
+  EXPECT_EQ(wait_for(body), 0);
+  EXPECT_EQ(wait_for(native), 0);
+}
+
 TEST_F(DescriptorsTest, DevicesAndDirectoriesAreReopened) {
   UniqueFd null(open("/dev/null", O_RDWR | O_CLOEXEC)),
       zero(open("/dev/zero", O_RDONLY | O_CLOEXEC));

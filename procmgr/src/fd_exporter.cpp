@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <array>
 #include <functional>
+#include <set>
 #include <utility>
 
 #include "event_fds.h"
@@ -18,6 +19,7 @@
 #include "home_socket.h"
 #include "ipc/posix_queue_tree.h"
 #include "local_shared_memory.h"
+#include "shadow_protocol.h"
 #include "shared_tree.h"
 
 namespace krg {
@@ -61,6 +63,13 @@ bool is_listening(const StolenFd& fd) {
          getsockopt(fd.copy.get(), SOL_SOCKET, SO_ACCEPTCONN, &value, &size) == 0 && value == 1;
 }
 
+// Without asking its file system.
+ino_t inode_of(int file) {
+  struct statx got {};
+  return statx(file, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_INO, &got) == 0 ? got.stx_ino
+                                                                                   : 0;
+}
+
 uint64_t hash_of_boot_id() {
   UniqueFd file(open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC));
   std::array<char, 64> text{};
@@ -86,6 +95,7 @@ Result<std::vector<ExportedFd>> FdExporter::export_all(pid_t pid, WhichFds which
   std::vector<ExportedFd> exported;
   exported_terminals_.clear();
   exported_sockets_.clear();
+  mark_locked(*stolen);
   for (StolenFd& fd : *stolen) {
     const int number = fd.number;
     const bool close_on_exec = fd.close_on_exec;
@@ -101,16 +111,19 @@ Result<std::vector<ExportedFd>> FdExporter::export_all(pid_t pid, WhichFds which
                                                                    !is_standard_output(fd, *stolen)
                                                              : is_listening(fd);
     const bool is_alone = which == WhichFds::kAll && may_be_alone && !others_have(pid, fd);
-    auto recipe = is_locked(fd)       ? not_taken_along(fd, "which is locked")
-                  : stays             ? not_taken_along(fd, "whose offset its parent shares")
-                  : first != number   ? export_same(fd, first)
-                  : event_kind_of(fd) ? export_event(fd, pid, which, *stolen)
-                                      : export_one(std::move(fd), is_alone);
+    const bool holds_lock = fd.record_locked;
+    const std::string_view obstacle = lock_obstacle(fd, which, is_alone);
+    auto recipe = !obstacle.empty() ? not_taken_along(fd, obstacle)
+                  : stays           ? not_taken_along(fd, "whose offset its parent shares")
+                  : first != number ? export_same(fd, first)
+                  : event_kind_of(fd)
+                      ? export_event(fd, pid, which, *stolen)
+                      : export_one(std::move(fd), is_alone, which == WhichFds::kForked ? 0 : pid);
     if (!recipe) {
       cancel(exported);
       return recipe.error();
     }
-    exported.push_back({number, std::move(*recipe), close_on_exec});
+    exported.push_back({number, std::move(*recipe), close_on_exec, holds_lock});
   }
   return exported;
 }
@@ -120,11 +133,28 @@ bool FdExporter::becomes_stream(const StolenFd& fd) const {
          (fs_.is_serving() && fd.attributes.st_dev == fs_.device());
 }
 
-// Locks by flock(2) stay with the description, which stays at its home. Those of fcntl(2) go with
-// the process or the description by ways that no other node's kernel knows.
-bool FdExporter::is_locked(const StolenFd& fd) const {
-  return fd.locked_otherwise || (fs_.is_serving() && fd.attributes.st_dev == fs_.device() &&
-                                 tree_.is_flocked(fd.attributes.st_ino));
+// A lock by fcntl(2) ends when its process closes any of its descriptors of the file.
+void FdExporter::mark_locked(std::vector<StolenFd>& fds) {
+  std::set<std::pair<dev_t, ino_t>> locked;
+  for (const StolenFd& fd : fds)
+    if (fd.record_locked) locked.insert({fd.attributes.st_dev, fd.attributes.st_ino});
+  for (StolenFd& fd : fds)
+    fd.record_locked = locked.contains({fd.attributes.st_dev, fd.attributes.st_ino});
+}
+
+// Locks by flock(2) stay with the description, which stays at its home; those by fcntl(2) are the
+// shadow's, which needs its first descriptors for itself. Why not, or nothing.
+std::string_view FdExporter::lock_obstacle(const StolenFd& fd, WhichFds which,
+                                           bool is_alone) const {
+  if (fd.leased) return "which is leased";
+  const bool is_own = fs_.is_serving() && fd.attributes.st_dev == fs_.device();
+  const ino_t inode = fd.attributes.st_ino;
+  if (is_own && (tree_.is_flocked(inode) || tree_.is_record_locked(inode)))
+    return "which is locked";
+  if (!fd.record_locked) return {};
+  if (which != WhichFds::kAll || fd.number <= kShadowProgramFd) return "which is locked";
+  const bool read_only = (fd.flags & O_ACCMODE) == O_RDONLY;
+  return read_only || is_alone ? "" : "which is locked, and others have it, too";
 }
 
 // What is written there goes home, in order: programs neither seek nor read in it.
@@ -142,6 +172,9 @@ void FdExporter::cancel(const std::vector<ExportedFd>& fds) {
     auto recipe = decode_recipe(fd.recipe);
     check(recipe.has_value(), "a recipe of ours can be read");
     if (recipe->fixed.exporter != node_.self) continue;
+    if (recipe->fixed.kind == FdKind::kStream && recipe->fixed.home != node_.self)
+      if (const int guarded = home_.guarded(recipe->fixed.guard); guarded >= 0)
+        tree_.stays(inode_of(guarded));
     home_.export_done(recipe->fixed.guard);
     if (recipe->fixed.kind == FdKind::kListener && recipe->fixed.offset != 0)
       listeners_.resume(static_cast<uint64_t>(recipe->fixed.offset));
@@ -203,11 +236,11 @@ Result<std::string> FdExporter::export_event(const StolenFd& fd, pid_t pid, Whic
   return encode_recipe(recipe, *description);
 }
 
-Result<std::string> FdExporter::export_one(StolenFd fd, bool is_alone) {
+Result<std::string> FdExporter::export_one(StolenFd fd, bool is_alone, pid_t leaves) {
   const mode_t type = fd.attributes.st_mode & S_IFMT;
   if (fs_.is_serving() && fd.attributes.st_dev == fs_.device()) {
     if (auto source = tree_.source_of(fd.attributes.st_ino))
-      return export_again(std::move(fd), *source);
+      return export_again(std::move(fd), *source, leaves);
     if (fs_.file_of(StreamTree::kName, fd.attributes.st_ino) != 0)
       return not_taken_along(fd, "no longer known");
     const FileId shared = fs_.file_of(SharedTree::kName, fd.attributes.st_ino);
@@ -332,9 +365,10 @@ Result<std::string> FdExporter::export_regular(StolenFd fd, bool is_alone) {
   const bool append_only = mode == O_WRONLY && (fd.flags & O_APPEND);
   const bool linked = fd.attributes.st_nlink > 0;
   FdRecipe recipe = recipe_for(FdKind::kFile, fd);
-  if (!linked || fd.flocked || !(read_only || append_only || is_alone))
+  const bool is_locked = fd.flocked || fd.record_locked;
+  if (!linked || is_locked || !(read_only || append_only || is_alone))
     recipe.kind = FdKind::kStream;
-  recipe.seekable = read_only || is_alone;
+  if (read_only || is_alone) recipe.offsets = is_locked ? Offsets::kOwnUncached : Offsets::kOwn;
   recipe.pollable = 0;
   const std::string path = fd.link;
   recipe.id = recipe.guard =
@@ -362,11 +396,15 @@ Result<std::string> FdExporter::export_shared(StolenFd fd, FdKind kind, FileId f
 }
 
 // A stream whose home is elsewhere keeps its home: no chain through this node.
-Result<std::string> FdExporter::export_again(StolenFd fd, const StreamSource& source) {
+Result<std::string> FdExporter::export_again(StolenFd fd, const StreamSource& source,
+                                             pid_t leaves) {
+  if (leaves != 0) tree_.leaves(fd.attributes.st_ino, leaves);
   FdRecipe recipe = recipe_for(FdKind::kStream, fd);
   recipe.home = source.home;
   recipe.id = source.id;
-  recipe.seekable = source.seekable;
+  recipe.offsets = !source.seekable ? Offsets::kAtHome
+                   : source.cached  ? Offsets::kOwn
+                                    : Offsets::kOwnUncached;
   recipe.pollable = source.pollable;
   recipe.guard = home_.add_guard(std::move(fd.copy));
   return encode_recipe(recipe, {});

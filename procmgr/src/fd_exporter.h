@@ -34,7 +34,8 @@ class FdExporter {
 
  private:
   // `is_alone`: it is moved, and no other process has the description.
-  Result<std::string> export_one(StolenFd fd, bool is_alone);
+  // `leaves`: the process, unless it is a fork's child: its parent's locks stay.
+  Result<std::string> export_one(StolenFd fd, bool is_alone, pid_t leaves);
   std::string export_same(const StolenFd& fd, int first) const;
   Result<std::string> export_event(const StolenFd& fd, pid_t pid, WhichFds which,
                                    const std::vector<StolenFd>& all);
@@ -45,10 +46,11 @@ class FdExporter {
   Result<std::string> export_regular(StolenFd fd, bool is_alone);
   Result<std::string> export_shared(StolenFd fd, FdKind kind, FileId file);
   Result<std::string> export_stream(StolenFd fd);
-  Result<std::string> export_again(StolenFd fd, const StreamSource& source);
+  Result<std::string> export_again(StolenFd fd, const StreamSource& source, pid_t leaves);
   bool uses_offset(const StolenFd& fd) const;
-  bool is_locked(const StolenFd& fd) const;
   bool becomes_stream(const StolenFd& fd) const;
+  static void mark_locked(std::vector<StolenFd>& fds);
+  std::string_view lock_obstacle(const StolenFd& fd, WhichFds which, bool is_alone) const;
   static bool is_standard_output(const StolenFd& fd, const std::vector<StolenFd>& all);
   FdRecipe recipe_for(FdKind kind, const StolenFd& fd) const;
 

@@ -62,6 +62,9 @@ void FdImporter::import_all(pid_t pid, const std::vector<ExportedFd>& fds, Done 
   job->pid = pid;
   job->done = std::move(done);
   bool needs_worker = false;
+  // What it has here would be in the way of what it is to have.
+  if (record_locks_.has_locks(pid))
+    return fail(*job, errno_error("it has a lock by fcntl(2) of a file of this node", ENOTSUP));
   for (const ExportedFd& fd : fds) {
     auto recipe = decode_recipe(fd.recipe);
     if (!recipe) return fail(*job, recipe.error());
@@ -91,11 +94,12 @@ Status FdImporter::prepare(const Job& job, Item& item) {
     case FdKind::kSame:
       return {};  // when all others are there
     case FdKind::kStream:
-      return prepare_stream(item);
+      return prepare_stream(job.pid, item);
     case FdKind::kTerminal:
-      return recipe.home == node_.self ? prepare_stream(item) : prepare_terminal(job.pid, item);
+      return recipe.home == node_.self ? prepare_stream(job.pid, item)
+                                       : prepare_terminal(job.pid, item);
     case FdKind::kSocket:
-      return recipe.home == node_.self ? prepare_stream(item) : prepare_socket(job, item);
+      return recipe.home == node_.self ? prepare_stream(job.pid, item) : prepare_socket(job, item);
     case FdKind::kListener:
       return prepare_listener(job.pid, item);
     case FdKind::kPath:
@@ -109,24 +113,25 @@ Status FdImporter::prepare(const Job& job, Item& item) {
   }
 }
 
-Status FdImporter::prepare_stream(Item& item) {
+Status FdImporter::prepare_stream(pid_t pid, Item& item) {
   const FdRecipe& recipe = item.recipe.fixed;
   if (recipe.home == node_.self) {  // back at home: the description itself
     auto copy = home_.native_copy(recipe.id);
     if (!copy) return copy.error();
     item.fd = std::move(*copy);
-    if (recipe.seekable) lseek(item.fd.get(), recipe.offset, SEEK_SET);
+    if (recipe.offsets != Offsets::kAtHome) lseek(item.fd.get(), recipe.offset, SEEK_SET);
     return {};
   }
   if (!fs_.is_serving())
     return errno_error("streams of other nodes need /dev/fuse, which is not to be had here",
                        ENOTSUP);
   acquire(item);
-  const StreamSource source{recipe.home, recipe.id, recipe.seekable != 0, recipe.pollable != 0};
-  if (auto ready = tree_.take_from_stock(source, recipe.flags))
+  const StreamSource source{recipe.home, recipe.id, recipe.offsets != Offsets::kAtHome,
+                            recipe.pollable != 0, recipe.offsets != Offsets::kOwnUncached};
+  if (auto ready = tree_.take_from_stock(source, recipe.flags, pid))
     item.fd = std::move(*ready);
   else
-    item.import = tree_.add_import(source);
+    item.import = tree_.add_import(source, pid);
   return {};
 }
 
@@ -145,7 +150,7 @@ void FdImporter::acquire(Item& item) {
   StreamAcquire message;
   message.home = recipe.id;
   // The exporter lets go once the home knows us, and what we want of the exporter itself is asked.
-  item.settled = std::shared_ptr<void>(nullptr, [this, recipe](void*) { tell_exporter(recipe); });
+  item.settled = std::shared_ptr<void>(this, [this, recipe](void*) { tell_exporter(recipe); });
   node_.messenger.request(recipe.home, message, {},
                           [settled = item.settled](Result<std::string> acquired) {
                             if (!acquired)
@@ -238,7 +243,8 @@ void FdImporter::open_in_worker(const std::shared_ptr<Job>& job) {
       const FdRecipe& recipe = item.recipe.fixed;
       if (item.fd || recipe.kind == FdKind::kSame) continue;
       if (item.import != 0) {
-        auto opened = tree.open_import(item.import, recipe.seekable != 0, recipe.flags);
+        auto opened =
+            tree.open_import(item.import, recipe.offsets != Offsets::kAtHome, recipe.flags);
         if (!opened) {
           item.error = opened.error();
           continue;
@@ -273,7 +279,8 @@ void FdImporter::open_streams_for_missing_files(const std::shared_ptr<Job>& job)
     if (item.elsewhere) {
       item.elsewhere = false;
       item.recipe.fixed.kind = FdKind::kStream;
-      if (Status prepared = prepare_stream(item); !prepared) return fail(*job, prepared.error());
+      if (Status prepared = prepare_stream(job->pid, item); !prepared)
+        return fail(*job, prepared.error());
       again = true;
     } else if (!item.fd && item.recipe.fixed.kind != FdKind::kSame) {
       return fail(*job, item.error);
@@ -295,7 +302,8 @@ void FdImporter::finish(Job& job) {
     const bool polls =
         recipe.kind == FdKind::kEvent && recipe.detail == static_cast<uint32_t>(EventKind::kPoll);
     imported.push_back({item.number, std::move(item.fd), item.close_on_exec,
-                        polls ? std::move(item.recipe.path) : std::string()});
+                        polls ? std::move(item.recipe.path) : std::string(),
+                        recipe.kind == FdKind::kStream && recipe.home != node_.self});
   }
   job.done(std::move(imported));
 }
@@ -320,8 +328,8 @@ void FdImporter::tell_exporter(const FdRecipe& recipe) {
 void FdImporter::lend_offset(pid_t pid, const Item& item) {
   const FdRecipe& recipe = item.recipe.fixed;
   const bool by_path = recipe.kind == FdKind::kFile && (recipe.flags & O_ACCMODE) == O_RDONLY;
-  const bool by_stream =
-      item.import != 0 && recipe.seekable && (recipe.flags & O_ACCMODE) == O_RDONLY;
+  const bool by_stream = item.import != 0 && recipe.offsets != Offsets::kAtHome &&
+                         (recipe.flags & O_ACCMODE) == O_RDONLY;
   if (!by_path && !by_stream) return;
   Loan loan{UniqueFd(fcntl(item.fd.get(), F_DUPFD_CLOEXEC, 0)), recipe.exporter, recipe.guard,
             recipe.offset};

@@ -20,14 +20,16 @@ class FdImporter {
   using Done = std::function<void(Result<std::vector<ImportedFd>>)>;
 
   FdImporter(NodeContext& node, SessionFs& fs, RemoteHome& home, StreamTree& tree,
-             TerminalMirrors& mirrors, SocketRelays& relays, ListenerRelays& listeners)
+             TerminalMirrors& mirrors, SocketRelays& relays, ListenerRelays& listeners,
+             HomeRecordLocks& record_locks)
       : node_(node),
         fs_(fs),
         home_(home),
         tree_(tree),
         mirrors_(mirrors),
         relays_(relays),
-        listeners_(listeners) {}
+        listeners_(listeners),
+        record_locks_(record_locks) {}
 
   void import_all(pid_t pid, const std::vector<ExportedFd>& fds, Done done);
   void body_ended(pid_t pid, std::function<void()> done);
@@ -64,7 +66,7 @@ class FdImporter {
   Status prepare_listener(pid_t pid, Item& item);
   Status prepare_terminal(pid_t pid, Item& item);
   void acquire(Item& item);
-  Status prepare_stream(Item& item);
+  Status prepare_stream(pid_t pid, Item& item);
   void open_in_worker(const std::shared_ptr<Job>& job);
   void open_streams_for_missing_files(const std::shared_ptr<Job>& job);
   void finish(Job& job);
@@ -80,6 +82,7 @@ class FdImporter {
   TerminalMirrors& mirrors_;
   SocketRelays& relays_;
   ListenerRelays& listeners_;
+  HomeRecordLocks& record_locks_;
   UniqueFd session_root_;  // "/" of the session's mount namespace
   std::unordered_map<pid_t, std::vector<Loan>> loans_;
 };

@@ -37,11 +37,14 @@ struct FileIdentity {
   uint64_t filesystem = 0;  // the same on nodes that share the file system coherently
 };
 
+// Where a stream's position is, and whether what is read may be kept.
+enum class Offsets : uint8_t { kAtHome, kOwn, kOwnUncached };
+
 // The fixed part; `path` follows it.
 struct FdRecipe {
-  uint8_t version = 2;
+  uint8_t version = 3;
   FdKind kind = FdKind::kDevice;
-  uint8_t seekable = 0;  // the stream is read by offset
+  Offsets offsets = Offsets::kAtHome;
   uint8_t pollable = 1;
   int32_t flags = 0;  // as F_GETFL said
   NodeId home;

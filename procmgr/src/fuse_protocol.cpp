@@ -2,6 +2,7 @@
 #include "fuse_protocol.h"
 
 #include <cmath>
+#include <limits>
 
 namespace krg {
 
@@ -39,6 +40,25 @@ fuse_open_out protocol_open(const FsOpened& opened) {
   // Bit 5 is ignored by kernels before 5.16: they flush, which the tree's flush() answers.
   if (!opened.flush) out.open_flags |= FOPEN_NOFLUSH;
   return out;
+}
+
+namespace {
+constexpr uint64_t kToTheEnd = std::numeric_limits<int64_t>::max();  // the kernel's OFFSET_MAX
+}
+
+fuse_file_lock to_protocol(const RecordLock& lock) {
+  const auto start = static_cast<uint64_t>(lock.start);
+  return {.start = start,
+          .end = lock.length == 0 ? kToTheEnd : start + static_cast<uint64_t>(lock.length) - 1,
+          .type = static_cast<uint32_t>(lock.type),
+          .pid = static_cast<uint32_t>(lock.pid)};
+}
+
+RecordLock from_protocol(const fuse_file_lock& lock) {
+  return {.start = static_cast<int64_t>(lock.start),
+          .length = lock.end >= kToTheEnd ? 0 : static_cast<int64_t>(lock.end - lock.start + 1),
+          .type = static_cast<int32_t>(lock.type),
+          .pid = static_cast<pid_t>(lock.pid)};
 }
 
 std::string_view parse_name(std::string_view& body) {

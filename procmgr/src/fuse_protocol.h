@@ -10,6 +10,7 @@
 #include <cstring>
 #include <string_view>
 
+#include "krg/procmgr/lock_holders.h"
 #include "krg/procmgr/session_fs.h"
 
 namespace krg {
@@ -30,6 +31,8 @@ fuse_attr protocol_attributes(uint64_t node, const struct stat& from);
 // A time in seconds as the protocol's pair.
 void set_valid(double valid_s, uint64_t& seconds, uint32_t& nanoseconds);
 fuse_open_out protocol_open(const FsOpened& opened);
+fuse_file_lock to_protocol(const RecordLock& lock);
+RecordLock from_protocol(const fuse_file_lock& lock);
 
 // Reads the fixed part of a request; the rest follows. Too short a body reads as zeros.
 template <class Body>

@@ -36,7 +36,7 @@ int64_t field(std::string_view text, std::string_view key, int base) {
 struct FdInfo {
   int64_t offset = 0;
   int flags = 0;
-  bool flocked = false, locked_otherwise = false;
+  bool flocked = false, record_locked = false, leased = false;
 };
 
 Result<FdInfo> read_fdinfo(int directory, const char* name) {
@@ -51,7 +51,10 @@ Result<FdInfo> read_fdinfo(int directory, const char* name) {
   for (std::string_view rest = view; !rest.empty();) {
     const std::string_view line = next_line(rest);
     if (!line.starts_with("lock:")) continue;
-    (line.find(": FLOCK ") != std::string_view::npos ? info.flocked : info.locked_otherwise) = true;
+    const auto is_of = [&](std::string_view kind) { return line.find(kind) != line.npos; };
+    (is_of(": POSIX ")                         ? info.record_locked
+     : is_of(": FLOCK ") || is_of(": OFDLCK ") ? info.flocked
+                                               : info.leased) = true;
   }
   return info;
 }
@@ -105,11 +108,24 @@ Result<std::vector<StolenFd>> steal_fds(pid_t pid, WhichFds which) {
     fd.flags = info->flags & ~kOpenCloexec;
     fd.offset = info->offset;
     fd.flocked = info->flocked;
-    fd.locked_otherwise = info->locked_otherwise;
+    fd.record_locked = info->record_locked;
+    fd.leased = info->leased;
     if (Status one = steal_one(pidfd.get(), fd); !one) return one.error();
     stolen.push_back(std::move(fd));
   }
   return stolen;
+}
+
+bool holds_record_locks(pid_t pid) {
+  const std::string path = fmt::format("/proc/{}/fdinfo", pid);
+  std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir(path.c_str()), closedir);
+  if (!directory) return false;
+  while (dirent* entry = readdir(directory.get())) {
+    if (entry->d_name[0] == '.') continue;
+    auto info = read_fdinfo(dirfd(directory.get()), entry->d_name);
+    if (info && info->record_locked) return true;
+  }
+  return false;
 }
 
 Result<FdIdentity> fd_identity(pid_t tid, int number) {
@@ -126,6 +142,18 @@ Result<std::string> link_of_fd(pid_t tid, int number) {
   auto link = std::filesystem::read_symlink(fmt::format("/proc/{}/fd/{}", tid, number), error);
   if (error) return errno_error("no such descriptor", EBADF);
   return link.native();
+}
+
+bool has_open(pid_t pid, const FdIdentity& file) {
+  const std::string path = fmt::format("/proc/{}/fd", pid);
+  std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir(path.c_str()), closedir);
+  if (!directory) return false;
+  while (dirent* entry = readdir(directory.get())) {
+    if (entry->d_name[0] == '.') continue;
+    auto found = fd_identity(pid, std::atoi(entry->d_name));
+    if (found && found->device == file.device && found->inode == file.inode) return true;
+  }
+  return false;
 }
 
 Result<UniqueFd> steal_fd(pid_t tid, int number) {

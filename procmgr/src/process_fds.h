@@ -20,16 +20,20 @@ struct StolenFd {
   int64_t offset = 0;  // file position
   bool close_on_exec = false;
   UniqueFd copy;
-  struct stat attributes {};      // as far as known without asking the file system
-  std::string link;               // what /proc/PID/fd/N points to
-  bool flocked = false;           // by flock(2)
-  bool locked_otherwise = false;  // by fcntl(2): F_SETLK, F_OFD_SETLK, F_SETLEASE
+  struct stat attributes {};   // as far as known without asking the file system
+  std::string link;            // what /proc/PID/fd/N points to
+  bool flocked = false;        // by flock(2) or F_OFD_SETLK: the description is
+  bool record_locked = false;  // by F_SETLK of fcntl(2): the process has the lock
+  bool leased = false;         // by F_SETLEASE
 };
 
 // Copies of the descriptors of `pid`, by number. Never makes a FUSE
 // file system answer: krgd may be the one who serves it. Errors: ESRCH; EPERM where ptrace is not
 // allowed.
 Result<std::vector<StolenFd>> steal_fds(pid_t pid, WhichFds which = WhichFds::kKeptByExec);
+
+// Whether it holds a lock by F_SETLK of fcntl(2). That it cannot be looked at means no.
+bool holds_record_locks(pid_t pid);
 
 // Which file descriptor `number` of a thread is, without asking its file system.
 struct FdIdentity {
@@ -39,6 +43,8 @@ struct FdIdentity {
 Result<FdIdentity> fd_identity(pid_t tid, int number);
 // What /proc shows for it: a path, where it has one. Errors: EBADF.
 Result<std::string> link_of_fd(pid_t tid, int number);
+// Whether a process has that file open.
+bool has_open(pid_t pid, const FdIdentity& file);
 // A copy of it. Errors: EBADF, EPERM where ptrace is not allowed.
 Result<UniqueFd> steal_fd(pid_t tid, int number);
 

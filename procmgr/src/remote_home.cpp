@@ -33,10 +33,12 @@ Result<std::unique_ptr<HomeFile>> make_home_file(NodeContext& node, UniqueFd rea
   return errno_error("neither a pipe nor a regular file", ENOTSUP);
 }
 
-RemoteHome::RemoteHome(NodeContext& node) : node_(node), flocks_(node) {
+RemoteHome::RemoteHome(NodeContext& node, HomeRecordLocks& locks)
+    : node_(node), flocks_(node), record_locks_(locks) {
   // A pipe without readers is an error code here: the signal is for the program that wrote.
   ::signal(SIGPIPE, SIG_IGN);
   handle_input_output();
+  handle_locks();
   handle_references();
   node_.messenger.on_peer_failure([this](NodeId failed) { drop_node(failed); });
 }
@@ -62,6 +64,11 @@ HomeId RemoteHome::add_guard(UniqueFd fd) {
 HomeFile* RemoteHome::find(HomeId id) const {
   auto found = entries_.find(id);
   return found == entries_.end() ? nullptr : found->second.file.get();
+}
+
+int RemoteHome::guarded(HomeId id) const {
+  auto found = entries_.find(id);
+  return found == entries_.end() ? -1 : found->second.guarded.get();
 }
 
 std::vector<NodeId> RemoteHome::holders(HomeId id) const {
@@ -104,6 +111,7 @@ void RemoteHome::drop_reference(NodeId from, HomeId id) {
 
 void RemoteHome::drop_node(NodeId failed) {
   flocks_.forget_node(failed);
+  record_locks_.forget_node(failed);
   std::vector<HomeId> held;
   for (auto& [id, entry] : entries_) {
     if (entry.references.erase(failed) == 0) continue;
@@ -132,13 +140,8 @@ void RemoteHome::handle_input_output() {
   messenger.on<StreamCancel>([this](NodeId from, const StreamCancel& message, std::string_view) {
     if (HomeFile* file = find(message.home)) file->cancel({from, message.operation});
     flocks_.cancel({from, message.operation});
+    record_locks_.cancel({from, message.operation});
   });
-  messenger.on_request<StreamFlock>(
-      [this](NodeId from, const StreamFlock& message, std::string_view, Messenger::Reply reply) {
-        HomeFile* file = find(message.home);
-        if (file == nullptr) return reply.fail(EIO, "the description is gone");
-        flocks_.lock({from, message.operation}, file->shared_real(), message, std::move(reply));
-      });
   messenger.on_request<StreamPoll>(
       [this](NodeId from, const StreamPoll& message, std::string_view, Messenger::Reply reply) {
         HomeFile* file = find(message.home);
@@ -153,6 +156,35 @@ void RemoteHome::handle_input_output() {
         }
         const uint32_t events = file->poll({from, message.handle}, std::move(wake));
         reply.ok(bytes_of(events));
+      });
+}
+
+void RemoteHome::handle_locks() {
+  Messenger& messenger = node_.messenger;
+  messenger.on_request<StreamFlock>(
+      [this](NodeId from, const StreamFlock& message, std::string_view, Messenger::Reply reply) {
+        HomeFile* file = find(message.home);
+        if (file == nullptr) return reply.fail(EIO, "the description is gone");
+        flocks_.lock({from, message.operation}, file->shared_real(), message, std::move(reply));
+      });
+  messenger.on_request<StreamRecordLock>(
+      [this](NodeId from, const StreamRecordLock& message, std::string_view,
+             Messenger::Reply reply) { record_lock(from, message, std::move(reply)); });
+  messenger.on<StreamLetGo>([this](NodeId, const StreamLetGo& message, std::string_view) {
+    if (HomeFile* file = find(message.home)) record_locks_.let_go({message.owner, 0}, file->real());
+  });
+}
+
+void RemoteHome::record_lock(NodeId from, const StreamRecordLock& message, Messenger::Reply reply) {
+  HomeFile* file = find(message.home);
+  if (file == nullptr) return reply.fail(EIO, "the description is gone");
+  auto later = std::make_shared<Messenger::Reply>(std::move(reply));
+  record_locks_.lock(
+      {from, message.operation}, file->shared_real(),
+      message.of_description ? HomeRecordLocks::kOfDescription : LockOwner{message.owner, 0},
+      message.command, message.waits != 0, message.lock, [later](Result<RecordLock> had) {
+        had ? later->ok(bytes_of(*had))
+            : later->fail(had.error().errno_or(EIO), had.error().context);
       });
 }
 

@@ -11,13 +11,14 @@
 
 #include "home_file.h"
 #include "home_flocks.h"
+#include "home_record_locks.h"
 #include "stream_messages.h"
 
 namespace krg {
 
 class RemoteHome {
  public:
-  explicit RemoteHome(NodeContext& node);
+  RemoteHome(NodeContext& node, HomeRecordLocks& locks);
   ~RemoteHome();
   RemoteHome(const RemoteHome&) = delete;
   RemoteHome& operator=(const RemoteHome&) = delete;
@@ -30,6 +31,8 @@ class RemoteHome {
   Result<UniqueFd> native_copy(HomeId id) const;
   // Nullptr when it is gone or only a guard.
   HomeFile* find(HomeId id) const;
+  // The descriptor that add_guard() was given; -1 when it is gone.
+  int guarded(HomeId id) const;
   // The nodes that hold references.
   std::vector<NodeId> holders(HomeId id) const;
   // The export `guard` is settled: whoever imported it holds references of its own by now.
@@ -56,12 +59,15 @@ class RemoteHome {
   void erase_if_unused(HomeId id);
   void stat(const StreamStat& message, Messenger::Reply reply);
   void reopen(NodeId from, const StreamReopen& message, Messenger::Reply reply);
+  void handle_locks();
+  void record_lock(NodeId from, const StreamRecordLock& message, Messenger::Reply reply);
   void take_offset_back(NodeId from, const StreamOffsetBack& message, Messenger::Reply reply);
 
   NodeContext& node_;
   std::map<HomeId, Entry> entries_;
   HomeId next_{1};
   HomeFlocks flocks_;
+  HomeRecordLocks& record_locks_;
 };
 
 // Makes the HomeFile that suits a description: a pipe, FIFO or terminal, or a regular file. Errors:

@@ -124,7 +124,8 @@ void SessionFs::Impl::handle_file_request(const fuse_in_header& header, const Re
                         reply_done(request));
     case FUSE_SETLK:
     case FUSE_SETLKW:
-      return flock(request, body, header.opcode == FUSE_SETLKW);
+    case FUSE_GETLK:
+      return lock(request, body, header.opcode);
     case FUSE_RELEASE:
       return release(request, body);
     case FUSE_IOCTL:
@@ -165,7 +166,8 @@ void SessionFs::Impl::init(uint64_t unique, std::string_view body) {
   }
   constexpr uint32_t kWanted = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES |
                                FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV | FUSE_MAX_PAGES |
-                               FUSE_ABORT_ERROR | FUSE_CACHE_SYMLINKS | FUSE_FLOCK_LOCKS;
+                               FUSE_ABORT_ERROR | FUSE_CACHE_SYMLINKS | FUSE_FLOCK_LOCKS |
+                               FUSE_POSIX_LOCKS;
   fuse_init_out out{};
   out.major = FUSE_KERNEL_VERSION;
   out.minor = std::min<uint32_t>(in.minor, FUSE_KERNEL_MINOR_VERSION);
@@ -201,17 +203,22 @@ void SessionFs::Impl::poll(const Request& request, std::string_view body) {
                      }));
 }
 
-void SessionFs::Impl::flock(const Request& request, std::string_view body, bool waits) {
+void SessionFs::Impl::lock(const Request& request, std::string_view body, uint32_t opcode) {
   const auto in = parse<fuse_lk_in>(body);
-  if (!(in.lk_flags & FUSE_LK_FLOCK))
-    return channel.reply(request.unique, ENOLCK);  // not asked for
+  if (!flocks) return channel.reply(request.unique, ENOLCK);
+  const bool waits = opcode == FUSE_SETLKW;
+  if (!(in.lk_flags & FUSE_LK_FLOCK)) {
+    const int command = opcode == FUSE_GETLK ? F_GETLK : F_SETLK;
+    return flocks->record_lock(request.caller, request.node, in.fh,
+                               {in.owner, command, waits, from_protocol(in.lk)},
+                               command == F_GETLK ? reply_lock(request) : reply_locked(request));
+  }
   using What = FlockRequest::What;
   const FlockRequest asked{in.owner,
                            in.lk.type == F_UNLCK   ? What::kUnlock
                            : in.lk.type == F_RDLCK ? What::kShared
                                                    : What::kExclusive,
                            waits};
-  if (!flocks) return channel.reply(request.unique, ENOLCK);
   flocks->flock(request.caller, request.node, in.fh, asked, reply_done(request));
 }
 
@@ -219,6 +226,7 @@ void SessionFs::Impl::release(const Request& request, std::string_view body) {
   const auto in = parse<fuse_release_in>(body);
   if (flocks && (in.release_flags & FUSE_RELEASE_FLOCK_UNLOCK))
     flocks->drop_flock(request.node, in.lock_owner);
+  if (flocks) flocks->drop_record_locks(request.node);
   request.tree->release(request.file, in.fh);
   channel.reply(request.unique, 0);
 }

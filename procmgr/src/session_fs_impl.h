@@ -68,6 +68,16 @@ struct SessionFs::Impl : std::enable_shared_from_this<Impl> {
     return reply_to<int>(request,
                          [](Impl& self, uint64_t unique, int) { self.channel.reply(unique, 0); });
   }
+  FsReply<RecordLock> reply_lock(const Request& request) {
+    return reply_to<RecordLock>(request, [](Impl& self, uint64_t unique, const RecordLock& lock) {
+      self.channel.reply_struct(unique, fuse_lk_out{to_protocol(lock)});
+    });
+  }
+  FsReply<RecordLock> reply_locked(const Request& request) {
+    return reply_to<RecordLock>(request, [](Impl& self, uint64_t unique, const RecordLock&) {
+      self.channel.reply(unique, 0);
+    });
+  }
   FsReply<FsEntry> reply_attributes(const Request& request) {
     return reply_to<FsEntry>(request,
                              [node = request.node](Impl& self, uint64_t unique, FsEntry entry) {
@@ -104,7 +114,7 @@ struct SessionFs::Impl : std::enable_shared_from_this<Impl> {
   void init(uint64_t unique, std::string_view body);
   void open(const Request& request, std::string_view body);
   void poll(const Request& request, std::string_view body);
-  void flock(const Request& request, std::string_view body, bool waits);
+  void lock(const Request& request, std::string_view body, uint32_t opcode);
   void release(const Request& request, std::string_view body);
   // Those that change a tree. False when it is another request.
   bool handle_change(const fuse_in_header& header, const Request& request, std::string_view body);

@@ -131,9 +131,10 @@ Result<std::unique_ptr<Shadow>> Shadow::create(EventLoop& loop, pid_t pid, Uniqu
   return shadow;
 }
 
-Status Shadow::command(const ShadowCommand& command) {
+Status Shadow::command(const ShadowCommand& command, int file) {
+  const std::span<const int> files(&file, file >= 0 ? 1 : 0);
   Status sent =
-      send_packet(control_.get(), {reinterpret_cast<const char*>(&command), sizeof command});
+      send_packet(control_.get(), {reinterpret_cast<const char*>(&command), sizeof command}, files);
   if (sent && command.verb == ShadowVerb::kStop) ++stops_ordered_;
   return sent;
 }

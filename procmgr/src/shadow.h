@@ -12,6 +12,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 
 #include "krg/procmgr/syscall_broker.h"
 #include "krg/runtime/event_loop.h"
@@ -36,11 +37,13 @@ class Shadow {
                                                        int program, Events events);
   // Turns a frozen process, wherever it stands, with all its threads. It needs room for two more
   // descriptors. Its interval timers are disarmed.
-  // One that is stopped stops again as a shadow. Nothing is written into memory that it had,
-  // which a page source may share. Errors: when it still is_alive() it is as before; else it has
-  // died or been killed.
+  // One that is stopped stops again as a shadow. It keeps the descriptors `kept`, which are above
+  // kShadowProgramFd and ascend, and with them the process's locks by fcntl(2). Nothing is written
+  // into memory that it had, which a page source may share. Errors: when it still is_alive() it is
+  // as before; else it has died or been killed.
   static Result<std::unique_ptr<Shadow>> become_shadow(EventLoop& loop, FrozenProcess& process,
-                                                       int program, Events events);
+                                                       int program, Events events,
+                                                       std::span<const int> kept = {});
   Shadow(const Shadow&) = delete;
   Shadow& operator=(const Shadow&) = delete;
 
@@ -50,7 +53,8 @@ class Shadow {
   Status command(ShadowVerb verb, int32_t argument = 0) {
     return command(ShadowCommand{verb, argument, 0, 0});
   }
-  Status command(const ShadowCommand& command);
+  // `file`: goes along with kLock.
+  Status command(const ShadowCommand& command, int file = -1);
   // SIGCONT that the shadow does not pass on.
   void resume();
   // It has been told to stop, and has not come back from that: it is stopped or will be.

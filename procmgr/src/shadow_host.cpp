@@ -10,6 +10,7 @@
 
 #include "image/frozen_process.h"
 #include "krg/runtime/log.h"
+#include "process_fds.h"
 #include "process_status.h"
 #include "run_after.h"
 #include "shadow_host_impl.h"
@@ -340,8 +341,11 @@ void ShadowHost::Impl::release_guardian(pid_t pid, Messenger::Reply reply) {
   if (!guardian || guardian->is_ending) return answer_when_gone(pid, shared);
   if (guardian->is_returning) return shared->fail(EBUSY);
   guardian->answers.push_back([this, pid, shared](const ShadowReport& answer) {
-    if (answer.result != -ECHILD && answer.result != -ESRCH) return shared->fail(EBUSY);
+    const bool is_needed = answer.result != -ECHILD && answer.result != -ESRCH;
     Hosted* guardian = find(pid);
+    // It may be about to have a lock that it has been told to take.
+    if (is_needed || (guardian && !guardian->answers.empty()) || holds_record_locks(pid))
+      return shared->fail(EBUSY);
     if (guardian && !guardian->is_guardian()) return shared->ok();
     if (guardian) {
       guardian->is_ending = true;
@@ -390,11 +394,15 @@ Status ShadowHost::become_shadow(SyscallBroker::Call exec, ProcessTable::Shadow 
                                            impl_->events_of(pid)));
 }
 
-Status ShadowHost::become_shadow(FrozenProcess& process, ProcessTable::Shadow entry) {
+Status ShadowHost::become_shadow(FrozenProcess& process, ProcessTable::Shadow entry,
+                                 const std::vector<int>& kept) {
   const pid_t pid = process.pid();
-  return impl_->host(pid, entry,
-                     Shadow::become_shadow(impl_->node.loop, process, impl_->program.get(),
-                                           impl_->events_of(pid)));
+  auto files = Impl::files_kept(pid, kept);
+  Status hosted = impl_->host(pid, entry,
+                              Shadow::become_shadow(impl_->node.loop, process, impl_->program.get(),
+                                                    impl_->events_of(pid), kept));
+  if (hosted) impl_->find(pid)->files = std::move(files);
+  return hosted;
 }
 
 void ShadowHost::set_delivery(std::function<Status(pid_t, const SignalInfo&)> deliver) {

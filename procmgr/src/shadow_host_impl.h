@@ -13,6 +13,15 @@
 
 namespace krg {
 
+// A file that a shadow has open for the sake of locks.
+struct ShadowFile {
+  static constexpr int kForNoMore = -1;  // for the locks that are there
+  dev_t device = 0;
+  ino_t inode = 0;
+  int access_mode = kForNoMore;
+  int number = -1;
+};
+
 struct ShadowHost::Impl {
   // A shadow runs or is stopped, which only the kernel knows; it ends with its Shadow.
   struct Hosted {
@@ -25,6 +34,7 @@ struct ShadowHost::Impl {
     NodeId origin = kNoNode;                                        // of a guardian
     std::vector<NodeId> guardians = {};                             // where it has some
     bool is_told_to_stop = false;                                   // as its body has
+    std::vector<ShadowFile> files = {};                             // see shadow_locks.cpp
     bool is_guardian() const { return origin != kNoNode; }
   };
 
@@ -38,6 +48,7 @@ struct ShadowHost::Impl {
 
   Impl(NodeContext& n, ProcessTable& t) : node(n), table(t) {}
 
+  static std::vector<ShadowFile> files_kept(pid_t pid, const std::vector<int>& numbers);
   Hosted* find(pid_t pid) {
     auto found = hosted.find(pid);
     return found == hosted.end() ? nullptr : &found->second;

@@ -18,13 +18,18 @@ enum class ShadowVerb : uint32_t {
   kSetSession,     // setsid(); answered
   kSetForeground,  // tcsetpgrp() of its controlling terminal; answered
   kWait,           // waitid(argument, id, …, options | WNOHANG); answered with the child's change
+  kLock,           // fcntl(argument, id, the lock of type `options`); answered with the lock. An
+                   // argument of kSentFile: the file comes with the command, and is kept
+  kCloseFile,      // one that it has been sent or has kept
 };
+inline constexpr int kSentFile = -1;
 struct ShadowCommand {
   ShadowVerb verb;
   int32_t argument;
   int32_t id, options;
+  int64_t start = 0, length = 0;  // kLock: of the lock
 };
-static_assert(sizeof(ShadowCommand) == 16);
+static_assert(sizeof(ShadowCommand) == 32);
 
 struct ShadowReport {
   enum Kind : uint32_t {
@@ -34,12 +39,12 @@ struct ShadowReport {
   };
   Kind kind;
   int32_t signal;  // kSignal, an answer to kWait: as siginfo_t has them; there, si_status
-  int32_t code;
-  int32_t sender;
+  int32_t code;    // an answer to kLock: l_type, `signal` the number of the file
+  int32_t sender;  // there: l_pid
   uint32_t sender_uid;
   int32_t result;      // kAnswer: what the call returned; negative: -errno
   uint64_t value;      // kSignal: si_value
-  uint64_t usage[18];  // answer to kWait: a struct rusage
+  uint64_t usage[18];  // answer to kWait: a struct rusage; to kLock: l_start, l_len
 };
 static_assert(sizeof(ShadowReport) == 176);
 

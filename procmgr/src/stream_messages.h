@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "flock_table.h"
+#include "krg/procmgr/lock_holders.h"
 #include "krg/procmgr/node_context.h"
 
 namespace krg {
@@ -159,5 +160,42 @@ struct StreamFlock {
   uint64_t operation = 0;  // for StreamCancel
 };
 static_assert(sizeof(StreamFlock) == 24);
+
+// Request: a lock by fcntl(2) of the file. Reply: a RecordLock, what F_GETLK tells; EAGAIN, or
+// EINTR for a StreamCancel.
+struct StreamRecordLock {
+  static constexpr uint16_t kId = message_ids::kDescriptors + 13;
+  uint8_t version = 1;
+  uint8_t of_description = 0;  // F_OFD_SETLK and its like: not of the process `owner`
+  uint8_t waits = 0;
+  uint8_t unused = 0;
+  int32_t command = F_GETLK;  // or F_SETLK
+  int32_t owner = 0;
+  int32_t unused_too = 0;
+  HomeId home;
+  uint64_t operation = 0;  // for StreamCancel
+  RecordLock lock;
+};
+static_assert(sizeof(StreamRecordLock) == 56);
+
+// Notice: a process has closed the file: its locks of it by fcntl(2) end.
+struct StreamLetGo {
+  static constexpr uint16_t kId = message_ids::kDescriptors + 14;
+  uint8_t version = 1;
+  uint8_t unused[3] = {};
+  int32_t owner = 0;
+  HomeId home;
+};
+static_assert(sizeof(StreamLetGo) == 16);
+
+// Request to where a process lives that has locks at the asking node. Reply: empty, when it has
+// ended.
+struct LockOwnerEnds {
+  static constexpr uint16_t kId = message_ids::kDescriptors + 15;
+  uint8_t version = 1;
+  uint8_t unused[3] = {};
+  int32_t owner = 0;
+};
+static_assert(sizeof(LockOwnerEnds) == 8);
 
 }  // namespace krg

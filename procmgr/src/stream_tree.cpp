@@ -78,13 +78,14 @@ void StreamTree::wake_pollers(Handle& handle) {
   if (auto wake = std::exchange(handle.wake, nullptr)) wake();
 }
 
-FileId StreamTree::add_import(const StreamSource& source) {
+FileId StreamTree::add_import(const StreamSource& source, pid_t owner) {
   const FileId file = next_import_++;
-  imports_.emplace(file, Import{source, false, {}});
+  imports_.emplace(file, Import{source, owner, false, {}});
   return file;
 }
 
-std::optional<UniqueFd> StreamTree::take_from_stock(const StreamSource& source, int flags) {
+std::optional<UniqueFd> StreamTree::take_from_stock(const StreamSource& source, int flags,
+                                                    pid_t owner) {
   constexpr int kSettable = O_APPEND | O_NONBLOCK;  // by F_SETFL
   const int access_mode = flags & O_ACCMODE;
   if (source.seekable || access_mode == O_RDWR || (flags & ~(O_ACCMODE | kSettable)) != 0)
@@ -97,7 +98,9 @@ std::optional<UniqueFd> StreamTree::take_from_stock(const StreamSource& source, 
   --in_stock_;
   Import& import = imports_.at(spare.file);
   import.source = source;
-  handles_.at(import.handles.front()).source = source;
+  Handle& handle = handles_.at(import.handles.front());
+  handle.source = source;
+  handle.owners = {owner};
   fcntl(spare.fd.get(), F_SETFL, O_DIRECT | (flags & kSettable));
   return std::move(spare.fd);
 }
@@ -111,7 +114,7 @@ void StreamTree::refill_soon(int access_mode) {
 void StreamTree::refill(int access_mode) {
   std::vector<FileId> files;
   for (size_t i = stock_[access_mode].size(); i < kStock; ++i)
-    files.push_back(add_import({kNoNode, {}, false, true}));
+    files.push_back(add_import({kNoNode, {}, false, true}, 0));
   in_worker(
       node_.workers,
       [this, files, access_mode] {
@@ -226,13 +229,16 @@ FsOpened StreamTree::opened_as(uint64_t handle, const StreamSource& source) {
   FsOpened opened;
   opened.handle = handle;
   opened.stream = !source.seekable;
-  opened.direct_io = !source.seekable;  // a seekable one can be mapped and is read ahead
+  // A seekable one can be mapped and is read ahead.
+  opened.direct_io = !source.seekable || !source.cached;
   return opened;
 }
 
-uint64_t StreamTree::add_handle(FileId file, const StreamSource& source) {
+uint64_t StreamTree::add_handle(FileId file, const StreamSource& source, pid_t owner) {
   const uint64_t handle = next_handle_++;
-  handles_.emplace(handle, Handle{source, {}});
+  Handle made{source, {}};
+  if (owner > 0) made.owners.insert(owner);
+  handles_.emplace(handle, std::move(made));
   imports_.at(file).handles.push_back(handle);
   return handle;
 }
@@ -245,7 +251,7 @@ void StreamTree::open(const FsCaller&, FileId file, int flags, FsReply<FsOpened>
   if (found->second.opened) return reopen(file, flags, std::move(reply));
   found->second.opened = true;
   const StreamSource& source = found->second.source;
-  reply(opened_as(add_handle(file, source), source));
+  reply(opened_as(add_handle(file, source, found->second.owner), source));
 }
 
 void StreamTree::reopen(FileId file, int flags, FsReply<FsOpened> reply) {
@@ -331,38 +337,10 @@ void StreamTree::poll(const FsCaller&, FileId, uint64_t handle, std::function<vo
                           });
 }
 
-// It is the description's, which is at its home, whoever has that open where.
-void StreamTree::flock(const FsCaller& caller, ino_t inode, uint64_t handle,
-                       const FlockRequest& asked, FsReply<int> reply) {
-  if (fs_.file_of(kName, inode) == 0) return flock_here(caller, inode, asked, std::move(reply));
-  auto found = handles_.find(handle);
-  if (found == handles_.end()) return reply(errno_error("", EBADF));
-  const StreamSource& source = found->second.source;
-  StreamFlock message;
-  message.home = source.id;
-  message.what = asked.what;
-  message.waits = asked.waits;
-  message.operation = caller.unique;
-  operations_.emplace(caller.unique, source);
-  auto later = std::make_shared<FsReply<int>>(std::move(reply));
-  node_.messenger.request(source.home, message, {},
-                          [this, later, unique = caller.unique](Result<std::string> answer) {
-                            operations_.erase(unique);
-                            if (!answer) return (*later)(as_io_error<int>(answer.error()));
-                            (*later)(0);
-                          });
-}
-
-void StreamTree::flock_here(const FsCaller& caller, ino_t inode, const FlockRequest& asked,
-                            FsReply<int> reply) {
-  auto later = std::make_shared<FsReply<int>>(std::move(reply));
-  flocks_.lock(inode, asked, caller.unique,
-               [later](Status had) { had ? (*later)(0) : (*later)(had.error()); });
-}
-
 void StreamTree::release(FileId file, uint64_t handle) {
   auto found = handles_.find(handle);
   if (found == handles_.end()) return;
+  let_go_at_home(found->second);
   close_at_home(found->second.source);
   handles_.erase(found);
   auto import = imports_.find(file);
@@ -373,6 +351,9 @@ void StreamTree::release(FileId file, uint64_t handle) {
 
 void StreamTree::interrupt(uint64_t unique) {
   flocks_.cancel(unique);
+  record_locks_.cancel({node_.self, unique});
+  if (auto finding = finding_owners_.find(unique); finding != finding_owners_.end())
+    finding->second = true;
   auto found = operations_.find(unique);
   if (found == operations_.end()) return;
   StreamCancel cancel;

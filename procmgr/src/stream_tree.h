@@ -7,11 +7,14 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <optional>
+#include <set>
 #include <unordered_map>
 #include <vector>
 
 #include "flock_keeper.h"
+#include "home_record_locks.h"
 #include "krg/procmgr/session_fs.h"
 #include "stream_messages.h"
 
@@ -25,26 +28,36 @@ struct StreamSource {
   // or that one process alone has.
   bool seekable = false;
   bool pollable = true;  // false: a regular file, always ready
+  bool cached = true;    // what is read by offset; false: others may write it between two locks
 };
 
 class StreamTree : public FsTree, public FlockKeeper {
  public:
   static constexpr const char* kName = "fd";
 
-  StreamTree(NodeContext& node, SessionFs& fs) : node_(node), fs_(fs) { handle_messages(); }
+  // `locks`: of this node.
+  StreamTree(NodeContext& node, SessionFs& fs, HomeRecordLocks& locks)
+      : node_(node), fs_(fs), record_locks_(locks) {
+    handle_messages();
+  }
 
   // Makes an inode for `source`, of which this node holds a reference already; the inode owns it.
-  FileId add_import(const StreamSource& source);
+  // `owner`: the process that it is made for, whose locks end when it is closed.
+  FileId add_import(const StreamSource& source, pid_t owner);
   // A stream for `source`, opened already: from a small stock that workers refill, so that an
   // import does not wait for the file system. Takes over this node's reference. None when the stock
   // has none for these flags.
-  std::optional<UniqueFd> take_from_stock(const StreamSource& source, int flags);
+  std::optional<UniqueFd> take_from_stock(const StreamSource& source, int flags, pid_t owner);
   // Opens the import for a process. Any thread but the loop's: it waits for the loop.
   Result<UniqueFd> open_import(FileId import, bool seekable, int flags) const;
   // The import was not opened after all: gives its reference back.
   void drop_import(FileId import);
   // What an open krgfs file of this tree is a copy of.
   std::optional<StreamSource> source_of(ino_t inode) const;
+  // A process that has it is about to leave with it: its end here will be no end of its locks. And
+  // that it stays.
+  void leaves(ino_t inode, pid_t owner);
+  void stays(ino_t inode);
   size_t open_files() const { return handles_.size() - in_stock_; }
   // The attributes that `file` has at its home, its type too. Errors: ESTALE; EIO when the home is
   // lost.
@@ -65,8 +78,13 @@ class StreamTree : public FsTree, public FlockKeeper {
   void flock(const FsCaller& caller, ino_t inode, uint64_t handle, const FlockRequest& asked,
              FsReply<int> reply) override;
   void drop_flock(ino_t inode, uint64_t owner) override { flocks_.release(inode, owner); }
+  void record_lock(const FsCaller& caller, ino_t inode, uint64_t handle,
+                   const RecordLockRequest& asked, FsReply<RecordLock> reply) override;
+  void drop_record_locks(ino_t inode) override;
   // Whether a process of this node has locked a file of another tree by flock(2).
   bool is_flocked(ino_t inode) const { return flocks_.is_locked(inode); }
+  // The same by fcntl(2).
+  bool is_record_locked(ino_t inode) const;
   void release(FileId file, uint64_t handle) override;
   void interrupt(uint64_t unique) override;
 
@@ -80,21 +98,36 @@ class StreamTree : public FsTree, public FlockKeeper {
   };
   struct Import {
     StreamSource source;
+    pid_t owner = 0;                // of the first handle
     bool opened = false;            // by krgd: later opens are a program's own
     std::vector<uint64_t> handles;  // open now
   };
   struct Handle {
     StreamSource source;
-    std::function<void()> wake;  // of who waits in poll
+    std::function<void()> wake;   // of who waits in poll
+    std::set<pid_t> owners = {};  // whose locks end when it is closed
+    std::set<pid_t> left = {};    // those that have left with it, or are about to
+  };
+  // A file of another tree, locked by fcntl(2): the kernel keeps such locks for krgd, of a file
+  // that has no other use.
+  struct LockedFile {
+    std::shared_ptr<UniqueFd> file;
+    std::set<LockOwner> owners;
   };
 
   void handle_messages();
   void flock_here(const FsCaller& caller, ino_t inode, const FlockRequest& asked,
                   FsReply<int> reply);
+  void record_lock_here(const FsCaller& caller, ino_t inode, const RecordLockRequest& asked,
+                        const LockOwner& owner, FsReply<RecordLock> reply);
+  void record_lock_at_home(const FsCaller& caller, uint64_t handle, const RecordLockRequest& asked,
+                           const LockOwner& owner, FsReply<RecordLock> reply);
+  void find_owner(pid_t caller, uint64_t owner, std::function<void(LockOwner)> done);
+  void let_go_at_home(const Handle& handle);
   void wake_pollers(Handle& handle);
   void refill_soon(int access_mode);
   void refill(int access_mode);
-  uint64_t add_handle(FileId file, const StreamSource& source);
+  uint64_t add_handle(FileId file, const StreamSource& source, pid_t owner = 0);
   void reopen(FileId file, int flags, FsReply<FsOpened> reply);
   void ask_attributes(FileId file, int64_t truncate, std::function<void(Result<struct stat>)> done);
   const StreamSource* live_source(FileId file) const;
@@ -108,7 +141,11 @@ class StreamTree : public FsTree, public FlockKeeper {
   size_t in_stock_ = 0;                      // opened or being opened for it
   std::map<FileId, Import> imports_;
   std::unordered_map<uint64_t, Handle> handles_;
-  FlockTable flocks_;                                      // of files of other trees, by inode
+  FlockTable flocks_;  // of files of other trees, by inode
+  HomeRecordLocks& record_locks_;
+  std::map<ino_t, LockedFile> locked_files_;
+  std::map<uint64_t, bool> finding_owners_;  // by request: whether it is interrupted
+  std::map<std::pair<pid_t, uint64_t>, LockOwner> known_owners_;  // by process and FUSE's owner
   std::unordered_map<uint64_t, StreamSource> operations_;  // by unique: under way at their homes
   FileId next_import_ = kTreeRoot + 1;
   uint64_t next_handle_ = 1;

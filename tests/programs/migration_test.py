@@ -70,6 +70,43 @@ while not ends:
             ends |= line == b"end"
 """
 
+# Has a lock of a part of a file until it is told to go on; then it waits for the whole.
+LOCK_HOLDER = """
+import fcntl, os, time
+file = open("locked", "w+")
+fcntl.lockf(file, fcntl.LOCK_EX, 16, 4)
+open("ready", "w").close()
+while not os.path.exists("go"):
+    if os.path.exists("end"): os._exit(7)
+    time.sleep(0.02)
+fcntl.lockf(file, fcntl.LOCK_UN, 16, 4)
+os.remove("go")
+fcntl.lockf(file, fcntl.LOCK_EX)
+fcntl.lockf(file, fcntl.LOCK_UN)
+while not os.path.exists("go"): time.sleep(0.02)
+time.sleep(0.3)
+exit(5)
+"""
+LOCK_ASKER = """
+import fcntl, os, struct, sys, time
+file = open("locked", "r+")
+asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0)
+kind, _, start, length, pid = struct.unpack("hhqqi4x", fcntl.fcntl(file, fcntl.F_GETLK, asked))
+print((kind, start, length, pid == int(sys.argv[1])))
+try: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 10)
+except OSError as error: print(type(error).__name__)
+fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 4, 0)
+print("other part", flush=True)
+open("go", "w").close()
+fcntl.lockf(file, fcntl.LOCK_EX)
+while os.path.exists("go"): time.sleep(0.02)
+time.sleep(0.2)
+print("waited", flush=True)
+fcntl.lockf(file, fcntl.LOCK_UN)
+time.sleep(0.3)
+open("go", "w").close()
+"""
+
 # One connection stays, others come and go.
 CLIENT = """
 import socket, time
@@ -247,24 +284,46 @@ class MigrationTest(SessionCase):
                          "touch go; sleep 0.2; krg_migrate $pid 3; kill -CONT $pid; wait $pid; krg_where $pid 2>&1 | wc -l; cat out", caps=CAPS)
         self.assertEqual(out.split(), ["2", "1", "6"])
 
-    def test_a_process_with_record_locks_stays(self):
-        script = ("import fcntl, time; file = open('locked', 'w'); fcntl.lockf(file, fcntl.LOCK_EX); open('ready', 'w').close()\n"
-                  "while not __import__('os').path.exists('go'): time.sleep(0.02)\nfcntl.lockf(file, fcntl.LOCK_UN); open('ready', 'w').close(); time.sleep(100)")
-        out = self.shell(f'rm -f ready go; /usr/bin/python3 -c "{script}" & pid=$!; until [ -e ready ]; do sleep 0.05; done; krg_migrate $pid 1 2>&1\n'
-                         "rm ready; touch go; until [ -e ready ]; do sleep 0.05; done; krg_migrate $pid 1; krg_where $pid | awk '{print $2}'; kill $pid", caps=CAPS)
-        self.assertIn("locked, which is locked", out.split("\n")[0])
-        self.assertEqual(out.split("\n")[1], "1")
+    def test_record_locks_move(self):
+        """What a process on the first node finds while another, which has moved, has a lock: who, how far, until when."""
+        (self.work / "holder.py").write_text(LOCK_HOLDER, encoding="ascii")
+        (self.work / "asker.py").write_text(LOCK_ASKER, encoding="ascii")
+        out = self.shell("rm -f locked ready go; /usr/bin/python3 holder.py & pid=$!; until [ -e ready ]; do sleep 0.02; done\n"
+                         "krg_migrate $pid 1; krg_migrate $pid 2; krg_where $pid | awk '{print $3}'; krg_migrate $pid 0 2>&1 | grep -o 'lock by fcntl'\n"
+                         "/usr/bin/python3 asker.py $pid; krg_migrate $pid 0 && krg_where $pid | awk '{print $3}'; wait $pid; echo $?", caps=CAPS)
+        # Going home is an ordinary user's, too: it has one thread.
+        self.assertEqual(out.split("\n"), ["n2", "lock by fcntl", "(1, 4, 16, True)", "BlockingIOError", "other part", "waited", "n0", "5"])
+
+    def test_a_lock_ends_with_its_process(self):
+        (self.work / "holder.py").write_text(LOCK_HOLDER, encoding="ascii")
+        out = self.shell("rm -f locked ready go; /usr/bin/python3 holder.py & pid=$!; until [ -e ready ]; do sleep 0.02; done\n"
+                         "krg_migrate $pid 3; (sleep 0.3; touch end) & /usr/bin/python3 -c \"\n"
+                         "import fcntl; file = open('locked', 'r+'); fcntl.lockf(file, fcntl.LOCK_EX); print('had')\"; wait $pid; echo $?; rm end", caps=CAPS)
+        self.assertEqual(out.split("\n"), ["had", "7"])
+
+    def test_locks_of_files_in_shared_memory(self):
+        out = self.shell("rm -f ready go; name=/dev/shm/$$; >$name; /usr/bin/python3 -c \"\n"
+                         "import fcntl, os, time; file = open('$name', 'r+'); fcntl.lockf(file, fcntl.LOCK_EX); open('ready', 'w').close()\n"
+                         "while not os.path.exists('go'): time.sleep(0.02)\n\" & until [ -e ready ]; do sleep 0.02; done\n"
+                         "/usr/bin/python3 -c \"\nimport fcntl; file = open('$name', 'r+')\ntry: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
+                         "except OSError as error: print(type(error).__name__)\nopen('go', 'w').close()\nfcntl.lockf(file, fcntl.LOCK_EX)\nprint('had')\"; wait; rm $name ready go", caps=CAPS)
+        self.assertEqual(out.split(), ["BlockingIOError", "had"])
 
     def test_sqlite_in_a_transaction(self):
+        """Moved while another process on the first node wants the database: both do what they were told."""
         if not shutil.which("sqlite3"):
             self.skipTest("no sqlite3")
         steps = "\n".join(f"insert into t select {i}, hex(randomblob(20)) from t;" for i in range(12))
         (self.work / "work.sql").write_text(
-            f"create table t(a, b); begin; insert into t values (1, 'x');\n{steps}\nselect count(*) from t; commit; "
-            "pragma integrity_check; select count(*), sum(length(b)) from t;\n", encoding="ascii")
-        # While it has the lock of its transaction it stays.
-        out = self.moved("sqlite3 base.db <work.sql", least=0, allowed="which is locked")
-        self.assertEqual(out.split("\n"), ["4096", "ok", "4096|163801"])
+            f".timeout 60000\ncreate table t(a, b); begin immediate; insert into t values (1, 'x');\n{steps}\nselect count(*) from t;\n"
+            ".shell touch begun; until [ -e moved ]; do sleep 0.02; done; if [ -s had ]; then echo too early; fi\ncommit; pragma integrity_check;\n",
+            encoding="ascii")
+        (self.work / "other.sql").write_text(
+            ".timeout 60000\nbegin immediate; insert into t values (-1, 'y'); commit; select count(*) from t;\n", encoding="ascii")
+        out = self.shell("rm -f base.db begun moved had; sqlite3 base.db <work.sql & pid=$!; until [ -e begun ]; do sleep 0.02; done\n"
+                         "sqlite3 base.db <other.sql >had & other=$!; krg_migrate $pid 1; sleep 0.1; krg_migrate $pid 2; krg_where $pid | awk '{print $3}'\n"
+                         "touch moved; wait $pid; echo $?; wait $other; sqlite3 base.db 'pragma integrity_check; select count(*), sum(length(b)) from t'", caps=CAPS, timeout=120)
+        self.assertEqual(out.split("\n"), ["4096", "n2", "ok", "0", "ok", "4097|163802"])
 
 
 if __name__ == "__main__":

@@ -248,12 +248,23 @@ static void children(void) {
 static const struct {
   const char* name;
   void (*run)(void);
-} kFeatures[] = {{"registers", registers}, {"sleeps", sleeps},       {"threads", threads},
-                 {"signals", signals},     {"timers", timers},       {"files", files},
-                 {"pipes", pipes},         {"sockets", sockets},     {"tcp", tcp},
-                 {"flocks", flocks},       {"listening", listening}, {"memfds", memfds},
-                 {"waits", waits},         {"mappings", mappings},   {"settings", settings},
-                 {"children", children}};
+} kFeatures[] = {{"registers", registers},
+                 {"sleeps", sleeps},
+                 {"threads", threads},
+                 {"signals", signals},
+                 {"timers", timers},
+                 {"files", files},
+                 {"pipes", pipes},
+                 {"sockets", sockets},
+                 {"tcp", tcp},
+                 {"flocks", flocks},
+                 {"listening", listening},
+                 {"memfds", memfds},
+                 {"waits", waits},
+                 {"mappings", mappings},
+                 {"settings", settings},
+                 {"children", children},
+                 {"record_locks", record_locks}};
 
 int main(int argc, char** argv) {
   const size_t count = sizeof kFeatures / sizeof kFeatures[0];

@@ -42,6 +42,7 @@ static inline void rest(long ms) {
 
 void files(void);
 void flocks(void);
+void record_locks(void);
 void memfds(void);
 void mappings(void);
 void pipes(void);

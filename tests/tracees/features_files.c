@@ -83,6 +83,69 @@ void flocks(void) {
   puts("locks kept");
 }
 
+/* The same by fcntl(2), of a part of the file; who has it counts up what the file begins with. */
+static int lock_part(int file, int command, short type, off_t start) {
+  struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = 10};
+  return fcntl(file, command, &lock);
+}
+static void count_up(int file) {
+  long count = 0;
+  check(pread(file, &count, sizeof count, 0) >= 0, "pread");
+  ++count;
+  check(pwrite(file, &count, sizeof count, 0) == sizeof count, "pwrite");
+}
+static void record_lock_child(const char* name, int orders, int answers) {
+  const int file = open(name, O_RDWR);
+  char order;
+  while (read(orders, &order, 1) == 1) {
+    /* t: try; b: try another part; w: wait for it, have it for a while. */
+    const off_t start = order == 'b' ? 100 : 5;
+    const int is_free = lock_part(file, order == 'w' ? F_SETLKW : F_SETLK, F_WRLCK, start) == 0;
+    if (order == 'w') count_up(file);
+    if (write(answers, is_free ? "free" : "held", 4) != 4) break;
+    if (order == 'w') usleep(30000);
+    if (is_free) lock_part(file, F_SETLK, F_UNLCK, start);
+  }
+  _exit(file < 0);
+}
+void record_locks(void) {
+  char name[64];
+  snprintf(name, sizeof name, "record_locks.%d", getpid());
+  int file = open(name, O_RDWR | O_CREAT, 0600);
+  int orders[2], answers[2];
+  check(file >= 0 && pipe(orders) == 0 && pipe(answers) == 0, "open");
+  const pid_t child = fork();
+  if (child == 0) {
+    close(orders[1]);
+    close(file);
+    record_lock_child(name, orders[0], answers[1]);
+  }
+  close(orders[0]);
+  long rounds = 0, count = 0;
+  for (; goes_on(); ++rounds) {
+    while (lock_part(file, F_SETLKW, F_WRLCK, 0) != 0) check(errno == EINTR, "wait for a lock");
+    count_up(file);
+    rest(20);
+    order(orders[1], 't', answers[0], "held", "a lock was lost");
+    order(orders[1], 'b', answers[0], "free", "too much is locked");
+    check(pread(file, &count, sizeof count, 0) == sizeof count && count == 2 * rounds + 1, "count");
+    /* Either ends it. */
+    if (rounds % 2 == 0) {
+      check(lock_part(file, F_SETLK, F_UNLCK, 0) == 0, "unlock");
+    } else {
+      close(file);
+      file = open(name, O_RDWR);
+      check(file >= 0, "open");
+    }
+    order(orders[1], 'w', answers[0], "free", "a lock was kept");
+  }
+  close(orders[1]);
+  unlink(name);
+  int status;
+  check(waitpid(child, &status, 0) == child && status == 0, "child");
+  puts("record locks kept");
+}
+
 /* Memory that has a descriptor, but is not mapped. */
 void memfds(void) {
   const int memory = (int)syscall(SYS_memfd_create, "features", 1u /* MFD_CLOEXEC */);

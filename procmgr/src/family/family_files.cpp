@@ -183,6 +183,8 @@ std::vector<StreamUse> FamilyFiles::streams() const {
 
 Result<uint32_t> FamilyFiles::add(const StreamUse& use) {
   if (!descriptors_) return errno_error("a descriptor of another node", ENOTSUP);
+  if (descriptors_->has_locks_from_elsewhere(use.owner))
+    return errno_error("a lock by fcntl(2) of a process that has moved", ENOTSUP);
   auto copy = descriptors_->description(use.id);
   if (!copy) return copy.error();
   auto fd = stolen_from_here(std::move(*copy));

@@ -59,7 +59,8 @@ struct Listener {
 
 class FrozenShadow {
  public:
-  explicit FrozenShadow(FrozenProcess& process) : process_(process) {}
+  FrozenShadow(FrozenProcess& process, std::span<const int> kept)
+      : process_(process), kept_(kept) {}
 
   // The connection; the process has the other end and `program` then. Errors: it has neither.
   Result<UniqueFd> connect(int program) {
@@ -74,6 +75,7 @@ class FrozenShadow {
   Status exec() {
     CallBatch batch(process_);
     if (auto placed = place_descriptors(batch); !placed) return placed;
+    if (!kept_.empty()) close_all_but_kept(batch);
     // They are the body's now.
     const RemoteAddr disarmed = batch.put(itimerval{});
     for (uint64_t timer = 0; timer < kIntervalTimers; ++timer)
@@ -85,8 +87,9 @@ class FrozenShadow {
     process_.detach_from_memory();
     auto argv = write_arguments();
     if (!argv) return argv.error();
-    return process_.become(SYS_execveat,
-                           {kShadowProgramFd, empty_string_.value, argv->value, 0, AT_EMPTY_PATH});
+    const uint64_t environment = kept_.empty() ? 0 : environment_.value;
+    return process_.become(SYS_execveat, {kShadowProgramFd, empty_string_.value, argv->value,
+                                          environment, AT_EMPTY_PATH});
   }
 
  private:
@@ -159,6 +162,18 @@ class FrozenShadow {
     return {};
   }
 
+  // The shadow has no C library that would do so.
+  void close_all_but_kept(CallBatch& batch) {
+    uint64_t next = kShadowProgramFd + 1;
+    for (int number : kept_) {
+      const auto kept = static_cast<uint64_t>(number);
+      batch.add(SYS_fcntl, {kept, F_SETFD, 0});
+      if (kept > next) batch.add(SYS_close_range, {next, kept - 1, 0});
+      next = kept + 1;
+    }
+    batch.add(SYS_close_range, {next, ~0U, 0});
+  }
+
   // The program's, as far as there is room, so that those who look at the node from outside of the
   // session see what it is. Returns where argv is.
   Result<RemoteAddr> write_arguments() {
@@ -166,30 +181,36 @@ class FrozenShadow {
     if (!text) return errno_error("the process died", ESRCH);
     text->resize(std::min(text->size(), kMostArgumentBytes - 2));
     text->append(2, '\0');  // the last of these is the empty string
-    const size_t room = (FrozenProcess::kScratchBytes - text->size()) / sizeof(uint64_t) - 2;
+    const size_t room = (FrozenProcess::kScratchBytes - text->size()) / sizeof(uint64_t) - 4;
     std::vector<uint64_t> argv;
     for (size_t at = 0; at + 2 < text->size() && argv.size() < room; at = text->find('\0', at) + 1)
       argv.push_back(scratch_.value + at);
     argv.push_back(0);
+    const size_t arguments = argv.size();
+    argv.insert(argv.end(), {scratch_.value, 0});
     empty_string_ = scratch_ + (text->size() - 1);
     const uint64_t after_text = (text->size() + 7) / 8 * 8;
     if (auto put = process_.write(scratch_, *text); !put) return put.error();
     const std::span<const char> pointers(reinterpret_cast<const char*>(argv.data()),
                                          argv.size() * sizeof(uint64_t));
     if (auto put = process_.write(scratch_ + after_text, pointers); !put) return put.error();
+    environment_ = scratch_ + (after_text + arguments * sizeof(uint64_t));
     return scratch_ + after_text;
   }
 
   FrozenProcess& process_;
+  const std::span<const int> kept_;
   RemoteAddr scratch_{}, empty_string_{};
+  RemoteAddr environment_{};        // not empty: it has descriptors to keep
   int socket_ = -1, program_ = -1;  // the process's numbers
 };
 
 }  // namespace
 
 Result<std::unique_ptr<Shadow>> Shadow::become_shadow(EventLoop& loop, FrozenProcess& process,
-                                                      int program, Events events) {
-  FrozenShadow becoming(process);
+                                                      int program, Events events,
+                                                      std::span<const int> kept) {
+  FrozenShadow becoming(process, kept);
   auto connection = becoming.connect(program);
   if (!connection) return connection.error();
   const int stop_signal = process.main().stop_signal();

@@ -15,6 +15,18 @@
 #include "native_children.h"
 
 namespace krg {
+namespace {
+
+// What has to stay open here for the sake of locks.
+std::vector<int> files_that_hold_locks(const std::vector<ExportedFd>& fds) {
+  std::vector<int> numbers;
+  for (const ExportedFd& fd : fds)
+    if (fd.holds_lock) numbers.push_back(fd.number);
+  std::sort(numbers.begin(), numbers.end());
+  return numbers;
+}
+
+}  // namespace
 
 using namespace exec_messages;
 
@@ -26,7 +38,8 @@ void ProcessMover::Impl::leave_shadow(MovePtr move) {
   // The shadow would pass on what waits for it.
   auto signals = take_pending_signals(*move->process);
   Status converted =
-      signals ? parts.shadows.become_shadow(*move->process, entry) : Status(signals.error());
+      signals ? parts.shadows.become_shadow(*move->process, entry, files_that_hold_locks(move->fds))
+              : Status(signals.error());
   if (converted) {
     thaw_body(*move);
     pass_on(*move, std::move(*signals));
@@ -46,7 +59,7 @@ void ProcessMover::Impl::leave_origin(MovePtr move) {
   const NodeId origin = parts.table.find_body(moves.pid)->origin;
   // Before it runs again: its origin may be where it goes.
   parts.descriptors.body_ended(moves.pid, [] {});
-  if (has_child(moves.pid)) {
+  if (has_child(moves.pid) || holds_locks(*move)) {
     moves.leaves_guardian = 1;
     if (auto left = leave_guardian(*move); !left) {
       drop_body(*move);
@@ -70,12 +83,18 @@ Status ProcessMover::Impl::leave_guardian(Move& move) {
   const ProcessTable::Body body = *parts.table.find_body(move.pid);
   auto signals = take_pending_signals(*move.process);
   if (!signals) return signals.error();
-  auto left = parts.shadows.become_shadow(*move.process, {move.target, body.job, body.origin});
+  auto left = parts.shadows.become_shadow(*move.process, {move.target, body.job, body.origin},
+                                          files_that_hold_locks(move.fds));
   if (!left) return left;
   parts.table.remove_body(move.pid);
   node.children->unwatch(move.pid);
   move.late_signals = std::move(*signals);
   return {};
+}
+
+bool ProcessMover::Impl::holds_locks(const Move& move) {
+  return std::any_of(move.fds.begin(), move.fds.end(),
+                     [](const ExportedFd& fd) { return fd.holds_lock; });
 }
 
 void ProcessMover::Impl::end_here(Move& move) {

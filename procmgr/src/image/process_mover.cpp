@@ -85,7 +85,7 @@ Status ProcessMover::Impl::check_children(const ProcessTable::Body& body, NodeId
   }
   return std::count(nodes.begin(), nodes.end(), target) == 0
              ? Status()
-             : errno_error("it has left children on that node", ENOTSUP);
+             : errno_error("it has left children on that node, or locks", ENOTSUP);
 }
 
 // They stay where they are.
@@ -96,6 +96,18 @@ Status ProcessMover::Impl::settle_children(Move& move) {
     if (body->origin == move.target && has_child(move.pid)) return not_home();
   }
   if (has_child(move.pid)) move.children_on.push_back(node.self);
+  return {};
+}
+
+// A guest's locks by fcntl(2) of files of this node stay, with a guardian, as children do.
+Status ProcessMover::Impl::settle_locks(Move& move) {
+  const ProcessTable::Body* body = parts.table.find_body(move.pid);
+  if (!body || !holds_locks(move)) return {};
+  if (body->origin == move.target)
+    return errno_error("it has a lock by fcntl(2) of a file of another node than its home",
+                       ENOTSUP);
+  if (std::count(move.children_on.begin(), move.children_on.end(), node.self) == 0)
+    move.children_on.push_back(node.self);
   return {};
 }
 
@@ -153,6 +165,10 @@ void ProcessMover::Impl::export_descriptors(MovePtr move) {
       [self = shared_from_this(), move](Result<std::vector<ExportedFd>> fds) {
         if (!fds) return self->end(*move, fds.error());
         move->fds = std::move(*fds);
+        if (auto settled = self->settle_locks(*move); !settled) {
+          self->parts.descriptors.cancel_export(move->fds);
+          return self->end(*move, settled);
+        }
         self->ask_target(move);
       });
 }

@@ -74,6 +74,8 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
   void leave_shadow(MovePtr move);
   void leave_origin(MovePtr move);
   Status leave_guardian(Move& move);
+  static bool holds_locks(const Move& move);
+  Status settle_locks(Move& move);
   void end_here(Move& move);
   void pass_on(const Move& move, std::vector<ImageSignal> signals);
   void thaw_body(const Move& move);

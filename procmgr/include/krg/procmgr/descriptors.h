@@ -23,6 +23,7 @@
 
 namespace krg {
 
+class LockHolders;
 class TerminalMirrors;
 
 // One descriptor of a process, as it travels: the number in the process and how to make it (opaque
@@ -31,6 +32,9 @@ struct ExportedFd {
   int number = -1;
   std::string recipe;
   bool close_on_exec = false;
+  // The process has a lock of its file by fcntl(2), which what it leaves here has to keep: a shadow
+  // that keeps this descriptor. Does not travel.
+  bool holds_lock = false;
 };
 
 // A descriptor made on the target, to be dup2'ed to `number` in the body. Who closes on exec what
@@ -41,6 +45,7 @@ struct ImportedFd {
   bool close_on_exec = false;
   // Of an epoll instance, which is empty: what the process itself has to add (event_fds.h).
   std::string polled = {};
+  bool is_krgfs = false;  // krgd answers for it
 };
 
 // A process that execs keeps those that are not close-on-exec; one that forks or moves, all. A
@@ -54,6 +59,9 @@ class Descriptors {
   ~Descriptors();
   Descriptors(const Descriptors&) = delete;
   Descriptors& operator=(const Descriptors&) = delete;
+
+  // Who has the locks of processes that leave. REQUIRES: before any process runs.
+  void set_lock_holders(LockHolders& holders);
 
   // Exports the descriptors of `pid`. Error: ENOTSUP with the reason
   // ("descriptor 5 is an epoll instance") when one cannot be taken along; nothing is exported then.
@@ -76,6 +84,8 @@ class Descriptors {
     bool has_own_offset = false;  // each descriptor of it here
   };
   std::optional<Home> home_of(const struct stat& attributes) const;
+  // Whether a process that executes on another node has a lock by fcntl(2) of a file of this one.
+  bool has_locks_from_elsewhere(pid_t pid) const;
   // A copy of a description that is at home here. Errors: ESTALE.
   Result<UniqueFd> description(uint64_t id) const;
 

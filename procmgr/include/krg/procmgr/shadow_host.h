@@ -14,7 +14,9 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "krg/procmgr/lock_holders.h"
 #include "krg/procmgr/node_context.h"
 #include "krg/procmgr/process_identity.h"
 #include "krg/procmgr/process_table.h"
@@ -47,10 +49,10 @@ struct LentShadow {
   int control = -1;
 };
 
-class ShadowHost {
+class ShadowHost : public LockHolders {
  public:
   ShadowHost(NodeContext& node, ProcessTable& table);
-  ~ShadowHost();
+  ~ShadowHost() override;
   ShadowHost(const ShadowHost&) = delete;
   ShadowHost& operator=(const ShadowHost&) = delete;
 
@@ -61,8 +63,17 @@ class ShadowHost {
   // enters it in the table. Errors: EPERM of ptrace(2): the call goes on natively then; others: the
   // process is dead.
   Status become_shadow(SyscallBroker::Call exec, ProcessTable::Shadow shadow);
-  // The same of a process that is frozen, which may become a guardian. Errors: it is dead.
-  Status become_shadow(FrozenProcess& process, ProcessTable::Shadow shadow);
+  // The same of a process that is frozen, which may become a guardian. It keeps its locks by
+  // fcntl(2) on the files of its descriptors `kept`, in their order. Errors: it is dead.
+  Status become_shadow(FrozenProcess& process, ProcessTable::Shadow shadow,
+                       const std::vector<int>& kept = {});
+
+  // LockHolders: shadow_locks.cpp.
+  bool holds_for(pid_t pid) const override;
+  void lock(pid_t pid, int file, int command, const RecordLock& lock, Done done) override;
+  void let_go(pid_t pid, int file) override;
+  bool executes_here(pid_t pid) const override;
+  NodeId home_of(pid_t pid) const override;
 
   // Freezes a shadow whose body comes home, for who makes that process of it; what is asked of the
   // shadow meanwhile fails with ESRCH. It is the process itself when BodyMoves says that it

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "home_record_locks.h"
+
+#include <fcntl.h>
+#include <fmt/core.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+
+#include "in_worker.h"
+#include "krg/runtime/log.h"
+#include "process_fds.h"
+#include "run_after.h"
+#include "stream_messages.h"
+
+namespace krg {
+namespace {
+
+constexpr std::chrono::microseconds kFirstPause{500}, kLongestPause{20000};
+
+// Locks of a description, which do not wait.
+Result<RecordLock> lock_description(int file, int command, const RecordLock& asked) {
+  struct flock lock {};
+  lock.l_type = static_cast<short>(asked.type);
+  lock.l_whence = SEEK_SET;
+  lock.l_start = asked.start;
+  lock.l_len = asked.length;
+  if (fcntl(file, command == F_GETLK ? F_OFD_GETLK : F_OFD_SETLK, &lock) != 0)
+    return errno_error("fcntl");
+  return RecordLock{lock.l_start, lock.l_len, lock.l_type, lock.l_pid};
+}
+
+// Another description of the same file.
+std::shared_ptr<UniqueFd> open_anew(int file) {
+  const std::string path = fmt::format("/proc/self/fd/{}", file);
+  UniqueFd opened(open(path.c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK));
+  if (!opened)
+    opened = UniqueFd(open(path.c_str(), (fcntl(file, F_GETFL) & O_ACCMODE) | O_CLOEXEC));
+  return opened ? std::make_shared<UniqueFd>(std::move(opened)) : nullptr;
+}
+
+}  // namespace
+
+HomeRecordLocks::HomeRecordLocks(NodeContext& node)
+    : node_(node), exits_(node.loop, [this](pid_t ended) {
+        auto watchers = watchers_.extract(ended);
+        if (watchers.empty()) return;
+        for (Messenger::Reply& reply : watchers.mapped()) reply.ok();
+      }) {
+  node_.messenger.on_request<LockOwnerEnds>(
+      [this](NodeId, const LockOwnerEnds& ask, std::string_view, Messenger::Reply reply) {
+        watchers_[ask.owner].push_back(std::move(reply));
+        exits_.add(ask.owner);
+      });
+}
+
+void HomeRecordLocks::lock(StreamOperation operation, std::shared_ptr<UniqueFd> file,
+                           const LockOwner& owner, int command, bool waits, const RecordLock& lock,
+                           Done done) {
+  waits_.emplace(operation,
+                 Wait{std::move(file), owner, command, waits, lock, std::move(done), kFirstPause});
+  attempt(operation);
+}
+
+void HomeRecordLocks::attempt(StreamOperation operation) {
+  auto found = waits_.find(operation);
+  if (found == waits_.end()) return;
+  const Wait& wait = found->second;
+  if (wait.owner == kOfDescription) return attempt_on(operation, wait.file);
+  if (wait.owner.description == 0 && holders_ && holders_->holds_for(wait.owner.process))
+    return holders_->lock(
+        wait.owner.process, wait.file->get(), wait.command, wait.lock,
+        [this, operation](Result<RecordLock> had) { on_attempt(operation, std::move(had)); });
+  find_description(wait, [this, operation](std::shared_ptr<UniqueFd> description) {
+    if (!description) return on_attempt(operation, errno_error("open of a locked file", ENOLCK));
+    attempt_on(operation, std::move(description));
+  });
+}
+
+void HomeRecordLocks::attempt_on(StreamOperation operation, std::shared_ptr<UniqueFd> description) {
+  auto found = waits_.find(operation);
+  if (found == waits_.end()) return;
+  in_worker(
+      node_.workers,
+      [description, command = found->second.command, lock = found->second.lock] {
+        return lock_description(description->get(), command, lock);
+      },
+      [this, operation](Result<RecordLock> had) { on_attempt(operation, std::move(had)); });
+}
+
+void HomeRecordLocks::on_attempt(StreamOperation operation, Result<RecordLock> had) {
+  auto found = waits_.find(operation);
+  if (found == waits_.end()) return;
+  Wait& wait = found->second;
+  const int error = had ? 0 : had.error().errno_or(EIO);
+  if (error == ESRCH) return attempt(operation);  // the shadow has gone: the process is elsewhere
+  const bool is_held = error == EAGAIN || error == EACCES;
+  if (is_held && wait.waits && !wait.is_cancelled) {
+    run_after(node_.loop, wait.pause, [this, operation] { attempt(operation); });
+    wait.pause = std::min(wait.pause * 2, kLongestPause);
+    return;
+  }
+  const bool was_cancelled = wait.is_cancelled;
+  const Done done = std::move(wait.done);
+  waits_.erase(found);
+  done(is_held && was_cancelled ? errno_error("interrupted", EINTR) : std::move(had));
+}
+
+// The owner's own. Its locks end with it; it is watched from its first one on.
+void HomeRecordLocks::find_description(const Wait& wait,
+                                       std::function<void(std::shared_ptr<UniqueFd>)> done) {
+  struct stat attributes {};
+  if (fstat(wait.file->get(), &attributes) != 0) return done(nullptr);
+  const Key key{wait.owner, attributes.st_dev, attributes.st_ino};
+  if (auto known = descriptions_.find(key); known != descriptions_.end())
+    return done(known->second);
+  in_worker(
+      node_.workers, [file = wait.file] { return open_anew(file->get()); },
+      [this, key, done = std::move(done)](std::shared_ptr<UniqueFd> opened) {
+        if (!opened) return done(nullptr);
+        const bool is_new = !has_locks(key.owner.process);
+        const auto kept = descriptions_.emplace(key, std::move(opened)).first->second;
+        if (is_new) watch(key.owner.process);
+        done(kept);
+      });
+}
+
+void HomeRecordLocks::watch(pid_t owner) {
+  LockOwnerEnds ask;
+  ask.owner = owner;
+  const NodeId home = holders_ ? holders_->home_of(owner) : node_.self;
+  node_.messenger.request(home, ask, {},
+                          [this, owner](Result<std::string>) { forget_owner(owner); });
+}
+
+void HomeRecordLocks::forget_owner(pid_t owner) {
+  std::erase_if(descriptions_, [&](const auto& one) { return one.first.owner.process == owner; });
+}
+
+// Answered at its next try, which may still succeed.
+void HomeRecordLocks::cancel(StreamOperation operation) {
+  if (auto found = waits_.find(operation); found != waits_.end()) found->second.is_cancelled = true;
+}
+
+void HomeRecordLocks::forget_node(NodeId node) {
+  std::erase_if(waits_, [&](const auto& wait) { return wait.first.node == node; });
+}
+
+void HomeRecordLocks::let_go(const LockOwner& owner, int file) {
+  struct stat attributes {};
+  if (fstat(file, &attributes) != 0) return;
+  descriptions_.erase({owner, attributes.st_dev, attributes.st_ino});
+  if (owner.description == 0 && holders_) holders_->let_go(owner.process, file);
+}
+
+bool HomeRecordLocks::has_locks(pid_t process) const {
+  if (holds_record_locks(process)) return true;
+  return std::any_of(descriptions_.begin(), descriptions_.end(),
+                     [&](const auto& one) { return one.first.owner.process == process; });
+}
+
+}  // namespace krg
