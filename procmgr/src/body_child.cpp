@@ -95,6 +95,9 @@ class BodyChild {
     for (const BodyPlan::Placed& fd : plan_.fds)
       must(raw_call(SYS_dup3, static_cast<uint64_t>(fd.source), static_cast<uint64_t>(fd.number),
                     0));
+    for (const BodyPlan::Polled& polled : plan_.polled)
+      must(raw_call(SYS_epoll_ctl, static_cast<uint64_t>(polled.instance), EPOLL_CTL_ADD,
+                    static_cast<uint64_t>(polled.number), raw_address(&polled.event)));
   }
 
   void restore_limits() {

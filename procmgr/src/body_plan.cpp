@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <csignal>
 
+#include "event_fds.h"
+
 namespace krg {
 namespace {
 
@@ -102,6 +104,8 @@ Result<std::unique_ptr<BodyPlan>> BodyPlan::make(ExecSpec spec, std::vector<Impo
     auto moved = moved_above(std::move(wanted.fd), lowest);
     if (!moved) return moved.error();
     plan->fds.push_back({moved->get(), wanted.number});
+    for (const PolledFd& polled : polled_by(wanted.polled))
+      plan->polled.push_back({wanted.number, polled.number, {polled.events, {.u64 = polled.data}}});
     plan->open_in_krgd_.push_back(std::move(*moved));
   }
   auto moved = moved_above(std::move(control), lowest);

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <linux/filter.h>
+#include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -80,6 +81,13 @@ struct BodyPlan {
     int source, number;
   };
   std::vector<Placed> fds;
+  // What its epoll instances watch. It adds that itself: krgd, of whose file system some of it is,
+  // would wait for its own answer.
+  struct Polled {
+    int instance, number;
+    epoll_event event;
+  };
+  std::vector<Polled> polled;
   int control = -1;
   const std::vector<char*> argv, environment;  // of the spec
   uint64_t kept_capabilities = 0;  // that its exec leaves it although the spec has them not

@@ -128,11 +128,6 @@ Result<std::vector<ExportedFd>> FdExporter::export_all(pid_t pid, WhichFds which
   return exported;
 }
 
-bool FdExporter::becomes_stream(const StolenFd& fd) const {
-  return S_ISFIFO(fd.attributes.st_mode) ||
-         (fs_.is_serving() && fd.attributes.st_dev == fs_.device());
-}
-
 // A lock by fcntl(2) ends when its process closes any of its descriptors of the file.
 void FdExporter::mark_locked(std::vector<StolenFd>& fds) {
   std::set<std::pair<dev_t, ino_t>> locked;
@@ -223,14 +218,6 @@ Result<std::string> FdExporter::export_event(const StolenFd& fd, pid_t pid, Whic
             return other.number == polled.number && other.attributes.st_ino == polled.inode;
           }))
         return not_taken_along(fd, "which watches a descriptor that was closed");
-  // The process adds it again while krgd stands still, and krgd would have to say what it is ready
-  // for.
-  if (kind == EventKind::kPoll)
-    for (const PolledFd& polled : polled_by(*description))
-      if (std::any_of(all.begin(), all.end(), [&](const StolenFd& other) {
-            return other.number == polled.number && becomes_stream(other);
-          }))
-        return not_taken_along(fd, "which watches a pipe or a descriptor of another node");
   FdRecipe recipe = recipe_for(FdKind::kEvent, fd);
   recipe.detail = static_cast<uint32_t>(kind);
   return encode_recipe(recipe, *description);

@@ -48,7 +48,6 @@ class FdExporter {
   Result<std::string> export_stream(StolenFd fd);
   Result<std::string> export_again(StolenFd fd, const StreamSource& source, pid_t leaves);
   bool uses_offset(const StolenFd& fd) const;
-  bool becomes_stream(const StolenFd& fd) const;
   static void mark_locked(std::vector<StolenFd>& fds);
   std::string_view lock_obstacle(const StolenFd& fd, WhichFds which, bool is_alone) const;
   static bool is_standard_output(const StolenFd& fd, const std::vector<StolenFd>& all);

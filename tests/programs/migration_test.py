@@ -268,6 +268,22 @@ class MigrationTest(SessionCase):
         self.assertEqual((status, said), ("0", ["all", "answered"]), out)
         self.assertGreaterEqual(int(moves), 3, out)
 
+    def test_redis_whose_client_stays_connected(self):
+        """A server of several threads, whose epoll instance watches a pipe and its client's connection."""
+        if not shutil.which("redis-server") or not shutil.which("redis-cli"):
+            self.skipTest("no redis-server, no redis-cli")
+        commands = "".join(f"echo incr n; echo rpush l{i % 7} {i}; echo set k{i} $(printf %0{i % 50 + 1}d {i}); echo strlen k{i}; sleep 0.01\n" for i in range(300))
+        (self.work / "commands").write_text(f"{commands}echo lrange l3 0 -1; echo dbsize; echo shutdown nosave\n", encoding="ascii")
+        serve = "redis-server --port 0 --unixsocket $PWD/redis.sock --unixsocketperm 700 --save '' --dir . --enable-debug-command no >/dev/null"
+        around = MOVE_AROUND.replace("200", "4")  # each costs the client a while
+        ask = "until [ -S redis.sock ]; do sleep 0.05; done; bash commands | redis-cli -s redis.sock"
+        native = self.native(["bash", "-c", f"{serve} & {ask}; wait; rm -f redis.sock"])
+        out = self.shell(f"nodes='1 2 3'; {serve} & pid=$!; ({ask}) >said 2>&1 &\nuntil [ -s said ]; do sleep 0.05; done\n"
+                         f"{around}\nwait $pid; echo $? $moves; wait; cat said; grep -v 'no such process' errors; true", caps=CAPS, timeout=120)
+        first, *said = out.split("\n")
+        self.assertEqual((first.split()[0], "\n".join(said).strip()), ("0", native), out)
+        self.assertGreaterEqual(int(first.split()[1]), 3, out)
+
     def test_waits_end_though_they_move(self):
         """Were each to begin anew after a move, they would not end before the moves do."""
         program = self.build / "test-bin/tracees/features"
@@ -290,7 +306,7 @@ class MigrationTest(SessionCase):
         (self.work / "asker.py").write_text(LOCK_ASKER, encoding="ascii")
         out = self.shell("rm -f locked ready go; /usr/bin/python3 holder.py & pid=$!; until [ -e ready ]; do sleep 0.02; done\n"
                          "krg_migrate $pid 1; krg_migrate $pid 2; krg_where $pid | awk '{print $3}'; krg_migrate $pid 0 2>&1 | grep -o 'lock by fcntl'\n"
-                         "/usr/bin/python3 asker.py $pid; krg_migrate $pid 0 && krg_where $pid | awk '{print $3}'; wait $pid; echo $?", caps=CAPS)
+                         "/usr/bin/python3 asker.py $pid; krg_migrate $pid 0 && krg_where $pid | awk '{print $3}'; wait $pid; echo $?; rm -f locked ready go", caps=CAPS)
         # Going home is an ordinary user's, too: it has one thread.
         self.assertEqual(out.split("\n"), ["n2", "lock by fcntl", "(1, 4, 16, True)", "BlockingIOError", "other part", "waited", "n0", "5"])
 

@@ -22,6 +22,7 @@
 #include "krg/procmgr/shared_memory.h"
 #include "krg/runtime/log.h"
 #include "krg/shmem/page_set.h"
+#include "process_spec.h"
 #include "userfault_source.h"
 
 namespace krg {
@@ -84,7 +85,13 @@ class Installation : public std::enable_shared_from_this<Installation> {
     for (const ImportedFd& fd : request_.fds) {
       first_own_ = std::max(first_own_, fd.number + 1);
       if (fd.close_on_exec) close_on_exec_.push_back(fd.number);
-      for (const PolledFd& polled : polled_by(fd.polled)) polled_.emplace_back(fd.number, polled);
+      if (!request_.home) continue;  // a body adds what it watches when it starts
+      for (const PolledFd& polled : polled_by(fd.polled)) {
+        if (is_krgfs(polled.number))
+          return end(cannot_move(
+              "an epoll instance that watches a descriptor of another node, at its home"));
+        polled_.emplace_back(fd.number, polled);
+      }
     }
     last_own_ = first_own_ - 1;
     std::vector<ImportedFd> fds = std::move(request_.fds);
@@ -105,6 +112,12 @@ class Installation : public std::enable_shared_from_this<Installation> {
       fds.push_back({device_, std::move(device)});
     }
     request_.home ? come_home(std::move(fds)) : spawn_body(std::move(fds));
+  }
+
+  // Its poll would have krgd wait for itself.
+  bool is_krgfs(int number) const {
+    return std::any_of(request_.fds.begin(), request_.fds.end(),
+                       [&](const ImportedFd& fd) { return fd.number == number && fd.is_krgfs; });
   }
 
   void spawn_body(std::vector<ImportedFd> fds) {
