@@ -68,6 +68,11 @@ class LauncherCase(SessionCase):
     def pids_of(self, name):
         return [pid for pid, comm in self.processes().items() if comm == name]
 
+    def krgd_of(self, node):
+        """The pid of a virtual node's krgd: its network address ends in node + 1."""
+        address = f"|-- 198.18.0.{node + 1}\n"
+        return next(p for p in self.pids_of("krgd") if address in pathlib.Path(f"/proc/{p}/net/fib_trie").read_text())
+
     @staticmethod
     def machine():
         """What a cluster must leave as it was."""

@@ -40,12 +40,6 @@ class MigrationFaults(LauncherCase):
         self.assertEqual(process.stdout.readline(), "counting\n")
         return process
 
-    def node_of_krgd(self, pid):
-        """The node that a krgd is: its network address ends in node + 1."""
-        with open(f"/proc/{pid}/net/fib_trie", encoding="ascii") as routes:
-            text = routes.read()
-        return next(n for n in range(NODES) if f"|-- 198.18.0.{n + 1}\n" in text)
-
     def numbers(self):
         lines = (self.work / "counted").read_text(encoding="ascii").split("\n")[:-1]
         return [int(line.split()[0]) for line in lines], {line.split()[1] for line in lines}
@@ -68,7 +62,7 @@ class MigrationFaults(LauncherCase):
             with self.subTest(node=node):
                 process = self.start_moving()
                 time.sleep(0.5 + chance.random())
-                os.kill(next(p for p in self.pids_of("krgd") if self.node_of_krgd(p) == node), signal.SIGKILL)
+                os.kill(self.krgd_of(node), signal.SIGKILL)
                 self.assertIn(f"node {node} has failed", process.stderr.readline())
                 time.sleep(1)
                 before = len(self.numbers()[0])
