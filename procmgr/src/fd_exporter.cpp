@@ -56,13 +56,6 @@ Error not_taken_along(const StolenFd& fd, std::string_view why = {}) {
       ENOTSUP);
 }
 
-bool is_listening(const StolenFd& fd) {
-  int value = 0;
-  socklen_t size = sizeof value;
-  return S_ISSOCK(fd.attributes.st_mode) &&
-         getsockopt(fd.copy.get(), SOL_SOCKET, SO_ACCEPTCONN, &value, &size) == 0 && value == 1;
-}
-
 // Without asking its file system.
 ino_t inode_of(int file) {
   struct statx got {};

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <fmt/core.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 
@@ -164,6 +165,16 @@ Result<UniqueFd> steal_fd(pid_t tid, int number) {
   UniqueFd copy(static_cast<int>(syscall(SYS_pidfd_getfd, pidfd.get(), number, 0)));
   if (!copy) return errno_error(fmt::format("pidfd_getfd of descriptor {}", number));
   return copy;
+}
+
+bool is_listening(int fd) {
+  int value = 0;
+  socklen_t size = sizeof value;
+  return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &value, &size) == 0 && value == 1;
+}
+
+bool is_listening(const StolenFd& fd) {
+  return S_ISSOCK(fd.attributes.st_mode) && is_listening(fd.copy.get());
 }
 
 std::string describe_fd(const StolenFd& fd) {

@@ -48,6 +48,8 @@ bool has_open(pid_t pid, const FdIdentity& file);
 // A copy of it. Errors: EBADF, EPERM where ptrace is not allowed.
 Result<UniqueFd> steal_fd(pid_t tid, int number);
 
+bool is_listening(int fd);
+bool is_listening(const StolenFd& fd);
 // What a person calls it: "an epoll instance", "a listening socket", "a pipe".
 std::string describe_fd(const StolenFd& fd);
 

@@ -11,6 +11,7 @@
 #include "fork_habits.h"
 #include "image/frozen_process.h"
 #include "image/install_parts.h"
+#include "image/listener_habits.h"
 #include "krg/procmgr/shared_memory.h"
 #include "krg/runtime/log.h"
 #include "process_status.h"
@@ -22,6 +23,8 @@ using namespace exec_messages;
 
 // By then a child that was forked to exec has done so.
 constexpr std::chrono::milliseconds kLookAfter{30};
+// By then one that means to close its listening sockets has done so, however busy the node is.
+constexpr std::chrono::milliseconds kLookAtLast{1000};
 // What a fork that is no thread and no container may ask of clone(2).
 constexpr uint64_t kForkFlags =
     CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | CLONE_PARENT_SETTID | CLONE_SETTLS;
@@ -40,26 +43,30 @@ struct RemoteFork::Impl : std::enable_shared_from_this<Impl> {
   ExecPlacer::Parts parts;
   ProcessMover& mover;
   ForkHabits habits;
+  ListenerHabits listeners;
   // Moved, and may exec until the time is over.
   struct Undecided {
     ForkHabits::Program program;
     EventLoop::Timer timer;
   };
   std::map<pid_t, Undecided> undecided;
+  std::map<pid_t, EventLoop::Timer> watched;  // children that have listening sockets
 
   Impl(NodeContext& n, const ExecPlacer::Parts& p, ProcessMover& m) : node(n), parts(p), mover(m) {}
 
   void on_fork(SyscallBroker::Call fork);
-  std::optional<ForkHabits::Program> program_that_moves(const SyscallBroker::Call& fork);
+  std::optional<KnownForkers::Forker> forker_that_moves(const SyscallBroker::Call& fork);
   bool has_to_be_followed(const SyscallBroker::Call& fork) const;
-  void move(const ForkHabits::Program& program, Frozen child);
+  void move(const KnownForkers::Forker& forker, Frozen child);
+  void settle_listeners(pid_t forker, FrozenProcess& child, bool leaves);
+  void look_later(pid_t forker, pid_t child, std::vector<std::chrono::milliseconds> waits);
   void moved(const ForkHabits::Program& program, pid_t child);
 };
 
 // Most forks are none of our business: this is what they pay.
 void RemoteFork::Impl::on_fork(SyscallBroker::Call fork) {
   const bool follows = has_to_be_followed(fork);
-  const auto moves = program_that_moves(fork);
+  const auto moves = forker_that_moves(fork);
   if (!follows && !moves) return;
   const pid_t forker = fork.tid();
   auto asked = fork_and_freeze_child(
@@ -76,8 +83,8 @@ void RemoteFork::Impl::on_fork(SyscallBroker::Call fork) {
   if (follows) fork.fail(ENOMEM);
 }
 
-// The program of a forker whose child is to be moved.
-std::optional<ForkHabits::Program> RemoteFork::Impl::program_that_moves(
+// A forker whose child is to be moved.
+std::optional<KnownForkers::Forker> RemoteFork::Impl::forker_that_moves(
     const SyscallBroker::Call& fork) {
   if (!parts.capabilities.any_distant_fork() || !is_plain_fork(fork)) return {};
   auto forker = parts.forkers.of(fork.tid());
@@ -85,7 +92,7 @@ std::optional<ForkHabits::Program> RemoteFork::Impl::program_that_moves(
   if (habits.expects_exec(forker->program)) return {};                   // it is placed then
   if (parts.pages && parts.pages->is_receiving(forker->pid)) return {};  // its child has holes, too
   if (mover.moving() >= kMaxForksMoving) return {};
-  return forker->program;
+  return std::move(*forker);
 }
 
 bool RemoteFork::Impl::has_to_be_followed(const SyscallBroker::Call& fork) const {
@@ -94,17 +101,43 @@ bool RemoteFork::Impl::has_to_be_followed(const SyscallBroker::Call& fork) const
   return process && parts.shared->has_to_be_followed(process->pid);
 }
 
-void RemoteFork::Impl::move(const ForkHabits::Program& program, Frozen child) {
+void RemoteFork::Impl::move(const KnownForkers::Forker& forker, Frozen child) {
   const pid_t pid = child->pid();
   const NodeId target = parts.placement.choose(GlobalPid{pid});
+  settle_listeners(forker.pid, *child, target != node.self);
   if (target == node.self) return;  // and goes on
   mover.move(std::move(child), target, WhichFds::kForked,
-             [self = shared_from_this(), program, pid, target](Status how) {
+             [self = shared_from_this(), program = forker.program, pid, target](Status how) {
                if (how) return self->moved(program, pid);
                log_debug("fork", "child {} stays, and not on node {}: {}", pid, target.value,
                          how.error().message());
                self->parts.placement.ended(GlobalPid{pid});
              });
+}
+
+// A child that has some stays here, unless it serves a connection, and its forker's children close
+// them anyway.
+void RemoteFork::Impl::settle_listeners(pid_t forker, FrozenProcess& child, bool leaves) {
+  const ServerSockets sockets = server_sockets(child.pid());
+  if (sockets.listening.empty() || !sockets.has_connection) return;
+  if (listeners.expects_closed(forker)) {
+    if (!leaves) return;
+    if (auto replaced = replace_by_null(child, sockets.listening); !replaced)
+      log_debug("fork", "child {}: {}", child.pid(), replaced.error().message());
+    return;
+  }
+  look_later(forker, child.pid(), {kLookAfter, kLookAtLast});
+}
+
+void RemoteFork::Impl::look_later(pid_t forker, pid_t child,
+                                  std::vector<std::chrono::milliseconds> waits) {
+  const auto wait = waits.front();
+  waits.erase(waits.begin());
+  auto timer = node.loop.after(wait, [this, forker, child, waits] {
+    watched.erase(child);
+    if (!listeners.look_at(forker, child, waits.empty())) look_later(forker, child, waits);
+  });
+  watched.insert_or_assign(child, std::move(timer));
 }
 
 void RemoteFork::Impl::moved(const ForkHabits::Program& program, pid_t child) {

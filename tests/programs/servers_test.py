@@ -1,0 +1,88 @@
+"""Servers that fork: children that close the listening sockets which they have from their parent may run on other nodes, those that
+accept stay; PostgreSQL with backends on several nodes. SPDX-License-Identifier: GPL-2.0-or-later
+"""
+import os
+import pathlib
+
+import session_case
+from session_case import BUSY, SessionCase
+
+# Serves ten connections, each by a child: one that closes the socket that listens, or one that accepts itself.
+SERVER = r"""
+import os, socket, sys, time
+closes = sys.argv[1] == "closes"
+listener = socket.create_server(("127.0.0.1", 0))
+def answer(peer):
+    asked = peer.recv(100).decode()
+    time.sleep(0.2)
+    peer.sendall(f"{asked} {os.uname().nodename}".encode())
+    os._exit(0)
+def child(peer):
+    if os.fork() != 0: return
+    if peer is None: peer = listener.accept()[0]
+    listener.close()
+    answer(peer)
+for number in range(10):
+    if not closes: child(None)
+    client = socket.create_connection(listener.getsockname())
+    if closes: child(listener.accept()[0])
+    client.sendall(str(number).encode())
+    os.write(1, client.recv(100) + b"\n")
+    if os.wait()[1] != 0: os.write(1, b"the child failed\n")
+"""
+
+# Its data, a busy first node, a server there whose children may go elsewhere; four clients that change the same rows.
+POSTGRESQL = r"""
+PATH=$POSTGRESQL:$PATH
+export PGHOST=$PWD/data PGUSER=me PGDATABASE=postgres
+krg_capset -e -DISTANT_FORK
+initdb -D data -A trust -U me --no-sync >initdb.log 2>&1 || cat initdb.log
+""" + f"{BUSY}\n{BUSY}\n{BUSY}\n" + r"""sleep 0.3
+/proc/self/root$POSTGRESQL/postgres -D data -k $PGHOST -c listen_addresses= -c shared_buffers=8MB -c fsync=off >>log 2>&1 </dev/null & server=$!
+krg_capset -e -DISTANT_FORK
+for ((i = 0; i < 200; i++)); do psql -Atc 'select 1' >/dev/null 2>&1 && break; sleep 0.1; done
+pgbench -i -q -s 1 2>/dev/null
+for i in 1 2 3; do psql -Atc 'select pg_sleep(0.2)' >/dev/null; done
+pgbench -n -c 4 -t 25 >bench 2>&1 & bench=$!
+until [ "$(psql -Atc "select count(*) from pg_stat_activity where application_name = 'pgbench'")" = 4 ] || ! kill -0 $bench 2>/dev/null; do sleep 0.02; done
+for backend in $(psql -Atc "select pid from pg_stat_activity where application_name = 'pgbench'"); do krg_where $backend 2>/dev/null; done >where
+krg_where $server
+wait $bench || cat bench
+psql -Atc 'select (select sum(abalance) from pgbench_accounts), (select sum(tbalance) from pgbench_tellers),
+                  (select sum(bbalance) from pgbench_branches), (select sum(delta) from pgbench_history), (select count(*) from pgbench_history)'
+kill -INT $server; wait $server; echo server $?
+grep -E 'ERROR|FATAL|PANIC|terminated' log | grep -v 'the database system is starting up'
+cut -c1-20 where
+"""
+
+
+class ServersTest(SessionCase):
+    def answers(self, what):
+        (self.work / "server.py").write_text(SERVER, encoding="ascii")
+        out = self.shell(f"krg_capset -d +DISTANT_FORK; {BUSY}\n{BUSY}\n{BUSY}\nsleep 0.3; krg_capset -e -DISTANT_FORK; /usr/bin/python3 server.py {what}; true")
+        lines = [line.split() for line in out.split("\n")]
+        self.assertEqual([line[0] for line in lines], [str(i) for i in range(10)], out)
+        return [line[1] for line in lines]
+
+    def test_children_that_close_the_listening_socket_go_elsewhere(self):
+        hosts = self.answers("closes")
+        self.assertEqual(hosts[0], "n0", "what its children do was not known yet")
+        self.assertGreater(len(set(hosts)), 1, hosts)
+
+    def test_children_that_accept_stay(self):
+        self.assertEqual(self.answers("accepts"), ["n0"] * 10)
+
+    def test_postgresql_with_backends_on_several_nodes(self):
+        installed = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+        if not installed or not self.has_shared_memory() or not self.as_user and os.geteuid() == 0:
+            self.skipTest("PostgreSQL does not run as root, and needs memory that nodes share")
+        out = self.shell(POSTGRESQL, env={"POSTGRESQL": str(installed[-1].parent)}, timeout=200).split("\n")
+        server, sums, status, *backends = [line.split() for line in out]
+        self.assertEqual((server[2], status), ("n0", ["server", "0"]), out)
+        *balances, history = sums[0].split("|")
+        self.assertEqual((len(set(balances)), history), (1, "100"), out)
+        self.assertTrue({line[2] for line in backends} - {"n0"}, out)
+
+
+if __name__ == "__main__":
+    session_case.main()
