@@ -17,6 +17,8 @@ constexpr uint64_t kBelowStack = 2048, kAboveStack = 8192;
 // The thread's own variables end where its thread pointer points to, its control block begins
 // there.
 constexpr uint64_t kAroundThreadPointer = 2048;
+// Variables of programs and libraries, the heap's first pages: what is written in pieces.
+constexpr uint64_t kSmallBytes = 32u << 10;
 
 uint64_t page_of(uint64_t address) {
   return address / kMovedPageBytes * kMovedPageBytes;
@@ -70,6 +72,13 @@ void add_those_that_come_first(Wanted& wanted, const std::vector<PageRange>& ran
     if (range.comes_first) wanted.add(range.start.value, range.end().value);
 }
 
+// Each page that is not there costs two messages, when it is touched.
+void add_small_ranges(Wanted& wanted, const std::vector<PageRange>& ranges) {
+  for (const PageRange& range : ranges)
+    if (range.bytes <= kSmallBytes && range.bytes <= wanted.room())
+      wanted.add(range.start.value, range.end().value);
+}
+
 PageRange part_of(PageRange range, uint64_t start, uint64_t end) {
   if (end - start != range.bytes) range.is_huge = 0;
   range.start = RemoteAddr{start};
@@ -85,6 +94,7 @@ std::vector<PageRange> take_first_pages(std::vector<PageRange>& ranges, const Pr
   for (RemoteAddr page : pages_before_thaw(image)) wanted.add(page.value);
   add_those_that_come_first(wanted, ranges);
   for (const ImageThread& thread : image.threads) add_thread(wanted, thread);
+  add_small_ranges(wanted, ranges);
 
   std::vector<PageRange> taken, rest;
   auto page = wanted.pages().begin();
