@@ -136,17 +136,21 @@ int first_of_description(pid_t pid, int number, const std::vector<StolenFd>& all
   return number;
 }
 
-bool others_have(pid_t pid, const StolenFd& fd) {
-  for (const pid_t other : numbers_in("/proc")) {
-    if (other == pid || other == getpid()) continue;
-    const std::string folder = fmt::format("/proc/{}/fd", other);
-    for (const int number : numbers_in(folder)) {
-      auto link = read_link(fmt::format("{}/{}", folder, number));
-      if (link && *link == fd.link && is_same_description(pid, fd.number, other, number))
-        return true;
+bool OthersDescriptors::have(const StolenFd& fd) {
+  if (!known_) {
+    known_.emplace();
+    for (const pid_t other : numbers_in("/proc")) {
+      if (other == pid_ || other == getpid()) continue;
+      const std::string folder = fmt::format("/proc/{}/fd", other);
+      for (const int number : numbers_in(folder))
+        if (auto link = read_link(fmt::format("{}/{}", folder, number)))
+          known_->emplace(std::move(*link), Number{other, number});
     }
   }
-  return false;
+  const auto [first, last] = known_->equal_range(fd.link);
+  return std::any_of(first, last, [&](const auto& like) {
+    return is_same_description(pid_, fd.number, like.second.pid, like.second.number);
+  });
 }
 
 Result<UniqueFd> make_event_fd(EventKind kind, std::string_view description, int flags) {

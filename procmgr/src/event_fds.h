@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "krg/runtime/result.h"
@@ -29,8 +30,23 @@ Result<std::string> describe_event_fd(pid_t pid, int number, EventKind kind);
 // one. `all`: the process's descriptors.
 int first_of_description(pid_t pid, int number, const std::vector<StolenFd>& all);
 
-// Whether a process of this node other than `pid` has the description as a descriptor, too.
-bool others_have(pid_t pid, const StolenFd& fd);
+// The descriptors of this node's processes other than `pid` and krgd: procfs is searched when first
+// asked, and once. Threads: one at a time.
+class OthersDescriptors {
+ public:
+  explicit OthersDescriptors(pid_t pid) : pid_(pid) {}
+  // Whether one of them is of the same description as `fd` of `pid`.
+  bool have(const StolenFd& fd);
+
+ private:
+  struct Number {
+    pid_t pid;
+    int number;
+  };
+  const pid_t pid_;
+  // By what their links say.
+  std::optional<std::unordered_multimap<std::string, Number>> known_;
+};
 
 // `flags`: O_NONBLOCK or 0. An epoll instance is empty: its descriptors are added by the process
 // that has them (polled_by()). Errors: EPROTO, those of making it.

@@ -14,7 +14,6 @@
 #include <set>
 #include <utility>
 
-#include "event_fds.h"
 #include "home_listener.h"
 #include "home_socket.h"
 #include "ipc/posix_queue_tree.h"
@@ -89,6 +88,7 @@ Result<std::vector<ExportedFd>> FdExporter::export_all(pid_t pid, WhichFds which
   exported_terminals_.clear();
   exported_sockets_.clear();
   mark_locked(*stolen);
+  OthersDescriptors others(pid);
   for (StolenFd& fd : *stolen) {
     const int number = fd.number;
     const bool close_on_exec = fd.close_on_exec;
@@ -103,14 +103,14 @@ Result<std::vector<ExportedFd>> FdExporter::export_all(pid_t pid, WhichFds which
     const bool may_be_alone = S_ISREG(fd.attributes.st_mode) ? (fd.flags & O_ACCMODE) != O_RDONLY &&
                                                                    !is_standard_output(fd, *stolen)
                                                              : is_listening(fd);
-    const bool is_alone = which == WhichFds::kAll && may_be_alone && !others_have(pid, fd);
+    const bool is_alone = which == WhichFds::kAll && may_be_alone && !others.have(fd);
     const bool holds_lock = fd.record_locked;
     const std::string_view obstacle = lock_obstacle(fd, which, is_alone);
     auto recipe = !obstacle.empty() ? not_taken_along(fd, obstacle)
                   : stays           ? not_taken_along(fd, "whose offset its parent shares")
                   : first != number ? export_same(fd, first)
                   : event_kind_of(fd)
-                      ? export_event(fd, pid, which, *stolen)
+                      ? export_event(fd, pid, which, *stolen, others)
                       : export_one(std::move(fd), is_alone, which == WhichFds::kForked ? 0 : pid);
     if (!recipe) {
       cancel(exported);
@@ -199,10 +199,11 @@ std::string FdExporter::export_same(const StolenFd& fd, int first) const {
 
 // Only the process itself may have it: others would wait for events in vain.
 Result<std::string> FdExporter::export_event(const StolenFd& fd, pid_t pid, WhichFds which,
-                                             const std::vector<StolenFd>& all) {
+                                             const std::vector<StolenFd>& all,
+                                             OthersDescriptors& others) {
   const EventKind kind = *event_kind_of(fd);
   if (which != WhichFds::kAll) return not_taken_along(fd);
-  if (others_have(pid, fd)) return not_taken_along(fd, "which other processes have, too");
+  if (others.have(fd)) return not_taken_along(fd, "which other processes have, too");
   auto description = describe_event_fd(pid, fd.number, kind);
   if (!description) return description.error();
   if (kind == EventKind::kPoll)

@@ -5,6 +5,7 @@
 
 #include <map>
 
+#include "event_fds.h"
 #include "fd_recipe.h"
 #include "home_terminals.h"
 #include "krg/procmgr/descriptors.h"
@@ -38,7 +39,7 @@ class FdExporter {
   Result<std::string> export_one(StolenFd fd, bool is_alone, pid_t leaves);
   std::string export_same(const StolenFd& fd, int first) const;
   Result<std::string> export_event(const StolenFd& fd, pid_t pid, WhichFds which,
-                                   const std::vector<StolenFd>& all);
+                                   const std::vector<StolenFd>& all, OthersDescriptors& others);
   Result<std::string> export_character_device(StolenFd fd);
   Result<std::string> export_terminal(StolenFd fd, const TerminalSettings& settings);
   Result<std::string> export_socket(StolenFd fd, bool is_alone);

@@ -167,7 +167,7 @@ void SharedFiles::release_if_idle(SharedFile& file) {
 }
 
 std::shared_ptr<void> SharedFiles::counted_use(FileId file) {
-  return std::shared_ptr<void>(nullptr, [this, file](void*) {
+  return std::shared_ptr<void>(this, [this, file](void*) {
     SharedNotice released;
     released.file = file;
     if (auto sent = node_.messenger.send(kSharedHome, released); !sent)

@@ -136,6 +136,7 @@ static void replace(int self) {
   if (self == 1) printf("replaced: %ld", right);
   meet();
   if (self == 0) printf(" %ld\n", right);
+  meet();
 }
 
 static const char* path;
