@@ -25,9 +25,6 @@ using std::chrono::microseconds;
 // So long descriptors and timers may wait for a hook that finds work whenever it looks: 5 to 20 µs,
 // by how fast the processor counts.
 constexpr uint64_t kUnservedCycles = 20'000;
-// Of rounds in which a hook worked, so many go by from one reading of the cycle counter to the
-// next: reading it takes a tenth of what answering a short message does.
-constexpr unsigned kRoundsPerReading = 4;
 
 struct EventLoop::Impl {
   struct Watched {
@@ -52,7 +49,6 @@ struct EventLoop::Impl {
   std::vector<std::function<void()>> posted;
   std::atomic<bool> any_posted = false;  // true while posted is not empty
   uint64_t served_at = 0;                // in cycles: when descriptors were last asked for
-  unsigned hook_rounds = 0;              // in which a hook worked
   std::atomic<std::thread::id> runner;   // the thread that last ran it
   unsigned running = 0;                  // calls of run_once() that have not returned
   std::shared_ptr<Impl> orphan;          // itself, while it runs and its owner has gone
@@ -224,9 +220,7 @@ int EventLoop::Impl::round(microseconds wait) {
   if (runner != std::this_thread::get_id()) runner = std::this_thread::get_id();
   for (auto& [id, hook] : idle_hooks) wait = std::min(wait, hook());
   const bool hook_worked = wait == kHandled;
-  if (hook_worked &&
-      (++hook_rounds % kRoundsPerReading != 0 || cycle_counter() - served_at < kUnservedCycles))
-    return 1 + run_posted();
+  if (hook_worked && cycle_counter() - served_at < kUnservedCycles) return 1 + run_posted();
   if (hook_worked || any_posted) wait = microseconds(0);
   if (!due.empty()) {
     auto until = std::chrono::ceil<microseconds>(due.begin()->first - Clock::now());

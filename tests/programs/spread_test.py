@@ -9,6 +9,8 @@ import session_case
 from session_case import SessionCase
 
 CAPS = "--caps=+DISTANT_THREAD"
+# A thread may stay where it began, which has least to do at that moment: so often such a program is run at the most.
+MOST_RUNS = 12
 
 
 class SpreadTest(SessionCase):
@@ -87,19 +89,29 @@ class SpreadTest(SessionCase):
 
     def test_what_it_execs_is_spread_anew(self):
         where = self.work / "where.exec"
-        result = self.run_spread(self.program(), "exec", f"exec {self.program()} work 2 'krg_where --json > {where}'", nodes=2)
-        self.assertEqual((result.returncode, result.stdout), (0, self.natively(self.program(), "work", "2").stdout), result.stderr)
-        found = [p["threads"] for p in json.loads(where.read_text(encoding="ascii")) if p["command"] == "spread"]
-        self.assertEqual([sorted(t["node"] for t in threads) for threads in found], [[0, 1]])
+        natively = self.natively(self.program(), "work", "2").stdout
+        for _ in range(MOST_RUNS):
+            result = self.run_spread(self.program(), "exec", f"exec {self.program()} work 2 'krg_where --json > {where}'", nodes=2)
+            self.assertEqual((result.returncode, result.stdout), (0, natively), result.stderr)
+            found = [p.get("threads", []) for p in json.loads(where.read_text(encoding="ascii")) if p["command"] == "spread"]
+            nodes = [sorted(t["node"] for t in threads) for threads in found]
+            if nodes == [[0, 1]]:
+                return
+        self.fail(f"its threads are on nodes {nodes}")
 
     def test_calls_that_krgd_answers_find_their_memory(self):
         for nodes in (2, 3):
             self.assert_as_natively(self.program(), "calls", nodes=nodes)
 
     def test_what_threads_wait_for_is_told(self):
-        told = self.krgrun("--stats=json", self.program(), "neighbours", caps=CAPS, nodes=2)
-        self.assertEqual((told.returncode, told.stdout), (0, "20 20\n"), told.stderr)
-        (process,) = json.loads(told.stderr)
+        def neighbours(how, has_both):
+            for _ in range(MOST_RUNS):
+                told = self.krgrun(how, self.program(), "neighbours", caps=CAPS, nodes=2)
+                self.assertEqual((told.returncode, told.stdout), (0, "20 20\n"), told.stderr)
+                if has_both(told.stderr):
+                    break
+            return told.stderr
+        (process,) = json.loads(neighbours("--stats=json", lambda told: '"neighbours+24 of spread"' in told))
         self.assertEqual(process["command"], "spread")
         threads = process["threads"]
         self.assertTrue(any(t["faults"] > 0 and t["fault_ms"] > 0 for t in threads), process)
@@ -109,7 +121,7 @@ class SpreadTest(SessionCase):
         self.assertGreaterEqual(region["bytes"], region["invalidations"] * 4096)
         falsely = [page["writers"] for page in process["false_sharing"] if "neighbours of spread" in page["text"]]
         self.assertEqual(falsely, [[{"node": 0, "words": ["neighbours of spread"]}, {"node": 1, "words": ["neighbours+24 of spread"]}]])
-        text = self.krgrun("--stats", self.program(), "neighbours", caps=CAPS, nodes=2).stderr
+        text = neighbours("--stats", lambda told: "False sharing" in told)
         self.assertIn("False sharing: neighbours of spread", text)
         alone = self.krgrun("--stats", "true", nodes=2)
         self.assertEqual((alone.returncode, alone.stderr), (0, "krgrun: no process had threads on several nodes\n"))
