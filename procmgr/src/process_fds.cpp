@@ -10,11 +10,11 @@
 
 #include <array>
 #include <charconv>
-#include <filesystem>
 #include <memory>
 #include <string_view>
 #include <utility>
 
+#include "process_spec.h"
 #include "process_status.h"
 #include "text_scan.h"
 
@@ -139,10 +139,9 @@ Result<FdIdentity> fd_identity(pid_t tid, int number) {
 }
 
 Result<std::string> link_of_fd(pid_t tid, int number) {
-  std::error_code error;
-  auto link = std::filesystem::read_symlink(fmt::format("/proc/{}/fd/{}", tid, number), error);
-  if (error) return errno_error("no such descriptor", EBADF);
-  return link.native();
+  auto link = read_link(fmt::format("/proc/{}/fd/{}", tid, number));
+  if (!link) return errno_error("no such descriptor", EBADF);
+  return link;
 }
 
 bool has_open(pid_t pid, const FdIdentity& file) {

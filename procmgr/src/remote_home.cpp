@@ -183,8 +183,7 @@ void RemoteHome::record_lock(NodeId from, const StreamRecordLock& message, Messe
       {from, message.operation}, file->shared_real(),
       message.of_description ? HomeRecordLocks::kOfDescription : LockOwner{message.owner, 0},
       message.command, message.waits != 0, message.lock, [later](Result<RecordLock> had) {
-        had ? later->ok(bytes_of(*had))
-            : later->fail(had.error().errno_or(EIO), had.error().context);
+        had ? later->ok(bytes_of(*had)) : later->fail(had.error());
       });
 }
 

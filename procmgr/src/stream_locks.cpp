@@ -15,6 +15,7 @@
 #include "krg/runtime/log.h"
 #include "process_fds.h"
 #include "process_status.h"
+#include "stream_replies.h"
 #include "stream_tree.h"
 #include "text_scan.h"
 #include "whole_file.h"
@@ -27,11 +28,6 @@ constexpr size_t kMostKnownOwners = 4096;
 // A caller is asked what it does while it is on its way to sleep.
 constexpr int kTries = 200;
 constexpr useconds_t kPause_us = 50;
-
-Error as_lock_error(const Error& error) {
-  const int number = error.errno_or(EIO);
-  return errno_error(error.context, number == EHOSTDOWN || number == ECANCELED ? EIO : number);
-}
 
 // Whether that thread waits in fcntl(2) for a lock of a description, not of its process: FUSE
 // does not say.
@@ -57,18 +53,13 @@ void StreamTree::flock(const FsCaller& caller, ino_t inode, uint64_t handle,
   if (found == handles_.end()) return reply(errno_error("", EBADF));
   const StreamSource& source = found->second.source;
   StreamFlock message;
-  message.home = source.id;
   message.what = asked.what;
   message.waits = asked.waits;
-  message.operation = caller.unique;
-  operations_.emplace(caller.unique, source);
   auto later = std::make_shared<FsReply<int>>(std::move(reply));
-  node_.messenger.request(source.home, message, {},
-                          [this, later, unique = caller.unique](Result<std::string> answer) {
-                            operations_.erase(unique);
-                            if (!answer) return (*later)(as_lock_error(answer.error()));
-                            (*later)(0);
-                          });
+  carry_out_at_home(caller, source, message, {}, [later](const Result<std::string>& answer) {
+    if (!answer) return (*later)(as_io_error(answer.error()));
+    (*later)(0);
+  });
 }
 
 void StreamTree::flock_here(const FsCaller& caller, ino_t inode, const FlockRequest& asked,
@@ -122,21 +113,12 @@ void StreamTree::record_lock_at_home(const FsCaller& caller, uint64_t handle,
   message.waits = asked.waits;
   message.command = asked.command;
   message.owner = owner.process;
-  message.home = source.id;
-  message.operation = caller.unique;
   message.lock = asked.lock;
-  operations_.emplace(caller.unique, source);
   auto later = std::make_shared<FsReply<RecordLock>>(std::move(reply));
-  node_.messenger.request(source.home, message, {},
-                          [this, later, unique = caller.unique](Result<std::string> answer) {
-                            operations_.erase(unique);
-                            if (!answer) return (*later)(as_lock_error(answer.error()));
-                            RecordLock lock;
-                            if (answer->size() != sizeof lock)
-                              return (*later)(errno_error("reply of a wrong size", EPROTO));
-                            std::memcpy(&lock, answer->data(), sizeof lock);
-                            (*later)(lock);
-                          });
+  carry_out_at_home(caller, source, message, {}, [later](const Result<std::string>& answer) {
+    auto lock = value_of<RecordLock>(answer);
+    lock ? (*later)(*lock) : (*later)(as_io_error(lock.error()));
+  });
 }
 
 void StreamTree::record_lock_here(const FsCaller& caller, ino_t inode,
@@ -148,7 +130,7 @@ void StreamTree::record_lock_here(const FsCaller& caller, ino_t inode,
   auto later = std::make_shared<FsReply<RecordLock>>(std::move(reply));
   record_locks_.lock({node_.self, caller.unique}, locked.file, owner, asked.command, asked.waits,
                      asked.lock, [later](Result<RecordLock> had) {
-                       had ? (*later)(*had) : (*later)(as_lock_error(had.error()));
+                       had ? (*later)(*had) : (*later)(as_io_error(had.error()));
                      });
 }
 

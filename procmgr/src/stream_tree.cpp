@@ -14,25 +14,10 @@
 
 #include "in_worker.h"
 #include "krg/runtime/log.h"
+#include "stream_replies.h"
 
 namespace krg {
 namespace {
-
-template <class Value>
-Result<Value> value_of(const Result<std::string>& reply) {
-  if (!reply) return reply.error();
-  Value value;
-  if (reply->size() != sizeof value) return errno_error("reply of a wrong size", EPROTO);
-  std::memcpy(&value, reply->data(), sizeof value);
-  return value;
-}
-
-// What a program gets when the home of its descriptor is lost.
-template <class T>
-Result<T> as_io_error(const Error& error) {
-  const int number = error.errno_or(EIO);
-  return errno_error(error.context, number == EHOSTDOWN || number == ECANCELED ? EIO : number);
-}
 
 // As the kernel would have for a write to a pipe without readers, before the write returns.
 void send_sigpipe(pid_t thread) {
@@ -219,8 +204,7 @@ void StreamTree::ask_attributes(FileId file, int64_t truncate,
   node_.messenger.request(source->home, message, {},
                           [done = std::move(done)](Result<std::string> answer) {
                             auto attributes = value_of<struct stat>(answer);
-                            if (!attributes)
-                              return done(as_io_error<struct stat>(attributes.error()));
+                            if (!attributes) return done(as_io_error(attributes.error()));
                             done(*attributes);
                           });
 }
@@ -264,7 +248,7 @@ void StreamTree::reopen(FileId file, int flags, FsReply<FsOpened> reply) {
   node_.messenger.request(source->home, message, {},
                           [this, later, file, from = *source, flags](Result<std::string> answer) {
                             auto id = value_of<HomeId>(answer);
-                            if (!id) return (*later)(as_io_error<FsOpened>(id.error()));
+                            if (!id) return (*later)(as_io_error(id.error()));
                             StreamSource opened = from;
                             opened.id = *id;
                             opened.seekable = !from.pollable && (flags & O_ACCMODE) == O_RDONLY;
@@ -282,19 +266,14 @@ void StreamTree::read(const FsCaller& caller, FileId, uint64_t handle, uint64_t 
   if (found == handles_.end()) return reply(errno_error("", EBADF));
   const StreamSource& source = found->second.source;
   StreamRead message;
-  message.home = source.id;
   message.size = static_cast<uint32_t>(size);
   message.nonblocking = (flags & O_NONBLOCK) != 0;
-  message.operation = caller.unique;
   message.offset = source.seekable ? static_cast<int64_t>(offset) : kAtPosition;
-  operations_.emplace(caller.unique, source);
   auto later = std::make_shared<FsReply<std::string>>(std::move(reply));
-  node_.messenger.request(source.home, message, {},
-                          [this, later, unique = caller.unique](Result<std::string> answer) {
-                            operations_.erase(unique);
-                            if (!answer) answer = as_io_error<std::string>(answer.error());
-                            (*later)(std::move(answer));
-                          });
+  carry_out_at_home(caller, source, message, {}, [later](Result<std::string> answer) {
+    if (!answer) answer = as_io_error(answer.error());
+    (*later)(std::move(answer));
+  });
 }
 
 void StreamTree::write(const FsCaller& caller, FileId, uint64_t handle, uint64_t offset,
@@ -303,20 +282,16 @@ void StreamTree::write(const FsCaller& caller, FileId, uint64_t handle, uint64_t
   if (found == handles_.end()) return reply(errno_error("", EBADF));
   const StreamSource& source = found->second.source;
   StreamWrite message;
-  message.home = source.id;
   message.offset = source.seekable ? static_cast<int64_t>(offset) : kAtPosition;
   message.nonblocking = (flags & O_NONBLOCK) != 0;
-  message.operation = caller.unique;
-  operations_.emplace(caller.unique, source);
   auto later = std::make_shared<FsReply<size_t>>(std::move(reply));
-  node_.messenger.request(source.home, message, data,
-                          [this, later, caller](Result<std::string> answer) {
-                            operations_.erase(caller.unique);
-                            auto written = value_of<uint64_t>(answer);
-                            if (written) return (*later)(static_cast<size_t>(*written));
-                            if (written.error().errno_or(EIO) == EPIPE) send_sigpipe(caller.tid);
-                            (*later)(as_io_error<size_t>(written.error()));
-                          });
+  carry_out_at_home(caller, source, message, data,
+                    [later, tid = caller.tid](Result<std::string> answer) {
+                      auto written = value_of<uint64_t>(answer);
+                      if (written) return (*later)(static_cast<size_t>(*written));
+                      if (written.error().errno_or(EIO) == EPIPE) send_sigpipe(tid);
+                      (*later)(as_io_error(written.error()));
+                    });
 }
 
 void StreamTree::poll(const FsCaller&, FileId, uint64_t handle, std::function<void()> wake,

@@ -130,6 +130,20 @@ class StreamTree : public FsTree, public FlockKeeper {
   uint64_t add_handle(FileId file, const StreamSource& source, pid_t owner = 0);
   void reopen(FileId file, int flags, FsReply<FsOpened> reply);
   void ask_attributes(FileId file, int64_t truncate, std::function<void(Result<struct stat>)> done);
+  // Asks the source's home for an operation, which interrupt() may cancel until it is answered.
+  template <class M>
+  void carry_out_at_home(const FsCaller& caller, const StreamSource& source, M message,
+                         std::string_view data, std::function<void(Result<std::string>)> done) {
+    message.home = source.id;
+    message.operation = caller.unique;
+    operations_.emplace(caller.unique, source);
+    node_.messenger.request(
+        source.home, message, data,
+        [this, unique = caller.unique, done = std::move(done)](Result<std::string> answer) {
+          operations_.erase(unique);
+          done(std::move(answer));
+        });
+  }
   const StreamSource* live_source(FileId file) const;
   void close_at_home(const StreamSource& source);
   static FsOpened opened_as(uint64_t handle, const StreamSource& source);

@@ -7,6 +7,7 @@
 #include <map>
 #include <set>
 
+#include "alive.h"
 #include "family/leading_capture.h"
 #include "family/local_capture.h"
 #include "packed_bytes.h"
@@ -32,9 +33,6 @@ std::string pack(const LocalCapture::Found& found) {
 }
 
 using SharedReply = std::shared_ptr<Messenger::Reply>;
-SharedReply shared(Messenger::Reply reply) {
-  return std::make_shared<Messenger::Reply>(std::move(reply));
-}
 
 }  // namespace
 
