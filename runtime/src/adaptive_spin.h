@@ -7,6 +7,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <emmintrin.h>
 #include <sched.h>
 #include <sys/resource.h>
 
@@ -90,8 +91,10 @@ class AdaptiveSpin {
   }
   template <class Look>
   bool look_some(Look& look) const {
-    for (int i = 0; i < looks_per_reading_; ++i)
+    for (int i = 0; i < looks_per_reading_; ++i) {
       if (look()) return true;
+      _mm_pause();  // the core's other thread, where it has one, may be the peer
+    }
     return false;
   }
   template <class Look>
