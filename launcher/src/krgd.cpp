@@ -83,7 +83,10 @@ void Krgd::wire() {
 
 void Krgd::wire_signals() {
   syscalls.set_handler(SYS_pidfd_send_signal, [this](SyscallBroker::Call call) {
-    const pid_t pid = view->process_of_directory(call.tid(), static_cast<int>(call.arg(0)));
+    const auto number = static_cast<int>(call.arg(0));
+    const auto of_pidfd = descriptors.process_of_pidfd(call.tid(), number);
+    if (of_pidfd == 0) return call.fail(ESRCH);
+    const pid_t pid = of_pidfd ? *of_pidfd : view->process_of_directory(call.tid(), number);
     if (pid == 0) return call.go_on();
     pid_calls.signal_by_pidfd(std::move(call), pid);
   });

@@ -118,7 +118,9 @@ struct Krgd {
   Identity identity{node, syscalls, processes, shadows};
   ControllingTerminals terminals{node, files, syscalls, processes, descriptors, shadows};
   RemoteUsage remote_usage{syscalls, *node.children};
-  RemoteChildren remote_children{node, syscalls, processes};
+  RemoteChildren remote_children{node, syscalls, processes, [this](pid_t tid, int number) {
+                                   return descriptors.process_of_pidfd(tid, number);
+                                 }};
   ClusterView cluster_view{node,      syscalls,  processes,
                            pid_calls, resources, [this](pid_t pid) { return sees_node_only(pid); }};
 

@@ -4,6 +4,8 @@
 #include "fd_exporter.h"
 #include "fd_importer.h"
 #include "home_record_locks.h"
+#include "inotify_calls.h"
+#include "pidfd_calls.h"
 #include "stream_stat_calls.h"
 
 namespace krg {
@@ -20,7 +22,9 @@ struct Descriptors::Impl {
         listeners(node, home, relays),
         exporter(node, fs, home, tree, terminals, mirrors, listeners),
         importer(node, fs, home, tree, mirrors, relays, listeners, record_locks),
-        stat_calls(broker, fs, tree) {
+        stat_calls(broker, fs, tree),
+        inotify_calls(node, broker, tree, home),
+        pidfd_calls(node, broker, fs, tree, home) {
     fs.add_tree(StreamTree::kName, tree);
   }
 
@@ -35,6 +39,8 @@ struct Descriptors::Impl {
   FdExporter exporter;
   FdImporter importer;
   StreamStatCalls stat_calls;
+  InotifyCalls inotify_calls;
+  PidfdCalls pidfd_calls;
 };
 
 Descriptors::Descriptors(NodeContext& node, SessionFs& fs, SyscallBroker& broker)
@@ -74,6 +80,11 @@ std::optional<Descriptors::Home> Descriptors::home_of(const struct stat& attribu
   const auto source = impl_->tree.source_of(attributes.st_ino);
   if (!source) return std::nullopt;
   return Home{source->home, source->id.value, source->seekable};
+}
+
+std::optional<pid_t> Descriptors::process_of_pidfd(pid_t tid, int number) const {
+  const auto source = impl_->tree.source_of(tid, number);
+  return source ? source->process : std::nullopt;
 }
 
 bool Descriptors::has_locks_from_elsewhere(pid_t pid) const {

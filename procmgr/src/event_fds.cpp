@@ -27,6 +27,8 @@ namespace {
 
 constexpr unsigned long kSetTicks = _IOW('T', 0, uint64_t);  // TFD_IOC_SET_TICKS
 
+constexpr int kPidfdThread = O_EXCL;  // PIDFD_THREAD of pidfd_open(2), which older headers lack
+
 bool is_same_description(pid_t a, int a_number, pid_t b, int b_number) {
   return syscall(SYS_kcmp, a, b, KCMP_FILE, a_number, b_number) == 0;
 }
@@ -123,6 +125,22 @@ Result<std::string> describe_event_fd(pid_t pid, int number, EventKind kind) {
   if (kind == EventKind::kTimer && !find(*text, "clockid:", "%d", &value))
     return cannot_move("a timerfd of which this kernel does not tell enough");
   return text;
+}
+
+bool is_inotify(const StolenFd& fd) {
+  return fd.link == "anon_inode:inotify";
+}
+
+bool is_pidfd(const StolenFd& fd) {
+  return fd.link == "anon_inode:[pidfd]" || fd.link.starts_with("pidfd:");
+}
+
+Result<pid_t> process_of_pidfd(pid_t pid, const StolenFd& fd) {
+  if (fd.flags & kPidfdThread) return cannot_move("a pidfd of a thread");
+  auto text = read_whole_file(fmt::format("/proc/{}/fdinfo/{}", pid, fd.number));
+  int process = 0;
+  if (!text || !find(*text, "Pid:", "%d", &process)) return errno_error("no such process", ESRCH);
+  return std::max(process, 0);
 }
 
 int first_of_description(pid_t pid, int number, const std::vector<StolenFd>& all) {

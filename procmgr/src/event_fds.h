@@ -26,6 +26,12 @@ std::optional<EventKind> event_kind_of(const StolenFd& fd);
 // ENOTSUP: this kernel does not tell all; ESRCH.
 Result<std::string> describe_event_fd(pid_t pid, int number, EventKind kind);
 
+// Such a descriptor stays where it is when its process moves, and is read or polled there.
+bool is_inotify(const StolenFd& fd);
+bool is_pidfd(const StolenFd& fd);
+// Whose the pidfd `fd` of `pid` is; 0: the process has ended. Errors: ENOTSUP: a thread's; ESRCH.
+Result<pid_t> process_of_pidfd(pid_t pid, const StolenFd& fd);
+
 // Of several numbers for one description in `pid`, the least; `number` itself when it is the only
 // one. `all`: the process's descriptors.
 int first_of_description(pid_t pid, int number, const std::vector<StolenFd>& all);

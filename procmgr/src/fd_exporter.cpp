@@ -94,8 +94,8 @@ Result<std::vector<ExportedFd>> FdExporter::export_all(pid_t pid, WhichFds which
     const bool close_on_exec = fd.close_on_exec;
     const bool stays =
         which == WhichFds::kForked && uses_offset(fd) && !is_standard_output(fd, *stolen);
-    const bool has_own_state =
-        event_kind_of(fd) || S_ISREG(fd.attributes.st_mode) || is_listening(fd);
+    const bool has_own_state = event_kind_of(fd) || is_inotify(fd) || is_pidfd(fd) ||
+                               S_ISREG(fd.attributes.st_mode) || is_listening(fd);
     const int first = which == WhichFds::kAll && has_own_state
                           ? first_of_description(pid, number, *stolen)
                           : number;
@@ -106,11 +106,13 @@ Result<std::vector<ExportedFd>> FdExporter::export_all(pid_t pid, WhichFds which
     const bool is_alone = which == WhichFds::kAll && may_be_alone && !others.have(fd);
     const bool holds_lock = fd.record_locked;
     const std::string_view obstacle = lock_obstacle(fd, which, is_alone);
-    auto recipe = !obstacle.empty() ? not_taken_along(fd, obstacle)
-                  : stays           ? not_taken_along(fd, "whose offset its parent shares")
-                  : first != number ? export_same(fd, first)
-                  : event_kind_of(fd)
-                      ? export_event(fd, pid, which, *stolen, others)
+    auto recipe = !obstacle.empty()   ? not_taken_along(fd, obstacle)
+                  : stays             ? not_taken_along(fd, "whose offset its parent shares")
+                  : first != number   ? export_same(fd, first)
+                  : event_kind_of(fd) ? export_event(fd, pid, which, *stolen, others)
+                  : is_inotify(fd)    ? export_inotify(std::move(fd), which, others)
+                  : is_pidfd(fd)
+                      ? export_pidfd(std::move(fd), pid, which)
                       : export_one(std::move(fd), is_alone, which == WhichFds::kForked ? 0 : pid);
     if (!recipe) {
       cancel(exported);
@@ -215,6 +217,28 @@ Result<std::string> FdExporter::export_event(const StolenFd& fd, pid_t pid, Whic
   FdRecipe recipe = recipe_for(FdKind::kEvent, fd);
   recipe.detail = static_cast<uint32_t>(kind);
   return encode_recipe(recipe, *description);
+}
+
+// Its watches are of files as that node has them, and so are the events that nobody has read.
+Result<std::string> FdExporter::export_inotify(StolenFd fd, WhichFds which,
+                                               OthersDescriptors& others) {
+  if (which != WhichFds::kAll) return not_taken_along(fd);
+  if (others.have(fd)) return not_taken_along(fd, "which other processes have, too");
+  FdRecipe recipe = recipe_for(FdKind::kInotify, fd);
+  recipe.id = recipe.guard = home_.add(HomePipe::create_of_events(node_.loop, std::move(fd.copy)));
+  return encode_recipe(recipe, {});
+}
+
+// What it says of the process is true there, wherever that goes.
+Result<std::string> FdExporter::export_pidfd(StolenFd fd, pid_t pid, WhichFds which) {
+  if (which != WhichFds::kAll) return not_taken_along(fd);
+  auto process = process_of_pidfd(pid, fd);
+  if (!process) return process.error();
+  if (*process == pid) return not_taken_along(fd, "of the process itself");
+  FdRecipe recipe = recipe_for(FdKind::kPidfd, fd);
+  recipe.detail = static_cast<uint32_t>(*process);
+  recipe.id = recipe.guard = home_.add(HomePipe::create_of_events(node_.loop, std::move(fd.copy)));
+  return encode_recipe(recipe, {});
 }
 
 Result<std::string> FdExporter::export_one(StolenFd fd, bool is_alone, pid_t leaves) {
@@ -380,7 +404,11 @@ Result<std::string> FdExporter::export_shared(StolenFd fd, FdKind kind, FileId f
 Result<std::string> FdExporter::export_again(StolenFd fd, const StreamSource& source,
                                              pid_t leaves) {
   if (leaves != 0) tree_.leaves(fd.attributes.st_ino, leaves);
-  FdRecipe recipe = recipe_for(FdKind::kStream, fd);
+  FdRecipe recipe = recipe_for(source.is_inotify ? FdKind::kInotify
+                               : source.process  ? FdKind::kPidfd
+                                                 : FdKind::kStream,
+                               fd);
+  recipe.detail = static_cast<uint32_t>(source.process.value_or(0));
   recipe.home = source.home;
   recipe.id = source.id;
   recipe.offsets = !source.seekable ? Offsets::kAtHome

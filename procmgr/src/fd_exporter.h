@@ -40,6 +40,8 @@ class FdExporter {
   std::string export_same(const StolenFd& fd, int first) const;
   Result<std::string> export_event(const StolenFd& fd, pid_t pid, WhichFds which,
                                    const std::vector<StolenFd>& all, OthersDescriptors& others);
+  Result<std::string> export_inotify(StolenFd fd, WhichFds which, OthersDescriptors& others);
+  Result<std::string> export_pidfd(StolenFd fd, pid_t pid, WhichFds which);
   Result<std::string> export_character_device(StolenFd fd);
   Result<std::string> export_terminal(StolenFd fd, const TerminalSettings& settings);
   Result<std::string> export_socket(StolenFd fd, bool is_alone);

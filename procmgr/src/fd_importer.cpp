@@ -28,6 +28,10 @@ UniqueFd open_in(int root, const std::string& path, int flags) {
   return UniqueFd(static_cast<int>(syscall(SYS_openat2, root, path.c_str(), &how, sizeof how)));
 }
 
+bool is_stream(FdKind kind) {
+  return kind == FdKind::kStream || kind == FdKind::kInotify || kind == FdKind::kPidfd;
+}
+
 // True when an opened file is the one that the recipe means.
 bool is_same_file(int fd, const FdRecipe& recipe) {
   struct stat found {};
@@ -94,6 +98,8 @@ Status FdImporter::prepare(const Job& job, Item& item) {
     case FdKind::kSame:
       return {};  // when all others are there
     case FdKind::kStream:
+    case FdKind::kInotify:
+    case FdKind::kPidfd:
       return prepare_stream(job.pid, item);
     case FdKind::kTerminal:
       return recipe.home == node_.self ? prepare_stream(job.pid, item)
@@ -126,8 +132,10 @@ Status FdImporter::prepare_stream(pid_t pid, Item& item) {
     return errno_error("streams of other nodes need /dev/fuse, which is not to be had here",
                        ENOTSUP);
   acquire(item);
-  const StreamSource source{recipe.home, recipe.id, recipe.offsets != Offsets::kAtHome,
-                            recipe.pollable != 0, recipe.offsets != Offsets::kOwnUncached};
+  StreamSource source{recipe.home, recipe.id, recipe.offsets != Offsets::kAtHome,
+                      recipe.pollable != 0, recipe.offsets != Offsets::kOwnUncached};
+  source.is_inotify = recipe.kind == FdKind::kInotify;
+  if (recipe.kind == FdKind::kPidfd) source.process = static_cast<pid_t>(recipe.detail);
   if (auto ready = tree_.take_from_stock(source, recipe.flags, pid))
     item.fd = std::move(*ready);
   else
@@ -303,7 +311,7 @@ void FdImporter::finish(Job& job) {
         recipe.kind == FdKind::kEvent && recipe.detail == static_cast<uint32_t>(EventKind::kPoll);
     imported.push_back({item.number, std::move(item.fd), item.close_on_exec,
                         polls ? std::move(item.recipe.path) : std::string(),
-                        recipe.kind == FdKind::kStream && recipe.home != node_.self});
+                        is_stream(recipe.kind) && recipe.home != node_.self});
   }
   job.done(std::move(imported));
 }

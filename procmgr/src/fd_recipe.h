@@ -25,6 +25,8 @@ enum class FdKind : uint8_t {
   kEvent,      // made anew: of EventKind `detail`, the "path" being its description (event_fds.h)
   kQueue,      // of the session's /dev/mqueue: by its FileId (identity.inode)
   kListener,   // a socket that listens, joined by a relay: of the "path" ListenerShape
+  kInotify,    // I/O at home, where its watches are (inotify_calls.h)
+  kPidfd,      // polled at home: of process `detail`, 0: one that has ended (pidfd_calls.h)
   kSame,       // the description of another descriptor of the process, number `detail`
 };
 
@@ -42,7 +44,7 @@ enum class Offsets : uint8_t { kAtHome, kOwn, kOwnUncached };
 
 // The fixed part; `path` follows it.
 struct FdRecipe {
-  uint8_t version = 3;
+  uint8_t version = 4;
   FdKind kind = FdKind::kDevice;
   Offsets offsets = Offsets::kAtHome;
   uint8_t pollable = 1;

@@ -86,6 +86,9 @@ class HomePipe : public HomeFile {
   // Errors: the pipe cannot be opened anew (it belongs to another user), and the kernel cannot do
   // without.
   static Result<std::unique_ptr<HomePipe>> create(EventLoop& loop, UniqueFd real, int flags);
+  // What can only be read and polled, and by nobody else meanwhile: a pidfd, an inotify instance.
+  // Nothing opens that anew, so it is asked before each read whether that would wait.
+  static std::unique_ptr<HomePipe> create_of_events(EventLoop& loop, UniqueFd real);
 
   void read(const StreamRequest& request, size_t size, Messenger::Reply reply) override;
   void write(const StreamRequest& request, std::string_view data, Messenger::Reply reply) override;
@@ -106,9 +109,9 @@ class HomePipe : public HomeFile {
     Messenger::Reply reply;
   };
 
-  HomePipe(EventLoop& loop, UniqueFd real, UniqueFd io, int flags);
+  HomePipe(EventLoop& loop, UniqueFd real, UniqueFd io, int flags, bool asks_first = false);
   int io_descriptor() const { return io_ ? io_.get() : real(); }
-  int io_flags() const { return io_ ? 0 : RWF_NOWAIT; }
+  int io_flags() const { return io_ || asks_first_ ? 0 : RWF_NOWAIT; }
   // False when it must wait; else it is answered.
   bool try_read(size_t size, bool nonblocking, Messenger::Reply& reply);
   bool try_write(std::string_view data, size_t& written, bool nonblocking, Messenger::Reply& reply);
@@ -119,6 +122,7 @@ class HomePipe : public HomeFile {
   EventLoop& loop_;
   UniqueFd io_;  // the same pipe, O_NONBLOCK; none when it cannot be opened anew
   uint32_t possible_events_;
+  const bool asks_first_;
   std::deque<WaitingRead> reads_;
   std::deque<WaitingWrite> writes_;
   std::map<StreamOperation, std::function<void()>> wakes_;

@@ -76,11 +76,16 @@ Result<std::unique_ptr<HomePipe>> HomePipe::create(EventLoop& loop, UniqueFd rea
   return std::unique_ptr<HomePipe>(new HomePipe(loop, std::move(real), UniqueFd(), flags));
 }
 
-HomePipe::HomePipe(EventLoop& loop, UniqueFd real, UniqueFd io, int flags)
+std::unique_ptr<HomePipe> HomePipe::create_of_events(EventLoop& loop, UniqueFd real) {
+  return std::unique_ptr<HomePipe>(new HomePipe(loop, std::move(real), UniqueFd(), O_RDONLY, true));
+}
+
+HomePipe::HomePipe(EventLoop& loop, UniqueFd real, UniqueFd io, int flags, bool asks_first)
     : HomeFile(std::move(real)),
       loop_(loop),
       io_(std::move(io)),
-      possible_events_(events_of_mode(flags)) {}
+      possible_events_(events_of_mode(flags)),
+      asks_first_(asks_first) {}
 
 void HomePipe::read(const StreamRequest& request, size_t size, Messenger::Reply reply) {
   const bool may_try = request.nonblocking || reads_.empty();
@@ -93,7 +98,9 @@ bool HomePipe::try_read(size_t size, bool nonblocking, Messenger::Reply& reply) 
   size = std::min(size, kMaxPipeReadBytes);
   if (buffer_.size() < size) buffer_.resize(size);
   const iovec one{buffer_.data(), size};
-  const ssize_t got = preadv2(io_descriptor(), &one, 1, -1, io_flags());
+  const bool would_wait = asks_first_ && ready_events() == 0;
+  if (would_wait) errno = EAGAIN;
+  const ssize_t got = would_wait ? -1 : preadv2(io_descriptor(), &one, 1, -1, io_flags());
   if (got < 0 && errno == EAGAIN && !nonblocking) return false;
   if (got < 0) {
     reply.fail(errno);

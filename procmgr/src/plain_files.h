@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "act_as.h"
 #include "krg/procmgr/session_fs.h"
 #include "krg/runtime/result.h"
 #include "krg/runtime/unique_fd.h"
@@ -20,12 +21,6 @@ namespace krg {
 
 // More than any text of procfs that is read whole; longer ones are refused with EFBIG.
 inline constexpr size_t kMaxPlainFileBytes = 32u << 20;
-
-// Who asks. Supplementary groups do not count.
-struct FileUser {
-  uid_t uid = 0;
-  gid_t gid = 0;
-};
 
 class PlainFiles {
  public:

@@ -83,6 +83,7 @@ struct RemoteChildren::Impl : std::enable_shared_from_this<Impl> {
     pid_t body = 0;
     Wanted wanted;
     std::vector<NodeId> to_ask = {};  // those that this round has still to ask, the last first
+    bool is_elsewhere = false;        // the kernel here knows of no such child
     bool may_come = false;            // one of those asked has such a child
     bool asking = false;
     bool ask_again = false;  // something changed meanwhile
@@ -91,15 +92,17 @@ struct RemoteChildren::Impl : std::enable_shared_from_this<Impl> {
 
   NodeContext& node;
   ProcessTable& table;
+  ProcessOfPidfd process_of_pidfd;
   ExitWatch exits;
   WaitingCalls calls;
   std::map<uint64_t, Waiting> waiting;  // by the number of the call
   EventLoop::Timer tick;
   unsigned ticks = 0;
 
-  Impl(NodeContext& n, ProcessTable& t)
+  Impl(NodeContext& n, ProcessTable& t, ProcessOfPidfd of_pidfd)
       : node(n),
         table(t),
+        process_of_pidfd(std::move(of_pidfd)),
         exits(n.loop, [this](pid_t pid) { calls.process_ended(pid); }),
         calls(n.loop, exits) {}
 
@@ -117,10 +120,19 @@ struct RemoteChildren::Impl : std::enable_shared_from_this<Impl> {
 bool RemoteChildren::Impl::takes(Call& call) {
   auto caller = read_process_status(call.tid());
   const ProcessTable::Body* body = caller ? table.find_body(caller->pid) : nullptr;
-  if (!body || body->children_on.empty()) return false;
+  if (!body) return false;
   Waiting entry;
   entry.body = caller->pid;
   entry.wanted = wanted_of(call);
+  if (entry.wanted.id_type == P_PIDFD)
+    if (auto process = process_of_pidfd(call.tid(), entry.wanted.id)) {
+      entry.wanted = {P_PID, *process, entry.wanted.options};
+      entry.is_elsewhere = true;
+    }
+  if (body->children_on.empty()) {
+    if (entry.is_elsewhere) call.fail(ECHILD);
+    return entry.is_elsewhere;
+  }
   WaitingCalls::Wait wait;
   wait.restart = WaitingCalls::Restart::kAsHandlerSays;
   wait.has_to_stop = [this, body = caller->pid] { return table.ends_waits(body); };
@@ -210,7 +222,9 @@ void RemoteChildren::Impl::on_nothing_yet(uint64_t number) {
 }
 
 void RemoteChildren::Impl::go_on(uint64_t number) {
+  const bool is_elsewhere = waiting.at(number).is_elsewhere;
   waiting.erase(number);
+  if (is_elsewhere) return calls.finish(number).fail(ECHILD);
   calls.finish(number).go_on();
 }
 
@@ -241,8 +255,9 @@ void RemoteChildren::Impl::look() {
   if (waiting.empty()) tick.reset();
 }
 
-RemoteChildren::RemoteChildren(NodeContext& node, SyscallBroker& broker, ProcessTable& table)
-    : impl_(std::make_shared<Impl>(node, table)) {
+RemoteChildren::RemoteChildren(NodeContext& node, SyscallBroker& broker, ProcessTable& table,
+                               ProcessOfPidfd process_of_pidfd)
+    : impl_(std::make_shared<Impl>(node, table, std::move(process_of_pidfd))) {
   for (int number : {SYS_wait4, SYS_waitid})
     broker.set_taker(number, [impl = impl_.get()](Call& call) { return impl->takes(call); });
 }

@@ -57,6 +57,10 @@ HomeId RemoteHome::add(std::unique_ptr<HomeFile> file) {
   return insert({std::move(file), {}, true, {}}, {next_.value++});
 }
 
+HomeId RemoteHome::add_held_by(NodeId node, std::unique_ptr<HomeFile> file) {
+  return insert({std::move(file), {}, false, {{node, 1}}}, {next_.value++});
+}
+
 HomeId RemoteHome::add_guard(UniqueFd fd) {
   return insert({nullptr, std::move(fd), true, {}}, {next_.value++});
 }
@@ -245,11 +249,7 @@ void RemoteHome::reopen(NodeId from, const StreamReopen& message, Messenger::Rep
   if (!opened || fstat(opened.get(), &attributes) != 0) return reply.fail(errno);
   auto made = make_home_file(node_, std::move(opened), attributes, message.flags);
   if (!made) return reply.fail(made.error());
-  const HomeId id = add(std::move(*made));
-  Entry& entry = entries_.at(id);
-  entry.exporting = false;
-  ++entry.references[from];
-  reply.ok(bytes_of(id));
+  reply.ok(bytes_of(add_held_by(from, std::move(*made))));
 }
 
 void RemoteHome::take_offset_back(NodeId from, const StreamOffsetBack& message,

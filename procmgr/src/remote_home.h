@@ -25,6 +25,8 @@ class RemoteHome {
 
   // Keeps a description for other nodes; the entry starts with its guard only.
   HomeId add(std::unique_ptr<HomeFile> file);
+  // The same for a node that asked for it, which has a reference then.
+  HomeId add_held_by(NodeId node, std::unique_ptr<HomeFile> file);
   // Keeps a descriptor alive while it is exported, without serving I/O on it.
   HomeId add_guard(UniqueFd fd);
   // A copy of the description itself, for a process of this very node. Errors: ESTALE.

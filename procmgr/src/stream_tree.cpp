@@ -14,6 +14,7 @@
 
 #include "in_worker.h"
 #include "krg/runtime/log.h"
+#include "process_fds.h"
 #include "stream_replies.h"
 
 namespace krg {
@@ -143,6 +144,13 @@ void StreamTree::drop_import(FileId import) {
 std::optional<StreamSource> StreamTree::source_of(ino_t inode) const {
   const StreamSource* source = live_source(fs_.file_of(kName, inode));
   return source ? std::optional(*source) : std::nullopt;
+}
+
+std::optional<StreamSource> StreamTree::source_of(pid_t tid, int number) const {
+  if (!fs_.is_serving()) return std::nullopt;
+  const auto identity = fd_identity(tid, number);
+  if (!identity || identity->device != fs_.device()) return std::nullopt;
+  return source_of(identity->inode);
 }
 
 // Only descriptions with an open handle are held at home.

@@ -29,6 +29,8 @@ struct StreamSource {
   bool seekable = false;
   bool pollable = true;  // false: a regular file, always ready
   bool cached = true;    // what is read by offset; false: others may write it between two locks
+  bool is_inotify = false;
+  std::optional<pid_t> process = {};  // of a pidfd; 0: one that has ended
 };
 
 class StreamTree : public FsTree, public FlockKeeper {
@@ -54,6 +56,8 @@ class StreamTree : public FsTree, public FlockKeeper {
   void drop_import(FileId import);
   // What an open krgfs file of this tree is a copy of.
   std::optional<StreamSource> source_of(ino_t inode) const;
+  // The same of descriptor `number` of a thread of this node.
+  std::optional<StreamSource> source_of(pid_t tid, int number) const;
   // A process that has it is about to leave with it: its end here will be no end of its locks. And
   // that it stays.
   void leaves(ino_t inode, pid_t owner);

@@ -264,7 +264,9 @@ static const struct {
                  {"mappings", mappings},
                  {"settings", settings},
                  {"children", children},
-                 {"record_locks", record_locks}};
+                 {"record_locks", record_locks},
+                 {"inotify", inotify},
+                 {"pidfds", pidfds}};
 
 int main(int argc, char** argv) {
   const size_t count = sizeof kFeatures / sizeof kFeatures[0];

@@ -44,6 +44,8 @@ void files(void);
 void flocks(void);
 void record_locks(void);
 void memfds(void);
+void inotify(void);
+void pidfds(void);
 void mappings(void);
 void pipes(void);
 void sockets(void);

@@ -84,6 +84,9 @@ class Descriptors {
     bool has_own_offset = false;  // each descriptor of it here
   };
   std::optional<Home> home_of(const struct stat& attributes) const;
+  // Of a pidfd that is at another node, the process; 0: one that had ended. None: it is no such
+  // descriptor.
+  std::optional<pid_t> process_of_pidfd(pid_t tid, int number) const;
   // Whether a process that executes on another node has a lock by fcntl(2) of a file of this one.
   bool has_locks_from_elsewhere(pid_t pid) const;
   // A copy of a description that is at home here. Errors: ESTALE.

@@ -11,7 +11,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <optional>
 
 #include "krg/procmgr/process_table.h"
 #include "krg/procmgr/syscall_broker.h"
@@ -21,7 +23,10 @@ namespace krg {
 class RemoteChildren {
  public:
   // Takes the waits of bodies that have left children at their origin.
-  RemoteChildren(NodeContext& node, SyscallBroker& broker, ProcessTable& table);
+  // `process_of_pidfd`: Descriptors::process_of_pidfd().
+  using ProcessOfPidfd = std::function<std::optional<pid_t>(pid_t tid, int number)>;
+  RemoteChildren(NodeContext& node, SyscallBroker& broker, ProcessTable& table,
+                 ProcessOfPidfd process_of_pidfd);
   ~RemoteChildren();
   RemoteChildren(const RemoteChildren&) = delete;
   RemoteChildren& operator=(const RemoteChildren&) = delete;

@@ -1,0 +1,26 @@
+// InotifyCalls: inotify_add_watch(2) and inotify_rm_watch(2) of processes whose inotify instance is
+// at another node: they are made there, where its watches are.
+// Owner: Descriptors. Threads: the loop's thread; watches are made in workers.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include "krg/procmgr/syscall_broker.h"
+#include "remote_home.h"
+#include "stream_tree.h"
+
+namespace krg {
+
+class InotifyCalls {
+ public:
+  InotifyCalls(NodeContext& node, SyscallBroker& broker, StreamTree& tree, RemoteHome& home);
+  InotifyCalls(const InotifyCalls&) = delete;
+  InotifyCalls& operator=(const InotifyCalls&) = delete;
+
+ private:
+  void handle(SyscallBroker::Call call);
+
+  NodeContext& node_;
+  StreamTree& tree_;
+};
+
+}  // namespace krg
