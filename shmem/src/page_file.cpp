@@ -22,6 +22,7 @@ struct PageFile::Transfer {
   Status outcome = {};
   uint64_t next = 0;  // bytes that have been asked for
   size_t under_way = 0;
+  bool is_of_one_page() const { return offset % kPageBytes + bytes.size() <= kPageBytes; }
 };
 
 void PageFile::read(size_t pages, uint64_t offset, size_t bytes,
@@ -47,6 +48,7 @@ void PageFile::start(std::shared_ptr<Transfer> transfer, size_t pages) {
         fmt::format("set {}: {} bytes at {}", set_.value, transfer->bytes.size(), transfer->offset),
         EINVAL));
   if (transfer->bytes.empty()) return transfer->done(std::string());
+  if (transfer->is_of_one_page()) return use_next(transfer);
   const Kddm::Together together(kddm_);
   ++transfer->under_way;  // keeps it from ending while it starts
   for (size_t i = 0; i < kPagesUnderWay; ++i) use_next(transfer);
@@ -55,7 +57,8 @@ void PageFile::start(std::shared_ptr<Transfer> transfer, size_t pages) {
                                    : Result<std::string>(transfer->outcome.error()));
 }
 
-// Copies the next page's part as soon as this node may, then goes on with another one.
+// Copies the next page's part as soon as this node may, then goes on with another one. An only one
+// is put when the end has been told: putting it may run what waits to write it.
 void PageFile::use_next(const std::shared_ptr<Transfer>& transfer) {
   if (transfer->next >= transfer->bytes.size()) return;
   const uint64_t at = transfer->next;
@@ -73,12 +76,16 @@ void PageFile::use_next(const std::shared_ptr<Transfer>& transfer) {
       char* here = transfer->bytes.data() + at;
       std::memcpy(transfer->write ? static_cast<void*>(there) : here,
                   transfer->write ? static_cast<void*>(here) : there, length);
-      kddm_.put(set_, object);
     }
+    const bool is_only = transfer->is_of_one_page();
+    if (page && !is_only) kddm_.put(set_, object);
     use_next(transfer);
     if (--transfer->under_way > 0) return;
+    Kddm& kddm = kddm_;  // the page file may end with the transfer
+    const SetId set = set_;
     transfer->done(transfer->outcome ? Result<std::string>(std::move(transfer->bytes))
                                      : Result<std::string>(transfer->outcome.error()));
+    if (page && is_only) kddm.put(set, object);
   };
   if (transfer->write) {
     kddm_.grab(set_, object, Kddm::Touch::kFirstTouch, std::move(use));

@@ -308,6 +308,39 @@ TEST_F(PageSetTest, AProcessThatMapsTwoSetsMayFork) {
   expect_success();
 }
 
+// Who goes to sleep because of what a word is has to do so before it is changed and sleepers are
+// woken: also where both wait for the page that a third one uses.
+TEST_F(PageSetTest, WhoLooksAtAWordHearsOfItBeforeItChanges) {
+  make(2, 2);
+  for (unsigned user = 0; user < 2; ++user) {
+    for (unsigned reader = 0; reader < 2; ++reader) {
+      for (unsigned writer = 0; writer < 2; ++writer) {
+        std::vector<std::string> told;
+        bool is_used = false;
+        kddms_[user]->grab(kPages, ObjectId{0}, Kddm::Touch::kFirstTouch,
+                           [&](const Result<std::span<std::byte>>& page) {
+                             ASSERT_TRUE(page);
+                             std::memset(page->data(), 0, page->size());
+                             is_used = true;
+                           });
+        run_until([&] { return is_used; });
+        sets_[reader]->read(8, sizeof(uint32_t), [&](const Result<std::string>& bytes) {
+          ASSERT_TRUE(bytes);
+          told.push_back(bytes->front() == 0 ? "looked" : "looked late");
+        });
+        sets_[writer]->update(
+            8, [](uint32_t) { return 1; },
+            [&](const Result<uint32_t>&) { told.push_back("changed"); });
+        kddms_[user]->put(kPages, ObjectId{0});
+        run_until([&] { return told.size() == 2; });
+        const bool is_right = told == std::vector<std::string>{"looked", "changed"} ||
+                              told == std::vector<std::string>{"changed", "looked late"};
+        EXPECT_TRUE(is_right) << user << reader << writer << ": " << told[0] << ", " << told[1];
+      }
+    }
+  }
+}
+
 TEST_F(PageSetTest, AKilledProgramKeepsNobodyWaiting) {
   make(3, 2);
   unsigned idle = 0;

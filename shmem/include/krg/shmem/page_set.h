@@ -131,9 +131,9 @@ class PageSet {
   size_t mapping_count() const;
   void on_idle(std::function<void()> idle);
 
-  // read(2) and write(2) of the set as a file, by krgd: any range inside of it, coherent; not
-  // atomic over pages. Errors in the completion: EINVAL (out of the set's range), EOWNERDEAD (a
-  // page was lost with its node).
+  // read(2) and write(2) of the set as a file, by krgd: any range inside of it, coherent, page by
+  // page. `done` of a part of one page runs before krgd or another node changes it. Errors in the
+  // completion: EINVAL (out of the set's range), EOWNERDEAD (a page was lost with its node).
   void read(uint64_t offset, size_t bytes, std::function<void(Result<std::string>)> done);
   void write(uint64_t offset, std::string_view bytes, std::function<void(Status)> done);
   // Calls `use` for each of the pages that exists, on whatever node it is, as it is at that moment.
