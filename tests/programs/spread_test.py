@@ -3,7 +3,11 @@ SPDX-License-Identifier: GPL-2.0-or-later
 """
 import json
 import os
+import pathlib
+import shutil
 import subprocess
+import threading
+import time
 
 import session_case
 from session_case import SessionCase
@@ -139,6 +143,58 @@ class SpreadTest(SessionCase):
             caps=CAPS + ",+CAN_MIGRATE", nodes=3)
         self.assertEqual(out.splitlines(), ["1 2 0", "2 0 1", "0 1 2", "1 0 2", "0 0 0", "2 1 1", "1 2 2", "0 1 0",
                                             "refused 1", "status 0", "wrong 0, woken 1"])
+
+    def ticks(self, command):
+        """Processor time of all processes of that name, on all nodes."""
+        total = 0
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                text = pathlib.Path("/proc", pid, "stat").read_text(encoding="ascii", errors="replace")
+            except OSError:
+                continue
+            name, fields = text[text.index("(") + 1:text.rindex(")")], text[text.rindex(")") + 2:].split()
+            total += int(fields[11]) + int(fields[12]) if name == command else 0
+        return total
+
+    def until(self, is_so, what, seconds=60):
+        deadline = time.monotonic() + seconds
+        while not is_so():
+            self.assertLess(time.monotonic(), deadline, what)
+            time.sleep(0.1)
+
+    def test_a_stop_stops_threads_everywhere(self):
+        name = f"stops{os.getpid()}"[:15]
+        shutil.copy(self.program(), self.work / name)
+        end = self.work / "end"
+        script = (f"exec 2> /dev/null; set -m; ./{name} spin > pid & until krg_where --json --threads | grep -q '\"node\":1' || [ -e end ]; do sleep 0.1; done; "
+                  "for round in 1 2; do kill -STOP %1; until jobs -s | grep -q Stopped || [ -e end ]; do sleep 0.05; done; touch stopped$round; "
+                  "until [ -e continue$round ] || [ -e end ]; do sleep 0.05; done; kill -CONT %1; "
+                  "until jobs -r | grep -q Running || [ -e end ]; do sleep 0.05; done; touch continued$round; "
+                  "until [ -e next$round ] || [ -e end ]; do sleep 0.05; done; done; "
+                  "until [ -e end ]; do sleep 0.05; done; kill %1; wait %1; echo $?")
+        out = []
+        session = threading.Thread(target=lambda: out.append(self.shell(script, caps=CAPS, nodes=2)))
+        session.start()
+        try:
+            for turn in (1, 2):
+                self.until((self.work / f"stopped{turn}").exists, "the process is not seen to stop")
+                before = self.ticks(name)
+
+                def stands():
+                    nonlocal before
+                    last, before = before, self.ticks(name)
+                    return last == before
+                self.until(stands, "it computes on")
+                time.sleep(0.5)
+                self.assertEqual(self.ticks(name), before, "it computes though it is stopped")
+                (self.work / f"continue{turn}").touch()
+                self.until(lambda: self.ticks(name) > before + 10, "it does not go on")
+                self.until((self.work / f"continued{turn}").exists, "the process is not seen to go on")
+                (self.work / f"next{turn}").touch()
+        finally:
+            end.touch()
+            session.join()
+        self.assertEqual(out, ["143"])
 
     def test_libraries_are_opened(self):
         self.assert_as_natively(self.program(), "libraries")

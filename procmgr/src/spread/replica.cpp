@@ -212,7 +212,7 @@ void Replica::start(const ThreadPtr& thread, pid_t task, ThreadState state,
         }
         log_debug("spread", "thread {} runs here at {:x}", alive->tid, state.registers.rip);
         started({});
-        if (is_held_) traced.hold([] {});
+        if (held_for_ != 0) traced.hold([] {});
         if (alive->is_recalled) traced.interrupt();
         traced.resume(kSystemCallsAreOurs);
       });
@@ -228,8 +228,8 @@ void Replica::recall(pid_t tid) {
   thread->awaits_answer ? send_home(thread, true) : thread->traced->interrupt();
 }
 
-void Replica::hold(std::function<void()> done) {
-  is_held_ = true;
+void Replica::hold(HoldThreads::Why why, std::function<void()> done) {
+  held_for_ |= static_cast<unsigned>(why);
   auto left = std::make_shared<size_t>(threads_.size() + 1);
   const auto stands = [left, done = std::move(done)] {
     if (--*left == 0) done();
@@ -239,8 +239,9 @@ void Replica::hold(std::function<void()> done) {
   stands();
 }
 
-void Replica::release() {
-  is_held_ = false;
+void Replica::release(HoldThreads::Why why) {
+  held_for_ &= ~static_cast<unsigned>(why);
+  if (held_for_ != 0) return;
   for (const auto& [tid, thread] : std::map(threads_))
     if (thread->traced) thread->traced->release();
 }

@@ -58,9 +58,9 @@ class Replica {
   // `done`: the thread runs here.
   void take(const SendThread& thread, ThreadState state, std::function<void(Status)> done);
   void recall(pid_t tid);
-  // All threads stand still from now on; `done` when they do.
-  void hold(std::function<void()> done);
-  void release();
+  // All threads stand still from now on; `done` when they do. They go on when each reason has gone.
+  void hold(HoldThreads::Why why, std::function<void()> done);
+  void release(HoldThreads::Why why);
   // It waited for a futex.
   void woken(pid_t tid);
 
@@ -124,7 +124,7 @@ class Replica {
   SpreadMemory memory_;  // what is mapped
   SpreadMemory files_;   // the same of files; `first` means nothing
   bool has_scratch_ = false;
-  bool is_held_ = false;
+  unsigned held_for_ = 0;               // HoldThreads::Why
   uint64_t learnt_ = 0;                 // mappings, by asking
   std::map<pid_t, ThreadPtr> threads_;  // by their number at home
   std::deque<Job> jobs_;                // of the keeper, the first one running

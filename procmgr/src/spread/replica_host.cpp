@@ -53,15 +53,15 @@ void ReplicaHost::take_messages() {
   messenger.on<RecallThread>([this](NodeId, const RecallThread& ask, std::string_view) {
     if (auto hosted = find(ask.set); hosted && hosted->replica) hosted->replica->recall(ask.tid);
   });
-  messenger.on_request<HoldThreads>(
-      [this](NodeId, const HoldThreads& ask, std::string_view, Messenger::Reply reply) {
-        auto hosted = find(ask.set);
-        if (!hosted || !hosted->replica) return reply.fail(ESRCH, "no replica");
-        hosted->replica->hold(
-            [shared = std::make_shared<Messenger::Reply>(std::move(reply))] { shared->ok(); });
-      });
+  messenger.on_request<HoldThreads>([this](NodeId, const HoldThreads& ask, std::string_view,
+                                           Messenger::Reply reply) {
+    auto hosted = find(ask.set);
+    if (!hosted || !hosted->replica) return reply.fail(ESRCH, "no replica");
+    hosted->replica->hold(
+        ask.why, [shared = std::make_shared<Messenger::Reply>(std::move(reply))] { shared->ok(); });
+  });
   messenger.on<HoldThreads>([this](NodeId, const HoldThreads& ask, std::string_view) {
-    if (auto hosted = find(ask.set); hosted && hosted->replica) hosted->replica->release();
+    if (auto hosted = find(ask.set); hosted && hosted->replica) hosted->replica->release(ask.why);
   });
   messenger.on<FutexWoken>([this](NodeId, const FutexWoken& tell, std::string_view) {
     if (auto hosted = find(tell.set); hosted && hosted->replica) hosted->replica->woken(tell.tid);

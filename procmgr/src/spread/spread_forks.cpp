@@ -71,7 +71,6 @@ void SpreadProcess::hold_others(const ThreadPtr& thread, std::function<void()> d
   };
   HoldThreads ask;
   ask.set = set().value;
-  ask.stands = 1;
   for (NodeId node : parts_.nodes)
     parts_.node.messenger.request(node, ask, {},
                                   [stands](const Result<std::string>&) { stands(); });

@@ -142,12 +142,13 @@ struct AskMapping {
   uint64_t set = 0;
   uint64_t address = 0;
 };
-// H to R: all threads there stand still from now on, or go on. A request when they are to stand:
-// answered when they do.
+// H to R: all threads there stand still from now on, or go on when there is no reason any more. A
+// request when they are to stand: answered when they do.
 struct HoldThreads {
   static constexpr uint16_t kId = message_ids::kSpread + 14;
+  enum class Why : uint8_t { kFork = 1, kStop = 2 };  // bits
   uint8_t version = 1;
-  uint8_t stands = 0;
+  Why why = Why::kFork;
   uint8_t unused[6] = {};
   uint64_t set = 0;
 };

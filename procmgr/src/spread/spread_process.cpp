@@ -106,6 +106,7 @@ void SpreadProcess::on_stop(const ThreadPtr& thread, const TraceStop& stop) {
       return;
     case Kind::kSystemCall:
       if (thread->stands == Stands::kArming) return on_armed(thread);
+      if (thread->stands == Stands::kDisarming) return arm(thread);
       if (thread->stands == Stands::kLeaving) return stand_for_move(thread);
       return thread->traced->is_at_entry() ? on_entry(thread) : on_exit(thread);
     case Kind::kTrap:
@@ -118,7 +119,11 @@ void SpreadProcess::on_stop(const ThreadPtr& thread, const TraceStop& stop) {
 }
 
 void SpreadProcess::on_trap(const ThreadPtr& thread, const TraceStop& stop) {
-  if (stop.signal != SIGTRAP) return thread->traced->resume(PTRACE_LISTEN);  // stopped by a signal
+  if (stop.signal != SIGTRAP) {
+    thread->traced->resume(PTRACE_LISTEN);
+    return begin_stop();
+  }
+  end_stop();
   if (!std::exchange(thread->is_new, false))
     return thread->move ? stand_for_move(thread) : thread->traced->resume(PTRACE_SYSCALL);
   name_stack(thread);
@@ -177,7 +182,8 @@ void SpreadProcess::end() {
 
 void SpreadProcess::resume(const ThreadPtr& thread, int signal) {
   thread->stands = Stands::kRunning;
-  if (thread->move && thread->node == parts_.node.self) thread->traced->interrupt();
+  if (is_stopped_ || (thread->move && thread->node == parts_.node.self))
+    thread->traced->interrupt();
   thread->traced->resume(PTRACE_SYSCALL, signal);
 }
 
@@ -189,6 +195,7 @@ void SpreadProcess::arm(const ThreadPtr& thread) {
   if (!thread->traced->set_registers(
           call_registers(*registers, parts_.instruction.value, SYS_getpid, {})))
     return;
+  if (is_stopped_) thread->traced->interrupt();
   thread->traced->resume(PTRACE_SYSCALL);
 }
 
@@ -206,6 +213,8 @@ void SpreadProcess::fail(const std::string& why) {
 
 // A thread that stands in its stop is told nothing of signals.
 void SpreadProcess::look_for_signals() {
+  if (is_stopped_)
+    for (const auto& [tid, thread] : std::map(threads_)) stop_standing(tid, thread);
   bool has_taker = false;  // of what is sent to the process: one thread
   for (const auto& [tid, thread] : std::map(threads_)) {
     const bool in_team_call = thread->stands == Stands::kInTeamCall;

@@ -98,7 +98,17 @@ class SpreadProcess {
   // kArming: on its way to kArmed, where it stands at the kernel's door (in the stop before a
   // system call): what it is to do for itself elsewhere takes one stop more. kBehindCall: it has
   // made a call for itself, but has been recalled meanwhile.
-  enum class Stands { kRunning, kArming, kArmed, kLeaving, kAtSignal, kInTeamCall, kBehindCall };
+  // kDisarming: on its way from the door, to be stopped as the whole process is.
+  enum class Stands {
+    kRunning,
+    kArming,
+    kArmed,
+    kDisarming,
+    kLeaving,
+    kAtSignal,
+    kInTeamCall,
+    kBehindCall
+  };
   struct Thread {
     std::unique_ptr<TracedThread> traced;
     NodeId node;  // where it runs
@@ -169,6 +179,10 @@ class SpreadProcess {
   void clear_tid(const ThreadPtr& thread);
   void exit(const ThreadPtr& thread);
   void begin_clone3(const ThreadPtr& thread);
+
+  void begin_stop();
+  void end_stop();
+  void stop_standing(pid_t tid, const ThreadPtr& thread);
 
   void begin_fork(const ThreadPtr& thread);
   void hold_others(const ThreadPtr& thread, std::function<void()> done);
@@ -256,6 +270,7 @@ class SpreadProcess {
   TeamServer teams_;
   EventLoop::Timer signals_timer_;
   bool has_ended_ = false;
+  bool is_stopped_ = false;  // by a signal
   FutexQueues futexes_;
   std::map<NodeId, SpreadMemory> known_;  // what replicas show, by node; `first` means nothing
   uint64_t next_slot_ = 0;

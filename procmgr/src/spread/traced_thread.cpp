@@ -108,6 +108,11 @@ void TracedThread::detach() {
 void TracedThread::hold(std::function<void()> stands) {
   is_held_ = true;
   if (is_stopped_) return stands();
+  if (stands_)
+    stands = [first = std::move(stands_), then = std::move(stands)] {
+      first();
+      then();
+    };
   stands_ = std::move(stands);
   interrupt();
 }
