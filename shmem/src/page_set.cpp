@@ -176,7 +176,8 @@ void PageSet::Impl::serve(ProgramFault fault) {
   statistics.fetched_ahead_hit += plan.passed;
   statistics.answered_here += holder->access(fault.page) >= access;
   // Who writes in this phase what it reads first need not ask twice.
-  const bool will_write = plan.write || phases.is_written(fault.thread, fault.page);
+  const bool will_write =
+      plan.write || (!fault.write && phases.expects_write(fault.thread, fault.page));
   const PageAccess asked = will_write ? PageAccess::kWrite : access;
   phases.on_fault(fault.thread, {fault.at, fault.page, access == PageAccess::kWrite});
   show_or_ask(fault, asked);

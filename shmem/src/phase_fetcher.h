@@ -35,8 +35,8 @@ class PhaseFetcher {
   void on_fault(uint32_t thread, const PhaseMemory::Touch& touch) {
     if (memory_.is_used()) memory_.on_fault(thread, touch);
   }
-  bool is_written(uint32_t thread, PageIndex page) const {
-    return memory_.is_written(thread, page);
+  bool expects_write(uint32_t thread, PageIndex page) {
+    return memory_.expects_write(thread, page);
   }
   // The page of `fault` is not all that is fetched for it.
   void on_fetched(const ProgramFault& fault, PageIndex page, bool write);

@@ -59,13 +59,14 @@ PhaseMemory::Pages* PhaseMemory::pages_of(uint32_t thread) {
   return phase == current_.end() ? nullptr : &phases_[{thread, phase->second}];
 }
 
-bool PhaseMemory::is_written(uint32_t thread, PageIndex page) const {
-  auto current = current_.find(thread);
-  if (current == current_.end()) return false;
-  auto phase = phases_.find({thread, current->second});
-  if (phase == phases_.end()) return false;
-  auto known = phase->second.find(page.value);
-  return known != phase->second.end() && known->second.write;
+bool PhaseMemory::expects_write(uint32_t thread, PageIndex page) {
+  Pages* pages = pages_of(thread);
+  const auto found = pages ? pages->find(page.value) : Pages::iterator{};
+  if (!pages || found == pages->end() || !found->second.write) return false;
+  Known& known = found->second;
+  if (known.unproved < known.write_trust) return ++known.unproved, true;
+  if (std::exchange(known.is_only_read, true)) known.write_trust = 1;
+  return false;
 }
 
 void PhaseMemory::on_fault(uint32_t thread, const Touch& touch) {
@@ -77,6 +78,12 @@ void PhaseMemory::on_fault(uint32_t thread, const Touch& touch) {
   known.at = touch.at;
   known.write |= touch.write;
   known.idle = 0;
+  if (touch.write) {
+    if (std::exchange(known.is_only_read, false))
+      known.write_trust =
+          static_cast<uint8_t>(std::min<unsigned>(2 * known.write_trust, kMostTrust));
+    known.unproved = 0;
+  }
   if (known.faults < UINT8_MAX) ++known.faults;
 }
 

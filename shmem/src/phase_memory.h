@@ -39,8 +39,10 @@ class PhaseMemory {
                            const std::function<bool(PageIndex, bool write)>& is_lacking);
   // In the phase that it began last; before its first one nothing is kept.
   void on_fault(uint32_t thread, const Touch& touch);
-  // Whether the thread wrote the page in this phase before.
-  bool is_written(uint32_t thread, PageIndex page) const;
+  // At a fault to read: whether to ask for the page to write, since the thread wrote it in this
+  // phase before. What was asked for so is written without a fault, which nobody sees: therefore it
+  // is asked for to read now and then, and always once no fault to write has followed that.
+  bool expects_write(uint32_t thread, PageIndex page);
   // A page that is fetched beside the one of a fault, because it is likely to come next.
   void on_fetched(uint32_t thread, const Touch& touch);
   // Whether any thread has begun a phase.
@@ -56,6 +58,9 @@ class PhaseMemory {
     uint8_t trust = kFirstTrust;
     uint8_t idle = 0;
     uint8_t rests = 0;
+    uint8_t unproved = 0;  // times that it was asked for to write since the last fault to write
+    uint8_t write_trust = 1;
+    bool is_only_read = false;  // as far as was seen since it was asked for to read
   };
   using Pages = std::map<uint64_t, Known>;
   enum class Next : uint8_t { kFetch, kLeave, kForget };

@@ -48,14 +48,42 @@ TEST(PhaseMemory, WhatAPhaseTouchedIsToldWhenItBeginsAgain) {
 
 TEST(PhaseMemory, WhatAPhaseWritesIsKnownWhenItReadsIt) {
   PhaseMemory memory;
-  EXPECT_FALSE(memory.is_written(kThread, {1}));
+  EXPECT_FALSE(memory.expects_write(kThread, {1}));
   memory.begin(kThread, kLoop, lacks_all);
   memory.on_fault(kThread, touch(1));
-  EXPECT_FALSE(memory.is_written(kThread, {1}));
+  EXPECT_FALSE(memory.expects_write(kThread, {1}));
   memory.on_fault(kThread, touch(1, true));
-  EXPECT_TRUE(memory.is_written(kThread, {1}));
+  EXPECT_TRUE(memory.expects_write(kThread, {1}));
   memory.begin(kThread, kAfter, lacks_all);
-  EXPECT_FALSE(memory.is_written(kThread, {1}));
+  EXPECT_FALSE(memory.expects_write(kThread, {1}));
+}
+
+TEST(PhaseMemory, APageWrittenOnceAndReadSinceThenIsNotAskedForToWrite) {
+  PhaseMemory memory;
+  memory.begin(kThread, kLoop, lacks_all);
+  memory.on_fault(kThread, touch(1, true));
+  unsigned writes = 0;
+  for (unsigned i = 0; i < 100; ++i) {
+    writes += memory.expects_write(kThread, {1});
+    memory.on_fault(kThread, touch(1));
+  }
+  EXPECT_EQ(writes, 1u);
+}
+
+TEST(PhaseMemory, APageReadAndWrittenAgainAndAgainIsAskedForToWriteNearlyAlways) {
+  PhaseMemory memory;
+  memory.begin(kThread, kLoop, lacks_all);
+  memory.on_fault(kThread, touch(1, true));
+  unsigned writes = 0;
+  constexpr unsigned kTimes = 1000;
+  for (unsigned i = 0; i < kTimes; ++i) {
+    const bool to_write = memory.expects_write(kThread, {1});
+    memory.on_fault(kThread, touch(1));
+    writes += to_write;
+    if (!to_write) memory.on_fault(kThread, touch(1, true));
+  }
+  EXPECT_GT(writes, kTimes * 95 / 100);
+  EXPECT_LT(writes, kTimes);
 }
 
 TEST(PhaseMemory, PagesThatAreHereAreNotTold) {
