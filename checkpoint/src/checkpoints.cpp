@@ -34,6 +34,8 @@ using Clock = std::chrono::steady_clock;
 constexpr size_t kLongChain = 8;      // older versions that one needs: time to consolidate
 constexpr size_t kLongestChain = 24;  // then the next one has all pages
 constexpr std::chrono::seconds kConsolidationEnds{30};
+constexpr std::chrono::milliseconds kTryAgain{20};
+constexpr int kMostTries = 100;  // while something is on its way
 
 struct IpcKind {
   const char* name;
@@ -70,6 +72,8 @@ struct Checkpoints::Impl : std::enable_shared_from_this<Impl> {
     pid_t root = 0, asker = 0;
     uint64_t base = 0;  // the capture that it goes on from; 0: it has all pages
     int signal = 0;
+    int tries_left = kMostTries;
+    EventLoop::Timer timer;
     bool saves_files = false;
     FamilyCaptures::Captured captured;
     Result<std::unique_ptr<NewVersion>> version = std::unique_ptr<NewVersion>();
@@ -110,6 +114,7 @@ struct Checkpoints::Impl : std::enable_shared_from_this<Impl> {
   void refuse_ipc_objects(size_t kind, std::function<void(Status)> done);
   void choose_base(Write& work);
   void capture(const Work& work);
+  void not_captured(const Work& work, const Error& why);
   void open_version(const Work& work);
   void write_parts(const Work& work);
   void commit(const Work& work);
@@ -276,10 +281,17 @@ void Checkpoints::Impl::capture(const Work& work) {
                     .saves_files = work->saves_files,
                     .frozen = stands == frozen.end() ? 0 : stands->second},
                    [self = shared_from_this(), work](Result<FamilyCaptures::Captured> captured) {
-                     if (!captured) return self->fail(work, captured.error());
+                     if (!captured) return self->not_captured(work, captured.error());
                      work->captured = std::move(*captured);
                      self->open_version(work);
                    });
+}
+
+// What is on its way between sockets has arrived a moment later.
+void Checkpoints::Impl::not_captured(const Work& work, const Error& why) {
+  if (why.errno_or(0) != EAGAIN || work->tries_left-- == 0) return fail(work, why);
+  work->timer = parts.capture.node.loop.after(
+      kTryAgain, [self = shared_from_this(), work] { self->capture(work); });
 }
 
 void Checkpoints::Impl::open_version(const Work& work) {

@@ -16,6 +16,7 @@
 #include "krg/runtime/log.h"
 #include "krg/runtime/unix_socket.h"
 #include "payloads.h"
+#include "socket_plan.h"
 
 namespace krg {
 namespace {
@@ -68,6 +69,7 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
     std::vector<std::unique_ptr<PartReader>> parts;
     std::optional<Error> failure;
     bool puts_files_back = false;
+    bool closes_lost = false;  // connections to outside
     std::unique_ptr<FamilyInstaller> installer;
     std::vector<FamilyInstaller::MadeFile> made;
     Status outcome;
@@ -87,6 +89,7 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
     auto restart = std::make_shared<Restart>();
     restart->connection = request.connection;
     restart->folder = request.arguments.value("folder", std::string());
+    restart->closes_lost = request.arguments.value("close_lost", false);
     restart->puts_files_back = request.arguments.value("files", false);
     const uint32_t version = request.arguments.value("version", 0u);
     const uint32_t job = request.arguments.value("job", 0u);
@@ -164,6 +167,8 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
         std::move(*family), [this](const FamilyMember& member) { return place_of(member); });
     if (!installer) return installer.error();
     restart.installer = std::move(*installer);
+    if (auto lost = lost_peers(restart); !lost.empty() && !restart.closes_lost)
+      return text_error(lost.front() + " (--lost-peers=close goes on without)");
     auto made = restart.installer->make_files();
     if (!made) return made.error();
     restart.made = std::move(*made);
@@ -176,6 +181,25 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
     return node_.messenger.is_failed(place) || !parts_.is_online(place) ? node_.self : place;
   }
 
+  // Connections whose other end was outside of the family, each in a sentence.
+  static std::vector<std::string> lost_peers(const Restart& restart) {
+    std::vector<std::string> lost;
+    const ProcessFamily& family = restart.installer->family();
+    for (uint32_t i = 0; i < family.sockets.size(); ++i) {
+      const uint32_t file = family.file_of_socket(i);
+      if (!family.sockets[i].is_lost || file == FamilySocket::kNone) continue;
+      const auto owner = std::find_if(
+          family.members.begin(), family.members.end(), [file](const FamilyMember& member) {
+            return std::any_of(member.fds.begin(), member.fds.end(),
+                               [file](const FamilyFd& fd) { return fd.file == file; });
+          });
+      if (owner != family.members.end())
+        lost.push_back(fmt::format("process {} ({}) had a connection to outside: {}", owner->pid,
+                                   owner->name, family.files[file].path));
+    }
+    return lost;
+  }
+
   json plan(const Restart& restart) const {
     json files = json::array(), mapped = json::array();
     for (const FamilyFile& file : restart.installer->family().files)
@@ -185,6 +209,7 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
                        {"offset", file.offset},
                        {"stream", file.stream},
                        {"flock", file.flock},
+                       {"socket", file.pipe},
                        {"bytes", file.bytes},
                        {"modified_ns", file.is_regular ? file.modified_ns : 0},
                        {"mode", file.mode},
@@ -196,6 +221,8 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
             {"pid", restart.installer->root()},
             {"program", restart.installer->program()},
             {"first_slot", restart.installer->first_slot()},
+            {"sockets", sockets_for_plan(restart.installer->family())},
+            {"lost", lost_peers(restart)},
             {"files", files},
             {"mapped", mapped}};
   }

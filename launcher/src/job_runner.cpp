@@ -162,9 +162,11 @@ Status JobRunner::open_restart(TaskLaunch& launch) {
   auto opened = krgd_->call("restart.open", {{"folder", options_.restart_folder},
                                              {"version", options_.restart_version},
                                              {"job", job_},
+                                             {"close_lost", options_.closes_lost_peers},
                                              {"files", options_.checkpoints_files}});
   if (!opened) return opened.error();
   launch.restart = RestartPlan::parse(opened->result, job_);
+  for (const std::string& lost : launch.restart->lost) fmt::print(stderr, "krgrun: {}\n", lost);
   return {};
 }
 

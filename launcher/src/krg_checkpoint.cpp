@@ -214,8 +214,8 @@ void show_processes(const ProcessFamily& family) {
                member.has_ended()
                    ? std::string("ended")
                    : fmt::format("{} descriptors, on node {}", member.fds.size(), member.node));
-  static constexpr const char* kKinds[] = {"file", "standard stream", "terminal", "pipe",
-                                           "deleted file"};
+  static constexpr const char* kKinds[] = {"file", "standard stream", "terminal",
+                                           "pipe", "deleted file",    "socket"};
   for (const FamilyFile& file : family.files)
     fmt::print("  {} {} at {}\n", kKinds[static_cast<unsigned>(file.kind)], file.path, file.offset);
 }

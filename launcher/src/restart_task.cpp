@@ -65,13 +65,29 @@ RestartPlan RestartPlan::parse(const json& answer, uint32_t job) {
   for (const json& file : answer.value("files", json::array()))
     plan.files.push_back({file.value("kind", 0u), file.value("path", std::string()),
                           file.value("flags", 0), file.value("offset", int64_t{0}),
-                          file.value("stream", 0), file.value("flock", 0),
+                          file.value("stream", 0), file.value("flock", 0), file.value("socket", 0u),
                           file.value("bytes", uint64_t{0}), file.value("modified_ns", int64_t{0}),
                           file.value("mode", mode_t{0}), file.value("is_put_back", false)});
   for (const json& file : answer.value("mapped", json::array()))
     plan.mapped.push_back({file.value("path", std::string()), file.value("bytes", uint64_t{0}),
                            file.value("modified_ns", int64_t{0})});
+  plan.sockets = RestartSockets::parse(answer.value("sockets", json::array()));
+  plan.lost = answer.value("lost", std::vector<std::string>());
   return plan;
+}
+
+// In the places of their files; other ends come behind all.
+Status RestartPlan::open_sockets(std::vector<UniqueFd>& slots) const {
+  auto made = sockets.make();
+  if (!made) return made.error();
+  for (size_t i = 0; i < files.size(); ++i) {
+    if (files[i].kind != static_cast<unsigned>(Kind::kSocket)) continue;
+    UniqueFd& socket = made->sockets.at(files[i].socket);
+    fcntl(socket.get(), F_SETFL, files[i].flags & (O_NONBLOCK | O_ASYNC));
+    slots[i] = std::move(socket);
+  }
+  for (UniqueFd& end : made->other_ends) slots.push_back(std::move(end));
+  return {};
 }
 
 Result<UniqueFd> RestartPlan::open_file(const File& file) const {
@@ -126,6 +142,7 @@ Result<std::vector<UniqueFd>> RestartPlan::open_slots(ControlClient& krgd) const
     if (!opened) return opened.error();
     slots[files.size() + i] = std::move(*opened);
   }
+  if (auto opened = open_sockets(slots); !opened) return opened.error();
   for (size_t i = 0; i < files.size(); ++i) {
     if (slots[i]) continue;
     auto opened = open_file(files[i]);

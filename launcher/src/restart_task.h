@@ -14,6 +14,7 @@
 #include "krg/runtime/control_client.h"
 #include "krg/runtime/result.h"
 #include "krg/runtime/unique_fd.h"
+#include "restart_sockets.h"
 
 namespace krg {
 
@@ -24,6 +25,7 @@ struct RestartPlan {
     int flags = 0;
     int64_t offset = 0;
     int stream = 0, flock = 0;
+    uint32_t socket = 0;
     uint64_t bytes = 0;
     int64_t modified_ns = 0;  // of a regular file
     mode_t mode = 0;
@@ -40,6 +42,8 @@ struct RestartPlan {
   int first_slot = 3;
   std::vector<File> files;
   std::vector<Mapped> mapped;
+  RestartSockets sockets;
+  std::vector<std::string> lost;  // what is gone, and told
 
   // The answer to restart.open.
   static RestartPlan parse(const nlohmann::json& answer, uint32_t job);
@@ -48,6 +52,7 @@ struct RestartPlan {
   Error exec(const std::string& control_path) const;
 
  private:
+  Status open_sockets(std::vector<UniqueFd>& slots) const;
   Result<std::vector<UniqueFd>> open_slots(ControlClient& krgd) const;
   Result<UniqueFd> open_file(const File& file) const;
   Result<UniqueFd> open_mapped(const Mapped& file) const;

@@ -21,7 +21,7 @@ struct RawOptions {
   unsigned nodes = 0;
   unsigned cpus_per_task = 0;
   double timeout_s = 0;
-  std::string time_limit, launcher, network, memory_per_node, checkpoint_every, openmp,
+  std::string time_limit, launcher, network, memory_per_node, checkpoint_every, lost_peers, openmp,
       shared_files;
   std::string statistics;
   unsigned quiet = 0, verbose = 0;
@@ -68,6 +68,8 @@ po::options_description describe(RawOptions& raw) {
   add("restart", po::value(&run.restart_folder), "go on from the checkpoint in this folder");
   add("files", po::bool_switch(&run.checkpoints_files),
       "save files that are open for writing with checkpoints; --restart puts them back");
+  add("lost-peers", po::value(&raw.lost_peers),
+      "connections to outside, at --restart: fail, or close: they are closed (fail)");
   add("restart-version", po::value(&run.restart_version), "of that folder (0: the newest)");
   add("omp", po::value(&raw.openmp),
       "OpenMP programs' runtime: native (the system's libgomp) or krg (libkrgomp)");
@@ -132,6 +134,9 @@ std::string absolute(const std::string& path) {
 
 Status finish_checkpoints(RawOptions& raw) {
   RunOptions& run = raw.run;
+  if (!raw.lost_peers.empty() && raw.lost_peers != "fail" && raw.lost_peers != "close")
+    return text_error("--lost-peers is fail or close, not " + raw.lost_peers);
+  run.closes_lost_peers = raw.lost_peers == "close";
   run.restart_folder = absolute(run.restart_folder);
   run.checkpoint_folder = absolute(run.checkpoint_folder);
   if (!raw.checkpoint_every.empty()) {

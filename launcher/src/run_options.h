@@ -38,6 +38,7 @@ struct RunOptions {
   std::optional<std::chrono::seconds> checkpoint_every;
   bool checkpoints_files = false;                     // what they have open for writing, too
   unsigned checkpoints_kept = 0;                      // 0: all
+  bool closes_lost_peers = false;                     // at a restart, which they end otherwise
   std::string restart_folder;                         // absolute; the program comes from there
   unsigned restart_version = 0;                       // 0: the newest
   StatisticsForm statistics = StatisticsForm::kNone;  // of processes spread over nodes

@@ -3,7 +3,9 @@
 
 #include "fd_exporter.h"
 #include "fd_importer.h"
+#include "home_listener.h"
 #include "home_record_locks.h"
+#include "home_socket.h"
 #include "inotify_calls.h"
 #include "pidfd_calls.h"
 #include "stream_stat_calls.h"
@@ -93,6 +95,44 @@ bool Descriptors::has_locks_from_elsewhere(pid_t pid) const {
 
 Result<UniqueFd> Descriptors::description(uint64_t id) const {
   return impl_->home.native_copy(HomeId{id});
+}
+
+Result<std::optional<Descriptors::RelayedSocket>> Descriptors::relayed_socket(int socket) const {
+  struct stat attributes {};
+  if (fstat(socket, &attributes) != 0) return errno_error("a socket");
+  if (auto listener = impl_->listeners.source_of(attributes.st_ino)) {
+    RelayedSocket relayed;
+    relayed.home = {listener->home, listener->id.value};
+    return std::optional(relayed);
+  }
+  auto found = impl_->relays.describe(socket);
+  if (!found) return found.error();
+  if (!*found) return std::optional<RelayedSocket>();
+  RelayedSocket relayed;
+  relayed.home = {(*found)->home, (*found)->id.value};
+  relayed.arrived = (*found)->arrived;
+  relayed.unread = std::move((*found)->unread);
+  relayed.unsent = std::move((*found)->unsent);
+  return std::optional(std::move(relayed));
+}
+
+Result<Descriptors::HomeOfSocket> Descriptors::socket_at_home(uint64_t id) const {
+  HomeOfSocket known;
+  HomeFile* file = impl_->home.find(HomeId{id});
+  if (auto* socket = dynamic_cast<HomeSocket*>(file)) {
+    known.consumed = socket->consumed();
+    known.came = socket->came();
+    known.unwritten = socket->unwritten();
+  } else if (auto* listener = dynamic_cast<HomeListener*>(file)) {
+    known.has_waiting = listener->has_waiting();
+  } else {
+    return errno_error("a socket of another node", ESTALE);
+  }
+  return known;
+}
+
+std::shared_ptr<void> Descriptors::hold_sockets() {
+  return impl_->relays.hold();
 }
 
 TerminalMirrors& Descriptors::terminals() {

@@ -77,6 +77,10 @@ void HomeListener::take_back(HomeId connection, std::string_view came) {
   state_->pump();
 }
 
+bool HomeListener::has_waiting() const {
+  return !state_->waiting.empty();
+}
+
 std::vector<HomeId> HomeListener::release_waiting() {
   state_->body_node = kNoNode;
   state_->watch.reset();

@@ -23,6 +23,8 @@ class HomeListener : public RelayedHomeFile {
   void pause();
   // A connection that was offered and is not accepted; `came` is what came by it so far.
   void take_back(HomeId connection, std::string_view came);
+  // Connections are on their way to the process.
+  bool has_waiting() const;
   // It is a process's of this node again, which accepts by itself: those that wait here.
   std::vector<HomeId> release_waiting();
 

@@ -17,6 +17,7 @@ struct HomeSocket::State : std::enable_shared_from_this<State> {
   bool pushing = false;  // a piece is under way to the body
   bool ended = false;    // nothing more goes there
   std::string came;      // before what the socket has now
+  uint64_t consumed = 0;
   std::string buffer, unwritten;
   std::optional<Messenger::Reply> writer;
   EventLoop::Watch watch;
@@ -94,6 +95,7 @@ void HomeSocket::State::push(bool is_end, size_t bytes) {
 }
 
 void HomeSocket::State::consume(size_t bytes) {
+  consumed += bytes;
   if (!came.empty()) {
     came.erase(0, bytes);
     return;
@@ -103,6 +105,23 @@ void HomeSocket::State::consume(size_t bytes) {
     if (got <= 0) return;
     bytes -= static_cast<size_t>(got);
   }
+}
+
+uint64_t HomeSocket::consumed() const {
+  return state_->consumed;
+}
+
+const std::string& HomeSocket::came() const {
+  return state_->came;
+}
+
+std::string HomeSocket::unwritten() const {
+  int type = 0;
+  socklen_t size = sizeof type;
+  getsockopt(real(), SOL_SOCKET, SO_TYPE, &type, &size);
+  if (type == SOCK_STREAM || state_->unwritten.empty()) return state_->unwritten;
+  const auto bytes = static_cast<uint32_t>(state_->unwritten.size());
+  return std::string(reinterpret_cast<const char*>(&bytes), sizeof bytes) + state_->unwritten;
 }
 
 void HomeSocket::take(const SocketToHome& message, std::string_view data, Messenger::Reply reply) {

@@ -21,6 +21,12 @@ class HomeSocket : public RelayedHomeFile {
   // Takes what the body wrote; answered when the socket has all of it.
   void take(const SocketToHome& message, std::string_view data, Messenger::Reply reply);
 
+  // What a checkpoint has to know: bytes that have been taken off, what comes before the rest, and
+  // what the socket has yet to take (packets with their lengths before them).
+  uint64_t consumed() const;
+  const std::string& came() const;
+  std::string unwritten() const;
+
  private:
   struct State;
   std::shared_ptr<State> state_;  // answers that come late hold it weakly

@@ -7,10 +7,13 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include <cstring>
 #include <optional>
 
+#include "family/socket_state.h"
+#include "family/unix_sockets.h"
 #include "home_socket.h"
 #include "krg/runtime/log.h"
 
@@ -25,6 +28,7 @@ struct SocketRelays::Relay {
   bool tells_unread = true;               // a unix socket: what the body has not read yet
   bool sending = false;                   // a piece is under way home
   bool ended = false;                     // the body has shut its writing down
+  uint64_t arrived = 0;                   // bytes that have come from home
   std::string to_body;                    // not yet in the body's socket
   std::optional<Messenger::Reply> piece;  // answered when the body has consumed it
   std::vector<std::function<void()>> drained;
@@ -56,12 +60,15 @@ SocketRelays::SocketRelays(NodeContext& node, RemoteHome& home) : node_(node) {
           shutdown(relay.local.get(), SHUT_WR);
           return reply.ok();
         }
+        relay.arrived += data.size();
         relay.to_body = data;
         relay.piece.emplace(std::move(reply));
         pump_to_body(relay);
       });
 }
-SocketRelays::~SocketRelays() = default;
+SocketRelays::~SocketRelays() {
+  *self_ = nullptr;
+}
 
 Result<UniqueFd> SocketRelays::open(pid_t body, NodeId home, HomeId id, int type, int flags) {
   int ends[2];
@@ -126,7 +133,7 @@ void SocketRelays::pump(uint64_t number) {
 }
 
 void SocketRelays::pump_to_home(Relay& relay) {
-  if (relay.sending) return;
+  if (relay.sending || holders_ > 0) return;
   if (relay.ended) return end_if_closed(relay);
   buffer_.resize(kMaxSocketPieceBytes);
   iovec part{buffer_.data(), buffer_.size()};
@@ -223,6 +230,71 @@ void SocketRelays::close(uint64_t number) {
   message.home = ended->id;
   if (!node_.messenger.send(ended->home, message))
     log_debug("sockets", "n{} is gone", ended->home.value);
+}
+
+// ---- for checkpoints ----
+
+const SocketRelays::Relay* SocketRelays::find_by_end(int end) const {
+  struct stat attributes {};
+  sockaddr_storage peer{};
+  socklen_t peer_bytes = sizeof peer;
+  if (fstat(end, &attributes) != 0 ||
+      getpeername(end, reinterpret_cast<sockaddr*>(&peer), &peer_bytes) != 0)
+    return nullptr;
+  ino_t peer_inode = 0;
+  if (peer.ss_family == AF_UNIX)
+    if (auto facts = unix_socket_facts(attributes.st_ino)) peer_inode = facts->peer;
+  for (const auto& [number, relay] : relays_) {
+    struct stat local {};
+    sockaddr_storage own{};
+    socklen_t own_bytes = sizeof own;
+    if (relay->tells_unread) {
+      if (peer_inode != 0 && fstat(relay->local.get(), &local) == 0 && local.st_ino == peer_inode)
+        return relay.get();
+    } else if (peer.ss_family != AF_UNIX) {
+      getsockname(relay->local.get(), reinterpret_cast<sockaddr*>(&own), &own_bytes);
+      if (own_bytes == peer_bytes && memcmp(&own, &peer, own_bytes) == 0) return relay.get();
+    }
+  }
+  return nullptr;
+}
+
+Result<std::optional<SocketRelays::Described>> SocketRelays::describe(int end) const {
+  std::optional<Described> none;
+  const Relay* relay = relays_.empty() ? nullptr : find_by_end(end);
+  if (relay == nullptr) return none;
+  if (!relay->tells_unread && (unacknowledged(end) > 0 || unacknowledged(relay->local.get()) > 0))
+    return errno_error("what a socket of another node has sent is on its way", EAGAIN);
+  int domain = 0, type = 0;
+  socklen_t size = sizeof domain;
+  getsockopt(end, SOL_SOCKET, SO_DOMAIN, &domain, &size);
+  getsockopt(end, SOL_SOCKET, SO_TYPE, &type, &size);
+  auto unread = peek_socket(end, domain, type);
+  if (!unread) return unread.error();
+  auto unsent = peek_socket(relay->local.get(), domain, type);
+  if (!unsent) return unsent.error();
+  Described described{relay->home, relay->id, relay->arrived, std::move(*unread),
+                      std::move(*unsent)};
+  if (const auto bytes = static_cast<uint32_t>(relay->to_body.size()); bytes > 0) {
+    if (type != SOCK_STREAM)
+      described.unread.append(reinterpret_cast<const char*>(&bytes), sizeof bytes);
+    described.unread += relay->to_body;
+  }
+  return std::optional(std::move(described));
+}
+
+std::shared_ptr<void> SocketRelays::hold() {
+  ++holders_;
+  return {nullptr, [self = self_](void*) {
+            if (*self) (*self)->release();
+          }};
+}
+
+void SocketRelays::release() {
+  if (--holders_ > 0) return;
+  std::vector<uint64_t> numbers;
+  for (const auto& [number, relay] : relays_) numbers.push_back(number);
+  for (uint64_t number : numbers) pump(number);
 }
 
 }  // namespace krg

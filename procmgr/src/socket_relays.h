@@ -35,6 +35,18 @@ class SocketRelays {
   void drain(pid_t body, std::function<void()> done);
   size_t size() const { return relays_.size(); }
 
+  // Of a body that stands still: what its end has to do with the socket at home (Descriptors::
+  // RelayedSocket). None: it is no end of ours. Errors: EAGAIN: something is on its way here.
+  struct Described {
+    NodeId home;
+    HomeId id;
+    uint64_t arrived = 0;
+    std::string unread, unsent;
+  };
+  Result<std::optional<Described>> describe(int end) const;
+  // Nothing more goes home as long as the result lives.
+  std::shared_ptr<void> hold();
+
  private:
   struct Relay;
   void pump(uint64_t number);
@@ -43,11 +55,15 @@ class SocketRelays {
   void send_home(Relay& relay, bool is_end, std::string_view data);
   void pump_to_body(Relay& relay);
   void close(uint64_t number);
+  const Relay* find_by_end(int end) const;
+  void release();
 
   NodeContext& node_;
   std::unordered_map<uint64_t, std::unique_ptr<Relay>> relays_;
   std::string buffer_;
   uint64_t next_ = 1;
+  size_t holders_ = 0;
+  std::shared_ptr<SocketRelays*> self_ = std::make_shared<SocketRelays*>(this);
 };
 
 }  // namespace krg

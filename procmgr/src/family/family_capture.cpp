@@ -139,8 +139,7 @@ struct FamilyCaptures::Impl : std::enable_shared_from_this<Impl> {
     }
     PackedReader in(payload);
     const auto pids = get_pids(in, in.get<uint32_t>());
-    std::vector<StreamUse> uses;
-    while (in.ok() && !in.at_end()) uses.push_back(in.get<StreamUse>());
+    const auto uses = unpack_uses(in);
     auto description = share.capture->describe(ask, {pids.begin(), pids.end()}, uses);
     description ? reply->ok(description->serialize()) : reply->fail(description.error());
   }

@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <termios.h>
@@ -31,6 +32,11 @@ Error not_kept(pid_t owner, const StolenFd& fd, std::string_view why) {
   return errno_error(fmt::format("process {}: descriptor {} is {}{}{}", owner, fd.number,
                                  describe_fd(fd), why.empty() ? "" : ", ", why),
                      ENOTSUP);
+}
+
+Error not_kept(pid_t owner, const StolenFd& fd, const Error& why) {
+  return {why.code, fmt::format("process {}: descriptor {} is {}: {}", owner, fd.number,
+                                describe_fd(fd), why.context)};
 }
 
 bool is_same_open_file(int a, int b) {
@@ -115,17 +121,15 @@ Result<std::string> contents_of_file(const StolenFd& fd) {
   return bytes;
 }
 
-// Whether a process has something open whose link reads so.
-bool has_link(pid_t pid, const std::string& link) {
+// What the links of all that a process has open read.
+void add_links_of(pid_t pid, std::set<std::string>& links) {
   const std::string path = fmt::format("/proc/{}/fd", pid);
   std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir(path.c_str()), closedir);
-  if (!directory) return false;
-  while (const dirent* entry = readdir(directory.get())) {
+  while (const dirent* entry = directory ? readdir(directory.get()) : nullptr) {
     if (entry->d_name[0] == '.') continue;
-    auto target = read_link(fmt::format("{}/{}", path, entry->d_name));
-    if (target && *target == link) return true;
+    if (auto target = read_link(fmt::format("{}/{}", path, entry->d_name)))
+      links.insert(std::move(*target));
   }
-  return false;
 }
 
 // Whether a process has the other end of that pipe open.
@@ -154,15 +158,22 @@ uint32_t FamilyFiles::insert(Open open) {
   return static_cast<uint32_t>(opens_.size() - 1);
 }
 
-uint32_t FamilyFiles::index_of(StolenFd fd, pid_t owner) {
+Result<uint32_t> FamilyFiles::index_of(StolenFd fd, pid_t owner) {
   const int standard = fd.number <= STDERR_FILENO ? fd.number : -1;
-  const auto home = descriptors_ ? descriptors_->home_of(fd.attributes) : std::nullopt;
+  auto home = descriptors_ ? descriptors_->home_of(fd.attributes) : std::nullopt;
+  std::optional<Descriptors::RelayedSocket> relayed;
+  if (descriptors_ && S_ISSOCK(fd.attributes.st_mode)) {
+    auto found = descriptors_->relayed_socket(fd.copy.get());
+    if (!found) return not_kept(owner, fd, found.error());
+    relayed = std::move(*found);
+    if (relayed) home = relayed->home;
+  }
   for (uint32_t i = 0; i < opens_.size(); ++i) {
     if (!is_same(opens_[i], fd, home)) continue;
     if (standard >= 0 && opens_[i].standard < 0) opens_[i].standard = standard;
     return i;
   }
-  return insert({std::move(fd), owner, standard, home});
+  return insert({std::move(fd), owner, standard, home, std::move(relayed)});
 }
 
 std::vector<StreamUse> FamilyFiles::streams() const {
@@ -176,7 +187,10 @@ std::vector<StreamUse> FamilyFiles::streams() const {
                          .offset = open.home->has_own_offset ? open.fd.offset : -1,
                          .flags = open.fd.flags,
                          .standard = open.standard,
-                         .owner = open.first_owner});
+                         .owner = open.first_owner,
+                         .arrived = open.relayed ? open.relayed->arrived : 0,
+                         .unread = open.relayed ? open.relayed->unread : std::string(),
+                         .unsent = open.relayed ? open.relayed->unsent : std::string()});
   }
   return streams;
 }
@@ -198,13 +212,37 @@ Result<uint32_t> FamilyFiles::add(const StreamUse& use) {
       fd->flags = opens_[i].fd.flags;
       if (!is_same(opens_[i], *fd, std::nullopt)) continue;
       if (use.standard >= 0 && opens_[i].standard < 0) opens_[i].standard = use.standard;
+      if (auto added = add_relay(opens_[i], use); !added) return added.error();
       return i;
     }
     fd->flags = flags;
   } else {
     fd->offset = use.offset;
   }
-  return insert({std::move(*fd), use.owner, use.standard, std::nullopt, use.offset >= 0});
+  Open open{std::move(*fd), use.owner, use.standard};
+  open.is_apart = use.offset >= 0;
+  if (auto added = add_relay(open, use); !added) return added.error();
+  return insert(std::move(open));
+}
+
+// What is on its way between a socket here and a process elsewhere that uses it.
+Status FamilyFiles::add_relay(Open& open, const StreamUse& use) const {
+  if (!S_ISSOCK(open.fd.attributes.st_mode)) return {};
+  auto home = descriptors_->socket_at_home(use.id);
+  if (!home) return home.error();
+  if (home->has_waiting)
+    return not_kept(use.owner, open.fd, errno_error("connections wait to be accepted", EAGAIN));
+  // Those who relay a socket that listens have told it not to wait.
+  if (is_listening(open.fd))
+    open.fd.flags = (open.fd.flags & ~O_NONBLOCK) | (use.flags & O_NONBLOCK);
+  const uint64_t skip = use.arrived - std::min(use.arrived, home->consumed);
+  const std::string output = home->unwritten + use.unsent;
+  const bool has_any = skip > 0 || !use.unread.empty() || !home->came.empty() || !output.empty();
+  if (open.is_relayed && has_any)
+    return not_kept(use.owner, open.fd, "which processes on several nodes use");
+  open.is_relayed = true;
+  if (has_any) open.relay = {skip, use.unread + home->came, output};
+  return {};
 }
 
 Status FamilyFiles::add(FamilyMember& member) {
@@ -214,7 +252,9 @@ Status FamilyFiles::add(FamilyMember& member) {
             [](const StolenFd& a, const StolenFd& b) { return a.number < b.number; });
   for (StolenFd& fd : *stolen) {
     FamilyFd kept{fd.number, 0, fd.close_on_exec ? 1u : 0u};
-    kept.file = index_of(std::move(fd), member.pid);
+    auto number = index_of(std::move(fd), member.pid);
+    if (!number) return number.error();
+    kept.file = *number;
     member.fds.push_back(kept);
     if (auto locks = add_locks(member, kept); !locks) return locks;
   }
@@ -246,25 +286,29 @@ Status FamilyFiles::add_locks(FamilyMember& member, const FamilyFd& fd) {
   return {};
 }
 
-bool FamilyFiles::is_held_outside(const Open& open, const std::set<pid_t>& members) const {
+// All are looked at once.
+bool FamilyFiles::is_held_outside(const Open& open, const std::set<pid_t>& members) {
+  if (outside_) return outside_->contains(open.fd.link);
+  outside_.emplace();
   std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir("/proc"), closedir);
-  if (!directory) return false;
-  while (const dirent* entry = readdir(directory.get())) {
+  while (const dirent* entry = directory ? readdir(directory.get()) : nullptr) {
     auto pid = to_number<pid_t>(std::string_view(entry->d_name));
     if (!pid || *pid <= 1 || *pid == asker_ || members.contains(*pid)) continue;
-    if (has_link(*pid, open.fd.link)) return true;
+    add_links_of(*pid, *outside_);
   }
-  return false;
+  return outside_->contains(open.fd.link);
 }
 
 Status FamilyFiles::describe(const std::set<pid_t>& members, FamilyDescription& into) {
   for (uint32_t i = 0; i < opens_.size(); ++i) {
     const Open& open = opens_[i];
     if (open.home) continue;
-    auto file = describe_one(open, into.pipes);
+    auto file = describe_one(open, into);
     if (!file) return file.error();
     file->flock = flocks_[i];
-    if (file->kind == FamilyFile::Kind::kPipe && is_held_outside(open, members))
+    const bool is_own = file->kind == FamilyFile::Kind::kPipe ||
+                        (file->kind == FamilyFile::Kind::kSocket && open.standard < 0);
+    if (is_own && is_held_outside(open, members))
       return not_kept(open.first_owner, open.fd, "which a process outside of the family has, too");
     into.files.push_back(std::move(*file));
     into.numbers.push_back(i);
@@ -292,7 +336,7 @@ Result<std::map<uint32_t, SavedFile>> FamilyFiles::save(FamilyTracking* tracking
   return saved;
 }
 
-Result<FamilyFile> FamilyFiles::describe_one(const Open& open, std::vector<FamilyPipe>& pipes) {
+Result<FamilyFile> FamilyFiles::describe_one(const Open& open, FamilyDescription& into) {
   const StolenFd& fd = open.fd;
   const auto refused = [&](std::string_view why) { return not_kept(open.first_owner, fd, why); };
   FamilyFile file;
@@ -301,7 +345,8 @@ Result<FamilyFile> FamilyFiles::describe_one(const Open& open, std::vector<Famil
   file.path = fd.link;
   const mode_t type = fd.attributes.st_mode & S_IFMT;
   if (type == S_IFIFO) {
-    if (auto described = describe_pipe(open, file, pipes); !described) return described.error();
+    if (auto described = describe_pipe(open, file, into.pipes); !described)
+      return described.error();
     return file;
   }
   if (is_served_(fd.attributes.st_dev)) {
@@ -313,12 +358,7 @@ Result<FamilyFile> FamilyFiles::describe_one(const Open& open, std::vector<Famil
       return refused("of the session or of another node");
     return file;
   }
-  if (type == S_IFSOCK) {
-    if (open.standard < 0) return refused("");
-    file.kind = FamilyFile::Kind::kStandard;
-    file.stream = static_cast<uint32_t>(open.standard);
-    return file;
-  }
+  if (type == S_IFSOCK) return describe_socket(open, std::move(file), into);
   if (type == S_IFCHR) {
     if (major(fd.attributes.st_rdev) == kMemoryDevices) return file;
     if (!is_terminal(fd) || fd.link == "/dev/ptmx" || fd.link == "/dev/pts/ptmx")
@@ -341,6 +381,28 @@ Result<FamilyFile> FamilyFiles::describe_one(const Open& open, std::vector<Famil
   file.kind = FamilyFile::Kind::kDeleted;
   file.memory = shared_memory_name(fd.attributes.st_dev, fd.attributes.st_ino);
   file.contents = std::move(*contents);
+  return file;
+}
+
+Result<FamilyFile> FamilyFiles::describe_socket(const Open& open, FamilyFile file,
+                                                FamilyDescription& into) {
+  auto state = SocketState::take(open.fd.copy.get(), open.relay);
+  if (!state && open.standard >= 0) {
+    file.kind = FamilyFile::Kind::kStandard;
+    file.stream = static_cast<uint32_t>(open.standard);
+    return file;
+  }
+  if (!state) return not_kept(open.first_owner, open.fd, state.error());
+  FamilySocket& socket = state->socket;
+  socket.standard = open.standard;
+  if (socket.domain == AF_UNIX)
+    if (auto folder = read_link(fmt::format("/proc/{}/cwd", open.first_owner)))
+      socket.folder = std::move(*folder);
+  file.kind = FamilyFile::Kind::kSocket;
+  file.pipe = static_cast<uint32_t>(into.sockets.size());
+  file.path = describe_socket_for_people(socket);
+  into.sockets.push_back(std::move(socket));
+  into.identities.push_back(state->identity);
   return file;
 }
 

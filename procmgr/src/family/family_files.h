@@ -48,6 +48,9 @@ class FamilyFiles {
     pid_t first_owner;
     int standard = -1;                           // by which number of 0, 1 and 2 it is had
     std::optional<Descriptors::Home> home = {};  // its description is there
+    std::optional<Descriptors::RelayedSocket> relayed = {};  // a socket there
+    SocketRelay relay = {};                                  // of a socket that is used elsewhere
+    bool is_relayed = false;
     bool is_apart = false;  // has an offset of its own, and is no other one's description
   };
   struct PipeEnds {
@@ -56,15 +59,17 @@ class FamilyFiles {
     uint32_t number = 0;  // of ProcessFamily::pipes
   };
 
-  uint32_t index_of(StolenFd fd, pid_t owner);
+  Result<uint32_t> index_of(StolenFd fd, pid_t owner);
   Status add_locks(FamilyMember& member, const FamilyFd& fd);
-  Result<FamilyFile> describe_one(const Open& open, std::vector<FamilyPipe>& pipes);
+  Result<FamilyFile> describe_one(const Open& open, FamilyDescription& into);
+  Result<FamilyFile> describe_socket(const Open& open, FamilyFile file, FamilyDescription& into);
+  Status add_relay(Open& open, const StreamUse& use) const;
   Status describe_pipe(const Open& open, FamilyFile& file, std::vector<FamilyPipe>& pipes);
   Result<PipeEnds*> pipe_of(const Open& open, std::vector<FamilyPipe>& pipes);
   uint32_t insert(Open open);
   bool is_same(const Open& known, const StolenFd& fd,
                const std::optional<Descriptors::Home>& home) const;
-  bool is_held_outside(const Open& open, const std::set<pid_t>& members) const;
+  bool is_held_outside(const Open& open, const std::set<pid_t>& members);
 
   std::function<bool(dev_t)> is_served_;
   const Descriptors* descriptors_;
@@ -72,6 +77,7 @@ class FamilyFiles {
   std::vector<Open> opens_;
   std::vector<uint32_t> flocks_;  // of each
   std::vector<std::pair<ino_t, PipeEnds>> pipes_;
+  std::optional<std::set<std::string>> outside_;  // links of what others have open
 };
 
 }  // namespace krg

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -14,6 +15,7 @@
 
 #include "family/family_bodies.h"
 #include "family/family_tree.h"
+#include "family/fill_sockets.h"
 #include "image/exec_hold.h"
 #include "image/image_installer.h"
 #include "image/install_parts.h"
@@ -116,8 +118,10 @@ struct FamilyInstaller::Impl : std::enable_shared_from_this<Impl> {
   uint32_t index_of(const ImageFile& file);
   void on_held(Result<FrozenThread> held);
   Status lay_out(FrozenThread root);
+  Status fill_all_sockets() const;
   void choose_places(const std::function<NodeId(const FamilyMember&)>& place);
   bool may_go(uint32_t member) const;
+  bool stays(const FamilyFile& file) const;
   Status install(uint32_t member);
   void start_bodies();
   void start_body(uint32_t member);
@@ -175,6 +179,13 @@ void FamilyInstaller::Impl::choose_places(const std::function<NodeId(const Famil
     places.push_back(may_go(i) ? place(family.members[i]) : node.self);
 }
 
+// Only connections of a stream or of packets in order can be had elsewhere.
+bool FamilyInstaller::Impl::stays(const FamilyFile& file) const {
+  if (file.kind != FamilyFile::Kind::kSocket) return false;
+  const FamilySocket& socket = family.sockets[file.pipe];
+  return socket.state != FamilySocket::State::kConnected || socket.type == SOCK_DGRAM;
+}
+
 // Shared memory is made here, and locks are a process's.
 bool FamilyInstaller::Impl::may_go(uint32_t index) const {
   const FamilyMember& member = family.members[index];
@@ -184,7 +195,8 @@ bool FamilyInstaller::Impl::may_go(uint32_t index) const {
              files.begin(), files.end(),
              [](const ImageFile& file) { return file.path.starts_with(kSharedMemoryPrefix); }) &&
          std::none_of(member.fds.begin(), member.fds.end(), [this](const FamilyFd& fd) {
-           return family.files[fd.file].flock != 0 || !family.files[fd.file].memory.empty();
+           const FamilyFile& file = family.files[fd.file];
+           return file.flock != 0 || !file.memory.empty() || stays(file);
          });
 }
 
@@ -197,7 +209,19 @@ void FamilyInstaller::Impl::on_held(Result<FrozenThread> held) {
   done ? start_bodies() : std::exchange(laid_out, nullptr)(done);
 }
 
+// Behind all other slots the root has the ends of connections that none of the family has.
+Status FamilyInstaller::Impl::fill_all_sockets() const {
+  const pid_t root_pid = family.members.front().pid;
+  return fill_sockets(family, [&](uint32_t socket, bool other) {
+    auto slot = static_cast<size_t>(first_slot);
+    slot += other ? family.files.size() + mapped.size() + family.place_of_other_end(socket)
+                  : family.file_of_socket(socket);
+    return take_descriptor(root_pid, static_cast<int>(slot));
+  });
+}
+
 Status FamilyInstaller::Impl::lay_out(FrozenThread root) {
+  if (auto filled = fill_all_sockets(); !filled) return filled;
   tree = std::make_unique<FamilyTree>(*node.children, family);
   if (auto grown = tree->grow(std::move(root)); !grown) return grown;
   for (uint32_t i = 0; i < family.members.size(); ++i) {

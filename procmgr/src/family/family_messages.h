@@ -46,8 +46,8 @@ struct FamilyTake {
   uint8_t version = kVersion;
   uint64_t capture = 0, base = 0;
 };
-// Request. Payload: count and pids of all members, StreamUses whose home that node is. Reply: a
-// FamilyDescription.
+// Request. Payload: count and pids of all members, StreamUses (pack_uses()) whose home that node
+// is. Reply: a FamilyDescription.
 struct FamilyDescribe {
   static constexpr uint16_t kId = message_ids::kFamily + 3;
   uint8_t version = kVersion;

@@ -7,14 +7,43 @@ namespace krg {
 
 using namespace packed_family;
 
+std::string pack_uses(const std::vector<StreamUse>& uses) {
+  PackedWriter out;
+  out.put(static_cast<uint32_t>(uses.size()));
+  for (const StreamUse& use : uses) {
+    out.put(use.file).put(use.home).put(use.id).put(use.offset).put(use.flags);
+    out.put(use.standard).put(use.owner).put(use.arrived);
+    out.put_string(use.unread).put_string(use.unsent);
+  }
+  return out.take();
+}
+
+std::vector<StreamUse> unpack_uses(PackedReader& in) {
+  std::vector<StreamUse> uses;
+  for (uint32_t i = 0, count = get_count(in); i < count && in.ok(); ++i) {
+    StreamUse use;
+    use.file = in.get<uint32_t>();
+    use.home = in.get<NodeId>();
+    use.id = in.get<uint64_t>();
+    use.offset = in.get<int64_t>();
+    use.flags = in.get<int32_t>();
+    use.standard = in.get<int32_t>();
+    use.owner = in.get<pid_t>();
+    use.arrived = in.get<uint64_t>();
+    use.unread = in.get_string();
+    use.unsent = in.get_string();
+    uses.push_back(std::move(use));
+  }
+  return uses;
+}
+
 std::string FamilyPiece::serialize() const {
   PackedWriter out;
   out.put_string(command);
   put_all(out, places);
   out.put(static_cast<uint32_t>(members.size()));
   for (const FamilyMember& member : members) put(out, member);
-  put_all(out, streams);
-  return out.take();
+  return out.take() + pack_uses(streams);
 }
 
 Result<FamilyPiece> FamilyPiece::parse(std::string_view bytes) {
@@ -24,7 +53,7 @@ Result<FamilyPiece> FamilyPiece::parse(std::string_view bytes) {
   piece.places = get_all<FamilyPlace>(in);
   for (uint32_t i = 0, count = get_count(in); i < count && in.ok(); ++i)
     piece.members.push_back(get_member(in, kFormatVersion));
-  piece.streams = get_all<StreamUse>(in);
+  piece.streams = unpack_uses(in);
   if (!in.ok() || !in.at_end()) return errno_error("piece of a family", EBADMSG);
   return piece;
 }
@@ -39,6 +68,13 @@ std::string FamilyDescription::serialize() const {
   put_all(out, numbers);
   out.put(static_cast<uint32_t>(pipes.size()));
   for (const FamilyPipe& pipe : pipes) put(out, FamilyPipe{pipe.capacity, pipe.node, {}});
+  out.put(static_cast<uint32_t>(sockets.size()));
+  for (FamilySocket socket : sockets) {
+    socket.contents.clear();
+    socket.unsent.clear();
+    put(out, socket);
+  }
+  put_all(out, identities);
   put_all(out, of_uses);
   return out.take();
 }
@@ -51,8 +87,12 @@ Result<FamilyDescription> FamilyDescription::parse(std::string_view bytes) {
   description.numbers = get_all<uint32_t>(in);
   for (uint32_t i = 0, count = get_count(in); i < count && in.ok(); ++i)
     description.pipes.push_back(get_pipe(in, kFormatVersion));
+  for (uint32_t i = 0, count = get_count(in); i < count && in.ok(); ++i)
+    description.sockets.push_back(get_socket(in));
+  description.identities = get_all<SocketIdentity>(in);
   description.of_uses = get_all<uint32_t>(in);
-  if (!in.ok() || !in.at_end() || description.numbers.size() != description.files.size())
+  if (!in.ok() || !in.at_end() || description.numbers.size() != description.files.size() ||
+      description.identities.size() != description.sockets.size())
     return errno_error("description of a family", EBADMSG);
   return description;
 }

@@ -6,8 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "family/socket_state.h"
 #include "krg/procmgr/process_family.h"
 #include "krg/runtime/types.h"
+#include "packed_bytes.h"
 
 namespace krg {
 
@@ -20,6 +22,9 @@ struct StreamUse {
   int32_t flags = 0;      // F_GETFL, where it is used
   int32_t standard = -1;  // by which number of 0, 1 and 2 it is had
   pid_t owner = 0;        // one that has it
+  // Of a socket (Descriptors::RelayedSocket).
+  uint64_t arrived = 0;
+  std::string unread = {}, unsent = {};
 };
 
 // Where a process stands, as the node knows that has it or its shadow.
@@ -45,11 +50,17 @@ struct FamilyDescription {
   std::vector<FamilyFile> files;
   std::vector<uint32_t> numbers;
   std::vector<FamilyPipe> pipes;
-  std::vector<uint32_t> of_uses;  // the node's own number for each StreamUse
+  std::vector<FamilySocket> sockets;
+  std::vector<SocketIdentity> identities;  // of each socket
+  std::vector<uint32_t> of_uses;           // the node's own number for each StreamUse
 
   std::string serialize() const;
   // Error: EBADMSG.
   static Result<FamilyDescription> parse(std::string_view bytes);
 };
+
+std::string pack_uses(const std::vector<StreamUse>& uses);
+// What could not be read is not there.
+std::vector<StreamUse> unpack_uses(PackedReader& in);
 
 }  // namespace krg

@@ -186,9 +186,9 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
     ask_all(
         ask,
         [this, members = members.take()](NodeId to) {
-          PackedWriter out;
-          for (const auto& [from, use] : uses_[to]) out.put(use);
-          return members + out.take();
+          std::vector<StreamUse> uses;
+          for (const auto& [from, use] : uses_[to]) uses.push_back(use);
+          return members + pack_uses(uses);
         },
         [this](NodeId from, std::string_view reply) -> Status {
           auto description = FamilyDescription::parse(reply);
@@ -263,16 +263,24 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
     std::map<std::pair<NodeId, uint32_t>, uint32_t> numbers;
     for (auto& [at, description] : described_) {
       const auto first_pipe = static_cast<uint32_t>(family_.pipes.size());
+      const auto first_socket = static_cast<uint32_t>(family_.sockets.size());
       for (size_t i = 0; i < description.files.size(); ++i) {
         FamilyFile& file = description.files[i];
         file.node = at.value;
-        file.pipe += file.kind == FamilyFile::Kind::kPipe ? first_pipe : 0;
+        file.pipe += file.kind == FamilyFile::Kind::kPipe     ? first_pipe
+                     : file.kind == FamilyFile::Kind::kSocket ? first_socket
+                                                              : 0;
         numbers[{at, description.numbers[i]}] = static_cast<uint32_t>(family_.files.size());
         family_.files.push_back(std::move(file));
       }
       for (FamilyPipe& pipe : description.pipes) {
         pipe.node = at.value;
         family_.pipes.push_back(std::move(pipe));
+      }
+      for (size_t i = 0; i < description.sockets.size(); ++i) {
+        description.sockets[i].node = at.value;
+        family_.sockets.push_back(std::move(description.sockets[i]));
+        identities_.push_back(description.identities[i]);
       }
     }
     for (auto& [home, uses] : uses_)
@@ -289,6 +297,21 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
         fd.file = known->second;
       }
       for (FamilyLock& lock : member.locks) lock.file = numbers[{at, lock.file}];
+    }
+    return settle_sockets();
+  }
+
+  // A standard stream whose other end is outside is krgrun's.
+  Status settle_sockets() {
+    if (auto paired = pair_sockets(family_.sockets, identities_); !paired) return paired;
+    for (FamilyFile& file : family_.files) {
+      if (file.kind != FamilyFile::Kind::kSocket) continue;
+      const FamilySocket& socket = family_.sockets[file.pipe];
+      if (socket.standard < 0 || socket.peer != FamilySocket::kNone ||
+          socket.state == FamilySocket::State::kListening)
+        continue;
+      file.kind = FamilyFile::Kind::kStandard;
+      file.stream = static_cast<uint32_t>(socket.standard);
     }
     return {};
   }
@@ -325,6 +348,7 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
   std::map<NodeId, FamilyPiece> pieces_;
   std::map<NodeId, std::vector<std::pair<NodeId, StreamUse>>> uses_;  // by home: who has it
   std::map<NodeId, FamilyDescription> described_;
+  std::vector<SocketIdentity> identities_;  // of the family's sockets
   ProcessFamily family_;
   std::chrono::steady_clock::time_point started_;
 };

@@ -232,6 +232,7 @@ bool LocalCapture::has_signals_on_their_way() const {
 
 // What a shadow has taken up it says at once: within a tick it is heard.
 void LocalCapture::flush(std::function<void()> done, int tries) {
+  if (parts_.descriptors && !sockets_) sockets_ = parts_.descriptors->hold_sockets();
   const bool has_shadows = std::any_of(known_.begin(), known_.end(), [&](pid_t pid) {
     return parts_.table.find_shadow(pid) != nullptr;
   });
@@ -244,6 +245,7 @@ void LocalCapture::flush(std::function<void()> done, int tries) {
 }
 
 void LocalCapture::thaw() {
+  sockets_.reset();
   members_.clear();
 }
 
@@ -359,6 +361,12 @@ Result<std::shared_ptr<FamilySnapshot>> LocalCapture::snapshot(ProcessFamily fam
       snapshot->files_.emplace(static_cast<uint32_t>(family.members.size() + i),
                                std::make_unique<SavedFile>(std::move(saved->second)));
     ++file;
+  }
+  uint32_t socket = 0;
+  for (FamilySocket& one : family.sockets) {
+    if (one.node != self) continue;
+    one.contents = std::move(described_.sockets.at(socket).contents);
+    one.unsent = std::move(described_.sockets.at(socket++).unsent);
   }
   for (FamilyPipe& one : family.pipes)
     if (one.node == self) one.contents = std::move(described_.pipes.at(pipe++).contents);

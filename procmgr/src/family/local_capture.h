@@ -84,6 +84,7 @@ class LocalCapture : public std::enable_shared_from_this<LocalCapture> {
   unsigned freezing_ = 0;
   std::optional<Error> failure_;
   std::function<void(Result<Found>)> done_;
+  std::shared_ptr<void> sockets_;  // of bodies: nothing goes home
   FamilyFiles files_;
   FamilyMemory shared_;
   std::map<pid_t, Taken> taken_;

@@ -10,8 +10,9 @@
 
 namespace krg::packed_family {
 
-inline constexpr uint8_t kFormatVersion = 3;
-inline constexpr uint8_t kOneNode = 2;  // the version before: all is of node 0
+inline constexpr uint8_t kFormatVersion = 4;
+inline constexpr uint8_t kNoSockets = 3;  // a version before
+inline constexpr uint8_t kOneNode = 2;    // the one before that: all is of node 0
 inline constexpr uint32_t kMostParts =
     1u << 20;  // of anything: what is malformed must not take memory
 
@@ -99,6 +100,37 @@ inline FamilyPipe get_pipe(PackedReader& in, uint8_t version) {
   pipe.node = get_node(in, version);
   pipe.contents = in.get_string();
   return pipe;
+}
+
+inline void put(PackedWriter& out, const FamilySocket& socket) {
+  out.put(socket.state).put(socket.domain).put(socket.type).put(socket.protocol);
+  out.put(socket.backlog).put(socket.standard).put(socket.ended).put(socket.peer);
+  out.put(socket.is_lost).put(socket.node).put(socket.unsent_bytes);
+  out.put_string(socket.name).put_string(socket.peer_name).put_string(socket.folder);
+  put_all(out, socket.options);
+  out.put_string(socket.contents).put_string(socket.unsent);
+}
+
+inline FamilySocket get_socket(PackedReader& in) {
+  FamilySocket socket;
+  socket.state = in.get<FamilySocket::State>();
+  socket.domain = in.get<int32_t>();
+  socket.type = in.get<int32_t>();
+  socket.protocol = in.get<int32_t>();
+  socket.backlog = in.get<int32_t>();
+  socket.standard = in.get<int32_t>();
+  socket.ended = in.get<uint32_t>();
+  socket.peer = in.get<uint32_t>();
+  socket.is_lost = in.get<uint32_t>();
+  socket.node = in.get<uint32_t>();
+  socket.unsent_bytes = in.get<uint32_t>();
+  socket.name = in.get_string();
+  socket.peer_name = in.get_string();
+  socket.folder = in.get_string();
+  socket.options = get_all<SocketOption>(in);
+  socket.contents = in.get_string();
+  socket.unsent = in.get_string();
+  return socket;
 }
 
 }  // namespace krg::packed_family

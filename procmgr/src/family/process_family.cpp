@@ -14,13 +14,25 @@ using namespace packed_family;
 
 namespace {
 
+constexpr size_t kMostAddressBytes = 128;  // sockaddr_storage
+
 // Every number leads somewhere, and parents come first.
 bool is_consistent(const ProcessFamily& family) {
   if (family.members.empty() || family.members.front().has_ended()) return false;
   for (const FamilyFile& file : family.files)
-    if (file.kind > FamilyFile::Kind::kDeleted || file.stream > 2 ||
-        (file.kind == FamilyFile::Kind::kPipe && file.pipe >= family.pipes.size()))
+    if (file.kind > FamilyFile::Kind::kSocket || file.stream > 2 ||
+        (file.kind == FamilyFile::Kind::kPipe && file.pipe >= family.pipes.size()) ||
+        (file.kind == FamilyFile::Kind::kSocket && file.pipe >= family.sockets.size()))
       return false;
+  for (uint32_t i = 0; i < family.sockets.size(); ++i) {
+    const FamilySocket& socket = family.sockets[i];
+    if (socket.state > FamilySocket::State::kConnected || socket.name.size() > kMostAddressBytes ||
+        socket.peer_name.size() > kMostAddressBytes)
+      return false;
+    if (socket.peer != FamilySocket::kNone &&
+        (socket.peer >= family.sockets.size() || family.sockets[socket.peer].peer != i))
+      return false;
+  }
   for (size_t i = 0; i < family.members.size(); ++i) {
     const FamilyMember& member = family.members[i];
     const auto end = family.members.begin() + static_cast<long>(i);
@@ -47,6 +59,8 @@ std::string ProcessFamily::serialize() const {
   for (const FamilyFile& file : files) put(out, file);
   out.put(static_cast<uint32_t>(pipes.size()));
   for (const FamilyPipe& pipe : pipes) put(out, pipe);
+  out.put(static_cast<uint32_t>(sockets.size()));
+  for (const FamilySocket& socket : sockets) put(out, socket);
   return out.take();
 }
 
@@ -54,7 +68,7 @@ Result<ProcessFamily> ProcessFamily::parse(std::string_view bytes) {
   const Error malformed = errno_error("images of processes", EBADMSG);
   PackedReader in(bytes);
   const auto version = in.get<uint8_t>();
-  if (version != kFormatVersion && version != kOneNode) return malformed;
+  if (version < kOneNode || version > kFormatVersion) return malformed;
   ProcessFamily family;
   family.command = in.get_string();
   for (uint32_t i = 0, count = get_count(in); i < count && in.ok(); ++i)
@@ -63,6 +77,8 @@ Result<ProcessFamily> ProcessFamily::parse(std::string_view bytes) {
     family.files.push_back(get_file(in, version));
   for (uint32_t i = 0, count = get_count(in); i < count && in.ok(); ++i)
     family.pipes.push_back(get_pipe(in, version));
+  const uint32_t sockets = version <= kNoSockets ? 0 : get_count(in);
+  for (uint32_t i = 0; i < sockets && in.ok(); ++i) family.sockets.push_back(get_socket(in));
   if (!in.ok() || !in.at_end() || !is_consistent(family)) return malformed;
   return family;
 }
@@ -81,12 +97,41 @@ ProcessFamily ProcessFamily::part_of(uint32_t node) const {
     if (file.node != node) file.contents.clear();
   for (FamilyPipe& pipe : part.pipes)
     if (pipe.node != node) pipe.contents.clear();
+  for (FamilySocket& socket : part.sockets)
+    if (socket.node != node) {
+      socket.contents.clear();
+      socket.unsent.clear();
+    }
   return part;
+}
+
+uint32_t ProcessFamily::file_of_socket(uint32_t socket) const {
+  for (uint32_t i = 0; i < files.size(); ++i)
+    if (files[i].kind == FamilyFile::Kind::kSocket && files[i].pipe == socket) return i;
+  return FamilySocket::kNone;
+}
+
+uint32_t ProcessFamily::place_of_other_end(uint32_t socket) const {
+  return static_cast<uint32_t>(
+      std::count_if(sockets.begin(), sockets.begin() + socket, [](const FamilySocket& one) {
+        return one.state == FamilySocket::State::kConnected && one.peer == FamilySocket::kNone;
+      }));
+}
+
+std::string ProcessFamily::input_of_socket(uint32_t number) const {
+  const FamilySocket& socket = sockets[number];
+  std::string input = socket.contents;
+  if (socket.peer != FamilySocket::kNone) {
+    const FamilySocket& peer = sockets[socket.peer];
+    const size_t got = peer.unsent.size() - std::min<size_t>(peer.unsent_bytes, peer.unsent.size());
+    input += peer.unsent.substr(got);
+  }
+  return input;
 }
 
 Status ProcessFamily::merge(ProcessFamily part) {
   if (part.members.size() != members.size() || part.files.size() != files.size() ||
-      part.pipes.size() != pipes.size())
+      part.pipes.size() != pipes.size() || part.sockets.size() != sockets.size())
     return errno_error("parts of different families", EBADMSG);
   for (size_t i = 0; i < members.size(); ++i) {
     if (part.members[i].pid != members[i].pid)
@@ -97,6 +142,11 @@ Status ProcessFamily::merge(ProcessFamily part) {
     if (!part.files[i].contents.empty()) files[i].contents = std::move(part.files[i].contents);
   for (size_t i = 0; i < pipes.size(); ++i)
     if (!part.pipes[i].contents.empty()) pipes[i].contents = std::move(part.pipes[i].contents);
+  for (size_t i = 0; i < sockets.size(); ++i) {
+    FamilySocket& from = part.sockets[i];
+    if (!from.contents.empty()) sockets[i].contents = std::move(from.contents);
+    if (!from.unsent.empty()) sockets[i].unsent = std::move(from.unsent);
+  }
   return {};
 }
 
@@ -106,6 +156,7 @@ std::vector<uint32_t> ProcessFamily::nodes() const {
     if (!member.has_ended()) nodes.insert(member.node);
   for (const FamilyFile& file : files) nodes.insert(file.node);
   for (const FamilyPipe& pipe : pipes) nodes.insert(pipe.node);
+  for (const FamilySocket& socket : sockets) nodes.insert(socket.node);
   return {nodes.begin(), nodes.end()};
 }
 

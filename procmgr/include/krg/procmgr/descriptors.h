@@ -92,6 +92,27 @@ class Descriptors {
   // A copy of a description that is at home here. Errors: ESTALE.
   Result<UniqueFd> description(uint64_t id) const;
 
+  // A body's end of a socket that is at another node, or a socket that stands for one there that
+  // listens.
+  struct RelayedSocket {
+    Home home;
+    uint64_t arrived = 0;  // bytes that have come from there
+    std::string unread;    // the last of them: the body has not read them (peek_socket())
+    std::string unsent;    // what the body has written, and has not gone there
+  };
+  // None: it is no such socket. Errors: EAGAIN: something is on its way in this node.
+  Result<std::optional<RelayedSocket>> relayed_socket(int socket) const;
+  // What the home of such a socket has of it. Errors: ESTALE.
+  struct HomeOfSocket {
+    uint64_t consumed = 0;     // bytes taken off the socket because a body has them
+    std::string came;          // before what the socket has
+    std::string unwritten;     // behind what the socket has
+    bool has_waiting = false;  // it listens, and connections are on their way
+  };
+  Result<HomeOfSocket> socket_at_home(uint64_t id) const;
+  // What bodies here write to sockets of other nodes stays here as long as the result lives.
+  std::shared_ptr<void> hold_sockets();
+
   // The pseudo-terminals of bodies; for ControllingTerminals.
   TerminalMirrors& terminals();
 

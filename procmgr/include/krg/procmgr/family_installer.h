@@ -12,8 +12,9 @@
 //                                laid_out            --------------> write() of all pages
 //                                thaw()
 //
-// Slots: first_slot() + i is ProcessFamily::files[i], then come the files of mapped(). The root may
-// choose pids (CAP_CHECKPOINT_RESTORE) and has descriptors enough.
+// Slots: first_slot() + i is ProcessFamily::files[i], then come the files of mapped(), then
+// the other ends of connections that have one end in the family (place_of_other_end()). The root
+// may choose pids (CAP_CHECKPOINT_RESTORE) and has descriptors enough.
 //
 // Threads: the loop's thread, but for what says otherwise. When this goes before thaw() all of its
 // processes are killed. SPDX-License-Identifier: GPL-2.0-or-later

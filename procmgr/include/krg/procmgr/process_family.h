@@ -11,6 +11,7 @@
 
 #include <sys/types.h>
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -34,6 +35,7 @@ struct FamilyFile {
     kTerminal,  // krgrun's terminal, or its stream where it has none
     kPipe,      // an end of pipe `pipe`
     kDeleted,   // a file without a name: `contents` is in it
+    kSocket,    // socket `pipe`
   };
   Kind kind = Kind::kPath;
   int32_t flags = 0;  // F_GETFL
@@ -55,6 +57,36 @@ struct FamilyPipe {
   uint32_t capacity = 0;
   uint32_t node = 0;
   std::string contents;  // in flight
+};
+
+// What setsockopt(2) was told.
+struct SocketOption {
+  int32_t level = 0, name = 0;
+  uint32_t bytes = 0;
+  std::array<char, 16> value{};
+};
+
+// A socket, which one file has, or none: it was a standard stream.
+struct FamilySocket {
+  enum class State : uint32_t { kUnconnected, kListening, kConnected };
+  static constexpr uint32_t kNone = ~0U;
+  static constexpr uint32_t kEndedReading = 1, kEndedWriting = 2;
+
+  State state = State::kUnconnected;
+  int32_t domain = 0, type = 0, protocol = 0;
+  int32_t backlog = 0;
+  int32_t standard = -1;  // by which number of 0, 1 and 2 it is had
+  uint32_t ended = 0;     // its directions
+  uint32_t peer = kNone;  // ProcessFamily::sockets; kNone: closed, or outside of the family
+  uint32_t is_lost = 0;   // the peer was outside
+  uint32_t node = 0;
+  uint32_t unsent_bytes = 0;    // as many as the peer has not got of `unsent`: the last ones
+  std::string name, peer_name;  // sockaddr
+  std::string folder;           // which the path of a unix socket begins in
+  std::vector<SocketOption> options;
+  // What it has not read: packets with a 32-bit length before each, where it is not a stream's.
+  std::string contents;
+  std::string unsent;  // what it has written, and the peer has not got
 };
 
 struct FamilyFd {
@@ -88,12 +120,20 @@ struct ProcessFamily {
   std::vector<FamilyMember> members;  // parents before their children
   std::vector<FamilyFile> files;
   std::vector<FamilyPipe> pipes;
+  std::vector<FamilySocket> sockets;
 
   // Error: EBADMSG.
   static Result<ProcessFamily> parse(std::string_view bytes);
   std::string serialize() const;
 
   bool may_change(uint32_t file) const;  // a regular file with a path that is open for writing
+
+  // The file of a socket; FamilySocket::kNone: none.
+  uint32_t file_of_socket(uint32_t socket) const;
+  // Of the connections that have one end here: how many come before that of `socket`.
+  uint32_t place_of_other_end(uint32_t socket) const;
+  // What a socket is to read first when it is made again.
+  std::string input_of_socket(uint32_t socket) const;
 
   // Without images and contents of other nodes.
   ProcessFamily part_of(uint32_t node) const;
