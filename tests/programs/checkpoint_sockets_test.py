@@ -123,12 +123,12 @@ class CheckpointSocketsTest(CheckpointCase):
 
     def circle(self, **options):
         native = self.work / "native.py"
-        native.write_text(CIRCLE.replace("STEPS", "70"), encoding="ascii")
+        native.write_text(CIRCLE.replace("STEPS", "45"), encoding="ascii")
         expected = self.native("/usr/bin/python3", "native.py")
         (self.work / "meet").unlink()
         for name in ("ready", "closedx", "closedy"):
             (self.work / name).unlink()
-        self.write("work.py", CIRCLE.replace("STEPS", "70").replace("MOVES = False", f"MOVES = {'caps' in options}"))
+        self.write("work.py", CIRCLE.replace("STEPS", "45").replace("MOVES = False", f"MOVES = {'caps' in options}"))
         self.assertEqual(self.interrupted("/usr/bin/python3", "work.py", ready="ready", **options), expected)
 
     def test_a_circle_of_connections(self):

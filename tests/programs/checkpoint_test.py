@@ -246,11 +246,11 @@ os.kill(child, signal.SIGKILL); print(os.waitpid(child, 0)[1])
 
     def test_refusals_name_the_reason_and_nothing_is_touched(self):
         result = self.krgrun("bash", "-c", "krg_checkpoint -o ckpt $$; krg_capset -e +CHECKPOINTABLE; krg_checkpoint -o ckpt 999999; "
-                             "exec 7<>/dev/tcp/127.0.0.1/1 || true; python3 -c \"import socket,time; a=socket.socket(); time.sleep(60)\" & "
+                             "exec 7<>/dev/tcp/127.0.0.1/1 || true; python3 -c \"import socket,time; a=socket.socket(socket.AF_NETLINK, socket.SOCK_RAW); time.sleep(60)\" & "
                              "sleep 0.5; krg_checkpoint -o ckpt $$; kill $!; echo alive", caps="", nodes=1)
         self.assertIn("CHECKPOINTABLE is not effective", result.stderr)
         self.assertIn("999999", result.stderr)
-        self.assertIn("a socket", result.stderr)
+        self.assertIn("a socket: neither unix, TCP nor UDP", result.stderr)
         self.assertIn("alive", result.stdout)
         self.assertEqual(self.versions(), [])
 
