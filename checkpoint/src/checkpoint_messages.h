@@ -67,4 +67,12 @@ struct LoadPages {
   uint64_t id = 0;
 };
 
+// Request: the members of an application that want to be called (callbacks.h). Errors: ETIMEDOUT.
+struct CallMembers {
+  static constexpr uint16_t kId = message_ids::kCheckpoint + 5;
+  uint8_t version = kVersion;
+  uint8_t after = 0;
+  pid_t root = 0;
+};
+
 }  // namespace krg::checkpoint_messages

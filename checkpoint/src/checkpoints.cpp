@@ -14,6 +14,7 @@
 #include <set>
 
 #include "applications.h"
+#include "callbacks.h"
 #include "checkpoint_messages.h"
 #include "krg/checkpoint/consolidate.h"
 #include "krg/checkpoint/write_version.h"
@@ -75,6 +76,7 @@ struct Checkpoints::Impl : std::enable_shared_from_this<Impl> {
     int tries_left = kMostTries;
     EventLoop::Timer timer;
     bool saves_files = false;
+    bool is_called = false;  // its members have been told that it is under way
     FamilyCaptures::Captured captured;
     Result<std::unique_ptr<NewVersion>> version = std::unique_ptr<NewVersion>();
     std::optional<Error> failure;
@@ -88,6 +90,7 @@ struct Checkpoints::Impl : std::enable_shared_from_this<Impl> {
   FamilyTracking tracking;
   FamilyCaptures captures;
   std::shared_ptr<Applications> applications;
+  std::shared_ptr<Callbacks> callbacks;
   std::set<pid_t> busy;  // roots that are being checkpointed
   std::function<bool(pid_t)> is_restarting;
   std::map<pid_t, Base> bases;       // by root
@@ -99,7 +102,8 @@ struct Checkpoints::Impl : std::enable_shared_from_this<Impl> {
       : parts(std::move(p)),
         captures(capture_parts()),
         applications(std::make_shared<Applications>(parts.capture.node, parts.capture.table,
-                                                    parts.capture.capabilities)) {}
+                                                    parts.capture.capabilities)),
+        callbacks(std::make_shared<Callbacks>(parts.capture.node, parts.control, applications)) {}
   FamilyCaptureParts capture_parts() {
     parts.capture.tracking = &tracking;
     return parts.capture;
@@ -120,11 +124,14 @@ struct Checkpoints::Impl : std::enable_shared_from_this<Impl> {
   void commit(const Work& work);
   void written(const Work& work);
   void fail(const Work& work, const Error& why);
+  void call_and_capture(const Work& work);
+  void call_after(const Work& work);
   void shorten_chain(const WriteOptions& options);
 };
 
 void Checkpoints::Impl::add_commands() {
   applications->listen();
+  callbacks->listen();
   std::weak_ptr<Impl> weak = weak_from_this();
   parts.control.add_command("checkpoint", [weak](Request request, ControlServer::Reply reply) {
     auto shared = std::make_shared<ControlServer::Reply>(std::move(reply));
@@ -179,7 +186,8 @@ void Checkpoints::Impl::forward(const Request& request, const Applications::Appl
                                 const Reply& reply) {
   AskCheckpoint ask;
   ask.root = to.root;
-  ask.asker = request.peer.pid == to.root ? 0 : request.peer.pid;
+  const bool is_member = request.arguments.value("member", false);
+  ask.asker = is_member || request.peer.pid == to.root ? 0 : request.peer.pid;
   parts.capture.node.messenger.request(to.node, ask, request.arguments.dump(),
                                        [reply](Result<std::string> result) {
                                          if (!result) return reply(result.error());
@@ -209,7 +217,7 @@ void Checkpoints::Impl::checkpoint(pid_t root, pid_t asker, const json& argument
   work->asker = asker;
   if (!arguments.value("full", false)) choose_base(*work);
   refuse_ipc_objects(0, [self = shared_from_this(), work](const Status& none) {
-    none ? self->capture(work) : self->fail(work, none.error());
+    none ? self->call_and_capture(work) : self->fail(work, none.error());
   });
 }
 
@@ -241,7 +249,21 @@ void Checkpoints::Impl::unfreeze(pid_t root, int signal, const Reply& reply) {
   reply(json::object());
 }
 
+void Checkpoints::Impl::call_and_capture(const Work& work) {
+  callbacks->call(work->root, false, [self = shared_from_this(), work](const Status& called) {
+    work->is_called = true;
+    called ? self->capture(work) : self->fail(work, called.error());
+  });
+}
+
+// Those who were called before it go on.
+void Checkpoints::Impl::call_after(const Work& work) {
+  if (std::exchange(work->is_called, false))
+    callbacks->call(work->root, true, [](const Status&) {});
+}
+
 void Checkpoints::Impl::fail(const Work& work, const Error& why) {
+  call_after(work);
   busy.erase(work->root);
   work->reply(why);
 }
@@ -283,6 +305,7 @@ void Checkpoints::Impl::capture(const Work& work) {
                    [self = shared_from_this(), work](Result<FamilyCaptures::Captured> captured) {
                      if (!captured) return self->not_captured(work, captured.error());
                      work->captured = std::move(*captured);
+                     self->call_after(work);
                      self->open_version(work);
                    });
 }
@@ -350,7 +373,7 @@ void Checkpoints::Impl::written(const Work& finished) {
     work.options.base = {};
     work.failure.reset();
     work.written.clear();
-    return capture(finished);
+    return call_and_capture(finished);
   }
   if (!outcome) return fail(finished, outcome.error());
   busy.erase(work.root);

@@ -94,10 +94,43 @@ named.close(); named.unlink()
 """
 
 
+# Is told of checkpoints that another process asks for; what it may not do itself is told to it.
+CALLED_WORK = """
+import ctypes, os, subprocess, time
+krg = ctypes.CDLL("LIBKRG", use_errno=True)
+told = []
+calls = [ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(lambda _, name=name: told.append(name) or 0) for name in ("first", "second", "on", "again")]
+for register, call in ((krg.cr_register_chkpt_callback, calls[0]), (krg.cr_register_chkpt_callback, calls[1]),
+                       (krg.cr_register_continue_callback, calls[2]), (krg.cr_register_restart_callback, calls[3])):
+    assert register(call, None) == 0, os.strerror(ctypes.get_errno())
+subprocess.run(["krg_checkpoint", "-o", "ckpt", str(os.getpid())], stdout=open("log", "a"), check=True)
+while len(told) < 3: time.sleep(0.01)
+subprocess.run(["krg_capset", "-e", "-CHECKPOINTABLE", str(os.getpid())], check=True)
+print(told, krg.application_checkpoint(b"ckpt"), ctypes.get_errno(), told == told[:3])
+"""
+
+
 class CheckpointTest(CheckpointCase):
     def test_python(self):
         (self.work / "work.py").write_text(PYTHON_WORK, encoding="ascii")
         self.assertEqual(self.interrupted("/usr/bin/python3", "work.py"), self.native("/usr/bin/python3", "work.py"))
+
+    def test_a_program_that_saves_itself(self):
+        first = self.krgrun("--cluster=none", "saves_itself", "ckpt", caps=CAPS, nodes=1)
+        self.assertEqual((first.returncode, first.stderr), (0, ""))
+        told = "  is about to be saved\n"
+        steps = first.stdout.split(told + "  goes on\n")
+        self.assertEqual(len(steps), 6, first.stdout)
+        again = self.restart("--restart-version=3")
+        self.assertEqual((again.returncode, again.stderr), (0, ""))
+        self.assertEqual(again.stdout, "  has been restarted\n" + (told + "  goes on\n").join(steps[3:]))
+
+    def test_a_program_that_is_told(self):
+        (self.work / "work.py").write_text(CALLED_WORK.replace("LIBKRG", str(self.build / "lib/libkrg.so.0")), encoding="ascii")
+        first = self.krgrun("--cluster=none", "/usr/bin/python3", "work.py", caps=CAPS, nodes=2)
+        self.assertEqual((first.returncode, first.stdout, first.stderr), (0, "['second', 'first', 'on'] -1 1 True\n", ""))
+        again = self.restart()
+        self.assertEqual((again.returncode, again.stdout, again.stderr), (0, "['second', 'first', 'again'] -1 1 True\n", ""))
 
     def test_threads(self):
         (self.work / "work.py").write_text(THREADS_WORK, encoding="ascii")

@@ -384,6 +384,17 @@ Result<FamilyFile> FamilyFiles::describe_one(const Open& open, FamilyDescription
   return file;
 }
 
+// The other end is this krgd's own, not a copy of a member's.
+bool FamilyFiles::is_krgds(ino_t peer) const {
+  if (peer == 0) return false;
+  const bool is_members = std::any_of(opens_.begin(), opens_.end(), [peer](const Open& open) {
+    return open.fd.attributes.st_ino == peer && S_ISSOCK(open.fd.attributes.st_mode);
+  });
+  std::set<std::string> links;
+  if (!is_members) add_links_of(getpid(), links);
+  return links.contains(fmt::format("socket:[{}]", peer));
+}
+
 Result<FamilyFile> FamilyFiles::describe_socket(const Open& open, FamilyFile file,
                                                 FamilyDescription& into) {
   auto state = SocketState::take(open.fd.copy.get(), open.relay);
@@ -394,6 +405,11 @@ Result<FamilyFile> FamilyFiles::describe_socket(const Open& open, FamilyFile fil
   }
   if (!state) return not_kept(open.first_owner, open.fd, state.error());
   FamilySocket& socket = state->socket;
+  if (is_krgds(state->identity.peer_inode)) {
+    // What a program asks its krgd on: after a restart it asks another one.
+    state->identity.peer_inode = 0;
+    socket.contents.clear();
+  }
   socket.standard = open.standard;
   if (socket.domain == AF_UNIX)
     if (auto folder = read_link(fmt::format("/proc/{}/cwd", open.first_owner)))

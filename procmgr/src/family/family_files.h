@@ -63,6 +63,7 @@ class FamilyFiles {
   Status add_locks(FamilyMember& member, const FamilyFd& fd);
   Result<FamilyFile> describe_one(const Open& open, FamilyDescription& into);
   Result<FamilyFile> describe_socket(const Open& open, FamilyFile file, FamilyDescription& into);
+  bool is_krgds(ino_t peer) const;
   Status add_relay(Open& open, const StreamUse& use) const;
   Status describe_pipe(const Open& open, FamilyFile& file, std::vector<FamilyPipe>& pipes);
   Result<PipeEnds*> pipe_of(const Open& open, std::vector<FamilyPipe>& pipes);

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "callbacks.h"
+
+#include <fmt/format.h>
+
+#include <optional>
+#include <vector>
+
+namespace krg {
+
+using namespace checkpoint_messages;
+
+namespace {
+
+constexpr std::chrono::seconds kPatience{30};
+
+// Runs `done` with the first error when it has been called `left` times.
+std::function<void(Status)> gathered(size_t left, std::function<void(Status)> done) {
+  struct State {
+    size_t left;
+    Status all;
+    std::function<void(Status)> done;
+  };
+  auto state = std::make_shared<State>(State{left, {}, std::move(done)});
+  return [state](Status one) {
+    if (!one && state->all) state->all = std::move(one);
+    if (--state->left == 0) state->done(state->all);
+  };
+}
+
+}  // namespace
+
+void Callbacks::listen() {
+  std::weak_ptr<Callbacks> weak = weak_from_this();
+  control_.add_command("checkpoint.callbacks", [weak](const ControlServer::Request& request,
+                                                      ControlServer::Reply reply) {
+    auto self = weak.lock();
+    if (!self || request.peer.pid <= 0)
+      return reply.fail(errno_error("only for programs of the session", EPERM));
+    self->members_[request.connection].pid = request.peer.pid;
+    reply.ok();
+  });
+  control_.add_command("checkpoint.called",
+                       [weak](const ControlServer::Request& request, ControlServer::Reply reply) {
+                         if (auto self = weak.lock()) self->answered(request.connection, {});
+                         reply.ok();
+                       });
+  control_.on_disconnect([weak](Connection connection) {
+    auto self = weak.lock();
+    if (!self) return;
+    self->answered(connection, {});
+    self->members_.erase(connection);
+  });
+  node_.messenger.on_request<CallMembers>(
+      [weak](NodeId, const CallMembers& ask, std::string_view, Messenger::Reply reply) {
+        auto self = weak.lock();
+        if (!self) return;
+        auto shared = std::make_shared<Messenger::Reply>(std::move(reply));
+        self->call_here(ask.root, ask.after != 0, [shared](const Status& called) {
+          called ? shared->ok() : shared->fail(called.error());
+        });
+      });
+}
+
+void Callbacks::call(pid_t root, bool after, std::function<void(Status)> done) {
+  std::vector<NodeId> nodes;
+  for (uint16_t n = 0; n < node_.node_count; ++n)
+    if (!node_.messenger.is_failed(NodeId{n})) nodes.push_back(NodeId{n});
+  auto one = gathered(nodes.size(), std::move(done));
+  CallMembers ask;
+  ask.root = root;
+  ask.after = after;
+  for (NodeId to : nodes)
+    node_.messenger.request(to, ask, {}, [one](const Result<std::string>& reply) {
+      one(reply ? Status() : Status(reply.error()));
+    });
+}
+
+void Callbacks::call_here(pid_t root, bool after, const std::function<void(Status)>& done) {
+  auto one = gathered(members_.size() + 1, done);
+  std::map<Connection, pid_t> pids;  // what follows may end connections
+  for (const auto& [connection, member] : members_) pids[connection] = member.pid;
+  for (const auto& [connection, pid] : pids)
+    applications_->find(pid, [self = shared_from_this(), connection = connection, root, after,
+                              one](const Result<Applications::Application>& found) {
+      const bool is_its = found && found->root == root && self->members_.contains(connection);
+      is_its ? self->call_one(connection, after, one) : one({});
+    });
+  one({});
+}
+
+void Callbacks::call_one(Connection connection, bool after,
+                         const std::function<void(Status)>& done) {
+  if (after) {
+    control_.notify(connection, "checkpoint.after", {});
+    return done({});
+  }
+  Member& member = members_[connection];
+  member.called = done;
+  member.patience =
+      node_.loop.after(kPatience, [self = shared_from_this(), connection, pid = member.pid] {
+        self->answered(connection,
+                       errno_error(fmt::format("process {}: its callbacks", pid), ETIMEDOUT));
+      });
+  control_.notify(connection, "checkpoint.before", {});
+}
+
+void Callbacks::answered(Connection connection, const Status& how) {
+  const auto member = members_.find(connection);
+  if (member == members_.end() || !member->second.called) return;
+  auto called = std::exchange(member->second.called, nullptr);
+  auto patience = std::move(member->second.patience);  // this may be its very callback
+  called(how);
+}
+
+}  // namespace krg
