@@ -4,10 +4,12 @@ SPDX-License-Identifier: GPL-2.0-or-later
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import threading
 import time
+import unittest
 
 import session_case
 from session_case import SessionCase
@@ -195,6 +197,24 @@ class SpreadTest(SessionCase):
             end.touch()
             session.join()
         self.assertEqual(out, ["143"])
+
+    @unittest.skipUnless(shutil.which("gdb"), "no gdb")
+    def test_gdb_looks_at_all_threads(self):
+        out = self.shell(
+            f"mkfifo gdb_input; : > gdb_output; {self.program()} moves < gdb_input >> gdb_output & exec 3> gdb_input; "
+            "until read first computing waiting < gdb_output; do sleep 0.05; done; "
+            "for round in 1 2; do krg_gdb $first -nx -batch -ex 'info threads' -ex 'thread apply all bt' -ex 'print tids[1] > 0' "
+            "-ex 'print threads = 7' -ex detach > gdb$round 2>&1; echo gdb $?; done; "
+            "krg_gdb $$ -nx -batch 2> refused; exec 3>&-; wait $!; echo status $?; tail -1 gdb_output",
+            caps=CAPS, nodes=3)
+        self.assertEqual(out.splitlines(), ["gdb 0", "gdb 0", "status 0", "wrong 0, woken 1"])
+        for told in (self.work / "gdb1", self.work / "gdb2"):
+            text = told.read_text(encoding="utf-8")
+            self.assertEqual(sorted(set(re.findall(r"\(node [0-9]\)", text))), ["(node 0)", "(node 1)", "(node 2)"], text)
+            for function in ("be_moved", "compute_steadily", "wait_steadily"):
+                self.assertIn(f" {function} (", text)
+            self.assertIn("$1 = 1\n", text)
+        self.assertIn("has no threads on other nodes", (self.work / "refused").read_text(encoding="utf-8"))
 
     def test_libraries_are_opened(self):
         self.assert_as_natively(self.program(), "libraries")

@@ -246,6 +246,16 @@ void Replica::release(HoldThreads::Why why) {
     if (thread->traced) thread->traced->release();
 }
 
+std::vector<HeldThread> Replica::held_threads() const {
+  std::vector<HeldThread> held;
+  for (const auto& [tid, thread] : threads_) {
+    if (!thread->traced) continue;  // it has yet to begin
+    if (auto registers = thread->traced->registers())
+      held.push_back({.tid = tid, .registers = *registers});
+  }
+  return held;
+}
+
 void Replica::on_stop(const ThreadPtr& thread, const TraceStop& stop) {
   using Kind = TraceStop::Kind;
   switch (stop.kind) {

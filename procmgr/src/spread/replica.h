@@ -14,6 +14,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "image/image_installer.h"
 #include "krg/procmgr/node_context.h"
@@ -61,6 +62,8 @@ class Replica {
   // All threads stand still from now on; `done` when they do. They go on when each reason has gone.
   void hold(HoldThreads::Why why, std::function<void()> done);
   void release(HoldThreads::Why why);
+  // Of those that stand.
+  std::vector<HeldThread> held_threads() const;
   // It waited for a futex.
   void woken(pid_t tid);
 

@@ -57,8 +57,13 @@ void ReplicaHost::take_messages() {
                                            Messenger::Reply reply) {
     auto hosted = find(ask.set);
     if (!hosted || !hosted->replica) return reply.fail(ESRCH, "no replica");
-    hosted->replica->hold(
-        ask.why, [shared = std::make_shared<Messenger::Reply>(std::move(reply))] { shared->ok(); });
+    hosted->replica->hold(ask.why, [why = ask.why, weak = std::weak_ptr(hosted),
+                                    shared = std::make_shared<Messenger::Reply>(std::move(reply))] {
+      auto holding = weak.lock();
+      if (why != HoldThreads::Why::kDebugger || !holding || !holding->replica) return shared->ok();
+      const auto held = holding->replica->held_threads();
+      shared->ok({reinterpret_cast<const char*>(held.data()), held.size() * sizeof(HeldThread)});
+    });
   });
   messenger.on<HoldThreads>([this](NodeId, const HoldThreads& ask, std::string_view) {
     if (auto hosted = find(ask.set); hosted && hosted->replica) hosted->replica->release(ask.why);

@@ -143,6 +143,7 @@ void SpreadProcess::end_fork() {
   HoldThreads tell;
   tell.set = set().value;
   for (NodeId node : parts_.nodes) static_cast<void>(parts_.node.messenger.send(node, tell));
+  if (inspection_) return;
   for (const auto& [tid, thread] : std::map(threads_)) thread->traced->release();
 }
 

@@ -3,6 +3,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <sys/user.h>
+
 #include <chrono>
 #include <cstdint>
 
@@ -143,16 +145,21 @@ struct AskMapping {
   uint64_t address = 0;
 };
 // H to R: all threads there stand still from now on, or go on when there is no reason any more. A
-// request when they are to stand: answered when they do.
+// request when they are to stand: answered when they do; for a debugger with a HeldThread for each.
 struct HoldThreads {
   static constexpr uint16_t kId = message_ids::kSpread + 14;
-  enum class Why : uint8_t { kFork = 1, kStop = 2 };  // bits
+  enum class Why : uint8_t { kFork = 1, kStop = 2, kDebugger = 4 };  // bits
   uint8_t version = 1;
   Why why = Why::kFork;
   uint8_t unused[6] = {};
   uint64_t set = 0;
 };
-static_assert(sizeof(HoldThreads) == 16);
+struct HeldThread {
+  int32_t tid = 0;  // at home
+  uint8_t unused[4] = {};
+  user_regs_struct registers{};
+};
+static_assert(sizeof(HoldThreads) == 16 && sizeof(HeldThread) == 8 + sizeof(user_regs_struct));
 static_assert(sizeof(AskMapping) == 24);
 static_assert(sizeof(QueueFutex) == 32 && sizeof(LeaveFutex) == 16 && sizeof(WakeFutex) == 32 &&
               sizeof(FutexWoken) == 16);

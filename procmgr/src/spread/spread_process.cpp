@@ -75,7 +75,7 @@ SpreadProcess::ThreadPtr SpreadProcess::add(pid_t tid, bool is_new) {
       *parts_.node.children, tid, [this, weak = std::weak_ptr(thread)](const TraceStop& stop) {
         if (auto alive = weak.lock()) on_stop(alive, stop);
       });
-  if (fork_) thread->traced->hold([] {});
+  if (fork_ || inspection_) thread->traced->hold([] {});
   return thread;
 }
 

@@ -89,6 +89,17 @@ class SpreadProcess {
   void queue_futex(NodeId from, const QueueFutex& ask);
   bool leave_futex(NodeId from, pid_t tid);
   Result<int64_t> wake_futex(const WakeFutex& ask);
+  // For a debugger: all threads stand still, wherever they are, till release(). Errors: EBUSY
+  // (another one's, or a fork is under way); EAGAIN: a thread does not stand.
+  struct Held {
+    pid_t tid;
+    NodeId node;
+    std::optional<user_regs_struct> registers;  // none: it is on its way between two nodes
+  };
+  void hold(std::function<void(Result<std::vector<Held>>)> done);
+  void release();
+  // What the program would find there. Errors: EFAULT.
+  void read_memory(RemoteAddr start, size_t bytes, std::function<void(Result<std::string>)> done);
   // Kills it: what it needs is lost.
   void fail(const std::string& why);
 
@@ -154,6 +165,13 @@ class SpreadProcess {
     EventLoop::Timer limit;
   };
 
+  struct Inspection {  // by a debugger
+    std::map<pid_t, user_regs_struct> elsewhere;
+    std::function<void(Result<std::vector<Held>>)> done;
+    EventLoop::Timer limit;
+  };
+  struct Reading;
+
   ThreadPtr add(pid_t tid, bool is_new);
   void on_stop(const ThreadPtr& thread, const TraceStop& stop);
   void on_trap(const ThreadPtr& thread, const TraceStop& stop);
@@ -183,6 +201,8 @@ class SpreadProcess {
   void begin_stop();
   void end_stop();
   void stop_standing(pid_t tid, const ThreadPtr& thread);
+  void tell_held();
+  void read_next(const std::shared_ptr<Reading>& reading);
 
   void begin_fork(const ThreadPtr& thread);
   void hold_others(const ThreadPtr& thread, std::function<void()> done);
@@ -277,6 +297,7 @@ class SpreadProcess {
   ThreadPtr changer_;               // of mappings
   std::deque<ThreadPtr> changers_;  // that wait for it
   std::shared_ptr<Fork> fork_;
+  std::shared_ptr<Inspection> inspection_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

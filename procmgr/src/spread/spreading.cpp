@@ -14,6 +14,7 @@
 #include "krg/runtime/log.h"
 #include "process_status.h"
 #include "spread/replica_host.h"
+#include "spread/spread_debuggers.h"
 #include "spread/spread_process.h"
 #include "spread/spread_start.h"
 #include "spread/spread_statistics.h"
@@ -34,7 +35,8 @@ struct Spreading::Impl {
   Impl(Parts p, UserfaultSource s)
       : parts(std::move(p)),
         source(std::move(s)),
-        replicas(parts.node, parts.kddm, parts.broker, parts.table, source) {}
+        replicas(parts.node, parts.kddm, parts.broker, parts.table, source),
+        debuggers([this](pid_t pid) { return find_process(pid); }) {}
 
   void take_calls();
   void take_messages();
@@ -48,10 +50,12 @@ struct Spreading::Impl {
   void drop(std::shared_ptr<PageSet> pages, std::shared_ptr<SpreadStatistics> statistics = {});
   void tell_statistics();
   SpreadProcess* find(uint64_t set) const;
+  SpreadProcess* find_process(pid_t pid) const;
 
   const Parts parts;
   const UserfaultSource source;
   ReplicaHost replicas;
+  SpreadDebuggers debuggers;
   std::map<uint64_t, std::unique_ptr<SpreadProcess>> processes;
   std::map<pid_t, uint64_t> decided;  // processes that need not be looked at, by their start time
   std::set<pid_t> starting;           // being spread
@@ -198,6 +202,12 @@ SpreadProcess* Spreading::Impl::find(uint64_t set) const {
   return found == processes.end() ? nullptr : found->second.get();
 }
 
+SpreadProcess* Spreading::Impl::find_process(pid_t pid) const {
+  for (const auto& [set, process] : processes)
+    if (process->pid() == pid) return process.get();
+  return nullptr;
+}
+
 void Spreading::Impl::take_messages() {
   Messenger& messenger = parts.node.messenger;
   messenger.on_request<CallAtHome>(
@@ -337,6 +347,7 @@ void Spreading::add_commands(ControlServer& server) {
     impl_->questions.push_back({request.arguments.value("job", std::string()), std::move(reply)});
     impl_->tell_statistics();
   });
+  impl_->debuggers.add_commands(server);
 }
 
 pid_t Spreading::process_of(pid_t tid) const {
