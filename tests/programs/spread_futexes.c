@@ -116,6 +116,31 @@ static void requeue(void) {
   printf("woken %d\n", woken);
 }
 
+static pthread_mutex_t robust[2];
+static void* keep_locks(void* argument) {
+  for (int i = 0; i < 2; i++) pthread_mutex_lock(&robust[i]);
+  sem_post(&posted);
+  usleep(100000);
+  return argument;
+}
+// A thread ends that has two locks: one is waited for by then.
+static void outlive_owner(void) {
+  pthread_mutexattr_t attributes;
+  pthread_mutexattr_init(&attributes);
+  pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+  for (int i = 0; i < 2; i++) pthread_mutex_init(&robust[i], &attributes);
+  pthread_t thread;
+  if (pthread_create(&thread, NULL, keep_locks, NULL) != 0) abort();
+  sem_wait(&posted);
+  for (int i = 0; i < 2; i++) {
+    const int result = pthread_mutex_lock(&robust[i]);
+    printf("owner died: %d, ", result == EOWNERDEAD);
+    printf("consistent: %d, ", pthread_mutex_consistent(&robust[i]));
+    printf("unlocked: %d\n", pthread_mutex_unlock(&robust[i]));
+  }
+  pthread_join(thread, NULL);
+}
+
 int main(void) {
   setvbuf(stdout, NULL, _IONBF, 0);
   sem_init(&semaphore, 0, 0);
@@ -129,5 +154,6 @@ int main(void) {
   send_signal(0);
   send_signal(SA_RESTART);
   requeue();
+  outlive_owner();
   return 0;
 }

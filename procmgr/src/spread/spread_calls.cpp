@@ -271,6 +271,10 @@ void SpreadProcess::begin_exit(const ThreadPtr& thread) {
   thread->is_exiting = true;
   const uint64_t all = ~0ULL;
   ptrace(PTRACE_SETSIGMASK, thread->traced->tid(), sizeof all, &all);
+  free_robust_mutexes(thread, [this, thread] { begin_exit_call(thread); });
+}
+
+void SpreadProcess::begin_exit_call(const ThreadPtr& thread) {
   user_regs_struct call = thread->entry;
   call.orig_rax = SYS_set_tid_address;
   call.rdi = 0;

@@ -193,6 +193,11 @@ class SpreadProcess {
   void begin_remap(const ThreadPtr& thread);
   void begin_advice(const ThreadPtr& thread);
   void begin_exit(const ThreadPtr& thread);
+  struct RobustList;
+  void free_robust_mutexes(const ThreadPtr& thread, std::function<void()> done);
+  void free_robust_mutex(const ThreadPtr& thread, const std::shared_ptr<RobustList>& list,
+                         uint64_t link);
+  void begin_exit_call(const ThreadPtr& thread);
   void forget_tid_address(const ThreadPtr& thread);
   void clear_tid(const ThreadPtr& thread);
   void exit(const ThreadPtr& thread);
