@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "krg/procmgr/pid_calls.h"
 
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
@@ -8,6 +9,7 @@
 
 #include "krg/runtime/log.h"
 #include "pid_call_table.h"
+#include "process_status.h"
 
 namespace krg {
 namespace {
@@ -104,6 +106,7 @@ struct PidCalls::Impl : std::enable_shared_from_this<PidCalls::Impl> {
   void route(Call call, pid_t pid, Elsewhere elsewhere);
   // Has node `to` carry `raw` out in the caller's name; its result answers `call`.
   void send(Call call, const RawCall& raw, NodeId to);
+  void trace_me(Call call);
   bool is_here(pid_t pid) const {
     return !table.find_shadow(pid) && (table.is_at_home(GlobalPid{pid}) || table.find_body(pid));
   }
@@ -147,6 +150,13 @@ void PidCalls::Impl::send(Call call, const RawCall& raw, NodeId to) {
   });
 }
 
+// By its parent, that is: a body's is on another node, and krgd, which the kernel takes for it,
+// does not trace.
+void PidCalls::Impl::trace_me(Call call) {
+  const auto caller = read_process_status(call.tid());
+  caller&& table.find_body(caller->pid) ? call.fail(EPERM) : call.go_on();
+}
+
 PidCalls::PidCalls(NodeContext& node, SyscallBroker& broker, ProcessTable& table)
     : impl_(std::make_shared<Impl>(node, table)) {
   node.messenger.on_request<RemoteCall>(
@@ -165,6 +175,8 @@ PidCalls::PidCalls(NodeContext& node, SyscallBroker& broker, ProcessTable& table
       {SYS_ptrace, 1}, {SYS_process_vm_readv, 0}, {SYS_process_vm_writev, 0}, {SYS_pidfd_open, 0}};
   for (auto [number, pid_arg] : kLocalOnly)
     broker.set_handler(number, [impl = impl_.get(), pid_arg = pid_arg](Call call) {
+      if (call.number() == SYS_ptrace && call.arg(0) == PTRACE_TRACEME)
+        return impl->trace_me(std::move(call));
       const auto pid = static_cast<pid_t>(call.arg(pid_arg));
       // A shadow has a pidfd like any child: it becomes readable when the body has ended.
       if (call.number() == SYS_pidfd_open && impl->table.find_shadow(pid)) return call.go_on();

@@ -83,6 +83,7 @@ constexpr Rule kRules[] = {
     {SYS_kcmp, When::kForeignPid, 1},
     {SYS_ptrace, When::kValue, 0, PTRACE_ATTACH},
     {SYS_ptrace, When::kValue, 0, PTRACE_SEIZE},
+    {SYS_ptrace, When::kValue, 0, PTRACE_TRACEME},
     {SYS_getpgid, When::kAlways},
     {SYS_getsid, When::kAlways},
     {SYS_setpgid, When::kAlways},

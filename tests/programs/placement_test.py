@@ -66,6 +66,17 @@ class PlacementTest(SessionCase):
         out = self.shell("exec 2>/dev/null; for i in 1 2 3; do ./script; echo $?; ./data; echo $?; ./missing; echo $?; done")
         self.assertEqual(out.split(), ["3", "126", "127"] * 3)
 
+    def test_children_of_a_program_that_traces_stay_with_it(self):
+        result = self.krgrun(self.build / "test-bin/programs/tracer", check=True)
+        self.assertEqual(result.stdout.split("\n"), ["traced"] * 6 + [""])
+
+    def test_a_child_elsewhere_that_asks_to_be_traced_is_refused(self):
+        """Of a statically linked program nobody knows that it traces."""
+        result = self.krgrun(self.build / "test-bin/programs/tracer_static", check=True)
+        lines = set(result.stdout.splitlines())
+        self.assertLessEqual(lines, {"traced", "Operation not permitted"})  # placement may leave some at home
+        self.assertIn("Operation not permitted", lines)
+
 
 if __name__ == "__main__":
     session_case.main()

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "krg/procmgr/remote_fork.h"
 
+#include <fmt/core.h>
 #include <sched.h>
 #include <sys/syscall.h>
 
@@ -14,6 +15,7 @@
 #include "image/listener_habits.h"
 #include "krg/procmgr/shared_memory.h"
 #include "krg/runtime/log.h"
+#include "named_functions.h"
 #include "process_status.h"
 
 namespace krg {
@@ -50,13 +52,15 @@ struct RemoteFork::Impl : std::enable_shared_from_this<Impl> {
     EventLoop::Timer timer;
   };
   std::map<pid_t, Undecided> undecided;
-  std::map<pid_t, EventLoop::Timer> watched;  // children that have listening sockets
+  std::map<ForkHabits::Program, bool> tracers;  // programs that may trace their children
+  std::map<pid_t, EventLoop::Timer> watched;    // children that have listening sockets
 
   Impl(NodeContext& n, const ExecPlacer::Parts& p, ProcessMover& m) : node(n), parts(p), mover(m) {}
 
   void on_fork(SyscallBroker::Call fork);
   std::optional<KnownForkers::Forker> forker_that_moves(const SyscallBroker::Call& fork);
   bool has_to_be_followed(const SyscallBroker::Call& fork) const;
+  bool may_trace(const KnownForkers::Forker& forker);
   void move(const KnownForkers::Forker& forker, Frozen child);
   void settle_listeners(pid_t forker, FrozenProcess& child, bool leaves);
   void look_later(pid_t forker, pid_t child, std::vector<std::chrono::milliseconds> waits);
@@ -92,7 +96,16 @@ std::optional<KnownForkers::Forker> RemoteFork::Impl::forker_that_moves(
   if (habits.expects_exec(forker->program)) return {};                   // it is placed then
   if (parts.pages && parts.pages->is_receiving(forker->pid)) return {};  // its child has holes, too
   if (mover.moving() >= kMaxForksMoving) return {};
+  if (may_trace(*forker)) return {};  // ptrace(2) reaches its own node only
   return std::move(*forker);
+}
+
+bool RemoteFork::Impl::may_trace(const KnownForkers::Forker& forker) {
+  auto known = tracers.find(forker.program);
+  if (known != tracers.end()) return known->second;
+  if (tracers.size() >= kMaxForkHabits) tracers.clear();
+  const auto names = names_function(fmt::format("/proc/{}/exe", forker.pid), "ptrace");
+  return tracers[forker.program] = names && *names;
 }
 
 bool RemoteFork::Impl::has_to_be_followed(const SyscallBroker::Call& fork) const {
