@@ -12,6 +12,13 @@ namespace krg::checkpoint_messages {
 
 inline constexpr uint8_t kVersion = 1;
 
+// Who is told how far a checkpoint or restart is: a connection of a node's control socket; 0:
+// nobody.
+struct Audience {
+  NodeId node;
+  uint64_t connection = 0;
+};
+
 // Request to where `pid` executes, or, with `is_above`, to where its shadow is: the application
 // that it belongs to, `root` being the topmost process known so far. Reply: an Application. Errors:
 // ESRCH, EPERM.
@@ -33,6 +40,7 @@ struct AskCheckpoint {
   static constexpr uint16_t kId = message_ids::kCheckpoint + 1;
   uint8_t version = kVersion;
   pid_t root = 0, asker = 0;
+  uint64_t connection = 0;  // of the asking node: is told of the progress; 0: nobody
 };
 
 // Request: write the node's part. Payload: the folder and the family (payloads.h). Reply:
@@ -43,6 +51,7 @@ struct WritePart {
   uint8_t compress = 0;
   uint32_t number = 0, base = 0;  // of the version, and of the one that it goes on from
   uint64_t capture = 0, id = 0, base_id = 0;
+  Audience audience;
 };
 struct PartWritten {
   uint64_t page_bytes = 0, memory_bytes = 0;
@@ -65,6 +74,15 @@ struct LoadPages {
   uint8_t version = kVersion;
   uint32_t number = 0;  // of the version
   uint64_t id = 0;
+  Audience audience;
+};
+
+// Notice to the audience's node: bytes of this node.
+struct PartProgress {
+  static constexpr uint16_t kId = message_ids::kCheckpoint + 6;
+  uint8_t version = kVersion;
+  uint64_t connection = 0;
+  uint64_t done = 0, total = 0;
 };
 
 // Request: the members of an application that want to be called (callbacks.h). Errors: ETIMEDOUT.

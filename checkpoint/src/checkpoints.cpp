@@ -21,6 +21,7 @@
 #include "krg/runtime/log.h"
 #include "part_writes.h"
 #include "payloads.h"
+#include "progress_desk.h"
 #include "restarts.h"
 
 namespace krg {
@@ -71,6 +72,7 @@ struct Checkpoints::Impl : std::enable_shared_from_this<Impl> {
     Reply reply;
     WriteOptions options;
     pid_t root = 0, asker = 0;
+    Audience audience;
     uint64_t base = 0;  // the capture that it goes on from; 0: it has all pages
     int signal = 0;
     int tries_left = kMostTries;
@@ -91,6 +93,7 @@ struct Checkpoints::Impl : std::enable_shared_from_this<Impl> {
   FamilyCaptures captures;
   std::shared_ptr<Applications> applications;
   std::shared_ptr<Callbacks> callbacks;
+  ProgressDesk progress;
   std::set<pid_t> busy;  // roots that are being checkpointed
   std::function<bool(pid_t)> is_restarting;
   std::map<pid_t, Base> bases;       // by root
@@ -103,7 +106,8 @@ struct Checkpoints::Impl : std::enable_shared_from_this<Impl> {
         captures(capture_parts()),
         applications(std::make_shared<Applications>(parts.capture.node, parts.capture.table,
                                                     parts.capture.capabilities)),
-        callbacks(std::make_shared<Callbacks>(parts.capture.node, parts.control, applications)) {}
+        callbacks(std::make_shared<Callbacks>(parts.capture.node, parts.control, applications)),
+        progress(parts.capture.node, parts.control) {}
   FamilyCaptureParts capture_parts() {
     parts.capture.tracking = &tracking;
     return parts.capture;
@@ -112,7 +116,8 @@ struct Checkpoints::Impl : std::enable_shared_from_this<Impl> {
   void add_commands();
   void find_application(const json& arguments, Applications::Done done);
   void forward(const Request& request, const Applications::Application& to, const Reply& reply);
-  void checkpoint(pid_t root, pid_t asker, const json& arguments, const Reply& reply);
+  void checkpoint(pid_t root, pid_t asker, const Audience& audience, const json& arguments,
+                  const Reply& reply);
   void freeze(pid_t root, pid_t asker, const Reply& reply);
   void unfreeze(pid_t root, int signal, const Reply& reply);
   void refuse_ipc_objects(size_t kind, std::function<void(Status)> done);
@@ -153,12 +158,13 @@ void Checkpoints::Impl::add_commands() {
                                 reply.ok({{"pids", self->applications->local_roots()}});
                             });
   parts.capture.node.messenger.on_request<AskCheckpoint>(
-      [weak](NodeId, const AskCheckpoint& ask, std::string_view payload, Messenger::Reply reply) {
+      [weak](NodeId from, const AskCheckpoint& ask, std::string_view payload,
+             Messenger::Reply reply) {
         auto self = weak.lock();
         if (!self) return;
         auto shared = std::make_shared<Messenger::Reply>(std::move(reply));
-        self->checkpoint(ask.root, ask.asker, json::parse(payload, nullptr, false),
-                         [shared](Result<json> result) {
+        self->checkpoint(ask.root, ask.asker, {from, ask.connection},
+                         json::parse(payload, nullptr, false), [shared](Result<json> result) {
                            if (result) return shared->ok(result->dump());
                            shared->fail(result.error());
                          });
@@ -188,6 +194,7 @@ void Checkpoints::Impl::forward(const Request& request, const Applications::Appl
   ask.root = to.root;
   const bool is_member = request.arguments.value("member", false);
   ask.asker = is_member || request.peer.pid == to.root ? 0 : request.peer.pid;
+  if (request.arguments.value("progress", false)) ask.connection = request.connection;
   parts.capture.node.messenger.request(to.node, ask, request.arguments.dump(),
                                        [reply](Result<std::string> result) {
                                          if (!result) return reply(result.error());
@@ -195,8 +202,8 @@ void Checkpoints::Impl::forward(const Request& request, const Applications::Appl
                                        });
 }
 
-void Checkpoints::Impl::checkpoint(pid_t root, pid_t asker, const json& arguments,
-                                   const Reply& reply) {
+void Checkpoints::Impl::checkpoint(pid_t root, pid_t asker, const Audience& audience,
+                                   const json& arguments, const Reply& reply) {
   if (arguments.is_discarded()) return reply(errno_error("checkpoint", EPROTO));
   const std::string action = arguments.value("action", std::string());
   if (action == "freeze") return freeze(root, asker, reply);
@@ -215,6 +222,7 @@ void Checkpoints::Impl::checkpoint(pid_t root, pid_t asker, const json& argument
     return reply(errno_error(fmt::format("application {} is busy", root), EBUSY));
   work->root = root;
   work->asker = asker;
+  work->audience = audience;
   if (!arguments.value("full", false)) choose_base(*work);
   refuse_ipc_objects(0, [self = shared_from_this(), work](const Status& none) {
     none ? self->call_and_capture(work) : self->fail(work, none.error());
@@ -337,7 +345,7 @@ void Checkpoints::Impl::write_parts(const Work& work) {
   auto left = std::make_shared<size_t>(nodes.size());
   for (uint32_t node : nodes)
     request_part(parts.capture.node, (*work->version)->order_for(node), work->captured,
-                 [self = shared_from_this(), work, left](Result<WrittenPart> part) {
+                 work->audience, [self = shared_from_this(), work, left](Result<WrittenPart> part) {
                    if (part)
                      work->written.push_back(std::move(*part));
                    else if (!work->failure)

@@ -78,12 +78,19 @@ Status load(const VersionInfo& info, const std::vector<std::unique_ptr<PartReade
 }  // namespace
 
 Status load_pages(const VersionInfo& info, const std::vector<std::unique_ptr<PartReader>>& parts,
-                  const std::function<bool(pid_t member)>& is_wanted, const PageSink& sink) {
+                  const std::function<bool(pid_t member)>& is_wanted, const PageSink& sink,
+                  const SharedProgress& progress) {
   const auto& members = parts.at(0)->contents().family.members;
+  const auto is_one = [&](uint32_t member) {
+    return member < members.size() && is_wanted(members[member].pid);
+  };
+  for (size_t own = 0; progress && own < info.nodes.size(); ++own)
+    for (const PartRange& range : parts.at(own)->contents().ranges)
+      if (is_one(range.member)) progress->total += range.bytes;
   return load(
-      info, parts,
-      [&](uint32_t member) { return member < members.size() && is_wanted(members[member].pid); },
+      info, parts, is_one,
       [&](uint32_t member, std::span<const PageRange> ranges, std::span<const std::byte> contents) {
+        add_done(progress, contents.size());
         return sink(members[member].pid, ranges, contents);
       });
 }

@@ -5,6 +5,7 @@
 
 #include "checkpoint_messages.h"
 #include "payloads.h"
+#include "progress_desk.h"
 
 namespace krg {
 
@@ -31,10 +32,12 @@ struct Write {
   std::shared_ptr<FamilySnapshot> snapshot;
   Messenger::Reply reply;
   std::optional<Result<WrittenPart>> outcome = {};
+  std::shared_ptr<void> report = {};
 };
 
 void answer(Write& write) {
   write.snapshot.reset();
+  write.report.reset();
   const auto& outcome = *write.outcome;
   if (!outcome) return write.reply.fail(outcome.error());
   std::vector<PartWritten> written = {
@@ -51,13 +54,15 @@ void write_here(NodeContext& node, FamilyCaptures& captures, const WritePart& as
                   .node = node.self.value,
                   .id = ask.id,
                   .base = {ask.base, ask.base_id},
-                  .compress = ask.compress != 0};
+                  .compress = ask.compress != 0,
+                  .progress = std::make_shared<Progress>()};
   auto family = ProcessFamily::parse(packed_family);
   if (!family) return reply.fail(family.error());
   auto snapshot = captures.share_of(ask.capture, std::move(*family));
   if (!snapshot) return reply.fail(snapshot.error());
   auto write =
       std::make_shared<Write>(Write{std::move(order), std::move(*snapshot), std::move(reply)});
+  write->report = report_progress(node, ask.audience, write->order.progress);
   node.workers.submit(
       [write] {
         write->outcome.emplace(write_part(SnapshotPages(*write->snapshot), write->order));
@@ -86,7 +91,7 @@ void add_part_writes(NodeContext& node, FamilyCaptures& captures) {
 }
 
 void request_part(NodeContext& node, const PartOrder& order,
-                  const FamilyCaptures::Captured& captured,
+                  const FamilyCaptures::Captured& captured, const Audience& audience,
                   std::function<void(Result<WrittenPart>)> done) {
   WritePart ask;
   ask.compress = order.compress;
@@ -95,6 +100,7 @@ void request_part(NodeContext& node, const PartOrder& order,
   ask.base_id = order.base.id;
   ask.capture = captured.number;
   ask.id = order.id;
+  ask.audience = audience;
   node.messenger.request(NodeId{static_cast<uint16_t>(order.node)}, ask,
                          with_text(order.folder, captured.family.serialize()),
                          [node = order.node, done = std::move(done)](Result<std::string> reply) {

@@ -4,6 +4,7 @@
 
 #include <functional>
 
+#include "checkpoint_messages.h"
 #include "krg/checkpoint/write_version.h"
 #include "krg/procmgr/family_capture.h"
 
@@ -12,9 +13,11 @@ namespace krg {
 // This node writes what it is asked to. REQUIRES: both outlive the messenger's handlers.
 void add_part_writes(NodeContext& node, FamilyCaptures& captures);
 
-// Has the node of `order` write its part. Errors: those of write_part(); EHOSTDOWN.
+// Has the node of `order` write its part, and tell `audience` of it. Errors: those of write_part();
+// EHOSTDOWN.
 void request_part(NodeContext& node, const PartOrder& order,
                   const FamilyCaptures::Captured& captured,
+                  const checkpoint_messages::Audience& audience,
                   std::function<void(Result<WrittenPart>)> done);
 
 }  // namespace krg

@@ -16,6 +16,7 @@
 #include "krg/runtime/log.h"
 #include "krg/runtime/unix_socket.h"
 #include "payloads.h"
+#include "progress_desk.h"
 #include "socket_plan.h"
 
 namespace krg {
@@ -69,6 +70,7 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
     std::vector<std::unique_ptr<PartReader>> parts;
     std::optional<Error> failure;
     bool puts_files_back = false;
+    bool shows_progress = false;
     bool closes_lost = false;  // connections to outside
     std::unique_ptr<FamilyInstaller> installer;
     std::vector<FamilyInstaller::MadeFile> made;
@@ -89,6 +91,7 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
     auto restart = std::make_shared<Restart>();
     restart->connection = request.connection;
     restart->folder = request.arguments.value("folder", std::string());
+    restart->shows_progress = request.arguments.value("progress", false);
     restart->closes_lost = request.arguments.value("close_lost", false);
     restart->puts_files_back = request.arguments.value("files", false);
     const uint32_t version = request.arguments.value("version", 0u);
@@ -202,7 +205,9 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
 
   json plan(const Restart& restart) const {
     json files = json::array(), mapped = json::array();
-    for (const FamilyFile& file : restart.installer->family().files)
+    const ProcessFamily& family = restart.installer->family();
+    for (uint32_t i = 0; i < family.files.size(); ++i) {
+      const FamilyFile& file = family.files[i];
       files.push_back({{"kind", static_cast<unsigned>(file.kind)},
                        {"path", file.path},
                        {"flags", file.flags},
@@ -214,6 +219,10 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
                        {"modified_ns", file.is_regular ? file.modified_ns : 0},
                        {"mode", file.mode},
                        {"is_put_back", restart.puts_files_back && file.is_saved}});
+      if (const auto terminal = family.terminal_of(i))
+        files.back()["terminal"] =
+            to_hex({reinterpret_cast<const char*>(&terminal->settings), sizeof(termios)});
+    }
     for (const FamilyInstaller::MappedFile& file : restart.installer->mapped())
       mapped.push_back(
           {{"path", file.path}, {"bytes", file.bytes}, {"modified_ns", file.modified_ns}});
@@ -273,6 +282,7 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
     LoadPages ask;
     ask.number = restart->info.version;
     ask.id = restart->info.id;
+    ask.audience = {node_.self, restart->shows_progress ? restart->connection : 0};
     auto left = std::make_shared<size_t>(members.size());
     restart->failure.reset();
     for (const auto& [to, pids] : members)
@@ -318,21 +328,25 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
     struct Load {
       Messenger::Reply reply;
       Status outcome = {};
+      SharedProgress progress = std::make_shared<Progress>();
+      std::shared_ptr<void> report = {};
     };
     const auto [folder, pids] = split_text(payload);
     auto load = std::make_shared<Load>(Load{std::move(reply)});
+    load->report = report_progress(node_, ask.audience, load->progress);
     node_.workers.submit(
         [load, ask, folder = folder, pids = split_rows<pid_t>(pids)] {
-          load->outcome = load_members(folder, ask, {pids.begin(), pids.end()});
+          load->outcome = load_members(folder, ask, {pids.begin(), pids.end()}, load->progress);
         },
         [load] {
+          load->report.reset();
           if (load->outcome) return load->reply.ok();
           load->reply.fail(load->outcome.error());
         });
   }
 
   static Status load_members(const std::string& folder, const LoadPages& ask,
-                             const std::set<pid_t>& members) {
+                             const std::set<pid_t>& members, const SharedProgress& progress) {
     auto store = CheckpointStore::open(folder, false);
     if (!store) return store.error();
     auto info = store->info(ask.number);
@@ -341,7 +355,8 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
     auto parts = store->open_parts(*info);
     if (!parts) return parts.error();
     return load_pages(
-        *info, *parts, [&](pid_t pid) { return members.contains(pid); }, FamilyInstaller::write);
+        *info, *parts, [&](pid_t pid) { return members.contains(pid); }, FamilyInstaller::write,
+        progress);
   }
 
   void end(const RestartPtr& restart, uint32_t job, Status how) {

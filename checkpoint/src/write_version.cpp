@@ -37,13 +37,15 @@ class PageCopy {
       if (range.version == contents.version) ranges_.push_back(range);
   }
 
-  Status run() const {
+  Status run(const SharedProgress& progress) const {
+    if (progress) progress->total = contents_.page_bytes;
     const uint64_t count = (contents_.page_bytes + kCheckpointBlock - 1) / kCheckpointBlock;
-    return each_block(count, [this](uint64_t index, std::span<std::byte> block) {
+    return each_block(count, [this, &progress](uint64_t index, std::span<std::byte> block) {
       const uint64_t at = index * kCheckpointBlock;
       const auto part = block.first(std::min(kCheckpointBlock, contents_.page_bytes - at));
-      auto done = read(at, part);
-      return done ? writer_.write(index, part) : done;
+      if (auto done = read(at, part); !done) return done;
+      add_done(progress, part.size());
+      return writer_.write(index, part);
     });
   }
 
@@ -200,7 +202,7 @@ Result<WrittenPart> write_part(const PageSnapshot& snapshot, const PartOrder& or
       {.compress = order.compress, .spare = store->spare_path(order.node, contents->page_bytes)});
   if (!writer) return give_up(writer.error());
   order.on_step("pages");
-  if (auto copied = PageCopy(snapshot, *contents, **writer).run(); !copied)
+  if (auto copied = PageCopy(snapshot, *contents, **writer).run(order.progress); !copied)
     return give_up(copied.error());
   order.on_step("seal");
   if (auto finished = (*writer)->finish(); !finished) return give_up(finished.error());

@@ -119,6 +119,10 @@ Status JobRunner::begin(const std::string& control_path, TaskLaunch& launch,
   krgd_.emplace(std::move(*client));
   control_path_ = control_path;
   krgd_->on_notice([this](const std::string& name, const json& packet) {
+    if (name == "progress")
+      return progress_.show("loading", packet.value("done", uint64_t{0}),
+                            packet.value("total", uint64_t{0}));
+    if (name == "restarted" || name == "restart_failed") progress_.end();
     if (name == "restart_failed") {
       restart_failed_ = true;
       fmt::print(stderr, "krgrun: cannot restart: {}\n", packet.value("reason", std::string()));
@@ -162,6 +166,7 @@ Status JobRunner::open_restart(TaskLaunch& launch) {
   auto opened = krgd_->call("restart.open", {{"folder", options_.restart_folder},
                                              {"version", options_.restart_version},
                                              {"job", job_},
+                                             {"progress", ProgressBar::is_wanted()},
                                              {"close_lost", options_.closes_lost_peers},
                                              {"files", options_.checkpoints_files}});
   if (!opened) return opened.error();

@@ -17,6 +17,7 @@
 
 #include "checkpoint_request.h"
 #include "krg/runtime/control_client.h"
+#include "progress_bar.h"
 #include "run_options.h"
 #include "task_io.h"
 #include "task_launch.h"
@@ -68,6 +69,7 @@ class JobRunner {
   sigset_t caller_mask_{};
   std::optional<std::chrono::steady_clock::time_point> deadline_;
   CheckpointRequest checkpoint_;
+  ProgressBar progress_;  // of a restart
   std::string control_path_;
   std::optional<std::chrono::steady_clock::time_point> next_checkpoint_;
   bool restart_failed_ = false;

@@ -16,6 +16,7 @@
 #include "krg/checkpoint/consolidate.h"
 #include "krg/runtime/control_client.h"
 #include "number_word.h"
+#include "progress_bar.h"
 
 namespace krg {
 namespace {
@@ -141,7 +142,13 @@ Result<Options> parse_options(int argc, char** argv) {
 // ---- in a session ----
 
 int save(ControlClient& krgd, const Options& options, long pid, const std::string& folder) {
+  ProgressBar bar;
+  krgd.on_notice([&bar](const std::string& name, const nlohmann::json& packet) {
+    if (name == "progress")
+      bar.show("writing", packet.value("done", uint64_t{0}), packet.value("total", uint64_t{0}));
+  });
   auto done = krgd.call("checkpoint", {{"pid", pid},
+                                       {"progress", ProgressBar::is_wanted()},
                                        {"folder", std::filesystem::absolute(folder).string()},
                                        {"description", options.description},
                                        {"compress", options.compress},
@@ -149,6 +156,8 @@ int save(ControlClient& krgd, const Options& options, long pid, const std::strin
                                        {"signal", options.signal},
                                        {"full", options.full},
                                        {"files", options.files}});
+  krgd.on_notice(nullptr);
+  bar.end();
   if (!done) return failure(done.error());
   const nlohmann::json& result = done->result;
   fmt::print(

@@ -26,13 +26,6 @@ namespace {
 constexpr int kPatienceMs = 5000;
 constexpr size_t kPathAt = offsetof(sockaddr_un, sun_path);
 
-std::string from_hex(const std::string& hex) {
-  std::string bytes;
-  for (size_t i = 0; i + 1 < hex.size(); i += 2)
-    bytes.push_back(static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16)));
-  return bytes;
-}
-
 struct Address {
   sockaddr_storage storage{};
   socklen_t bytes = 0;
@@ -255,6 +248,13 @@ FamilySocket peer_of(const FamilySocket& socket) {
 }
 
 }  // namespace
+
+std::string from_hex(const std::string& hex) {
+  std::string bytes;
+  for (size_t i = 0; i + 1 < hex.size(); i += 2)
+    bytes.push_back(static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16)));
+  return bytes;
+}
 
 RestartSockets RestartSockets::parse(const json& all) {
   RestartSockets parsed;

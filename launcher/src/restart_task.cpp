@@ -7,9 +7,12 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
+#include <cstring>
 
 #include "krg/procmgr/process_family.h"
 #include "krg/procmgr/syscall_filter.h"
@@ -28,9 +31,20 @@ int terminal_stream(int flags) {
   return (flags & O_ACCMODE) == O_RDONLY ? STDIN_FILENO : STDOUT_FILENO;
 }
 
-Result<UniqueFd> copy_of(int fd) {
+// A terminal that takes another one's place is set as that was.
+Result<UniqueFd> copy_of_stream(int fd, const std::string& settings) {
   UniqueFd copy(fcntl(fd, F_DUPFD_CLOEXEC, 0));
   if (!copy) return errno_error("a standard stream");
+  termios wanted{};
+  if (settings.size() == sizeof wanted && isatty(fd)) {
+    memcpy(&wanted, settings.data(), sizeof wanted);
+    sigset_t stops, before;
+    sigemptyset(&stops);
+    sigaddset(&stops, SIGTTOU);
+    sigprocmask(SIG_BLOCK, &stops, &before);
+    tcsetattr(fd, TCSANOW, &wanted);
+    sigprocmask(SIG_SETMASK, &before, nullptr);
+  }
   return copy;
 }
 
@@ -67,7 +81,8 @@ RestartPlan RestartPlan::parse(const json& answer, uint32_t job) {
                           file.value("flags", 0), file.value("offset", int64_t{0}),
                           file.value("stream", 0), file.value("flock", 0), file.value("socket", 0u),
                           file.value("bytes", uint64_t{0}), file.value("modified_ns", int64_t{0}),
-                          file.value("mode", mode_t{0}), file.value("is_put_back", false)});
+                          file.value("mode", mode_t{0}), file.value("is_put_back", false),
+                          from_hex(file.value("terminal", std::string()))});
   for (const json& file : answer.value("mapped", json::array()))
     plan.mapped.push_back({file.value("path", std::string()), file.value("bytes", uint64_t{0}),
                            file.value("modified_ns", int64_t{0})});
@@ -91,9 +106,10 @@ Status RestartPlan::open_sockets(std::vector<UniqueFd>& slots) const {
 }
 
 Result<UniqueFd> RestartPlan::open_file(const File& file) const {
-  if (file.kind == static_cast<unsigned>(Kind::kStandard)) return copy_of(file.stream);
+  if (file.kind == static_cast<unsigned>(Kind::kStandard))
+    return copy_of_stream(file.stream, file.terminal);
   if (file.kind == static_cast<unsigned>(Kind::kTerminal))
-    return copy_of(terminal_stream(file.flags));
+    return copy_of_stream(terminal_stream(file.flags), file.terminal);
   constexpr int kNotAgain = O_CREAT | O_EXCL | O_TRUNC;
   const int flags = (file.flags & ~kNotAgain) | O_CLOEXEC | O_NOCTTY;
   UniqueFd opened(open(file.path.c_str(), file.is_put_back ? flags | O_CREAT : flags, file.mode));

@@ -30,6 +30,7 @@ struct RestartPlan {
     int64_t modified_ns = 0;  // of a regular file
     mode_t mode = 0;
     bool is_put_back = false;  // its contents are
+    std::string terminal;      // a terminal's settings: struct termios
   };
   struct Mapped {
     std::string path;

@@ -205,6 +205,50 @@ class InteractiveTest(SessionCase):
         self.assertEqual(self.terminal.end(), 5)
 
 
+# Reads single keys, saves its shell, and tells the terminal's size when that changes.
+KEYS = """
+import os, signal, subprocess, sys, termios, tty
+signal.signal(signal.SIGWINCH, lambda *_: print("size", *os.get_terminal_size(0), flush=True))
+before = termios.tcgetattr(0)
+tty.setcbreak(0)
+keys = termios.tcgetattr(0)
+subprocess.run(["krg_checkpoint", "-o", "ckpt", str(os.getppid())], check=True)
+print("saved", termios.tcgetattr(0) == keys, os.tcgetpgrp(0) == os.getpgrp(), flush=True)
+print("key", os.read(0, 1), flush=True)
+termios.tcsetattr(0, termios.TCSADRAIN, before)
+"""
+
+
+class SavedTerminalTest(SessionCase):
+    def terminal(self, *arguments):
+        environment = self.environment(PS1=PROMPT, TERM="xterm")
+        return Terminal([*self.command(["krgrun", "--cluster=none", "-N", "1", *arguments])], environment, self.work, self.owner())
+
+    def test_a_job_of_a_shell_on_another_terminal(self):
+        """It has the foreground and its settings again, and is told of the new size; the shell goes on after it."""
+        (self.work / "keys.py").write_text(KEYS, encoding="ascii")
+        shell = self.terminal("--caps=+CHECKPOINTABLE", "bash", "--norc", "--noprofile", "--noediting", "-i")
+        self.addCleanup(shell.close)
+        shell.expect(PROMPT)
+        shell.resize(24, 80)
+        shell.type("/usr/bin/python3 keys.py\n")
+        progress, _ = shell.expect("ckpt version 1")
+        self.assertIn("100 %", progress)
+        shell.expect("saved True True")
+        shell.kill()
+        again = self.terminal(f"--restart={self.work / 'ckpt'}")
+        self.addCleanup(again.close)
+        again.expect("size 0 0")
+        again.expect("saved True True")
+        again.resize(33, 101)
+        again.expect("size 101 33")
+        again.type("x")
+        again.expect("key b'x'")
+        again.expect(PROMPT)
+        again.type("exit 5\n")
+        self.assertEqual(again.end(), 5)
+
+
 class TmuxTest(SessionCase):
     """The same in a real terminal program."""
 

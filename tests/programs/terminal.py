@@ -21,6 +21,7 @@ class Terminal:
     def __init__(self, arguments, environment, folder, owner):
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
+            os.closerange(3, 1024)
             os.fchown(0, *owner)  # as if the user had logged in on it
             os.chdir(folder)
             os.execvpe(arguments[0], arguments, environment)
@@ -70,8 +71,12 @@ class Terminal:
     def resize(self, rows, columns):
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
-    def close(self):
+    def kill(self):
         if self.pid:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
+        self.pid = 0
+
+    def close(self):
+        self.kill()
         os.close(self.fd)

@@ -18,6 +18,7 @@
 #include <memory>
 
 #include "process_spec.h"
+#include "process_status.h"
 #include "text_scan.h"
 #include "whole_file.h"
 
@@ -47,6 +48,16 @@ bool is_same_open_file(int a, int b) {
 bool is_terminal(const StolenFd& fd) {
   termios settings;
   return S_ISCHR(fd.attributes.st_mode) && tcgetattr(fd.copy.get(), &settings) == 0;
+}
+
+// Field 8 of /proc/PID/stat, proc(5): only those who have the terminal may ask it.
+std::string terminal_bytes(const StolenFd& fd, pid_t owner) {
+  FamilyTerminal terminal;
+  tcgetattr(fd.copy.get(), &terminal.settings);
+  ioctl(fd.copy.get(), TIOCGWINSZ, &terminal.size);
+  if (auto fields = stat_fields(owner))
+    terminal.foreground = std::max(stat_number<int32_t>(*fields, 8), 0);
+  return {reinterpret_cast<const char*>(&terminal), sizeof terminal};
 }
 
 bool reads(const StolenFd& fd) {
@@ -365,6 +376,7 @@ Result<FamilyFile> FamilyFiles::describe_one(const Open& open, FamilyDescription
       return refused("");
     file.kind = open.standard >= 0 ? FamilyFile::Kind::kStandard : FamilyFile::Kind::kTerminal;
     file.stream = static_cast<uint32_t>(std::max(open.standard, 0));
+    file.contents = terminal_bytes(fd, open.first_owner);
     return file;
   }
   if (type != S_IFREG && type != S_IFDIR) return refused("");

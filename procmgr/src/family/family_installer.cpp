@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -12,6 +13,7 @@
 #include <csignal>
 #include <map>
 #include <optional>
+#include <tuple>
 
 #include "family/family_bodies.h"
 #include "family/family_tree.h"
@@ -119,6 +121,7 @@ struct FamilyInstaller::Impl : std::enable_shared_from_this<Impl> {
   void on_held(Result<FrozenThread> held);
   Status lay_out(FrozenThread root);
   Status fill_all_sockets() const;
+  void put_terminal_back() const;
   void choose_places(const std::function<NodeId(const FamilyMember&)>& place);
   bool may_go(uint32_t member) const;
   bool stays(const FamilyFile& file) const;
@@ -231,7 +234,34 @@ Status FamilyInstaller::Impl::lay_out(FrozenThread root) {
         places[i] == node.self ? install(i) : place_descriptors(*tree->process(i), member);
     if (!done) return about(member, done.error());
   }
+  put_terminal_back();
   return tree->end_zombies();
+}
+
+// The root has the terminal; a group of another size than before is told by SIGWINCH. What fails
+// leaves the terminal with the root.
+void FamilyInstaller::Impl::put_terminal_back() const {
+  const FamilyMember& first = family.members.front();
+  for (const FamilyFd& fd : first.fds) {
+    const auto terminal = family.terminal_of(fd.file);
+    auto ours = terminal ? take_descriptor(first.pid, fd.number) : Result<UniqueFd>(UniqueFd());
+    if (!terminal || !ours || !isatty(ours->get())) continue;
+    FrozenProcess& root = *tree->process(0);
+    const bool is_members =
+        std::any_of(family.members.begin(), family.members.end(),
+                    [&](const FamilyMember& m) { return m.group == terminal->foreground; });
+    if (auto scratch = root.scratch();
+        is_members && scratch && root.write_value(*scratch, terminal->foreground))
+      root.call(SYS_ioctl, {static_cast<uint64_t>(fd.number), TIOCSPGRP, scratch->value});
+    winsize size{};
+    if (ioctl(ours->get(), TIOCGWINSZ, &size) == 0 &&
+        std::tie(size.ws_row, size.ws_col) !=
+            std::tie(terminal->size.ws_row, terminal->size.ws_col))
+      for (const FamilyMember& m : family.members)
+        if (!m.has_ended() && (m.group == terminal->foreground || !is_members))
+          kill(m.pid, SIGWINCH);
+    return;
+  }
 }
 
 // Only now no two have all descriptors of all.

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <cstring>
 #include <set>
 
 #include "family/packed_family.h"
@@ -103,6 +104,16 @@ ProcessFamily ProcessFamily::part_of(uint32_t node) const {
       socket.unsent.clear();
     }
   return part;
+}
+
+std::optional<FamilyTerminal> ProcessFamily::terminal_of(uint32_t number) const {
+  const FamilyFile& file = files[number];
+  const bool may_be =
+      file.kind == FamilyFile::Kind::kStandard || file.kind == FamilyFile::Kind::kTerminal;
+  FamilyTerminal terminal;
+  if (!may_be || file.contents.size() != sizeof terminal) return std::nullopt;
+  memcpy(&terminal, file.contents.data(), sizeof terminal);
+  return terminal;
 }
 
 uint32_t ProcessFamily::file_of_socket(uint32_t socket) const {

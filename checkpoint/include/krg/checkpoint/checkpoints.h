@@ -15,7 +15,7 @@
 //     those that were saved get their contents back
 //   restart.files {job, from} -> {slots} + descriptors   from the root before its exec, till none
 //   restart.hold {job} -> {}                 from the root just before it execs
-// Notices to krgrun: restarted {version}; restart_failed {reason}.
+// Notices to krgrun: restarted {version}; restart_failed {reason}; to who asks for it, progress.
 //
 // An application is the tree of the topmost process above `pid` that has the capability
 // CHECKPOINTABLE effective, each on the way having it, too, on whatever nodes they execute. The

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "krg/checkpoint/checkpoint_store.h"
+#include "krg/checkpoint/progress.h"
 #include "krg/procmgr/page_range.h"
 
 namespace krg {
@@ -23,7 +24,8 @@ using FileSink = std::function<Status(uint32_t file, std::span<const PageRange> 
 // `parts`: of one version (CheckpointStore::open_parts()). `is_wanted`: members whose pages are to
 // be loaded. `sink` is called by several threads. Errors: a block is damaged; those of `sink`.
 Status load_pages(const VersionInfo& info, const std::vector<std::unique_ptr<PartReader>>& parts,
-                  const std::function<bool(pid_t member)>& is_wanted, const PageSink& sink);
+                  const std::function<bool(pid_t member)>& is_wanted, const PageSink& sink,
+                  const SharedProgress& progress = {});
 // All saved files.
 Status load_files(const VersionInfo& info, const std::vector<std::unique_ptr<PartReader>>& parts,
                   const FileSink& sink);

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "krg/checkpoint/checkpoint_store.h"
+#include "krg/checkpoint/progress.h"
 #include "krg/procmgr/family_capture.h"
 
 namespace krg {
@@ -44,6 +45,7 @@ struct PartOrder {
   WriteOptions::Base base;
   bool compress = false;
   std::function<void(const std::string& step)> on_step = [](const std::string&) {};
+  SharedProgress progress = {};
 };
 
 struct WrittenPart {

@@ -9,10 +9,13 @@
 // Threads: a value. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <sys/ioctl.h>
 #include <sys/types.h>
+#include <termios.h>
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -26,6 +29,13 @@ namespace krg {
 // members share; its path in /dev/shm follows, or what tells it from others.
 inline constexpr std::string_view kSharedMemoryPrefix = "krg-shared:";
 std::string shared_memory_name(uint64_t device, uint64_t inode);
+
+// What a terminal is set to: `contents` of the file, where that is one.
+struct FamilyTerminal {
+  termios settings{};
+  winsize size{};
+  pid_t foreground = 0;  // group; 0: none of its members
+};
 
 // An open file description (open(2)).
 struct FamilyFile {
@@ -128,6 +138,8 @@ struct ProcessFamily {
 
   bool may_change(uint32_t file) const;  // a regular file with a path that is open for writing
 
+  // What `files[file]` is set to; none: it is no terminal.
+  std::optional<FamilyTerminal> terminal_of(uint32_t file) const;
   // The file of a socket; FamilySocket::kNone: none.
   uint32_t file_of_socket(uint32_t socket) const;
   // Of the connections that have one end here: how many come before that of `socket`.
