@@ -232,6 +232,12 @@ static void* write_pair(void* argument) {
   }
   return argument;
 }
+static pid_t fork_by_clone3(int* pidfd) {
+  enum { kFlags, kPidfd, kExitSignal = 4, kWords = 8 };  // struct clone_args
+  const unsigned long long arguments[kWords] = {
+      [kFlags] = CLONE_PIDFD, [kPidfd] = (unsigned long)pidfd, [kExitSignal] = SIGCHLD};
+  return (pid_t)syscall(SYS_clone3, arguments, sizeof arguments);
+}
 static void fork_while_others_write(void) {
   pthread_t writer;
   long right = 0;
@@ -240,11 +246,12 @@ static void fork_while_others_write(void) {
   while (!pair.second) usleep(1000);
   fflush(stdout);
   for (int i = 0; i < 10; ++i) {
-    const pid_t child = fork();
+    int pidfd = -1;
+    const pid_t child = i % 2 == 0 ? fork() : fork_by_clone3(&pidfd);
     if (child == 0) _exit(pair.first - pair.second == 0 || pair.first - pair.second == 1 ? 6 : 7);
     int status = 0;
     if (waitpid(child, &status, 0) != child) abort();
-    right += status >> 8 == 6;
+    right += status >> 8 == 6 && (i % 2 == 0 || close(pidfd) == 0);
   }
   ends = 1;
   pthread_join(writer, NULL);

@@ -1,6 +1,7 @@
 // SpreadProcess: system calls of its threads that are more than the kernel's business: those that
 // change mappings, fork, and exit.
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include <linux/sched.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -65,7 +66,7 @@ void SpreadProcess::on_entry(const ThreadPtr& thread) {
       if (registers->rdi & CLONE_VM) return resume(thread);
       [[fallthrough]];
     case SYS_fork:
-      return begin_fork(thread);
+      return begin_fork(thread, *registers);
     default:
       return resume(thread);
   }
@@ -245,23 +246,39 @@ void SpreadProcess::populate(const ThreadPtr& thread, RemoteAddr start, uint64_t
 
 // Where the kernel clears the thread's id at its end is an argument of the call that makes it.
 void SpreadProcess::begin_clone3(const ThreadPtr& thread) {
-  struct Arguments {
-    uint64_t flags, pidfd, child_tid;
-  };
   thread->new_tid_address.reset();
-  const auto offset = parts_.memory.offset_of(RemoteAddr{thread->entry.rdi}, sizeof(Arguments));
-  if (!offset) return resume(thread);
-  parts_.pages->read(*offset, sizeof(Arguments),
-                     [this, thread, alive = std::weak_ptr(alive_)](Result<std::string> bytes) {
-                       if (alive.expired() || thread->is_gone) return;
-                       Arguments arguments{};
-                       if (bytes) std::memcpy(&arguments, bytes->data(), sizeof arguments);
-                       // Its callers know clone(2), too.
-                       if (bytes && !(arguments.flags & CLONE_VM)) return skip(thread, -ENOSYS);
-                       if (arguments.flags & CLONE_CHILD_CLEARTID)
-                         thread->new_tid_address = arguments.child_tid;
-                       resume(thread);
-                     });
+  const size_t bytes = std::min<uint64_t>(thread->entry.rsi, sizeof(clone_args));
+  if (bytes < CLONE_ARGS_SIZE_VER0) return resume(thread);
+  read_memory(RemoteAddr{thread->entry.rdi}, bytes,
+              [this, thread, alive = std::weak_ptr(alive_)](const Result<std::string>& read) {
+                if (alive.expired() || thread->is_gone) return;
+                clone_args arguments{};
+                if (read) std::memcpy(&arguments, read->data(), read->size());
+                if (read && !(arguments.flags & CLONE_VM)) return begin_fork3(thread, arguments);
+                if (arguments.flags & CLONE_CHILD_CLEARTID)
+                  thread->new_tid_address = arguments.child_tid;
+                resume(thread);
+              });
+}
+
+// A fork by clone3(2), as clone(2) says it; what that cannot say is refused, as by a kernel that
+// does not have clone3(2).
+void SpreadProcess::begin_fork3(const ThreadPtr& thread, const clone_args& arguments) {
+  const bool has_pidfd = arguments.flags & CLONE_PIDFD;
+  const bool fits = arguments.flags <= UINT32_MAX && arguments.set_tid_size == 0 &&
+                    arguments.exit_signal <= CSIGNAL && !(arguments.flags & CSIGNAL) &&
+                    !(has_pidfd && (arguments.flags & CLONE_PARENT_SETTID));
+  if (!fits) return skip(thread, -ENOSYS);
+  thread->number = SYS_fork;  // what it changes
+  if (!begin_change(thread)) return;
+  user_regs_struct call = thread->entry;
+  call.orig_rax = SYS_clone;
+  call.rdi = arguments.flags | arguments.exit_signal;
+  call.rsi = arguments.stack == 0 ? 0 : arguments.stack + arguments.stack_size;
+  call.rdx = has_pidfd ? arguments.pidfd : arguments.parent_tid;
+  call.r10 = arguments.child_tid;
+  call.r8 = arguments.tls;
+  begin_fork(thread, call);
 }
 
 // At its end the kernel clears the thread's id (set_tid_address(2)), but does not wait for a page

@@ -91,7 +91,7 @@ void SpreadChild::put_number() {
 // It goes on behind its parent's call.
 void SpreadChild::finish() {
   put_number();
-  user_regs_struct own = request_.call;
+  user_regs_struct own = request_.registers;
   own.rax = 0;
   own.orig_rax = kNoRestart;
   own.rsp = thread_->registers().rsp;

@@ -31,7 +31,8 @@ class SpreadChild : public std::enable_shared_from_this<SpreadChild> {
     std::vector<SpreadRange> ranges;  // of its parent
     std::optional<int> memory_fd;     // which it has inherited, too
     RemoteAddr instruction;
-    user_regs_struct call;  // clone(2) or fork(2), as its parent made it
+    user_regs_struct call;       // clone(2) or fork(2), whatever its parent has called for it
+    user_regs_struct registers;  // its parent's in that call
     uint64_t signal_mask;
   };
 

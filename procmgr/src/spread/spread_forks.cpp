@@ -39,10 +39,11 @@ std::vector<SpreadRange> joined(const std::vector<SpreadRange>& ranges) {
 
 }  // namespace
 
-// Stands at the call's entry.
-void SpreadProcess::begin_fork(const ThreadPtr& thread) {
+// Stands at the call's entry. `call`: the fork(2) or clone(2) that it is.
+void SpreadProcess::begin_fork(const ThreadPtr& thread, const user_regs_struct& call) {
   fork_ = std::make_shared<Fork>();
   fork_->thread = thread;
+  fork_->call = call;
   fork_->ranges = joined(parts_.memory.all());
   SpreadRange scratch;
   scratch.start = parts_.scratch.address_of(0);
@@ -93,7 +94,7 @@ void SpreadProcess::fork_next(const ThreadPtr& thread) {
 }
 
 void SpreadProcess::make_child(const ThreadPtr& thread) {
-  const user_regs_struct& call = thread->entry;
+  const user_regs_struct call = fork_->call;
   static_cast<void>(thread->traced->set_options(kTraceOptions | PTRACE_O_TRACEFORK));
   thread->traced->call(
       parts_.instruction, static_cast<long>(call.orig_rax),
@@ -108,7 +109,7 @@ void SpreadProcess::make_child(const ThreadPtr& thread) {
 }
 
 void SpreadProcess::fill_child(const ThreadPtr& thread, int64_t result) {
-  const user_regs_struct& call = thread->entry;
+  const user_regs_struct& call = fork_->call;
   const bool shares_files = call.orig_rax == SYS_clone && (call.rdi & CLONE_FILES) != 0;
   SpreadChild::Request request{.reaper = *parts_.node.children,
                                .pages = parts_.pages,
@@ -116,6 +117,7 @@ void SpreadProcess::fill_child(const ThreadPtr& thread, int64_t result) {
                                .memory_fd = parts_.memory_fd,
                                .instruction = parts_.instruction,
                                .call = call,
+                               .registers = thread->entry,
                                .signal_mask = 0};
   if (shares_files) request.memory_fd.reset();
   ptrace(PTRACE_GETSIGMASK, thread->traced->tid(), sizeof request.signal_mask,

@@ -33,6 +33,8 @@
 #include "spread/traced_thread.h"
 #include "teams/team_server.h"
 
+struct clone_args;  // <linux/sched.h>
+
 namespace krg {
 
 class SpreadChild;
@@ -158,6 +160,7 @@ class SpreadProcess {
   using ThreadPtr = std::shared_ptr<Thread>;
   struct Fork {  // under way: all other threads stand still
     ThreadPtr thread;
+    user_regs_struct call;
     std::vector<SpreadRange> ranges;  // that the child does not get from the kernel
     size_t next = 0;
     pid_t child = 0;
@@ -202,6 +205,7 @@ class SpreadProcess {
   void clear_tid(const ThreadPtr& thread);
   void exit(const ThreadPtr& thread);
   void begin_clone3(const ThreadPtr& thread);
+  void begin_fork3(const ThreadPtr& thread, const clone_args& arguments);
 
   void begin_stop();
   void end_stop();
@@ -209,7 +213,7 @@ class SpreadProcess {
   void tell_held();
   void read_next(const std::shared_ptr<Reading>& reading);
 
-  void begin_fork(const ThreadPtr& thread);
+  void begin_fork(const ThreadPtr& thread, const user_regs_struct& call);
   void hold_others(const ThreadPtr& thread, std::function<void()> done);
   void fork_next(const ThreadPtr& thread);
   void make_child(const ThreadPtr& thread);
