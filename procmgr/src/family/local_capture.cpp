@@ -152,6 +152,8 @@ void LocalCapture::freeze_children_of(pid_t pid) {
 }
 
 Status LocalCapture::check(pid_t pid) const {
+  if (parts_.is_spread && parts_.is_spread(pid))
+    return errno_error("its threads run on several nodes", ENOTSUP);
   if (parts_.pages && parts_.pages->is_receiving(pid))
     return errno_error("its pages are still on their way", EBUSY);
   return {};

@@ -83,6 +83,8 @@ struct FamilyCaptureParts {
   std::function<bool(dev_t)> is_served;  // by krgd (krgfs)
   Descriptors* descriptors = nullptr;    // null: none is at another node
   FamilyTracking* tracking = nullptr;    // null: each capture has all pages
+  // Whether threads of a process of this node run on others (Spreading); empty: never.
+  std::function<bool(pid_t)> is_spread = {};
 };
 
 class FamilyCaptures {
