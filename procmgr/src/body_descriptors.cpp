@@ -14,6 +14,9 @@ class Real : public BodyDescriptors {
   void cancel_export(const std::vector<ExportedFd>& fds) override {
     descriptors_.cancel_export(fds);
   }
+  void resume_sockets(const std::vector<ExportedFd>& fds) override {
+    descriptors_.resume_sockets(fds);
+  }
   void import_fds(pid_t pid, std::vector<ExportedFd> fds,
                   std::function<void(Result<std::vector<ImportedFd>>)> done) override {
     descriptors_.import_fds(pid, std::move(fds), std::move(done));

@@ -22,7 +22,7 @@ struct Descriptors::Impl {
         mirrors(node),
         relays(node, home),
         listeners(node, home, relays),
-        exporter(node, fs, home, tree, terminals, mirrors, listeners),
+        exporter(node, fs, home, tree, terminals, mirrors, relays, listeners),
         importer(node, fs, home, tree, mirrors, relays, listeners, record_locks),
         stat_calls(broker, fs, tree),
         inotify_calls(node, broker, tree, home),
@@ -55,7 +55,19 @@ void Descriptors::set_lock_holders(LockHolders& holders) {
 
 void Descriptors::export_fds(pid_t pid, WhichFds which,
                              std::function<void(Result<std::vector<ExportedFd>>)> done) {
-  done(impl_->exporter.export_all(pid, which));
+  const auto relays =
+      which == WhichFds::kAll ? impl_->exporter.own_relays(pid) : std::vector<uint64_t>();
+  if (relays.empty()) return done(impl_->exporter.export_all(pid, which));
+  impl_->relays.pause(relays, [impl = impl_.get(), pid, which, relays, done = std::move(done)] {
+    auto exported = impl->exporter.export_all(pid, which);
+    if (!exported)
+      for (const uint64_t number : relays) impl->relays.resume(number);
+    done(std::move(exported));
+  });
+}
+
+void Descriptors::resume_sockets(const std::vector<ExportedFd>& fds) {
+  impl_->exporter.resume_sockets(fds);
 }
 
 void Descriptors::cancel_export(const std::vector<ExportedFd>& fds) {

@@ -115,6 +115,133 @@ TEST_F(SocketsTest, AClosedPeerBreaksTheBodysSocket) {
       << status;
 }
 
+// A process that moves from node to node with a socket, whose end is `end` here meanwhile.
+class MovingSocketTest : public SocketsTest {
+ protected:
+  void give(UniqueFd end) {
+    end_ = std::move(end);
+    at_ = kHome;
+  }
+  // `how`: done, or given up by the target before or after it has the descriptors.
+  enum class How { kDone, kRefused, kFailed };
+  void move_to(NodeId to, How how = How::kDone) {
+    const pid_t held = hold({{5, end_.get()}}, [] { return kOk; });
+    auto exported = export_from(at_, held, WhichFds::kAll);
+    ASSERT_TRUE(exported) << exported.error().message();
+    if (how == How::kRefused) {
+      node(at_).descriptors.cancel_export(*exported);
+    } else {
+      auto imported = import_at(to, held, *exported);
+      ASSERT_TRUE(imported) << imported.error().message();
+      settle();
+      if (how == How::kDone) {
+        for (ImportedFd& fd : *imported)
+          if (fd.number == 5) end_ = std::move(fd.fd);
+        at_ = to;
+      } else {
+        imported->clear();
+        node(at_).descriptors.resume_sockets(*exported);
+      }
+    }
+    end(held);
+    settle();
+  }
+  size_t relays() {
+    size_t all = 0;
+    for (uint16_t id = 0; id < nodes_.size(); ++id)
+      all += node(NodeId{id}).descriptors.streams_open();
+    return all;
+  }
+  size_t kept() {
+    size_t all = 0;
+    for (uint16_t id = 0; id < nodes_.size(); ++id)
+      all += node(NodeId{id}).descriptors.descriptions_kept();
+    return all;
+  }
+  // Reads `bytes` that must be those from `at` on of what counts up.
+  void expect_counted(int fd, size_t& at, size_t bytes) {
+    std::string text(bytes, 0);
+    size_t got = 0;
+    ASSERT_TRUE(pump_until([&] {
+      const ssize_t more = recv(fd, text.data() + got, bytes - got, MSG_DONTWAIT);
+      if (more > 0) got += static_cast<size_t>(more);
+      return got == bytes;
+    })) << got
+        << " of " << bytes;
+    for (const char byte : text) ASSERT_EQ(byte, static_cast<char>(at++ * 7));
+  }
+  void send_counted(int fd, size_t& at, size_t bytes) {
+    std::string text(bytes, 0);
+    for (char& byte : text) byte = static_cast<char>(at++ * 7);
+    size_t sent = 0;
+    ASSERT_TRUE(pump_until([&] {
+      const ssize_t more = send(fd, text.data() + sent, bytes - sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+      if (more > 0) sent += static_cast<size_t>(more);
+      return sent == bytes;
+    })) << sent
+        << " of " << bytes;
+  }
+
+  UniqueFd end_;
+  NodeId at_;
+};
+
+// However often it moves: one relay, and what is under way in both directions stays in order.
+TEST_F(MovingSocketTest, HasOneRelayHoweverOftenItMoves) {
+  for (bool tcp : {false, true}) {
+    SCOPED_TRACE(tcp);
+    auto [ours, theirs] = tcp ? tcp_pair() : unix_pair(SOCK_STREAM);
+    give(std::move(ours));
+    size_t sent[2] = {}, got[2] = {};
+    const NodeId nodes[] = {kFar, kFarther, kFar, kFarther, kHome, kFarther, kFar, kHome};
+    for (int round = 0; round < 16; ++round) {
+      SCOPED_TRACE(round);
+      const size_t bytes = round % 3 == 0 ? 50000 : round % 3 == 1 ? 0 : 700;
+      send_counted(theirs.get(), sent[0], bytes + 10);
+      if (round % 2) settle();
+      if (round % 4 < 2) expect_counted(end_.get(), got[0], sent[0] - got[0] - bytes / 2);
+      send_counted(end_.get(), sent[1], bytes / 2 + 10);
+      if (round % 5 == 0) move_to(kFarther, How::kRefused);
+      if (round % 7 == 0) move_to(kFarther, How::kFailed);
+      move_to(nodes[static_cast<size_t>(round) % std::size(nodes)]);
+      EXPECT_LE(relays(), 1u);
+      EXPECT_LE(kept(), 1u);
+      if (round % 4 == 3) expect_counted(theirs.get(), got[1], sent[1] - got[1]);
+    }
+    expect_counted(theirs.get(), got[1], sent[1] - got[1]);
+    expect_counted(end_.get(), got[0], sent[0] - got[0]);
+    move_to(kFar);
+    send_counted(end_.get(), sent[1], 100);
+    move_to(kFarther);
+    end_.reset();
+    expect_counted(theirs.get(), got[1], 100);
+    settle();
+    char byte;
+    EXPECT_EQ(recv(theirs.get(), &byte, 1, MSG_DONTWAIT), 0);
+    EXPECT_EQ(relays() + kept(), 0u);
+  }
+}
+
+TEST_F(MovingSocketTest, KeepsItsHalfClosedEnds) {
+  auto [ours, theirs] = unix_pair(SOCK_STREAM);
+  give(std::move(ours));
+  move_to(kFar);
+  size_t sent = 0, got = 0, back = 0, answered = 0;
+  send_counted(theirs.get(), sent, 3000);
+  ASSERT_EQ(shutdown(theirs.get(), SHUT_WR), 0);
+  settle();
+  move_to(kFarther);
+  expect_counted(end_.get(), got, 3000);
+  char byte;
+  EXPECT_EQ(recv(end_.get(), &byte, 1, MSG_DONTWAIT), 0);
+  send_counted(end_.get(), back, 2000);
+  move_to(kFar);
+  EXPECT_EQ(recv(end_.get(), &byte, 1, MSG_DONTWAIT), 0);
+  expect_counted(theirs.get(), answered, 2000);
+  end_.reset();
+  settle();
+}
+
 TEST_F(SocketsTest, WhatIsNotConnectedStays) {
   UniqueFd listening(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   sockaddr address{AF_UNIX, {}};

@@ -81,12 +81,26 @@ FileIdentity identity_of(const struct stat& attributes) {
           attributes.st_mtim.tv_nsec, filesystem_identity(attributes.st_dev)};
 }
 
+std::vector<uint64_t> FdExporter::own_relays(pid_t pid) const {
+  std::vector<uint64_t> numbers;
+  auto stolen = relays_.size() > 0 ? steal_fds(pid, WhichFds::kAll) : std::vector<StolenFd>();
+  if (!stolen) return numbers;  // export_all() says why
+  OthersDescriptors others(pid);
+  for (const StolenFd& fd : *stolen) {
+    if (!S_ISSOCK(fd.attributes.st_mode)) continue;
+    if (auto number = relays_.find(fd.copy.get()); number && !others.have(fd))
+      numbers.push_back(*number);
+  }
+  return numbers;
+}
+
 Result<std::vector<ExportedFd>> FdExporter::export_all(pid_t pid, WhichFds which) {
   auto stolen = steal_fds(pid, which);
   if (!stolen) return stolen.error();
   std::vector<ExportedFd> exported;
   exported_terminals_.clear();
   exported_sockets_.clear();
+  exported_relays_.clear();
   mark_locked(*stolen);
   OthersDescriptors others(pid);
   for (StolenFd& fd : *stolen) {
@@ -166,8 +180,18 @@ void FdExporter::cancel(const std::vector<ExportedFd>& fds) {
       if (const int guarded = home_.guarded(recipe->fixed.guard); guarded >= 0)
         tree_.stays(inode_of(guarded));
     home_.export_done(recipe->fixed.guard);
-    if (recipe->fixed.kind == FdKind::kListener && recipe->fixed.offset != 0)
-      listeners_.resume(static_cast<uint64_t>(recipe->fixed.offset));
+  }
+  resume_sockets(fds);
+}
+
+void FdExporter::resume_sockets(const std::vector<ExportedFd>& fds) {
+  for (const ExportedFd& fd : fds) {
+    auto recipe = decode_recipe(fd.recipe);
+    check(recipe.has_value(), "a recipe of ours can be read");
+    const auto number = static_cast<uint64_t>(recipe->fixed.offset);
+    if (recipe->fixed.exporter != node_.self || number == 0) continue;
+    if (recipe->fixed.kind == FdKind::kListener) listeners_.resume(number);
+    if (recipe->fixed.kind == FdKind::kSocket) relays_.resume(number);
   }
 }
 
@@ -333,7 +357,9 @@ Result<std::string> FdExporter::export_socket(StolenFd fd, bool is_alone) {
   }
   if (getpeername(fd.copy.get(), reinterpret_cast<sockaddr*>(&peer), &size) != 0)
     return not_taken_along(fd, "not connected");
+  if (auto moved = export_relay(fd)) return *moved;
   FdRecipe recipe = recipe_for(FdKind::kSocket, fd);
+  recipe.offset = 0;
   recipe.detail = static_cast<uint32_t>(type);
   auto made = exported_sockets_.find(fd.attributes.st_ino);
   if (made == exported_sockets_.end()) {
@@ -342,6 +368,25 @@ Result<std::string> FdExporter::export_socket(StolenFd fd, bool is_alone) {
   }
   recipe.id = recipe.guard = made->second;
   return encode_recipe(recipe, {});
+}
+
+// A socket of another node, whose relay is paused: it keeps its home.
+std::optional<std::string> FdExporter::export_relay(StolenFd& fd) {
+  auto made = exported_relays_.find(fd.attributes.st_ino);
+  if (made != exported_relays_.end()) return made->second;
+  const auto number = relays_.find(fd.copy.get());
+  const auto carried = number ? relays_.carried(*number, fd.copy.get()) : std::nullopt;
+  if (number && !carried) relays_.resume(*number);
+  if (!carried) return std::nullopt;
+  FdRecipe recipe = recipe_for(FdKind::kSocket, fd);
+  recipe.detail = SOCK_STREAM;
+  recipe.home = carried->home;
+  recipe.id = carried->id;
+  recipe.offset = static_cast<int64_t>(*number);
+  recipe.guard = home_.add_guard(std::move(fd.copy));
+  std::string all(reinterpret_cast<const char*>(&carried->sizes), sizeof carried->sizes);
+  all += carried->came + carried->wrote;
+  return exported_relays_.emplace(fd.attributes.st_ino, encode_recipe(recipe, all)).first->second;
 }
 
 // It stays here, or where it came from: connections go to where the process is.

@@ -20,18 +20,26 @@ namespace krg {
 class FdExporter {
  public:
   FdExporter(NodeContext& node, SessionFs& fs, RemoteHome& home, StreamTree& tree,
-             HomeTerminals& terminals, TerminalMirrors& mirrors, ListenerRelays& listeners)
+             HomeTerminals& terminals, TerminalMirrors& mirrors, SocketRelays& relays,
+             ListenerRelays& listeners)
       : node_(node),
         fs_(fs),
         home_(home),
         tree_(tree),
         terminals_(terminals),
         mirrors_(mirrors),
+        relays_(relays),
         listeners_(listeners) {}
 
+  // The relays of sockets that no other process has: they are to be paused before the process is
+  // exported, and its sockets go on from their homes. Empty where there are none.
+  std::vector<uint64_t> own_relays(pid_t pid) const;
   // All of them or none. Errors: ENOTSUP, naming the descriptor that cannot be taken along.
   Result<std::vector<ExportedFd>> export_all(pid_t pid, WhichFds which);
   void cancel(const std::vector<ExportedFd>& fds);
+  // The process goes on here, whether or not its descriptors were imported elsewhere: it has its
+  // sockets again.
+  void resume_sockets(const std::vector<ExportedFd>& fds);
 
  private:
   // `is_alone`: it is moved, and no other process has the description.
@@ -45,6 +53,7 @@ class FdExporter {
   Result<std::string> export_character_device(StolenFd fd);
   Result<std::string> export_terminal(StolenFd fd, const TerminalSettings& settings);
   Result<std::string> export_socket(StolenFd fd, bool is_alone);
+  std::optional<std::string> export_relay(StolenFd& fd);
   Result<std::string> export_listener(StolenFd fd);
   Result<std::string> export_regular(StolenFd fd, bool is_alone);
   Result<std::string> export_shared(StolenFd fd, FdKind kind, FileId file);
@@ -62,9 +71,11 @@ class FdExporter {
   StreamTree& tree_;
   HomeTerminals& terminals_;
   TerminalMirrors& mirrors_;
+  SocketRelays& relays_;
   ListenerRelays& listeners_;
   std::map<dev_t, HomeId> exported_terminals_;  // of the process being exported
   std::map<ino_t, HomeId> exported_sockets_;
+  std::map<ino_t, std::string> exported_relays_;  // their recipes
 };
 
 // Names the file systems of this running kernel: two nodes with the same answer and the same device

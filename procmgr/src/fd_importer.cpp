@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <fmt/core.h>
 #include <linux/openat2.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 
 #include <algorithm>
@@ -11,6 +12,7 @@
 
 #include "event_fds.h"
 #include "fd_exporter.h"
+#include "home_socket.h"
 #include "ipc/posix_queue_tree.h"
 #include "krg/runtime/log.h"
 #include "shared_tree.h"
@@ -30,6 +32,18 @@ UniqueFd open_in(int root, const std::string& path, int flags) {
 
 bool is_stream(FdKind kind) {
   return kind == FdKind::kStream || kind == FdKind::kInotify || kind == FdKind::kPidfd;
+}
+
+std::optional<SocketRelays::Carried> carried_by(const DecodedRecipe& recipe) {
+  SocketRelays::Carried carried{recipe.fixed.home, recipe.fixed.id, {}, {}, {}};
+  if (recipe.path.size() < sizeof carried.sizes) return std::nullopt;
+  std::memcpy(&carried.sizes, recipe.path.data(), sizeof carried.sizes);
+  const std::string_view rest = std::string_view(recipe.path).substr(sizeof carried.sizes);
+  if (carried.sizes.came > rest.size() || carried.sizes.wrote != rest.size() - carried.sizes.came)
+    return std::nullopt;
+  carried.came = rest.substr(0, carried.sizes.came);
+  carried.wrote = rest.substr(carried.sizes.came);
+  return carried;
 }
 
 // True when an opened file is the one that the recipe means.
@@ -105,7 +119,7 @@ Status FdImporter::prepare(const Job& job, Item& item) {
       return recipe.home == node_.self ? prepare_stream(job.pid, item)
                                        : prepare_terminal(job.pid, item);
     case FdKind::kSocket:
-      return recipe.home == node_.self ? prepare_stream(job.pid, item) : prepare_socket(job, item);
+      return may_be_native(item) ? prepare_native_socket(job.pid, item) : prepare_socket(job, item);
     case FdKind::kListener:
       return prepare_listener(job.pid, item);
     case FdKind::kPath:
@@ -207,11 +221,32 @@ Status FdImporter::prepare_socket(const Job& job, Item& item) {
     if (!item.fd) return errno_error("dup");
     return {};
   }
+  const auto carried = carried_by(item.recipe);
+  if (!carried && !item.recipe.path.empty()) return errno_error("recipe of a socket", EPROTO);
   acquire(item);
-  auto opened =
-      relays_.open(job.pid, recipe.home, recipe.id, static_cast<int>(recipe.detail), recipe.flags);
+  auto opened = relays_.open(job.pid, recipe.home, recipe.id, static_cast<int>(recipe.detail),
+                             recipe.flags, carried ? &*carried : nullptr);
   if (!opened) return opened.error();
   item.fd = std::move(*opened);
+  return {};
+}
+
+// At its home, unless the body has to have something before what the socket has.
+bool FdImporter::may_be_native(const Item& item) const {
+  if (item.recipe.fixed.home != node_.self) return false;
+  const auto carried = carried_by(item.recipe);
+  if (!carried) return true;
+  const auto* socket = dynamic_cast<HomeSocket*>(home_.find(item.recipe.fixed.id));
+  return socket != nullptr && carried->wrote.empty() && socket->can_be_native(carried->came.size());
+}
+
+Status FdImporter::prepare_native_socket(pid_t pid, Item& item) {
+  if (Status made = prepare_stream(pid, item); !made) return made;
+  const auto carried = carried_by(item.recipe);
+  if (!carried) return {};
+  dynamic_cast<HomeSocket&>(*home_.find(item.recipe.fixed.id)).become_native(carried->came.size());
+  if (carried->sizes.body_ended) shutdown(item.fd.get(), SHUT_WR);
+  fcntl(item.fd.get(), F_SETFL, item.recipe.fixed.flags & O_NONBLOCK);
   return {};
 }
 

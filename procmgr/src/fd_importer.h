@@ -63,6 +63,8 @@ class FdImporter {
   Status prepare_event(Item& item);
   static Status share_description(const Job& job, Item& item);
   Status prepare_socket(const Job& job, Item& item);
+  bool may_be_native(const Item& item) const;
+  Status prepare_native_socket(pid_t pid, Item& item);
   Status prepare_listener(pid_t pid, Item& item);
   Status prepare_terminal(pid_t pid, Item& item);
   void acquire(Item& item);

@@ -19,15 +19,15 @@ enum class FdKind : uint8_t {
   kFile,    // a regular file that may be had by path: else by stream
   kDirectory,  // a directory or O_PATH descriptor: by path or not at all
   kStream,     // I/O at home
-  kSocket,     // joined by a relay
-  kTerminal,   // mirrored by a pty
-  kShared,     // a file of the session's /dev/shm: by path, or by its FileId (identity.inode)
-  kEvent,      // made anew: of EventKind `detail`, the "path" being its description (event_fds.h)
-  kQueue,      // of the session's /dev/mqueue: by its FileId (identity.inode)
-  kListener,   // a socket that listens, joined by a relay: of the "path" ListenerShape
-  kInotify,    // I/O at home, where its watches are (inotify_calls.h)
-  kPidfd,      // polled at home: of process `detail`, 0: one that has ended (pidfd_calls.h)
-  kSame,       // the description of another descriptor of the process, number `detail`
+  kSocket,    // joined by a relay; one that had a relay: the "path" is what that had (CarriedBytes)
+  kTerminal,  // mirrored by a pty
+  kShared,    // a file of the session's /dev/shm: by path, or by its FileId (identity.inode)
+  kEvent,     // made anew: of EventKind `detail`, the "path" being its description (event_fds.h)
+  kQueue,     // of the session's /dev/mqueue: by its FileId (identity.inode)
+  kListener,  // a socket that listens, joined by a relay: of the "path" ListenerShape
+  kInotify,   // I/O at home, where its watches are (inotify_calls.h)
+  kPidfd,     // polled at home: of process `detail`, 0: one that has ended (pidfd_calls.h)
+  kSame,      // the description of another descriptor of the process, number `detail`
 };
 
 // What tells whether a path leads to the same file. `filesystem` is 0 where only the inode can say.
@@ -54,7 +54,8 @@ struct FdRecipe {
   uint32_t detail = 0;  // of a socket: its type
   HomeId id;
   HomeId guard;
-  int64_t offset = 0;  // kListener: its number at the exporter, when it stands for another there
+  // kListener, kSocket: its number at the exporter, when it stands for another there, else 0.
+  int64_t offset = 0;
   FileIdentity identity;
 };
 static_assert(sizeof(FdRecipe) == 80);

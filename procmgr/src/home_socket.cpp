@@ -5,7 +5,9 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <deque>
 #include <optional>
+#include <utility>
 
 namespace krg {
 
@@ -14,16 +16,34 @@ struct HomeSocket::State : std::enable_shared_from_this<State> {
   int fd;
   NodeId body_node;
   uint64_t relay = 0;
-  bool pushing = false;  // a piece is under way to the body
-  bool ended = false;    // nothing more goes there
-  std::string came;      // before what the socket has now
+  bool paused = false;    // the body is moving: nothing is pushed
+  bool has_left = false;  // and its relay has gone
+  uint64_t relays = 0;    // how many have had the socket: answers of earlier ones mean nothing
+  bool pushing = false;   // a piece is under way to the body
+  size_t pushed = 0;      // of that piece: what is still on the socket
+  bool ended = false;     // nothing more goes there
+  std::string came;       // before what the socket has now
   uint64_t consumed = 0;
-  std::string buffer, unwritten;
-  std::optional<Messenger::Reply> writer;
+  std::string buffer;
+  // What the body wrote, in order.
+  struct Output {
+    bool is_end;
+    std::string data;
+    Messenger::Reply reply;
+  };
+  std::deque<Output> outputs;
+  struct Successor {
+    NodeId node;
+    uint64_t relay;
+    Messenger::Reply reply;
+  };
+  std::optional<Successor> successor;  // waits for the paused relay's end
   EventLoop::Watch watch;
 
   State(NodeContext& context, int socket) : node(context), fd(socket) {}
 
+  void watch_socket();
+  void take_over();
   void push_input();
   void push(bool is_end, size_t bytes);
   void consume(size_t bytes);
@@ -39,23 +59,79 @@ HomeSocket::~HomeSocket() {
   state_->watch.reset();  // before the descriptor is closed, whoever still holds the state
 }
 
-void HomeSocket::attach(NodeId body_node, uint64_t relay) {
-  state_->body_node = body_node;
-  state_->relay = relay;
+void HomeSocket::attach(NodeId body_node, const SocketAttach& message, Messenger::Reply reply) {
+  State& state = *state_;
+  if (message.how == SocketAttach::kTakesOver) {
+    if (!state.paused) return reply.fail(ECANCELED, "the body stays where it is");
+    state.successor.emplace(State::Successor{body_node, message.relay, std::move(reply)});
+    return state.take_over();
+  }
+  state.body_node = body_node;
+  state.relay = message.relay;
+  state.paused = state.has_left = false;
+  reply.ok();
+  if (auto unused = std::exchange(state.successor, std::nullopt))
+    unused->reply.fail(ECANCELED, "the body stays where it is");
+  state.watch_socket();
+  state.push_input();
+}
+
+void HomeSocket::pause() const {
+  state_->paused = true;
+}
+
+void HomeSocket::leave(NodeId body_node, uint64_t relay) {
+  State& state = *state_;
+  if (!state.paused || state.body_node != body_node || state.relay != relay) return;
+  state.has_left = true;
+  state.take_over();
+}
+
+void HomeSocket::forget_node(NodeId node) {
+  State& state = *state_;
+  if (state.successor && state.successor->node == node) state.successor.reset();
+  if (state.paused && state.body_node == node) leave(node, state.relay);
+}
+
+bool HomeSocket::can_be_native(size_t unread) const {
+  const State& state = *state_;
+  return state.paused && state.came.empty() && state.outputs.empty() &&
+         unread <= (state.pushing ? state.pushed : 0);
+}
+
+void HomeSocket::become_native(size_t unread) const {
+  if (!state_->pushing) return;
+  state_->consume(state_->pushed - unread);
+  state_->pushed = unread;
+}
+
+void HomeSocket::State::watch_socket() {
+  if (watch) return;
   // Edge-triggered: unread input stays on the socket, and must not wake us again.
-  auto made = state_->node.loop.watch(real(), EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
-                                      [state = state_.get()](uint32_t) {
-                                        auto keep = state->shared_from_this();
-                                        state->write_output();
-                                        state->push_input();
-                                      });
+  auto made = node.loop.watch(fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, [this](uint32_t) {
+    auto keep = shared_from_this();
+    write_output();
+    push_input();
+  });
   check(made.has_value(), "a socket can be watched");
-  state_->watch = std::move(*made);
-  state_->push_input();
+  watch = std::move(*made);
+}
+
+// The body has brought along what was under way to it.
+void HomeSocket::State::take_over() {
+  if (!has_left || !successor) return;
+  body_node = successor->node;
+  relay = successor->relay;
+  paused = has_left = false;
+  ++relays;
+  if (std::exchange(pushing, false)) consume(pushed);
+  auto next = std::exchange(successor, std::nullopt);
+  next->reply.ok();
+  push_input();
 }
 
 void HomeSocket::State::push_input() {
-  if (pushing || ended || !watch) return;
+  if (pushing || ended || paused || !watch) return;
   if (!came.empty()) {
     buffer = came.substr(0, kMaxSocketPieceBytes);
     return push(false, buffer.size());
@@ -76,20 +152,22 @@ void HomeSocket::State::push_input() {
 
 void HomeSocket::State::push(bool is_end, size_t bytes) {
   pushing = true;
+  pushed = bytes;
   ended = is_end;
   SocketToBody piece;
   piece.relay = relay;
   piece.is_end = is_end;
   node.messenger.request(body_node, piece, std::string_view(buffer).substr(0, bytes),
-                         [weak = weak_from_this(), bytes](Result<std::string> arrived) {
+                         [weak = weak_from_this(), number = relays](Result<std::string> arrived) {
                            auto self = weak.lock();
-                           if (!self || !self->watch) return;
+                           if (!self || !self->watch || self->relays != number) return;
+                           if (!arrived && self->paused) return;  // who takes over has it
                            self->pushing = false;
                            if (!arrived) {
                              self->ended = true;
                              return;
                            }
-                           self->consume(bytes);
+                           self->consume(self->pushed);
                            self->push_input();
                          });
 }
@@ -119,34 +197,37 @@ std::string HomeSocket::unwritten() const {
   int type = 0;
   socklen_t size = sizeof type;
   getsockopt(real(), SOL_SOCKET, SO_TYPE, &type, &size);
-  if (type == SOCK_STREAM || state_->unwritten.empty()) return state_->unwritten;
-  const auto bytes = static_cast<uint32_t>(state_->unwritten.size());
-  return std::string(reinterpret_cast<const char*>(&bytes), sizeof bytes) + state_->unwritten;
+  std::string all;
+  for (const State::Output& output : state_->outputs) {
+    const auto bytes = static_cast<uint32_t>(output.data.size());
+    if (type != SOCK_STREAM && bytes > 0)
+      all.append(reinterpret_cast<const char*>(&bytes), sizeof bytes);
+    all += output.data;
+  }
+  return all;
 }
 
 void HomeSocket::take(const SocketToHome& message, std::string_view data, Messenger::Reply reply) {
-  if (message.is_end) {
-    shutdown(real(), SHUT_WR);
-    return reply.ok();
-  }
-  state_->unwritten = data;
-  state_->writer.emplace(std::move(reply));
-  state_->write_output();
+  state_->outputs.push_back({message.is_end != 0, std::string(data), std::move(reply)});
+  if (state_->outputs.size() == 1) state_->write_output();
 }
 
 void HomeSocket::State::write_output() {
-  if (!writer) return;
-  while (!unwritten.empty()) {
-    const ssize_t put = send(fd, unwritten.data(), unwritten.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (put < 0 && errno == EAGAIN) return;
-    if (put < 0) {
-      auto failed = std::exchange(writer, std::nullopt);
-      return failed->fail(errno);
+  while (!outputs.empty()) {
+    Output& first = outputs.front();
+    int error = 0;
+    while (!first.data.empty() && error == 0) {
+      const ssize_t put =
+          send(fd, first.data.data(), first.data.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+      if (put < 0 && errno == EAGAIN) return;
+      if (put < 0) error = errno;
+      if (put > 0) first.data.erase(0, static_cast<size_t>(put));
     }
-    unwritten.erase(0, static_cast<size_t>(put));
+    if (first.is_end) shutdown(fd, SHUT_WR);
+    Output done = std::move(first);
+    outputs.pop_front();
+    error == 0 ? done.reply.ok() : done.reply.fail(error);
   }
-  auto done = std::exchange(writer, std::nullopt);
-  done->ok();
 }
 
 }  // namespace krg

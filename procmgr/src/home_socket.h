@@ -17,9 +17,19 @@ class HomeSocket : public RelayedHomeFile {
   HomeSocket(NodeContext& node, UniqueFd real, std::string came = {});
   ~HomeSocket() override;
 
-  void attach(NodeId body_node, uint64_t relay);
+  void attach(NodeId body_node, const SocketAttach& message, Messenger::Reply reply);
+  // The body is moving; its relay has all that was sent.
+  void pause() const;
+  void leave(NodeId body_node, uint64_t relay);
+  // The body comes to this node while its relay is paused, having read all of what was sent there
+  // but `unread` bytes, and written nothing that is still to come: whether it may have the socket
+  // itself.
+  bool can_be_native(size_t unread) const;
+  // Takes what it has read off the socket.
+  void become_native(size_t unread) const;
   // Takes what the body wrote; answered when the socket has all of it.
   void take(const SocketToHome& message, std::string_view data, Messenger::Reply reply);
+  void forget_node(NodeId node) override;
 
   // What a checkpoint has to know: bytes that have been taken off, what comes before the rest, and
   // what the socket has yet to take (packets with their lengths before them).

@@ -10,11 +10,14 @@ namespace krg {
 // The most that one piece carries; a packet (SOCK_SEQPACKET) must fit.
 inline constexpr size_t kMaxSocketPieceBytes = 256 * 1024;
 
-// Request to the home: the relay `relay` of the asking node is ready. Reply: empty.
+// Request to the home: the relay `relay` of the asking node is ready. Reply: empty; to one that
+// takes over, when its predecessor has left; ECANCELED: that goes on.
 struct SocketAttach {
+  enum How : uint8_t { kNew, kResumes, kTakesOver };
   static constexpr uint16_t kId = message_ids::kDescriptors + 16;
-  uint8_t version = 1;
-  uint8_t unused[7] = {};
+  uint8_t version = 2;
+  How how = kNew;
+  uint8_t unused[6] = {};
   HomeId home;
   uint64_t relay = 0;
 };
@@ -41,5 +44,38 @@ struct SocketToHome {
   HomeId home;
 };
 static_assert(sizeof(SocketToHome) == 16);
+
+// Request to the home: nothing is to be sent until the next SocketAttach: the body of `relay` is
+// moving. Reply: empty; what was sent before has arrived by then.
+struct SocketPause {
+  static constexpr uint16_t kId = message_ids::kDescriptors + 25;
+  uint8_t version = 1;
+  uint8_t unused[7] = {};
+  HomeId home;
+  uint64_t relay = 0;
+};
+static_assert(sizeof(SocketPause) == 24);
+
+// Notice to the home: the body of a paused relay has moved; who takes over has what was on its way.
+struct SocketLeave {
+  static constexpr uint16_t kId = message_ids::kDescriptors + 26;
+  uint8_t version = 1;
+  uint8_t unused[7] = {};
+  HomeId home;
+  uint64_t relay = 0;
+};
+static_assert(sizeof(SocketLeave) == 24);
+
+// What a relay had when its body moved: the payload of the recipe, followed by what the body has
+// not read yet, and by what it wrote and the home has not got.
+struct CarriedBytes {
+  uint64_t came = 0, wrote = 0;
+  uint64_t arrived = 0;     // from the home, all in all
+  uint8_t home_ended = 0;   // after what came
+  uint8_t body_ended = 0;   // shutdown(SHUT_WR) after what it wrote
+  uint8_t end_is_sent = 0;  // home knows that
+  uint8_t unused[5] = {};
+};
+static_assert(sizeof(CarriedBytes) == 32);
 
 }  // namespace krg

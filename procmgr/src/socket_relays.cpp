@@ -19,6 +19,41 @@
 
 namespace krg {
 
+namespace {
+
+// Whether `other` is the other end of the named socket `end`.
+bool is_peer(int end, int other) {
+  sockaddr_storage own{}, peer{};
+  socklen_t own_bytes = sizeof own, peer_bytes = sizeof peer;
+  return getsockname(end, reinterpret_cast<sockaddr*>(&own), &own_bytes) == 0 &&
+         getpeername(other, reinterpret_cast<sockaddr*>(&peer), &peer_bytes) == 0 &&
+         own_bytes == peer_bytes && own_bytes > sizeof(sa_family_t) &&
+         memcmp(&own, &peer, own_bytes) == 0;
+}
+
+// Of a TCP socket: bytes that the kernel has not handed to its peer yet.
+bool is_on_the_way(int socket) {
+  int bytes = 0;
+  return ioctl(socket, SIOCOUTQNSD, &bytes) != 0 || bytes > 0;
+}
+
+// What is in a socket's queue, which stays there; nothing when not all can be seen.
+std::optional<std::string> unread_of(int socket) {
+  int bytes = 0;
+  if (ioctl(socket, FIONREAD, &bytes) != 0) return std::nullopt;
+  std::string unread(static_cast<size_t>(bytes), 0);
+  if (bytes == 0) return unread;
+  iovec part{unread.data(), unread.size()};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  const ssize_t got = recvmsg(socket, &message, MSG_PEEK | MSG_DONTWAIT);
+  if (got != bytes || (message.msg_flags & MSG_CTRUNC)) return std::nullopt;
+  return unread;
+}
+
+}  // namespace
+
 struct SocketRelays::Relay {
   uint64_t number = 0;
   pid_t body = 0;
@@ -26,10 +61,15 @@ struct SocketRelays::Relay {
   HomeId id;
   UniqueFd local;                         // our end
   bool tells_unread = true;               // a unix socket: what the body has not read yet
+  bool paused = false;                    // its body is moving
+  bool waits = false;                     // for the relay that it takes over from
+  bool home_ended = false;                // nothing more comes
+  bool told_end = false;                  // the body, after what came
   bool sending = false;                   // a piece is under way home
   bool ended = false;                     // the body has shut its writing down
   uint64_t arrived = 0;                   // bytes that have come from home
   std::string to_body;                    // not yet in the body's socket
+  std::string to_home;                    // before what our end has
   std::optional<Messenger::Reply> piece;  // answered when the body has consumed it
   std::vector<std::function<void()>> drained;
   EventLoop::Watch watch;
@@ -42,9 +82,19 @@ SocketRelays::SocketRelays(NodeContext& node, RemoteHome& home) : node_(node) {
                                                    std::string_view, Messenger::Reply reply) {
     HomeSocket* socket = find_socket(message.home);
     if (socket == nullptr) return reply.fail(ESTALE, "the socket is gone");
-    reply.ok();
-    socket->attach(from, message.relay);
+    socket->attach(from, message, std::move(reply));
   });
+  messenger.on_request<SocketPause>(
+      [find_socket](NodeId, const SocketPause& message, std::string_view, Messenger::Reply reply) {
+        HomeSocket* socket = find_socket(message.home);
+        if (socket == nullptr) return reply.fail(ESTALE, "the socket is gone");
+        socket->pause();
+        reply.ok();
+      });
+  messenger.on<SocketLeave>(
+      [find_socket](NodeId from, const SocketLeave& message, std::string_view) {
+        if (HomeSocket* socket = find_socket(message.home)) socket->leave(from, message.relay);
+      });
   messenger.on_request<SocketToHome>([find_socket](NodeId, const SocketToHome& message,
                                                    std::string_view data, Messenger::Reply reply) {
     HomeSocket* socket = find_socket(message.home);
@@ -57,65 +107,90 @@ SocketRelays::SocketRelays(NodeContext& node, RemoteHome& home) : node_(node) {
         if (found == relays_.end()) return reply.fail(EPIPE, "the body's socket is closed");
         Relay& relay = *found->second;
         if (message.is_end) {
-          shutdown(relay.local.get(), SHUT_WR);
-          return reply.ok();
+          relay.home_ended = true;
+          reply.ok();
+        } else {
+          relay.arrived += data.size();
+          relay.to_body += data;
+          relay.piece.emplace(std::move(reply));
         }
-        relay.arrived += data.size();
-        relay.to_body = data;
-        relay.piece.emplace(std::move(reply));
-        pump_to_body(relay);
+        if (!relay.paused) pump_to_body(relay);
       });
 }
 SocketRelays::~SocketRelays() {
   *self_ = nullptr;
 }
 
-Result<UniqueFd> SocketRelays::open(pid_t body, NodeId home, HomeId id, int type, int flags) {
+Result<UniqueFd> SocketRelays::open(pid_t body, NodeId home, HomeId id, int type, int flags,
+                                    const Carried* carried) {
   int ends[2];
   if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends) != 0) return errno_error("socketpair");
   UniqueFd given(ends[0]);
+  auto relay = std::make_unique<Relay>();
+  relay->local = UniqueFd(ends[1]);
+  relay->body = body;
+  relay->home = home;
+  relay->id = id;
   if (flags & O_NONBLOCK) fcntl(given.get(), F_SETFL, O_NONBLOCK);
-  if (auto joined = join(UniqueFd(ends[1]), body, home, id); !joined) return joined.error();
+  if (carried) {
+    relay->waits = true;
+    relay->to_body = carried->came;
+    relay->to_home = carried->wrote;
+    relay->arrived = carried->sizes.arrived;
+    relay->home_ended = carried->sizes.home_ended != 0;
+    relay->ended = carried->sizes.end_is_sent != 0;
+    if (carried->sizes.body_ended) shutdown(given.get(), SHUT_WR);
+  }
+  if (auto begun = begin(std::move(relay), carried ? SocketAttach::kTakesOver : SocketAttach::kNew);
+      !begun)
+    return begun.error();
   return given;
 }
 
 Status SocketRelays::join(UniqueFd local, pid_t body, NodeId home, HomeId id) {
   auto relay = std::make_unique<Relay>();
-  relay->number = next_++;
+  relay->local = std::move(local);
   relay->body = body;
   relay->home = home;
   relay->id = id;
-  relay->local = std::move(local);
   int domain = 0;
   socklen_t size = sizeof domain;
   getsockopt(relay->local.get(), SOL_SOCKET, SO_DOMAIN, &domain, &size);
   relay->tells_unread = domain == AF_UNIX;
+  return begin(std::move(relay), SocketAttach::kNew);
+}
+
+Status SocketRelays::begin(std::unique_ptr<Relay> begun, SocketAttach::How how) {
+  Relay& relay = *begun;
+  relay.number = next_++;
   // Edge-triggered: EPOLLOUT then tells each time that the body has consumed something.
-  auto made = node_.loop.watch(relay->local.get(), EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
-                               [this, number = relay->number](uint32_t) { pump(number); });
+  auto made = node_.loop.watch(relay.local.get(), EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+                               [this, number = relay.number](uint32_t) { pump(number); });
   if (!made) return made.error();
-  relay->watch = std::move(*made);
-  SocketAttach attach;
-  attach.home = id;
-  attach.relay = relay->number;
-  node_.messenger.request(home, attach, {}, [this, number = relay->number](Result<std::string> ok) {
-    if (!ok) close(number);
-  });
-  relays_.emplace(relay->number, std::move(relay));
+  relay.watch = std::move(*made);
+  relays_.emplace(relay.number, std::move(begun));
+  attach(relay, how);
   return {};
 }
 
+void SocketRelays::attach(const Relay& relay, SocketAttach::How how) {
+  SocketAttach attach;
+  attach.how = how;
+  attach.home = relay.id;
+  attach.relay = relay.number;
+  node_.messenger.request(relay.home, attach, {},
+                          [this, number = relay.number](Result<std::string> attached) {
+                            if (!attached) return close(number);
+                            auto found = relays_.find(number);
+                            if (found == relays_.end()) return;
+                            if (std::exchange(found->second->waits, false)) pump(number);
+                          });
+}
+
 std::optional<HomeId> SocketRelays::take_back(int accepted, std::string& came) {
-  sockaddr_storage peer{};
-  socklen_t peer_bytes = sizeof peer;
-  if (getpeername(accepted, reinterpret_cast<sockaddr*>(&peer), &peer_bytes) != 0)
-    return std::nullopt;
   for (auto entry = relays_.begin(); entry != relays_.end(); ++entry) {
     Relay& relay = *entry->second;
-    sockaddr_storage own{};
-    socklen_t own_bytes = sizeof own;
-    getsockname(relay.local.get(), reinterpret_cast<sockaddr*>(&own), &own_bytes);
-    if (own_bytes != peer_bytes || memcmp(&own, &peer, own_bytes) != 0) continue;
+    if (!is_peer(relay.local.get(), accepted)) continue;
     came += relay.to_body;
     if (relay.piece) relay.piece->ok();
     const HomeId id = relay.id;
@@ -125,15 +200,91 @@ std::optional<HomeId> SocketRelays::take_back(int accepted, std::string& came) {
   return std::nullopt;
 }
 
+std::optional<uint64_t> SocketRelays::find(int body_end) const {
+  int type = 0;
+  socklen_t size = sizeof type;
+  if (getsockopt(body_end, SOL_SOCKET, SO_TYPE, &type, &size) != 0 || type != SOCK_STREAM)
+    return std::nullopt;
+  const Relay* relay = find_by_end(body_end);
+  return relay && !relay->waits ? std::optional(relay->number) : std::nullopt;
+}
+
+void SocketRelays::pause(const std::vector<uint64_t>& numbers, std::function<void()> done) {
+  auto all_paused = std::shared_ptr<void>(nullptr, [done = std::move(done)](void*) { done(); });
+  for (const uint64_t number : numbers) {
+    Relay& relay = *relays_.at(number);
+    relay.paused = true;
+    SocketPause pause;
+    pause.home = relay.id;
+    pause.relay = number;
+    node_.messenger.request(relay.home, pause, {},
+                            [this, number, all_paused](Result<std::string> paused) {
+                              if (!paused) resume(number);  // which closes it
+                            });
+  }
+}
+
+void SocketRelays::resume(uint64_t number) {
+  auto found = relays_.find(number);
+  if (found == relays_.end() || !found->second->paused) return;
+  found->second->paused = false;
+  attach(*found->second, SocketAttach::kResumes);
+  pump(number);
+}
+
+std::optional<SocketRelays::Carried> SocketRelays::carried(uint64_t number, int body_end) const {
+  auto found = relays_.find(number);
+  if (found == relays_.end() || !found->second->paused) return std::nullopt;
+  const Relay& relay = *found->second;
+  const int local = relay.local.get();
+  pollfd state{local, POLLRDHUP, 0};
+  ::poll(&state, 1, 0);
+  const bool body_ended = (state.revents & POLLRDHUP) != 0;
+  // Over TCP the end of the body's writing looks like that of its last descriptor.
+  if ((state.revents & (POLLERR | POLLHUP)) || (body_ended && !relay.tells_unread))
+    return std::nullopt;
+  if (!relay.tells_unread && (is_on_the_way(local) || is_on_the_way(body_end))) return std::nullopt;
+  auto came = unread_of(body_end), wrote = unread_of(local);
+  if (!came || !wrote) return std::nullopt;
+  Carried all{relay.home, relay.id, {}, *came + relay.to_body, relay.to_home + *wrote};
+  all.sizes.came = all.came.size();
+  all.sizes.wrote = all.wrote.size();
+  all.sizes.arrived = relay.arrived;
+  all.sizes.home_ended = relay.home_ended;
+  all.sizes.body_ended = body_ended;
+  all.sizes.end_is_sent = relay.ended;
+  return all;
+}
+
+// Closed by all: who takes over goes on.
+void SocketRelays::leave_if_moved(Relay& relay) {
+  pollfd state{relay.local.get(), POLLRDHUP, 0};
+  ::poll(&state, 1, 0);
+  const int closed = relay.tells_unread ? POLLHUP : POLLHUP | POLLRDHUP;
+  if (!(state.revents & closed)) return;
+  SocketLeave leave;
+  leave.home = relay.id;
+  leave.relay = relay.number;
+  if (!node_.messenger.send(relay.home, leave))
+    log_debug("sockets", "n{} is gone", relay.home.value);
+  close(relay.number);
+}
+
 void SocketRelays::pump(uint64_t number) {
   auto found = relays_.find(number);
   if (found == relays_.end()) return;
+  if (found->second->paused) return leave_if_moved(*found->second);
   pump_to_body(*found->second);
   pump_to_home(*found->second);  // last: it may end the relay
 }
 
 void SocketRelays::pump_to_home(Relay& relay) {
-  if (relay.sending || holders_ > 0) return;
+  if (relay.sending || holders_ > 0 || relay.paused || relay.waits) return;
+  if (!relay.to_home.empty()) {
+    const std::string piece = relay.to_home.substr(0, kMaxSocketPieceBytes);
+    relay.to_home.erase(0, piece.size());
+    return send_home(relay, false, piece);
+  }
   if (relay.ended) return end_if_closed(relay);
   buffer_.resize(kMaxSocketPieceBytes);
   iovec part{buffer_.data(), buffer_.size()};
@@ -175,7 +326,7 @@ void SocketRelays::send_home(Relay& relay, bool is_end, std::string_view data) {
                             if (found == relays_.end()) return;
                             Relay& relay = *found->second;
                             relay.sending = false;
-                            if (taken) return pump_to_home(relay);
+                            if (taken || relay.paused) return pump_to_home(relay);
                             if (!relay.tells_unread) return close(number);
                             shutdown(relay.local.get(), SHUT_RD);  // its writes get EPIPE
                             relay.ended = true;
@@ -184,19 +335,25 @@ void SocketRelays::send_home(Relay& relay, bool is_end, std::string_view data) {
 }
 
 void SocketRelays::pump_to_body(Relay& relay) {
-  if (!relay.piece) return;
   auto answer = [&](int number) {
     auto piece = std::exchange(relay.piece, std::nullopt);
-    if (number != 0) return piece->fail(number);
-    piece->ok();
+    if (!piece) return;
+    number != 0 ? piece->fail(number) : piece->ok();
   };
   while (!relay.to_body.empty()) {
     const ssize_t put = send(relay.local.get(), relay.to_body.data(), relay.to_body.size(),
                              MSG_NOSIGNAL | MSG_DONTWAIT);
     if (put < 0 && errno == EAGAIN) return;
-    if (put < 0) return answer(EPIPE);
+    if (put < 0) {
+      relay.to_body.clear();
+      return answer(EPIPE);
+    }
     relay.to_body.erase(0, static_cast<size_t>(put));
   }
+  // Once: it wakes our own watch.
+  if (relay.home_ended && !std::exchange(relay.told_end, true))
+    shutdown(relay.local.get(), SHUT_WR);
+  if (!relay.piece) return;
   // unix(7): what the peer has not read counts as unsent. A peer that closed with unread data
   // leaves ECONNRESET behind.
   int unread = 0;
@@ -211,7 +368,9 @@ void SocketRelays::drain(pid_t body, std::function<void()> done) {
   auto all_drained = std::shared_ptr<void>(nullptr, [done = std::move(done)](void*) { done(); });
   std::vector<uint64_t> numbers;
   for (auto& [number, relay] : relays_)
-    if (relay->body == body && (!relay->ended || relay->sending)) numbers.push_back(number);
+    if (relay->body == body && !relay->paused &&
+        (!relay->ended || relay->sending || !relay->to_home.empty()))
+      numbers.push_back(number);
   for (uint64_t number : numbers) {
     relays_.at(number)->drained.push_back([all_drained] {});
     pump_to_home(*relays_.at(number));
@@ -274,7 +433,7 @@ Result<std::optional<SocketRelays::Described>> SocketRelays::describe(int end) c
   auto unsent = peek_socket(relay->local.get(), domain, type);
   if (!unsent) return unsent.error();
   Described described{relay->home, relay->id, relay->arrived, std::move(*unread),
-                      std::move(*unsent)};
+                      relay->to_home + *unsent};
   if (const auto bytes = static_cast<uint32_t>(relay->to_body.size()); bytes > 0) {
     if (type != SOCK_STREAM)
       described.unread.append(reinterpret_cast<const char*>(&bytes), sizeof bytes);

@@ -23,14 +23,35 @@ class SocketRelays {
   SocketRelays(const SocketRelays&) = delete;
   SocketRelays& operator=(const SocketRelays&) = delete;
 
+  // What a paused relay had, for the one that takes over.
+  struct Carried {
+    NodeId home;
+    HomeId id;
+    CarriedBytes sizes;
+    std::string came, wrote;
+  };
+
   // The body's end. The relay takes over one reference at home, which the caller has asked for.
-  Result<UniqueFd> open(pid_t body, NodeId home, HomeId id, int type, int flags);
+  // `carried`: in the place of a relay that is paused; it begins when that one has left.
+  Result<UniqueFd> open(pid_t body, NodeId home, HomeId id, int type, int flags,
+                        const Carried* carried = nullptr);
   // The same with an end that is connected to the body's, or will be: a socket that does not wait.
   Status join(UniqueFd local, pid_t body, NodeId home, HomeId id);
   // Takes the joint of the body's end `accepted` apart, which closes nothing at home: the socket
   // there, with the reference. What is on the way to the body is added to `came`. Nothing when
   // that end is none of ours.
   std::optional<HomeId> take_back(int accepted, std::string& came);
+
+  // The relay of the stream socket `body_end` (a copy of it), whose body may move on without a
+  // chain of relays.
+  std::optional<uint64_t> find(int body_end) const;
+  // The body stands still, and no other process has its end: nothing goes to and fro until it is
+  // resumed, or until the last copy of its end is closed, which means that it has moved.
+  void pause(const std::vector<uint64_t>& numbers, std::function<void()> done);
+  void resume(uint64_t number);
+  // What is to go along. Nothing when the relay is not paused, or not all can be had.
+  std::optional<Carried> carried(uint64_t number, int body_end) const;
+
   // Runs `done` when what the body wrote has arrived at home.
   void drain(pid_t body, std::function<void()> done);
   size_t size() const { return relays_.size(); }
@@ -49,6 +70,9 @@ class SocketRelays {
 
  private:
   struct Relay;
+  Status begin(std::unique_ptr<Relay> relay, SocketAttach::How how);
+  void attach(const Relay& relay, SocketAttach::How how);
+  void leave_if_moved(Relay& relay);
   void pump(uint64_t number);
   void pump_to_home(Relay& relay);
   void end_if_closed(Relay& relay);

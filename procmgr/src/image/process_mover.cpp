@@ -364,6 +364,7 @@ void ProcessMover::Impl::end(Move& move, Status how) {
   --moving;
   log_trace("image", "process {}: moved", move.pid);
   if (!how) abandon_late_pages(move);
+  if (!how) parts.descriptors.resume_sockets(move.fds);
   move.process = nullptr;  // goes on here, unless it has become a shadow
   std::exchange(move.done, nullptr)(std::move(how));
 }

@@ -191,9 +191,10 @@ void DescriptorCluster::end(pid_t held) {
   waitpid(held, nullptr, 0);
 }
 
-Result<std::vector<ExportedFd>> DescriptorCluster::export_from(NodeId id, pid_t held) {
+Result<std::vector<ExportedFd>> DescriptorCluster::export_from(NodeId id, pid_t held,
+                                                               WhichFds which) {
   std::optional<Result<std::vector<ExportedFd>>> exported;
-  node(id).descriptors.export_fds(held, WhichFds::kKeptByExec,
+  node(id).descriptors.export_fds(held, which,
                                   [&](auto result) { exported.emplace(std::move(result)); });
   if (!pump_until([&] { return exported.has_value(); })) return text_error("export hangs");
   return std::move(*exported);

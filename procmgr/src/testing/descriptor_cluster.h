@@ -60,7 +60,8 @@ class DescriptorCluster : public ::testing::Test {
   // with the same pid, to become the body that runs `program` by start_body().
   pid_t hold(const std::vector<GivenFd>& fds, const std::function<int()>& program);
   void end(pid_t held);
-  Result<std::vector<ExportedFd>> export_from(NodeId id, pid_t held);
+  Result<std::vector<ExportedFd>> export_from(NodeId id, pid_t held,
+                                              WhichFds which = WhichFds::kKeptByExec);
   Result<std::vector<ImportedFd>> import_at(NodeId id, pid_t body, std::vector<ExportedFd> fds);
   // The held process's descriptors are replaced by the imported ones, then it goes on.
   void start_body(NodeId at, pid_t held, std::vector<ImportedFd> fds);

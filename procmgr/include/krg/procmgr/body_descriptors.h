@@ -15,6 +15,7 @@ class BodyDescriptors {
   virtual void export_fds(pid_t pid, WhichFds which,
                           std::function<void(Result<std::vector<ExportedFd>>)> done) = 0;
   virtual void cancel_export(const std::vector<ExportedFd>& fds) = 0;
+  virtual void resume_sockets(const std::vector<ExportedFd>&) {}
   virtual void import_fds(pid_t pid, std::vector<ExportedFd> fds,
                           std::function<void(Result<std::vector<ImportedFd>>)> done) = 0;
   virtual void body_ended(pid_t pid, std::function<void()> done) = 0;

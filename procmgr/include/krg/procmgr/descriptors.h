@@ -69,6 +69,9 @@ class Descriptors {
                   std::function<void(Result<std::vector<ExportedFd>>)> done);
   // Gives exports up that were never imported (the placement failed).
   void cancel_export(const std::vector<ExportedFd>& fds);
+  // The process goes on here after all, although another node may have imported them: its sockets
+  // are joined to it again. Part of cancel_export().
+  void resume_sockets(const std::vector<ExportedFd>& fds);
   // Makes the descriptors on this node for the body `pid`. Error: ENOTSUP or what opening says.
   void import_fds(pid_t pid, std::vector<ExportedFd> fds,
                   std::function<void(Result<std::vector<ImportedFd>>)> done);
