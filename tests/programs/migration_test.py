@@ -217,6 +217,44 @@ class MigrationTest(SessionCase):
         self.assertEqual(hashlib.sha256(zlib.decompress((self.work / "packed").read_bytes(), 31)).digest(),
                          hashlib.sha256(data).digest())
 
+    def test_a_stage_of_several_threads(self):
+        if not shutil.which("xz"):
+            self.skipTest("no xz")
+        data = b"".join(b"%d some text to compress %d\n" % (i, i * i) for i in range(40000))
+        (self.work / "data").write_bytes(data)
+        packer = ["xz", "-T2", "-6", "--block-size=131072"]
+        out = self.shell(f"nodes='1 2 3'; mkfifo g; (for i in 1 2 3 4 5 6 7 8; do head -c 100000; sleep 0.2; done; cat) <data | {' '.join(packer)} >g & sha256sum <g >sum & pid=$(pgrep -nx xz)\n"
+                         "until [ \"$pid\" ]; do sleep 0.02; pid=$(pgrep -nx xz); done\n"
+                         f"{MOVE_AROUND}\nwait; echo $moves; grep -vi 'no such process' errors; cat sum; rm g", caps=CAPS, timeout=120)
+        moves, *refusals, found = out.split("\n")
+        native = subprocess.run(packer, input=data, capture_output=True, check=True).stdout
+        self.assertEqual((refusals, found.split()[0]), ([], hashlib.sha256(native).hexdigest()), out)
+        self.assertGreaterEqual(int(moves), 2, out)
+
+    def test_compiles_of_make_move(self):
+        """make and what it starts are moved at random: the objects are those of a native build."""
+        for number in range(6):
+            functions = "".join(f"double f{i}(double *a, int n) {{ double s = {number}; for (int k = 0; k < n; ++k) {{ switch (k % 7) {{"
+                                + "".join(f"case {c}: s = s * a[k] + {c}.{i}; a[k] -= s / (k + {c + 1}); break;" for c in range(7))
+                                + "} } return s; }\n" for i in range(24))
+            (self.work / f"part{number}.c").write_text(functions, encoding="ascii")
+        (self.work / "Makefile").write_text("all: $(patsubst %.c,%.o,$(wildcard part*.c))\n%.o: %.c\n\tgcc -O2 -c $< -o $@\n", encoding="ascii")
+
+        def objects():
+            return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in self.work.glob("part*.o")}
+        out = self.shell("rm -f *.o; make -s -j3 >said 2>&1 & make=$!; moves=0; : >refusals\n"
+                         "while kill -0 $make 2>/dev/null; do\n"
+                         "  pids=($(pgrep -x 'make|gcc|cc1|as')); [ ${#pids[@]} = 0 ] && continue\n"
+                         "  krg_migrate ${pids[$((RANDOM % ${#pids[@]}))]} $((RANDOM % 4)) 2>>refusals && moves=$((moves + 1)); sleep 0.02\n"
+                         "done\nwait $make; echo $? $moves; cat said", caps=CAPS, timeout=120)
+        self.assertEqual(out.split()[:1], ["0"], out)
+        self.assertGreaterEqual(int(out.split()[1]), 3, out + (self.work / "refusals").read_text())
+        moved = objects()
+        for path in self.work.glob("part*.o"):
+            path.unlink()
+        subprocess.run(["make", "-s", "-j2"], cwd=self.work, check=True, capture_output=True)
+        self.assertEqual((moved, len(moved)), (objects(), 6))
+
     def test_a_shell_with_traps_and_children(self):
         script = ("trap 'echo usr1' USR1; trap 'echo end' EXIT; echo start; sleep 1 & s=$!; krg_migrate $$ 2; hostname_of=$(krg_where $$ | "
                   "awk '{print $2}'); echo on $hostname_of; kill -USR1 $$; wait $s; echo waited $?; sh -c 'exit 7'; echo child $?; "
@@ -264,7 +302,7 @@ class MigrationTest(SessionCase):
         (self.work / "client.py").write_text(CLIENT, encoding="ascii")
         around = MOVE_AROUND.replace("200", "12")  # each costs the client a while
         out = self.shell("nodes='1 2 0 3'; rm -f port; /usr/bin/python3 server.py & pid=$!; until [ -s port ]; do sleep 0.05; done\n"
-                         f"/usr/bin/python3 client.py >said 2>&1 &\n{around}\nwait $pid; echo $? $moves; wait; cat said; grep -v 'no such process' errors; true",
+                         f"/usr/bin/python3 client.py >said 2>&1 &\n{around}\nwait $pid; echo $? $moves; wait; cat said; grep -vi 'no such process' errors; true",
                          caps=CAPS, timeout=120)
         status, moves, *said = out.split()
         self.assertEqual((status, said), ("0", ["all", "answered"]), out)
