@@ -1,7 +1,7 @@
 // fork_and_freeze_child(): the caller of a stopped fork is made to make the call again, under
 // ptrace; its child is attached to krgd by the kernel before its first instruction.
 //
-// The caller leaves with PTRACE_EVENT_FORK: what the fork costs, it waits for on its own.
+// The caller leaves with PTRACE_EVENT_FORK.
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <sys/ptrace.h>
 #include <sys/wait.h>
@@ -104,8 +104,13 @@ class ForkChild : public std::enable_shared_from_this<ForkChild> {
   void on_child() {
     unsigned long message = 0;
     ptrace(PTRACE_GETEVENTMSG, caller_, nullptr, &message);
-    const auto child = static_cast<pid_t>(message);
+    deliver(static_cast<pid_t>(message));
     let_caller_go();
+  }
+
+  // While krgd works on the child the caller stands still: what it asked of krgd now would wait,
+  // and a signal ends such a wait before krgd has taken the call up (EINTR of its next fork).
+  void deliver(pid_t child) {
     if (child == 0 || !has_first_stop(child)) return done_(errno_error("the child died", ESRCH));
     ptrace(PTRACE_SETOPTIONS, child, nullptr, kOptions);
     auto thread = FrozenThread::stopped(child);

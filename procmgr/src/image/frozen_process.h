@@ -135,7 +135,7 @@ class FrozenProcess {
 };
 
 // Lets the caller of a stopped fork, vfork, clone or clone3 make its child, which is then frozen
-// before its first instruction; the caller goes on at once, untouched. `done` gets the child.
+// before its first instruction; `done` gets the child, and then the caller goes on, untouched.
 // Errors: EPERM (the caller has a tracer): `fork` was not taken and is still the caller's. Later,
 // to `done`: the kernel's error of the fork, which the caller has been told; ESRCH: it died.
 Status fork_and_freeze_child(ChildReaper& reaper, SyscallBroker::Call& fork,
