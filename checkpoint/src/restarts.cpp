@@ -13,6 +13,7 @@
 #include "krg/checkpoint/checkpoint_store.h"
 #include "krg/checkpoint/load_pages.h"
 #include "krg/procmgr/family_installer.h"
+#include "krg/runtime/hex.h"
 #include "krg/runtime/log.h"
 #include "krg/runtime/unix_socket.h"
 #include "payloads.h"

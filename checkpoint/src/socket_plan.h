@@ -2,22 +2,14 @@
 // Threads: any. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <string>
 #include <string_view>
 
 #include "krg/procmgr/process_family.h"
+#include "krg/runtime/hex.h"
 
 namespace krg {
-
-inline std::string to_hex(std::string_view bytes) {
-  std::string text;
-  for (char byte : bytes) text += fmt::format("{:02x}", static_cast<unsigned char>(byte));
-  return text;
-}
 
 // Options that are zero are what a new socket has.
 inline nlohmann::json options_for_plan(const FamilySocket& socket) {

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "krg/runtime/control_client.h"
+#include "krg/runtime/hex.h"
 #include "number_word.h"
 
 namespace krg {
@@ -43,19 +44,6 @@ constexpr size_t kMostPacketBytes = 0x4000;
 constexpr const char* kArchitecture =
     "<target><architecture>i386:x86-64</architecture><osabi>GNU/Linux</osabi></target>";
 
-std::string hexadecimal(std::string_view bytes) {
-  std::string text;
-  for (const char byte : bytes) text += fmt::format("{:02x}", static_cast<unsigned char>(byte));
-  return text;
-}
-
-std::string from_hexadecimal(const std::string& text) {
-  std::string bytes;
-  for (size_t i = 0; i + 1 < text.size(); i += 2)
-    bytes += static_cast<char>(std::strtoul(text.substr(i, 2).c_str(), nullptr, 16));
-  return bytes;
-}
-
 // As gdb numbers them: the general ones, whose number is known; it asks for no others.
 std::string general_registers(const user_regs_struct& r) {
   std::string bytes;
@@ -78,7 +66,7 @@ class Stub {
     if (!held) return held.error();
     for (const nlohmann::json& told : held->result["threads"]) {
       Thread thread{told.value("tid", 0), told.value("node", 0), std::nullopt};
-      const std::string bytes = from_hexadecimal(told.value("registers", ""));
+      const std::string bytes = from_hex(told.value("registers", ""));
       if (bytes.size() == sizeof(user_regs_struct))
         std::memcpy(&thread.registers.emplace(), bytes.data(), bytes.size());
       threads_.push_back(thread);
@@ -181,8 +169,7 @@ class Stub {
   std::string about(const std::string& number) const {
     const Thread* thread = find(number);
     if (!thread) return "E01";
-    return hexadecimal(
-        fmt::format("node {}{}", thread->node, thread->registers ? "" : ", on its way"));
+    return to_hex(fmt::format("node {}{}", thread->node, thread->registers ? "" : ", on its way"));
   }
 
   // 0 and -1: any.
@@ -196,7 +183,7 @@ class Stub {
     const Thread* thread = find(fmt::format("{:x}", chosen_));
     const std::string bytes =
         general_registers(thread && thread->registers ? *thread->registers : user_regs_struct{});
-    if (thread && thread->registers) return hexadecimal(bytes);
+    if (thread && thread->registers) return to_hex(bytes);
     return std::string(2 * bytes.size(), 'x');  // not known
   }
 

@@ -16,6 +16,8 @@
 #include <cstring>
 #include <utility>
 
+#include "krg/runtime/hex.h"
+
 namespace krg {
 
 using nlohmann::json;
@@ -248,13 +250,6 @@ FamilySocket peer_of(const FamilySocket& socket) {
 }
 
 }  // namespace
-
-std::string from_hex(const std::string& hex) {
-  std::string bytes;
-  for (size_t i = 0; i + 1 < hex.size(); i += 2)
-    bytes.push_back(static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16)));
-  return bytes;
-}
 
 RestartSockets RestartSockets::parse(const json& all) {
   RestartSockets parsed;

@@ -16,9 +16,6 @@
 
 namespace krg {
 
-// REQUIRES: two hexadecimal digits for each byte.
-std::string from_hex(const std::string& hex);
-
 struct RestartSockets {
   // Without contents. REQUIRES: those of a ProcessFamily.
   std::vector<FamilySocket> sockets;

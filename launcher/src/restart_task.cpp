@@ -16,6 +16,7 @@
 
 #include "krg/procmgr/process_family.h"
 #include "krg/procmgr/syscall_filter.h"
+#include "krg/runtime/hex.h"
 
 namespace krg {
 

@@ -5,29 +5,17 @@
 #include <fstream>
 
 #include "krg/procmgr/krg.h"
-#include "krg/runtime/control_client.h"
+#include "libkrg_calls.h"
 
-namespace {
-
-int failed(const krg::Error& error) {
-  errno = error.errno_or(EIO);
-  return -1;
-}
-
-krg::Result<krg::ControlClient::Answer> ask(const char* command, nlohmann::json arguments) {
-  auto krgd = krg::ControlClient::connect_to_session();
-  if (!krgd) return krgd.error();
-  return krgd->call(command, std::move(arguments));
-}
-
-}  // namespace
+using krg::ask_krgd;
+using krg::failed;
 
 int migrate(pid_t pid, int node) {
   if (node < 0) {
     errno = ENODEV;
     return -1;
   }
-  auto moved = ask("migrate", {{"pid", pid}, {"node", node}});
+  auto moved = ask_krgd("migrate", {{"pid", pid}, {"node", node}});
   return moved ? 0 : failed(moved.error());
 }
 
@@ -36,7 +24,7 @@ int migrate_self(int node) {
 }
 
 int get_node_id() {
-  auto page = ask("where", {{"after", getpid() - 1}});
+  auto page = ask_krgd("where", {{"after", getpid() - 1}});
   if (!page) return failed(page.error());
   const auto& found = page->result["processes"];
   if (!found.empty() && found[0].value("pid", 0) == getpid()) return found[0].value("node", -1);

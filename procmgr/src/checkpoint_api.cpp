@@ -13,20 +13,17 @@
 #include <vector>
 
 #include "krg/procmgr/checkpoint.h"
-#include "krg/runtime/control_client.h"
+#include "libkrg_calls.h"
 
 namespace {
 
 using Callback = std::pair<int (*)(void*), void*>;
+using krg::ask_krgd;
 using krg::ControlClient;
+using krg::failed;
 
 // As long as callbacks may take; a program that was restarted does not wait for ever either.
 constexpr std::chrono::seconds kPatience{30};
-
-int failed(const krg::Error& error) {
-  errno = error.errno_or(EIO);
-  return -1;
-}
 
 // The thread that waits for its krgd to call. Its connection ends when the program is restarted:
 // that is how it knows.
@@ -141,19 +138,14 @@ CallbackThread& callback_thread() {
   return *only;
 }
 
-krg::Result<ControlClient::Answer> ask(nlohmann::json arguments) {
-  auto krgd = ControlClient::connect_to_session();
-  if (!krgd) return krgd.error();
-  return krgd->call("checkpoint", std::move(arguments));
-}
-
 }  // namespace
 
 int application_checkpoint(const char* folder) {
   const unsigned before = callback_thread().rounds();
   std::error_code error;
   const auto path = std::filesystem::absolute(folder, error);
-  auto saved = ask({{"pid", getpid()}, {"folder", path.string()}, {"member", true}});
+  auto saved =
+      ask_krgd("checkpoint", {{"pid", getpid()}, {"folder", path.string()}, {"member", true}});
   // The krgd that was asked is not there any more.
   const bool is_restarted = !saved && saved.error().errno_or(0) == ECONNRESET;
   if (!saved && !is_restarted) return failed(saved.error());
@@ -162,12 +154,12 @@ int application_checkpoint(const char* folder) {
 }
 
 int application_freeze(pid_t pid) {
-  auto done = ask({{"action", "freeze"}, {"pid", pid}});
+  auto done = ask_krgd("checkpoint", {{"action", "freeze"}, {"pid", pid}});
   return done ? 0 : failed(done.error());
 }
 
 int application_unfreeze(pid_t pid, int signal) {
-  auto done = ask({{"action", "unfreeze"}, {"pid", pid}, {"signal", signal}});
+  auto done = ask_krgd("checkpoint", {{"action", "unfreeze"}, {"pid", pid}, {"signal", signal}});
   return done ? 0 : failed(done.error());
 }
 

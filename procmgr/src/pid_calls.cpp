@@ -154,7 +154,8 @@ void PidCalls::Impl::send(Call call, const RawCall& raw, NodeId to) {
 // does not trace.
 void PidCalls::Impl::trace_me(Call call) {
   const auto caller = read_process_status(call.tid());
-  caller&& table.find_body(caller->pid) ? call.fail(EPERM) : call.go_on();
+  const bool is_body = caller && table.find_body(caller->pid) != nullptr;
+  is_body ? call.fail(EPERM) : call.go_on();
 }
 
 PidCalls::PidCalls(NodeContext& node, SyscallBroker& broker, ProcessTable& table)

@@ -7,16 +7,12 @@
 #include <cerrno>
 #include <utility>
 
+#include "krg/runtime/hex.h"
+
 namespace krg {
 namespace {
 
 constexpr size_t kMostReadBytes = 16384;  // at once
-
-std::string hexadecimal(std::string_view bytes) {
-  std::string text;
-  for (const char byte : bytes) text += fmt::format("{:02x}", static_cast<unsigned char>(byte));
-  return text;
-}
 
 nlohmann::json described(const std::vector<SpreadProcess::Held>& held) {
   nlohmann::json threads = nlohmann::json::array();
@@ -25,7 +21,7 @@ nlohmann::json described(const std::vector<SpreadProcess::Held>& held) {
     if (thread.registers)
       bytes = {reinterpret_cast<const char*>(&*thread.registers), sizeof *thread.registers};
     threads.push_back(
-        {{"tid", thread.tid}, {"node", thread.node.value}, {"registers", hexadecimal(bytes)}});
+        {{"tid", thread.tid}, {"node", thread.node.value}, {"registers", to_hex(bytes)}});
   }
   return {{"threads", std::move(threads)}};
 }
@@ -67,12 +63,11 @@ void SpreadDebuggers::read(const ControlServer::Request& request, ControlServer:
   if (!process) return reply.fail(errno_error("no such process", ESRCH));
   const RemoteAddr start{request.arguments.value("address", uint64_t{0})};
   const size_t bytes = std::min(request.arguments.value("bytes", size_t{0}), kMostReadBytes);
-  process->read_memory(
-      start, bytes,
-      [shared = std::make_shared<ControlServer::Reply>(std::move(reply))](
-          const Result<std::string>& read) {
-        read ? shared->ok({{"bytes", hexadecimal(*read)}}) : shared->fail(read.error());
-      });
+  process->read_memory(start, bytes,
+                       [shared = std::make_shared<ControlServer::Reply>(std::move(reply))](
+                           const Result<std::string>& read) {
+                         read ? shared->ok({{"bytes", to_hex(*read)}}) : shared->fail(read.error());
+                       });
 }
 
 void SpreadDebuggers::release(ControlServer::ConnectionId connection) {
