@@ -65,7 +65,8 @@ class CheckpointCase(SessionCase):
 
     def interrupted(self, *command, times=2, nodes=(1,), caps=(), ready=None):
         """The output of a program that is saved, killed and restarted `times` times, each time on the next number of nodes.
-        `ready`: a file that it makes when it may be saved for the first time."""
+        `ready`: a file that it makes when it may be saved for the first time. Before the last start there is a file "end": a
+        program that waits for it cannot come to its end before, however fast the machine."""
         options = [f"--checkpoint-dir={self.work / 'ckpt'}"]
         process = self.start("-N", str(nodes[0]), *options, *caps, "sh", "-c", "exec \"$@\" >output 2>&1", "sh", *command)
         while ready and not (self.work / ready).exists():
@@ -76,6 +77,7 @@ class CheckpointCase(SessionCase):
             self.save_and_kill(process)
             if number + 1 < times:
                 process = self.start("-N", str(nodes[(number + 1) % len(nodes)]), *options, f"--restart={self.work / 'ckpt'}")
+        (self.work / "end").touch()
         done = self.restart("-N", str(nodes[times % len(nodes)]))
         self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""), (self.work / "output").read_text())
         return (self.work / "output").read_text()

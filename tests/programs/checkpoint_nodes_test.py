@@ -37,6 +37,7 @@ for step in range(150):
     while sent < step + 8: w1.write("%d\\n" % sent); w1.flush(); sent += 1
     print(r3.readline().strip(), flush=True)
     time.sleep(0.02)
+    while step == 140 and not os.path.exists("end"): time.sleep(0.01)
 w1.close()
 rest = r3.read().split("\\n")
 assert before == (os.getpid(), os.getppid(), children)
@@ -56,6 +57,7 @@ for me in range(4):
             for step in range(40):
                 for i in range(4000): state = hashlib.md5(state).digest()
                 print(step, state.hex(), file=out, flush=True); time.sleep(0.03)
+                while step == 35 and not os.path.exists("end"): time.sleep(0.01)
         os.write(w, b"%d %s\\n" % (me, state.hex().encode()))
         os._exit(me + 5)
     children.append(pid)
@@ -104,6 +106,7 @@ class CheckpointNodesTest(CheckpointCase):
 
     def test_whatever_dies_the_last_version_is_whole(self):
         self.write("work.py", RING.replace("range(150)", "range(100000)").replace("time.sleep(0.02)", "time.sleep(0.001)"))
+        self.write("end", "")
         chance = random.Random(7)
         process = self.start("-N", "3", f"--checkpoint-dir={self.work / 'ckpt'}", "--keep=2", "--caps=+CAN_MIGRATE",
                              "/usr/bin/python3", "work.py")

@@ -68,6 +68,7 @@ while step < STEPS:
     line = d.recv(1000)
     print(line.decode().strip(), flush=True); step += 1
     time.sleep(0.02)
+    while step == STEPS - 9 and not os.path.exists("end"): time.sleep(0.01)
 a.shutdown(socket.SHUT_WR)
 count = 0
 while d.recv(1000): count += 1
@@ -123,12 +124,13 @@ class CheckpointSocketsTest(CheckpointCase):
 
     def circle(self, **options):
         native = self.work / "native.py"
-        native.write_text(CIRCLE.replace("STEPS", "45"), encoding="ascii")
+        native.write_text(CIRCLE.replace("STEPS", "90"), encoding="ascii")
+        self.write("end", "")
         expected = self.native("/usr/bin/python3", "native.py")
         (self.work / "meet").unlink()
-        for name in ("ready", "closedx", "closedy"):
+        for name in ("ready", "closedx", "closedy", "end"):
             (self.work / name).unlink()
-        self.write("work.py", CIRCLE.replace("STEPS", "45").replace("MOVES = False", f"MOVES = {'caps' in options}"))
+        self.write("work.py", CIRCLE.replace("STEPS", "90").replace("MOVES = False", f"MOVES = {'caps' in options}"))
         self.assertEqual(self.interrupted("/usr/bin/python3", "work.py", ready="ready", **options), expected)
 
     def test_a_circle_of_connections(self):

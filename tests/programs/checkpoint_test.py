@@ -27,12 +27,13 @@ for step in range(60):
 """
 
 THREADS_WORK = """
-import hashlib, threading
+import hashlib, os, threading, time
 results = {}
 def work(number):
     state = str(number).encode()
     for i in range(500000):
         state = hashlib.md5(state).digest()
+        while i == 400000 and not os.path.exists("end"): time.sleep(0.01)
     results[number] = state.hex()
 threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
 [t.start() for t in threads]
