@@ -1,7 +1,9 @@
 """Whatever is killed while a process moves: exactly one copy of it goes on, or it dies and that is told.
 SPDX-License-Identifier: GPL-2.0-or-later
 """
+import ctypes
 import os
+import pathlib
 import random
 import signal
 import time
@@ -33,7 +35,50 @@ kill $! 2>/dev/null
 """
 
 
+# Counts into a file without a pause. When it is told to, it has itself moved, by a process that is no child of it.
+FAST_COUNTER = """
+import os
+out = os.open("counted", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+number = 0
+while not os.path.exists("end"):
+    os.write(out, b"%d %s\\n" % (number, os.uname().nodename.encode()))
+    if number == 0: print("counting", flush=True)
+    number += 1
+    if os.path.exists("go"):
+        os.remove("go")
+        os.system("krg_migrate %d 2 2>/dev/null &" % os.getpid())
+"""
+MOVED_ONCE = """
+exec 2>/dev/null
+rm -f counted go end; /usr/bin/python3 counter.py & pid=$!
+until [ -s counted ]; do sleep 0.05; done
+krg_migrate $pid 1; echo moved $?
+wait $pid; echo ended $?
+"""
+
+
+class LastThreadToEnd:
+    """Holds one of a process's threads, but its main one, at its end: the process's children are not killed before that has ended."""
+    SEIZE, DETACH, TRACE_EXIT = 0x4206, 17, 0x40  # sys/ptrace.h
+
+    def __init__(self, pid):
+        self.ptrace = ctypes.CDLL(None, use_errno=True).ptrace
+        self.ptrace.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
+        self.tid = max(int(tid) for tid in os.listdir(f"/proc/{pid}/task"))
+
+    def __enter__(self):
+        if self.ptrace(self.SEIZE, self.tid, None, self.TRACE_EXIT) != 0:
+            raise OSError(ctypes.get_errno(), "PTRACE_SEIZE")
+
+    def __exit__(self, *_):
+        os.waitpid(self.tid, 0x40000000)  # __WALL
+        self.ptrace(self.DETACH, self.tid, None, None)
+
+
 class MigrationFaults(LauncherCase):
+    def environment(self, **more):
+        return super().environment(KRG_LOG="image:trace,*:warn", **more)
+
     def start_moving(self):
         (self.work / "counter.py").write_text(COUNTER, encoding="ascii")
         process = self.start("krgrun", "-N", str(NODES), "--caps=+CAN_MIGRATE", "bash", "-c", MOVING)
@@ -75,6 +120,42 @@ class MigrationFaults(LauncherCase):
                 self.assert_counted_once()
                 process.wait(20)
                 self.assert_nothing_left()
+
+    def log_of(self, node):
+        return next(self.state.glob(f"*/n{node}/krgd.log")).read_text(encoding="utf-8", errors="replace")
+
+    @staticmethod
+    def has_ended_thread(pid):
+        """Whether the main thread has; others may still be there."""
+        try:
+            return pathlib.Path(f"/proc/{pid}/task/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX"
+        except OSError:
+            return True
+
+    # Its home has yet to hear that it is at node 2, which is told once node 1 has died: what node 1 still has of it must not run.
+    def test_the_node_that_it_has_just_left_dies(self):
+        (self.work / "counter.py").write_text(FAST_COUNTER, encoding="ascii")
+        process = self.start("krgrun", "-N", str(NODES), "--caps=+CAN_MIGRATE", "bash", "-c", MOVED_ONCE)
+        self.assertEqual([process.stdout.readline(), process.stdout.readline()], ["counting\n", "moved 0\n"])
+        home, left = self.krgd_of(0), self.krgd_of(1)
+        self.assertTrue(wait_until(lambda: "n1" in self.numbers()[1]))
+        os.kill(home, signal.SIGSTOP)
+        try:
+            (self.work / "go").touch()
+            self.assertTrue(wait_until(lambda: ": answered" in self.log_of(1)))
+            time.sleep(0.1)  # what it does then is to tell the home
+            with LastThreadToEnd(left):
+                os.kill(left, signal.SIGKILL)
+                wait_until(lambda: self.has_ended_thread(left))
+                time.sleep(0.1)  # what may run now does
+        finally:
+            os.kill(home, signal.SIGCONT)
+        # Where node 0 stood still for so long that it was taken for dead, all has ended.
+        wait_until(lambda: process.poll() is not None or "n2" in self.numbers()[1])
+        (self.work / "end").touch()
+        self.ended(process)
+        self.assert_counted_once()
+        self.assert_nothing_left()
 
     def test_the_process_dies(self):
         (self.work / "counter.py").write_text(COUNTER, encoding="ascii")

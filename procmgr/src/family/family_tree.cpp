@@ -55,7 +55,7 @@ Status FamilyTree::fork(uint32_t index) {
       process.main().call_clone(*instruction, SYS_clone3, {scratch->value, sizeof arguments}, made);
   if (made == 0)
     return done(fmt::format("a process with pid {}", member.pid), result < 0 ? result : -ESRCH);
-  auto thread = FrozenThread::stopped(made, 0, true);
+  auto thread = FrozenThread::stopped(made);
   if (!thread) return thread.error();
   processes_[index] = FrozenProcess::adopt(reaper_, std::move(*thread));
   if (member.session != member.pid) return {};

@@ -11,12 +11,10 @@
 namespace krg {
 namespace {
 
-constexpr long kOptions = PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL;
-
 // From the stop at its exec, which is inside the call, to one at its first instruction.
 Result<FrozenThread> at_first_instruction(pid_t child) {
   TraceStop stop;
-  if (ptrace(PTRACE_SETOPTIONS, child, nullptr, kOptions) == 0 &&
+  if (ptrace(PTRACE_SETOPTIONS, child, nullptr, FrozenThread::kOptions) == 0 &&
       ptrace(PTRACE_INTERRUPT, child, nullptr, nullptr) == 0) {
     do {
       const int signal = stop.kind == TraceStop::Kind::kSignal ? stop.signal : 0;
@@ -25,7 +23,7 @@ Result<FrozenThread> at_first_instruction(pid_t child) {
     } while (stop.kind == TraceStop::Kind::kSignal);
   }
   if (stop.kind != TraceStop::Kind::kTrap) return errno_error("the process died", ESRCH);
-  return FrozenThread::stopped(child, stop.signal, true);
+  return FrozenThread::stopped(child, stop.signal);
 }
 
 }  // namespace
@@ -89,7 +87,7 @@ void FrozenProcess::exec(std::shared_ptr<FrozenProcess> process, long number,
 
 Status hold_at_exec(ChildReaper& reaper, pid_t child,
                     std::function<void(Result<FrozenThread>)> held) {
-  if (ptrace(PTRACE_SEIZE, child, nullptr, kOptions | PTRACE_O_TRACEEXEC) != 0)
+  if (ptrace(PTRACE_SEIZE, child, nullptr, FrozenThread::kOptions | PTRACE_O_TRACEEXEC) != 0)
     return errno_error("PTRACE_SEIZE");
   reaper.watch_tracee(child, [&reaper, child, held = std::move(held)](const ChildEvent& event) {
     if (event.is_end()) return held(errno_error("the process died", ESRCH));

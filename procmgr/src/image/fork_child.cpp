@@ -17,7 +17,6 @@ namespace krg {
 namespace {
 
 constexpr uint64_t kAllSignals = ~0ULL;
-constexpr long kOptions = PTRACE_O_TRACESYSGOOD;
 constexpr long kForkOptions = PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE;
 
 // The first stop of a new tracee, whether or not the ChildReaper has met it already.
@@ -36,7 +35,8 @@ class ForkChild : public std::enable_shared_from_this<ForkChild> {
       : reaper_(reaper), caller_(caller), number_(number), done_(std::move(done)) {}
 
   Status begin(SyscallBroker::Call& call) {
-    if (ptrace(PTRACE_SEIZE, caller_, nullptr, kOptions) != 0) return errno_error("PTRACE_SEIZE");
+    if (ptrace(PTRACE_SEIZE, caller_, nullptr, FrozenThread::kOptions) != 0)
+      return errno_error("PTRACE_SEIZE");
     reaper_.watch_tracee(
         caller_, [self = shared_from_this()](const ChildEvent& event) { self->on_event(event); });
     ptrace(PTRACE_INTERRUPT, caller_, nullptr, nullptr);
@@ -70,7 +70,7 @@ class ForkChild : public std::enable_shared_from_this<ForkChild> {
     ptrace(PTRACE_GETSIGMASK, caller_, sizeof signal_mask_, &signal_mask_);
     // A signal would end the fork with a restart.
     ptrace(PTRACE_SETSIGMASK, caller_, sizeof kAllSignals, &kAllSignals);
-    ptrace(PTRACE_SETOPTIONS, caller_, nullptr, kOptions | kForkOptions);
+    ptrace(PTRACE_SETOPTIONS, caller_, nullptr, FrozenThread::kOptions | kForkOptions);
     // These calls have less than six arguments.
     const user_regs_struct& r = registers_;
     const user_regs_struct registers =
@@ -112,7 +112,7 @@ class ForkChild : public std::enable_shared_from_this<ForkChild> {
   // and a signal ends such a wait before krgd has taken the call up (EINTR of its next fork).
   void deliver(pid_t child) {
     if (child == 0 || !has_first_stop(child)) return done_(errno_error("the child died", ESRCH));
-    ptrace(PTRACE_SETOPTIONS, child, nullptr, kOptions);
+    ptrace(PTRACE_SETOPTIONS, child, nullptr, FrozenThread::kOptions);
     auto thread = FrozenThread::stopped(child);
     if (!thread) return done_(thread.error());
     user_regs_struct registers = thread->registers();

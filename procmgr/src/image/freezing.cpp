@@ -66,7 +66,7 @@ class Freezing : public std::enable_shared_from_this<Freezing> {
     bool found = false;
     for (pid_t tid : threads_of(pid_)) {
       if (threads_.contains(tid)) continue;
-      if (ptrace(PTRACE_SEIZE, tid, nullptr, PTRACE_O_TRACESYSGOOD) != 0) {
+      if (ptrace(PTRACE_SEIZE, tid, nullptr, FrozenThread::kOptions) != 0) {
         const Error error = errno_error("PTRACE_SEIZE");
         if (error.errno_or(0) == ESRCH || has_ended(tid)) continue;
         return give_up_later(error);

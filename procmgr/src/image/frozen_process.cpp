@@ -18,6 +18,7 @@
 #include <cstdio>
 #include <optional>
 
+#include "call_registers.h"
 #include "image/call_batch.h"
 #include "krg/procmgr/unnotified_cookie.h"
 #include "krg/runtime/unique_fd.h"
@@ -104,10 +105,12 @@ Status transfer(pid_t pid, RemoteAddr at, std::span<Byte> bytes, Step step) {
   return {};
 }
 
-bool closes_all(pid_t task, RemoteAddr instruction) {
+// Closes what it has open, and has it stand where it would end if it were let go.
+bool becomes_page_source(pid_t task, RemoteAddr instruction) {
   auto thread = FrozenThread::stopped(task);
   if (!thread) return false;
   const bool closed = thread->call(instruction, SYS_close_range, {0, ~0U, 0}) == 0;
+  thread->set_registers(call_registers(thread->registers(), instruction.value, SYS_exit_group, {}));
   static_cast<void>(thread->settle());
   thread->forget();  // and stays stopped
   return closed;
@@ -311,15 +314,13 @@ Result<pid_t> FrozenProcess::clone_page_source(PageSource how) {
     cloned = parent->call_clone(*at, SYS_clone, {flags, kNoStack}, source);
     parent->forget();
     // Else no reader of a pipe would see the end of it.
-    if (cloned > 0 && !closes_all(source, *at)) cloned = -ESRCH;
+    if (cloned > 0 && !becomes_page_source(source, *at)) cloned = -ESRCH;
   } else {
     cloned = -ESRCH;
   }
   end_task(between);
   const int64_t reaped = call(SYS_wait4, {static_cast<uint64_t>(between), 0, __WALL, 0});
-  if (cloned > 0 && reaped == between &&
-      ptrace(PTRACE_SETOPTIONS, source, nullptr, PTRACE_O_EXITKILL) == 0)
-    return source;
+  if (cloned > 0 && reaped == between) return source;
   if (source != 0) end_task(source);
   return errno_error("page source", static_cast<int>(cloned < 0 ? -cloned : ESRCH));
 }

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/rseq.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -230,6 +231,65 @@ TEST_F(FrozenProcessTest, ItsPagesOutliveItInAPageSource) {
   EXPECT_EQ(there, 42);
   kill(*source, SIGKILL);
   EXPECT_TRUE(run_until([&] { return kill(*source, 0) != 0; }));
+}
+
+// Whoever lets it go, and whatever handles its signals: none of the program's code runs in it.
+TEST_F(FrozenProcessTest, APageSourceThatIsLetGoEnds) {
+  static Shared* counts = nullptr;
+  counts = shared;
+  prctl(PR_SET_CHILD_SUBREAPER, 1);
+  const pid_t pid = start([&] {
+    static char stack[65536];
+    const stack_t alternate{.ss_sp = stack, .ss_flags = 0, .ss_size = sizeof stack};
+    struct sigaction handling {};
+    handling.sa_handler = [](int) { ++counts->others; };
+    handling.sa_flags = SA_ONSTACK;
+    sigaltstack(&alternate, nullptr);
+    sigaction(SIGSEGV, &handling, nullptr);
+    shared->value = 1;
+    for (;;) ++shared->count;
+    return 0;
+  });
+  ASSERT_TRUE(is_counting());
+  auto frozen = freeze(pid);
+  ASSERT_TRUE(frozen);
+  const uint64_t count = shared->count;
+  for (const auto how : {FrozenProcess::PageSource::kShared, FrozenProcess::PageSource::kCopy}) {
+    auto source = (*frozen)->clone_page_source(how);
+    ASSERT_TRUE(source) << source.error().message();
+    watch(*source);
+    EXPECT_EQ(ptrace(PTRACE_DETACH, *source, nullptr, nullptr), 0);
+    EXPECT_EQ(end_of(*source), 0);
+  }
+  EXPECT_EQ(shared->count, count);
+  EXPECT_EQ(shared->others, 0u);
+}
+
+// Its copy on another node may be the process already.
+TEST_F(FrozenProcessTest, ItDiesWithWhoHoldsIt) {
+  prctl(PR_SET_CHILD_SUBREAPER, 1);
+  const pid_t holder = start([&] {
+    const pid_t held = fork();
+    if (held == 0)
+      for (;;) ++shared->count;
+    auto own_loop = EventLoop::create();
+    auto own_reaper = ChildReaper::create(*own_loop);
+    std::shared_ptr<FrozenProcess> frozen;
+    FrozenProcess::freeze(*own_loop, **own_reaper, held, [&](auto done) { frozen = *done; });
+    while (!frozen) own_loop->run_once(std::chrono::milliseconds(5));
+    shared->others = shared->count.load();
+    shared->value = static_cast<uint64_t>(held);
+    for (;;) pause();
+    return 0;
+  });
+  ASSERT_TRUE(run_until([&] { return shared->value != 0; }));
+  const auto held = static_cast<pid_t>(shared->value);
+  watch(held);
+  kill(holder, SIGKILL);
+  const int end = end_of(held);
+  if (end < 0) kill(held, SIGKILL);
+  EXPECT_EQ(end, 128 + SIGKILL);
+  EXPECT_EQ(shared->count, shared->others);
 }
 
 // Stays in a restartable sequence until `go_on`, but for the moments in which it has just been

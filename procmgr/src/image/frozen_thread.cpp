@@ -23,7 +23,6 @@ constexpr uint64_t kAllSignals = ~0ULL;
 constexpr uint64_t kSegmentOf64BitCode = 0x33;
 // ERESTARTSYS and ERESTARTNOHAND of the kernel's errno.h.
 constexpr long kRestartAsHandlerSays = 512, kRestartUnlessHandled = 514;
-constexpr long kOptions = PTRACE_O_TRACESYSGOOD;
 constexpr long kCloneOptions = PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK;
 constexpr timespec kDeathCheckPeriod{0, 20'000'000};
 
@@ -108,9 +107,8 @@ TraceStop TraceStop::wait(pid_t tid) {
   }
 }
 
-Result<FrozenThread> FrozenThread::stopped(pid_t tid, int stop_signal, bool ends_with_krgd) {
+Result<FrozenThread> FrozenThread::stopped(pid_t tid, int stop_signal) {
   FrozenThread thread(tid);
-  thread.ends_with_krgd_ = ends_with_krgd;
   thread.stop_signal_ = stop_signal == SIGTRAP ? 0 : stop_signal;
   const auto fail = [&](Error why) {
     ptrace(PTRACE_DETACH, tid, nullptr, nullptr);
@@ -134,7 +132,6 @@ FrozenThread::FrozenThread(FrozenThread&& other) noexcept
       registers_(other.registers_),
       signal_mask_(other.signal_mask_),
       stop_signal_(other.stop_signal_),
-      ends_with_krgd_(other.ends_with_krgd_),
       is_changed_(other.is_changed_),
       is_borrowed_(other.is_borrowed_),
       holds_stop_(other.holds_stop_) {}
@@ -188,10 +185,6 @@ bool FrozenThread::enter(RemoteAddr instruction, long number, Arguments argument
   return stop.kind == TraceStop::Kind::kSystemCall;
 }
 
-long FrozenThread::options() const {
-  return kOptions | (ends_with_krgd_ ? PTRACE_O_EXITKILL : 0);
-}
-
 int64_t FrozenThread::result() {
   user_regs_struct registers;
   if (is_gone() || ptrace(PTRACE_GETREGS, tid_, nullptr, &registers) != 0) return -ESRCH;
@@ -208,18 +201,18 @@ int64_t FrozenThread::call_clone(RemoteAddr instruction, long number, Arguments 
                                  pid_t& made) {
   made = 0;
   if (!enter(instruction, number, arguments)) return -ESRCH;
-  ptrace(PTRACE_SETOPTIONS, tid_, nullptr, options() | kCloneOptions);
+  ptrace(PTRACE_SETOPTIONS, tid_, nullptr, kOptions | kCloneOptions);
   TraceStop stop = resume_to_stop(PTRACE_SYSCALL);
   if (stop.kind == TraceStop::Kind::kEvent) {
     unsigned long message = 0;
     ptrace(PTRACE_GETEVENTMSG, tid_, nullptr, &message);
     made = static_cast<pid_t>(message);
     if (TraceStop::wait(made).kind == TraceStop::Kind::kTrap)
-      ptrace(PTRACE_SETOPTIONS, made, nullptr, options());
+      ptrace(PTRACE_SETOPTIONS, made, nullptr, kOptions);
     stop = resume_to_stop(PTRACE_SYSCALL);
   }
   if (stop.kind != TraceStop::Kind::kSystemCall) return -ESRCH;
-  ptrace(PTRACE_SETOPTIONS, tid_, nullptr, options());
+  ptrace(PTRACE_SETOPTIONS, tid_, nullptr, kOptions);
   return result();
 }
 
@@ -254,14 +247,14 @@ bool FrozenThread::run_code(const user_regs_struct& registers, RemoteAddr end,
 }
 
 bool FrozenThread::begin_exec(RemoteAddr instruction, long number, Arguments arguments) {
-  const long wanted = kOptions | PTRACE_O_EXITKILL | PTRACE_O_TRACEEXEC;
+  const long wanted = kOptions | PTRACE_O_TRACEEXEC;
   return point_at(instruction, number, arguments) &&
          ptrace(PTRACE_SETOPTIONS, tid_, nullptr, wanted) == 0 &&
          ptrace(PTRACE_SYSCALL, tid_, nullptr, nullptr) == 0;
 }
 
 int64_t FrozenThread::end_exec() {
-  ptrace(PTRACE_SETOPTIONS, tid_, nullptr, options());
+  ptrace(PTRACE_SETOPTIONS, tid_, nullptr, kOptions);
   return result();
 }
 

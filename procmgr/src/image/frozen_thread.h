@@ -9,6 +9,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <sys/ptrace.h>
 #include <sys/user.h>
 
 #include <csignal>
@@ -45,10 +46,13 @@ class FrozenThread {
   // Of a system call; the sixth is the cookie unless given.
   using Arguments = std::initializer_list<uint64_t>;
 
-  // REQUIRES: the thread is traced by this one with PTRACE_O_TRACESYSGOOD and in a kTrap stop.
+  // REQUIRES: the thread is traced by this one with kOptions and in a kTrap stop.
   // Errors: ESRCH; ENOTSUP: it runs 32-bit code.
-  // `ends_with_krgd`: traced with PTRACE_O_EXITKILL, too, which it stays.
-  static Result<FrozenThread> stopped(pid_t tid, int stop_signal = 0, bool ends_with_krgd = false);
+  static Result<FrozenThread> stopped(pid_t tid, int stop_signal = 0);
+  // What a thread that is to be frozen is seized with: it dies with krgd. The kernel lets the
+  // tracees of one that ends go before it ends the others of its session, and what is frozen may
+  // run on another node already.
+  static constexpr long kOptions = PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL;
   FrozenThread(FrozenThread&& other) noexcept;
   FrozenThread& operator=(FrozenThread&&) = delete;
   ~FrozenThread() { let_go(); }
@@ -99,13 +103,11 @@ class FrozenThread {
   bool enter(RemoteAddr instruction, long number, Arguments arguments);
   TraceStop resume_to_stop(int request, bool also_traps = false);
   int64_t result();
-  long options() const;
 
   pid_t tid_;
   user_regs_struct registers_{};
   uint64_t signal_mask_ = 0;
   int stop_signal_ = 0;
-  bool ends_with_krgd_ = false;
   bool is_changed_ = false;   // registers or mask are not the kernel's
   bool is_borrowed_ = false;  // a system call of krgd's has run since the last kTrap stop
   bool holds_stop_ = false;   // SIGSTOP came meanwhile
