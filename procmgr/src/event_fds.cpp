@@ -154,11 +154,11 @@ int first_of_description(pid_t pid, int number, const std::vector<StolenFd>& all
   return number;
 }
 
-bool OthersDescriptors::have(const StolenFd& fd) {
+bool OthersDescriptors::have(const StolenFd& fd, pid_t owner) {
   if (!known_) {
     known_.emplace();
     for (const pid_t other : numbers_in("/proc")) {
-      if (other == pid_ || other == getpid()) continue;
+      if (other == pid_ || other == getpid() || left_out_.contains(other)) continue;
       const std::string folder = fmt::format("/proc/{}/fd", other);
       for (const int number : numbers_in(folder))
         if (auto link = read_link(fmt::format("{}/{}", folder, number)))
@@ -167,7 +167,7 @@ bool OthersDescriptors::have(const StolenFd& fd) {
   }
   const auto [first, last] = known_->equal_range(fd.link);
   return std::any_of(first, last, [&](const auto& like) {
-    return is_same_description(pid_, fd.number, like.second.pid, like.second.number);
+    return is_same_description(owner, fd.number, like.second.pid, like.second.number);
   });
 }
 
@@ -196,6 +196,13 @@ std::vector<PolledFd> polled_by(std::string_view description) {
       polled.push_back(fd);
   }
   return polled;
+}
+
+// kcmp(2), KCMP_EPOLL_TFD.
+bool is_polled(int epoll, int number, uint32_t place, int fd) {
+  const kcmp_epoll_slot slot{static_cast<uint32_t>(epoll), static_cast<uint32_t>(number), place};
+  const pid_t self = getpid();
+  return syscall(SYS_kcmp, self, self, KCMP_EPOLL_TFD, fd, &slot) == 0;
 }
 
 }  // namespace krg

@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -36,13 +37,15 @@ Result<pid_t> process_of_pidfd(pid_t pid, const StolenFd& fd);
 // one. `all`: the process's descriptors.
 int first_of_description(pid_t pid, int number, const std::vector<StolenFd>& all);
 
-// The descriptors of this node's processes other than `pid` and krgd: procfs is searched when first
-// asked, and once. Threads: one at a time.
+// The descriptors of this node's processes other than `pid`, those of `left_out`, and krgd: procfs
+// is searched when first asked, and once. Threads: one at a time.
 class OthersDescriptors {
  public:
-  explicit OthersDescriptors(pid_t pid) : pid_(pid) {}
-  // Whether one of them is of the same description as `fd` of `pid`.
-  bool have(const StolenFd& fd);
+  explicit OthersDescriptors(pid_t pid, std::set<pid_t> left_out = {})
+      : pid_(pid), left_out_(std::move(left_out)) {}
+  // Whether one of them is of the same description as `fd` of `pid`, or of `owner`.
+  bool have(const StolenFd& fd) { return have(fd, pid_); }
+  bool have(const StolenFd& fd, pid_t owner);
 
  private:
   struct Number {
@@ -50,6 +53,7 @@ class OthersDescriptors {
     int number;
   };
   const pid_t pid_;
+  const std::set<pid_t> left_out_;
   // By what their links say.
   std::optional<std::unordered_multimap<std::string, Number>> known_;
 };
@@ -66,5 +70,8 @@ struct PolledFd {
   uint64_t inode = 0;
 };
 std::vector<PolledFd> polled_by(std::string_view description);
+// Whether the `place`th, from 0, of those that the epoll instance `epoll` watches by `number` is
+// the description of `fd`; both are descriptors of krgd's.
+bool is_polled(int epoll, int number, uint32_t place, int fd);
 
 }  // namespace krg

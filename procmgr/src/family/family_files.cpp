@@ -269,6 +269,7 @@ Status FamilyFiles::add(FamilyMember& member) {
     member.fds.push_back(kept);
     if (auto locks = add_locks(member, kept); !locks) return locks;
   }
+  fds_[member.pid] = member.fds;
   return {};
 }
 
@@ -311,10 +312,13 @@ bool FamilyFiles::is_held_outside(const Open& open, const std::set<pid_t>& membe
 }
 
 Status FamilyFiles::describe(const std::set<pid_t>& members, FamilyDescription& into) {
+  auto left_out = members;
+  left_out.insert(asker_);
+  OthersDescriptors outside(0, std::move(left_out));
   for (uint32_t i = 0; i < opens_.size(); ++i) {
     const Open& open = opens_[i];
     if (open.home) continue;
-    auto file = describe_one(open, into);
+    auto file = describe_one(open, outside, into);
     if (!file) return file.error();
     file->flock = flocks_[i];
     const bool is_own = file->kind == FamilyFile::Kind::kPipe ||
@@ -347,13 +351,15 @@ Result<std::map<uint32_t, SavedFile>> FamilyFiles::save(FamilyTracking* tracking
   return saved;
 }
 
-Result<FamilyFile> FamilyFiles::describe_one(const Open& open, FamilyDescription& into) {
+Result<FamilyFile> FamilyFiles::describe_one(const Open& open, OthersDescriptors& outside,
+                                             FamilyDescription& into) {
   const StolenFd& fd = open.fd;
   const auto refused = [&](std::string_view why) { return not_kept(open.first_owner, fd, why); };
   FamilyFile file;
   file.flags = fd.flags;
   file.offset = fd.offset;
   file.path = fd.link;
+  if (event_kind_of(fd)) return describe_event(open, std::move(file), outside);
   const mode_t type = fd.attributes.st_mode & S_IFMT;
   if (type == S_IFIFO) {
     if (auto described = describe_pipe(open, file, into.pipes); !described)
@@ -394,6 +400,41 @@ Result<FamilyFile> FamilyFiles::describe_one(const Open& open, FamilyDescription
   file.memory = shared_memory_name(fd.attributes.st_dev, fd.attributes.st_ino);
   file.contents = std::move(*contents);
   return file;
+}
+
+Result<FamilyFile> FamilyFiles::describe_event(const Open& open, FamilyFile file,
+                                               OthersDescriptors& outside) {
+  const EventKind kind = *event_kind_of(open.fd);
+  if (outside.have(open.fd, open.first_owner))
+    return not_kept(open.first_owner, open.fd, "which a process outside of the family has, too");
+  auto description = describe_event_fd(open.first_owner, open.fd.number, kind);
+  if (!description) return not_kept(open.first_owner, open.fd, description.error().context);
+  file.kind = FamilyFile::Kind::kEvent;
+  file.pipe = static_cast<uint32_t>(kind);
+  std::map<int, uint32_t> places;
+  for (const PolledFd& polled : polled_by(*description)) {
+    auto watched = find_watched(open, polled, places[polled.number]++);
+    if (!watched) return watched.error();
+    file.watches.push_back({*watched, polled.number, polled.events, 0, polled.data});
+  }
+  file.contents = std::move(*description);
+  return file;
+}
+
+// A stream of another node is a file of its own in each process: there the number tells.
+Result<uint32_t> FamilyFiles::find_watched(const Open& epoll, const PolledFd& polled,
+                                           uint32_t place) const {
+  for (uint32_t i = 0; i < opens_.size(); ++i)
+    if (opens_[i].fd.attributes.st_ino == polled.inode &&
+        is_polled(epoll.fd.copy.get(), polled.number, place, opens_[i].fd.copy.get()))
+      return i;
+  const auto owned = fds_.find(epoll.first_owner);
+  if (owned != fds_.end())
+    for (const FamilyFd& fd : owned->second)
+      if (fd.number == polled.number && opens_[fd.file].home) return fd.file;
+  return not_kept(epoll.first_owner, epoll.fd,
+                  fmt::format("which watches what was descriptor {} and none of them has any more",
+                              polled.number));
 }
 
 // The other end is this krgd's own, not a copy of a member's.

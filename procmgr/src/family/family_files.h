@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "event_fds.h"
 #include "family/family_piece.h"
 #include "family/saved_file.h"
 #include "krg/procmgr/descriptors.h"
@@ -61,7 +62,10 @@ class FamilyFiles {
 
   Result<uint32_t> index_of(StolenFd fd, pid_t owner);
   Status add_locks(FamilyMember& member, const FamilyFd& fd);
-  Result<FamilyFile> describe_one(const Open& open, FamilyDescription& into);
+  Result<FamilyFile> describe_one(const Open& open, OthersDescriptors& outside,
+                                  FamilyDescription& into);
+  Result<FamilyFile> describe_event(const Open& open, FamilyFile file, OthersDescriptors& outside);
+  Result<uint32_t> find_watched(const Open& epoll, const PolledFd& polled, uint32_t place) const;
   Result<FamilyFile> describe_socket(const Open& open, FamilyFile file, FamilyDescription& into);
   bool is_krgds(ino_t peer) const;
   Status add_relay(Open& open, const StreamUse& use) const;
@@ -76,7 +80,8 @@ class FamilyFiles {
   const Descriptors* descriptors_;
   pid_t asker_;
   std::vector<Open> opens_;
-  std::vector<uint32_t> flocks_;  // of each
+  std::map<pid_t, std::vector<FamilyFd>> fds_;  // of each member
+  std::vector<uint32_t> flocks_;                // of each
   std::vector<std::pair<ino_t, PipeEnds>> pipes_;
   std::optional<std::set<std::string>> outside_;  // links of what others have open
 };

@@ -15,8 +15,10 @@
 #include <optional>
 #include <tuple>
 
+#include "event_fds.h"
 #include "family/family_bodies.h"
 #include "family/family_tree.h"
+#include "family/family_watches.h"
 #include "family/fill_sockets.h"
 #include "image/exec_hold.h"
 #include "image/image_installer.h"
@@ -157,6 +159,7 @@ uint32_t FamilyInstaller::Impl::index_of(const ImageFile& file) {
 }
 
 Status FamilyInstaller::Impl::parse() {
+  first_slot = std::max(first_slot, after_watched_numbers(family));
   for (const FamilyMember& member : family.members) {
     for (const FamilyFd& fd : member.fds) first_slot = std::max(first_slot, fd.number + 1);
     ProcessImage& image = images.emplace_back();
@@ -193,7 +196,7 @@ bool FamilyInstaller::Impl::stays(const FamilyFile& file) const {
 bool FamilyInstaller::Impl::may_go(uint32_t index) const {
   const FamilyMember& member = family.members[index];
   const auto& files = images[index].files;
-  return !member.has_ended() && member.locks.empty() &&
+  return !member.has_ended() && member.locks.empty() && may_go_with_events(family, member) &&
          std::none_of(
              files.begin(), files.end(),
              [](const ImageFile& file) { return file.path.starts_with(kSharedMemoryPrefix); }) &&
@@ -227,6 +230,10 @@ Status FamilyInstaller::Impl::lay_out(FrozenThread root) {
   if (auto filled = fill_all_sockets(); !filled) return filled;
   tree = std::make_unique<FamilyTree>(*node.children, family);
   if (auto grown = tree->grow(std::move(root)); !grown) return grown;
+  auto watched = add_watches(family, first_slot, [this](uint32_t member) -> FrozenProcess& {
+    return *tree->process(member);
+  });
+  if (!watched) return watched;
   for (uint32_t i = 0; i < family.members.size(); ++i) {
     const FamilyMember& member = family.members[i];
     if (member.has_ended()) continue;
@@ -437,6 +444,8 @@ Result<std::vector<FamilyInstaller::MadeFile>> FamilyInstaller::make_files() con
       fd = open_again(pipes[file.pipe].reader.get(), file.flags);
     else if (file.kind == FamilyFile::Kind::kDeleted)
       fd = make_deleted(file);
+    else if (file.kind == FamilyFile::Kind::kEvent)
+      fd = make_event_fd(static_cast<EventKind>(file.pipe), file.contents, file.flags & O_NONBLOCK);
     else
       continue;
     if (!fd) return fd.error();

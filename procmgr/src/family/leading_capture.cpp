@@ -289,6 +289,12 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
         if (i >= of_uses.size()) return errno_error("descriptions of files", EBADMSG);
         numbers[{uses[i].first, uses[i].second.file}] = numbers[{home, of_uses[i]}];
       }
+    for (FamilyFile& file : family_.files)
+      for (FamilyWatch& watch : file.watches) {
+        const auto known = numbers.find({NodeId{static_cast<uint16_t>(file.node)}, watch.file});
+        if (known == numbers.end()) return errno_error("descriptions of files", EBADMSG);
+        watch.file = known->second;
+      }
     for (FamilyMember& member : family_.members) {
       const NodeId at{static_cast<uint16_t>(member.node)};
       for (FamilyFd& fd : member.fds) {

@@ -10,9 +10,10 @@
 
 namespace krg::packed_family {
 
-inline constexpr uint8_t kFormatVersion = 4;
-inline constexpr uint8_t kNoSockets = 3;  // a version before
-inline constexpr uint8_t kOneNode = 2;    // the one before that: all is of node 0
+inline constexpr uint8_t kFormatVersion = 5;
+inline constexpr uint8_t kNoWatches = 4;  // a version before
+inline constexpr uint8_t kNoSockets = 3;  // the one before that
+inline constexpr uint8_t kOneNode = 2;    // an older one: all is of node 0
 inline constexpr uint32_t kMostParts =
     1u << 20;  // of anything: what is malformed must not take memory
 
@@ -38,6 +39,7 @@ inline void put(PackedWriter& out, const FamilyFile& file) {
   out.put(file.bytes).put(file.is_regular).put(file.flock).put(file.node);
   out.put(file.modified_ns).put(file.mode).put(file.is_saved);
   out.put_string(file.memory).put_string(file.path).put_string(file.contents);
+  put_all(out, file.watches);
 }
 
 inline uint32_t get_node(PackedReader& in, uint8_t version) {
@@ -63,6 +65,7 @@ inline FamilyFile get_file(PackedReader& in, uint8_t version) {
   file.memory = in.get_string();
   file.path = in.get_string();
   file.contents = in.get_string();
+  if (version > kNoWatches) file.watches = get_all<FamilyWatch>(in);
   return file;
 }
 

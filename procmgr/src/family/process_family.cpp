@@ -21,7 +21,11 @@ constexpr size_t kMostAddressBytes = 128;  // sockaddr_storage
 bool is_consistent(const ProcessFamily& family) {
   if (family.members.empty() || family.members.front().has_ended()) return false;
   for (const FamilyFile& file : family.files)
-    if (file.kind > FamilyFile::Kind::kSocket || file.stream > 2 ||
+    if (file.kind > FamilyFile::Kind::kEvent || file.stream > 2 ||
+        std::any_of(file.watches.begin(), file.watches.end(),
+                    [&](const FamilyWatch& watch) {
+                      return watch.file >= family.files.size() || watch.number < 0;
+                    }) ||
         (file.kind == FamilyFile::Kind::kPipe && file.pipe >= family.pipes.size()) ||
         (file.kind == FamilyFile::Kind::kSocket && file.pipe >= family.sockets.size()))
       return false;

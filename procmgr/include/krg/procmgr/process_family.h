@@ -37,6 +37,14 @@ struct FamilyTerminal {
   pid_t foreground = 0;  // group; 0: none of its members
 };
 
+// What an epoll instance watches.
+struct FamilyWatch {
+  uint32_t file = 0;    // index of ProcessFamily::files
+  int32_t number = -1;  // by which it was added
+  uint32_t events = 0, padding = 0;
+  uint64_t data = 0;
+};
+
 // An open file description (open(2)).
 struct FamilyFile {
   enum class Kind : uint32_t {
@@ -46,6 +54,7 @@ struct FamilyFile {
     kPipe,      // an end of pipe `pipe`
     kDeleted,   // a file without a name: `contents` is in it
     kSocket,    // socket `pipe`
+    kEvent,     // made anew: of EventKind `pipe`, `contents` being its description (event_fds.h)
   };
   Kind kind = Kind::kPath;
   int32_t flags = 0;  // F_GETFL
@@ -61,6 +70,7 @@ struct FamilyFile {
   uint32_t node = 0;
   std::string path;
   std::string contents;
+  std::vector<FamilyWatch> watches = {};  // kEvent: of an epoll instance
 };
 
 struct FamilyPipe {
