@@ -21,7 +21,7 @@ struct result {
   uint64_t in, out;
 };
 
-static void must(int good, const char *what) {
+static void must(int good, const char* what) {
   if (good) return;
   perror(what);
   exit(9);
@@ -33,7 +33,8 @@ static uint64_t mix(uint64_t x) {
 }
 
 static void watch(int epoll, int fd, uint32_t events) {
-  struct epoll_event event = {.events = events, .data = {.u64 = 0x1234567800000000ULL + (uint64_t)fd}};
+  struct epoll_event event = {.events = events,
+                              .data = {.u64 = 0x1234567800000000ULL + (uint64_t)fd}};
   must(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) == 0, "epoll_ctl");
 }
 
@@ -83,7 +84,8 @@ int main(void) {
   timerfd_settime(timer, 0, &period, NULL);
   // Watched by a number that it has no more.
   const int epoll = epoll_create1(EPOLL_CLOEXEC);
-  must(fcntl(results[0], F_SETFL, O_NONBLOCK) == 0 && dup2(results[0], kPipeNumber) == kPipeNumber, "dup2");
+  must(fcntl(results[0], F_SETFL, O_NONBLOCK) == 0 && dup2(results[0], kPipeNumber) == kPipeNumber,
+       "dup2");
   watch(epoll, kPipeNumber, EPOLLIN);
   close(kPipeNumber);
   watch(epoll, signals, EPOLLIN);
@@ -108,7 +110,8 @@ int main(void) {
            (step == kLast && access("end", F_OK) != 0)) {
       struct epoll_event event;
       if (epoll_wait(outer, &event, 1, -1) != 1) continue;
-      must((int)(event.data.u64 & 0xffffffff) == epoll && event.data.u64 >> 32 == 0x12345678, "an event of the outer");
+      must((int)(event.data.u64 & 0xffffffff) == epoll && event.data.u64 >> 32 == 0x12345678,
+           "an event of the outer");
       if (epoll_wait(epoll, &event, 1, 1000) != 1) continue;
       const int fd = (int)(event.data.u64 & 0xffffffff);
       struct result result;

@@ -56,7 +56,8 @@ Status add_watches(const ProcessFamily& family, int first_slot,
         result =
             watcher.call(SYS_epoll_ctl, {first + epoll, EPOLL_CTL_ADD, number, scratch->value});
       // A standard stream may be what cannot be waited for by now: it is ready at any time.
-      if (result == -EPERM && family.files[watch.file].kind == FamilyFile::Kind::kStandard) continue;
+      if (result == -EPERM && family.files[watch.file].kind == FamilyFile::Kind::kStandard)
+        continue;
       if (result < 0)
         return errno_error(fmt::format("an epoll instance that watches descriptor {}, {}", number,
                                        family.files[watch.file].path),
