@@ -14,7 +14,6 @@
 #include <set>
 #include <utility>
 
-#include "home_listener.h"
 #include "home_socket.h"
 #include "ipc/posix_queue_tree.h"
 #include "local_shared_memory.h"
@@ -125,9 +124,8 @@ Result<std::vector<ExportedFd>> FdExporter::export_all(pid_t pid, WhichFds which
                   : first != number   ? export_same(fd, first)
                   : event_kind_of(fd) ? export_event(fd, pid, which, *stolen, others)
                   : is_inotify(fd)    ? export_inotify(std::move(fd), which, others)
-                  : is_pidfd(fd)
-                      ? export_pidfd(std::move(fd), pid, which)
-                      : export_one(std::move(fd), is_alone, which == WhichFds::kForked ? 0 : pid);
+                  : is_pidfd(fd)      ? export_pidfd(std::move(fd), pid, which)
+                                      : export_one(std::move(fd), is_alone, which, pid);
     if (!recipe) {
       cancel(exported);
       return recipe.error();
@@ -265,7 +263,9 @@ Result<std::string> FdExporter::export_pidfd(StolenFd fd, pid_t pid, WhichFds wh
   return encode_recipe(recipe, {});
 }
 
-Result<std::string> FdExporter::export_one(StolenFd fd, bool is_alone, pid_t leaves) {
+Result<std::string> FdExporter::export_one(StolenFd fd, bool is_alone, WhichFds which, pid_t pid) {
+  // A fork's child does not: its parent's locks stay.
+  const pid_t leaves = which == WhichFds::kForked ? 0 : pid;
   const mode_t type = fd.attributes.st_mode & S_IFMT;
   if (fs_.is_serving() && fd.attributes.st_dev == fs_.device()) {
     if (auto source = tree_.source_of(fd.attributes.st_ino))
@@ -282,7 +282,7 @@ Result<std::string> FdExporter::export_one(StolenFd fd, bool is_alone, pid_t lea
     return encode_recipe(recipe_for(FdKind::kPath, fd), fd.link);
   }
   if (type == S_IFCHR) return export_character_device(std::move(fd));
-  if (type == S_IFSOCK) return export_socket(std::move(fd), is_alone);
+  if (type == S_IFSOCK) return export_socket(std::move(fd), is_alone, which);
   if (type == S_IFIFO) return export_stream(std::move(fd));
   if (type != S_IFREG && type != S_IFDIR) return not_taken_along(fd);
   if (fd.link.starts_with("/memfd:")) {
@@ -337,7 +337,7 @@ Result<std::string> FdExporter::export_terminal(StolenFd fd, const TerminalSetti
   return encode(recipe, settings);
 }
 
-Result<std::string> FdExporter::export_socket(StolenFd fd, bool is_alone) {
+Result<std::string> FdExporter::export_socket(StolenFd fd, bool is_alone, WhichFds which) {
   auto option = [&](int name) {
     int value = 0;
     socklen_t size = sizeof value;
@@ -351,9 +351,10 @@ Result<std::string> FdExporter::export_socket(StolenFd fd, bool is_alone) {
   socklen_t size = sizeof peer;
   if (!known) return not_taken_along(fd, "neither unix stream or packets nor TCP");
   if (option(SO_ACCEPTCONN) == 1) {
-    if (!is_alone) return not_taken_along(fd, "listening, which others may accept by, too");
+    if (which != WhichFds::kAll)
+      return not_taken_along(fd, "listening, which others may accept by, too");
     if (type != SOCK_STREAM) return not_taken_along(fd, "listening for packets");
-    return export_listener(std::move(fd));
+    return export_listener(std::move(fd), is_alone);
   }
   if (getpeername(fd.copy.get(), reinterpret_cast<sockaddr*>(&peer), &size) != 0)
     return not_taken_along(fd, "not connected");
@@ -390,7 +391,7 @@ std::optional<std::string> FdExporter::export_relay(StolenFd& fd) {
 }
 
 // It stays here, or where it came from: connections go to where the process is.
-Result<std::string> FdExporter::export_listener(StolenFd fd) {
+Result<std::string> FdExporter::export_listener(StolenFd fd, bool is_alone) {
   auto shape = ListenerRelays::shape_of(fd.copy.get());
   if (!shape) return shape.error();
   FdRecipe recipe = recipe_for(FdKind::kListener, fd);
@@ -398,12 +399,13 @@ Result<std::string> FdExporter::export_listener(StolenFd fd) {
   if (auto source = listeners_.source_of(fd.attributes.st_ino)) {
     recipe.home = source->home;
     recipe.id = source->id;
-    recipe.offset = static_cast<int64_t>(source->number);
-    listeners_.pause(source->number, fd.copy.get());
+    if (is_alone) {
+      recipe.offset = static_cast<int64_t>(source->number);
+      listeners_.pause(source->number, fd.copy.get());
+    }
     recipe.guard = home_.add_guard(std::move(fd.copy));
   } else {
-    recipe.id = recipe.guard =
-        home_.add(std::make_unique<HomeListener>(node_, home_, std::move(fd.copy)));
+    recipe.id = listeners_.keep(std::move(fd.copy), !is_alone, recipe.guard);
   }
   return encode_recipe(recipe, {reinterpret_cast<const char*>(&*shape), sizeof *shape});
 }

@@ -43,8 +43,8 @@ class FdExporter {
 
  private:
   // `is_alone`: it is moved, and no other process has the description.
-  // `leaves`: the process, unless it is a fork's child: its parent's locks stay.
-  Result<std::string> export_one(StolenFd fd, bool is_alone, pid_t leaves);
+  // A listening socket goes along where `which` is kAll.
+  Result<std::string> export_one(StolenFd fd, bool is_alone, WhichFds which, pid_t pid);
   std::string export_same(const StolenFd& fd, int first) const;
   Result<std::string> export_event(const StolenFd& fd, pid_t pid, WhichFds which,
                                    const std::vector<StolenFd>& all, OthersDescriptors& others);
@@ -52,9 +52,9 @@ class FdExporter {
   Result<std::string> export_pidfd(StolenFd fd, pid_t pid, WhichFds which);
   Result<std::string> export_character_device(StolenFd fd);
   Result<std::string> export_terminal(StolenFd fd, const TerminalSettings& settings);
-  Result<std::string> export_socket(StolenFd fd, bool is_alone);
+  Result<std::string> export_socket(StolenFd fd, bool is_alone, WhichFds which);
   std::optional<std::string> export_relay(StolenFd& fd);
-  Result<std::string> export_listener(StolenFd fd);
+  Result<std::string> export_listener(StolenFd fd, bool is_alone);
   Result<std::string> export_regular(StolenFd fd, bool is_alone);
   Result<std::string> export_shared(StolenFd fd, FdKind kind, FileId file);
   Result<std::string> export_stream(StolenFd fd);

@@ -39,14 +39,16 @@ struct ListenerOffer {
 };
 static_assert(sizeof(ListenerOffer) == 24);
 
-// Notice to the home: nothing is to be offered until the next ListenerAttach.
+// Notice to the home: nothing is to be offered to `listener` of the sending node until its next
+// ListenerAttach.
 struct ListenerPause {
   static constexpr uint16_t kId = message_ids::kDescriptors + 21;
   uint8_t version = 1;
   uint8_t unused[7] = {};
   HomeId home;
+  uint64_t listener = 0;
 };
-static_assert(sizeof(ListenerPause) == 16);
+static_assert(sizeof(ListenerPause) == 24);
 
 // Notice to the home: a connection that nobody has accepted yet, to be offered again; the payload
 // is what came by it so far. Drops the reference of the sending node.
@@ -58,5 +60,16 @@ struct ListenerReturn {
   HomeId connection;
 };
 static_assert(sizeof(ListenerReturn) == 24);
+
+// Request to where a process accepts, one of several that may: whether it would accept a connection
+// now. Reply: empty; EAGAIN: not now; EPIPE: nobody listens there any more.
+struct ListenerAsk {
+  static constexpr uint16_t kId = message_ids::kDescriptors + 27;
+  uint8_t version = 1;
+  uint8_t is_urgent = 0;  // nobody has said so for long: one that has accepted before will do
+  uint8_t unused[6] = {};
+  uint64_t listener = 0;
+};
+static_assert(sizeof(ListenerAsk) == 16);
 
 }  // namespace krg

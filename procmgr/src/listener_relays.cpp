@@ -2,6 +2,7 @@
 #include "listener_relays.h"
 
 #include <fcntl.h>
+#include <fmt/core.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/stat.h>
@@ -11,8 +12,11 @@
 #include <cstring>
 #include <set>
 
+#include "descriptor_waits.h"
 #include "home_listener.h"
+#include "in_worker.h"
 #include "krg/runtime/log.h"
+#include "process_fds.h"
 #include "text_scan.h"
 #include "whole_file.h"
 
@@ -109,6 +113,31 @@ Result<UniqueFd> connect_to(ListenerShape shape) {
   return made;
 }
 
+// What somebody who may accept by a listening socket of this node says of it.
+struct Acceptance {
+  bool has_connection = false;  // one waits there already
+  bool is_awaited = false;
+};
+
+// Its first user is looked at before all others. Blocks.
+Acceptance acceptance_of(ino_t inode, pid_t first) {
+  Acceptance found;
+  const std::string link = fmt::format("socket:[{}]", inode);
+  const auto looks = [&](pid_t pid) {
+    const auto number = find_open(pid, link);
+    if (!number) return false;
+    if (auto socket = steal_fd(pid, *number)) {
+      pollfd waits{socket->get(), POLLIN, 0};
+      found.has_connection = ::poll(&waits, 1, 0) > 0;
+    }
+    found.is_awaited = waits_for(pid, link);
+    return found.has_connection || found.is_awaited;
+  };
+  if (!looks(first))
+    find_number_in("/proc", [&](int pid) { return pid != getpid() && pid != first && looks(pid); });
+  return found;
+}
+
 std::string rest_of(int socket) {
   std::string all, piece(65536, '\0');
   for (;;) {
@@ -131,9 +160,13 @@ ListenerRelays::ListenerRelays(NodeContext& node, RemoteHome& home, SocketRelays
         reply.ok();
         listener->attach(from, message.listener);
       });
-  messenger.on<ListenerPause>([find](NodeId, const ListenerPause& message, std::string_view) {
-    if (HomeListener* listener = find(message.home)) listener->pause();
+  messenger.on<ListenerPause>([find](NodeId from, const ListenerPause& message, std::string_view) {
+    if (HomeListener* listener = find(message.home)) listener->detach(from, message.listener);
   });
+  messenger.on_request<ListenerAsk>(
+      [this](NodeId, const ListenerAsk& question, std::string_view, Messenger::Reply reply) {
+        answer(question, std::move(reply));
+      });
   messenger.on<ListenerReturn>(
       [find, &home](NodeId from, const ListenerReturn& message, std::string_view came) {
         if (HomeListener* listener = find(message.home))
@@ -160,9 +193,31 @@ Result<ListenerShape> ListenerRelays::shape_of(int socket) {
   return shape;
 }
 
+HomeId ListenerRelays::keep(UniqueFd socket, bool is_shared, HomeId& guard) {
+  std::erase_if(kept_, [this](const auto& entry) { return home_.find(entry.second) == nullptr; });
+  struct stat attributes {};
+  fstat(socket.get(), &attributes);
+  auto known = kept_.find(attributes.st_ino);
+  if (known != kept_.end()) {
+    dynamic_cast<HomeListener&>(*home_.find(known->second)).share();
+    guard = home_.add_guard(std::move(socket));
+    return known->second;
+  }
+  auto shape = shape_of(socket.get());
+  auto id = std::make_shared<HomeId>();
+  auto listener =
+      std::make_unique<HomeListener>(node_, home_, std::move(socket), [this, id, shape] {
+        if (shape) give_back(*id, *shape, 0);
+      });
+  if (is_shared) listener->share();
+  *id = guard = home_.add(std::move(listener));
+  kept_.emplace(attributes.st_ino, guard);
+  return guard;
+}
+
 Result<UniqueFd> ListenerRelays::open(pid_t body, NodeId home, HomeId id,
                                       const ListenerShape& shape, int flags) {
-  Listener listener{body, home, id, 0, shape, false};
+  Listener listener{body, home, id, 0, shape};
   auto made = listen_like(listener.shape);
   if (!made) return made;
   struct stat attributes {};
@@ -194,6 +249,31 @@ std::optional<ListenerRelays::Source> ListenerRelays::source_of(ino_t inode) con
   return std::nullopt;
 }
 
+void ListenerRelays::answer(const ListenerAsk& question, Messenger::Reply reply) {
+  auto found = listeners_.find(question.listener);
+  if (found == listeners_.end()) return reply.fail(EPIPE, "nobody listens");
+  if (found->second.is_paused) return reply.fail(EAGAIN, "not now");
+  auto shared = std::make_shared<Messenger::Reply>(std::move(reply));
+  const std::function<void(Acceptance)> done =
+      alive_.guard([this, question, shared](Acceptance acceptance) {
+        auto found = listeners_.find(question.listener);
+        if (found == listeners_.end()) return shared->fail(EPIPE, "nobody listens");
+        Listener& listener = found->second;
+        if (!acceptance.has_connection) listener.has_accepted |= listener.was_offered;
+        const bool may_come =
+            acceptance.is_awaited || (question.is_urgent && listener.has_accepted);
+        if (listener.is_paused || acceptance.has_connection || !may_come)
+          return shared->fail(EAGAIN, "not now");
+        shared->ok();
+      });
+  in_worker(
+      node_.workers,
+      [inode = found->second.inode, body = found->second.body] {
+        return acceptance_of(inode, body);
+      },
+      done);
+}
+
 void ListenerRelays::take_offer(NodeId from, const ListenerOffer& offer, Messenger::Reply reply) {
   auto found = listeners_.find(offer.listener);
   if (found == listeners_.end()) return reply.fail(EPIPE, "nobody listens");
@@ -204,6 +284,7 @@ void ListenerRelays::take_offer(NodeId from, const ListenerOffer& offer, Messeng
     const int number = local.error().errno_or(EIO);
     return reply.fail(number == ECONNREFUSED ? EPIPE : EAGAIN, local.error().message());
   }
+  listener.was_offered = true;
   StreamTaken taken;
   taken.home = offer.connection;
   if (!node_.messenger.send(from, taken)) return;
@@ -224,6 +305,7 @@ void ListenerRelays::pause(uint64_t number, int socket) {
   listener.is_paused = true;
   ListenerPause pause;
   pause.home = listener.id;
+  pause.listener = number;
   if (!node_.messenger.send(listener.home, pause)) return;
   for (pollfd waits{socket, POLLIN, 0}; ::poll(&waits, 1, 0) > 0 && (waits.revents & POLLIN);) {
     UniqueFd accepted(accept4(socket, nullptr, nullptr, SOCK_CLOEXEC));
@@ -247,10 +329,16 @@ void ListenerRelays::resume(uint64_t number) {
 
 void ListenerRelays::come_home(pid_t body, HomeId id, int socket) {
   auto* listener = dynamic_cast<HomeListener*>(home_.find(id));
-  if (listener == nullptr) return;
   auto shape = shape_of(socket);
+  if (listener != nullptr && shape && !listener->is_attached()) give_back(id, *shape, body);
+}
+
+// What waits connects to the socket itself, by a relay of this node.
+void ListenerRelays::give_back(HomeId id, const ListenerShape& shape, pid_t body) {
+  auto* listener = dynamic_cast<HomeListener*>(home_.find(id));
+  if (listener == nullptr) return;
   for (HomeId connection : listener->release_waiting()) {
-    auto local = shape ? connect_to(*shape) : shape.error();
+    auto local = connect_to(shape);
     StreamTaken taken;
     taken.home = taken.guard = connection;
     if (!node_.messenger.send(node_.self, taken)) continue;

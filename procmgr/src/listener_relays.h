@@ -1,6 +1,7 @@
 // ListenerRelays: listening sockets of this node that stand for ones of other nodes (their homes,
 // home_listener.h). What connects there is connected to the one here and joined to it by a
-// SocketRelay, so that the process accepts, polls and asks natively.
+// SocketRelay, so that the process accepts, polls and asks natively. Of a socket that processes of
+// several nodes accept by, one connection at a time comes, when a process here waits for it.
 //
 // Owner: Descriptors. Threads: the loop's thread. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
@@ -8,6 +9,7 @@
 #include <map>
 #include <optional>
 
+#include "alive.h"
 #include "krg/runtime/unique_fd.h"
 #include "listener_messages.h"
 #include "remote_home.h"
@@ -23,6 +25,9 @@ class ListenerRelays {
 
   // What tells how to make one like `socket`, which listens. Error: ENOTSUP.
   static Result<ListenerShape> shape_of(int socket);
+  // The home of a socket of this node that goes elsewhere: one for all who have the socket.
+  // `is_shared`: others accept by it here. `guard`: what the export is settled with.
+  HomeId keep(UniqueFd socket, bool is_shared, HomeId& guard);
   // The process's socket. Takes over one reference at the home, which the caller has asked for.
   Result<UniqueFd> open(pid_t body, NodeId home, HomeId id, const ListenerShape& shape, int flags);
   // Back at its home: what waited there to be accepted elsewhere connects to it.
@@ -51,8 +56,11 @@ class ListenerRelays {
     ino_t inode = 0;
     ListenerShape shape;  // with the address that it has here
     bool is_paused = false;
+    bool was_offered = false, has_accepted = false;
   };
 
+  void give_back(HomeId id, const ListenerShape& shape, pid_t body);
+  void answer(const ListenerAsk& question, Messenger::Reply reply);
   void take_offer(NodeId from, const ListenerOffer& offer, Messenger::Reply reply);
   void attach(uint64_t number);
   void drop_closed();
@@ -61,7 +69,9 @@ class ListenerRelays {
   RemoteHome& home_;
   SocketRelays& sockets_;
   std::map<uint64_t, Listener> listeners_;
+  std::map<ino_t, HomeId> kept_;  // this node's own, whose processes may be elsewhere
   uint64_t next_ = 1;
+  Alive alive_;
   EventLoop::Timer looks_;  // krgd has no descriptor of them that would tell when they are closed
 };
 

@@ -1,0 +1,161 @@
+"""A server whose processes accept by one listening socket, each of them moved around while clients ask: no connection is lost.
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+import socket
+import threading
+
+import session_case
+from launcher_case import wait_until
+from session_case import SessionCase
+
+CAPS = "--caps=+CAN_MIGRATE"
+
+# Its parent, which waits for the end, never accepts. Workers wait in accept itself, in poll, or in epoll_wait ("outside", too).
+SERVER = """
+import os, select, signal, socket, sys, time
+how, address = sys.argv[1:3]
+listener = socket.create_server((address, 0), backlog=128)
+listener.setblocking(how == "accept")
+def work():
+    class Ended(Exception): pass
+    def end(*_): raise Ended
+    served = 0
+    signal.signal(signal.SIGTERM, end)
+    if how == "poll": waiting = select.poll(); waiting.register(listener, select.POLLIN)
+    else: waiting = select.epoll(); waiting.register(listener, select.EPOLLIN)
+    try:
+        while True:
+            if how != "accept": waiting.poll()
+            try: peer = listener.accept()[0]
+            except BlockingIOError: continue
+            peer.settimeout(20)
+            asked = peer.recv(100)
+            time.sleep(0.01)
+            peer.sendall(asked + f" {os.getpid()} {os.uname().nodename}".encode())
+            peer.close()
+            served += 1
+    except Ended: pass
+    open(f"served{os.getpid()}", "w").write(f"{served}\\n")
+    os._exit(0)
+workers = []
+for _ in range(3):
+    pid = os.fork()
+    if pid == 0: work()
+    workers.append(pid)
+signal.signal(signal.SIGTERM, lambda *_: [os.kill(pid, signal.SIGTERM) for pid in workers])
+open("new", "w").write(f"{os.getpid()} {' '.join(map(str, workers))} {listener.getsockname()[1]}")
+os.rename("new", "started")
+for pid in workers: assert os.waitpid(pid, 0)[1] == 0
+os._exit(3)
+"""
+
+# Threads that ask, each by ever new connections, until each of the processes named has answered from the node that is named, or
+# until there is the file "stop". How many were answered. Without a network of their own all nodes have one name.
+CLIENT = """
+import os, socket, sys, threading, time
+address, port, *wanted = sys.argv[1:]
+seen, count, end = set(), 0, time.monotonic() + 90
+def done(): return wanted and seen.issuperset(wanted) or not wanted and os.path.exists("stop")
+def ask(thread):
+    global count
+    number = 0
+    while not done():
+        assert time.monotonic() < end, f"{wanted} are not all among {seen}"
+        with socket.create_connection((address, int(port)), timeout=20) as peer:
+            peer.sendall(f"{thread}.{number}".encode())
+            answer = b""
+            while more := peer.recv(100): answer += more
+        told, pid, host = answer.decode().split()
+        assert told == f"{thread}.{number}", answer
+        seen.update((pid, f"{pid}.{host}"))
+        number += 1
+        count += 1
+    finished.append(thread)
+finished = []
+threads = [threading.Thread(target=ask, args=(i,)) for i in range(6)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print("answered" if len(finished) == 6 else "failed", count)
+"""
+
+# Moves processes of the server one after the other; each place is to answer.
+SCRIPT = """
+/usr/bin/python3 server.py $HOW $ADDRESS & server=$!
+until [ -e started ]; do sleep 0.05; done
+read parent one two three port <started
+/usr/bin/python3 client.py $ADDRESS $port >all & clients=$!
+ask() { [ $HOW != outside ] || set -- ${@%.*}; /usr/bin/python3 client.py $ADDRESS $port "$@" >>asked || echo "not by $*"; }
+move() { krg_migrate $1 $2 || echo "$1 does not go to $2"; }
+ask $one.n0 $two.n0 $three.n0
+move $one 1; ask $one.n1 $two.n0
+move $two 2; move $three 1; ask $one.n1 $two.n2 $three.n1
+move $parent 2; move $one 2; ask $one.n2 $two.n2 $three.n1
+move $three 0; ask $one.n2 $two.n2 $three.n0
+move $two 1; move $two 0; ask $one.n2 $two.n0
+move $one 0; ask $one.n0 $two.n0 $three.n0
+touch stop; wait $clients; kill -TERM $server; wait $server; echo status $?
+cat all asked served* | tr '\\n' ' '
+"""
+
+
+class PreforkTest(SessionCase):
+    def setUp(self):
+        for left in self.work.iterdir():
+            left.unlink()
+        (self.work / "server.py").write_text(SERVER, encoding="ascii")
+        (self.work / "client.py").write_text(CLIENT, encoding="ascii")
+
+    def check_served(self, out, more=0):
+        """`more`: connections of others."""
+        lines = out.split("\n")
+        self.assertEqual(lines[:-1], ["status 3"], out)
+        words = lines[-1].split()
+        counts = [int(words[i + 1]) for i, word in enumerate(words[:16]) if word == "answered"]
+        self.assertEqual(len(counts), 8, out)
+        self.assertEqual(sum(counts) + more, sum(map(int, words[16:])), out)
+
+    def serve(self, how, **options):
+        return self.shell(SCRIPT, caps=CAPS, nodes=3, timeout=200, env={"HOW": how, "ADDRESS": "127.0.0.1"}, **options)
+
+    def ask_from_outside(self, counts):
+        """Asks by ever new connections until there is the file "stop"."""
+        started, stop = self.work / "started", self.work / "stop"
+        wait_until(started.exists)
+        port = int(started.read_text(encoding="ascii").split()[-1])
+        count = 0
+        while not stop.exists():
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as peer:
+                peer.sendall(b"outside")
+                answer = b""
+                while more := peer.recv(100):
+                    answer += more
+            if not answer.startswith(b"outside "):
+                break
+            count += 1
+        else:
+            counts.append(count)
+
+    def test_workers_that_accept(self):
+        self.check_served(self.serve("accept"))
+
+    def test_clients_outside_of_the_session(self):
+        counts = []
+        clients = [threading.Thread(target=self.ask_from_outside, args=[counts]) for _ in range(2)]
+        for client in clients:
+            client.start()
+        result = self.krgrun("--network=host", "bash", "-c", SCRIPT, caps=CAPS, nodes=3, timeout=200, env={"HOW": "outside", "ADDRESS": "127.0.0.1"})
+        (self.work / "stop").touch()
+        for client in clients:
+            client.join()
+        self.assertEqual(len(counts), 2, "a client outside had no answer")
+        self.check_served(result.stdout.strip(), sum(counts))
+
+    def test_workers_that_poll(self):
+        self.check_served(self.serve("poll"))
+
+    def test_workers_that_wait_by_epoll(self):
+        self.check_served(self.serve("epoll"))
+
+
+if __name__ == "__main__":
+    session_case.main()
