@@ -253,7 +253,7 @@ void BodyHost::Impl::on_started(pid_t pid, Result<int> exec_errno) {
   if (table.find_body(pid)) table.remove_body(pid);
   const Error error = exec_errno ? errno_error("exec", *exec_errno) : exec_errno.error();
   descriptors.body_ended(pid, [] {});
-  body.reply.fail(error.errno_or(EAGAIN), error.message());
+  body.reply.fail(error);
 }
 
 void BodyHost::Impl::on_child(pid_t pid, const ChildEvent& event) {

@@ -15,6 +15,10 @@ namespace krg {
 
 // How a target says that it has not imported the descriptors: the origin cancels their export.
 inline constexpr int kNotImported = EPROTONOSUPPORT;
+// Such an answer for a person: its text has the reason.
+inline Error error_of_answer(const Error& answer) {
+  return answer.errno_or(0) == kNotImported ? text_error(answer.context) : answer;
+}
 
 struct BodyRequest {
   // What the body is to execute, or the process that it is.

@@ -216,6 +216,7 @@ TEST_F(CapabilityTableTest, GoneProcessesAndInitAreRefused) {
     gone = shell.pid();
   }
   EXPECT_EQ(table_->of(gone).error().errno_or(0), ESRCH);
+  EXPECT_EQ(read_slack_tag(gone).error().context, "it has ended");
   EXPECT_EQ(table_->change(gone, {.effective = kChange}).error().errno_or(0), ESRCH);
 }
 

@@ -137,7 +137,7 @@ void ExecPlacer::Impl::on_target_answer(PlacingPtr placing, Result<std::string> 
     const int number = reply.error().errno_or(EIO);
     if (number == kNotImported || number == EHOSTDOWN) cancel_export(*placing);
     // The kernel here says why the exec fails, or carries it out.
-    return stay(*placing, reply.error());
+    return stay(*placing, error_of_answer(reply.error()));
   }
   --placing_count;
   const pid_t pid = placing->pid();

@@ -24,7 +24,8 @@ std::string slack_path(pid_t tid) {
 }
 
 Error gone_or(std::string context, int number) {
-  return errno_error(std::move(context), number == ENOENT ? ESRCH : number);
+  if (number == ENOENT || number == ESRCH) return errno_error("it has ended", ESRCH);
+  return errno_error(std::move(context), number);
 }
 
 // True when the thread had another tag before.

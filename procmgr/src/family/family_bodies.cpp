@@ -74,7 +74,7 @@ void FamilyBodies::ask(const std::shared_ptr<Start>& start) {
         const int number = reply.error().errno_or(EIO);
         if (number == kNotImported || number == EHOSTDOWN)
           self->parts_.descriptors.cancel_export(start->fds);
-        start->done(reply.error());
+        start->done(error_of_answer(reply.error()));
       });
 }
 

@@ -225,7 +225,7 @@ void ProcessMover::Impl::on_target_answer(const MovePtr& move, const Result<std:
     return parts.table.find_body(move->process->pid()) ? leave_origin(move) : leave_shadow(move);
   const int number = reply.error().errno_or(EIO);
   if (number == kNotImported || number == EHOSTDOWN) parts.descriptors.cancel_export(move->fds);
-  end(*move, reply.error());
+  end(*move, error_of_answer(reply.error()));
 }
 
 // ---- before it stands still ----
