@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <sched.h>
 
+#include <fstream>
 #include <thread>
 
 #include "namespaces.h"
@@ -34,6 +35,18 @@ Result<UniqueFd> make_network_namespace() {
   return made;
 }
 
+// Linux's own range of ports for sockets that name none, of which each node gets a part: what
+// listens on one node has its port on all of them (loopback_listeners.h).
+constexpr unsigned kFirstPort = 32768, kPorts = 28232, kLeastPorts = 1000;
+
+void share_ports_out(unsigned node, unsigned nodes) {
+  const unsigned ports = kPorts / nodes;
+  if (ports < kLeastPorts) return;
+  // Where it cannot be changed (/proc/sys is read-only), a port may be taken elsewhere.
+  std::ofstream range("/proc/sys/net/ipv4/ip_local_port_range");
+  range << kFirstPort + node * ports << ' ' << kFirstPort + (node + 1) * ports - 1 << std::flush;
+}
+
 Status configure_node(uint32_t address) {
   auto netlink = NetlinkSocket::open();
   if (!netlink) return netlink.error();
@@ -42,15 +55,17 @@ Status configure_node(uint32_t address) {
   return netlink->set_up("eth0");
 }
 
-Result<UniqueFd> add_node(NetlinkSocket& netlink, unsigned node) {
+Result<UniqueFd> add_node(NetlinkSocket& netlink, unsigned node, unsigned nodes) {
   auto space = make_network_namespace();
   if (!space) return space.error();
   const std::string port = "port" + std::to_string(node);
   if (auto done = netlink.add_veth(port, "eth0", space->get()); !done) return done.error();
   if (auto done = netlink.set_master(port, "nodes"); !done) return done.error();
   if (auto done = netlink.set_up(port); !done) return done.error();
-  auto configured = in_namespace(space->get(), CLONE_NEWNET,
-                                 [node] { return configure_node(kFirstAddress + node); });
+  auto configured = in_namespace(space->get(), CLONE_NEWNET, [node, nodes] {
+    share_ports_out(node, nodes);
+    return configure_node(kFirstAddress + node);
+  });
   if (!configured) return configured.error();
   return std::move(*space);
 }
@@ -66,7 +81,7 @@ Result<VirtualNetwork> VirtualNetwork::create(unsigned nodes) {
   if (auto up = netlink->set_up("nodes"); !up) return up.error();
   VirtualNetwork network;
   for (unsigned node = 0; node < nodes; ++node) {
-    auto space = add_node(*netlink, node);
+    auto space = add_node(*netlink, node, nodes);
     if (!space) return space.error();
     network.nodes_.push_back(std::move(*space));
   }

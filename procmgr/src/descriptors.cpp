@@ -7,6 +7,7 @@
 #include "home_record_locks.h"
 #include "home_socket.h"
 #include "inotify_calls.h"
+#include "loopback_listeners.h"
 #include "pidfd_calls.h"
 #include "stream_stat_calls.h"
 
@@ -22,6 +23,7 @@ struct Descriptors::Impl {
         mirrors(node),
         relays(node, home),
         listeners(node, home, relays),
+        loopback(node, broker, home, listeners),
         exporter(node, fs, home, tree, terminals, mirrors, relays, listeners),
         importer(node, fs, home, tree, mirrors, relays, listeners, record_locks),
         stat_calls(broker, fs, tree),
@@ -38,6 +40,7 @@ struct Descriptors::Impl {
   TerminalMirrors mirrors;
   SocketRelays relays;
   ListenerRelays listeners;
+  LoopbackListeners loopback;
   FdExporter exporter;
   FdImporter importer;
   StreamStatCalls stat_calls;

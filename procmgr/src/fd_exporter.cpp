@@ -392,7 +392,7 @@ std::optional<std::string> FdExporter::export_relay(StolenFd& fd) {
 
 // It stays here, or where it came from: connections go to where the process is.
 Result<std::string> FdExporter::export_listener(StolenFd fd, bool is_alone) {
-  auto shape = ListenerRelays::shape_of(fd.copy.get());
+  auto shape = listener_shape_of(fd.copy.get());
   if (!shape) return shape.error();
   FdRecipe recipe = recipe_for(FdKind::kListener, fd);
   recipe.offset = 0;

@@ -72,4 +72,17 @@ struct ListenerAsk {
 };
 static_assert(sizeof(ListenerAsk) == 16);
 
+// Request: to listen at a loopback address and port as a process of the asking node does, and to
+// offer there, to `listener`, what connects. Reply: the HomeId of that, which the asking node holds
+// until a StreamClose. Errors: EALREADY: the nodes have one network; what bind(2) says.
+struct LoopbackListen {
+  static constexpr uint16_t kId = message_ids::kDescriptors + 28;
+  uint8_t version = 1;
+  uint8_t unused[7] = {};
+  uint64_t network = 0;  // inode number of the asking node's network namespace
+  uint64_t listener = 0;
+  ListenerShape shape;
+};
+static_assert(sizeof(LoopbackListen) == 168);
+
 }  // namespace krg

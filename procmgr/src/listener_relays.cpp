@@ -3,13 +3,10 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 
-#include <cstddef>
-#include <cstring>
+#include <algorithm>
 #include <set>
 
 #include "descriptor_waits.h"
@@ -17,101 +14,11 @@
 #include "in_worker.h"
 #include "krg/runtime/log.h"
 #include "process_fds.h"
-#include "text_scan.h"
-#include "whole_file.h"
 
 namespace krg {
 namespace {
 
 constexpr std::chrono::milliseconds kLook{500};
-
-sockaddr* address_of(ListenerShape& shape) {
-  return reinterpret_cast<sockaddr*>(&shape.address);
-}
-
-void set_port(ListenerShape& shape, in_port_t port) {
-  if (shape.domain == AF_INET) reinterpret_cast<sockaddr_in&>(shape.address).sin_port = port;
-  if (shape.domain == AF_INET6) reinterpret_cast<sockaddr_in6&>(shape.address).sin6_port = port;
-}
-
-void set_loopback(ListenerShape& shape) {
-  if (shape.domain == AF_INET)
-    reinterpret_cast<sockaddr_in&>(shape.address).sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  if (shape.domain == AF_INET6)
-    reinterpret_cast<sockaddr_in6&>(shape.address).sin6_addr = in6addr_loopback;
-}
-
-bool is_any(const ListenerShape& shape) {
-  if (shape.domain == AF_INET)
-    return reinterpret_cast<const sockaddr_in&>(shape.address).sin_addr.s_addr == INADDR_ANY;
-  const auto& v6 = reinterpret_cast<const sockaddr_in6&>(shape.address).sin6_addr;
-  return memcmp(&v6, &in6addr_any, sizeof v6) == 0;
-}
-
-Result<UniqueFd> listen_at(ListenerShape& shape) {
-  UniqueFd made(socket(shape.domain, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (!made) return errno_error("socket");
-  const int on = 1;
-  setsockopt(made.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  if (shape.domain == AF_INET6)
-    setsockopt(made.get(), IPPROTO_IPV6, IPV6_V6ONLY, &shape.only_v6, sizeof shape.only_v6);
-  if (bind(made.get(), address_of(shape), shape.address_bytes) != 0 ||
-      listen(made.get(), SOMAXCONN) != 0)
-    return errno_error("listening");
-  return made;
-}
-
-// At the same address and port where these are free here, else at this node's own; a unix socket at
-// a name of the kernel's choice: the real one's is taken.
-Result<UniqueFd> listen_like(ListenerShape& shape) {
-  if (shape.domain == AF_UNIX) {
-    shape.address_bytes = sizeof(sa_family_t);
-    return listen_at(shape);
-  }
-  if (auto same = listen_at(shape)) return same;
-  set_loopback(shape);
-  if (auto local = listen_at(shape)) return local;
-  set_port(shape, 0);
-  return listen_at(shape);
-}
-
-// The inodes of all sockets that listen in this network namespace.
-std::set<ino_t> listening_inodes() {
-  std::set<ino_t> inodes;
-  struct Table {
-    const char* path;
-    size_t state_at, inode_at;
-    std::string_view listens;
-  };
-  // proc(5); a unix socket's state: SS_UNCONNECTED with __SO_ACCEPTCON in the flags.
-  static constexpr Table kTables[] = {{"/proc/self/net/tcp", 3, 9, "0A"},
-                                      {"/proc/self/net/tcp6", 3, 9, "0A"},
-                                      {"/proc/self/net/unix", 3, 6, "00010000"}};
-  for (const Table& table : kTables) {
-    auto text = read_whole_file(table.path);
-    for (std::string_view rest = text ? std::string_view(*text) : ""; !rest.empty();) {
-      const auto words = split_words(next_line(rest));
-      if (words.size() <= table.inode_at || words[table.state_at] != table.listens) continue;
-      if (auto inode = to_number<ino_t>(words[table.inode_at])) inodes.insert(*inode);
-    }
-  }
-  return inodes;
-}
-
-// Does not wait. Errors: EAGAIN when the queue is full, ECONNREFUSED when it is closed.
-Result<UniqueFd> connect_to(ListenerShape shape) {
-  UniqueFd made(socket(shape.domain, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!made) return errno_error("socket");
-  if (shape.domain != AF_UNIX && is_any(shape)) set_loopback(shape);
-  // By its name the accepted end of an unix socket tells which it belongs to.
-  const sockaddr_un own{AF_UNIX, {}};
-  if (shape.domain == AF_UNIX)
-    if (bind(made.get(), reinterpret_cast<const sockaddr*>(&own), sizeof(sa_family_t)) != 0)
-      return errno_error("bind");
-  if (connect(made.get(), address_of(shape), shape.address_bytes) != 0 && errno != EINPROGRESS)
-    return errno_error("connect");
-  return made;
-}
 
 // What somebody who may accept by a listening socket of this node says of it.
 struct Acceptance {
@@ -179,20 +86,6 @@ ListenerRelays::ListenerRelays(NodeContext& node, RemoteHome& home, SocketRelays
       });
 }
 
-Result<ListenerShape> ListenerRelays::shape_of(int socket) {
-  ListenerShape shape;
-  socklen_t size = sizeof shape.domain;
-  if (getsockopt(socket, SOL_SOCKET, SO_DOMAIN, &shape.domain, &size) != 0)
-    return errno_error("SO_DOMAIN");
-  size = sizeof shape.only_v6;
-  if (shape.domain == AF_INET6)
-    getsockopt(socket, IPPROTO_IPV6, IPV6_V6ONLY, &shape.only_v6, &size);
-  size = sizeof shape.address;
-  if (getsockname(socket, address_of(shape), &size) != 0) return errno_error("getsockname");
-  shape.address_bytes = size;
-  return shape;
-}
-
 HomeId ListenerRelays::keep(UniqueFd socket, bool is_shared, HomeId& guard) {
   std::erase_if(kept_, [this](const auto& entry) { return home_.find(entry.second) == nullptr; });
   struct stat attributes {};
@@ -203,7 +96,7 @@ HomeId ListenerRelays::keep(UniqueFd socket, bool is_shared, HomeId& guard) {
     guard = home_.add_guard(std::move(socket));
     return known->second;
   }
-  auto shape = shape_of(socket.get());
+  auto shape = listener_shape_of(socket.get());
   auto id = std::make_shared<HomeId>();
   auto listener =
       std::make_unique<HomeListener>(node_, home_, std::move(socket), [this, id, shape] {
@@ -217,20 +110,56 @@ HomeId ListenerRelays::keep(UniqueFd socket, bool is_shared, HomeId& guard) {
 
 Result<UniqueFd> ListenerRelays::open(pid_t body, NodeId home, HomeId id,
                                       const ListenerShape& shape, int flags) {
-  Listener listener{body, home, id, 0, shape};
+  Listener listener;
+  listener.body = body;
+  listener.home = home;
+  listener.id = id;
+  listener.shape = shape;
   auto made = listen_like(listener.shape);
   if (!made) return made;
   struct stat attributes {};
-  auto here = shape_of(made->get());
+  auto here = listener_shape_of(made->get());
   if (fstat(made->get(), &attributes) != 0 || !here) return errno_error("a listening socket");
   listener.shape = *here;
   listener.inode = attributes.st_ino;
   if (flags & O_NONBLOCK) fcntl(made->get(), F_SETFL, O_NONBLOCK);
-  const uint64_t number = next_++;
-  listeners_.emplace(number, listener);
-  if (listeners_.size() == 1) looks_ = node_.loop.every(kLook, [this] { drop_closed(); });
-  attach(number);
+  attach(add(listener));
   return made;
+}
+
+uint64_t ListenerRelays::add(Listener listener) {
+  const uint64_t number = next_++;
+  listeners_.emplace(number, std::move(listener));
+  if (listeners_.size() == 1) {
+    looks_ = node_.loop.every(kLook, [this] { drop_closed(); });
+    closes_.emplace(node_.loop, [this] { drop_closed(); });
+  }
+  return number;
+}
+
+uint64_t ListenerRelays::add_own(pid_t process, NodeId home, ino_t inode,
+                                 const ListenerShape& shape) {
+  Listener listener;
+  listener.body = process;
+  listener.home = home;
+  listener.inode = inode;
+  listener.shape = shape;
+  listener.is_own = true;
+  return add(std::move(listener));
+}
+
+void ListenerRelays::set_home(uint64_t number, HomeId id) {
+  if (auto found = listeners_.find(number); found != listeners_.end()) found->second.id = id;
+}
+
+void ListenerRelays::drop(uint64_t number) {
+  listeners_.erase(number);
+}
+
+bool ListenerRelays::is_own(ino_t inode) const {
+  return std::any_of(listeners_.begin(), listeners_.end(), [&](const auto& entry) {
+    return entry.second.is_own && entry.second.inode == inode;
+  });
 }
 
 void ListenerRelays::attach(uint64_t number) {
@@ -245,7 +174,8 @@ void ListenerRelays::attach(uint64_t number) {
 
 std::optional<ListenerRelays::Source> ListenerRelays::source_of(ino_t inode) const {
   for (auto& [number, listener] : listeners_)
-    if (listener.inode == inode) return Source{listener.home, listener.id, number};
+    if (listener.inode == inode && !listener.is_own)
+      return Source{listener.home, listener.id, number};
   return std::nullopt;
 }
 
@@ -329,7 +259,7 @@ void ListenerRelays::resume(uint64_t number) {
 
 void ListenerRelays::come_home(pid_t body, HomeId id, int socket) {
   auto* listener = dynamic_cast<HomeListener*>(home_.find(id));
-  auto shape = shape_of(socket);
+  auto shape = listener_shape_of(socket);
   if (listener != nullptr && shape && !listener->is_attached()) give_back(id, *shape, body);
 }
 
@@ -364,7 +294,9 @@ void ListenerRelays::drop_closed() {
       log_debug("sockets", "n{} is gone", listener.home.value);
     entry = listeners_.erase(entry);
   }
-  if (listeners_.empty()) looks_ = {};
+  if (!listeners_.empty()) return;
+  looks_ = {};
+  closes_.reset();
 }
 
 }  // namespace krg

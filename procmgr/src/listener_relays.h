@@ -11,8 +11,9 @@
 
 #include "alive.h"
 #include "krg/runtime/unique_fd.h"
-#include "listener_messages.h"
+#include "listener_shape.h"
 #include "remote_home.h"
+#include "socket_closes.h"
 #include "socket_relays.h"
 
 namespace krg {
@@ -23,13 +24,18 @@ class ListenerRelays {
   ListenerRelays(const ListenerRelays&) = delete;
   ListenerRelays& operator=(const ListenerRelays&) = delete;
 
-  // What tells how to make one like `socket`, which listens. Error: ENOTSUP.
-  static Result<ListenerShape> shape_of(int socket);
   // The home of a socket of this node that goes elsewhere: one for all who have the socket.
   // `is_shared`: others accept by it here. `guard`: what the export is settled with.
   HomeId keep(UniqueFd socket, bool is_shared, HomeId& guard);
   // The process's socket. Takes over one reference at the home, which the caller has asked for.
   Result<UniqueFd> open(pid_t body, NodeId home, HomeId id, const ListenerShape& shape, int flags);
+  // What krgd of `home` accepts in its place is connected to a process's own socket; the number
+  // that it is to be offered by. Given up when the socket is closed, or by drop().
+  uint64_t add_own(pid_t process, NodeId home, ino_t inode, const ListenerShape& shape);
+  void set_home(uint64_t number, HomeId id);
+  void drop(uint64_t number);
+  // Whether such a socket has been added.
+  bool is_own(ino_t inode) const;
   // Back at its home: what waited there to be accepted elsewhere connects to it.
   void come_home(pid_t body, HomeId id, int socket);
 
@@ -57,12 +63,14 @@ class ListenerRelays {
     ListenerShape shape;  // with the address that it has here
     bool is_paused = false;
     bool was_offered = false, has_accepted = false;
+    bool is_own = false;  // the process's socket has its home here
   };
 
   void give_back(HomeId id, const ListenerShape& shape, pid_t body);
   void answer(const ListenerAsk& question, Messenger::Reply reply);
   void take_offer(NodeId from, const ListenerOffer& offer, Messenger::Reply reply);
   void attach(uint64_t number);
+  uint64_t add(Listener listener);
   void drop_closed();
 
   NodeContext& node_;
@@ -72,7 +80,10 @@ class ListenerRelays {
   std::map<ino_t, HomeId> kept_;  // this node's own, whose processes may be elsewhere
   uint64_t next_ = 1;
   Alive alive_;
-  EventLoop::Timer looks_;  // krgd has no descriptor of them that would tell when they are closed
+  // krgd has no descriptor of them that would tell when they are closed: the kernel tells of TCP
+  // sockets, others are looked for.
+  EventLoop::Timer looks_;
+  std::optional<SocketCloses> closes_;
 };
 
 }  // namespace krg

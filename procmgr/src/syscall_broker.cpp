@@ -2,16 +2,14 @@
 #include "krg/procmgr/syscall_broker.h"
 
 #include <fcntl.h>
-#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
 
 #include <algorithm>
 #include <thread>
-#include <unordered_map>
 
 #include "krg/runtime/log.h"
-#include "seccomp_abi.h"
+#include "syscall_receiver.h"
 
 namespace krg {
 namespace {
@@ -24,23 +22,16 @@ struct Guard {
   std::thread::id loop;
 };
 
-// One listener; calls keep it open until they are answered.
-struct Listener {
-  UniqueFd fd;
-  EventLoop::Watch watch;
-  std::shared_ptr<const Guard> guard;
-};
-
 }  // namespace
 
 struct SyscallBroker::Call::State {
-  std::shared_ptr<Listener> listener;
+  std::shared_ptr<const UniqueFd> listener;  // open until the call is answered
+  std::shared_ptr<const Guard> guard;
   seccomp_notif request{};
 
   // Any other thread may wait for the loop.
   bool may_touch(RemoteAddr address, size_t bytes, bool write) const {
-    const Guard* guard = listener->guard.get();
-    if (bytes == 0 || !guard || guard->loop != std::this_thread::get_id()) return true;
+    if (bytes == 0 || guard->loop != std::this_thread::get_id()) return true;
     return std::none_of(guard->waits.begin(), guard->waits.end(), [&](const auto& waits) {
       return waits(static_cast<pid_t>(request.pid), address, bytes, write);
     });
@@ -53,7 +44,7 @@ struct SyscallBroker::Call::State {
     response.val = value;
     response.error = -error;
     response.flags = flags;
-    if (ioctl(listener->fd.get(), SECCOMP_IOCTL_NOTIF_SEND, &response) == 0) return true;
+    if (ioctl(listener->get(), SECCOMP_IOCTL_NOTIF_SEND, &response) == 0) return true;
     if (errno != ENOENT)
       log_error("syscalls", "pid {} call {}: SECCOMP_IOCTL_NOTIF_SEND: {}", request.pid,
                 request.data.nr, errno_error({}).message());
@@ -90,7 +81,7 @@ uint64_t SyscallBroker::Call::instruction_pointer() const {
 
 bool SyscallBroker::Call::is_valid() const {
   uint64_t id = state_->request.id;
-  return ioctl(state_->listener->fd.get(), SECCOMP_IOCTL_NOTIF_ID_VALID, &id) == 0;
+  return ioctl(state_->listener->get(), SECCOMP_IOCTL_NOTIF_ID_VALID, &id) == 0;
 }
 
 Result<std::string> SyscallBroker::Call::read_memory(RemoteAddr from, size_t bytes) const {
@@ -137,7 +128,7 @@ Result<int> SyscallBroker::Call::add_fd(int fd) const {
   request.id = state_->request.id;
   request.srcfd = static_cast<uint32_t>(fd);
   request.newfd_flags = O_CLOEXEC;
-  int number = ioctl(state_->listener->fd.get(), SECCOMP_IOCTL_NOTIF_ADDFD, &request);
+  int number = ioctl(state_->listener->get(), SECCOMP_IOCTL_NOTIF_ADDFD, &request);
   if (number < 0) return errno_error("SECCOMP_IOCTL_NOTIF_ADDFD");
   return number;
 }
@@ -149,7 +140,7 @@ Status SyscallBroker::Call::put_fd(int fd, int number, bool close_on_exec) const
   request.srcfd = static_cast<uint32_t>(fd);
   request.newfd = static_cast<uint32_t>(number);
   request.newfd_flags = close_on_exec ? O_CLOEXEC : 0;
-  if (ioctl(state_->listener->fd.get(), SECCOMP_IOCTL_NOTIF_ADDFD, &request) < 0)
+  if (ioctl(state_->listener->get(), SECCOMP_IOCTL_NOTIF_ADDFD, &request) < 0)
     return errno_error("SECCOMP_IOCTL_NOTIF_ADDFD");
   return {};
 }
@@ -169,34 +160,20 @@ void SyscallBroker::Call::fail(int number) {
 }
 
 struct SyscallBroker::Impl {
-  EventLoop& loop;
   std::array<Handler, kMaxSyscallNumber> handlers;
   std::array<Taker, kMaxSyscallNumber> takers;
-  std::unordered_map<Listener*, std::shared_ptr<Listener>> listeners;
   std::shared_ptr<Guard> guard = std::make_shared<Guard>();
   Delay delay;
+  SyscallReceiver receiver;
 
-  explicit Impl(EventLoop& l) : loop(l) {}
+  explicit Impl(EventLoop& loop)
+      : receiver(loop, [this](const auto& listener, const auto& request) {
+          receive(listener, request);
+        }) {}
 
-  void on_events(Listener* key, uint32_t events) {
-    auto listener = listeners.at(key);
-    if (events & EPOLLIN) return receive(listener);
-    // Only EPOLLHUP is left: the filter's last process has gone.
-    listener->watch.reset();
-    listeners.erase(key);
-  }
-
-  // Takes one call. It does not block: EPOLLIN says that one waits, and a caller that dies in
-  // between makes this ENOENT.
-  void receive(const std::shared_ptr<Listener>& listener) {
-    auto state = std::make_unique<Call::State>();
-    state->listener = listener;
-    if (ioctl(listener->fd.get(), SECCOMP_IOCTL_NOTIF_RECV, &state->request) != 0) {
-      if (errno != ENOENT && errno != EINTR)
-        log_error("syscalls", "{}", errno_error("SECCOMP_IOCTL_NOTIF_RECV").message());
-      return;
-    }
-    auto call = std::make_shared<Call>(Call(std::move(state)));
+  void receive(const std::shared_ptr<const UniqueFd>& listener, const seccomp_notif& request) {
+    auto call = std::make_shared<Call>(
+        Call(std::make_unique<Call::State>(Call::State{listener, guard, request})));
     if (delay && delay(*call, [this, call] { dispatch(std::move(*call)); })) return;
     dispatch(std::move(*call));
   }
@@ -211,10 +188,7 @@ struct SyscallBroker::Impl {
 };
 
 SyscallBroker::SyscallBroker(EventLoop& loop) : impl_(std::make_unique<Impl>(loop)) {}
-SyscallBroker::~SyscallBroker() {
-  // A call that is still in hand keeps its listener open, but nothing is received any more.
-  for (auto& [key, listener] : impl_->listeners) listener->watch.reset();
-}
+SyscallBroker::~SyscallBroker() = default;
 
 void SyscallBroker::set_handler(int number, Handler handler) {
   check(number >= 0 && static_cast<size_t>(number) < kMaxSyscallNumber,
@@ -237,24 +211,12 @@ void SyscallBroker::set_delay(Delay delay) {
   impl_->delay = std::move(delay);
 }
 
-Status SyscallBroker::add_listener(UniqueFd fd) {
-  auto listener = std::make_shared<Listener>();
-  listener->fd = std::move(fd);
-  listener->guard = impl_->guard;
-  // An answered caller is woken on this CPU, without a wake-up across; older kernels do without.
-  ioctl(listener->fd.get(), kNotifSetFlags, kNotifSyncWakeUp);
-  auto watch = impl_->loop.watch(listener->fd.get(), EPOLLIN,
-                                 [impl = impl_.get(), key = listener.get()](uint32_t events) {
-                                   impl->on_events(key, events);
-                                 });
-  if (!watch) return watch.error();
-  listener->watch = std::move(*watch);
-  impl_->listeners.emplace(listener.get(), listener);
-  return {};
+Status SyscallBroker::add_listener(UniqueFd listener) {
+  return impl_->receiver.add(std::move(listener));
 }
 
 size_t SyscallBroker::listener_count() const {
-  return impl_->listeners.size();
+  return impl_->receiver.listener_count();
 }
 
 }  // namespace krg

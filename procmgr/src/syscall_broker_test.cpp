@@ -8,6 +8,8 @@
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
 
+#include <thread>
+
 #include "krg/procmgr/shared_window.h"
 #include "testing/filtered_child.h"
 
@@ -118,6 +120,38 @@ TEST_F(SyscallBrokerTest, TheFilterStopsWhatNeedsAClusterWideAnswerOnly) {
   int failed = WEXITSTATUS(status);
   EXPECT_EQ(failed, 0) << (failed <= static_cast<int>(std::size(probes)) ? probes[failed - 1].name
                                                                          : "setup");
+}
+
+// A call that has been taken up is ended by fatal signals only, and it is taken up whatever the loop
+// does meanwhile: fork(2) is not to fail with EINTR.
+TEST_F(SyscallBrokerTest, SignalsDoNotEndCallsWhileTheLoopIsBusy) {
+  constexpr int kCalls = 8;
+  int answered = 0;
+  broker.set_handler(SYS_getppid, [&](SyscallBroker::Call call) {
+    ++answered;
+    call.succeed(4242);
+  });
+  FilteredChild child(broker, [] {
+    struct sigaction action {};
+    action.sa_handler = [](int) {};
+    sigaction(SIGUSR1, &action, nullptr);
+    for (int i = 0; i < kCalls; ++i)
+      if (syscall(SYS_getppid) != 4242) return 1;
+    return 0;
+  });
+  for (int turns = 0; answered == 0 && turns < 400; ++turns)
+    loop.run_once(std::chrono::milliseconds(5));
+  for (int i = 1; i < kCalls; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));  // the loop is busy
+    kill(child.pid(), SIGUSR1);
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    for (int turns = 0; answered == i && turns < 400; ++turns)
+      loop.run_once(std::chrono::milliseconds(5));
+    ASSERT_GT(answered, i) << "the call was ended";
+  }
+  const int status = child.wait_in(loop);
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(0, WEXITSTATUS(status));
 }
 
 TEST_F(SyscallBrokerTest, AnswersNowOrLaterOrNotAtAll) {

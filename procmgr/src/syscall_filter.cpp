@@ -75,6 +75,7 @@ constexpr Rule kRules[] = {
     {SYS_rt_tgsigqueueinfo, When::kValue, 2, SIGSTOP},
     {SYS_pidfd_open, When::kForeignPid, 0},
     {SYS_pidfd_send_signal, When::kAlways},
+    {SYS_listen, When::kAlways},
     {SYS_inotify_add_watch, When::kAlways},
     {SYS_inotify_rm_watch, When::kAlways},
     {SYS_process_vm_readv, When::kForeignPid, 0},

@@ -90,6 +90,62 @@ def main():
 if __name__ == "__main__": main()
 """
 
+# A server and its clients on all nodes meet at 127.0.0.1 and ::1; then the port is free again everywhere.
+LOOPBACK = r"""
+import os, socket, subprocess, sys, threading, time
+def servers():
+    yield socket.create_server(("127.0.0.1", 0))
+    yield socket.create_server(("", 0))
+    yield socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+CLIENT = r'''
+import hashlib, os, socket, sys
+there = socket.create_connection((sys.argv[1], int(sys.argv[2]))); peer = there.getpeername()[1]
+data = os.urandom(1 << 20); there.sendall(data); there.shutdown(socket.SHUT_WR)
+print(there.makefile().read() == hashlib.sha256(data).hexdigest(), peer == int(sys.argv[2]), os.uname().nodename)
+'''
+AGAIN = r'''
+import os, socket, sys, time
+from multiprocessing.connection import Listener
+for host, port in ((sys.argv[1], int(sys.argv[2])), ("127.0.0.1", int(sys.argv[3]))):
+    for _ in range(500):
+        try: socket.create_connection((host, port)); time.sleep(0.01)
+        except ConnectionRefusedError: break
+    socket.create_server((host, port)).close()
+with Listener(("127.0.0.1", 0)) as listener:
+    print(listener.address[1], flush=True)
+    with listener.accept() as peer: peer.send([os.uname().nodename, peer.recv()])
+'''
+def answer(peer):
+    import hashlib
+    state = hashlib.sha256()
+    while data := peer.recv(65536): state.update(data)
+    peer.sendall(state.hexdigest().encode()); peer.close()
+def serve(server):
+    while True:
+        try: peer = server.accept()[0]
+        except OSError: return
+        threading.Thread(target=answer, args=(peer,), daemon=True).start()
+def python(text, *arguments): return subprocess.Popen([sys.executable, "-c", text, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+nodes, ports = set(), []
+for server in servers():
+    port = server.getsockname()[1]; ports.append(port)
+    threading.Thread(target=serve, args=(server,), daemon=True).start()
+    for host in ("127.0.0.1", "::1")[:1 + (server.family == socket.AF_INET6)]:
+        clients = [python(CLIENT, host, port) for _ in range(6)]
+        for client in clients:
+            same, port_is_seen, node = client.communicate()[0].split(); nodes.add(node)
+            if (same, port_is_seen, client.returncode) != ("True", "True", 0): print("no", host, port, node)
+    server.shutdown(socket.SHUT_RDWR); server.close()
+print(len(nodes) > 2)
+from multiprocessing.connection import Client
+seen = set()
+for _ in range(3):
+    each = python(AGAIN, "127.0.0.1", ports[0], ports[1])
+    with Client(("127.0.0.1", int(each.stdout.readline()))) as client: client.send("hello"); node, said = client.recv(); seen.add(node)
+    each.communicate()
+print(said, len(seen) > 1 or seen != {os.uname().nodename})
+"""
+
 
 class SocketsTest(SessionCase):
     def run_script(self, name, text):
@@ -101,6 +157,9 @@ class SocketsTest(SessionCase):
     def test_ten_megabytes_both_ways_and_half_closed(self):
         lines = self.run_script("sockets.py", SOCKETS)
         self.assertEqual(lines, ["True 10485760 True 0 True"] * 4 + ["['got', 'hello', 'more'] 0"])
+
+    def test_one_loopback_network(self):
+        self.assertEqual(self.run_script("loopback.py", LOOPBACK), ["True", "hello True"])
 
     def test_multiprocessing_by_spawn(self):
         self.assertEqual(self.run_script("spawn.py", SPAWN),

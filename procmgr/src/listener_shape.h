@@ -1,0 +1,26 @@
+// ListenerShape's functions: sockets that listen like others, and connections to them.
+// Threads: any. SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <sys/types.h>
+
+#include <set>
+
+#include "krg/runtime/unique_fd.h"
+#include "listener_messages.h"
+
+namespace krg {
+
+// What tells how to make one like `socket`, which listens. Error: ENOTSUP.
+Result<ListenerShape> listener_shape_of(int socket);
+// Listens there. Errors: of socket(2), bind(2), listen(2).
+Result<UniqueFd> listen_at(ListenerShape& shape);
+// At the same address and port where these are free here, else at this node's own; a unix socket at
+// a name of the kernel's choice: the real one's is taken.
+Result<UniqueFd> listen_like(ListenerShape& shape);
+// Does not wait. Errors: EAGAIN when the queue is full, ECONNREFUSED when it is closed.
+Result<UniqueFd> connect_to(ListenerShape shape);
+// The inodes of all sockets that listen in this network namespace.
+std::set<ino_t> listening_inodes();
+
+}  // namespace krg
