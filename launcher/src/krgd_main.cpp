@@ -18,10 +18,10 @@
 #include <cstring>
 
 #include "krg/runtime/log.h"
+#include "krg/runtime/short_slice.h"
 #include "krgd.h"
 #include "memory_size.h"
 #include "node_transport.h"
-#include "short_slice.h"
 
 namespace krg {
 namespace {

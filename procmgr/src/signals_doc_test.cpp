@@ -51,6 +51,7 @@ const std::map<std::string, int> kNumbers = {
     {"kcmp", SYS_kcmp},
     {"pidfd_open", SYS_pidfd_open},
     {"pidfd_send_signal", SYS_pidfd_send_signal},
+    {"listen", SYS_listen},
     {"inotify_add_watch", SYS_inotify_add_watch},
     {"inotify_rm_watch", SYS_inotify_rm_watch},
     {"getppid", SYS_getppid},

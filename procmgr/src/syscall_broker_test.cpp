@@ -122,8 +122,8 @@ TEST_F(SyscallBrokerTest, TheFilterStopsWhatNeedsAClusterWideAnswerOnly) {
                                                                          : "setup");
 }
 
-// A call that has been taken up is ended by fatal signals only, and it is taken up whatever the loop
-// does meanwhile: fork(2) is not to fail with EINTR.
+// A call that has been taken up is ended by fatal signals only, and it is taken up whatever the
+// loop does meanwhile: fork(2) is not to fail with EINTR.
 TEST_F(SyscallBrokerTest, SignalsDoNotEndCallsWhileTheLoopIsBusy) {
   constexpr int kCalls = 8;
   int answered = 0;

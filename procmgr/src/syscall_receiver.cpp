@@ -2,20 +2,24 @@
 #include "syscall_receiver.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 
+#include <csignal>
 #include <mutex>
 #include <thread>
 #include <unordered_map>
 
 #include "krg/runtime/log.h"
+#include "krg/runtime/short_slice.h"
 #include "seccomp_abi.h"
 
 namespace krg {
 namespace {
 
+constexpr std::chrono::microseconds kSlice{100};
 constexpr uint64_t kStop = 0;  // the number of the descriptor that ends the thread
 
 bool add_to(const UniqueFd& epoll, int fd, uint64_t number) {
@@ -23,6 +27,16 @@ bool add_to(const UniqueFd& epoll, int fd, uint64_t number) {
   event.events = EPOLLIN;
   event.data.u64 = number;
   return epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
+// A caller's signals race with this thread, which has next to nothing to do: it goes before all
+// else where that is allowed (CAP_SYS_NICE, or a limit of real-time priorities).
+void take_precedence() {
+  sched_param least{};
+  least.sched_priority = sched_get_priority_min(SCHED_FIFO);
+  if (pthread_setschedparam(pthread_self(), SCHED_FIFO, &least) == 0) return;
+  if (auto taken = take_short_slices(kSlice); !taken)
+    log_debug("syscalls", "calls are taken up in turn with others: {}", taken.error().message());
 }
 
 }  // namespace
@@ -84,10 +98,16 @@ struct SyscallReceiver::Impl : std::enable_shared_from_this<Impl> {
 
 SyscallReceiver::SyscallReceiver(EventLoop& loop, Deliver deliver)
     : impl_(std::make_shared<Impl>(loop, std::move(deliver))) {
+  // Signals are for other threads.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
   impl_->thread = std::thread([impl = impl_.get()] {
     pthread_setname_np(pthread_self(), "krgd-calls");
+    take_precedence();
     impl->receive_all();
   });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 SyscallReceiver::~SyscallReceiver() {

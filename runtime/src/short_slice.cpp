@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "short_slice.h"
+#include "krg/runtime/short_slice.h"
 
 #include <sched.h>
 #include <sys/syscall.h>
