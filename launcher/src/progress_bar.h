@@ -27,6 +27,7 @@ class ProgressBar {
                static_cast<double>(total) / (1 << 20));
     fflush(stderr);
     is_shown_ = true;
+    if (part == total) end();  // before a restarted program writes
   }
   // The line is as if it had never been.
   void end() {
