@@ -91,7 +91,7 @@ struct Krgd {
 
   // procmgr: the session's processes
   SessionFs files{node};
-  SyscallBroker syscalls{node};
+  SyscallBroker syscalls{node, SyscallBroker::Precedence::kFirst};
   Descriptors descriptors{node, files, syscalls};
   NodeResources resources{node};
   ProcessTable processes{node};

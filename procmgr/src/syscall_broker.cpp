@@ -166,10 +166,10 @@ struct SyscallBroker::Impl {
   Delay delay;
   SyscallReceiver receiver;
 
-  explicit Impl(EventLoop& loop)
-      : receiver(loop, [this](const auto& listener, const auto& request) {
-          receive(listener, request);
-        }) {}
+  Impl(EventLoop& loop, Precedence precedence)
+      : receiver(
+            loop, [this](const auto& listener, const auto& request) { receive(listener, request); },
+            precedence == Precedence::kFirst) {}
 
   void receive(const std::shared_ptr<const UniqueFd>& listener, const seccomp_notif& request) {
     auto call = std::make_shared<Call>(
@@ -187,7 +187,8 @@ struct SyscallBroker::Impl {
   }
 };
 
-SyscallBroker::SyscallBroker(EventLoop& loop) : impl_(std::make_unique<Impl>(loop)) {}
+SyscallBroker::SyscallBroker(EventLoop& loop, Precedence precedence)
+    : impl_(std::make_unique<Impl>(loop, precedence)) {}
 SyscallBroker::~SyscallBroker() = default;
 
 void SyscallBroker::set_handler(int number, Handler handler) {

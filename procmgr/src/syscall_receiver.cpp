@@ -96,15 +96,15 @@ struct SyscallReceiver::Impl : std::enable_shared_from_this<Impl> {
   }
 };
 
-SyscallReceiver::SyscallReceiver(EventLoop& loop, Deliver deliver)
+SyscallReceiver::SyscallReceiver(EventLoop& loop, Deliver deliver, bool first)
     : impl_(std::make_shared<Impl>(loop, std::move(deliver))) {
   // Signals are for other threads.
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  impl_->thread = std::thread([impl = impl_.get()] {
+  impl_->thread = std::thread([impl = impl_.get(), first] {
     pthread_setname_np(pthread_self(), "krgd-calls");
-    take_precedence();
+    if (first) take_precedence();
     impl->receive_all();
   });
   pthread_sigmask(SIG_SETMASK, &before, nullptr);

@@ -23,7 +23,8 @@ class SyscallReceiver {
   using Deliver =
       std::function<void(const std::shared_ptr<const UniqueFd>& listener, const seccomp_notif&)>;
 
-  SyscallReceiver(EventLoop& loop, Deliver deliver);
+  // `first`: at real-time priority, or at least in short turns, as far as that is allowed.
+  SyscallReceiver(EventLoop& loop, Deliver deliver, bool first);
   ~SyscallReceiver();
   SyscallReceiver(const SyscallReceiver&) = delete;
   SyscallReceiver& operator=(const SyscallReceiver&) = delete;

@@ -2,8 +2,8 @@
 // (syscall_filter.h) stops only calls that may need a cluster-wide answer; the broker hands each to
 // the part that registered for its number.
 //
-// Threads: the loop's thread. A call may be answered at once or later; the process waits, killable
-// and interruptible. SPDX-License-Identifier: GPL-2.0-or-later
+// Threads: the loop's thread; calls are taken up in another (syscall_receiver.h). A call may be
+// answered at once or later; the process waits, killable. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
 #include <array>
@@ -58,8 +58,11 @@ class SyscallBroker {
   };
   using Handler = std::function<void(Call)>;
 
-  explicit SyscallBroker(EventLoop& loop);
-  explicit SyscallBroker(NodeContext& node) : SyscallBroker(node.loop) {}
+  // Whether calls are taken up before all else that runs, where krgd may ask for that.
+  enum class Precedence { kNone, kFirst };
+  explicit SyscallBroker(EventLoop& loop, Precedence precedence = Precedence::kNone);
+  explicit SyscallBroker(NodeContext& node, Precedence precedence = Precedence::kNone)
+      : SyscallBroker(node.loop, precedence) {}
   ~SyscallBroker();
   SyscallBroker(const SyscallBroker&) = delete;
   SyscallBroker& operator=(const SyscallBroker&) = delete;
