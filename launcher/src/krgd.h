@@ -34,6 +34,7 @@
 #include "krg/procmgr/proc_view.h"
 #include "krg/procmgr/process_finder.h"
 #include "krg/procmgr/process_table.h"
+#include "krg/procmgr/process_vm_calls.h"
 #include "krg/procmgr/remote_children.h"
 #include "krg/procmgr/remote_fork.h"
 #include "krg/procmgr/remote_memory.h"
@@ -114,6 +115,7 @@ struct Krgd {
 
   // procmgr: answers about and to other processes (procmgr/SIGNALS.md)
   PidCalls pid_calls{node, syscalls, processes};
+  ProcessVmCalls process_vm_calls{node, syscalls, pid_calls};
   Signals signals{node, syscalls, processes, job_namespaces, pid_calls};
   Identity identity{node, syscalls, processes, shadows};
   ControllingTerminals terminals{node, files, syscalls, processes, descriptors, shadows};

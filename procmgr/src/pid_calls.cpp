@@ -97,12 +97,8 @@ void carry_out(const RemoteCall& message, std::string_view input, Messenger::Rep
 }  // namespace
 
 struct PidCalls::Impl : std::enable_shared_from_this<PidCalls::Impl> {
-  // What to do once it is known that the process executes on another node.
-  using Elsewhere = std::function<void(Call, NodeId)>;
-
   Impl(NodeContext& context, ProcessTable& processes) : node(context), table(processes) {}
 
-  // Lets the kernel carry out what concerns a process of this node; ESRCH where there is none.
   void route(Call call, pid_t pid, Elsewhere elsewhere);
   // Has node `to` carry `raw` out in the caller's name; its result answers `call`.
   void send(Call call, const RawCall& raw, NodeId to);
@@ -172,8 +168,7 @@ PidCalls::PidCalls(NodeContext& node, SyscallBroker& broker, ProcessTable& table
     });
   }
   // Which argument of the calls that only work on the caller's own node is the pid.
-  constexpr std::pair<int, unsigned> kLocalOnly[] = {
-      {SYS_ptrace, 1}, {SYS_process_vm_readv, 0}, {SYS_process_vm_writev, 0}, {SYS_pidfd_open, 0}};
+  constexpr std::pair<int, unsigned> kLocalOnly[] = {{SYS_ptrace, 1}, {SYS_pidfd_open, 0}};
   for (auto [number, pid_arg] : kLocalOnly)
     broker.set_handler(number, [impl = impl_.get(), pid_arg = pid_arg](Call call) {
       if (call.number() == SYS_ptrace && call.arg(0) == PTRACE_TRACEME)
@@ -198,6 +193,10 @@ void PidCalls::forward(Call call) {
     const RawCall raw = raw_call_of(remote);
     self->send(std::move(remote), raw, to);
   });
+}
+
+void PidCalls::route(Call call, pid_t pid, Elsewhere elsewhere) {
+  impl_->route(std::move(call), pid, std::move(elsewhere));
 }
 
 void PidCalls::signal_by_pidfd(Call call, pid_t pid) {

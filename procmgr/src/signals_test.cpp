@@ -10,8 +10,11 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <atomic>
+#include <vector>
 
+#include "krg/procmgr/process_vm_calls.h"
 #include "loopback_nodes.h"
 #include "testing/filtered_child.h"
 
@@ -29,6 +32,7 @@ struct Node {
   SyscallBroker broker{context.loop};
   ProcessTable table{context};
   PidCalls pid_calls{context, broker, table};
+  ProcessVmCalls process_vm_calls{context, broker, pid_calls};
   Signals signals{context, broker, table, jobs, pid_calls};
 };
 
@@ -243,10 +247,54 @@ TEST_F(SignalsTest, WhatCannotWorkFromAfarSaysSo) {
   EXPECT_EQ(error_of([&] { return ptrace(PTRACE_SEIZE, pid, nullptr, nullptr); }), EREMOTE);
   EXPECT_EQ(error_of([&] { return syscall(SYS_pidfd_open, pid, 0); }), EREMOTE);
   EXPECT_EQ(error_of([&] { return syscall(SYS_kcmp, pid, getpid(), KCMP_VM, 0, 0); }), EREMOTE);
-  char byte;
-  iovec local{&byte, 1}, remote{&byte, 1};
-  EXPECT_EQ(error_of([&] { return process_vm_readv(pid, &local, 1, &remote, 1, 0); }), EREMOTE);
   EXPECT_EQ(error_of([&] { return syscall(SYS_pidfd_open, pid + 5000, 0); }), ESRCH);
+}
+
+// The target has a copy of this memory, at the same addresses.
+char memory[(3u << 20) + 7];
+
+TEST_F(SignalsTest, MemoryOfAnotherNodesProcessIsReadAndWritten) {
+  for (size_t i = 0; i < sizeof memory; ++i) memory[i] = static_cast<char>(i % 251);
+  Target target(pid_of_node_1());
+  const pid_t pid = target.pid();
+  EXPECT_EQ(run([pid] {
+              std::vector<char> got(sizeof memory);
+              // In other pieces here than there, across the pieces that travel.
+              iovec here[] = {{got.data(), 1000}, {nullptr, 0}, {&got[1000], sizeof memory - 1000}};
+              iovec there[] = {{memory, sizeof memory - 5}, {&memory[sizeof memory - 5], 5}};
+              const auto all = static_cast<ssize_t>(sizeof memory);
+              if (process_vm_readv(pid, here, 3, there, 2, 0) != all) return 1;
+              if (!std::equal(got.begin(), got.end(), memory)) return 2;
+              for (char& byte : got) byte = static_cast<char>(byte + 1);
+              if (process_vm_writev(pid, here, 3, there, 2, 0) != all) return 3;
+              std::vector<char> again(sizeof memory);
+              here[0] = {again.data(), again.size()};
+              if (process_vm_readv(pid, here, 1, there, 2, 0) != all) return 4;
+              return again == got ? 0 : 5;
+            }),
+            0);
+}
+
+TEST_F(SignalsTest, MemoryThatIsNotThereOrNotTheCallersToSee) {
+  Target target(pid_of_node_1());
+  const pid_t pid = target.pid();
+  char byte;
+  iovec local{&byte, 1}, remote{memory, 1}, nowhere{reinterpret_cast<void*>(8), 1};
+  const auto read = [&](const iovec* from, const iovec* to, unsigned long count, unsigned flags) {
+    return error_of([=] { return process_vm_readv(pid, to, 1, from, count, flags); });
+  };
+  EXPECT_EQ(read(&remote, &local, 1, 0), 0);
+  EXPECT_EQ(read(&nowhere, &local, 1, 0), EFAULT);
+  EXPECT_EQ(read(&remote, &nowhere, 1, 0), EFAULT);
+  EXPECT_EQ(read(&remote, &local, 2000, 0), EINVAL);
+  EXPECT_EQ(read(&remote, &local, 1, 1), EINVAL);
+  EXPECT_EQ(error_of([=] { return process_vm_readv(pid + 5000, &local, 1, &remote, 1, 0); }),
+            ESRCH);
+  EXPECT_EQ(error_of([=] {
+              if (setresuid(kAlice, kAlice, kAlice) != 0) return -1L;
+              return static_cast<long>(process_vm_readv(pid, &local, 1, &remote, 1, 0));
+            }),
+            EPERM);
 }
 
 TEST_F(SignalsTest, ADeadNodesProcessesAreGone) {

@@ -1,18 +1,39 @@
-"""The examples that use KDDM sets (krg/shmem/client.h), on four nodes: a plain C++ program and an MPI program.
+"""The examples that use KDDM sets (krg/shmem/client.h), on four nodes: a plain C++ program and an MPI program; an MPI program by
+itself.
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 import collections
 import functools
 import os
+import subprocess
 
 import session_case
-from session_case import SessionCase
+from session_case import BUSY, SessionCase
 
 LIMIT = 100_000
-# The ranks are started by one mpirun and placed when they exec: they find it at 127.0.0.1, but must not believe in shared
-# memory.
-MPIRUN = ["mpirun", "--oversubscribe", "--mca", "btl", "self,tcp", "-n", "4"]
+MPIRUN = ["mpirun", "--oversubscribe", "-n", "4"]
 MPI_ENVIRONMENT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+
+# Messages of 4 MiB, which ranks of one machine read out of each other's memory.
+MPI_SUMS = r"""
+#include <mpi.h>
+#include <stdio.h>
+#include <unistd.h>
+static int mine[1 << 20], sum[1 << 20];
+int main(int argc, char** argv) {
+  int rank, ranks, wrong = 0, count = 1 << 20;
+  char host[64] = "";
+  MPI_Init(&argc, &argv);
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  MPI_Comm_size(MPI_COMM_WORLD, &ranks);
+  for (int i = 0; i < count; ++i) mine[i] = i * rank;
+  for (int turn = 0; turn < 3; ++turn) MPI_Allreduce(mine, sum, count, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
+  for (int i = 0; i < count; ++i) wrong += sum[i] != i * (ranks * (ranks - 1) / 2);
+  gethostname(host, sizeof host);
+  printf("%s %d\n", host, wrong);
+  return MPI_Finalize();
+}
+"""
 
 
 @functools.lru_cache(maxsize=None)
@@ -40,6 +61,15 @@ class KddmClientTest(SessionCase):
         found = dict(zip(words[::2], map(int, words[1::2])))
         self.assertEqual((found["ranks"], found["iterations"], found["same"]), (4, 100, 1), result.stdout)
         self.assertGreater(found["nodes"], 1)
+
+    def test_an_mpi_program_needs_no_options(self):
+        (self.work / "sums.c").write_text(MPI_SUMS, encoding="ascii")
+        subprocess.run(["mpicc", "-O1", "-o", "sums", "sums.c"], cwd=self.work, check=True)
+        result = self.krgrun("bash", "-c", f"{BUSY}; exec {' '.join(MPIRUN)} ./sums", check=True, env=MPI_ENVIRONMENT)
+        words = result.stdout.split()
+        self.assertEqual(words[1::2], ["0"] * 4, result.stdout)
+        self.assertGreater(len(set(words[::2])), 1)
+        self.assertNotIn("Read -1", result.stderr)
 
     def test_outside_of_a_session_it_says_so(self):
         result = self.run_program(["shared_histogram"])

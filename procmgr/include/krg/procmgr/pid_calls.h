@@ -1,13 +1,14 @@
 // PidCalls: the system calls that name one other process (kill, prlimit64, sched_setscheduler, …),
 // when that process executes on another node: carried out there, in the caller's name, by the
 // kernel of that node, which checks permissions and fills in the sender of a signal. What cannot
-// work from afar (ptrace, process_vm_readv, kcmp, pidfd_open) is refused with EREMOTE: ESRCH
-// would be a lie. procmgr/SIGNALS.md has the whole table.
+// work from afar (ptrace, kcmp, pidfd_open) is refused with EREMOTE: ESRCH would be a lie.
+// procmgr/SIGNALS.md has the whole table.
 //
 // Threads: the loop's thread. Owned by krgd's main.
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <functional>
 #include <memory>
 
 #include "krg/procmgr/process_table.h"
@@ -27,6 +28,10 @@ class PidCalls {
   // Carries `call`, whose pid argument is positive, out where that process executes: on this node
   // the kernel does it as it stands.
   void forward(SyscallBroker::Call call);
+  // Lets the kernel carry `call` out where it concerns a process of this node, else hands it to
+  // `elsewhere`, with the node where the process executes. It fails with ESRCH where there is none.
+  using Elsewhere = std::function<void(SyscallBroker::Call, NodeId)>;
+  void route(SyscallBroker::Call call, pid_t pid, Elsewhere elsewhere);
   // Carries pidfd_send_signal(2) out whose descriptor stands for `pid` without being a pidfd of
   // this kernel: a directory /proc/PID of krgfs (killall opens those).
   void signal_by_pidfd(SyscallBroker::Call call, pid_t pid);
