@@ -47,13 +47,6 @@ constexpr IpcKind kIpcKinds[] = {{"sem", "System V semaphores"},
                                  {"msg", "System V message queues"},
                                  {"shm", "System V shared memory"}};
 
-Result<std::string> text_of_file(const std::string& path) {
-  std::ifstream file(path);
-  std::string text((std::istreambuf_iterator<char>(file)), {});
-  if (text.empty()) return errno_error(path, ENOENT);
-  return text;
-}
-
 }  // namespace
 
 struct Checkpoints::Impl : std::enable_shared_from_this<Impl> {
@@ -289,8 +282,7 @@ void Checkpoints::Impl::choose_base(Write& work) {
 void Checkpoints::Impl::refuse_ipc_objects(size_t kind, std::function<void(Status)> done) {
   if (kind == std::size(kIpcKinds)) return done({});
   const auto& [name, what] = kIpcKinds[kind];
-  auto heard = [self = shared_from_this(), kind, what = what,
-                done = std::move(done)](Result<std::string> text) {
+  auto heard = [self = shared_from_this(), kind, what = what, done](Result<std::string> text) {
     if (!text) return done(text.error());
     if (std::count(text->begin(), text->end(), '\n') <= 1)  // the heading
       return self->refuse_ipc_objects(kind + 1, done);
@@ -299,7 +291,8 @@ void Checkpoints::Impl::refuse_ipc_objects(size_t kind, std::function<void(Statu
                                  what),
                      ENOTSUP));
   };
-  if (!parts.read_ipc_text(name, heard)) heard(text_of_file(fmt::format("/proc/sysvipc/{}", name)));
+  // Those of this node's kernel are saved.
+  if (!parts.read_ipc_text(name, heard)) refuse_ipc_objects(kind + 1, done);
 }
 
 void Checkpoints::Impl::capture(const Work& work) {

@@ -322,6 +322,7 @@ Status FamilyFiles::describe(const std::set<pid_t>& members, FamilyDescription& 
     if (!file) return file.error();
     file->flock = flocks_[i];
     const bool is_own = file->kind == FamilyFile::Kind::kPipe ||
+                        file->kind == FamilyFile::Kind::kQueue ||
                         (file->kind == FamilyFile::Kind::kSocket && open.standard < 0);
     if (is_own && is_held_outside(open, members))
       return not_kept(open.first_owner, open.fd, "which a process outside of the family has, too");
@@ -387,6 +388,7 @@ Result<FamilyFile> FamilyFiles::describe_one(const Open& open, OthersDescriptors
   }
   if (type != S_IFREG && type != S_IFDIR) return refused("");
   if (!fd.link.starts_with('/')) return refused("");
+  if (is_native_posix_queue(fd.copy.get())) return describe_queue(open, std::move(file));
   file.is_regular = type == S_IFREG && !(fd.flags & O_PATH);
   file.bytes = static_cast<uint64_t>(fd.attributes.st_size);
   file.modified_ns = fd.attributes.st_mtim.tv_sec * 1'000'000'000 + fd.attributes.st_mtim.tv_nsec;
@@ -418,6 +420,21 @@ Result<FamilyFile> FamilyFiles::describe_event(const Open& open, FamilyFile file
     file.watches.push_back({*watched, polled.number, polled.events, 0, polled.data});
   }
   file.contents = std::move(*description);
+  return file;
+}
+
+Result<FamilyFile> FamilyFiles::describe_queue(const Open& open, FamilyFile file) {
+  auto queue = std::find_if(queues_.begin(), queues_.end(), [&](const NativePosixQueue& one) {
+    return one.attributes.st_ino == open.fd.attributes.st_ino;
+  });
+  if (queue == queues_.end()) {
+    auto opened = native_posix_queue_of(open.fd.copy.get());
+    if (!opened) return not_kept(open.first_owner, open.fd, opened.error());
+    queues_.push_back(std::move(*opened));
+    queue = queues_.end() - 1;
+  }
+  file.kind = FamilyFile::Kind::kQueue;
+  file.pipe = static_cast<uint32_t>(queue - queues_.begin());
   return file;
 }
 

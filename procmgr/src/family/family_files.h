@@ -13,6 +13,7 @@
 #include "event_fds.h"
 #include "family/family_piece.h"
 #include "family/saved_file.h"
+#include "ipc/native_ipc.h"
 #include "krg/procmgr/descriptors.h"
 #include "krg/procmgr/process_family.h"
 #include "process_fds.h"
@@ -34,6 +35,8 @@ class FamilyFiles {
   // Takes in what a member of another node, or one here, has by a stream of this node. Its number.
   // Errors: ESTALE.
   Result<uint32_t> add(const StreamUse& use);
+  // POSIX queues of this node's kernel that they have open, as FamilyFile::pipe numbers them.
+  std::vector<NativePosixQueue> take_queues() { return std::move(queues_); }
   // When all have been added: describes the files and empties pipes into `into`, leaving their
   // contents where they are. `members`: of the whole family. Errors: ENOTSUP with the reason why
   // one cannot be had again.
@@ -66,6 +69,7 @@ class FamilyFiles {
                                   FamilyDescription& into);
   Result<FamilyFile> describe_event(const Open& open, FamilyFile file, OthersDescriptors& outside);
   Result<uint32_t> find_watched(const Open& epoll, const PolledFd& polled, uint32_t place) const;
+  Result<FamilyFile> describe_queue(const Open& open, FamilyFile file);
   Result<FamilyFile> describe_socket(const Open& open, FamilyFile file, FamilyDescription& into);
   bool is_krgds(ino_t peer) const;
   Status add_relay(Open& open, const StreamUse& use) const;
@@ -82,6 +86,7 @@ class FamilyFiles {
   std::vector<Open> opens_;
   std::map<pid_t, std::vector<FamilyFd>> fds_;  // of each member
   std::vector<uint32_t> flocks_;                // of each
+  std::vector<NativePosixQueue> queues_;
   std::vector<std::pair<ino_t, PipeEnds>> pipes_;
   std::optional<std::set<std::string>> outside_;  // links of what others have open
 };

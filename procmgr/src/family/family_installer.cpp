@@ -17,6 +17,7 @@
 
 #include "event_fds.h"
 #include "family/family_bodies.h"
+#include "family/family_ipc.h"
 #include "family/family_tree.h"
 #include "family/family_watches.h"
 #include "family/fill_sockets.h"
@@ -113,7 +114,8 @@ struct FamilyInstaller::Impl : std::enable_shared_from_this<Impl> {
     UniqueFd fd;
     uint64_t bytes = 0;
   };
-  std::map<uint32_t, Cut> cuts;          // by file
+  std::map<uint32_t, Cut> cuts;  // by file
+  MadeIpc ipc;
   std::map<uint32_t, UniqueFd> written;  // those that get their contents back
 
   Impl(const Parts& p, ProcessFamily f) : parts(p), family(std::move(f)) {}
@@ -241,6 +243,12 @@ Status FamilyInstaller::Impl::lay_out(FrozenThread root) {
         places[i] == node.self ? install(i) : place_descriptors(*tree->process(i), member);
     if (!done) return about(member, done.error());
   }
+  auto undone = put_undo_back(family.ipc, [this](pid_t pid) -> FrozenProcess* {
+    for (uint32_t i = 0; i < family.members.size(); ++i)
+      if (family.members[i].pid == pid) return tree->process(i).get();
+    return nullptr;
+  });
+  if (!undone) return undone;
   put_terminal_back();
   return tree->end_zombies();
 }
@@ -414,6 +422,14 @@ const std::vector<FamilyInstaller::MappedFile>& FamilyInstaller::mapped() const 
 }
 
 Result<std::vector<FamilyInstaller::MadeFile>> FamilyInstaller::make_files() const {
+  if (!impl_->family.ipc.is_empty() && impl_->node.node_count > 1)
+    return errno_error(
+        "the application has System V objects or POSIX message queues of one node's kernel: it "
+        "restarts on one node only (-N 1)",
+        ENOTSUP);
+  auto ipc = MadeIpc::make(impl_->family.ipc);
+  if (!ipc) return ipc.error();
+  impl_->ipc = std::move(*ipc);
   std::vector<PipeEnds> pipes;
   for (const FamilyPipe& pipe : impl_->family.pipes) {
     auto ends = make_pipe(pipe);
@@ -444,6 +460,8 @@ Result<std::vector<FamilyInstaller::MadeFile>> FamilyInstaller::make_files() con
       fd = open_again(pipes[file.pipe].reader.get(), file.flags);
     else if (file.kind == FamilyFile::Kind::kDeleted)
       fd = make_deleted(file);
+    else if (file.kind == FamilyFile::Kind::kQueue)
+      fd = impl_->ipc.open_posix_queue(file.pipe, file.flags);
     else if (file.kind == FamilyFile::Kind::kEvent)
       fd = make_event_fd(static_cast<EventKind>(file.pipe), file.contents, file.flags & O_NONBLOCK);
     else
@@ -523,6 +541,7 @@ Status FamilyInstaller::thaw() {
   if (!all)
     for (const FamilyMember& member : impl_->family.members)
       if (!member.has_ended()) kill(member.pid, SIGKILL);
+  if (all) impl_->ipc.keep();
   all ? impl_->bodies->thaw() : impl_->bodies->kill_all();
   impl_->installed.clear();
   impl_->tree.reset();

@@ -22,11 +22,6 @@ namespace {
 constexpr uint64_t kPage = 4096, kChunk = 1u << 20;
 constexpr uint64_t kMostShared = 2ULL << 30;  // it is copied while the family stands
 
-std::string name_of(const MappingText& m) {
-  if (m.is_deleted()) return shared_memory_name(m.device, m.inode);
-  return std::string(kSharedMemoryPrefix).append(m.name);
-}
-
 // Pages behind the end of the memory read as none.
 Status read_chunk(const TaskMemory& task, RemoteAddr at, std::span<std::byte> into) {
   const MemoryPiece whole{at, into.size()};
@@ -65,6 +60,8 @@ void FamilyMemory::add(uint32_t member, const ProcessImage& image) {
     if (m.kind != ImageMapping::Kind::kFile) continue;
     const std::string& name = image.files[m.file].path;
     if (!name.starts_with(kSharedMemoryPrefix)) continue;
+    // Of a segment that is only read somebody else has the contents (family_ipc.h).
+    if (segment_of_memory(name) >= 0 && !(m.protection & PROT_WRITE)) continue;
     pieces_.push_back({.name = name,
                        .offset = m.offset,
                        .bytes = m.bytes,
@@ -85,7 +82,7 @@ Status FamilyMemory::check_others(const std::function<bool(pid_t)>& may_have) co
     auto maps = MappingTexts::read_maps(*pid);
     if (!maps) continue;
     for (const MappingText& m : maps->all())
-      if (m.is_shared() && m.inode != 0 && names.contains(name_of(m)))
+      if (m.is_shared() && names.contains(shared_memory_name(m)))
         return cannot_move(fmt::format(
             "memory that it shares with process {}, which is outside of the family", *pid));
   }

@@ -76,6 +76,7 @@ std::string FamilyDescription::serialize() const {
   }
   put_all(out, identities);
   put_all(out, of_uses);
+  out.put_string(ipc.serialize());
   return out.take();
 }
 
@@ -91,6 +92,9 @@ Result<FamilyDescription> FamilyDescription::parse(std::string_view bytes) {
     description.sockets.push_back(get_socket(in));
   description.identities = get_all<SocketIdentity>(in);
   description.of_uses = get_all<uint32_t>(in);
+  auto ipc = SavedIpc::parse(in.get_string());
+  if (!ipc) return ipc.error();
+  description.ipc = std::move(*ipc);
   if (!in.ok() || !in.at_end() || description.numbers.size() != description.files.size() ||
       description.identities.size() != description.sockets.size())
     return errno_error("description of a family", EBADMSG);

@@ -52,7 +52,8 @@ struct FamilyDescription {
   std::vector<FamilyPipe> pipes;
   std::vector<FamilySocket> sockets;
   std::vector<SocketIdentity> identities;  // of each socket
-  std::vector<uint32_t> of_uses;           // the node's own number for each StreamUse
+  SavedIpc ipc;
+  std::vector<uint32_t> of_uses;  // the node's own number for each StreamUse
 
   std::string serialize() const;
   // Error: EBADMSG.

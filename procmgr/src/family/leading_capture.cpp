@@ -264,11 +264,13 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
     for (auto& [at, description] : described_) {
       const auto first_pipe = static_cast<uint32_t>(family_.pipes.size());
       const auto first_socket = static_cast<uint32_t>(family_.sockets.size());
+      const auto first_queue = static_cast<uint32_t>(family_.ipc.posix_queues.size());
       for (size_t i = 0; i < description.files.size(); ++i) {
         FamilyFile& file = description.files[i];
         file.node = at.value;
         file.pipe += file.kind == FamilyFile::Kind::kPipe     ? first_pipe
                      : file.kind == FamilyFile::Kind::kSocket ? first_socket
+                     : file.kind == FamilyFile::Kind::kQueue  ? first_queue
                                                               : 0;
         numbers[{at, description.numbers[i]}] = static_cast<uint32_t>(family_.files.size());
         family_.files.push_back(std::move(file));
@@ -282,6 +284,7 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
         family_.sockets.push_back(std::move(description.sockets[i]));
         identities_.push_back(description.identities[i]);
       }
+      family_.ipc.append(std::move(description.ipc));
     }
     for (auto& [home, uses] : uses_)
       for (size_t i = 0; i < uses.size(); ++i) {

@@ -268,6 +268,7 @@ Result<FamilyPiece> LocalCapture::take(uint64_t base) {
   base_ = base;
   files_ = FamilyFiles(parts_.is_served, parts_.descriptors, asker_);
   shared_ = {};
+  ipc_ = {};
   taken_.clear();
   FamilyPiece piece;
   if (members_.contains(root_)) piece.command = command_of(root_);
@@ -298,6 +299,7 @@ Status LocalCapture::take_member(pid_t pid, FamilyMember& member) {
   auto image = capture_image(process, parts_.node.session_mount_ns, mappings_[pid]);
   if (!image) return image.error();
   shared_.add(static_cast<uint32_t>(taken_.size()), *image);
+  if (auto added = ipc_.add(*image); !added) return added;
   for (const ImageMapping& mapping : image->mappings)
     if (mapping.kind == ImageMapping::Kind::kShared)
       return cannot_move("memory that it shares with other processes");
@@ -322,6 +324,18 @@ Status LocalCapture::take_shared_memory(const std::vector<FamilyMember>& members
   return {};
 }
 
+Status LocalCapture::take_ipc(const std::set<pid_t>& members, FamilyDescription& description) {
+  std::map<pid_t, FrozenProcess*> frozen;
+  for (const auto& [pid, member] : members_) frozen[pid] = member.process.get();
+  auto queues = files_.take_queues();
+  auto ipc = ipc_.take(
+      queues, members, [this](pid_t pid) { return pid == asker_ || parts_.table.is_hidden(pid); },
+      frozen);
+  if (!ipc) return ipc.error();
+  description.ipc = std::move(*ipc);
+  return {};
+}
+
 Result<FamilyDescription> LocalCapture::describe(const FamilyDescribe& ask,
                                                  const std::set<pid_t>& members,
                                                  const std::vector<StreamUse>& uses) {
@@ -332,6 +346,7 @@ Result<FamilyDescription> LocalCapture::describe(const FamilyDescribe& ask,
     description.of_uses.push_back(*number);
   }
   if (auto done = files_.describe(members, description); !done) return done.error();
+  if (auto done = take_ipc(members, description); !done) return done.error();
   if (ask.saves_files) {
     auto saved = files_.save(parts_.tracking, ask.base, ask.capture, description);
     if (!saved) return saved.error();

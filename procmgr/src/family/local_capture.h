@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "family/family_files.h"
+#include "family/family_ipc.h"
 #include "family/family_memory.h"
 #include "family/family_messages.h"
 #include "family/family_piece.h"
@@ -72,6 +73,7 @@ class LocalCapture : public std::enable_shared_from_this<LocalCapture> {
   family_messages::FoundAs state_of(pid_t pid) const;
   Result<FamilyPlace> place_of(pid_t pid) const;
   Status take_member(pid_t pid, FamilyMember& member);
+  Status take_ipc(const std::set<pid_t>& members, FamilyDescription& description);
   Status take_shared_memory(const std::vector<FamilyMember>& members);
 
   const FamilyCaptureParts parts_;
@@ -87,6 +89,7 @@ class LocalCapture : public std::enable_shared_from_this<LocalCapture> {
   std::shared_ptr<void> sockets_;  // of bodies: nothing goes home
   FamilyFiles files_;
   FamilyMemory shared_;
+  FamilyIpc ipc_;
   std::map<pid_t, Taken> taken_;
   FamilyDescription described_;          // with contents
   std::map<uint32_t, SavedFile> saved_;  // by place in `described_`

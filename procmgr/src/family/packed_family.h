@@ -10,9 +10,10 @@
 
 namespace krg::packed_family {
 
-inline constexpr uint8_t kFormatVersion = 5;
-inline constexpr uint8_t kNoWatches = 4;  // a version before
-inline constexpr uint8_t kNoSockets = 3;  // the one before that
+inline constexpr uint8_t kFormatVersion = 6;
+inline constexpr uint8_t kNoIpc = 5;      // a version before
+inline constexpr uint8_t kNoWatches = 4;  // the one before that
+inline constexpr uint8_t kNoSockets = 3;  // an older one
 inline constexpr uint8_t kOneNode = 2;    // an older one: all is of node 0
 inline constexpr uint32_t kMostParts =
     1u << 20;  // of anything: what is malformed must not take memory

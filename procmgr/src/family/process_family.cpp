@@ -21,7 +21,8 @@ constexpr size_t kMostAddressBytes = 128;  // sockaddr_storage
 bool is_consistent(const ProcessFamily& family) {
   if (family.members.empty() || family.members.front().has_ended()) return false;
   for (const FamilyFile& file : family.files)
-    if (file.kind > FamilyFile::Kind::kEvent || file.stream > 2 ||
+    if (file.kind > FamilyFile::Kind::kQueue || file.stream > 2 ||
+        (file.kind == FamilyFile::Kind::kQueue && file.pipe >= family.ipc.posix_queues.size()) ||
         std::any_of(file.watches.begin(), file.watches.end(),
                     [&](const FamilyWatch& watch) {
                       return watch.file >= family.files.size() || watch.number < 0;
@@ -66,6 +67,7 @@ std::string ProcessFamily::serialize() const {
   for (const FamilyPipe& pipe : pipes) put(out, pipe);
   out.put(static_cast<uint32_t>(sockets.size()));
   for (const FamilySocket& socket : sockets) put(out, socket);
+  out.put_string(ipc.serialize());
   return out.take();
 }
 
@@ -84,6 +86,9 @@ Result<ProcessFamily> ProcessFamily::parse(std::string_view bytes) {
     family.pipes.push_back(get_pipe(in, version));
   const uint32_t sockets = version <= kNoSockets ? 0 : get_count(in);
   for (uint32_t i = 0; i < sockets && in.ok(); ++i) family.sockets.push_back(get_socket(in));
+  auto ipc = SavedIpc::parse(version <= kNoIpc ? std::string() : in.get_string());
+  if (!ipc) return ipc.error();
+  family.ipc = std::move(*ipc);
   if (!in.ok() || !in.at_end() || !is_consistent(family)) return malformed;
   return family;
 }

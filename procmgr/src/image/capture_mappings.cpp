@@ -43,8 +43,14 @@ std::string obstacle(const MappingText& m) {
   return {};
 }
 
+// Of System V: "/SYSV0000002a", its inode being its identifier.
+bool is_segment(const MappingText& m) {
+  return m.is_shared() && m.name.starts_with("/SYSV") && m.name.ends_with(kDeletedSuffix);
+}
+
 // Memory that processes of this system share: without a name, or in /dev/shm.
 bool is_native_memory(const MappingText& m) {
+  if (is_segment(m)) return true;
   if (!m.is_shared() || m.inode == 0 || m.has("ht") || m.name.starts_with(kPageSet)) return false;
   if (!m.is_deleted()) return m.name.starts_with("/dev/shm/") && m.has("mw");
   return m.name.starts_with("/dev/zero") || m.name.starts_with("/memfd:") ||
@@ -53,10 +59,10 @@ bool is_native_memory(const MappingText& m) {
 
 // By its name, which it gets again, or by what it is here.
 ImageFile shared_file(const MappingText& m) {
-  if (m.is_deleted())
-    return {shared_memory_name(m.device, m.inode), m.offset + (m.end - m.start), 0};
+  if (m.is_deleted() || is_segment(m))
+    return {shared_memory_name(m), m.offset + (m.end - m.start), 0};
   auto file = identify_file(std::string(m.name));
-  return {std::string(kSharedMemoryPrefix).append(m.name), file ? file->bytes : 0, 0};
+  return {shared_memory_name(m), file ? file->bytes : 0, 0};
 }
 
 uint32_t advice_of(const MappingText& m) {
@@ -112,6 +118,12 @@ class Files {
 
 std::string shared_memory_name(uint64_t device, uint64_t inode) {
   return fmt::format("{}{:x}:{}", kSharedMemoryPrefix, device, inode);
+}
+
+std::string shared_memory_name(const MappingText& m) {
+  if (is_segment(m)) return segment_memory_name(static_cast<int>(m.inode));
+  if (m.is_deleted()) return shared_memory_name(m.device, m.inode);
+  return std::string(kSharedMemoryPrefix).append(m.name);
 }
 
 Result<ImageFile> identify_file(const std::string& path) {
@@ -181,11 +193,15 @@ Result<std::vector<ImageMapping>> read_mappings(pid_t pid, std::vector<ImageFile
       return cannot_move(std::move(why));
     mapping.advice = advice_of(m);
     // No file leads to a deleted one's contents: they go along, and are its own from then on.
-    if (m.inode == 0 || (m.is_deleted() && !is_families)) continue;
+    if (!is_families && (m.inode == 0 || m.is_deleted())) continue;
     auto file = is_families ? known.index_of(shared_file(m)) : known.index_of(m.name);
     if (!file) return file.error();
     mapping.kind = ImageMapping::Kind::kFile;
     mapping.file = *file;
+    if (is_families && is_segment(m)) {
+      mapping.name = shared_memory_name(m);
+      if (m.has("mw")) mapping.advice |= ImageMapping::kMayWrite;
+    }
     mapping.offset = m.offset;
   }
   return mappings;

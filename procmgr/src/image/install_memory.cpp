@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 
 #include <algorithm>
@@ -11,6 +12,7 @@
 #include "image/call_batch.h"
 #include "image/capture_parts.h"
 #include "image/install_parts.h"
+#include "krg/procmgr/saved_ipc.h"
 #include "krg/procmgr/unnotified_cookie.h"
 #include "process_spec.h"
 
@@ -157,9 +159,24 @@ void advise(MemoryCalls& calls, const ImageMapping& m) {
     calls.add("mlock2", SYS_mlock2, {m.start.value, m.bytes, kLockOnFault});
 }
 
+// The whole of a System V segment; its parts have their protections afterwards.
+void attach(MemoryCalls& calls, const ImageMapping& m) {
+  const auto id = static_cast<uint64_t>(segment_of_memory(m.name));
+  const uint64_t flags = m.advice & ImageMapping::kMayWrite ? 0 : SHM_RDONLY;
+  calls.add("shmat", SYS_shmat, {id, m.start.value, flags}, m.start.value);
+}
+
+bool is_attached(const ImageMapping& m) {
+  return segment_of_memory(m.name) >= 0;
+}
+
 void map(MemoryCalls& calls, const ImageMapping& m, int first_file) {
   const bool has_file = m.kind == ImageMapping::Kind::kFile;
   const uint64_t file = has_file ? static_cast<uint64_t>(first_file) + m.file : ~0ULL;
+  if (is_attached(m)) {
+    calls.add("mprotect", SYS_mprotect, {m.start.value, m.bytes, m.protection});
+    return advise(calls, m);
+  }
   calls.add("mmap", SYS_mmap, {m.start.value, m.bytes, m.protection, map_flags(m), file, m.offset},
             m.start.value);
   advise(calls, m);
@@ -187,6 +204,8 @@ Status install_memory(FrozenProcess& process, const ProcessImage& image, int fir
   MemoryCalls calls(process);
   unmap_program(calls, bounds(kernels), helpers);
   if (!wanted.empty()) move_kernel_mappings(calls, kernels, wanted, helpers.end);
+  for (const ImageMapping& mapping : image.mappings)
+    if (is_attached(mapping) && mapping.offset == 0) attach(calls, mapping);
   for (const ImageMapping& mapping : image.mappings)
     if (mapping.kind != ImageMapping::Kind::kKernel && mapping.kind != ImageMapping::Kind::kShared)
       map(calls, mapping, first_file);

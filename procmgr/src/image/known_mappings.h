@@ -39,6 +39,10 @@ struct MappingText {
   bool continues(const MappingText& before) const;
 };
 
+// What the memory that it shows is called among members of a family that share it
+// (krg/procmgr/process_family.h).
+std::string shared_memory_name(const MappingText& m);
+
 class MappingTexts {
  public:
   MappingTexts() = default;

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "krg/procmgr/capabilities.h"
+#include "krg/procmgr/saved_ipc.h"
 #include "krg/runtime/result.h"
 
 namespace krg {
@@ -55,6 +56,7 @@ struct FamilyFile {
     kDeleted,   // a file without a name: `contents` is in it
     kSocket,    // socket `pipe`
     kEvent,     // made anew: of EventKind `pipe`, `contents` being its description (event_fds.h)
+    kQueue,     // POSIX message queue `pipe` of `ipc`
   };
   Kind kind = Kind::kPath;
   int32_t flags = 0;  // F_GETFL
@@ -141,6 +143,7 @@ struct ProcessFamily {
   std::vector<FamilyFile> files;
   std::vector<FamilyPipe> pipes;
   std::vector<FamilySocket> sockets;
+  SavedIpc ipc;
 
   // Error: EBADMSG.
   static Result<ProcessFamily> parse(std::string_view bytes);
