@@ -7,7 +7,6 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
-#include <fstream>
 #include <iterator>
 #include <map>
 #include <optional>
@@ -45,7 +44,8 @@ struct IpcKind {
 };
 constexpr IpcKind kIpcKinds[] = {{"sem", "System V semaphores"},
                                  {"msg", "System V message queues"},
-                                 {"shm", "System V shared memory"}};
+                                 {"shm", "System V shared memory"},
+                                 {"mqueue", "POSIX message queues"}};
 
 }  // namespace
 
@@ -278,7 +278,7 @@ void Checkpoints::Impl::choose_base(Write& work) {
   work.options.base = known->second.version;
 }
 
-// They outlive processes, and nothing tells whose they are.
+// Those that nodes share; a kernel's own are saved (procmgr/src/family/family_ipc.h).
 void Checkpoints::Impl::refuse_ipc_objects(size_t kind, std::function<void(Status)> done) {
   if (kind == std::size(kIpcKinds)) return done({});
   const auto& [name, what] = kIpcKinds[kind];
@@ -286,12 +286,11 @@ void Checkpoints::Impl::refuse_ipc_objects(size_t kind, std::function<void(Statu
     if (!text) return done(text.error());
     if (std::count(text->begin(), text->end(), '\n') <= 1)  // the heading
       return self->refuse_ipc_objects(kind + 1, done);
-    done(errno_error(fmt::format("this system has {}, which a checkpoint does not keep "
-                                 "(ipcs shows them, ipcrm removes those that nobody needs)",
+    done(errno_error(fmt::format("this system has {} that nodes share, which a checkpoint does not "
+                                 "keep (ipcs and ls /dev/mqueue show them)",
                                  what),
                      ENOTSUP));
   };
-  // Those of this node's kernel are saved.
   if (!parts.read_ipc_text(name, heard)) refuse_ipc_objects(kind + 1, done);
 }
 

@@ -50,9 +50,9 @@ void Ipc::process_ended(pid_t pid) {
 }
 
 bool Ipc::read_text(std::string_view name, std::function<void(Result<std::string>)> done) {
-  if (!impl_ || (name != "sem" && name != "msg")) return false;
+  if (!impl_ || (name != "sem" && name != "msg" && name != "mqueue")) return false;
   ipc_messages::TellObjects message;
-  message.of_queues = name == "msg";
+  message.of_queues = name == "sem" ? 0 : name == "msg" ? 1 : 2;
   impl_->node.messenger.request(ipc_home(impl_->node.messenger), message, {}, std::move(done));
   return true;
 }

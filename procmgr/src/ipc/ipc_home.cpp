@@ -84,7 +84,9 @@ IpcHome::IpcHome(NodeContext& node)
   });
   messenger.on_request<TellObjects>(
       [this](NodeId, const TellObjects& message, std::string_view, Messenger::Reply reply) {
-        reply.ok(message.of_queues ? queues_.text() : semaphores_.text());
+        reply.ok(message.of_queues == 0   ? semaphores_.text()
+                 : message.of_queues == 1 ? queues_.text()
+                                          : posix_queues_.text());
       });
   messenger.on_peer_failure(alive_.guard([this](NodeId failed) { on_node_failure(failed); }));
 }

@@ -56,11 +56,11 @@ struct ProcessEnded {
 };
 static_assert(sizeof(ProcessEnded) == 8);
 
-// Answered with the text of /proc/sysvipc/{sem,msg}.
+// Answered with the text of /proc/sysvipc/{sem,msg}, or a line for each POSIX queue.
 struct TellObjects {
   static constexpr uint16_t kId = message_ids::kIpc + 4;
   uint8_t version = 1;
-  uint8_t of_queues = 0;
+  uint8_t of_queues = 0;  // 0: semaphores, 1: System V queues, 2: POSIX queues
 };
 static_assert(sizeof(TellObjects) == 2);
 

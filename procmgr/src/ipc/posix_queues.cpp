@@ -2,6 +2,7 @@
 #include "posix_queues.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <poll.h>
 
 #include <climits>
@@ -285,6 +286,14 @@ IpcDone PosixQueues::list(const IpcCall& call) const {
   for (const auto& [number, queue] : queues_)
     if (!queue.name.empty()) names.append(queue.name).push_back('\0');
   return ipc_done(call.ticket, 0, std::move(names));
+}
+
+std::string PosixQueues::text() const {
+  std::string text = "name messages\n";
+  for (const auto& [number, queue] : queues_)
+    text += fmt::format("{} {}\n", queue.name.empty() ? "(unlinked)" : "/" + queue.name,
+                        queue.messages.size());
+  return text;
 }
 
 IpcDone PosixQueues::state_of(const IpcCall& call, const Queue& queue, int64_t value) {

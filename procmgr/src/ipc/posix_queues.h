@@ -91,6 +91,8 @@ class PosixQueues {
   // Takes a waiting call out: its ticket's caller waits no longer. False when it does not wait.
   bool cancel(const IpcTicket& ticket);
   void node_failed(NodeId node);
+  // A heading, and a line for each that there is, unlinked ones too.
+  std::string text() const;
   // Wants to hear of no queue any more.
   void process_ended(pid_t process);
   // A message, as kReceive told it, whose receiver died waiting: the next one of its priority.

@@ -46,7 +46,8 @@ class Ipc {
   // Process `pid` of this node has ended; to be called before a message tells another node so.
   // Others than bodies are noticed without it.
   void process_ended(pid_t pid);
-  // The text of /proc/sysvipc/NAME; false for a name that is not one of its own (this node's then).
+  // The text of /proc/sysvipc/NAME, or for "mqueue" a line for each POSIX queue behind a heading;
+  // false for a name that is not one of its own (this node's then).
   bool read_text(std::string_view name, std::function<void(Result<std::string>)> done);
   // Calls that wait, of this node's programs.
   size_t waiting_count() const;
