@@ -50,6 +50,14 @@ class CheckpointIpcTest(CheckpointCase):
         self.assertEqual(result.returncode, 1, result.stderr)
         self.assertIn("POSIX message queue /told: a process is to be told of its next message", result.stderr)
 
+    def test_queues_that_nodes_share_are_refused(self):
+        program = ("import ctypes, os, subprocess, sys\nrt = ctypes.CDLL(None, use_errno=True)\nq = rt.mq_open(b'/shared', os.O_CREAT | os.O_RDWR, 0o600, None)\n"
+                   "assert q >= 0 and os.close(q) is None, ctypes.get_errno()\n"
+                   "sys.exit(subprocess.run(['krg_checkpoint', '-o', 'ckpt', str(os.getpid())]).returncode)")
+        result = self.krgrun("--cluster=none", "/usr/bin/python3", "-c", program, nodes=2, caps=CAPS)
+        self.assertEqual(result.returncode, 1, result.stderr)
+        self.assertIn("POSIX message queues that nodes share", result.stderr)
+
 
 if __name__ == "__main__":
     session_case.main()
