@@ -23,6 +23,11 @@ class CheckpointIpcTest(CheckpointCase):
     def test_semaphores_queues_and_segments(self):
         self.compare(self.program("kernel_ipc"), times=3)
 
+    def test_a_grid_in_shared_memory_with_mutexes_of_processes(self):
+        for nodes in ((1,), (2, 1, 3)):
+            self.compare(self.program("heat"), times=3, nodes=nodes)
+            self.setUp()
+
     def test_objects_without_users_are_saved_of_who_is_alone(self):
         make = "ipcmk -S 2 >/dev/null; ipcmk -Q >/dev/null; ipcmk -M 4096 >/dev/null; "
         show = "ipcs | grep -c ^0x"
