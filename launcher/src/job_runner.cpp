@@ -104,6 +104,7 @@ Result<int> JobRunner::run(const std::string& control_path) {
 Result<int> JobRunner::run_in_session() {
   TaskLaunch launch;
   launch.environment = exported_environment(options_.exports);
+  if (options_.multiple_writers) set_variable(launch.environment, "KRG_MULTIPLE_WRITERS", "1");
   choose_openmp_runtime(launch.environment);
   auto status = launch_and_wait(launch);
   if (io_) io_->drain();

@@ -73,6 +73,8 @@ po::options_description describe(RawOptions& raw) {
   add("restart-version", po::value(&run.restart_version), "of that folder (0: the newest)");
   add("omp", po::value(&raw.openmp),
       "OpenMP programs' runtime: native (the system's libgomp) or krg (libkrgomp)");
+  add("multiple-writers", po::bool_switch(&run.multiple_writers),
+      "pages that threads of several nodes write may be written by all at a time (with --omp=krg)");
   add("stats", po::value(&raw.statistics)->implicit_value("text"),
       "tell at the end what threads over nodes waited for (or =json)");
   add("caps", po::value(&run.caps), "capabilities of the program: +NAME,-NAME,...");
@@ -207,6 +209,8 @@ Status finish(RawOptions& raw, const po::variables_map& given) {
   if (raw.statistics != "")
     run.statistics = raw.statistics == "json" ? StatisticsForm::kJson : StatisticsForm::kText;
   if (raw.openmp == "krg") run.openmp = OpenmpRuntime::kKrg;
+  if (run.multiple_writers && run.openmp != OpenmpRuntime::kKrg)
+    return text_error("--multiple-writers needs --omp=krg");
   run.own_network = raw.network != "host";
   run.verbosity = static_cast<int>(raw.verbose) - static_cast<int>(raw.quiet);
   if (run.pty && run.tasks > 1) return text_error("--pty is for one copy (-n 1)");

@@ -65,6 +65,21 @@ void PageHolder::granted(PageIndex page, PageAccess access, Status outcome) {
   if (outcome && !held) kddm_.put(set_, ObjectId{page.value});
 }
 
+void PageHolder::keep(PageIndex page, std::function<void(Status)> done) {
+  end_hold(page);
+  kddm_.grab(set_, ObjectId{page.value}, Kddm::Touch::kFirstTouch,
+             [this, page, done = std::move(done),
+              open = std::weak_ptr(open_)](const Result<std::span<std::byte>>& got) {
+               if (open.expired()) return;
+               if (got) set_access(page, PageAccess::kWrite);
+               done(got ? Status() : Status(got.error()));
+             });
+}
+
+void PageHolder::give_up(PageIndex page) {
+  kddm_.put(set_, ObjectId{page.value});
+}
+
 void PageHolder::set_access(PageIndex page, PageAccess access) {
   pages_here_ += (access != PageAccess::kNone) - (access_[page.value] != PageAccess::kNone);
   access_[page.value] = access;

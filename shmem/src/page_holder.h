@@ -52,6 +52,9 @@ class PageHolder : public ObjectMemory {
   void let_go(PageIndex page);
   // It has been used.
   void was_used(PageIndex page);
+  // This node has the page to write, and no operation of anybody gets it, until give_up().
+  void keep(PageIndex page, std::function<void(Status)> done);
+  void give_up(PageIndex page);
   bool is_asked(PageIndex page) const { return asked_.contains(page.value); }
   // Grows, or shrinks: what lies beyond a smaller end is gone. A node that has grown before this
   // one makes it grow, too, when it uses a page behind the end.

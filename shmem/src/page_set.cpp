@@ -15,6 +15,7 @@
 #include "krg/runtime/check.h"
 #include "krg/runtime/log.h"
 #include "krg/shmem/memory_abi.h"
+#include "multiple_writers.h"
 #include "page_file.h"
 #include "page_frames.h"
 #include "page_holder.h"
@@ -46,6 +47,10 @@ constexpr size_t kSlackDivisor = 16, kSlackBytes = 1u << 20;
 constexpr std::chrono::microseconds kDelayStep{200};
 constexpr std::chrono::milliseconds kLongestDelay{200};
 
+size_t pages_of(uint64_t offset, size_t bytes) {
+  return (offset % kPageBytes + bytes + kPageBytes - 1) / kPageBytes;
+}
+
 }  // namespace
 
 struct PageSet::Impl {
@@ -60,6 +65,8 @@ struct PageSet::Impl {
   void fetch_ahead(const ProgramFault& fault, const ReadAhead::Plan& plan, PageAccess access);
   void ask_ahead(std::vector<PageIndex>& asked, PageAccess access);
   void answered(PageIndex page, const Status& outcome);
+  std::vector<ProgramFault> take_waiting(PageIndex page);
+  void show_soon();
   void show_granted();
   bool show_or_ask(const ProgramFault& fault, PageAccess ask_for = PageAccess::kRead);
   void show(const ProgramFault& fault);
@@ -84,10 +91,12 @@ struct PageSet::Impl {
   EventLoop::Timer delay_timer;
   std::unordered_map<uint32_t, std::vector<PageIndex>> shown_for;  // threads, not long ago
   std::vector<ProgramFault> granted;  // faults to be answered at the end of this turn of the loop
+  std::vector<ProgramFault> shown_next;  // of those, what is answered when others' writes are known
   std::function<void()> idle;
   std::function<void(Pages)> unmapped;
   std::function<void(const PageFault&)> served;
   ProgramSpaces spaces;
+  MultipleWriters writers;
   PhaseFetcher phases;
   PageFile file;
 };
@@ -106,9 +115,17 @@ PageSet::Impl::Impl(EventLoop& l, Kddm& k, SetId s, PageFrames memory,
           loop, k, s, frames, options.hold_time,
           PageHolder::Handlers{
               .answered = [this](PageIndex page, Status outcome) { answered(page, outcome); },
-              .protect = [this](PageIndex first, size_t count) { spaces.protect(first, count); },
+              .protect =
+                  [this](PageIndex first, size_t count) {
+                    spaces.protect(first, count);
+                    writers.on_page_leaves();
+                  },
               .released = [this](PageIndex first, size_t count) { released(first, count); },
-              .readable = [this](PageIndex first, size_t count) { phases.came(first, count); }})),
+              .readable =
+                  [this](PageIndex first, size_t count) {
+                    for (size_t i = 0; i < count; ++i) writers.on_page_came({first.value + i});
+                    phases.came(first, count);
+                  }})),
       spaces(loop, frames, options.group ? options.group : make_userfaultfd_group(),
              options.poison_lost_pages,
              {.faults = [this] { serve_faults(); },
@@ -121,7 +138,12 @@ PageSet::Impl::Impl(EventLoop& l, Kddm& k, SetId s, PageFrames memory,
                   [this] {
                     if (idle) idle();
                   }}),
-      phases({loop, k, s, holder, spaces}),
+      writers({loop, frames, holder, spaces, [this](const ProgramFault& fault) { serve(fault); },
+               [this](PageIndex page) { return take_waiting(page); },
+               [this](const ProgramFault& fault) {
+                 if (served) tell_served(fault);
+               }}),
+      phases({loop, k, s, holder, spaces, writers}),
       file(k, s) {}
 
 // --- faults -------------------------------------------------------------------------------------
@@ -167,6 +189,10 @@ void PageSet::Impl::serve(ProgramFault fault) {
     fault.since = std::chrono::steady_clock::now();
     fault.was_here = holder->access(fault.page) >= access;
   }
+  if (writers.is_on()) {
+    if (writers.serves(fault)) return;
+    writers.on_fault(fault);
+  }
   ReadAhead* read_ahead = spaces.read_ahead(fault.at.space);
   if (!read_ahead) return;
   const unsigned write_most = writes_ahead ? max_read_ahead / kWriteAheadDivisor : kDenseWriteAhead;
@@ -186,6 +212,7 @@ void PageSet::Impl::serve(ProgramFault fault) {
 
 // Returns whether the page could be shown.
 bool PageSet::Impl::show_or_ask(const ProgramFault& fault, PageAccess ask_for) {
+  if (writers.is_on() && writers.serves(fault)) return true;
   const PageAccess access = fault.write ? PageAccess::kWrite : PageAccess::kRead;
   if (holder->access(fault.page) >= access) {
     show(fault);
@@ -205,6 +232,7 @@ void PageSet::Impl::fetch_ahead(const ProgramFault& fault, const ReadAhead::Plan
     const int64_t number = plan.first + plan.stride * static_cast<int64_t>(i);
     if (number < 0 || number >= static_cast<int64_t>(pages)) break;
     const PageIndex page{static_cast<uint64_t>(number)};
+    if (writers.has(page)) continue;
     phases.on_fetched(fault, page, access == PageAccess::kWrite);
     if (holder->access(page) < access && !holder->is_asked(page)) asked.push_back(page);
     if (asked.size() < kAskedTogether) continue;
@@ -232,16 +260,17 @@ void PageSet::Impl::ask_ahead(std::vector<PageIndex>& asked, PageAccess access) 
 
 // Pages that come together are mapped together, once all of them are here.
 void PageSet::Impl::answered(PageIndex page, const Status& outcome) {
-  auto found = waiting.extract(page.value);
-  if (found.empty()) {
+  if (outcome) writers.on_page_came(page);
+  const auto faults = take_waiting(page);
+  if (faults.empty()) {
     if (outcome) phases.came(page, 1);
     return holder->shown(page);
   }
-  for (const ProgramFault& fault : found.mapped()) {
+  for (const ProgramFault& fault : faults) {
     if (outcome) {
       if (granted.empty())
         loop.post([this, open = std::weak_ptr(holder)] {
-          if (!open.expired()) show_granted();
+          if (!open.expired()) show_soon();
         });
       granted.push_back(fault);
     } else {
@@ -252,8 +281,21 @@ void PageSet::Impl::answered(PageIndex page, const Status& outcome) {
   }
 }
 
+std::vector<ProgramFault> PageSet::Impl::take_waiting(PageIndex page) {
+  auto found = waiting.extract(page.value);
+  return found.empty() ? std::vector<ProgramFault>() : std::move(found.mapped());
+}
+
+void PageSet::Impl::show_soon() {
+  if (!shown_next.empty()) return;  // then
+  shown_next = std::exchange(granted, {});
+  writers.acquire([this, open = std::weak_ptr(holder)] {
+    if (!open.expired()) show_granted();
+  });
+}
+
 void PageSet::Impl::show_granted() {
-  for (const ProgramFault& fault : std::exchange(granted, {})) {
+  for (const ProgramFault& fault : std::exchange(shown_next, {})) {
     if (fault.page.value >= pages) {
       spaces.wake(fault.at);  // SIGBUS from the kernel
     } else if (!show_or_ask(fault)) {
@@ -264,6 +306,7 @@ void PageSet::Impl::show_granted() {
     if (shown.size() >= kShownKept) shown.clear();
     shown.push_back(fault.page);
   }
+  if (!granted.empty()) show_soon();
 }
 
 // Maps the page of a fault (or lets it be written), and those beside it that are here with the same
@@ -272,7 +315,10 @@ void PageSet::Impl::show(const ProgramFault& fault) {
   // Another mapping may be there since: its pages have rights of their own.
   if (!spaces.shows(fault.at, fault.page)) return spaces.wake(fault.at);
   const PageAccess access = holder->access(fault.page);
-  auto fits = [&](PageIndex page) { return page.value < pages && holder->access(page) == access; };
+  auto fits = [&](PageIndex page) {
+    return page.value < pages && holder->access(page) == access && !writers.has(page) &&
+           !writers.is_fresh(page);
+  };
   const ReadAhead* read_ahead = spaces.read_ahead(fault.at.space);
   const int64_t stride = read_ahead ? read_ahead->stride_at(fault.page.value) : 0;
   const auto in_block = static_cast<unsigned>(fault.page.value % kAround);
@@ -310,7 +356,8 @@ void PageSet::Impl::released(PageIndex first, size_t count) {
   spaces.forget(first, count);
   // Who waits to write a page that it could read has to be shown all of it now.
   auto among = [&](PageIndex page) { return page >= first && page.value - first.value < count; };
-  for (ProgramFault& fault : granted) fault.was_mapped &= !among(fault.page);
+  for (auto* faults : {&granted, &shown_next})
+    for (ProgramFault& fault : *faults) fault.was_mapped &= !among(fault.page);
   if (waiting.empty()) return;
   for (uint64_t page = first.value; page < first.value + count; ++page) {
     auto found = waiting.find(page);
@@ -432,6 +479,7 @@ void PageSet::waits(pid_t thread) {
 }
 
 void PageSet::begin_phase(pid_t thread, uint64_t phase) {
+  impl_->writers.begin_phase(phase);
   if (impl_->is_short_of_memory()) return;
   impl_->statistics.fetched_by_phase +=
       impl_->phases.begin(static_cast<uint32_t>(thread), phase, impl_->pages);
@@ -441,22 +489,41 @@ void PageSet::on_fault(std::function<void(const PageFault&)> served) {
   impl_->served = std::move(served);
 }
 
+void PageSet::allow_multiple_writers(MultipleWritersOptions options) {
+  impl_->writers.allow(std::move(options));
+}
+void PageSet::publish(NodeId to) {
+  impl_->writers.publish(to);
+}
+void PageSet::take_writers_message(NodeId from, std::string_view message) {
+  impl_->writers.take_message(from, message);
+}
+MultipleWritersStatistics PageSet::multiple_writers() const {
+  return impl_->writers.statistics();
+}
+
+// What this process uses has one writer: it waits for it as any node does.
 void PageSet::read(uint64_t offset, size_t bytes, std::function<void(Result<std::string>)> done) {
+  impl_->writers.reclaim({offset / kPageBytes}, pages_of(offset, bytes), true);
   impl_->file.read(impl_->pages, offset, bytes, std::move(done));
 }
 void PageSet::write(uint64_t offset, std::string_view bytes, std::function<void(Status)> done) {
+  impl_->writers.reclaim({offset / kPageBytes}, pages_of(offset, bytes.size()), true);
   impl_->file.write(impl_->pages, offset, bytes, std::move(done));
 }
 void PageSet::visit(PageIndex first, size_t count,
                     std::function<void(PageIndex, std::span<const std::byte>)> use,
                     std::function<void(Status)> done) {
+  impl_->writers.reclaim(first, count, false);
   impl_->file.visit(impl_->loop, first, count, std::move(use), std::move(done));
 }
 void PageSet::update(uint64_t offset, std::function<uint32_t(uint32_t)> change,
                      std::function<void(Result<uint32_t>)> done) {
+  impl_->writers.reclaim({offset / kPageBytes}, 1, true);
   impl_->file.update(impl_->pages, offset, std::move(change), std::move(done));
 }
 void PageSet::discard(PageIndex first, size_t count, std::function<void()> done) {
+  impl_->writers.reclaim(first, count, false);
   impl_->file.discard(first, count, std::move(done));
 }
 

@@ -23,7 +23,8 @@ PageAccess access_of(bool write) {
 size_t PhaseFetcher::begin(uint32_t thread, uint64_t phase, size_t pages) {
   const PageHolder& holder = *parts_.holder;
   const auto touches = memory_.begin(thread, phase, [&](PageIndex page, bool write) {
-    return page.value < pages && holder.access(page) < access_of(write);
+    return page.value < pages && holder.access(page) < access_of(write) &&
+           !parts_.writers.has(page);
   });
   for (size_t i = 0; i < touches.size(); i += kAskedTogether) {
     const auto end = std::min(touches.size(), i + kAskedTogether);
@@ -69,7 +70,10 @@ void PhaseFetcher::came(PageIndex first, size_t count) {
     if (!expected_.contains(page)) continue;
     if (here_.empty())
       parts_.loop.post([this, open = std::weak_ptr(parts_.holder)] {
-        if (!open.expired()) show();
+        if (open.expired()) return;
+        parts_.writers.acquire([this, open] {
+          if (!open.expired()) show();
+        });
       });
     here_.push_back({page});
   }
@@ -92,6 +96,7 @@ void PhaseFetcher::show() {
   };
   std::sort(here_.begin(), here_.end());
   for (PageIndex page : std::exchange(here_, {})) {
+    if (parts_.writers.has(page) || parts_.writers.is_fresh(page)) continue;
     const auto found = expected_.extract(page.value);
     if (found.empty()) continue;
     const ProgramPage at = found.mapped();

@@ -13,6 +13,7 @@
 
 #include "krg/runtime/event_loop.h"
 #include "krg/shmem/kddm.h"
+#include "multiple_writers.h"
 #include "page_holder.h"
 #include "phase_memory.h"
 #include "program_spaces.h"
@@ -27,6 +28,7 @@ class PhaseFetcher {
     SetId set;
     std::shared_ptr<PageHolder>& holder;
     ProgramSpaces& spaces;
+    MultipleWriters& writers;
   };
   explicit PhaseFetcher(Parts parts) : parts_(parts) {}
 

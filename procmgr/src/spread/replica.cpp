@@ -258,6 +258,8 @@ std::vector<HeldThread> Replica::held_threads() const {
 
 void Replica::on_stop(const ThreadPtr& thread, const TraceStop& stop) {
   using Kind = TraceStop::Kind;
+  // Whatever it does now may tell others that it has written something.
+  if (stop.kind != Kind::kGone) parts_.pages.publish(parts_.home);
   switch (stop.kind) {
     case Kind::kGone:
       return forget(thread);

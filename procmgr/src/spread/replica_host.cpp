@@ -71,6 +71,10 @@ void ReplicaHost::take_messages() {
   messenger.on<FutexWoken>([this](NodeId, const FutexWoken& tell, std::string_view) {
     if (auto hosted = find(tell.set); hosted && hosted->replica) hosted->replica->woken(tell.tid);
   });
+  messenger.on<TellReplicaOfWriters>(
+      [this](NodeId from, const TellReplicaOfWriters& tell, std::string_view message) {
+        if (auto hosted = find(tell.set)) hosted->pages->take_writers_message(from, message);
+      });
   messenger.on_peer_failure([this](NodeId failed) {
     for (const auto& [set, hosted] : std::map(hosted_))
       if (hosted->home == failed) end(set);
@@ -93,7 +97,21 @@ Status ReplicaHost::open(NodeId home, const OpenSpreadSet& ask) {
   auto hosted = std::make_shared<Hosted>(Hosted{.home = home, .pages = std::move(*pages)});
   hosted_[ask.set] = hosted;
   if (ask.counts) count_faults(hosted);
+  if (ask.multiple_writers) allow_multiple_writers(*hosted);
   return {};
+}
+
+void ReplicaHost::allow_multiple_writers(const Hosted& hosted) {
+  MultipleWritersOptions options;
+  options.self = node_.self;
+  options.home = hosted.home;
+  options.asks_home = node_.node_count > 2;
+  options.send = [this, set = hosted.pages->id().value](NodeId to, const std::string& message) {
+    TellHomeOfWriters tell;
+    tell.set = set;
+    static_cast<void>(node_.messenger.send(to, tell, message));
+  };
+  hosted.pages->allow_multiple_writers(std::move(options));
 }
 
 void ReplicaHost::count_faults(const HostedPtr& hosted) {

@@ -38,6 +38,7 @@ class ReplicaHost {
 
   void take_messages();
   HostedPtr find(uint64_t set) const;
+  void allow_multiple_writers(const Hosted& hosted);
   static void count_faults(const HostedPtr& hosted);
   Status open(NodeId home, const OpenSpreadSet& ask);
   void start(uint64_t set, std::string_view payload, Messenger::Reply reply);

@@ -186,6 +186,7 @@ void SpreadProcess::answer(const ThreadPtr& thread, int64_t result) {
   thread->is_in_call = false;
   auto reply = std::move(*thread->call);
   thread->call.reset();
+  parts_.pages->publish(thread->node);
   reply.ok({reinterpret_cast<const char*>(&result), sizeof result});
 }
 

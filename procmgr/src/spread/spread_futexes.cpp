@@ -187,6 +187,7 @@ size_t SpreadProcess::wake_futex(RemoteAddr address, uint32_t count, uint32_t bi
     FutexWoken tell;
     tell.set = set().value;
     tell.tid = tid;
+    parts_.pages->publish(waiter.ticket.node);
     static_cast<void>(parts_.node.messenger.send(waiter.ticket.node, tell));
   }
   return woken.size();

@@ -12,6 +12,7 @@
 
 #include "krg/procmgr/unnotified_cookie.h"
 #include "spread/spread_process.h"
+#include "spread/spread_writers.h"
 
 namespace krg {
 namespace {
@@ -125,6 +126,7 @@ void SpreadProcess::after_map(const ThreadPtr& thread, RemoteAddr at) {
       range.start = at;
       range.bytes = whole_pages(thread->entry.rsi);
       range.protection = static_cast<uint32_t>(thread->entry.rdx);
+      note_writers(at, range.bytes, true);
       convert(thread, range, true, done);
     });
   }
@@ -132,6 +134,7 @@ void SpreadProcess::after_map(const ThreadPtr& thread, RemoteAddr at) {
   range.start = at;
   const auto gone = parts_.memory.unmap(at, range.bytes);
   parts_.memory.map(range);
+  note_writers(at, range.bytes, has_one_writer(range.bytes, range.protection, thread->entry.r10));
   name_memory(at, range.bytes, fmt::format("a mapping of {} KiB", range.bytes / 1024));
   if (auto attached = parts_.pages->attach_beside(parts_.pid, range.start, range.first,
                                                   range.bytes / kPageBytes);

@@ -19,8 +19,9 @@ inline constexpr std::chrono::microseconds kSpreadHoldTime{50};
 struct OpenSpreadSet {
   static constexpr uint16_t kId = message_ids::kSpread;
   uint8_t version = 1;
-  uint8_t counts = 0;  // 1: its faults
-  uint8_t unused[6] = {};
+  uint8_t counts = 0;            // 1: its faults
+  uint8_t multiple_writers = 0;  // 1: pages may have several
+  uint8_t unused[5] = {};
   uint64_t set = 0;
   uint64_t pages = 0;
 };
@@ -154,6 +155,21 @@ struct HoldThreads {
   uint8_t unused[6] = {};
   uint64_t set = 0;
 };
+// R to H, H to R: what page sets tell each other of pages with several writers
+// (MultipleWritersOptions::send).
+struct TellHomeOfWriters {
+  static constexpr uint16_t kId = message_ids::kSpread + 15;
+  uint8_t version = 1;
+  uint8_t unused[7] = {};
+  uint64_t set = 0;
+};
+struct TellReplicaOfWriters {
+  static constexpr uint16_t kId = message_ids::kSpread + 16;
+  uint8_t version = 1;
+  uint8_t unused[7] = {};
+  uint64_t set = 0;
+};
+static_assert(sizeof(TellHomeOfWriters) == 16 && sizeof(TellReplicaOfWriters) == 16);
 struct HeldThread {
   int32_t tid = 0;  // at home
   uint8_t unused[4] = {};

@@ -44,6 +44,7 @@ WaitingSignals waiting_signals(pid_t tid) {
 SpreadProcess::SpreadProcess(Parts parts, std::function<void()> ended)
     : parts_(std::move(parts)), ended_(std::move(ended)) {
   if (parts_.statistics) count_faults();
+  if (parts_.multiple_writers) allow_multiple_writers();
 }
 
 SpreadProcess::~SpreadProcess() = default;
@@ -259,6 +260,7 @@ void SpreadProcess::send_away(const ThreadPtr& thread, NodeId node) {
   ask.set = set().value;
   ask.tid = thread->traced->tid();
   ask.pid = parts_.pid;
+  parts_.pages->publish(node);
   parts_.node.messenger.request(node, ask, state->serialize(),
                                 [this, state = *state, alive = std::weak_ptr(alive_),
                                  weak = std::weak_ptr(thread)](Result<std::string> reply) {

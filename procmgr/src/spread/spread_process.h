@@ -54,6 +54,8 @@ class SpreadProcess {
     std::vector<SpreadRange> constants;                 // what the replicas have besides: files
     uint64_t brk;                                       // where the heap ends
     std::shared_ptr<SpreadStatistics> statistics = {};  // none: nobody wants them
+    bool multiple_writers = false;
+    std::vector<SpreadRange> one_writer = {};  // what is never to have several
   };
 
   // `ended` runs when the process has no thread any more, or is another program's.
@@ -102,6 +104,9 @@ class SpreadProcess {
   void release();
   // What the program would find there. Errors: EFAULT.
   void read_memory(RemoteAddr start, size_t bytes, std::function<void(Result<std::string>)> done);
+  void take_writers_message(NodeId from, std::string_view message) {
+    parts_.pages->take_writers_message(from, message);
+  }
   // Kills it: what it needs is lost.
   void fail(const std::string& why);
 
@@ -237,6 +242,9 @@ class SpreadProcess {
   // Calls `use` with the word, in the same moment in which nobody else changes it.
   void with_word(const ThreadPtr& thread, RemoteAddr address, std::function<void(uint32_t)> use);
 
+  void allow_multiple_writers();
+  void note_writers(RemoteAddr start, uint64_t bytes, bool one_writer);
+
   // For the statistics, if they are wanted.
   void count_faults();
   FaultCounts* counts();
@@ -301,6 +309,7 @@ class SpreadProcess {
   bool has_ended_ = false;
   bool is_stopped_ = false;  // by a signal
   FutexQueues futexes_;
+  SpreadMemory one_writer_;               // memory that is never to have several
   std::map<NodeId, SpreadMemory> known_;  // what replicas show, by node; `first` means nothing
   uint64_t next_slot_ = 0;
   ThreadPtr changer_;               // of mappings

@@ -15,6 +15,7 @@
 #include "krg/procmgr/unnotified_cookie.h"
 #include "krg/runtime/log.h"
 #include "process_fds.h"
+#include "spread/spread_writers.h"
 
 namespace krg {
 namespace {
@@ -58,6 +59,7 @@ Status SpreadStart::capture() {
   if (!contents) return contents.error();
   image_.image = std::move(*image);
   threads_ = image_.image.threads;
+  one_writer_ = one_writer_ranges(image_.image);
   for (const ImageMapping& mapping : image_.image.mappings)
     if (is_to_be_spread(mapping)) plan(mapping);
   std::erase_if(image_.image.mappings, is_to_be_spread);
@@ -218,7 +220,9 @@ void SpreadStart::finish() {
                                         .scratch = std::move(mapped_scratch_),
                                         .nodes = request_.nodes,
                                         .constants = constants(),
-                                        .brk = image_.image.layout.brk},
+                                        .brk = image_.image.layout.brk,
+                                        .multiple_writers = request_.multiple_writers,
+                                        .one_writer = std::move(one_writer_)},
                                        std::move(*tids)});
 }
 

@@ -36,6 +36,7 @@ class SpreadStart : public std::enable_shared_from_this<SpreadStart> {
     std::vector<NodeId> nodes;  // that have opened the set
     // Its numbers of the set's memory and of the device; -1: none.
     int memory_there, device_there;
+    bool multiple_writers = false;
   };
 
   SpreadStart(Request request, Done done) : request_(std::move(request)), done_(std::move(done)) {}
@@ -70,6 +71,7 @@ class SpreadStart : public std::enable_shared_from_this<SpreadStart> {
   size_t next_copy_ = 0;
   PageIndex scratch_{};
   SpreadScratch mapped_scratch_;
+  std::vector<SpreadRange> one_writer_;  // where pages are not to have several
   int memory_fd_ = -1;
 };
 

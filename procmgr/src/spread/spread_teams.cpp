@@ -67,6 +67,7 @@ void SpreadProcess::answer_team_call(const ThreadPtr& thread, const user_regs_st
                 user_regs_struct answered = registers;
                 set_team_words(answered, words);
                 answered.rax = static_cast<uint64_t>(result);
+                if (thread) parts_.pages->publish(thread->node);
                 shared->ok({reinterpret_cast<const char*>(&answered), sizeof answered});
               });
 }

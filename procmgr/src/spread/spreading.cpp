@@ -18,6 +18,7 @@
 #include "spread/spread_process.h"
 #include "spread/spread_start.h"
 #include "spread/spread_statistics.h"
+#include "spread/spread_writers.h"
 #include "touch.h"
 
 namespace krg {
@@ -140,6 +141,8 @@ void Spreading::Impl::begin(pid_t pid, Call call) {
   OpenSpreadSet ask;
   ask.set = set.value;
   ask.pages = opening->pages->pages();
+  const bool multiple_writers = wants_multiple_writers(pid);
+  ask.multiple_writers = multiple_writers;
   if (auto statistics = SpreadStatistics::wanted_by(pid)) {
     counting[set.value] = std::make_shared<SpreadStatistics>(std::move(*statistics));
     ask.counts = 1;
@@ -170,8 +173,9 @@ void Spreading::Impl::start(pid_t pid, Call call, std::unique_ptr<PageSet> pages
     starting.erase(pid);
     return drop(std::move(pages));
   }
-  SpreadStart::Request request{parts.node,       source,       pid,         std::move(pages),
-                               std::move(nodes), memory_there, device_there};
+  SpreadStart::Request request{
+      parts.node,       source,       pid,          std::move(pages),
+      std::move(nodes), memory_there, device_there, wants_multiple_writers(pid)};
   auto holder = std::make_shared<std::shared_ptr<SpreadStart>>();
   *holder = std::make_shared<SpreadStart>(
       std::move(request), [this, pid, holder](Result<SpreadStart::Spread> spread) {
@@ -251,6 +255,10 @@ void Spreading::Impl::take_messages() {
     auto state = ThreadState::parse(payload);
     if (process && state) process->returned(back.tid, std::move(*state));
   });
+  messenger.on<TellHomeOfWriters>(
+      [this](NodeId from, const TellHomeOfWriters& tell, std::string_view message) {
+        if (SpreadProcess* process = find(tell.set)) process->take_writers_message(from, message);
+      });
   messenger.on<ReplicaLost>([this](NodeId from, const ReplicaLost& lost, std::string_view) {
     if (SpreadProcess* process = find(lost.set))
       process->fail(fmt::format("its threads on node {} were killed", from.value));

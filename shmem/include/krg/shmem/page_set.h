@@ -68,6 +68,28 @@ struct PageSetStatistics {
   uint64_t pages_here = 0;
 };
 
+// Pages that several nodes write at a time (multiple writers, twins and changes): for programs
+// whose threads tell each other nothing by memory but what system calls, libraries' locks or pages
+// of which one node at a time has the only copy order.
+struct MultipleWritersOptions {
+  NodeId self, home;
+  std::vector<NodeId> others = {};  // at home: all other nodes that map the set
+  // Elsewhere: pages may come from nodes other than the home, whose writes it has to be asked for.
+  bool asks_home = false;
+  // What is sent is to be given to take_writers_message() there; ordered with all other messages of
+  // this node to that one, the Kddm's included.
+  std::function<void(NodeId to, std::string message)> send;
+  // At home: whether the page with that address of the program may have several writers.
+  std::function<bool(RemoteAddr)> allows = {};
+};
+
+// Counters of this node.
+struct MultipleWritersStatistics {
+  uint64_t pages_begun = 0;                 // at home: pages that came to have several writers
+  uint64_t pages_ended = 0;                 // of those, that have one again
+  uint64_t pages_told = 0, bytes_told = 0;  // changes that were sent
+};
+
 // A program's touch of a page that waited for the page, or for the right to write it.
 struct PageFault {
   RemoteAddr address;  // what was touched
@@ -163,6 +185,14 @@ class PageSet {
 
   // `served` runs for each fault that has been answered from now on.
   void on_fault(std::function<void(const PageFault&)> served);
+
+  // Every node that maps the set allows it, before its first page is touched. Then publish(to) has
+  // to be called before anything is sent to `to` that a thread there may learn from (elsewhere than
+  // at home: before anything is sent to any node).
+  void allow_multiple_writers(MultipleWritersOptions options);
+  void publish(NodeId to);
+  void take_writers_message(NodeId from, std::string_view message);
+  MultipleWritersStatistics multiple_writers() const;
 
   // Programs that touch a page that was lost with a node get SIGBUS.
   PageSetStatistics statistics() const;

@@ -1,0 +1,327 @@
+// What is the same on all nodes: faults, and the changes that are told. The home's part is in
+// multiple_writers_home.cpp. SPDX-License-Identifier: GPL-2.0-or-later
+#include "multiple_writers.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "faulting_instruction.h"
+#include "krg/runtime/check.h"
+#include "krg/runtime/log.h"
+#include "page_changes.h"
+
+namespace krg {
+namespace {
+
+// A page that was looked at so often without having changed is protected, and looked at again when
+// it is written: a fault costs as much as some hundred looks.
+constexpr unsigned kStill = 64;
+constexpr size_t kChangesTogether = 256u << 10;
+constexpr unsigned kAround = 16;  // pages mapped together
+
+}  // namespace
+
+MultipleWriters::~MultipleWriters() = default;
+
+void MultipleWriters::send(NodeId to, Kind kind, PageIndex page, std::string_view payload,
+                           uint64_t number, bool flag) const {
+  Header header;
+  header.kind = kind;
+  header.page = page.value;
+  header.number = number;
+  header.flag = flag;
+  std::string message(reinterpret_cast<const char*>(&header), sizeof header);
+  message += payload;
+  options_->send(to, std::move(message));
+}
+
+void MultipleWriters::take_message(NodeId from, std::string_view message) {
+  Header header;
+  if (!is_on() || message.size() < sizeof header) return;
+  std::memcpy(&header, message.data(), sizeof header);
+  message.remove_prefix(sizeof header);
+  const PageIndex page{header.page};
+  switch (header.kind) {
+    case Kind::kNominate: {
+      std::vector<ContestedPages::Touch> touched(message.size() / sizeof(ContestedPages::Touch));
+      std::memcpy(touched.data(), message.data(), touched.size() * sizeof touched[0]);
+      nominated_[page.value][from] = std::move(touched);
+      return consider(page, header.number);
+    }
+    case Kind::kRefuse:
+      if (header.flag) contested_.refuse(page);
+      return leave(page);
+    case Kind::kBecome:
+      return become(page, message);
+    case Kind::kFetch:
+      if (auto found = pages_.find(page.value);
+          found != pages_.end() && found->second.is_here && !found->second.is_leaving)
+        give_copy(from, page, found->second, Kind::kCopy);
+      return;
+    case Kind::kCopy:
+      return take_copy(page, message);
+    case Kind::kChanges:
+      return check(take_changes_from(from, message), "changes are of pages that are known here");
+    case Kind::kStop:
+      return stop(page);
+    case Kind::kLeft:
+      check(take_changes_from(from, message), "changes are of pages that are known here");
+      return left(page);
+    case Kind::kAcquire:
+      return begin_flush(from, header.number);
+    case Kind::kFlush:
+      publish(options_->home);
+      return send(options_->home, Kind::kFlushed, {}, {}, header.number);
+    case Kind::kFlushed: {
+      auto found = flushes_.find(header.number);
+      if (found == flushes_.end() || --found->second.left > 0) return;
+      publish(found->second.from);
+      send(found->second.from, Kind::kAcquired, {}, {}, found->second.number);
+      flushes_.erase(found);
+      return;
+    }
+    case Kind::kAcquired:
+      settling_.clear();
+      for (auto& then : std::exchange(acquiring_, {})) then();
+      if (acquiring_.empty() && !to_acquire_.empty()) begin_acquire();
+      return;
+  }
+}
+
+// --- faults -------------------------------------------------------------------------------------
+
+bool MultipleWriters::serves(const ProgramFault& fault) {
+  auto found = pages_.find(fault.page.value);
+  if (found == pages_.end() || (is_home() && !found->second.is_here)) return false;
+  handle(fault, found->second);
+  return true;
+}
+
+void MultipleWriters::handle(const ProgramFault& fault, Page& page) {
+  if (page.is_here && !page.is_leaving && !is_refused_for_atomic(fault)) {
+    if (fault.write) scan(fault.page, page);
+    return show(fault);
+  }
+  page.waiting.push_back(fault);
+  if (is_home()) return leave(fault.page);
+  if (page.is_here) return send(options_->home, Kind::kRefuse, fault.page, {}, 0, true);
+  if (!std::exchange(page.is_asked, true)) send(options_->home, Kind::kFetch, fault.page);
+}
+
+// Copies are mapped for writing by faults to write alone, so that none of these goes unseen.
+bool MultipleWriters::is_refused_for_atomic(const ProgramFault& fault) {
+  const auto may_fault = [&](RemoteAddr at) { return !parts_.spaces.mapped_in(at, 16).empty(); };
+  if (!fault.write || !waits_for_atomic(static_cast<pid_t>(fault.thread), may_fault)) return false;
+  log_debug("pages", "page {}: an atomic instruction at {:x}", fault.page.value, fault.exact.value);
+  contested_.refuse(fault.page);
+  return true;
+}
+
+void MultipleWriters::show(const ProgramFault& fault) {
+  if (!parts_.spaces.shows(fault.at, fault.page)) return parts_.spaces.wake(fault.at);
+  if (parts_.spaces.is_mapped(fault.at)) {
+    fault.write ? parts_.spaces.allow_writing(fault.at, 1) : parts_.spaces.wake(fault.at);
+  } else if (fault.write) {
+    parts_.spaces.map(fault.at, 1, true);
+  } else {
+    const unsigned count =
+        parts_.spaces.run_length(fault.at, 1, kAround, false, [&](PageIndex page) {
+          auto found = pages_.find(page.value);
+          return found != pages_.end() && found->second.is_here && !found->second.is_leaving;
+        });
+    parts_.spaces.map(fault.at, std::max(count, 1u), false);
+  }
+  parts_.told(fault);
+}
+
+void MultipleWriters::begin_phase(uint64_t phase) {
+  if (std::exchange(phase_, phase) != phase) contested_.begin_phase();
+}
+
+void MultipleWriters::on_fault(const ProgramFault& fault) {
+  const unsigned anew = contested_.on_fault(fault.page, fault.exact.value, fault.write);
+  if (!fault.write || anew == 0 || contested_.is_refused(fault.page)) return;
+  if (is_refused_for_atomic(fault)) {
+    if (!is_home()) send(options_->home, Kind::kRefuse, fault.page, {}, 0, true);
+    return;
+  }
+  if (is_home()) {
+    if (nominated_.contains(fault.page.value)) consider(fault.page, fault.exact.value);
+    return;
+  }
+  const bool is_beside = has({fault.page.value - 1}) || has({fault.page.value + 1});
+  if (anew < ContestedPages::kContested && !is_beside) return;
+  const auto touched = contested_.touched(fault.page);
+  send(options_->home, Kind::kNominate, fault.page,
+       {reinterpret_cast<const char*>(touched.data()), touched.size() * sizeof touched[0]},
+       fault.exact.value);
+}
+
+void MultipleWriters::reclaim(PageIndex first, size_t count, bool for_good) {
+  if (!is_on() || pages_.empty()) return;
+  std::vector<PageIndex> pages;
+  if (count <= pages_.size()) {
+    for (uint64_t page = first.value; page < first.value + count; ++page)
+      if (has({page})) pages.push_back({page});
+  } else {
+    for (const auto& [page, known] : pages_)
+      if (page >= first.value && page - first.value < count) pages.push_back({page});
+  }
+  for (PageIndex page : pages) {
+    if (for_good) contested_.refuse(page);
+    is_home() ? leave(page) : send(options_->home, Kind::kRefuse, page, {}, 0, for_good);
+  }
+}
+
+// --- changes ------------------------------------------------------------------------------------
+
+void MultipleWriters::scan(PageIndex index, Page& page) {
+  page.still = 0;
+  if (!std::exchange(page.is_scanned, true)) scanned_.push_back(index);
+}
+
+void MultipleWriters::publish(NodeId to) {
+  if (!is_on() || scanned_.empty()) return;
+  if (!is_home()) to = options_->home;
+  std::string changes;
+  std::vector<PageIndex> still;
+  for (PageIndex index : scanned_) {
+    Page& page = pages_.at(index.value);
+    auto twin = page.twins.find(to);
+    if (page.is_leaving || twin == page.twins.end()) continue;
+    const size_t before = changes.size();
+    changes.append(reinterpret_cast<const char*>(&index.value), sizeof index.value);
+    if (take_changes(parts_.frames.page(index), twin->second->bytes, changes)) {
+      page.still = 0;
+      ++statistics_.pages_told;
+    } else {
+      changes.resize(before);
+      if (++page.still >= kStill * page.twins.size()) still.push_back(index);
+    }
+    if (changes.size() >= kChangesTogether) send_changes(to, changes);
+  }
+  if (!still.empty()) make_still(still);
+  send_changes(to, changes);
+}
+
+void MultipleWriters::send_changes(NodeId to, std::string& changes) {
+  if (changes.empty()) return;
+  statistics_.bytes_told += changes.size();
+  send(to, Kind::kChanges, {}, changes);
+  changes.clear();
+}
+
+// A page that was written just before it was protected is still looked at.
+void MultipleWriters::make_still(const std::vector<PageIndex>& pages) {
+  auto sorted = pages;
+  std::sort(sorted.begin(), sorted.end());
+  for (size_t begin = 0; begin < sorted.size();) {
+    size_t end = begin + 1;
+    while (end < sorted.size() && sorted[end].value == sorted[begin].value + (end - begin)) ++end;
+    parts_.spaces.protect(sorted[begin], end - begin);
+    begin = end;
+  }
+  for (PageIndex index : sorted) {
+    Page& page = pages_.at(index.value);
+    page.still = 0;
+    const auto bytes = parts_.frames.page(index);
+    page.is_scanned = std::any_of(page.twins.begin(), page.twins.end(), [&](const auto& twin) {
+      return std::memcmp(bytes.data(), twin.second->bytes.data(), kPage) != 0;
+    });
+  }
+  std::erase_if(scanned_, [&](PageIndex index) { return !pages_.at(index.value).is_scanned; });
+}
+
+// The home looks at a page that one node has changed for the others' sake.
+bool MultipleWriters::take_changes_from(NodeId from, std::string_view payload) {
+  while (!payload.empty()) {
+    PageIndex index;
+    if (payload.size() < sizeof index.value) return false;
+    std::memcpy(&index.value, payload.data(), sizeof index.value);
+    payload.remove_prefix(sizeof index.value);
+    auto found = pages_.find(index.value);
+    if (found == pages_.end()) return false;
+    Page& page = found->second;
+    auto twin = page.twins.find(from);
+    if (twin == page.twins.end()) return false;
+    if (!put_changes(payload, parts_.frames.page(index), twin->second->bytes)) return false;
+    if (page.twins.size() > 1) scan(index, page);
+  }
+  return true;
+}
+
+void MultipleWriters::on_page_leaves() {
+  if (!is_on() || scanned_.empty()) return;
+  if (!is_home()) return publish(options_->home);
+  // Of several nodes each asks (acquire).
+  if (options_->others.size() == 1) publish(options_->others.front());
+}
+
+// --- pages that come from nodes other than the home
+// ------------------------------------------------
+
+void MultipleWriters::on_page_came(PageIndex page) {
+  if (is_on() && !is_home() && options_->asks_home && !pages_.empty()) fresh_.insert(page.value);
+}
+
+void MultipleWriters::acquire(std::function<void()> then) {
+  if (!is_on() || is_home() || !options_->asks_home || pages_.empty()) return then();
+  to_acquire_.push_back(std::move(then));
+  if (acquiring_.empty()) begin_acquire();
+}
+
+void MultipleWriters::begin_acquire() {
+  acquiring_ = std::exchange(to_acquire_, {});
+  settling_ = std::exchange(fresh_, {});
+  send(options_->home, Kind::kAcquire, {});
+}
+
+// --- elsewhere ----------------------------------------------------------------------------------
+
+void MultipleWriters::become(PageIndex index, std::string_view bytes) {
+  Page& page = pages_[index.value];
+  page = {};
+  contested_.forget(index);
+  if (!bytes.empty()) take_copy(index, bytes);
+  for (const ProgramFault& fault : parts_.take_waiting(index)) handle(fault, pages_[index.value]);
+}
+
+void MultipleWriters::take_copy(PageIndex index, std::string_view bytes) {
+  auto found = pages_.find(index.value);
+  if (found == pages_.end() || bytes.size() != kPage) return;
+  Page& page = found->second;
+  page.is_asked = false;
+  page.is_here = true;
+  parts_.frames.write(index, std::as_bytes(std::span(bytes)));
+  auto twin = std::make_unique<Twin>();
+  std::memcpy(twin->bytes.data(), bytes.data(), kPage);
+  page.twins[options_->home] = std::move(twin);
+  for (const ProgramFault& fault : std::exchange(page.waiting, {})) handle(fault, page);
+}
+
+// Nobody writes it any more when its last changes are taken.
+void MultipleWriters::stop(PageIndex index) {
+  auto found = pages_.extract(index.value);
+  std::string changes;
+  if (!found.empty()) {
+    Page& page = found.mapped();
+    if (page.is_here) {
+      parts_.spaces.protect(index, 1);
+      changes.append(reinterpret_cast<const char*>(&index.value), sizeof index.value);
+      if (!take_changes(parts_.frames.page(index), page.twins.begin()->second->bytes, changes))
+        changes.clear();
+      parts_.frames.punch(index, 1);
+      parts_.spaces.forget(index, 1);
+    }
+    if (page.is_scanned) std::erase(scanned_, index);
+  }
+  send(options_->home, Kind::kLeft, index, changes);
+  if (found.empty()) return;
+  for (ProgramFault fault : found.mapped().waiting) {
+    fault.was_mapped = false;
+    parts_.serve(fault);
+  }
+}
+
+}  // namespace krg
