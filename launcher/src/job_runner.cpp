@@ -104,7 +104,6 @@ Result<int> JobRunner::run(const std::string& control_path) {
 Result<int> JobRunner::run_in_session() {
   TaskLaunch launch;
   launch.environment = exported_environment(options_.exports);
-  if (options_.multiple_writers) set_variable(launch.environment, "KRG_MULTIPLE_WRITERS", "1");
   choose_openmp_runtime(launch.environment);
   auto status = launch_and_wait(launch);
   if (io_) io_->drain();
@@ -158,6 +157,7 @@ Status JobRunner::begin(const std::string& control_path, TaskLaunch& launch,
   }
   if (options_.statistics != StatisticsForm::kNone)
     set_variable(launch.environment, "KRG_STATS", std::to_string(job_));
+  if (options_.multiple_writers) set_variable(launch.environment, "KRG_MULTIPLE_WRITERS", "1");
   choose_openmp_runtime(launch.environment);
   spread_openmp_teams(job.value("distant_threads", false), launch);
   return options_.restart_folder.empty() ? Status() : open_restart(launch);

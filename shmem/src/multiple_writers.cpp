@@ -22,7 +22,17 @@ constexpr unsigned kAround = 16;  // pages mapped together
 
 }  // namespace
 
-MultipleWriters::~MultipleWriters() = default;
+MultipleWriters::~MultipleWriters() {
+  if (is_on())
+    log_info("pages", "several writers: {} pages begun, {} ended; {} pages told in {} bytes",
+             statistics_.pages_begun, statistics_.pages_ended, statistics_.pages_told,
+             statistics_.bytes_told);
+}
+
+void MultipleWriters::allow(MultipleWritersOptions options) {
+  options_ = std::move(options);
+  log_debug("pages", "pages may have several writers");
+}
 
 void MultipleWriters::send(NodeId to, Kind kind, PageIndex page, std::string_view payload,
                            uint64_t number, bool flag) const {

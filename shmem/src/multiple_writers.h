@@ -52,7 +52,7 @@ class MultipleWriters {
   explicit MultipleWriters(Parts parts) : parts_(std::move(parts)) {}
   ~MultipleWriters();
 
-  void allow(MultipleWritersOptions options) { options_ = std::move(options); }
+  void allow(MultipleWritersOptions options);
   bool is_on() const { return options_.has_value(); }
   // Whether the page is one of those, here.
   bool has(PageIndex page) const { return pages_.contains(page.value); }
