@@ -188,7 +188,12 @@ void MultipleWriters::reclaim(PageIndex first, size_t count, bool for_good) {
 
 void MultipleWriters::scan(PageIndex index, Page& page) {
   page.still = 0;
-  if (!std::exchange(page.is_scanned, true)) scanned_.push_back(index);
+  if (!std::exchange(page.is_scanned, true)) scanned_.emplace_back(index, &page);
+}
+
+// It is none of those any more.
+void MultipleWriters::drop(PageIndex index, const Page& page) {
+  if (page.is_scanned) std::erase_if(scanned_, [&](const auto& e) { return e.first == index; });
 }
 
 void MultipleWriters::publish(NodeId to) {
@@ -196,8 +201,8 @@ void MultipleWriters::publish(NodeId to) {
   if (!is_home()) to = options_->home;
   std::string changes;
   std::vector<PageIndex> still;
-  for (PageIndex index : scanned_) {
-    Page& page = pages_.at(index.value);
+  for (const auto& [index, known] : scanned_) {
+    Page& page = *known;
     auto twin = page.twins.find(to);
     if (page.is_leaving || twin == page.twins.end()) continue;
     const size_t before = changes.size();
@@ -240,7 +245,7 @@ void MultipleWriters::make_still(const std::vector<PageIndex>& pages) {
       return std::memcmp(bytes.data(), twin.second->bytes.data(), kPage) != 0;
     });
   }
-  std::erase_if(scanned_, [&](PageIndex index) { return !pages_.at(index.value).is_scanned; });
+  std::erase_if(scanned_, [](const auto& entry) { return !entry.second->is_scanned; });
 }
 
 // The home looks at a page that one node has changed for the others' sake.
@@ -324,7 +329,7 @@ void MultipleWriters::stop(PageIndex index) {
       parts_.frames.punch(index, 1);
       parts_.spaces.forget(index, 1);
     }
-    if (page.is_scanned) std::erase(scanned_, index);
+    drop(index, page);
   }
   send(options_->home, Kind::kLeft, index, changes);
   if (found.empty()) return;

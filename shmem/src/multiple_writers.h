@@ -25,6 +25,7 @@
 #include <string_view>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "contested_pages.h"
@@ -126,6 +127,7 @@ class MultipleWriters {
   void show(const ProgramFault& fault);
   void scan(PageIndex index, Page& page);
   void make_still(const std::vector<PageIndex>& pages);
+  void drop(PageIndex index, const Page& page);
   void send_changes(NodeId to, std::string& changes);
 
   void consider(PageIndex page, uint64_t address);
@@ -149,7 +151,7 @@ class MultipleWriters {
   ContestedPages contested_;
   std::optional<uint64_t> phase_;
   std::unordered_map<uint64_t, Page> pages_;
-  std::vector<PageIndex> scanned_;
+  std::vector<std::pair<PageIndex, Page*>> scanned_;  // is_scanned
   // At home: who has said that a page is contested, and what it touched then.
   std::unordered_map<uint64_t, std::map<NodeId, std::vector<ContestedPages::Touch>>> nominated_;
   struct Flush {

@@ -51,6 +51,7 @@ void MultipleWriters::begun(PageIndex index, const Status& kept) {
     return;
   }
   ++statistics_.pages_begun;
+  log_debug("pages", "page {} has several writers", index.value);
   Page& page = found->second;
   page.is_here = true;
   contested_.forget(index);
@@ -88,6 +89,7 @@ void MultipleWriters::leave(PageIndex index) {
   Page& page = found->second;
   if (!page.is_here) return;  // begun() sees it
   ++statistics_.pages_ended;
+  log_debug("pages", "page {} has one writer again", index.value);
   page.left_to_answer = options_->others.size();
   for (NodeId other : options_->others) send(other, Kind::kStop, index);
 }
@@ -97,7 +99,7 @@ void MultipleWriters::left(PageIndex index) {
   if (found == pages_.end() || --found->second.left_to_answer > 0) return;
   const Page page = std::move(found->second);
   pages_.erase(found);
-  if (page.is_scanned) std::erase(scanned_, index);
+  drop(index, page);
   parts_.holder->give_up(index);
   for (const ProgramFault& fault : page.waiting) parts_.serve(fault);
 }
