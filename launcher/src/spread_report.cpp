@@ -57,6 +57,17 @@ std::string format_parallel(const json& parallel) {
   return text;
 }
 
+std::string format_writers(const json& process) {
+  if (!process.contains("multiple_writers")) return {};
+  const json& writers = process["multiple_writers"];
+  return fmt::format(
+      "  {} pages came to have several writers, {} of them have one again; home told {} changed "
+      "pages "
+      "in {} bytes\n",
+      writers.value("pages", 0u), writers.value("ended", 0u), writers.value("changed_pages", 0u),
+      writers.value("bytes", 0u));
+}
+
 std::string format_regions(const json& regions) {
   std::string text =
       fmt::format("  {:>12} {:>8} {:>8} {:>10} {:>12} {:>9} {:>6}  memory\n", "waited ms", "reads",
@@ -84,6 +95,7 @@ std::string format_spread_report(const json& processes) {
     text += fmt::format("krgrun: {} (pid {}), what its threads waited for:\n",
                         process.value("command", ""), process.value("pid", 0));
     text += format_threads(process.at("threads"));
+    text += format_writers(process);
     text += format_parallel(process.value("parallel", json::array()));
     text += format_regions(process.at("regions"));
     const json& shared = process.at("false_sharing");

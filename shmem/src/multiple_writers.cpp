@@ -56,8 +56,7 @@ void MultipleWriters::take_message(NodeId from, std::string_view message) {
     case Kind::kNominate: {
       std::vector<ContestedPages::Touch> touched(message.size() / sizeof(ContestedPages::Touch));
       std::memcpy(touched.data(), message.data(), touched.size() * sizeof touched[0]);
-      nominated_[page.value][from] = std::move(touched);
-      return consider(page, header.number);
+      return consider(from, page, RemoteAddr{header.number}, std::move(touched));
     }
     case Kind::kRefuse:
       if (header.flag) contested_.refuse(page);
@@ -145,8 +144,13 @@ void MultipleWriters::show(const ProgramFault& fault) {
   parts_.told(fault);
 }
 
-void MultipleWriters::begin_phase(uint64_t phase) {
-  if (std::exchange(phase_, phase) != phase) contested_.begin_phase();
+// It begins for all threads here, one after the other.
+void MultipleWriters::begin_phase(uint32_t thread, uint64_t phase) {
+  if (std::exchange(phase_, phase) != phase || in_phase_.contains(thread)) {
+    contested_.begin_phase();
+    in_phase_.clear();
+  }
+  in_phase_.insert(thread);
 }
 
 void MultipleWriters::on_fault(const ProgramFault& fault) {
@@ -156,12 +160,7 @@ void MultipleWriters::on_fault(const ProgramFault& fault) {
     if (!is_home()) send(options_->home, Kind::kRefuse, fault.page, {}, 0, true);
     return;
   }
-  if (is_home()) {
-    if (nominated_.contains(fault.page.value)) consider(fault.page, fault.exact.value);
-    return;
-  }
-  const bool is_beside = has({fault.page.value - 1}) || has({fault.page.value + 1});
-  if (anew < ContestedPages::kContested && !is_beside) return;
+  if (is_home()) return;  // the other one that contests it will say so
   const auto touched = contested_.touched(fault.page);
   send(options_->home, Kind::kNominate, fault.page,
        {reinterpret_cast<const char*>(touched.data()), touched.size() * sizeof touched[0]},

@@ -6,8 +6,8 @@
 // came from others likewise. So a program that synchronises its threads finds what they have
 // written before; one whose threads write bytes of a page without that finds all bytes of it later.
 //
-// A page becomes so when two nodes have written it in turn several times, no fault has shown an
-// atomic instruction on it, and no word of it was seen to be touched by two nodes in one phase
+// A page becomes so when two nodes have written it within one phase several times, no fault has
+// shown an atomic instruction on it, and no place in it was seen to be touched by both in one phase
 // (contested_pages.h). It has one writer again, for good, when an atomic instruction's fault meets
 // it or krgd itself uses it (futexes).
 //
@@ -21,6 +21,8 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -61,7 +63,7 @@ class MultipleWriters {
   bool serves(const ProgramFault& fault);
   // What the protocol's faults tell. REQUIRES: is_on().
   void on_fault(const ProgramFault& fault);
-  void begin_phase(uint64_t phase);
+  void begin_phase(uint32_t thread, uint64_t phase);
   // krgd is about to use the pages by the protocol.
   void reclaim(PageIndex first, size_t count, bool for_good);
 
@@ -130,8 +132,7 @@ class MultipleWriters {
   void drop(PageIndex index, const Page& page);
   void send_changes(NodeId to, std::string& changes);
 
-  void consider(PageIndex page, uint64_t address);
-  bool is_contested(PageIndex page) const;
+  void consider(NodeId from, PageIndex page, RemoteAddr address, ContestedPages::Touches touched);
   void begin(PageIndex page);
   void begun(PageIndex page, const Status& kept);
   void leave(PageIndex page);
@@ -150,10 +151,15 @@ class MultipleWriters {
   MultipleWritersStatistics statistics_;
   ContestedPages contested_;
   std::optional<uint64_t> phase_;
+  std::set<uint32_t> in_phase_;  // threads
   std::unordered_map<uint64_t, Page> pages_;
   std::vector<std::pair<PageIndex, Page*>> scanned_;  // is_scanned
-  // At home: who has said that a page is contested, and what it touched then.
-  std::unordered_map<uint64_t, std::map<NodeId, std::vector<ContestedPages::Touch>>> nominated_;
+  // At home: who has said that a page is contested, and what it had touched in which phase.
+  struct Nomination {
+    uint64_t phase;
+    ContestedPages::Touches touched;
+  };
+  std::unordered_map<uint64_t, std::map<NodeId, Nomination>> nominated_;
   struct Flush {
     NodeId from;
     uint64_t number;

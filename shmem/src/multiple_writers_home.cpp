@@ -10,30 +10,26 @@ namespace krg {
 
 // --- which pages --------------------------------------------------------------------------------
 
-// Two nodes at least have to want it.
-bool MultipleWriters::is_contested(PageIndex page) const {
-  const auto nominated = nominated_.find(page.value);
-  if (nominated == nominated_.end()) return false;
-  if (nominated->second.size() > 1) return true;
-  const bool is_beside = has({page.value - 1}) || has({page.value + 1});
-  return contested_.written_anew(page) + 1 >= (is_beside ? 1 : ContestedPages::kContested);
-}
-
-void MultipleWriters::consider(PageIndex page, uint64_t address) {
-  if (has(page) || contested_.is_refused(page) || !is_contested(page)) return;
-  if (!options_->allows(RemoteAddr{address})) return contested_.refuse(page);
+// What the asking node and another one have touched in this phase decides.
+void MultipleWriters::consider(NodeId from, PageIndex page, RemoteAddr address,
+                               ContestedPages::Touches touched) {
+  if (has(page) || contested_.is_refused(page)) return;
+  if (!options_->allows(address)) return contested_.refuse(page);
   auto& nominated = nominated_[page.value];
-  const auto own = contested_.touched(page);
-  bool conflict = false;
-  for (auto one = nominated.begin(); one != nominated.end(); ++one) {
-    conflict |= ContestedPages::conflict(own, one->second);
-    for (auto other = std::next(one); other != nominated.end(); ++other)
-      conflict |= ContestedPages::conflict(one->second, other->second);
-  }
-  if (!conflict) return begin(page);
-  log_debug("pages", "page {}: a word of it is touched by two nodes in one phase", page.value);
-  contested_.add_conflict(page);
-  nominated_.erase(page.value);
+  bool conflict = false, is_written_twice = false;
+  const auto compare = [&](const ContestedPages::Touches& other) {
+    conflict |= ContestedPages::conflict(touched, other);
+    is_written_twice |= ContestedPages::has_write(other);
+  };
+  compare(contested_.touched(page));
+  for (const auto& [node, nomination] : nominated)
+    if (node != from && nomination.phase == contested_.phase()) compare(nomination.touched);
+  nominated[from] = {contested_.phase(), std::move(touched)};
+  if (!conflict && !is_written_twice) return;
+  const bool is_beside = has({page.value - 1}) || has({page.value + 1});
+  if (contested_.judge(page, conflict, is_beside)) return begin(page);
+  if (conflict)
+    log_debug("pages", "page {}: two nodes touch the same place in one phase", page.value);
 }
 
 void MultipleWriters::begin(PageIndex index) {

@@ -479,7 +479,7 @@ void PageSet::waits(pid_t thread) {
 }
 
 void PageSet::begin_phase(pid_t thread, uint64_t phase) {
-  impl_->writers.begin_phase(phase);
+  impl_->writers.begin_phase(static_cast<uint32_t>(thread), phase);
   if (impl_->is_short_of_memory()) return;
   impl_->statistics.fetched_by_phase +=
       impl_->phases.begin(static_cast<uint32_t>(thread), phase, impl_->pages);
@@ -497,6 +497,9 @@ void PageSet::publish(NodeId to) {
 }
 void PageSet::take_writers_message(NodeId from, std::string_view message) {
   impl_->writers.take_message(from, message);
+}
+bool PageSet::allows_multiple_writers() const {
+  return impl_->writers.is_on();
 }
 MultipleWritersStatistics PageSet::multiple_writers() const {
   return impl_->writers.statistics();

@@ -157,6 +157,11 @@ json SpreadStatistics::report() {
               {"parallel", json::array()},
               {"regions", json::array()},
               {"false_sharing", json::array()}};
+  if (multiple_writers)
+    all["multiple_writers"] = {{"pages", multiple_writers->pages_begun},
+                               {"ended", multiple_writers->pages_ended},
+                               {"changed_pages", multiple_writers->pages_told},
+                               {"bytes", multiple_writers->bytes_told}};
   for (const auto& [tid, thread] : threads)
     all["threads"].push_back({{"tid", tid},
                               {"faults", thread.faults},

@@ -12,6 +12,7 @@
 #include <string>
 
 #include "krg/runtime/types.h"
+#include "krg/shmem/page_set.h"
 #include "spread/fault_counts.h"
 #include "spread/memory_names.h"
 
@@ -23,6 +24,7 @@ struct SpreadStatistics {
   std::string command;
   MemoryNames names;
   std::map<NodeId, FaultCounts> counts;
+  std::optional<MultipleWritersStatistics> multiple_writers;  // at home, where they are allowed
 
   // Of a process whose environment has KRG_STATS=JOB.
   static std::optional<SpreadStatistics> wanted_by(pid_t pid);
@@ -31,10 +33,12 @@ struct SpreadStatistics {
   // "futexes", "futex_ms"}], "parallel": [{"region", "barrier",
   // "begun", "faults", "fault_ms", "team_calls", "team_ms"}], "regions": [{"name", "pages",
   // "read_faults", "write_faults", "bytes", "invalidations", "ping_pong", "wait_ms"}],
-  // "false_sharing": [{"page", "invalidations", "writers": [{"node", "words"}], "text"}]}. Parallel
-  // regions are those of libkrgomp, in parts (FaultCounts::Part), what waited most first; a place
-  // is {"name", "file", "address"}, the latter two for addr2line(1). Regions of memory come by
-  // wait_ms, false sharing by invalidations, the most first.
+  // "multiple_writers": {"pages", "ended", "changed_pages", "bytes"} (what its home counted, where
+  // --multiple-writers was given), "false_sharing": [{"page", "invalidations", "writers": [{"node",
+  // "words"}], "text"}]}. Parallel regions are those of libkrgomp, in parts (FaultCounts::Part),
+  // what waited most first; a place is {"name", "file", "address"}, the latter two for
+  // addr2line(1). Regions of memory come by wait_ms, false sharing by invalidations, the most
+  // first.
   nlohmann::json report();
 };
 

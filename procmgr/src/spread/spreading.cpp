@@ -274,7 +274,11 @@ void Spreading::Impl::ended(uint64_t set) {
   auto found = processes.extract(set);
   if (found.empty()) return;
   decided.erase(found.mapped()->pid());  // it may be another program by now
-  drop(found.mapped()->take_pages(), found.mapped()->statistics());
+  auto pages = found.mapped()->take_pages();
+  auto statistics = found.mapped()->statistics();
+  if (statistics && pages->allows_multiple_writers())
+    statistics->multiple_writers = pages->multiple_writers();
+  drop(std::move(pages), std::move(statistics));
 }
 
 // When nobody here maps it any more, and no other node has it.

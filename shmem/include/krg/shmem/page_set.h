@@ -192,6 +192,7 @@ class PageSet {
   void allow_multiple_writers(MultipleWritersOptions options);
   void publish(NodeId to);
   void take_writers_message(NodeId from, std::string_view message);
+  bool allows_multiple_writers() const;
   MultipleWritersStatistics multiple_writers() const;
 
   // Programs that touch a page that was lost with a node get SIGBUS.
