@@ -39,6 +39,12 @@ TEST(RunOptions, StatisticsAreAskedForAloneOrWithAForm) {
   EXPECT_FALSE(parse({"--stats=xml", "prog"}));
 }
 
+TEST(RunOptions, SeveralWritersAreOfOurOpenmpRuntimeOnly) {
+  EXPECT_FALSE(parse({"--omp=krg", "prog"})->multiple_writers);
+  EXPECT_TRUE(parse({"--omp=krg", "--multiple-writers", "prog"})->multiple_writers);
+  EXPECT_FALSE(parse({"--multiple-writers", "prog"}));
+}
+
 TEST(RunOptions, TakeDefaultsFromTheEnvironment) {
   setenv("KRGRUN_NODES", "3", 1);
   setenv("KRGRUN_NETWORK", "host", 1);

@@ -160,8 +160,8 @@ void MultipleWriters::on_fault(const ProgramFault& fault) {
     if (!is_home()) send(options_->home, Kind::kRefuse, fault.page, {}, 0, true);
     return;
   }
-  if (is_home()) return;  // the other one that contests it will say so
   const auto touched = contested_.touched(fault.page);
+  if (is_home()) return consider(options_->self, fault.page, fault.exact, touched);
   send(options_->home, Kind::kNominate, fault.page,
        {reinterpret_cast<const char*>(touched.data()), touched.size() * sizeof touched[0]},
        fault.exact.value);

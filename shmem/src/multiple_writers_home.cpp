@@ -10,7 +10,7 @@ namespace krg {
 
 // --- which pages --------------------------------------------------------------------------------
 
-// What the asking node and another one have touched in this phase decides.
+// What this node, or the asking one, and another have touched in this phase decides.
 void MultipleWriters::consider(NodeId from, PageIndex page, RemoteAddr address,
                                ContestedPages::Touches touched) {
   if (has(page) || contested_.is_refused(page)) return;
@@ -21,7 +21,7 @@ void MultipleWriters::consider(NodeId from, PageIndex page, RemoteAddr address,
     conflict |= ContestedPages::conflict(touched, other);
     is_written_twice |= ContestedPages::has_write(other);
   };
-  compare(contested_.touched(page));
+  if (from != options_->self) compare(contested_.touched(page));
   for (const auto& [node, nomination] : nominated)
     if (node != from && nomination.phase == contested_.phase()) compare(nomination.touched);
   nominated[from] = {contested_.phase(), std::move(touched)};

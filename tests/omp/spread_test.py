@@ -66,6 +66,24 @@ class SpreadTeamsTest(SessionCase):
         # A region that ends in a barrier jumps there: it seems to come from who called the region.
         self.assertTrue(all(name.endswith((" of omp_nodes", " of libgomp.so.1")) for name in behind), behind)
 
+    def test_pages_that_several_nodes_write_at_a_time(self):
+        for nodes, threads in ((2, 2), (2, 5), (4, 4)):
+            with self.subTest(nodes=nodes, threads=threads):
+                done = self.run_program(["krgrun", "-N", str(nodes), "-q", "--omp=krg", "--multiple-writers", "--stats=json",
+                                         self.build / "test-bin/omp_writers"], timeout=150, env={"OMP_NUM_THREADS": str(threads)})
+                self.assertEqual((done.returncode, done.stdout), (0, f"{threads} threads\n"), done.stderr[:2000])
+                (process,) = json.loads(done.stderr.splitlines()[-1])
+                self.assertGreater(process["multiple_writers"]["pages"], 8)
+                self.assertGreater(process["multiple_writers"]["bytes"], 0)
+                # Each of 150 sweeps writes 12 pages from all nodes: with one writer each would go to another node once at least.
+                arrays = [region for region in process["regions"] if region["name"] in ("bytes of omp_writers", "words of omp_writers")]
+                self.assertEqual(len(arrays), 2, process["regions"])
+                self.assertLess(sum(region["invalidations"] for region in arrays), 150 * 12 / 2)
+
+    def test_a_page_has_one_writer_where_nothing_else_is_asked_for(self):
+        done = self.run_omp("omp_writers", nodes=2, threads=2)
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "2 threads\n", ""))
+
     def test_signals_arrive_while_members_wait(self):
         done = self.run_omp("omp_signals", "caught", nodes=2, threads=4)
         self.assertEqual((done.returncode, done.stderr), (0, ""))

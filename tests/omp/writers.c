@@ -8,7 +8,7 @@
 
 #include "expect.h"
 
-enum { kBytes = 16384, kWords = 4096, kRounds = 60, kCells = 600, kItems = 200 };
+enum { kBytes = 16384, kWords = 4096, kSweeps = 150, kRounds = 40, kCells = 600, kItems = 200 };
 // Of one alignment each, so that all of them are whole pages, which all threads write.
 static uint8_t bytes[2][kBytes] __attribute__((aligned(4096)));
 static double words[2][kWords] __attribute__((aligned(4096)));
@@ -30,7 +30,7 @@ static double next_word(const double* old, int i) {
 
 // Neighbours are different threads' in every way that a schedule can share them out.
 static void interleaved(void) {
-  for (int round = 0; round < kRounds; ++round) {
+  for (int round = 0; round < kSweeps; ++round) {
     const uint8_t* from = bytes[round % 2];
     uint8_t* to = bytes[(round + 1) % 2];
     const double* old = words[round % 2];
@@ -56,7 +56,7 @@ static void check_interleaved(void) {
   static double expected_words[2][kWords];
   for (int i = 0; i < kBytes; ++i) expected_bytes[0][i] = (uint8_t)(i * 5);
   for (int i = 0; i < kWords; ++i) expected_words[0][i] = i % 17;
-  for (int round = 0; round < kRounds; ++round) {
+  for (int round = 0; round < kSweeps; ++round) {
     for (int i = 0; i < kBytes; ++i)
       expected_bytes[(round + 1) % 2][i] = next_byte(expected_bytes[round % 2], i, round);
     for (int i = 0; i < kWords; ++i)
