@@ -512,6 +512,7 @@ void PageSet::read(uint64_t offset, size_t bytes, std::function<void(Result<std:
 }
 void PageSet::write(uint64_t offset, std::string_view bytes, std::function<void(Status)> done) {
   impl_->writers.reclaim({offset / kPageBytes}, pages_of(offset, bytes.size()), true);
+  impl_->writers.on_page_leaves();
   impl_->file.write(impl_->pages, offset, bytes, std::move(done));
 }
 void PageSet::visit(PageIndex first, size_t count,
@@ -523,6 +524,7 @@ void PageSet::visit(PageIndex first, size_t count,
 void PageSet::update(uint64_t offset, std::function<uint32_t(uint32_t)> change,
                      std::function<void(Result<uint32_t>)> done) {
   impl_->writers.reclaim({offset / kPageBytes}, 1, true);
+  impl_->writers.on_page_leaves();  // what is written tells others something
   impl_->file.update(impl_->pages, offset, std::move(change), std::move(done));
 }
 void PageSet::discard(PageIndex first, size_t count, std::function<void()> done) {

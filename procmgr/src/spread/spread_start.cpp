@@ -59,7 +59,8 @@ Status SpreadStart::capture() {
   if (!contents) return contents.error();
   image_.image = std::move(*image);
   threads_ = image_.image.threads;
-  one_writer_ = one_writer_ranges(image_.image);
+  if (request_.multiple_writers)
+    if (auto found = find_one_writers(); !found) return found;
   for (const ImageMapping& mapping : image_.image.mappings)
     if (is_to_be_spread(mapping)) plan(mapping);
   std::erase_if(image_.image.mappings, is_to_be_spread);
@@ -77,6 +78,25 @@ Status SpreadStart::capture() {
   scratch_ = memory_.take_pages(SpreadScratch::kBytes);
   const size_t pages = memory_.set_pages();
   return pages <= request_.pages->pages() ? Status() : request_.pages->resize(pages);
+}
+
+// The program's file is the image's first.
+Status SpreadStart::find_one_writers() {
+  one_writer_ = one_writer_ranges(image_.image);
+  for (const ImageMapping& mapping : image_.image.mappings) {
+    if (mapping.kind != ImageMapping::Kind::kFile || mapping.file != 0 ||
+        !(mapping.protection & PROT_EXEC))
+      continue;
+    std::string code(mapping.bytes, '\0');
+    if (auto read = process_->read(mapping.start, {code.data(), code.size()}); !read) return read;
+    for (RemoteAddr word : atomic_words(code, mapping.start)) {
+      SpreadRange page;
+      page.start = RemoteAddr{word.value / kPageBytes * kPageBytes};
+      page.bytes = kPageBytes;
+      one_writer_.push_back(page);
+    }
+  }
+  return {};
 }
 
 void SpreadStart::plan(const ImageMapping& mapping) {

@@ -48,6 +48,7 @@ class SpreadStart : public std::enable_shared_from_this<SpreadStart> {
  private:
   Status capture();
   void plan(const ImageMapping& mapping);
+  Status find_one_writers();
   SpreadRange below_stack(const ImageMapping& stack) const;
   Status read_constants(const std::vector<PageRange>& contents);
   void plan_copies(const std::vector<PageRange>& contents);

@@ -4,14 +4,24 @@
 #include <fmt/format.h>
 #include <sys/mman.h>
 
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "krg/runtime/log.h"
 #include "spread/spread_process.h"
 #include "whole_file.h"
 
 namespace krg {
 namespace {
 
+using namespace std::string_view_literals;
+
 // Smaller blocks are not malloc's (M_MMAP_THRESHOLD), but the C library's and the loader's own.
 constexpr uint64_t kLeastBlock = 128u << 10;
+
+constexpr char kLock = '\xf0';
+constexpr unsigned kRex = 0x40, kTwoBytes = 0x0f, kRelative = 5;
 
 enum class Owner { kNobody, kProgram, kLibrary };
 
@@ -19,8 +29,44 @@ enum class Owner { kNobody, kProgram, kLibrary };
 
 bool wants_multiple_writers(pid_t pid) {
   auto environment = read_whole_file(fmt::format("/proc/{}/environ", pid));
-  return environment && ('\0' + *environment).find(fmt::format("{}KRG_MULTIPLE_WRITERS=", '\0')) !=
-                            std::string::npos;
+  if (!environment || ('\0' + *environment).find("\0KRG_MULTIPLE_WRITERS="sv) == std::string::npos)
+    return false;
+  auto program = read_whole_file(fmt::format("/proc/{}/exe", pid));
+  if (program && !has_fence(*program)) return true;
+  log_warn("spread", "pid {}: its program has memory fences (flush): each page has one writer",
+           pid);
+  return false;
+}
+
+bool has_fence(std::string_view code) {
+  constexpr std::array kFences = {"\x0f\xae\xf0"sv, "\xf0\x48\x83\x0c\x24\0"sv,
+                                  "\xf0\x83\x0c\x24\0"sv};
+  return std::any_of(kFences.begin(), kFences.end(), [&](std::string_view fence) {
+    return code.find(fence) != std::string_view::npos;
+  });
+}
+
+// lock, REX, opcode, ModRM (an address relative to the next instruction), displacement, immediate.
+std::vector<RemoteAddr> atomic_words(std::string_view code, RemoteAddr start) {
+  std::vector<RemoteAddr> words;
+  const auto byte = [&](size_t i) {
+    return i < code.size() ? static_cast<unsigned char>(code[i]) : 0u;
+  };
+  for (size_t at = code.find(kLock); at != std::string_view::npos; at = code.find(kLock, at + 1)) {
+    size_t next = at + 1;
+    if ((byte(next) & 0xf0) == kRex) ++next;
+    unsigned opcode = byte(next++);
+    if (opcode == kTwoBytes) opcode = kTwoBytes << 8 | byte(next++);
+    const unsigned mode = byte(next++);
+    int32_t displacement = 0;
+    if ((mode & 0xc7) != kRelative || next + sizeof displacement > code.size()) continue;
+    std::memcpy(&displacement, code.data() + next, sizeof displacement);
+    next += sizeof displacement;
+    if (opcode == 0x80 || opcode == 0x83 || opcode == 0x0fba) next += 1;
+    if (opcode == 0x81) next += sizeof(int32_t);
+    words.push_back({start.value + next + static_cast<uint64_t>(int64_t{displacement})});
+  }
+  return words;
 }
 
 // Anonymous memory right behind a file's is that file's, too (.bss).
@@ -55,7 +101,10 @@ bool has_one_writer(uint64_t bytes, uint64_t protection, uint64_t flags) {
 // --- the process --------------------------------------------------------------------------------
 
 void SpreadProcess::allow_multiple_writers() {
-  for (const SpreadRange& range : parts_.one_writer) one_writer_.map(range);
+  for (const SpreadRange& range : parts_.one_writer) {
+    one_writer_.unmap(range.start, range.bytes);
+    one_writer_.map(range);
+  }
   MultipleWritersOptions options;
   options.self = options.home = parts_.node.self;
   options.others = parts_.nodes;

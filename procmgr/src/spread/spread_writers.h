@@ -7,6 +7,7 @@
 
 #include <sys/types.h>
 
+#include <string_view>
 #include <vector>
 
 #include "image/process_image.h"
@@ -14,10 +15,16 @@
 
 namespace krg {
 
-// KRG_MULTIPLE_WRITERS is in its environment.
+// KRG_MULTIPLE_WRITERS is in its environment, and its program has no memory fence of its own: who
+// has one (OpenMP's flush) tells others something by memory that only looks shared by chance.
 bool wants_multiple_writers(pid_t pid);
-// Of the memory that it has when it is spread, what is always to have one writer; `first` and
-// `protection` mean nothing.
+// Whether there is one: mfence, or what compilers put in its place (lock or of 0 on the stack).
+bool has_fence(std::string_view code);
+// What atomic instructions (lock prefix) change whose operand's address is in the instruction;
+// other addresses may be among them.
+std::vector<RemoteAddr> atomic_words(std::string_view code, RemoteAddr start);
+// Of the memory that it has when it is spread, what is always to have one writer, but for such
+// words; `first` and `protection` mean nothing.
 std::vector<SpreadRange> one_writer_ranges(const ProcessImage& image);
 // Whether that goes for memory that mmap(2) maps so.
 bool has_one_writer(uint64_t bytes, uint64_t protection, uint64_t flags);
