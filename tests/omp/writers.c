@@ -18,7 +18,8 @@ static struct {
 } guarded __attribute__((aligned(4096)));
 static uint16_t cells[kItems][8] __attribute__((aligned(4096)));
 static uint64_t chain[kCells] __attribute__((aligned(4096)));
-static uint32_t counted __attribute__((aligned(4096)));  // by atomic instructions: a page of its own
+static uint32_t counted
+    __attribute__((aligned(4096)));  // by atomic instructions: a page of its own
 static char behind_counted[4096] __attribute__((aligned(4096), used));
 
 static uint8_t next_byte(const uint8_t* old, int i, int round) {
@@ -134,8 +135,7 @@ static void shared_out(void) {
   uint16_t expected[kItems][8] = {{0}};
   for (int round = 1; round <= 12; ++round)
     for (int i = 0; i < kItems; ++i)
-      for (int k = 0; k < 8; ++k)
-        expected[i][k] = (uint16_t)(expected[i][k] + i + k * round) ^ 1;
+      for (int k = 0; k < 8; ++k) expected[i][k] = (uint16_t)(expected[i][k] + i + k * round) ^ 1;
   expect(memcmp(cells, expected, sizeof cells) == 0, "loops that are shared out");
   expect(chain[40] == 820, "ordered");
   expect(chain[79] == 820 + 2 * 39, "doacross");
