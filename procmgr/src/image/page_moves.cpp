@@ -57,15 +57,26 @@ PageMoves::~PageMoves() = default;
 
 Result<uint64_t> PageMoves::serve(NodeId target, pid_t task, std::vector<PageRange> ranges,
                                   std::function<void(Status)> done) {
+  const uint64_t move = number_move();
+  auto served = serve(move, target, task, std::move(ranges), std::move(done));
+  if (!served) return served.error();
+  return move;
+}
+
+uint64_t PageMoves::number_move() {
+  return impl_->next_move++;
+}
+
+Status PageMoves::serve(uint64_t move, NodeId target, pid_t task, std::vector<PageRange> ranges,
+                        std::function<void(Status)> done) {
   Impl& impl = *impl_;
-  const uint64_t move = impl.next_move++;
   auto source = PageSource::create(
       impl.node, move, target, task, std::move(ranges),
       {.ended = impl.alive.guard(std::move(done)),
        .drained = impl.alive.guard([&impl, move] { impl.sources.erase(move); })});
   if (!source) return source.error();
   impl.sources.emplace(move, std::move(*source));
-  return move;
+  return {};
 }
 
 void PageMoves::abandon(uint64_t move) {

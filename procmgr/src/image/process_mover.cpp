@@ -73,7 +73,12 @@ Status ProcessMover::Impl::capture(Move& move) {
     move.moved.pages = take_first_pages(move.moved.late_pages, move.moved.image, kMostContents);
   }
   if (auto read = read_contents(move); !read) return read;
-  return move.moved.late_pages.empty() ? Status() : serve_late_pages(move);
+  if (move.moved.late_pages.empty()) return {};
+  if (!parts.pages) return errno_error("it has too much memory", ENOTSUP);
+  move.page_move = move.moved.move = parts.pages->number_move();
+  // A copy at its home could not be given up any more.
+  const bool asks_first = !parts.table.find_body(move.pid);
+  return asks_first ? Status() : serve_late_pages(move, move.moved.late_pages);
 }
 
 Status ProcessMover::Impl::check_children(const ProcessTable::Body& body, NodeId target) {
@@ -131,21 +136,15 @@ Status ProcessMover::Impl::read_contents(Move& move) {
   return {};
 }
 
-Status ProcessMover::Impl::serve_late_pages(Move& move) {
-  if (!parts.pages) return errno_error("it has too much memory", ENOTSUP);
+Status ProcessMover::Impl::serve_late_pages(Move& move, std::vector<PageRange> pages) {
   auto task = move.process->clone_page_source();
   if (!task) return task.error();
   parts.table.hide(*task);
   auto served = parts.pages->serve(
-      move.target, *task, move.moved.late_pages,
+      move.page_move, move.target, *task, std::move(pages),
       [self = shared_from_this(), task = *task](Status) { self->end_page_source(task); });
-  if (!served) {
-    end_page_source(*task);
-    return served.error();
-  }
-  move.page_source = *task;
-  move.page_move = move.moved.move = *served;
-  return {};
+  served ? void(move.page_source = *task) : end_page_source(*task);
+  return served;
 }
 
 void ProcessMover::Impl::end_page_source(pid_t task) {
@@ -201,6 +200,7 @@ void ProcessMover::Impl::ask_target(MovePtr move) {
     return end(*move, ask.error());
   }
   log_trace("image", "process {}: asks n{}", move->pid, move->target.value);
+  const std::vector<PageRange> late_pages = move->moved.late_pages;
   BodyRequest request;
   request.what = std::move(move->moved);
   request.fds = move->fds;
@@ -217,10 +217,18 @@ void ProcessMover::Impl::ask_target(MovePtr move) {
                          [self = shared_from_this(), move](Result<std::string> reply) {
                            self->on_target_answer(move, reply);
                          });
+  // While the target makes the process.
+  if (!late_pages.empty() && move->page_source == 0)
+    move->served = serve_late_pages(*move, late_pages);
+  log_trace("image", "process {}: its later pages are served", move->pid);
 }
 
 void ProcessMover::Impl::on_target_answer(const MovePtr& move, const Result<std::string>& reply) {
   log_trace("image", "process {}: answered", move->pid);
+  if (reply && !move->served) {
+    drop_body(*move);
+    return end(*move, move->served);
+  }
   if (reply)
     return parts.table.find_body(move->process->pid()) ? leave_origin(move) : leave_shadow(move);
   const int number = reply.error().errno_or(EIO);

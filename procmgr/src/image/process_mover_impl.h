@@ -32,6 +32,7 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
     // Of the pages that come later.
     pid_t page_source = 0;
     uint64_t page_move = 0;
+    Status served = {};
     // Those that wait for it, and go along in its image.
     std::vector<ImageSignal> signals = {};
     // Taken from it when it left a guardian: those, and what came after the image was taken.
@@ -64,7 +65,7 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
   Status settle_children(Move& move);
   Status name_shared_memory(ProcessImage& image) const;
   Status read_contents(Move& move);
-  Status serve_late_pages(Move& move);
+  Status serve_late_pages(Move& move, std::vector<PageRange> pages);
   void end_page_source(pid_t task);
   void abandon_late_pages(Move& move);
   void export_descriptors(MovePtr move);

@@ -48,6 +48,11 @@ class PageMoves {
   // process is killed); EHOSTDOWN: its node failed. Errors: of TaskMemory::open().
   Result<uint64_t> serve(NodeId target, pid_t task, std::vector<PageRange> ranges,
                          std::function<void(Status)> done);
+  // The same in two steps: T may be told the number before there is a task, if it is served in the
+  // same turn of the loop.
+  uint64_t number_move();
+  Status serve(uint64_t move, NodeId target, pid_t task, std::vector<PageRange> ranges,
+               std::function<void(Status)> done);
   // The move is off: T gets no more pages, and its process is killed if it has not got all. `done`
   // is not called any more.
   void abandon(uint64_t move);
