@@ -167,7 +167,7 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
     if (!family) return family.error();
     auto installer = FamilyInstaller::create(
         {node_, parts_.capture.capabilities, parts_.capture.table, parts_.shadows,
-         parts_.body_descriptors()},
+         parts_.body_descriptors(), parts_.capture.spread},
         std::move(*family), [this](const FamilyMember& member) { return place_of(member); });
     if (!installer) return installer.error();
     restart.installer = std::move(*installer);
@@ -204,6 +204,12 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
     return lost;
   }
 
+  static bool has_distant_threads(const ProcessFamily& family) {
+    return std::any_of(family.members.begin(), family.members.end(), [](const FamilyMember& m) {
+      return !m.spread.empty() || m.capabilities.effective.has(Capability::kDistantThread);
+    });
+  }
+
   json plan(const Restart& restart) const {
     json files = json::array(), mapped = json::array();
     const ProcessFamily& family = restart.installer->family();
@@ -233,6 +239,7 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
             {"first_slot", restart.installer->first_slot()},
             {"sockets", sockets_for_plan(restart.installer->family())},
             {"lost", lost_peers(restart)},
+            {"distant_threads", has_distant_threads(restart.installer->family())},
             {"files", files},
             {"mapped", mapped}};
   }
@@ -301,9 +308,11 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
   void put_files_back(const RestartPtr& restart, uint32_t job) {
     node_.workers.submit([restart] { restart->outcome = write_files(*restart); },
                          [self = shared_from_this(), restart, job] {
-                           Status outcome = std::move(restart->outcome);
-                           if (outcome) outcome = restart->installer->thaw();
-                           self->end(restart, job, std::move(outcome));
+                           if (!restart->outcome)
+                             return self->end(restart, job, std::move(restart->outcome));
+                           restart->installer->thaw([self, restart, job](Status thawed) {
+                             self->end(restart, job, std::move(thawed));
+                           });
                          });
   }
 

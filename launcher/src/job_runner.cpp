@@ -172,6 +172,7 @@ Status JobRunner::open_restart(TaskLaunch& launch) {
                                              {"files", options_.checkpoints_files}});
   if (!opened) return opened.error();
   launch.restart = RestartPlan::parse(opened->result, job_);
+  launch.distant_threads |= launch.restart->distant_threads;
   for (const std::string& lost : launch.restart->lost) fmt::print(stderr, "krgrun: {}\n", lost);
   return {};
 }

@@ -206,6 +206,19 @@ Migration::Threads Krgd::threads_to_move() {
           }};
 }
 
+SpreadMembers Krgd::spread_members() {
+  using State = SpreadMembers::State;
+  return {[this](pid_t pid) {
+            if (spreading && spreading->is_starting(pid)) return State::kIsBeingSpread;
+            return threads_of(pid).empty() ? State::kOrdinary : State::kSpread;
+          },
+          [this](pid_t pid, auto done) { spreading->stand(pid, std::move(done)); },
+          [this](std::shared_ptr<FrozenProcess> process, const std::string& state, auto done) {
+            if (!spreading) return done(errno_error("processes cannot be spread here", ENOTSUP));
+            spreading->restore(std::move(process), state, std::move(done));
+          }};
+}
+
 void Krgd::start_spreading() {
   auto made = Spreading::create({node, kddm, syscalls, capabilities, processes,
                                  [this](NodeId n) { return membership.is_online(n); }});

@@ -160,7 +160,7 @@ struct Krgd {
   Checkpoints checkpoints{
       {.capture = {node, processes, capabilities, &page_moves,
                    [this](dev_t device) { return files.is_serving() && device == files.device(); },
-                   &descriptors, nullptr, [this](pid_t pid) { return !threads_of(pid).empty(); }},
+                   &descriptors, nullptr, spread_members()},
        .control = control,
        .tasks_of = [this](uint32_t job) { return jobs.tasks_of(JobId{job}); },
        .start_pids_after = [this](pid_t pid) { pids->skip_to(pid); },
@@ -180,6 +180,7 @@ struct Krgd {
   // Of a spread process that was started here.
   std::map<pid_t, NodeId> threads_of(pid_t pid) const;
   Migration::Threads threads_to_move();
+  SpreadMembers spread_members();
   void share_between_nodes(std::vector<Session::View>& views);
   void start_remote_memory();
   Status start_placing();

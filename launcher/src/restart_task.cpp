@@ -89,6 +89,7 @@ RestartPlan RestartPlan::parse(const json& answer, uint32_t job) {
                            file.value("modified_ns", int64_t{0})});
   plan.sockets = RestartSockets::parse(answer.value("sockets", json::array()));
   plan.lost = answer.value("lost", std::vector<std::string>());
+  plan.distant_threads = answer.value("distant_threads", false);
   return plan;
 }
 

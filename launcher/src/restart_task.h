@@ -45,6 +45,7 @@ struct RestartPlan {
   std::vector<Mapped> mapped;
   RestartSockets sockets;
   std::vector<std::string> lost;  // what is gone, and told
+  bool distant_threads = false;   // the threads of one may run on other nodes
 
   // The answer to restart.open.
   static RestartPlan parse(const nlohmann::json& answer, uint32_t job);

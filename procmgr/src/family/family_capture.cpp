@@ -125,8 +125,9 @@ struct FamilyCaptures::Impl : std::enable_shared_from_this<Impl> {
   void take(const FamilyTake& ask, std::string_view, SharedReply reply) {
     auto capture = find(ask.capture, reply);
     if (!capture) return;
-    auto piece = capture->take(ask.base);
-    piece ? reply->ok(piece->serialize()) : reply->fail(piece.error());
+    capture->take(ask.base, [reply](const Result<FamilyPiece>& piece) {
+      piece ? reply->ok(piece->serialize()) : reply->fail(piece.error());
+    });
   }
 
   void describe(const FamilyDescribe& ask, std::string_view payload, SharedReply reply) {

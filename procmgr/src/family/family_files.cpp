@@ -256,11 +256,12 @@ Status FamilyFiles::add_relay(Open& open, const StreamUse& use) const {
   return {};
 }
 
-Status FamilyFiles::add(FamilyMember& member) {
+Status FamilyFiles::add(FamilyMember& member, int not_its) {
   auto stolen = steal_fds(member.pid, WhichFds::kAll);
   if (!stolen) return stolen.error();
   std::sort(stolen->begin(), stolen->end(),
             [](const StolenFd& a, const StolenFd& b) { return a.number < b.number; });
+  std::erase_if(*stolen, [&](const StolenFd& fd) { return fd.number == not_its; });
   for (StolenFd& fd : *stolen) {
     FamilyFd kept{fd.number, 0, fd.close_on_exec ? 1u : 0u};
     auto number = index_of(std::move(fd), member.pid);

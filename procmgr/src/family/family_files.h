@@ -27,9 +27,9 @@ class FamilyFiles {
   FamilyFiles(std::function<bool(dev_t)> is_served, const Descriptors* descriptors, pid_t asker)
       : is_served_(std::move(is_served)), descriptors_(descriptors), asker_(asker) {}
 
-  // Takes in the descriptors and locks of a member that is stopped, parents first. Errors: ESRCH,
-  // ENOTSUP.
-  Status add(FamilyMember& member);
+  // Takes in the descriptors and locks of a member that is stopped, parents first; but `not_its`, a
+  // number that krgd has put there. Errors: ESRCH, ENOTSUP.
+  Status add(FamilyMember& member, int not_its = -1);
   // Those of the files whose descriptions are at another node, or that members here have as if so.
   std::vector<StreamUse> streams() const;
   // Takes in what a member of another node, or one here, has by a stream of this node. Its number.

@@ -137,6 +137,9 @@ struct FamilyInstaller::Impl : std::enable_shared_from_this<Impl> {
   Status place_descriptors(FrozenProcess& process, const FamilyMember& member) const;
   Status set_locks(FrozenProcess& process, const FamilyMember& member) const;
   Status cut_files();
+  void spread_next(std::function<void(Status)> done);
+  Status thaw();
+  Status end(Status how);
 };
 
 bool FamilyInstaller::MappedFile::is_memory() const {
@@ -198,7 +201,8 @@ bool FamilyInstaller::Impl::stays(const FamilyFile& file) const {
 bool FamilyInstaller::Impl::may_go(uint32_t index) const {
   const FamilyMember& member = family.members[index];
   const auto& files = images[index].files;
-  return !member.has_ended() && member.locks.empty() && may_go_with_events(family, member) &&
+  return !member.has_ended() && member.locks.empty() && member.spread.empty() &&
+         may_go_with_events(family, member) &&
          std::none_of(
              files.begin(), files.end(),
              [](const ImageFile& file) { return file.path.starts_with(kSharedMemoryPrefix); }) &&
@@ -532,20 +536,47 @@ Status FamilyInstaller::Impl::cut_files() {
   return {};
 }
 
-Status FamilyInstaller::thaw() {
-  if (auto cut = impl_->cut_files(); !cut) return cut;
-  Status all;
-  for (auto& [index, process] : impl_->installed)
-    if (auto thawed = process->thaw(); !thawed && all)
-      all = about(impl_->family.members[index], thawed.error());
-  if (!all)
-    for (const FamilyMember& member : impl_->family.members)
+void FamilyInstaller::thaw(std::function<void(Status)> done) {
+  const auto impl = impl_;  // `done` may drop this
+  if (auto cut = impl->cut_files(); !cut) return done(cut);
+  impl->spread_next(std::move(done));
+}
+
+// One after the other; then all others are thawed.
+void FamilyInstaller::Impl::spread_next(std::function<void(Status)> done) {
+  const auto next = std::find_if(installed.begin(), installed.end(), [this](const auto& entry) {
+    return !family.members[entry.first].spread.empty();
+  });
+  if (next == installed.end()) return done(thaw());
+  const FamilyMember& member = family.members[next->first];
+  auto process = next->second->complete();
+  installed.erase(next);
+  if (!process) return done(end(about(member, process.error())));
+  parts.spread.restore(
+      std::move(*process), member.spread,
+      [self = shared_from_this(), &member, done = std::move(done)](const Status& spread) {
+        if (!spread) return done(self->end(about(member, spread.error())));
+        self->is_given_up ? done(self->end(errno_error("given up", ECANCELED)))
+                          : self->spread_next(done);
+      });
+}
+
+Status FamilyInstaller::Impl::thaw() {
+  for (auto& [index, process] : installed)
+    if (auto thawed = process->thaw(); !thawed)
+      return end(about(family.members[index], thawed.error()));
+  return end({});
+}
+
+Status FamilyInstaller::Impl::end(Status how) {
+  if (!how)
+    for (const FamilyMember& member : family.members)
       if (!member.has_ended()) kill(member.pid, SIGKILL);
-  if (all) impl_->ipc.keep();
-  all ? impl_->bodies->thaw() : impl_->bodies->kill_all();
-  impl_->installed.clear();
-  impl_->tree.reset();
-  return all;
+  if (how) ipc.keep();
+  how ? bodies->thaw() : bodies->kill_all();
+  installed.clear();
+  tree.reset();
+  return how;
 }
 
 }  // namespace krg

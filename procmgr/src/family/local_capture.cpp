@@ -87,6 +87,7 @@ LocalCapture::Found LocalCapture::found() const {
 // Guardians are no places of processes: only their children count.
 void LocalCapture::add_known(pid_t pid) {
   const auto* shadow = parts_.table.find_shadow(pid);
+  if (parts_.table.is_hidden(pid)) return;  // the replica of one that is spread
   const bool is_guardian = shadow && shadow->is_guardian();
   if (!is_guardian && (kill(pid, 0) == 0 || errno == EPERM)) known_.insert(pid);
 }
@@ -152,8 +153,8 @@ void LocalCapture::freeze_children_of(pid_t pid) {
 }
 
 Status LocalCapture::check(pid_t pid) const {
-  if (parts_.is_spread && parts_.is_spread(pid))
-    return errno_error("its threads run on several nodes", ENOTSUP);
+  if (parts_.spread.state_of && parts_.spread.state_of(pid) == SpreadMembers::State::kIsBeingSpread)
+    return errno_error("it is about to be spread over nodes", EBUSY);
   if (parts_.pages && parts_.pages->is_receiving(pid))
     return errno_error("its pages are still on their way", EBUSY);
   return {};
@@ -184,11 +185,22 @@ void LocalCapture::try_to_freeze(pid_t pid, int tries) {
     });
   }
   if (parts_.table.find_body(pid)) members_[pid].claim.front().end_waits();
+  if (parts_.spread.state_of && parts_.spread.state_of(pid) == SpreadMembers::State::kSpread)
+    return parts_.spread.stand(
+        pid, [self = shared_from_this(), pid](Result<std::shared_ptr<StandingSpread>> standing) {
+          self->on_standing(pid, std::move(standing));
+        });
   FrozenProcess::freeze(
       parts_.node.loop, *parts_.node.children, pid,
       [self = shared_from_this(), pid](Result<std::shared_ptr<FrozenProcess>> frozen) {
         self->on_frozen(pid, std::move(frozen));
       });
+}
+
+void LocalCapture::on_standing(pid_t pid, Result<std::shared_ptr<StandingSpread>> standing) {
+  if (!standing) return on_frozen(pid, standing.error());
+  members_[pid].spread = *standing;
+  on_frozen(pid, (*standing)->process());
 }
 
 void LocalCapture::on_frozen(pid_t pid, Result<std::shared_ptr<FrozenProcess>> frozen) {
@@ -264,8 +276,33 @@ Result<FamilyPlace> LocalCapture::place_of(pid_t pid) const {
 }
 
 // They may stand for more than one.
-Result<FamilyPiece> LocalCapture::take(uint64_t base) {
+void LocalCapture::take(uint64_t base, std::function<void(Result<FamilyPiece>)> done) {
   base_ = base;
+  auto piece = take_all();
+  if (!piece) return done(piece.error());
+  std::set<pid_t> spread;
+  for (const auto& [pid, member] : members_)
+    if (member.spread) spread.insert(pid);
+  copy_next(std::move(spread),
+            [piece = std::make_shared<FamilyPiece>(std::move(*piece)), done = std::move(done)](
+                const Status& copied) { copied ? done(std::move(*piece)) : done(copied.error()); });
+}
+
+void LocalCapture::copy_next(std::set<pid_t> left, std::function<void(Status)> done) {
+  if (left.empty()) return done({});
+  const pid_t pid = *left.begin();
+  left.erase(left.begin());
+  const auto member = members_.find(pid);
+  if (member == members_.end()) return done(about(pid, errno_error("it has been let go", ESRCH)));
+  member->second.spread->copy([self = shared_from_this(), pid, left = std::move(left),
+                               done = std::move(done)](Result<pid_t> copy) {
+    if (!copy) return done(about(pid, copy.error()));
+    self->taken_.at(pid).pages->adopt(*copy);
+    self->copy_next(left, done);
+  });
+}
+
+Result<FamilyPiece> LocalCapture::take_all() {
   files_ = FamilyFiles(parts_.is_served, parts_.descriptors, asker_);
   shared_ = {};
   ipc_ = {};
@@ -295,22 +332,32 @@ Status LocalCapture::take_member(pid_t pid, FamilyMember& member) {
   auto capabilities = parts_.capabilities.of(pid);
   if (!capabilities) return capabilities.error();
   member.capabilities = *capabilities;
+  const StandingSpread* spread = members_[pid].spread.get();
   mappings_[pid].takes_shared = true;
-  auto image = capture_image(process, parts_.node.session_mount_ns, mappings_[pid]);
+  const int mount_ns = parts_.node.session_mount_ns;
+  auto image = spread ? members_[pid].spread->image(mount_ns, mappings_[pid])
+                      : capture_image(process, mount_ns, mappings_[pid]);
   if (!image) return image.error();
   shared_.add(static_cast<uint32_t>(taken_.size()), *image);
   if (auto added = ipc_.add(*image); !added) return added;
   for (const ImageMapping& mapping : image->mappings)
     if (mapping.kind == ImageMapping::Kind::kShared)
       return cannot_move("memory that it shares with other processes");
-  if (auto added = files_.add(member); !added) return added;
+  if (auto added = files_.add(member, spread ? spread->memory_fd() : -1); !added) return added;
   Taken& taken = taken_[pid];
   taken.image = image->serialize();
   taken.pages = std::make_unique<MemberPages>(parts_.table);
+  if (!spread) return take_pages(pid, *image);
+  member.spread = spread->state();
+  return {};
+}
+
+Status LocalCapture::take_pages(pid_t pid, const ProcessImage& image) {
+  FrozenProcess& process = *members_[pid].process;
   const WrittenPages* written =
-      base_ != 0 && parts_.tracking ? parts_.tracking->since(base_, *image) : nullptr;
-  if (auto done = taken.pages->take(process, *image, written); !done) return done;
-  if (parts_.tracking && parts_.tracking->works()) parts_.tracking->begin(number_, process, *image);
+      base_ != 0 && parts_.tracking ? parts_.tracking->since(base_, image) : nullptr;
+  if (auto done = taken_.at(pid).pages->take(process, image, written); !done) return done;
+  if (parts_.tracking && parts_.tracking->works()) parts_.tracking->begin(number_, process, image);
   return {};
 }
 

@@ -20,6 +20,7 @@
 #include "image/frozen_process.h"
 #include "image/known_mappings.h"
 #include "krg/procmgr/family_capture.h"
+#include "spread/standing_spread.h"
 
 namespace krg {
 
@@ -36,8 +37,8 @@ class LocalCapture : public std::enable_shared_from_this<LocalCapture> {
   void freeze(const std::vector<pid_t>& known, std::function<void(Result<Found>)> done);
   // Runs when this node's shadows of the family have passed on what was sent to them.
   void flush(std::function<void()> done, int tries = kFlushTries);
-  // REQUIRES: they stand.
-  Result<FamilyPiece> take(uint64_t base);
+  // `done` may run later. REQUIRES: they stand.
+  void take(uint64_t base, std::function<void(Result<FamilyPiece>)> done);
   Result<FamilyDescription> describe(const family_messages::FamilyDescribe& ask,
                                      const std::set<pid_t>& members,
                                      const std::vector<StreamUse>& uses);
@@ -50,6 +51,7 @@ class LocalCapture : public std::enable_shared_from_this<LocalCapture> {
   struct Member {
     std::shared_ptr<FrozenProcess> process;  // null: not frozen yet
     std::vector<ProcessTable::Claim> claim;  // one, or none
+    std::shared_ptr<StandingSpread> spread;  // null: an ordinary process
   };
   // What has been taken of a member.
   struct Taken {
@@ -72,8 +74,13 @@ class LocalCapture : public std::enable_shared_from_this<LocalCapture> {
   Found found() const;
   family_messages::FoundAs state_of(pid_t pid) const;
   Result<FamilyPlace> place_of(pid_t pid) const;
+  void on_standing(pid_t pid, Result<std::shared_ptr<StandingSpread>> standing);
+  Result<FamilyPiece> take_all();
   Status take_member(pid_t pid, FamilyMember& member);
   Status take_ipc(const std::set<pid_t>& members, FamilyDescription& description);
+  Status take_pages(pid_t pid, const ProcessImage& image);
+  // Of members that are spread, one after the other.
+  void copy_next(std::set<pid_t> left, std::function<void(Status)> done);
   Status take_shared_memory(const std::vector<FamilyMember>& members);
 
   const FamilyCaptureParts parts_;

@@ -69,9 +69,13 @@ Status MemberPages::copy_process(FrozenProcess& process, const ProcessImage& ima
   if (auto apart = read_apart(process, image); !apart) return apart;
   auto made = process.clone_page_source(FrozenProcess::PageSource::kCopy);
   if (!made) return made.error();
-  task = *made;
-  table.hide(task);
+  adopt(*made);
   return {};
+}
+
+void MemberPages::adopt(pid_t copy) {
+  task = copy;
+  table.hide(task);
 }
 
 Status MemberPages::read_apart(const FrozenProcess& process, const ProcessImage& image) {

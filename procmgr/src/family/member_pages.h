@@ -32,6 +32,8 @@ struct MemberPages {
 
   // `written`: what is known since the capture that this one goes on from; null: nothing.
   Status take(FrozenProcess& process, const ProcessImage& image, const WrittenPages* written);
+  // A copy that somebody else has made.
+  void adopt(pid_t copy);
   // Sorted by address. Errors: ESRCH.
   Result<std::vector<PageRange>> pages() const;
   Status read(std::span<const PageRange> ranges, std::span<std::byte> into) const;

@@ -10,9 +10,10 @@
 
 namespace krg::packed_family {
 
-inline constexpr uint8_t kFormatVersion = 6;
-inline constexpr uint8_t kNoIpc = 5;      // a version before
-inline constexpr uint8_t kNoWatches = 4;  // the one before that
+inline constexpr uint8_t kFormatVersion = 7;
+inline constexpr uint8_t kNoSpread = 6;   // a version before
+inline constexpr uint8_t kNoIpc = 5;      // the one before that
+inline constexpr uint8_t kNoWatches = 4;  // an older one
 inline constexpr uint8_t kNoSockets = 3;  // an older one
 inline constexpr uint8_t kOneNode = 2;    // an older one: all is of node 0
 inline constexpr uint32_t kMostParts =
@@ -76,6 +77,7 @@ inline void put(PackedWriter& out, const FamilyMember& member) {
   out.put_string(member.name).put_string(member.image);
   put_all(out, member.fds);
   put_all(out, member.locks);
+  out.put_string(member.spread);
 }
 
 inline FamilyMember get_member(PackedReader& in, uint8_t version) {
@@ -91,6 +93,7 @@ inline FamilyMember get_member(PackedReader& in, uint8_t version) {
   member.image = in.get_string();
   member.fds = get_all<FamilyFd>(in);
   member.locks = get_all<FamilyLock>(in);
+  if (version > kNoSpread) member.spread = in.get_string();
   return member;
 }
 

@@ -123,8 +123,10 @@ void end_task(pid_t tid) {
 
 }  // namespace
 
-std::shared_ptr<FrozenProcess> FrozenProcess::adopt(ChildReaper& reaper, FrozenThread main) {
+std::shared_ptr<FrozenProcess> FrozenProcess::adopt(ChildReaper& reaper, FrozenThread main,
+                                                    RemoteAddr instruction) {
   std::shared_ptr<FrozenProcess> process(new FrozenProcess(reaper, main.tid()));
+  process->instruction_ = instruction;
   process->add(std::move(main));
   return process;
 }

@@ -32,8 +32,10 @@ class FrozenProcess {
   static void freeze(EventLoop& loop, ChildReaper& reaper, pid_t pid, Frozen done,
                      std::chrono::milliseconds patience = kPatience);
   static constexpr std::chrono::milliseconds kPatience{5000};
-  // A process of one thread that is stopped already.
-  static std::shared_ptr<FrozenProcess> adopt(ChildReaper& reaper, FrozenThread main);
+  // A process of one thread that is stopped already; of its others, if add() takes them all in.
+  // `instruction`: a `syscall` that it has, where that is known.
+  static std::shared_ptr<FrozenProcess> adopt(ChildReaper& reaper, FrozenThread main,
+                                              RemoteAddr instruction = {});
   FrozenProcess(const FrozenProcess&) = delete;
   FrozenProcess& operator=(const FrozenProcess&) = delete;
   ~FrozenProcess();
@@ -45,7 +47,7 @@ class FrozenProcess {
   FrozenThread& main() { return *threads_.front(); }
   // The main thread first.
   std::span<const std::unique_ptr<FrozenThread>> threads() const { return threads_; }
-  // Takes in a thread that call_clone() made in it.
+  // Takes in a thread of it that is stopped.
   void add(FrozenThread thread);
 
   // A system call of the main thread, or of another one. At a `syscall` instruction that the

@@ -54,6 +54,8 @@ class InstalledProcess {
   // REQUIRES: the pages of pages_before_thaw() have their contents. Errors: it has died, or is
   // killed by this.
   Status thaw();
+  // The same, but that it stands: frozen, to be let go. Errors: as thaw().
+  Result<std::shared_ptr<FrozenProcess>> complete();
 
  private:
   friend class Installation;

@@ -65,6 +65,16 @@ Status InstalledProcess::finish() {
   return {};
 }
 
+Result<std::shared_ptr<FrozenProcess>> InstalledProcess::complete() {
+  process_->on_end(nullptr);
+  has_thawed_ = true;
+  if (auto finished = finish(); !finished) {
+    process_->kill();
+    return finished.error();
+  }
+  return std::move(process_);
+}
+
 Status InstalledProcess::thaw() {
   process_->on_end(nullptr);
   has_thawed_ = true;

@@ -256,6 +256,23 @@ std::vector<HeldThread> Replica::held_threads() const {
   return held;
 }
 
+// One that stands at a call has its number in orig_rax until it is answered.
+CapturedThreads Replica::captured_threads() const {
+  CapturedThreads all;
+  for (const auto& [tid, thread] : threads_) {
+    auto state = thread->traced && thread->traced->is_stopped()
+                     ? thread->traced->state()
+                     : Result<ThreadState>(errno_error("it does not stand", EAGAIN));
+    if (!state) continue;
+    CapturedThread& captured = all[tid];
+    const bool is_leaving = thread->wait && thread->wait->is_leaving;
+    captured.is_at_rest = !is_leaving && !thread->is_recalled;
+    captured.is_in_call = static_cast<int64_t>(state->registers.orig_rax) >= 0;
+    captured.state = std::move(*state);
+  }
+  return all;
+}
+
 void Replica::on_stop(const ThreadPtr& thread, const TraceStop& stop) {
   using Kind = TraceStop::Kind;
   // Whatever it does now may tell others that it has written something.

@@ -64,6 +64,7 @@ class Replica {
   void release(HoldThreads::Why why);
   // Of those that stand.
   std::vector<HeldThread> held_threads() const;
+  CapturedThreads captured_threads() const;
   // It waited for a futex.
   void woken(pid_t tid);
 

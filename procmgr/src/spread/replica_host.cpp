@@ -65,6 +65,12 @@ void ReplicaHost::take_messages() {
       shared->ok({reinterpret_cast<const char*>(held.data()), held.size() * sizeof(HeldThread)});
     });
   });
+  messenger.on_request<TellThreads>(
+      [this](NodeId, const TellThreads& ask, std::string_view, Messenger::Reply reply) {
+        auto hosted = find(ask.set);
+        if (!hosted || !hosted->replica) return reply.fail(ESRCH, "no replica");
+        reply.ok(hosted->replica->captured_threads().serialize());
+      });
   messenger.on<HoldThreads>([this](NodeId, const HoldThreads& ask, std::string_view) {
     if (auto hosted = find(ask.set); hosted && hosted->replica) hosted->replica->release(ask.why);
   });

@@ -187,6 +187,7 @@ void SpreadProcess::answer(const ThreadPtr& thread, int64_t result) {
   auto reply = std::move(*thread->call);
   thread->call.reset();
   parts_.pages->publish(thread->node);
+  ++answers_;
   reply.ok({reinterpret_cast<const char*>(&result), sizeof result});
 }
 

@@ -2,24 +2,15 @@
 #include "spread/spread_child.h"
 
 #include <sched.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 
 #include <csignal>
 #include <utility>
 
 #include "call_registers.h"
-#include "image/page_list.h"
-#include "krg/procmgr/unnotified_cookie.h"
 #include "krg/runtime/log.h"
 
 namespace krg {
-namespace {
-
-constexpr uint64_t kMapFlags =
-    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE | kUnnotifiedMapFlags;
-
-}  // namespace
 
 void SpreadChild::begin() {
   request_.reaper.watch_new_tracee(
@@ -39,42 +30,14 @@ void SpreadChild::on_event(const ChildEvent& event) {
   auto memory = TaskMemory::open(child_);
   if (!memory) return cancel(memory.error());
   memory_ = std::move(*memory);
-  if (auto mapped = map_ranges(); !mapped) return cancel(mapped.error());
-  copy_next();
-}
-
-Status SpreadChild::map_ranges() {
-  for (const SpreadRange& range : request_.ranges) {
-    const int64_t at =
-        thread_->call(request_.instruction, SYS_mmap,
-                      {range.start.value, range.bytes, range.protection, kMapFlags, ~0ULL, 0});
-    if (at != static_cast<int64_t>(range.start.value))
-      return errno_error("memory of its own", static_cast<int>(at < 0 ? -at : EEXIST));
-  }
+  copy_ = std::make_shared<SpreadCopy>(request_.pages, request_.ranges);
+  if (auto mapped = copy_->map(*thread_, request_.instruction); !mapped)
+    return cancel(mapped.error());
   if (request_.memory_fd)
     thread_->call(request_.instruction, SYS_close, {static_cast<uint64_t>(*request_.memory_fd)});
-  return {};
-}
-
-void SpreadChild::copy_next() {
-  if (!done_) return;  // it has died
-  if (next_range_ == request_.ranges.size()) return finish();
-  const SpreadRange& range = request_.ranges[next_range_++];
-  request_.pages->visit(
-      range.first, range.bytes / kPageBytes,
-      [self = shared_from_this(), range](PageIndex page, std::span<const std::byte> bytes) {
-        self->copy(range, page, bytes);
-      },
-      [self = shared_from_this()](const Status& visited) {
-        visited ? self->copy_next() : self->cancel(visited.error());
-      });
-}
-
-void SpreadChild::copy(const SpreadRange& range, PageIndex page, std::span<const std::byte> bytes) {
-  if (!done_ || is_zero_page(bytes.data())) return;
-  const MemoryPiece piece{range.start + (page.value - range.first.value) * kPageBytes,
-                          bytes.size()};
-  if (auto written = memory_->write({&piece, 1}, bytes); !written) cancel(written.error());
+  copy_->fill(child_, [self](const Status& filled) {
+    filled ? self->finish() : self->cancel(filled.error());
+  });
 }
 
 // As CLONE_CHILD_SETTID and CLONE_CHILD_CLEARTID ask for it.
@@ -113,6 +76,7 @@ void SpreadChild::cancel(const Error& why) {
 }
 
 void SpreadChild::end() {
+  if (copy_) copy_->cancel();
   if (auto done = std::exchange(done_, nullptr)) done();
 }
 

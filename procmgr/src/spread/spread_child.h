@@ -12,14 +12,13 @@
 #include <functional>
 #include <memory>
 #include <optional>
-#include <span>
 #include <vector>
 
 #include "image/frozen_thread.h"
 #include "image/task_memory.h"
 #include "krg/procmgr/child_reaper.h"
 #include "krg/shmem/page_set.h"
-#include "spread/spread_memory.h"
+#include "spread/spread_copy.h"
 
 namespace krg {
 
@@ -46,9 +45,6 @@ class SpreadChild : public std::enable_shared_from_this<SpreadChild> {
 
  private:
   void on_event(const ChildEvent& event);
-  Status map_ranges();
-  void copy_next();
-  void copy(const SpreadRange& range, PageIndex page, std::span<const std::byte> bytes);
   void put_number();
   void finish();
   void end();
@@ -58,7 +54,7 @@ class SpreadChild : public std::enable_shared_from_this<SpreadChild> {
   std::function<void()> done_;
   std::optional<FrozenThread> thread_;
   std::optional<TaskMemory> memory_;
-  size_t next_range_ = 0;
+  std::shared_ptr<SpreadCopy> copy_;
 };
 
 }  // namespace krg

@@ -21,7 +21,7 @@ constexpr std::chrono::seconds kLongestHold{5};
 
 void SpreadProcess::hold(std::function<void(Result<std::vector<Held>>)> done) {
   if (inspection_) return done(errno_error("a debugger looks at it already", EBUSY));
-  if (fork_) return done(errno_error("it forks just now", EBUSY));
+  if (fork_ || capture_) return done(errno_error("it forks or is saved just now", EBUSY));
   inspection_ = std::make_shared<Inspection>();
   inspection_->done = std::move(done);
   inspection_->limit = parts_.node.loop.after(kLongestHold, [this] {

@@ -188,6 +188,7 @@ size_t SpreadProcess::wake_futex(RemoteAddr address, uint32_t count, uint32_t bi
     tell.set = set().value;
     tell.tid = tid;
     parts_.pages->publish(waiter.ticket.node);
+    ++answers_;
     static_cast<void>(parts_.node.messenger.send(waiter.ticket.node, tell));
   }
   return woken.size();

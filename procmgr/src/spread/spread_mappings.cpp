@@ -90,6 +90,7 @@ void SpreadProcess::end_change(const ThreadPtr& thread) {
   std::erase(changers_, thread);  // it has died
   if (changer_ != thread) return;
   changer_.reset();
+  if (capture_ && thread != capture_turn_) return try_to_stand();
   if (changers_.empty()) return;
   const ThreadPtr next = changers_.front();
   changers_.pop_front();

@@ -149,7 +149,7 @@ struct AskMapping {
 // request when they are to stand: answered when they do; for a debugger with a HeldThread for each.
 struct HoldThreads {
   static constexpr uint16_t kId = message_ids::kSpread + 14;
-  enum class Why : uint8_t { kFork = 1, kStop = 2, kDebugger = 4 };  // bits
+  enum class Why : uint8_t { kFork = 1, kStop = 2, kDebugger = 4, kCapture = 8 };  // bits
   uint8_t version = 1;
   Why why = Why::kFork;
   uint8_t unused[6] = {};
@@ -170,12 +170,20 @@ struct TellReplicaOfWriters {
   uint64_t set = 0;
 };
 static_assert(sizeof(TellHomeOfWriters) == 16 && sizeof(TellReplicaOfWriters) == 16);
+// H to R, a request, when all stand: what the threads there are. The reply: CapturedThreads.
+struct TellThreads {
+  static constexpr uint16_t kId = message_ids::kSpread + 17;
+  uint8_t version = 1;
+  uint8_t unused[7] = {};
+  uint64_t set = 0;
+};
 struct HeldThread {
   int32_t tid = 0;  // at home
   uint8_t unused[4] = {};
   user_regs_struct registers{};
 };
-static_assert(sizeof(HoldThreads) == 16 && sizeof(HeldThread) == 8 + sizeof(user_regs_struct));
+static_assert(sizeof(TellThreads) == 16 && sizeof(HoldThreads) == 16 &&
+              sizeof(HeldThread) == 8 + sizeof(user_regs_struct));
 static_assert(sizeof(AskMapping) == 24);
 static_assert(sizeof(QueueFutex) == 32 && sizeof(LeaveFutex) == 16 && sizeof(WakeFutex) == 32 &&
               sizeof(FutexWoken) == 16);

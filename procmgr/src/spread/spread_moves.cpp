@@ -26,6 +26,7 @@ bool is_in_vdso(pid_t pid, uint64_t instruction) {
 }  // namespace
 
 void SpreadProcess::move(pid_t tid, NodeId target, Done done) {
+  if (is_put_off([this, tid, target, done] { move(tid, target, done); })) return;
   auto found = threads_.find(tid);
   if (found == threads_.end()) return done(errno_error("no such thread", ESRCH));
   const ThreadPtr thread = found->second;

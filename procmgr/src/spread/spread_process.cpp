@@ -11,6 +11,7 @@
 #include "call_registers.h"
 #include "krg/runtime/log.h"
 #include "process_status.h"
+#include "spread/spread_again.h"
 #include "spread/team_registers.h"
 
 namespace krg {
@@ -49,7 +50,13 @@ SpreadProcess::SpreadProcess(Parts parts, std::function<void()> ended)
 
 SpreadProcess::~SpreadProcess() = default;
 
-void SpreadProcess::begin(const std::vector<pid_t>& tids) {
+Status SpreadProcess::begin(const std::vector<pid_t>& tids, const SpreadAgain* again) {
+  std::map<pid_t, NodeId> places;
+  if (again) {
+    if (auto known = again->teams.empty() ? Status() : teams_.restore(again->teams); !known)
+      return known;
+    places = places_again(tids, *again);
+  }
   for (NodeId node : parts_.nodes) {
     for (const SpreadRange& range : parts_.memory.all()) known_[node].map(range);
     for (const SpreadRange& range : parts_.constants) known_[node].map(range);
@@ -61,9 +68,17 @@ void SpreadProcess::begin(const std::vector<pid_t>& tids) {
     if (auto registers = thread->traced->registers())
       thread->waits_natively =
           is_remembered_by_kernel(*registers) && registers->orig_rax == SYS_futex;
-    const NodeId place = tid == parts_.pid ? parts_.node.self : choose_node();
-    place == parts_.node.self ? resume(thread) : send_away(thread, place);
+    const auto known = places.find(tid);
+    if (known != places.end()) teams_.runs_on(tid, known->second);
+    place(thread, known != places.end()        ? known->second
+                  : tid == parts_.pid || again ? parts_.node.self
+                                               : choose_node());
   }
+  return {};
+}
+
+void SpreadProcess::place(const ThreadPtr& thread, NodeId node) {
+  node == parts_.node.self ? resume(thread) : send_away(thread, node);
 }
 
 SpreadProcess::ThreadPtr SpreadProcess::add(pid_t tid, bool is_new) {
@@ -72,12 +87,16 @@ SpreadProcess::ThreadPtr SpreadProcess::add(pid_t tid, bool is_new) {
   thread->is_new = is_new;
   thread->slot = next_slot_++;
   threads_[tid] = thread;
-  thread->traced = std::make_unique<TracedThread>(
+  thread->traced = traced(tid, thread);
+  if (fork_ || inspection_ || capture_) thread->traced->hold([] {});
+  return thread;
+}
+
+std::unique_ptr<TracedThread> SpreadProcess::traced(pid_t tid, const ThreadPtr& thread) {
+  return std::make_unique<TracedThread>(
       *parts_.node.children, tid, [this, weak = std::weak_ptr(thread)](const TraceStop& stop) {
         if (auto alive = weak.lock()) on_stop(alive, stop);
       });
-  if (fork_ || inspection_) thread->traced->hold([] {});
-  return thread;
 }
 
 std::optional<NodeId> SpreadProcess::place_of(pid_t tid) const {
@@ -128,8 +147,7 @@ void SpreadProcess::on_trap(const ThreadPtr& thread, const TraceStop& stop) {
   if (!std::exchange(thread->is_new, false))
     return thread->move ? stand_for_move(thread) : thread->traced->resume(PTRACE_SYSCALL);
   name_stack(thread);
-  const NodeId place = choose_node();
-  place == parts_.node.self ? resume(thread) : send_away(thread, place);
+  place(thread, choose_node());
 }
 
 void SpreadProcess::on_signal(const ThreadPtr& thread, int signal) {
@@ -173,6 +191,7 @@ void SpreadProcess::on_gone(pid_t tid) {
 
 void SpreadProcess::end() {
   if (std::exchange(has_ended_, true)) return;
+  give_up_capture(errno_error("it has ended", ESRCH));
   end_fork();
   threads_.clear();
   changer_.reset();
@@ -214,6 +233,7 @@ void SpreadProcess::fail(const std::string& why) {
 
 // A thread that stands in its stop is told nothing of signals.
 void SpreadProcess::look_for_signals() {
+  if (is_standing()) return;
   if (is_stopped_)
     for (const auto& [tid, thread] : std::map(threads_)) stop_standing(tid, thread);
   bool has_taker = false;  // of what is sent to the process: one thread
@@ -284,6 +304,7 @@ void SpreadProcess::recall(const ThreadPtr& thread) {
 }
 
 void SpreadProcess::returned(pid_t tid, ThreadState state) {
+  if (is_put_off([this, tid, state] { returned(tid, state); })) return;
   auto found = threads_.find(tid);
   if (found == threads_.end()) return;
   const ThreadPtr thread = found->second;
@@ -319,6 +340,11 @@ void SpreadProcess::leave(const ThreadPtr& thread) {
 
 void SpreadProcess::call(const CallAtHome& ask, const user_regs_struct& registers,
                          Messenger::Reply reply) {
+  if (is_standing()) {
+    auto shared = std::make_shared<Messenger::Reply>(std::move(reply));
+    is_put_off([this, ask, registers, shared] { call(ask, registers, std::move(*shared)); });
+    return;
+  }
   auto found = threads_.find(ask.tid);
   if (found == threads_.end() || found->second->node == parts_.node.self) return;
   const ThreadPtr thread = found->second;

@@ -37,7 +37,10 @@ struct clone_args;  // <linux/sched.h>
 
 namespace krg {
 
+class FrozenProcess;
 class SpreadChild;
+class StandingSpread;
+struct SpreadAgain;
 struct SpreadStatistics;
 
 class SpreadProcess {
@@ -64,8 +67,9 @@ class SpreadProcess {
   SpreadProcess(const SpreadProcess&) = delete;
   SpreadProcess& operator=(const SpreadProcess&) = delete;
 
-  // Takes over its threads, which stand in kTrap stops, and places them: the first stays.
-  void begin(const std::vector<pid_t>& tids);
+  // Takes over its threads, which stand in kTrap stops, and places them: the first stays. `again`:
+  // it was spread before, and its threads go where they were; null: it was not. Error: EBADMSG.
+  Status begin(const std::vector<pid_t>& tids, const SpreadAgain* again = nullptr);
 
   pid_t pid() const { return parts_.pid; }
   SetId set() const { return parts_.pages->id(); }
@@ -107,6 +111,11 @@ class SpreadProcess {
   void take_writers_message(NodeId from, std::string_view message) {
     parts_.pages->take_writers_message(from, message);
   }
+  // For a capture: all threads stand still, wherever they are, in states that can be had again.
+  // Errors: EBUSY (a debugger looks at it, or another capture); ENOTSUP, ETIMEDOUT with the reason,
+  // all going on.
+  using Standing = std::function<void(Result<std::shared_ptr<StandingSpread>>)>;
+  void stand(Standing done);
   // Kills it: what it needs is lost.
   void fail(const std::string& why);
 
@@ -180,6 +189,11 @@ class SpreadProcess {
   };
   struct Reading;
 
+  struct Capture;  // under way, or done: it stands
+  struct CapturedThreadAtHome;
+  class StandingProcess;
+  enum class Rest { kRests, kIsAboutToRest, kIsBusy };
+
   ThreadPtr add(pid_t tid, bool is_new);
   void on_stop(const ThreadPtr& thread, const TraceStop& stop);
   void on_trap(const ThreadPtr& thread, const TraceStop& stop);
@@ -217,6 +231,27 @@ class SpreadProcess {
   void stop_standing(pid_t tid, const ThreadPtr& thread);
   void tell_held();
   void read_next(const std::shared_ptr<Reading>& reading);
+
+  void try_to_stand();
+  void hold_for_capture();
+  void ask_elsewhere();
+  void look_whether_all_rest();
+  void try_later();
+  Rest rest_of(const ThreadPtr& thread, CapturedThreadAtHome& captured) const;
+  Rest rest_at_home(const ThreadPtr& thread, CapturedThreadAtHome& captured) const;
+  Rest rest_elsewhere(const ThreadPtr& thread, CapturedThreadAtHome& captured) const;
+  bool waits_for_its_turn(const ThreadPtr& thread) const;
+  void take_up();
+  Result<std::shared_ptr<FrozenProcess>> take_threads();
+  void leave_entry(const CapturedThreadAtHome& captured);
+  void go_on(const std::shared_ptr<FrozenProcess>& process);
+  void end_capture();
+  void give_up_capture(Error why);
+  // All threads stand, and nobody but the capture may touch them.
+  bool is_standing() const;
+  // Whether what has come is to be done when they go on again.
+  bool is_put_off(std::function<void()> what);
+  std::unique_ptr<TracedThread> traced(pid_t tid, const ThreadPtr& thread);
 
   void begin_fork(const ThreadPtr& thread, const user_regs_struct& call);
   void hold_others(const ThreadPtr& thread, std::function<void()> done);
@@ -284,6 +319,9 @@ class SpreadProcess {
   void finish(const ThreadPtr& thread);
 
   NodeId choose_node() const;
+  void place(const ThreadPtr& thread, NodeId node);
+  std::map<pid_t, NodeId> places_again(const std::vector<pid_t>& tids,
+                                       const SpreadAgain& again) const;
   void send_away(const ThreadPtr& thread, NodeId node);
   // Whether it has yet to be sent.
   static bool is_to_move(const ThreadPtr& thread) {
@@ -316,6 +354,9 @@ class SpreadProcess {
   std::deque<ThreadPtr> changers_;  // that wait for it
   std::shared_ptr<Fork> fork_;
   std::shared_ptr<Inspection> inspection_;
+  std::shared_ptr<Capture> capture_;
+  ThreadPtr capture_turn_ = std::make_shared<Thread>();  // none: who changes mappings then
+  uint64_t answers_ = 0;                                 // to threads elsewhere
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

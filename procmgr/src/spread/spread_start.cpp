@@ -33,15 +33,18 @@ constexpr uint64_t kLeastNumber = 800;
 void SpreadStart::begin() {
   FrozenProcess::freeze(request_.node.loop, *request_.node.children, request_.pid,
                         [self = shared_from_this()](Result<std::shared_ptr<FrozenProcess>> frozen) {
-                          if (!frozen) return self->fail(frozen.error());
-                          self->process_ = std::move(*frozen);
-                          if (auto captured = self->capture(); !captured)
-                            return self->fail(captured.error());
-                          self->copy_next();
+                          frozen ? self->begin(std::move(*frozen)) : self->fail(frozen.error());
                         });
 }
 
+void SpreadStart::begin(std::shared_ptr<FrozenProcess> frozen) {
+  process_ = std::move(frozen);
+  auto captured = capture();
+  captured ? copy_next() : fail(captured.error());
+}
+
 void SpreadStart::fail(Error why) {
+  if (process_ && request_.is_spread_again) process_->kill();
   if (process_ && process_->is_alive())
     for (int number : {request_.memory_there, request_.device_there, memory_fd_})
       if (number >= 0) process_->call(SYS_close, {static_cast<uint64_t>(number)});
@@ -197,7 +200,8 @@ void SpreadStart::start_replicas() {
   auto ready = std::make_shared<std::vector<NodeId>>();
   const auto answered = [self = shared_from_this(), left, ready] {
     if (--*left > 0) return;
-    if (ready->empty()) return self->fail(errno_error("no node can have a replica", ENOTSUP));
+    if (ready->empty() && !self->request_.is_spread_again)
+      return self->fail(errno_error("no node can have a replica", ENOTSUP));
     std::sort(ready->begin(), ready->end());
     self->request_.nodes = *ready;
     self->finish();

@@ -37,10 +37,14 @@ class SpreadStart : public std::enable_shared_from_this<SpreadStart> {
     // Its numbers of the set's memory and of the device; -1: none.
     int memory_there, device_there;
     bool multiple_writers = false;
+    // It has been spread before, and cannot go on otherwise: on this node alone, if need be.
+    bool is_spread_again = false;
   };
 
   SpreadStart(Request request, Done done) : request_(std::move(request)), done_(std::move(done)) {}
   void begin();
+  // With a process that stands already.
+  void begin(std::shared_ptr<FrozenProcess> frozen);
   // Of one that has failed: to be dropped when the other nodes have.
   std::unique_ptr<PageSet> take_pages() { return std::move(request_.pages); }
   const std::vector<NodeId>& nodes() const { return request_.nodes; }

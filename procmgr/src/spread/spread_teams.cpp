@@ -45,7 +45,7 @@ void SpreadProcess::begin_team_call(const ThreadPtr& thread) {
 void SpreadProcess::begin_phase(const ThreadPtr& thread) {
   parts_.node.loop.post([this, alive = std::weak_ptr(alive_), weak = std::weak_ptr(thread)] {
     auto thread = weak.lock();
-    if (alive.expired() || !thread || thread->node != parts_.node.self) return;
+    if (alive.expired() || !thread || !thread->traced || thread->node != parts_.node.self) return;
     parts_.pages->begin_phase(thread->traced->tid(), thread->phase.number());
   });
 }
@@ -68,6 +68,7 @@ void SpreadProcess::answer_team_call(const ThreadPtr& thread, const user_regs_st
                 set_team_words(answered, words);
                 answered.rax = static_cast<uint64_t>(result);
                 if (thread) parts_.pages->publish(thread->node);
+                ++answers_;
                 shared->ok({reinterpret_cast<const char*>(&answered), sizeof answered});
               });
 }

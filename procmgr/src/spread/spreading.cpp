@@ -4,21 +4,25 @@
 #include <sys/syscall.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstring>
 #include <deque>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
 
+#include "image/frozen_process.h"
 #include "krg/procmgr/team_call.h"
 #include "krg/runtime/log.h"
 #include "process_status.h"
 #include "spread/replica_host.h"
+#include "spread/spread_again.h"
 #include "spread/spread_debuggers.h"
 #include "spread/spread_process.h"
 #include "spread/spread_start.h"
 #include "spread/spread_statistics.h"
 #include "spread/spread_writers.h"
+#include "spread/standing_spread.h"
 #include "touch.h"
 
 namespace krg {
@@ -50,6 +54,20 @@ struct Spreading::Impl {
   void ended(uint64_t set);
   void drop(std::shared_ptr<PageSet> pages, std::shared_ptr<SpreadStatistics> statistics = {});
   void tell_statistics();
+  // A process that is to be spread again. Its main thread asks for it, for only a call of its own
+  // can bring it descriptors; the others stand meanwhile.
+  struct Restoring {
+    SpreadAgain again;
+    RemoteAddr instruction;
+    std::vector<pid_t> tids;
+    std::function<void(Status)> done;
+    std::unique_ptr<TracedThread> asker;
+    std::shared_ptr<SpreadStart> start;  // once it has asked
+  };
+  using RestoringPtr = std::shared_ptr<Restoring>;
+  void restore(FrozenProcess& process, const RestoringPtr& restoring);
+  void has_asked(pid_t pid, const RestoringPtr& restoring);
+  void restored(pid_t pid, const Status& how);
   SpreadProcess* find(uint64_t set) const;
   SpreadProcess* find_process(pid_t pid) const;
 
@@ -60,6 +78,7 @@ struct Spreading::Impl {
   std::map<uint64_t, std::unique_ptr<SpreadProcess>> processes;
   std::map<pid_t, uint64_t> decided;  // processes that need not be looked at, by their start time
   std::set<pid_t> starting;           // being spread
+  std::map<pid_t, RestoringPtr> restoring;
   uint32_t next_set = 1;
   // Of processes that live, or whose other nodes have yet to tell theirs; and of those that have
   // ended.
@@ -79,6 +98,7 @@ void Spreading::Impl::take_calls() {
     auto process = read_process_status(call.tid());
     if (!process) return call.go_on();
     const bool is_asked = call.arg(0) == kAskToSpread;
+    if (restoring.contains(process->pid)) return begin(process->pid, std::move(call));
     if (may_be_spread(process->pid, is_asked)) return begin(process->pid, std::move(call));
     is_asked ? answer_whether_spread(process->pid, std::move(call)) : call.go_on();
   });
@@ -163,7 +183,8 @@ void Spreading::Impl::begin(pid_t pid, Call call) {
 void Spreading::Impl::start(pid_t pid, Call call, std::unique_ptr<PageSet> pages,
                             std::vector<NodeId> nodes) {
   int memory_there = -1, device_there = -1;
-  if (!nodes.empty() && call.is_valid()) {
+  const auto again = restoring.find(pid);
+  if ((!nodes.empty() || again != restoring.end()) && call.is_valid()) {
     if (auto there = call.add_fd(pages->memory())) memory_there = *there;
     if (source.device() >= 0)
       if (auto there = call.add_fd(source.device())) device_there = *there;
@@ -173,15 +194,22 @@ void Spreading::Impl::start(pid_t pid, Call call, std::unique_ptr<PageSet> pages
     starting.erase(pid);
     return drop(std::move(pages));
   }
-  SpreadStart::Request request{
-      parts.node,       source,       pid,          std::move(pages),
-      std::move(nodes), memory_there, device_there, wants_multiple_writers(pid)};
+  SpreadStart::Request request{parts.node,
+                               source,
+                               pid,
+                               std::move(pages),
+                               std::move(nodes),
+                               memory_there,
+                               device_there,
+                               wants_multiple_writers(pid),
+                               again != restoring.end()};
   auto holder = std::make_shared<std::shared_ptr<SpreadStart>>();
   *holder = std::make_shared<SpreadStart>(
       std::move(request), [this, pid, holder](Result<SpreadStart::Spread> spread) {
         on_started(pid, std::exchange(*holder, nullptr), std::move(spread));
       });
-  std::shared_ptr<SpreadStart>(*holder)->begin();
+  if (again == restoring.end()) return std::shared_ptr<SpreadStart>(*holder)->begin();
+  again->second->start = *holder;
 }
 
 void Spreading::Impl::on_started(pid_t pid, const std::shared_ptr<SpreadStart>& start,
@@ -189,6 +217,7 @@ void Spreading::Impl::on_started(pid_t pid, const std::shared_ptr<SpreadStart>& 
   starting.erase(pid);
   if (!spread) {
     log_warn("spread", "pid {} stays on this node: {}", pid, spread.error().message());
+    restored(pid, spread.error());
     return drop(start->take_pages());
   }
   const uint64_t set = spread->parts.pages->id().value;
@@ -196,7 +225,70 @@ void Spreading::Impl::on_started(pid_t pid, const std::shared_ptr<SpreadStart>& 
     spread->parts.statistics = found->second;
   auto& process = processes[set];
   process = std::make_unique<SpreadProcess>(std::move(spread->parts), [this, set] { ended(set); });
-  process->begin(spread->tids);
+  const auto again = restoring.find(pid);
+  const Status begun =
+      process->begin(spread->tids, again != restoring.end() ? &again->second->again : nullptr);
+  if (!begun) process->fail(begun.error().message());
+  restored(pid, begun);
+}
+
+// --- a process that was spread before -----------------------------------------------------------
+
+void Spreading::Impl::restore(FrozenProcess& process, const RestoringPtr& restoring_one) {
+  const pid_t pid = process.pid();
+  const auto refuse = [&](const Error& why) {
+    process.kill();
+    restoring_one->done(why);
+  };
+  auto instruction = process.instruction();
+  if (!instruction) return refuse(instruction.error());
+  restoring_one->instruction = *instruction;
+  auto tids = process.hand_over();
+  if (!tids) return refuse(tids.error());
+  restoring_one->tids = std::move(*tids);
+  restoring[pid] = restoring_one;
+  restoring_one->asker =
+      std::make_unique<TracedThread>(*parts.node.children, pid, [this, pid](const TraceStop& stop) {
+        if (stop.kind == TraceStop::Kind::kGone) restored(pid, errno_error("it died", ESRCH));
+      });
+  restoring_one->asker->call(*instruction, SYS_clone3, {kAskToSpread, 1},
+                             [this, pid](int64_t result) {
+                               if (result == -ESRCH) return;
+                               parts.node.loop.post([this, pid] {
+                                 if (auto known = restoring.find(pid); known != restoring.end())
+                                   has_asked(pid, known->second);
+                               });
+                             });
+}
+
+void Spreading::Impl::has_asked(pid_t pid, const RestoringPtr& asked) {
+  asked->asker->give_up();
+  asked->asker.reset();
+  const auto refuse = [&](const Error& why) {
+    kill(pid, SIGKILL);
+    restored(pid, why);
+  };
+  std::shared_ptr<FrozenProcess> process;
+  for (pid_t tid : asked->tids) {
+    auto thread = FrozenThread::stopped(tid);
+    if (!thread) return refuse(thread.error());
+    if (process)
+      process->add(std::move(*thread));
+    else
+      process = FrozenProcess::adopt(*parts.node.children, std::move(*thread), asked->instruction);
+  }
+  auto start = std::exchange(asked->start, nullptr);
+  if (!start) return refuse(errno_error("its memory cannot be shared between nodes", ENOTSUP));
+  start->begin(std::move(process));
+}
+
+void Spreading::Impl::restored(pid_t pid, const Status& how) {
+  auto found = restoring.extract(pid);
+  if (found.empty()) return;
+  // The thread that has told may be what is dropped.
+  parts.node.loop.post([kept = found.mapped()] {});
+  if (!how) kill(pid, SIGKILL);
+  found.mapped()->done(how);
 }
 
 // --- spread processes ---------------------------------------------------------------------------
@@ -360,6 +452,29 @@ void Spreading::add_commands(ControlServer& server) {
     impl_->tell_statistics();
   });
   impl_->debuggers.add_commands(server);
+}
+
+bool Spreading::is_starting(pid_t pid) const {
+  return impl_->starting.contains(pid);
+}
+
+void Spreading::stand(pid_t pid,
+                      std::function<void(Result<std::shared_ptr<StandingSpread>>)> done) {
+  SpreadProcess* process = impl_->find_process(pid);
+  process ? process->stand(std::move(done)) : done(errno_error("it is not spread", ESRCH));
+}
+
+void Spreading::restore(std::shared_ptr<FrozenProcess> process, const std::string& state,
+                        std::function<void(Status)> done) {
+  auto again = SpreadAgain::parse(state);
+  if (!again) {
+    process->kill();
+    return done(again.error());
+  }
+  auto restoring = std::make_shared<Impl::Restoring>();
+  restoring->again = std::move(*again);
+  restoring->done = std::move(done);
+  impl_->restore(*process, restoring);
 }
 
 pid_t Spreading::process_of(pid_t tid) const {

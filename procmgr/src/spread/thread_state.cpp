@@ -31,6 +31,31 @@ std::string ThreadState::serialize() const {
   return out.take();
 }
 
+Result<CapturedThreads> CapturedThreads::parse(std::string_view bytes) {
+  PackedReader in(bytes);
+  CapturedThreads all;
+  while (!in.at_end()) {
+    CapturedThread& thread = all[in.get<pid_t>()];
+    thread.is_at_rest = in.get<uint8_t>() != 0;
+    thread.is_in_call = in.get<uint8_t>() != 0;
+    auto state = ThreadState::parse(in.get_string());
+    if (!state) return state.error();
+    thread.state = std::move(*state);
+  }
+  if (!in.ok()) return errno_error("states of threads", EBADMSG);
+  return all;
+}
+
+std::string CapturedThreads::serialize() const {
+  PackedWriter out;
+  for (const auto& [tid, thread] : *this)
+    out.put(tid)
+        .put(static_cast<uint8_t>(thread.is_at_rest))
+        .put(static_cast<uint8_t>(thread.is_in_call))
+        .put_string(thread.state.serialize());
+  return out.take();
+}
+
 user_regs_struct before_the_call(user_regs_struct registers) {
   registers.rip -= kSyscallInstructionBytes;
   registers.rax = registers.orig_rax;

@@ -5,6 +5,7 @@
 
 #include <sys/user.h>
 
+#include <map>
 #include <string>
 #include <string_view>
 
@@ -18,6 +19,19 @@ struct ThreadState {
 
   // Error: EBADMSG.
   static Result<ThreadState> parse(std::string_view bytes);
+  std::string serialize() const;
+};
+
+// A thread that stands in a replica, as a capture takes it.
+struct CapturedThread {
+  ThreadState state;
+  bool is_at_rest = false;  // else it is about to become something else
+  bool is_in_call = false;  // which has no answer yet
+};
+// By their numbers at home.
+struct CapturedThreads : std::map<pid_t, CapturedThread> {
+  // Error: EBADMSG.
+  static Result<CapturedThreads> parse(std::string_view bytes);
   std::string serialize() const;
 };
 

@@ -123,6 +123,17 @@ void TracedThread::release() {
     resume(waiting->request, waiting->signal);
 }
 
+bool TracedThread::is_settled() const {
+  return is_held_ && is_stopped_ && !done_ && resumption_ && resumption_->signal == 0;
+}
+
+void TracedThread::give_up() {
+  is_held_ = false;
+  resumption_.reset();
+  stands_ = nullptr;
+  reaper_.unwatch_tracee(tid_);
+}
+
 void TracedThread::call(RemoteAddr instruction, long number, const Arguments& arguments,
                         std::function<void(int64_t)> done, std::function<void(pid_t)> cloned) {
   done_ = std::move(done);
@@ -138,6 +149,7 @@ void TracedThread::call(RemoteAddr instruction, long number, const Arguments& ar
 
 // What is told of it may destroy this.
 void TracedThread::on_stop(const TraceStop& stop) {
+  last_stop_ = stop;
   is_stopped_ = true;
   was_interrupted_ = std::exchange(is_interrupted_, false);
   const auto stands = std::exchange(stands_, nullptr);

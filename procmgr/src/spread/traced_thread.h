@@ -61,6 +61,12 @@ class TracedThread {
   // ever, but what resumes it waits for release().
   void hold(std::function<void()> stands);
   void release();
+  // Held, in a stop, and told to go on from it without a signal: nothing else is to come of it.
+  bool is_settled() const;
+  bool is_stopped() const { return is_stopped_; }
+  const TraceStop& last_stop() const { return last_stop_; }
+  // It stays in its stop, and is another one's to watch: before this is destroyed.
+  void give_up();
 
   // Has a stopped thread make a system call at `instruction`, all signals blocked; then it stands
   // with the registers that it had. `done` gets the result, -ESRCH when it has died (before
@@ -85,6 +91,7 @@ class TracedThread {
     __ptrace_request request;
     int signal;
   };
+  TraceStop last_stop_{};
   bool is_stopped_ = false;
   bool is_interrupted_ = false, was_interrupted_ = false;
   bool is_held_ = false;

@@ -15,13 +15,19 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "krg/procmgr/team_call.h"
+#include "krg/runtime/result.h"
 #include "krg/runtime/types.h"
 
 namespace krg {
+
+class PackedReader;
+class PackedWriter;
 
 class TeamServer {
  public:
@@ -34,6 +40,17 @@ class TeamServer {
   void interrupt(pid_t tid);
   // The thread is no more.
   void gone(pid_t tid);
+
+  // Whether nobody has ever called.
+  bool is_unused() const;
+  // All that it knows, and of one that is unused, again; threads that waited make their calls
+  // again. `restore`, error: EBADMSG.
+  std::string save() const;
+  Status restore(std::string_view saved);
+  // After that: where the thread runs now.
+  void runs_on(pid_t tid, NodeId node);
+  // The members of its largest team that has had a region, by their numbers; none: there is none.
+  std::vector<pid_t> largest_team() const;
 
  private:
   struct Call {
@@ -83,6 +100,9 @@ class TeamServer {
     uint64_t depth = 0;
     std::deque<pid_t> waiters;
   };
+
+  static void put(PackedWriter& out, const Team& team);
+  static void get(PackedReader& in, Team& team);
 
   void carry_out(pid_t tid, const TeamWords& words);
   void answer(pid_t tid, int64_t result, const TeamWords& words = {});

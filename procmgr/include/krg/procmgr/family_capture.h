@@ -40,6 +40,8 @@
 namespace krg {
 
 class Descriptors;
+class FrozenProcess;
+class StandingSpread;
 struct MemberPages;
 struct SavedFile;
 
@@ -75,6 +77,18 @@ class FamilySnapshot {
   std::map<uint32_t, std::unique_ptr<SavedFile>> files_;
 };
 
+// Processes of this node whose threads run on others, too (Spreading). Empty: there are none.
+struct SpreadMembers {
+  enum class State { kOrdinary, kSpread, kIsBeingSpread };
+  std::function<State(pid_t)> state_of = {};
+  // As Spreading's functions of these names.
+  std::function<void(pid_t, std::function<void(Result<std::shared_ptr<StandingSpread>>)>)> stand =
+      {};
+  std::function<void(std::shared_ptr<FrozenProcess>, const std::string& state,
+                     std::function<void(Status)>)>
+      restore = {};
+};
+
 struct FamilyCaptureParts {
   NodeContext& node;
   ProcessTable& table;
@@ -83,8 +97,7 @@ struct FamilyCaptureParts {
   std::function<bool(dev_t)> is_served;  // by krgd (krgfs)
   Descriptors* descriptors = nullptr;    // null: none is at another node
   FamilyTracking* tracking = nullptr;    // null: each capture has all pages
-  // Whether threads of a process of this node run on others (Spreading); empty: never.
-  std::function<bool(pid_t)> is_spread = {};
+  SpreadMembers spread = {};
 };
 
 class FamilyCaptures {

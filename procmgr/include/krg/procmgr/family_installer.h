@@ -28,6 +28,7 @@
 
 #include "krg/procmgr/body_descriptors.h"
 #include "krg/procmgr/capability_table.h"
+#include "krg/procmgr/family_capture.h"
 #include "krg/procmgr/node_context.h"
 #include "krg/procmgr/page_range.h"
 #include "krg/procmgr/process_family.h"
@@ -59,6 +60,7 @@ class FamilyInstaller {
     ProcessTable& table;
     ShadowHost& shadows;
     BodyDescriptors& descriptors;
+    const SpreadMembers& spread;
   };
   // `place`: where a member is to execute; one that shares memory or has locks does so here.
   // Errors: EBADMSG.
@@ -91,8 +93,9 @@ class FamilyInstaller {
   Status clear_file(uint32_t file) const;
   Status write_file(uint32_t file, std::span<const PageRange> ranges,
                     std::span<const std::byte> contents) const;
-  // All of them run. Errors: one has died; the others are killed.
-  Status thaw();
+  // All of them run, those that were spread over nodes spread again; `done` may run later. Errors:
+  // one has died, or cannot be spread; the others are killed.
+  void thaw(std::function<void(Status)> done);
 
  private:
   struct Impl;

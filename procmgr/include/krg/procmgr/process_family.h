@@ -134,6 +134,8 @@ struct FamilyMember {
   std::string image;  // ProcessImage; empty when it has ended
   std::vector<FamilyFd> fds;
   std::vector<FamilyLock> locks;
+  // What it is spread again by, over nodes (spread/spread_again.h); empty: it was not.
+  std::string spread;
   bool has_ended() const { return wait_status >= 0; }
 };
 

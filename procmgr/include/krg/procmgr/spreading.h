@@ -19,6 +19,9 @@
 
 namespace krg {
 
+class FrozenProcess;
+class StandingSpread;
+
 class Spreading {
  public:
   struct Parts {
@@ -53,6 +56,16 @@ class Spreading {
   // Has such a thread run on `target` from now on. Errors: ESRCH; ENOTSUP with the reason, the
   // thread going on where it was.
   void move_thread(pid_t tid, NodeId target, std::function<void(Status)> done);
+
+  // Has such a process stand still to be captured (spread/standing_spread.h). Errors: ESRCH: it is
+  // none; EBUSY; ENOTSUP, ETIMEDOUT with the reason, all going on.
+  void stand(pid_t pid, std::function<void(Result<std::shared_ptr<StandingSpread>>)> done);
+  // Whether it is being spread just now.
+  bool is_starting(pid_t pid) const;
+  // A process of that image is spread again, and runs: on the nodes that there are, on this one
+  // alone, too. `state`: StandingSpread::state(). Errors: those of its start; it is killed then.
+  void restore(std::shared_ptr<FrozenProcess> process, const std::string& state,
+               std::function<void(Status)> done);
 
  private:
   struct Impl;

@@ -1,0 +1,37 @@
+// StandingSpread: a spread process all of whose threads stand still, wherever they are, to be
+// captured. Its threads at home, and the originals of those elsewhere, are a FrozenProcess
+// meanwhile; what the threads elsewhere are has been brought. When this goes all go on, each where
+// it was.
+//
+// Threads: the loop's thread. Owned by who captures. SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "image/frozen_process.h"
+#include "image/known_mappings.h"
+#include "image/process_image.h"
+
+namespace krg {
+
+class StandingSpread {
+ public:
+  virtual ~StandingSpread() = default;
+
+  virtual const std::shared_ptr<FrozenProcess>& process() const = 0;
+  // As of an ordinary process of this node: pages of the set are private memory, threads stand here
+  // with the registers that they have elsewhere; in the middle of a call that has no answer yet,
+  // before it. Errors: as capture_image().
+  virtual Result<ProcessImage> image(int session_mount_ns, MappingTexts& before) = 0;
+  // What Spreading::restore() makes it spread again by (spread_again.h).
+  virtual std::string state() const = 0;
+  // The descriptor that krgd has put into it.
+  virtual int memory_fd() const = 0;
+  // `done` gets a stopped task, traced, with a copy of its memory, pages of all nodes included: the
+  // caller's to kill. REQUIRES: this stays till then.
+  virtual void copy(std::function<void(Result<pid_t>)> done) = 0;
+};
+
+}  // namespace krg
