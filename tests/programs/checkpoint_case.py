@@ -41,12 +41,16 @@ class CheckpointCase(SessionCase):
     def errors(self):
         return (self.work / "err").read_text(errors="replace")
 
-    def wait_for_version(self, number, process, folder="ckpt"):
-        refused = self.errors().count("is being restarted")
+    def refusals(self):
+        return self.errors().count("is being restarted")
+
+    def wait_for_version(self, number, process, folder="ckpt", refused=None):
+        """`refused`: how many there were when it was asked for."""
+        refused = self.refusals() if refused is None else refused
         for _ in range(600):
             if number in self.versions(folder):
                 return
-            if self.errors().count("is being restarted") > refused:
+            if self.refusals() > refused:
                 refused += 1
                 process.send_signal(signal.SIGUSR1)
             self.assertIsNone(process.poll(), "it ended before: " + self.errors())
@@ -55,9 +59,9 @@ class CheckpointCase(SessionCase):
 
     def save_and_kill(self, process, folder="ckpt"):
         """A checkpoint at the signal for it, then the end of the whole cluster."""
-        before = self.versions(folder)
+        before, refused = self.versions(folder), self.refusals()
         process.send_signal(signal.SIGUSR1)
-        self.wait_for_version((before or [0])[-1] + 1, process, folder)
+        self.wait_for_version((before or [0])[-1] + 1, process, folder, refused)
         self.end(process)
 
     def restart(self, *options, folder="ckpt", timeout=120, **more):

@@ -95,15 +95,6 @@ class CheckpointNodesTest(CheckpointCase):
         native = self.native("/usr/bin/python3", "work.py")
         self.assertEqual(out, native)
 
-    def test_threads_on_several_nodes_are_refused(self):
-        self.write("work.py", "import os, subprocess, threading, time\n"
-                   "threads = [threading.Thread(target=time.sleep, args=(1,)) for _ in range(3)]\n[t.start() for t in threads]\ntime.sleep(0.3)\n"
-                   "print(subprocess.run(['krg_checkpoint', '-o', 'ckpt', str(os.getpid())]).returncode)\n[t.join() for t in threads]\n")
-        result = self.run_program(["krgrun", "--cluster=none", "-N", "2", "--caps=+DISTANT_THREAD,+CHECKPOINTABLE", "/usr/bin/python3", "work.py"])
-        self.assertEqual((result.returncode, result.stdout), (0, "1\n"), result.stderr)
-        self.assertIn("its threads run on several nodes", result.stderr)
-        self.assertEqual(self.versions(), [])
-
     def test_whatever_dies_the_last_version_is_whole(self):
         self.write("work.py", RING.replace("range(150)", "range(100000)").replace("time.sleep(0.02)", "time.sleep(0.001)"))
         self.write("end", "")
