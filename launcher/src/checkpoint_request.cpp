@@ -7,6 +7,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <utility>
+
 #include "krg/runtime/control_client.h"
 
 namespace krg {
@@ -30,8 +32,13 @@ CheckpointRequest::~CheckpointRequest() {
   finish();
 }
 
-void CheckpointRequest::start(const std::string& control_path, const nlohmann::json& arguments) {
-  if (child_ > 0) return;
+void CheckpointRequest::start(const std::string& control_path, const nlohmann::json& arguments,
+                              bool may_wait) {
+  if (child_ > 0) {
+    if (may_wait)
+      next_ = [this, control_path, arguments] { start(control_path, arguments, false); };
+    return;
+  }
   fflush(nullptr);
   child_ = fork();
   if (child_ != 0) return;
@@ -41,7 +48,9 @@ void CheckpointRequest::start(const std::string& control_path, const nlohmann::j
 }
 
 void CheckpointRequest::reap() {
-  if (child_ > 0 && waitpid(child_, nullptr, WNOHANG) == child_) child_ = 0;
+  if (child_ <= 0 || waitpid(child_, nullptr, WNOHANG) != child_) return;
+  child_ = 0;
+  if (const auto next = std::exchange(next_, nullptr)) next();
 }
 
 void CheckpointRequest::finish() {

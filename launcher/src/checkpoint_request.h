@@ -6,6 +6,7 @@
 
 #include <sys/types.h>
 
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -18,9 +19,9 @@ class CheckpointRequest {
   CheckpointRequest(const CheckpointRequest&) = delete;
   CheckpointRequest& operator=(const CheckpointRequest&) = delete;
 
-  // Nothing while one is under way. `control_path`: krgd's socket; `arguments`: of its command
-  // (krg/checkpoint/checkpoints.h).
-  void start(const std::string& control_path, const nlohmann::json& arguments);
+  // Nothing while one is under way, unless it `may_wait`: then it is asked for behind that.
+  // `control_path`: krgd's socket; `arguments`: of its command (krg/checkpoint/checkpoints.h).
+  void start(const std::string& control_path, const nlohmann::json& arguments, bool may_wait);
   // To be called at SIGCHLD.
   void reap();
   // Waits for one that is under way.
@@ -28,6 +29,7 @@ class CheckpointRequest {
 
  private:
   pid_t child_ = 0;
+  std::function<void()> next_;  // asks for another one
 };
 
 }  // namespace krg

@@ -240,7 +240,7 @@ Result<int> JobRunner::launch_and_wait(TaskLaunch& launch) {
     if (ready == 0 && deadline_ && Clock::now() >= *deadline_) on_time_limit();
     if (next_checkpoint_ && Clock::now() >= *next_checkpoint_) {
       next_checkpoint_ = Clock::now() + *options_.checkpoint_every;
-      checkpoint();
+      checkpoint(false);
     }
     if (ready <= 0) continue;
     if (polled[0].revents) handle_signal();
@@ -259,11 +259,13 @@ int JobRunner::wait_limit_ms() const {
   return static_cast<int>(std::clamp<long>(left, 0, 1 << 30));
 }
 
-void JobRunner::checkpoint() {
-  checkpoint_.start(control_path_, {{"job", job_},
-                                    {"folder", options_.checkpoint_folder},
-                                    {"keep", options_.checkpoints_kept},
-                                    {"files", options_.checkpoints_files}});
+void JobRunner::checkpoint(bool may_wait) {
+  checkpoint_.start(control_path_,
+                    {{"job", job_},
+                     {"folder", options_.checkpoint_folder},
+                     {"keep", options_.checkpoints_kept},
+                     {"files", options_.checkpoints_files}},
+                    may_wait);
 }
 
 void JobRunner::handle_signal() {
@@ -273,7 +275,7 @@ void JobRunner::handle_signal() {
     if (signal == SIGCHLD)
       reap();
     else if (signal == SIGUSR1 && krgd_ && !options_.checkpoint_folder.empty())
-      checkpoint();
+      checkpoint(true);
     else if (signal == SIGWINCH)
       io_->window_changed();
     else if (info.ssi_code != SI_KERNEL || options_.pty)

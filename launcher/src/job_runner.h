@@ -48,7 +48,7 @@ class JobRunner {
   void tell_statistics();
   Result<int> launch_and_wait(TaskLaunch& launch);
   int wait_limit_ms() const;
-  void checkpoint();
+  void checkpoint(bool may_wait);
   void handle_signal();
   void reap();
   void task_ended(Task& task, int status);
