@@ -45,6 +45,24 @@ TEST(ThreadState, InterruptedCallsAreTold) {
   EXPECT_FALSE(is_to_be_restarted(computing));
 }
 
+TEST(CapturedThreads, AreTheSameAfterATravel) {
+  CapturedThreads all;
+  all[7].state.registers.rip = 4242;
+  all[7].state.extended_state = "wide";
+  all[7].is_at_rest = true;
+  all[9].is_in_call = true;
+  const std::string bytes = all.serialize();
+  auto parsed = CapturedThreads::parse(bytes);
+  ASSERT_TRUE(parsed);
+  ASSERT_EQ(parsed->size(), 2u);
+  EXPECT_EQ(parsed->at(7).state.registers.rip, 4242u);
+  EXPECT_EQ(parsed->at(7).state.extended_state, "wide");
+  EXPECT_TRUE(parsed->at(7).is_at_rest);
+  EXPECT_FALSE(parsed->at(7).is_in_call);
+  EXPECT_TRUE(parsed->at(9).is_in_call);
+  EXPECT_FALSE(CapturedThreads::parse(bytes.substr(0, bytes.size() - 1)));
+}
+
 TEST(SpreadImage, WhatAThreadMayWriteIsSpread) {
   ImageMapping mapping;
   mapping.bytes = 4096;

@@ -221,5 +221,52 @@ TEST(TeamServer, AThreadThatIsGoneWaitsForNothing) {
   EXPECT_TRUE(threads.of(3));
 }
 
+// Everything is under way: calls that wait, a loop, a lock, a published word, a counter.
+TEST(TeamServer, GoesOnAsAnotherOneFromWhatItHasSaved) {
+  Members before, after;
+  EXPECT_TRUE(before.server.is_unused());
+  before.region(3);
+  before.call(1, TeamOp::next, kTeam, {7, 100, 10, 0, 1});
+  before.call(1, TeamOp::lock, kOther, {1});
+  EXPECT_FALSE(before.call(2, TeamOp::lock, kOther, {2}));
+  before.call(3, TeamOp::claim, kTeam, {8});
+  before.call(3, TeamOp::publish, kTeam, {8, 4711});
+  EXPECT_FALSE(before.call(3, TeamOp::barrier, kTeam));
+  EXPECT_FALSE(before.server.is_unused());
+  const std::string saved = before.server.save();
+
+  after = before;  // its threads, with the calls that they have made
+  after.server = TeamServer();
+  ASSERT_TRUE(after.server.restore(saved));
+  EXPECT_EQ(after.server.save(), saved);
+  EXPECT_EQ(after.server.largest_team(), (std::vector<pid_t>{1, 2, 3}));
+  EXPECT_FALSE(after.again(2));
+  EXPECT_FALSE(after.again(3));
+  after.call(1, TeamOp::unlock, kOther);
+  EXPECT_EQ(after.result(2), 1) << "it has the lock now";
+  EXPECT_EQ(after.call(2, TeamOp::claim, kTeam, {8})->words[3], 4711u);
+  EXPECT_EQ(after.call(2, TeamOp::next, kTeam, {7, 100, 10, 0, 1})->words[3], 10u);
+  after.call(1, TeamOp::barrier, kTeam);
+  EXPECT_FALSE(after.of(3));
+  after.call(2, TeamOp::barrier, kTeam);
+  EXPECT_EQ(after.result(3), 0);
+
+  for (size_t bytes = 0; bytes < saved.size(); ++bytes) {
+    TeamServer cut;
+    EXPECT_FALSE(cut.restore(std::string_view(saved).substr(0, bytes))) << bytes;
+  }
+}
+
+TEST(TeamServer, ACallThatWasAnsweredBeforeItWasSavedIsAnsweredAlikeAfterwards) {
+  Members team;
+  team.region(2);
+  team.call(1, TeamOp::barrier, kTeam, {55});
+  team.call(2, TeamOp::barrier, kTeam);
+  const std::string saved = team.server.save();
+  team.server = TeamServer();
+  ASSERT_TRUE(team.server.restore(saved));
+  EXPECT_EQ(team.again(2)->words[3], 55u) << "its answer was on its way";
+}
+
 }  // namespace
 }  // namespace krg

@@ -1,0 +1,62 @@
+// What a capture of a SpreadProcess has, and what it makes of one that stands (spread_capture.cpp,
+// standing_process.cpp). Threads: the loop's thread. SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "spread/spread_copy.h"
+#include "spread/spread_process.h"
+#include "spread/standing_spread.h"
+#include "spread/thread_state.h"
+
+namespace krg {
+
+struct SpreadProcess::CapturedThreadAtHome {
+  ThreadPtr thread;
+  user_regs_struct image{}, live{};     // registers: in the image; with which it goes on here
+  std::optional<std::string> extended;  // of one that runs elsewhere
+  bool is_at_entry = false;             // of a call, or at the kernel's door
+  bool arms = false;                    // goes to the door again
+};
+
+struct SpreadProcess::Capture {
+  Standing done;
+  EventLoop::Timer limit, next;
+  bool is_held = false, is_standing = false;
+  uint64_t answers = 0;
+  unsigned looks = 0;
+  std::string obstacle = "it changes its mappings";
+  CapturedThreads elsewhere;
+  std::map<pid_t, CapturedThreadAtHome> threads;
+  std::vector<std::function<void()>> put_off;
+};
+
+class SpreadProcess::StandingProcess : public StandingSpread {
+ public:
+  StandingProcess(SpreadProcess& of, std::shared_ptr<FrozenProcess> process)
+      : of_(of), alive_(of.alive_), process_(std::move(process)) {}
+  ~StandingProcess() override {
+    if (copy_) copy_->cancel();
+    if (!alive_.expired()) of_.go_on(process_);
+  }
+
+  const std::shared_ptr<FrozenProcess>& process() const override { return process_; }
+  int memory_fd() const override { return of_.parts_.memory_fd; }
+  std::string state() const override;
+  Result<ProcessImage> image(int session_mount_ns, MappingTexts& before) override;
+  void copy(std::function<void(Result<pid_t>)> done) override;
+
+ private:
+  void put_ranges(std::vector<ImageMapping>& mappings) const;
+
+  SpreadProcess& of_;
+  const std::weak_ptr<bool> alive_;
+  const std::shared_ptr<FrozenProcess> process_;
+  std::shared_ptr<SpreadCopy> copy_;
+};
+
+}  // namespace krg
