@@ -39,10 +39,7 @@ class SpreadProcess::StandingProcess : public StandingSpread {
  public:
   StandingProcess(SpreadProcess& of, std::shared_ptr<FrozenProcess> process)
       : of_(of), alive_(of.alive_), process_(std::move(process)) {}
-  ~StandingProcess() override {
-    if (copy_) copy_->cancel();
-    if (!alive_.expired()) of_.go_on(process_);
-  }
+  ~StandingProcess() override;
 
   const std::shared_ptr<FrozenProcess>& process() const override { return process_; }
   int memory_fd() const override { return of_.parts_.memory_fd; }
@@ -57,6 +54,7 @@ class SpreadProcess::StandingProcess : public StandingSpread {
   const std::weak_ptr<bool> alive_;
   const std::shared_ptr<FrozenProcess> process_;
   std::shared_ptr<SpreadCopy> copy_;
+  pid_t copied_ = 0;  // the task that it is filling
 };
 
 }  // namespace krg

@@ -6,12 +6,19 @@
 
 #include <algorithm>
 #include <csignal>
+#include <utility>
 
 #include "image/image_capture.h"
 #include "spread/spread_again.h"
 #include "spread/spread_capture.h"
 
 namespace krg {
+
+SpreadProcess::StandingProcess::~StandingProcess() {
+  if (copy_) copy_->cancel();
+  if (copied_ != 0) kill(copied_, SIGKILL);
+  if (!alive_.expired()) of_.go_on(process_);
+}
 
 std::string SpreadProcess::StandingProcess::state() const {
   SpreadAgain again;
@@ -78,7 +85,9 @@ void SpreadProcess::StandingProcess::copy(std::function<void(Result<pid_t>)> don
   if (mapped) mapped = task->settle();
   task->forget();
   if (!mapped) return fail(mapped.error());
-  copy_->fill(*made, [made = *made, done = std::move(done)](const Status& filled) {
+  copied_ = *made;
+  copy_->fill(copied_, [this, done = std::move(done)](const Status& filled) {
+    const pid_t made = std::exchange(copied_, 0);
     if (filled) return done(made);
     kill(made, SIGKILL);
     done(filled.error());
