@@ -300,19 +300,23 @@ TEST_F(TargetTest, ABodyRunsAndItsEndIsToldWithItsUsage) {
 
 TEST_F(TargetTest, DeathStopAndContinueAreTold) {
   const pid_t pid = free_pid();
-  ASSERT_EQ(start(pid, "kill -STOP $$; kill -USR1 $$"), 0);
+  ASSERT_EQ(start(pid, "kill -STOP $$; while :; do :; done"), 0);
   ASSERT_TRUE(nodes.run_until([&] { return stops.size() == 1; }));
   EXPECT_EQ(stops[0], SIGSTOP);
   SignalProcess signal;
   signal.pid = pid;
   signal.signal = SIGCONT;
   std::optional<bool> sent;
-  nodes[0].messenger.request(kThere, signal, {},
-                             [&](Result<std::string> r) { sent = r.has_value(); });
-  ASSERT_TRUE(wait_for_end());
+  const auto hear = [&](Result<std::string> reply) { sent = reply.has_value(); };
+  nodes[0].messenger.request(kThere, signal, {}, hear);
+  // Before its death, which the kernel tells in the place of all else.
+  ASSERT_TRUE(nodes.run_until([&] { return stops.size() == 2 && sent; }));
   EXPECT_EQ(sent, true);
+  EXPECT_EQ(stops[1], 0);
+  signal.signal = SIGUSR1;
+  nodes[0].messenger.request(kThere, signal, {}, hear);
+  ASSERT_TRUE(wait_for_end());
   EXPECT_TRUE(WIFSIGNALED(ended->wait_status) && WTERMSIG(ended->wait_status) == SIGUSR1);
-  EXPECT_EQ(stops.back(), 0);
 }
 
 TEST_F(TargetTest, AFailedExecLeavesNoBody) {
