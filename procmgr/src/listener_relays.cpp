@@ -183,18 +183,18 @@ void ListenerRelays::answer(const ListenerAsk& question, Messenger::Reply reply)
   auto found = listeners_.find(question.listener);
   if (found == listeners_.end()) return reply.fail(EPIPE, "nobody listens");
   if (found->second.is_paused) return reply.fail(EAGAIN, "not now");
-  auto shared = std::make_shared<Messenger::Reply>(std::move(reply));
+  auto later = shared(std::move(reply));
   const std::function<void(Acceptance)> done =
-      alive_.guard([this, question, shared](Acceptance acceptance) {
+      alive_.guard([this, question, later](Acceptance acceptance) {
         auto found = listeners_.find(question.listener);
-        if (found == listeners_.end()) return shared->fail(EPIPE, "nobody listens");
+        if (found == listeners_.end()) return later->fail(EPIPE, "nobody listens");
         Listener& listener = found->second;
         if (!acceptance.has_connection) listener.has_accepted |= listener.was_offered;
         const bool may_come =
             acceptance.is_awaited || (question.is_urgent && listener.has_accepted);
         if (listener.is_paused || acceptance.has_connection || !may_come)
-          return shared->fail(EAGAIN, "not now");
-        shared->ok();
+          return later->fail(EAGAIN, "not now");
+        later->ok();
       });
   in_worker(
       node_.workers,

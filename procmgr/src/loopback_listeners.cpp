@@ -14,6 +14,7 @@
 #include "home_listener.h"
 #include "krg/runtime/log.h"
 #include "process_fds.h"
+#include "stream_replies.h"
 
 namespace krg {
 namespace {
@@ -128,16 +129,13 @@ void LoopbackListeners::ask(NodeId other, ino_t inode, const ListenerShape& plac
   node_.messenger.request(other, asked, {},
                           [this, other, number = asked.listener,
                            answer = std::move(answer)](Result<std::string> reply) {
-                            HomeId id;
-                            if (reply && reply->size() == sizeof id) {
-                              memcpy(&id, reply->data(), sizeof id);
-                              return relays_.set_home(number, id);
-                            }
+                            const auto id = value_of<HomeId>(reply);
+                            if (id) return relays_.set_home(number, *id);
                             relays_.drop(number);
-                            if (!reply && reply.error().errno_or(0) != EALREADY)
+                            if (id.error().errno_or(0) != EALREADY)
                               log_warn("sockets",
                                        "programs on n{} cannot connect to a port of this node: {}",
-                                       other.value, reply.error().message());
+                                       other.value, id.error().message());
                           });
 }
 

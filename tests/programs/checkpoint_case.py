@@ -88,3 +88,12 @@ class CheckpointCase(SessionCase):
 
     def native(self, *command):
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, cwd=self.work).stdout
+
+    def compare(self, *command, **options):
+        """interrupted() prints what the program does natively, where "end" is there from the beginning."""
+        before = set(self.work.iterdir())
+        (self.work / "end").touch()
+        expected = self.native(*command)
+        for made in set(self.work.iterdir()) - before:
+            made.unlink()
+        self.assertEqual(self.interrupted(*command, ready="ready", **options), expected)

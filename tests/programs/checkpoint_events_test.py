@@ -92,14 +92,6 @@ class CheckpointEventsTest(CheckpointCase):
     def program(self):
         return str(self.build / "test-bin/programs/event_loop")
 
-    def compare(self, *command, **options):
-        before = set(self.work.iterdir())
-        (self.work / "end").touch()
-        expected = self.native(*command)
-        for made in set(self.work.iterdir()) - before:
-            made.unlink()
-        self.assertEqual(self.interrupted(*command, ready="ready", **options), expected)
-
     def test_an_event_loop_and_workers_that_share_one(self):
         self.compare(self.program(), times=3)
 
