@@ -23,7 +23,7 @@ struct Descriptors::Impl {
         mirrors(node),
         relays(node, home),
         listeners(node, home, relays),
-        loopback(node, broker, home, listeners),
+        loopback(node, broker, home, relays, listeners),
         exporter(node, fs, home, tree, terminals, mirrors, relays, listeners),
         importer(node, fs, home, tree, mirrors, relays, listeners, record_locks),
         stat_calls(broker, fs, tree),

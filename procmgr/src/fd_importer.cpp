@@ -256,16 +256,20 @@ Status FdImporter::prepare_listener(pid_t pid, Item& item) {
   if (item.recipe.path.size() != sizeof shape)
     return errno_error("recipe of a listening socket", EPROTO);
   std::memcpy(&shape, item.recipe.path.data(), sizeof shape);
+  const ListenerRelays::Origin from{recipe.home,
+                                    recipe.id,
+                                    recipe.exporter,
+                                    {recipe.exporter, 0, static_cast<uint64_t>(recipe.offset)}};
   if (recipe.home == node_.self) {
     auto native = home_.native_copy(recipe.id);
     if (!native) return native.error();
     item.fd = std::move(*native);
-    listeners_.come_home(pid, recipe.id, item.fd.get());
+    listeners_.come_home(pid, from);
     fcntl(item.fd.get(), F_SETFL, recipe.flags & O_NONBLOCK);
     return {};
   }
   acquire(item);
-  auto opened = listeners_.open(pid, recipe.home, recipe.id, shape, recipe.flags);
+  auto opened = listeners_.open(pid, from, shape, recipe.flags);
   if (!opened) return opened.error();
   item.fd = std::move(*opened);
   return {};

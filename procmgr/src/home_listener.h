@@ -2,13 +2,14 @@
 // Connections are accepted here and offered there (listener_relays.h), one at a time; each is a
 // HomeSocket. Where several may accept by it, on other nodes or this one, a connection stays in the
 // socket's own queue until one of other nodes waits for it: they are asked in turn.
+// A connection that was offered and is not accepted is kept until another takes it; where nobody
+// elsewhere does, it goes into the socket's own queue: it connects to the socket by a relay of this
+// node.
 // Owner: RemoteHome. Threads: the loop's thread.
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
-#include <functional>
 #include <memory>
-#include <vector>
 
 #include "home_file.h"
 #include "listener_messages.h"
@@ -16,26 +17,27 @@
 namespace krg {
 
 class RemoteHome;
+class SocketRelays;
 
 class HomeListener : public RelayedHomeFile {
  public:
-  // `release`: those that wait here are to go back into the socket's queue, for nobody elsewhere
-  // accepts any more.
-  HomeListener(NodeContext& node, RemoteHome& home, UniqueFd real, std::function<void()> release);
+  HomeListener(NodeContext& node, RemoteHome& home, SocketRelays& sockets, UniqueFd real);
   ~HomeListener() override;
 
-  // Others accept by it, too: processes of this node.
+  // Its entry in the home, which it keeps while connections wait here.
+  void set_id(HomeId id);
+  // Others accept by it, too: processes of this node, or of several.
   void share();
-  // From now on connections go to `listener` of that node, too.
-  void attach(NodeId node, uint64_t listener);
-  void detach(NodeId node, uint64_t listener);
-  bool is_attached() const;
+  // From now on connections go to `place`, and no more to `left` (number 0: none), whose process
+  // has moved.
+  void attach(const ListenerPlace& place, const ListenerPlace& left);
+  void detach(const ListenerPlace& place);
+  // Its process is back from `left`, and accepts by itself.
+  void come_home(pid_t process, const ListenerPlace& left);
   // A connection that was offered and is not accepted; `came` is what came by it so far.
   void take_back(HomeId connection, std::string_view came);
   // Connections are on their way to the process.
   bool has_waiting() const;
-  // It is a process's of this node again, which accepts by itself: those that wait here.
-  std::vector<HomeId> release_waiting();
   void forget_node(NodeId node) override;
 
  private:

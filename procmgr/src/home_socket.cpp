@@ -76,6 +76,10 @@ void HomeSocket::attach(NodeId body_node, const SocketAttach& message, Messenger
   state.push_input();
 }
 
+bool HomeSocket::has_been_attached() const {
+  return static_cast<bool>(state_->watch);
+}
+
 void HomeSocket::pause() const {
   state_->paused = true;
 }

@@ -17,6 +17,8 @@ class HomeSocket : public RelayedHomeFile {
   HomeSocket(NodeContext& node, UniqueFd real, std::string came = {});
   ~HomeSocket() override;
 
+  // A relay has had what came by it.
+  bool has_been_attached() const;
   void attach(NodeId body_node, const SocketAttach& message, Messenger::Reply reply);
   // The body is moving; its relay has all that was sent.
   void pause() const;

@@ -18,18 +18,30 @@ struct ListenerShape {
 };
 static_assert(sizeof(ListenerShape) == 144);
 
+// Where a process accepts: a socket of that node that stands for the one at home.
+struct ListenerPlace {
+  NodeId node;
+  uint32_t unused = 0;
+  uint64_t number = 0;
+  bool operator==(const ListenerPlace&) const = default;
+};
+static_assert(sizeof(ListenerPlace) == 16);
+
 // Request to the home: connections go to `listener` of the asking node from now on. Reply: empty.
 struct ListenerAttach {
   static constexpr uint16_t kId = message_ids::kDescriptors + 19;
-  uint8_t version = 1;
-  uint8_t unused[7] = {};
+  uint8_t version = 2;
+  uint8_t shares = 0;  // it is one more process that accepts, of a place that others stay at
+  uint8_t unused[6] = {};
   HomeId home;
   uint64_t listener = 0;
+  ListenerPlace left;  // which it replaces, whose process has moved; number 0: none
 };
-static_assert(sizeof(ListenerAttach) == 24);
+static_assert(sizeof(ListenerAttach) == 40);
 
 // Request to where a process accepts: a connection that came at home. Reply: empty, once it waits
-// there to be accepted; EAGAIN: not now; EPIPE: nobody listens there any more.
+// there to be accepted; EAGAIN: not now; EPIPE: nobody listens there any more. After an error the
+// home has it still.
 struct ListenerOffer {
   static constexpr uint16_t kId = message_ids::kDescriptors + 20;
   uint8_t version = 1;

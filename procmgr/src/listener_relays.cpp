@@ -2,14 +2,12 @@
 #include "listener_relays.h"
 
 #include <fcntl.h>
-#include <fmt/core.h>
 #include <poll.h>
 #include <sys/stat.h>
 
 #include <algorithm>
 #include <set>
 
-#include "descriptor_waits.h"
 #include "home_listener.h"
 #include "in_worker.h"
 #include "krg/runtime/log.h"
@@ -19,31 +17,6 @@ namespace krg {
 namespace {
 
 constexpr std::chrono::milliseconds kLook{500};
-
-// What somebody who may accept by a listening socket of this node says of it.
-struct Acceptance {
-  bool has_connection = false;  // one waits there already
-  bool is_awaited = false;
-};
-
-// Its first user is looked at before all others. Blocks.
-Acceptance acceptance_of(ino_t inode, pid_t first) {
-  Acceptance found;
-  const std::string link = fmt::format("socket:[{}]", inode);
-  const auto looks = [&](pid_t pid) {
-    const auto number = find_open(pid, link);
-    if (!number) return false;
-    if (auto socket = steal_fd(pid, *number)) {
-      pollfd waits{socket->get(), POLLIN, 0};
-      found.has_connection = ::poll(&waits, 1, 0) > 0;
-    }
-    found.is_awaited = waits_for(pid, link);
-    return found.has_connection || found.is_awaited;
-  };
-  if (!looks(first))
-    find_number_in("/proc", [&](int pid) { return pid != getpid() && pid != first && looks(pid); });
-  return found;
-}
 
 std::string rest_of(int socket) {
   std::string all, piece(65536, '\0');
@@ -65,10 +38,11 @@ ListenerRelays::ListenerRelays(NodeContext& node, RemoteHome& home, SocketRelays
         HomeListener* listener = find(message.home);
         if (listener == nullptr) return reply.fail(ESTALE, "the socket is gone");
         reply.ok();
-        listener->attach(from, message.listener);
+        if (message.shares) listener->share();
+        listener->attach({from, 0, message.listener}, message.left);
       });
   messenger.on<ListenerPause>([find](NodeId from, const ListenerPause& message, std::string_view) {
-    if (HomeListener* listener = find(message.home)) listener->detach(from, message.listener);
+    if (HomeListener* listener = find(message.home)) listener->detach({from, 0, message.listener});
   });
   messenger.on_request<ListenerAsk>(
       [this](NodeId, const ListenerAsk& question, std::string_view, Messenger::Reply reply) {
@@ -82,7 +56,7 @@ ListenerRelays::ListenerRelays(NodeContext& node, RemoteHome& home, SocketRelays
       });
   messenger.on_request<ListenerOffer>(
       [this](NodeId from, const ListenerOffer& message, std::string_view, Messenger::Reply reply) {
-        take_offer(from, message, std::move(reply));
+        on_offer(from, message, std::move(reply));
       });
 }
 
@@ -92,29 +66,28 @@ HomeId ListenerRelays::keep(UniqueFd socket, bool is_shared, HomeId& guard) {
   fstat(socket.get(), &attributes);
   auto known = kept_.find(attributes.st_ino);
   if (known != kept_.end()) {
-    dynamic_cast<HomeListener&>(*home_.find(known->second)).share();
-    guard = home_.add_guard(std::move(socket));
+    if (is_shared) dynamic_cast<HomeListener&>(*home_.find(known->second)).share();
+    // The nodes that it has been to may all let go of it meanwhile.
+    guard = home_.add_guard(std::move(socket), known->second);
     return known->second;
   }
-  auto shape = listener_shape_of(socket.get());
-  auto id = std::make_shared<HomeId>();
-  auto listener =
-      std::make_unique<HomeListener>(node_, home_, std::move(socket), [this, id, shape] {
-        if (shape) give_back(*id, *shape, 0);
-      });
-  if (is_shared) listener->share();
-  *id = guard = home_.add(std::move(listener));
+  auto made = std::make_unique<HomeListener>(node_, home_, sockets_, std::move(socket));
+  HomeListener& listener = *made;
+  if (is_shared) listener.share();
+  guard = home_.add(std::move(made));
+  listener.set_id(guard);
   kept_.emplace(attributes.st_ino, guard);
   return guard;
 }
 
-Result<UniqueFd> ListenerRelays::open(pid_t body, NodeId home, HomeId id,
-                                      const ListenerShape& shape, int flags) {
+Result<UniqueFd> ListenerRelays::open(pid_t body, const Origin& from, const ListenerShape& shape,
+                                      int flags) {
   Listener listener;
   listener.body = body;
-  listener.home = home;
-  listener.id = id;
+  listener.home = from.home;
+  listener.id = from.id;
   listener.shape = shape;
+  listener.users.pids = {body};
   auto made = listen_like(listener.shape);
   if (!made) return made;
   struct stat attributes {};
@@ -123,7 +96,7 @@ Result<UniqueFd> ListenerRelays::open(pid_t body, NodeId home, HomeId id,
   listener.shape = *here;
   listener.inode = attributes.st_ino;
   if (flags & O_NONBLOCK) fcntl(made->get(), F_SETFL, O_NONBLOCK);
-  attach(add(listener));
+  attach(add(std::move(listener)), from.left, from.left.number == 0 && from.exporter != from.home);
   return made;
 }
 
@@ -162,13 +135,16 @@ bool ListenerRelays::is_own(ino_t inode) const {
   });
 }
 
-void ListenerRelays::attach(uint64_t number) {
+void ListenerRelays::attach(uint64_t number, const ListenerPlace& left, bool shares) {
   const Listener& listener = listeners_.at(number);
   ListenerAttach message;
   message.home = listener.id;
   message.listener = number;
+  message.left = left;
+  message.shares = shares;
   node_.messenger.request(listener.home, message, {}, [](Result<std::string> attached) {
-    if (!attached) log_debug("sockets", "a listening socket: {}", attached.error().message());
+    if (!attached)
+      log_warn("sockets", "a listening socket gets no connections: {}", attached.error().message());
   });
 }
 
@@ -192,23 +168,41 @@ void ListenerRelays::answer(const ListenerAsk& question, Messenger::Reply reply)
         if (!acceptance.has_connection) listener.has_accepted |= listener.was_offered;
         const bool may_come =
             acceptance.is_awaited || (question.is_urgent && listener.has_accepted);
-        if (listener.is_paused || acceptance.has_connection || !may_come)
-          return later->fail(EAGAIN, "not now");
+        const bool is_free = !acceptance.has_connection && !acceptance.users.pids.empty();
+        listener.is_open |= !acceptance.users.pids.empty();
+        listener.users = std::move(acceptance.users);
+        if (listener.is_paused || !is_free || !may_come) return later->fail(EAGAIN, "not now");
         later->ok();
       });
   in_worker(
       node_.workers,
-      [inode = found->second.inode, body = found->second.body] {
-        return acceptance_of(inode, body);
-      },
+      [inode = found->second.inode, users = found->second.users,
+       is_urgent = question.is_urgent != 0] { return acceptance_of(inode, users, is_urgent); },
       done);
 }
 
-void ListenerRelays::take_offer(NodeId from, const ListenerOffer& offer, Messenger::Reply reply) {
+// A process that is still to be made here may not come to be: it is offered nothing.
+void ListenerRelays::on_offer(NodeId from, const ListenerOffer& offer, Messenger::Reply reply) {
   auto found = listeners_.find(offer.listener);
   if (found == listeners_.end()) return reply.fail(EPIPE, "nobody listens");
   Listener& listener = found->second;
   if (listener.is_paused) return reply.fail(EAGAIN, "not now");
+  listener.is_open |= listener.is_own || has_socket(listener.body, listener.inode);
+  if (listener.is_open) return take_offer(from, offer, std::move(reply));
+  auto later = shared(std::move(reply));
+  const std::function<void(pid_t)> done = alive_.guard([this, from, offer, later](pid_t user) {
+    auto found = listeners_.find(offer.listener);
+    if (found == listeners_.end()) return later->fail(EPIPE, "nobody listens");
+    if (user == 0 || found->second.is_paused) return later->fail(EAGAIN, "not now");
+    found->second.is_open = true;
+    take_offer(from, offer, std::move(*later));
+  });
+  in_worker(
+      node_.workers, [inode = listener.inode] { return find_user(inode); }, done);
+}
+
+void ListenerRelays::take_offer(NodeId from, const ListenerOffer& offer, Messenger::Reply reply) {
+  Listener& listener = listeners_.at(offer.listener);
   auto local = connect_to(listener.shape);
   if (!local) {
     const int number = local.error().errno_or(EIO);
@@ -254,29 +248,12 @@ void ListenerRelays::resume(uint64_t number) {
   auto found = listeners_.find(number);
   if (found == listeners_.end()) return;
   found->second.is_paused = false;
-  attach(number);
+  attach(number, {}, false);
 }
 
-void ListenerRelays::come_home(pid_t body, HomeId id, int socket) {
-  auto* listener = dynamic_cast<HomeListener*>(home_.find(id));
-  auto shape = listener_shape_of(socket);
-  if (listener != nullptr && shape && !listener->is_attached()) give_back(id, *shape, body);
-}
-
-// What waits connects to the socket itself, by a relay of this node.
-void ListenerRelays::give_back(HomeId id, const ListenerShape& shape, pid_t body) {
-  auto* listener = dynamic_cast<HomeListener*>(home_.find(id));
-  if (listener == nullptr) return;
-  for (HomeId connection : listener->release_waiting()) {
-    auto local = connect_to(shape);
-    StreamTaken taken;
-    taken.home = taken.guard = connection;
-    if (!node_.messenger.send(node_.self, taken)) continue;
-    if (local && sockets_.join(std::move(*local), body, node_.self, connection)) continue;
-    StreamClose close;
-    close.home = connection;
-    if (!node_.messenger.send(node_.self, close)) continue;
-  }
+void ListenerRelays::come_home(pid_t body, const Origin& from) {
+  if (auto* listener = dynamic_cast<HomeListener*>(home_.find(from.id)))
+    listener->come_home(body, from.left);
 }
 
 void ListenerRelays::drop_closed() {
@@ -288,9 +265,12 @@ void ListenerRelays::drop_closed() {
       ++entry;
       continue;
     }
+    ListenerPause pause;
+    pause.home = listener.id;
+    pause.listener = entry->first;
     StreamClose close;
     close.home = listener.id;
-    if (!node_.messenger.send(listener.home, close))
+    if (!node_.messenger.send(listener.home, pause) || !node_.messenger.send(listener.home, close))
       log_debug("sockets", "n{} is gone", listener.home.value);
     entry = listeners_.erase(entry);
   }

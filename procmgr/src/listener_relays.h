@@ -15,6 +15,7 @@
 #include "remote_home.h"
 #include "socket_closes.h"
 #include "socket_relays.h"
+#include "socket_users.h"
 
 namespace krg {
 
@@ -27,8 +28,16 @@ class ListenerRelays {
   // The home of a socket of this node that goes elsewhere: one for all who have the socket.
   // `is_shared`: others accept by it here. `guard`: what the export is settled with.
   HomeId keep(UniqueFd socket, bool is_shared, HomeId& guard);
+  // Where a socket comes from, of which `left` is what its process, which alone had it, had on
+  // another node (number 0: the real one, or others have it, too).
+  struct Origin {
+    NodeId home;
+    HomeId id;
+    NodeId exporter;
+    ListenerPlace left;
+  };
   // The process's socket. Takes over one reference at the home, which the caller has asked for.
-  Result<UniqueFd> open(pid_t body, NodeId home, HomeId id, const ListenerShape& shape, int flags);
+  Result<UniqueFd> open(pid_t body, const Origin& from, const ListenerShape& shape, int flags);
   // What krgd of `home` accepts in its place is connected to a process's own socket; the number
   // that it is to be offered by. Given up when the socket is closed, or by drop().
   uint64_t add_own(pid_t process, NodeId home, ino_t inode, const ListenerShape& shape);
@@ -37,7 +46,7 @@ class ListenerRelays {
   // Whether such a socket has been added.
   bool is_own(ino_t inode) const;
   // Back at its home: what waited there to be accepted elsewhere connects to it.
-  void come_home(pid_t body, HomeId id, int socket);
+  void come_home(pid_t body, const Origin& from);
 
   struct Source {
     NodeId home;
@@ -62,14 +71,16 @@ class ListenerRelays {
     ino_t inode = 0;
     ListenerShape shape;  // with the address that it has here
     bool is_paused = false;
+    bool is_open = false;  // a process has been seen to have it
     bool was_offered = false, has_accepted = false;
+    SocketUsers users;
     bool is_own = false;  // the process's socket has its home here
   };
 
-  void give_back(HomeId id, const ListenerShape& shape, pid_t body);
   void answer(const ListenerAsk& question, Messenger::Reply reply);
+  void on_offer(NodeId from, const ListenerOffer& offer, Messenger::Reply reply);
   void take_offer(NodeId from, const ListenerOffer& offer, Messenger::Reply reply);
-  void attach(uint64_t number);
+  void attach(uint64_t number, const ListenerPlace& left, bool shares);
   uint64_t add(Listener listener);
   void drop_closed();
 

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "listener_shape.h"
 
+#include <fmt/core.h>
+#include <linux/un.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 #include <cstddef>
 #include <cstring>
@@ -76,6 +79,30 @@ Result<UniqueFd> listen_like(ListenerShape& shape) {
   if (auto local = listen_at(shape)) return local;
   set_port(shape, 0);
   return listen_at(shape);
+}
+
+Result<UniqueFd> connect_to_queue(int socket) {
+  auto shape = listener_shape_of(socket);
+  if (!shape) return shape.error();
+  if (shape->domain != AF_UNIX) {
+    // tcp_info of a socket that listens: how many wait in its queue, and its size. Linux takes one
+    // more, and lets others knock again and again.
+    tcp_info queue{};
+    socklen_t size = sizeof queue;
+    if (getsockopt(socket, IPPROTO_TCP, TCP_INFO, &queue, &size) == 0 &&
+        queue.tcpi_unacked > queue.tcpi_sacked)
+      return errno_error("the queue is full", EAGAIN);
+    return connect_to(*shape);
+  }
+  const UniqueFd file(ioctl(socket, SIOCUNIXFILE));
+  if (file) {
+    auto& address = reinterpret_cast<sockaddr_un&>(shape->address);
+    const auto end = fmt::format_to_n(address.sun_path, sizeof address.sun_path - 1,
+                                      "/proc/self/fd/{}", file.get());
+    *end.out = 0;
+    shape->address_bytes = sizeof address;
+  }
+  return connect_to(*shape);
 }
 
 Result<UniqueFd> connect_to(ListenerShape shape) {

@@ -20,6 +20,8 @@ Result<UniqueFd> listen_at(ListenerShape& shape);
 Result<UniqueFd> listen_like(ListenerShape& shape);
 // Does not wait. Errors: EAGAIN when the queue is full, ECONNREFUSED when it is closed.
 Result<UniqueFd> connect_to(ListenerShape shape);
+// The same to `socket` of this node itself, wherever its name leads by now. Errors: as above.
+Result<UniqueFd> connect_to_queue(int socket);
 // The inodes of all sockets that listen in this network namespace.
 std::set<ino_t> listening_inodes();
 

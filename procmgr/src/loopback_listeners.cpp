@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "loopback_listeners.h"
 
+#include <fcntl.h>
 #include <fmt/core.h>
 #include <netinet/in.h>
 #include <sys/stat.h>
@@ -89,8 +90,12 @@ std::vector<ListenerShape> loopback_places(const ListenerShape& shape) {
 }  // namespace
 
 LoopbackListeners::LoopbackListeners(NodeContext& node, SyscallBroker& broker, RemoteHome& home,
-                                     ListenerRelays& relays)
-    : node_(node), home_(home), relays_(relays), network_(network_of_this_node()) {
+                                     SocketRelays& sockets, ListenerRelays& relays)
+    : node_(node),
+      home_(home),
+      sockets_(sockets),
+      relays_(relays),
+      network_(network_of_this_node()) {
   node_.messenger.on_request<LoopbackListen>(
       [this](NodeId from, const LoopbackListen& asked, std::string_view, Messenger::Reply reply) {
         auto made = listen_for(from, asked);
@@ -147,10 +152,12 @@ Result<HomeId> LoopbackListeners::listen_for(NodeId from, const LoopbackListen& 
   if (shape.address_bytes > sizeof shape.address) return errno_error("an address", EINVAL);
   auto socket = listen_at(shape);
   if (!socket) return socket.error();
-  auto listener = std::make_unique<HomeListener>(node_, home_, std::move(*socket), [] {});
+  fcntl(socket->get(), F_SETFL, O_NONBLOCK);
+  auto listener = std::make_unique<HomeListener>(node_, home_, sockets_, std::move(*socket));
   HomeListener* const made = listener.get();
   const HomeId id = home_.add_held_by(from, std::move(listener));
-  made->attach(from, asked.listener);
+  made->set_id(id);
+  made->attach({from, 0, asked.listener}, {});
   return id;
 }
 

@@ -14,7 +14,7 @@ namespace krg {
 class LoopbackListeners {
  public:
   LoopbackListeners(NodeContext& node, SyscallBroker& broker, RemoteHome& home,
-                    ListenerRelays& relays);
+                    SocketRelays& sockets, ListenerRelays& relays);
   LoopbackListeners(const LoopbackListeners&) = delete;
   LoopbackListeners& operator=(const LoopbackListeners&) = delete;
 
@@ -27,6 +27,7 @@ class LoopbackListeners {
 
   NodeContext& node_;
   RemoteHome& home_;
+  SocketRelays& sockets_;
   ListenerRelays& relays_;
   const uint64_t network_;  // inode number of this node's network namespace
 };

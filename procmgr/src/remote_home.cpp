@@ -54,15 +54,16 @@ HomeId RemoteHome::insert(Entry entry, HomeId id) {
 }
 
 HomeId RemoteHome::add(std::unique_ptr<HomeFile> file) {
-  return insert({std::move(file), {}, true, {}}, {next_.value++});
+  return insert({std::move(file), {}, true, {}, {}, 0}, {next_.value++});
 }
 
 HomeId RemoteHome::add_held_by(NodeId node, std::unique_ptr<HomeFile> file) {
-  return insert({std::move(file), {}, false, {{node, 1}}}, {next_.value++});
+  return insert({std::move(file), {}, false, {{node, 1}}, {}, 0}, {next_.value++});
 }
 
-HomeId RemoteHome::add_guard(UniqueFd fd) {
-  return insert({nullptr, std::move(fd), true, {}}, {next_.value++});
+HomeId RemoteHome::add_guard(UniqueFd fd, HomeId kept) {
+  if (auto found = entries_.find(kept); found != entries_.end()) ++found->second.guards;
+  return insert({nullptr, std::move(fd), true, {}, kept, 0}, {next_.value++});
 }
 
 HomeFile* RemoteHome::find(HomeId id) const {
@@ -99,9 +100,15 @@ void RemoteHome::export_done(HomeId guard) {
 
 void RemoteHome::erase_if_unused(HomeId id) {
   auto found = entries_.find(id);
-  if (found == entries_.end() || found->second.exporting || !found->second.references.empty())
+  if (found == entries_.end() || found->second.exporting || found->second.guards > 0 ||
+      !found->second.references.empty())
     return;
+  const HomeId kept = found->second.kept;
   entries_.erase(found);
+  if (auto other = entries_.find(kept); other != entries_.end()) {
+    --other->second.guards;
+    erase_if_unused(kept);
+  }
 }
 
 void RemoteHome::drop_reference(NodeId from, HomeId id) {

@@ -27,8 +27,8 @@ class RemoteHome {
   HomeId add(std::unique_ptr<HomeFile> file);
   // The same for a node that asked for it, which has a reference then.
   HomeId add_held_by(NodeId node, std::unique_ptr<HomeFile> file);
-  // Keeps a descriptor alive while it is exported, without serving I/O on it.
-  HomeId add_guard(UniqueFd fd);
+  // Keeps a descriptor alive while it is exported, without serving I/O on it; and entry `kept`.
+  HomeId add_guard(UniqueFd fd, HomeId kept = {});
   // A copy of the description itself, for a process of this very node. Errors: ESTALE.
   Result<UniqueFd> native_copy(HomeId id) const;
   // Nullptr when it is gone or only a guard.
@@ -51,6 +51,8 @@ class RemoteHome {
     UniqueFd guarded;
     bool exporting = true;
     std::map<NodeId, unsigned> references;
+    HomeId kept;          // a guard's
+    unsigned guards = 0;  // that keep it
   };
 
   void handle_input_output();
