@@ -48,7 +48,8 @@ struct HomeListener::State : std::enable_shared_from_this<State> {
   HomeId id, guard;                   // our entry, and what keeps it while connections wait
   std::vector<ListenerPlace> places;  // none: nothing is accepted
   bool is_shared = false;
-  bool is_at_home = false;       // its only process accepts by itself
+  bool is_at_home = false;  // its only process accepts by itself
+  bool is_lent = false;
   pid_t process = 0;             // that one
   size_t turn = 0, refused = 0;  // whose it is; how many of them have said no
   std::optional<Clock::time_point> asked_since, kept_since;
@@ -141,12 +142,33 @@ void HomeListener::take_back(HomeId connection, std::string_view came) {
   state_->pump();
 }
 
+Result<UniqueFd> HomeListener::lend() {
+  if (state_->is_lent) return errno_error("a process has the socket", EBUSY);
+  UniqueFd copy(fcntl(real(), F_DUPFD_CLOEXEC, 0));
+  if (!copy) return errno_error("dup");
+  state_->is_lent = true;
+  state_->put_back();
+  return copy;
+}
+
+void HomeListener::end_loan() {
+  state_->is_lent = false;
+  state_->pump();
+}
+
+void HomeListener::take_in(UniqueFd accepted, std::string came) {
+  state_->wait(state_->home.add(
+      std::make_unique<HomeSocket>(state_->node, std::move(accepted), std::move(came))));
+  state_->settle();
+  state_->pump();
+}
+
 bool HomeListener::has_waiting() const {
   return !state_->waiting.empty();
 }
 
 void HomeListener::State::pump() {
-  if (is_busy || places.empty()) return;
+  if (is_busy || is_lent || places.empty()) return;
   if (is_shared) return ask_next();
   if (!waiting.empty() || accept_one()) offer(next_place());
 }
@@ -261,15 +283,15 @@ void HomeListener::State::waits_no_more(HomeId connection) {
 
 // What waits has nobody elsewhere to go to.
 void HomeListener::State::settle() {
-  if (!places.empty() || waiting.empty()) return;
-  is_shared || is_at_home ? put_back() : release_later();
+  if (waiting.empty() || (!places.empty() && !is_lent)) return;
+  is_shared || is_at_home || is_lent ? put_back() : release_later();
 }
 
 // The rest stays, to be tried again.
 void HomeListener::State::put_back() {
   bool has_room = true;
   while (has_room && waiting.size() > (offered ? 1 : 0)) has_room = put_back_one();
-  if (has_room || !places.empty()) return;
+  if (has_room || (!places.empty() && !is_lent)) return;
   if (!kept_since) kept_since = Clock::now();
   if (Clock::now() - *kept_since < kKept) return retry(kSharedRetry);
   log_warn("sockets", "{} connections are lost: the queue of their socket has no room for them",

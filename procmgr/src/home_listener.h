@@ -10,6 +10,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "home_file.h"
 #include "listener_messages.h"
@@ -36,6 +37,12 @@ class HomeListener : public RelayedHomeFile {
   void come_home(pid_t process, const ListenerPlace& left);
   // A connection that was offered and is not accepted; `came` is what came by it so far.
   void take_back(HomeId connection, std::string_view came);
+  // A process of this node accepts by this very socket for now, of what listens elsewhere: nothing
+  // is accepted here. Errors: of fcntl(2); EBUSY: one does already.
+  Result<UniqueFd> lend();
+  void end_loan();
+  // A connection that the process had in its queue; `came` as below.
+  void take_in(UniqueFd accepted, std::string came);
   // Connections are on their way to the process.
   bool has_waiting() const;
   void forget_node(NodeId node) override;

@@ -16,7 +16,11 @@
 namespace krg {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 constexpr std::chrono::milliseconds kLook{500};
+// So long after krgd has handed a socket over, some process has it, or none comes to have it.
+constexpr std::chrono::seconds kComes{2};
 
 std::string rest_of(int socket) {
   std::string all, piece(65536, '\0');
@@ -86,9 +90,8 @@ Result<UniqueFd> ListenerRelays::open(pid_t body, const Origin& from, const List
   listener.body = body;
   listener.home = from.home;
   listener.id = from.id;
-  listener.shape = shape;
   listener.users.pids = {body};
-  auto made = listen_like(listener.shape);
+  auto made = open_socket(listener, shape);
   if (!made) return made;
   struct stat attributes {};
   auto here = listener_shape_of(made->get());
@@ -98,6 +101,41 @@ Result<UniqueFd> ListenerRelays::open(pid_t body, const Origin& from, const List
   if (flags & O_NONBLOCK) fcntl(made->get(), F_SETFL, O_NONBLOCK);
   attach(add(std::move(listener)), from.left, from.left.number == 0 && from.exporter != from.home);
   return made;
+}
+
+Result<UniqueFd> ListenerRelays::open_socket(Listener& listener, const ListenerShape& shape) {
+  if (auto borrowed = borrow(listener, shape)) return borrowed;
+  listener.shape = shape;
+  return listen_like(listener.shape);
+}
+
+void ListenerRelays::add_lendable(NodeId home, const ListenerShape& place, HomeId id) {
+  std::erase_if(lendable_, [this](const Lendable& one) { return home_.find(one.id) == nullptr; });
+  lendable_.push_back({home, place, id});
+}
+
+// The address that clients know is krgd's here: the process's own would have another port.
+Result<UniqueFd> ListenerRelays::borrow(Listener& listener, const ListenerShape& shape) {
+  for (const Lendable& one : lendable_) {
+    auto* lender = dynamic_cast<HomeListener*>(home_.find(one.id));
+    if (lender == nullptr || one.home != listener.home || !is_place_of(one.place, shape)) continue;
+    auto socket = lender->lend();
+    if (!socket) continue;
+    // What it had when it was here before is not looked for any more.
+    for (auto entry = listeners_.begin(); entry != listeners_.end();) {
+      const bool was_its = entry->second.lent == one.id;
+      if (was_its) let_go(entry->first, entry->second);
+      entry = was_its ? listeners_.erase(entry) : std::next(entry);
+    }
+    listener.lent = one.id;
+    fcntl(socket->get(), F_SETFL, 0);
+    return socket;
+  }
+  return errno_error("no such socket", ENOENT);
+}
+
+HomeListener* ListenerRelays::lender_of(const Listener& listener) {
+  return dynamic_cast<HomeListener*>(home_.find(listener.lent));
 }
 
 uint64_t ListenerRelays::add(Listener listener) {
@@ -230,24 +268,43 @@ void ListenerRelays::pause(uint64_t number, int socket) {
   ListenerPause pause;
   pause.home = listener.id;
   pause.listener = number;
-  if (!node_.messenger.send(listener.home, pause)) return;
+  if (!node_.messenger.send(listener.home, pause))
+    log_debug("sockets", "n{} is gone", listener.home.value);
+  give_back_all(listener, socket);
+}
+
+void ListenerRelays::give_back_all(const Listener& listener, int socket) {
+  HomeListener* lender = lender_of(listener);
+  std::vector<std::pair<UniqueFd, std::string>> others;
   for (pollfd waits{socket, POLLIN, 0}; ::poll(&waits, 1, 0) > 0 && (waits.revents & POLLIN);) {
     UniqueFd accepted(accept4(socket, nullptr, nullptr, SOCK_CLOEXEC));
-    if (!accepted) return;
-    ListenerReturn back;
-    back.home = listener.id;
+    if (!accepted) break;
     std::string came = rest_of(accepted.get());
-    const auto connection = sockets_.take_back(accepted.get(), came);
-    if (!connection) continue;  // somebody's of this node, who connected to it by itself
-    back.connection = *connection;
-    if (!node_.messenger.send(listener.home, back, came)) return;
+    const auto source = sockets_.take_back(accepted.get(), came);
+    if (!source) {
+      others.emplace_back(std::move(accepted), std::move(came));
+      continue;
+    }
+    ListenerReturn back;
+    back.home = source->home == listener.home ? listener.id : listener.lent;
+    back.connection = source->id;
+    if (!node_.messenger.send(source->home, back, came)) continue;
   }
+  if (lender != nullptr) lender->end_loan();
+  // Of clients of this node, who connected to the process's own socket.
+  for (auto& [accepted, came] : others)
+    if (lender != nullptr)
+      lender->take_in(std::move(accepted), std::move(came));
+    else
+      log_warn("sockets", "a connection to a port of n{} alone is lost", node_.self.value);
 }
 
 void ListenerRelays::resume(uint64_t number) {
   auto found = listeners_.find(number);
   if (found == listeners_.end()) return;
   found->second.is_paused = false;
+  if (HomeListener* lender = lender_of(found->second))
+    if (auto lent = lender->lend(); !lent) log_warn("sockets", "{}", lent.error().message());
   attach(number, {}, false);
 }
 
@@ -256,23 +313,40 @@ void ListenerRelays::come_home(pid_t body, const Origin& from) {
     listener->come_home(body, from.left);
 }
 
+// krgd has one that is lent, too: it is closed when no process has it.
+bool ListenerRelays::is_closed(Listener& listener, const std::set<ino_t>& listening) {
+  if (listener.lent.value == 0) return listening.count(listener.inode) == 0;
+  const pid_t user =
+      has_socket(listener.body, listener.inode) ? listener.body : find_user(listener.inode);
+  if (user == 0 && !listener.is_open) {
+    if (count_sockets(getpid(), listener.inode) > 1) listener.kept = Clock::now();
+    return Clock::now() - listener.kept > kComes;
+  }
+  if (user == 0) return true;
+  listener.body = user;
+  listener.is_open = true;
+  return false;
+}
+
+void ListenerRelays::let_go(uint64_t number, const Listener& listener) {
+  if (HomeListener* lender = lender_of(listener); lender != nullptr && !listener.is_paused)
+    lender->end_loan();
+  ListenerPause pause;
+  pause.home = listener.id;
+  pause.listener = number;
+  StreamClose close;
+  close.home = listener.id;
+  if (!node_.messenger.send(listener.home, pause) || !node_.messenger.send(listener.home, close))
+    log_debug("sockets", "n{} is gone", listener.home.value);
+}
+
 void ListenerRelays::drop_closed() {
   if (listeners_.empty()) return;
   const std::set<ino_t> inodes = listening_inodes();
   for (auto entry = listeners_.begin(); entry != listeners_.end();) {
-    const Listener& listener = entry->second;
-    if (inodes.count(listener.inode)) {
-      ++entry;
-      continue;
-    }
-    ListenerPause pause;
-    pause.home = listener.id;
-    pause.listener = entry->first;
-    StreamClose close;
-    close.home = listener.id;
-    if (!node_.messenger.send(listener.home, pause) || !node_.messenger.send(listener.home, close))
-      log_debug("sockets", "n{} is gone", listener.home.value);
-    entry = listeners_.erase(entry);
+    const bool closed = is_closed(entry->second, inodes);
+    if (closed) let_go(entry->first, entry->second);
+    entry = closed ? listeners_.erase(entry) : std::next(entry);
   }
   if (!listeners_.empty()) return;
   looks_ = {};

@@ -8,6 +8,8 @@
 
 #include <map>
 #include <optional>
+#include <set>
+#include <vector>
 
 #include "alive.h"
 #include "krg/runtime/unique_fd.h"
@@ -18,6 +20,8 @@
 #include "socket_users.h"
 
 namespace krg {
+
+class HomeListener;
 
 class ListenerRelays {
  public:
@@ -43,6 +47,9 @@ class ListenerRelays {
   uint64_t add_own(pid_t process, NodeId home, ino_t inode, const ListenerShape& shape);
   void set_home(uint64_t number, HomeId id);
   void drop(uint64_t number);
+  // What krgd listens by here for processes of `home`, at `place`: one of them that comes here with
+  // its socket gets this one, whose address is the same.
+  void add_lendable(NodeId home, const ListenerShape& place, HomeId id);
   // Whether such a socket has been added.
   bool is_own(ino_t inode) const;
   // Back at its home: what waited there to be accepted elsewhere connects to it.
@@ -75,6 +82,9 @@ class ListenerRelays {
     bool was_offered = false, has_accepted = false;
     SocketUsers users;
     bool is_own = false;  // the process's socket has its home here
+    HomeId lent;          // the process's socket is that one's; 0: its own
+    // By krgd, for its process, which is still to be made.
+    std::chrono::steady_clock::time_point kept = std::chrono::steady_clock::now();
   };
 
   void answer(const ListenerAsk& question, Messenger::Reply reply);
@@ -82,6 +92,12 @@ class ListenerRelays {
   void take_offer(NodeId from, const ListenerOffer& offer, Messenger::Reply reply);
   void attach(uint64_t number, const ListenerPlace& left, bool shares);
   uint64_t add(Listener listener);
+  void give_back_all(const Listener& listener, int socket);
+  Result<UniqueFd> open_socket(Listener& listener, const ListenerShape& shape);
+  Result<UniqueFd> borrow(Listener& listener, const ListenerShape& shape);
+  HomeListener* lender_of(const Listener& listener);
+  bool is_closed(Listener& listener, const std::set<ino_t>& listening);
+  void let_go(uint64_t number, const Listener& listener);
   void drop_closed();
 
   NodeContext& node_;
@@ -89,6 +105,12 @@ class ListenerRelays {
   SocketRelays& sockets_;
   std::map<uint64_t, Listener> listeners_;
   std::map<ino_t, HomeId> kept_;  // this node's own, whose processes may be elsewhere
+  struct Lendable {
+    NodeId home;
+    ListenerShape place;
+    HomeId id;
+  };
+  std::vector<Lendable> lendable_;
   uint64_t next_ = 1;
   Alive alive_;
   // krgd has no descriptor of them that would tell when they are closed: the kernel tells of TCP

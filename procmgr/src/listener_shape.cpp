@@ -81,6 +81,14 @@ Result<UniqueFd> listen_like(ListenerShape& shape) {
   return listen_at(shape);
 }
 
+bool is_place_of(const ListenerShape& place, const ListenerShape& shape) {
+  if (shape.domain == AF_UNIX || place.domain != shape.domain) return false;
+  ListenerShape same = shape;
+  if (is_any(shape)) set_loopback(same);
+  return place.address_bytes == same.address_bytes &&
+         memcmp(&place.address, &same.address, same.address_bytes) == 0;
+}
+
 Result<UniqueFd> connect_to_queue(int socket) {
   auto shape = listener_shape_of(socket);
   if (!shape) return shape.error();

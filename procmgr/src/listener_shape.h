@@ -22,6 +22,8 @@ Result<UniqueFd> listen_like(ListenerShape& shape);
 Result<UniqueFd> connect_to(ListenerShape shape);
 // The same to `socket` of this node itself, wherever its name leads by now. Errors: as above.
 Result<UniqueFd> connect_to_queue(int socket);
+// Whether `place` is the address and port of `shape`, or one of all that it listens at.
+bool is_place_of(const ListenerShape& place, const ListenerShape& shape);
 // The inodes of all sockets that listen in this network namespace.
 std::set<ino_t> listening_inodes();
 

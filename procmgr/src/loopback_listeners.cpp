@@ -157,6 +157,7 @@ Result<HomeId> LoopbackListeners::listen_for(NodeId from, const LoopbackListen& 
   HomeListener* const made = listener.get();
   const HomeId id = home_.add_held_by(from, std::move(listener));
   made->set_id(id);
+  relays_.add_lendable(from, asked.shape, id);
   made->attach({from, 0, asked.listener}, {});
   return id;
 }

@@ -187,15 +187,15 @@ void SocketRelays::attach(const Relay& relay, SocketAttach::How how) {
                           });
 }
 
-std::optional<HomeId> SocketRelays::take_back(int accepted, std::string& came) {
+std::optional<SocketRelays::Source> SocketRelays::take_back(int accepted, std::string& came) {
   for (auto entry = relays_.begin(); entry != relays_.end(); ++entry) {
     Relay& relay = *entry->second;
     if (!is_peer(relay.local.get(), accepted)) continue;
     came += relay.to_body;
     if (relay.piece) relay.piece->ok();
-    const HomeId id = relay.id;
+    const Source source{relay.home, relay.id};
     relays_.erase(entry);
-    return id;
+    return source;
   }
   return std::nullopt;
 }

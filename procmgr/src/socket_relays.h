@@ -40,7 +40,11 @@ class SocketRelays {
   // Takes the joint of the body's end `accepted` apart, which closes nothing at home: the socket
   // there, with the reference. What is on the way to the body is added to `came`. Nothing when
   // that end is none of ours.
-  std::optional<HomeId> take_back(int accepted, std::string& came);
+  struct Source {
+    NodeId home;
+    HomeId id;
+  };
+  std::optional<Source> take_back(int accepted, std::string& came);
 
   // The relay of the stream socket `body_end` (a copy of it), whose body may move on without a
   // chain of relays.

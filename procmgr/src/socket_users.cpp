@@ -66,6 +66,15 @@ bool has_socket(pid_t pid, ino_t inode) {
   return find_open(pid, link_of(inode)).has_value();
 }
 
+size_t count_sockets(pid_t pid, ino_t inode) {
+  size_t count = 0;
+  find_number_in(fmt::format("/proc/{}/fd", pid), [&](int number) {
+    count += links_to(pid, number, link_of(inode)) ? 1 : 0;
+    return false;
+  });
+  return count;
+}
+
 pid_t find_user(ino_t inode) {
   return find_number_in("/proc", [&](int pid) { return pid != getpid() && has_socket(pid, inode); })
       .value_or(0);

@@ -26,6 +26,7 @@ struct Acceptance {
 Acceptance acceptance_of(ino_t inode, SocketUsers known, bool is_thorough);
 
 bool has_socket(pid_t pid, ino_t inode);
+size_t count_sockets(pid_t pid, ino_t inode);
 // Any process but this one that has it; 0: none.
 pid_t find_user(ino_t inode);
 

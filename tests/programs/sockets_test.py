@@ -146,6 +146,44 @@ for _ in range(3):
 print(said, len(seen) > 1 or seen != {os.uname().nodename})
 """
 
+# A server that moves keeps its port on each node, and each connection that came there: one that waits in its queue goes along with it.
+# It does line by line what its parent, which moves it, says.
+MOVED = r"""
+import subprocess
+SERVER = r'''
+import socket, time
+server = socket.create_server(("127.0.0.1", 0), backlog=3); place = server.getsockname()
+def connect():
+    global clients
+    clients = [socket.create_connection(place) for _ in range(3)]
+    for number, client in enumerate(clients): client.sendall(b"%d" % number)
+def accept():
+    peer = server.accept()[0]; got = peer.recv(10); peer.sendall(got + b" served"); peer.close()
+def answers():
+    all = [client.makefile("b").read() for client in clients]
+    for client in clients: client.close()
+    return all == [b"%d served" % number for number in range(3)] and server.getsockname() == place
+def is_free():
+    while True:
+        try: socket.create_server(place).close(); return True
+        except OSError: time.sleep(0.05)
+while True:
+    try: print(eval(input()), flush=True)
+    except EOFError: break
+'''
+server = subprocess.Popen(["/usr/bin/python3", "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def move(node): subprocess.run(["krg_migrate", str(server.pid), str(node)], check=True)
+def do(call): server.stdin.write(f"{call}\n"); server.stdin.flush(); return server.stdout.readline().strip()
+seen = []
+for node in (2, 1, 2, 0, 2, 1, 0):
+    move(node); do("connect()"); do("accept()")
+    move(3 if node < 2 else 0); do("accept()"); do("accept()")
+    seen.append(do("answers()"))
+print(*seen, do("server.close()"))
+for node in (1, 2, 3, 0): move(node); print(do("is_free()"))
+server.stdin.close(); print(server.wait())
+"""
+
 
 class SocketsTest(SessionCase):
     def run_script(self, name, text):
@@ -160,6 +198,11 @@ class SocketsTest(SessionCase):
 
     def test_one_loopback_network(self):
         self.assertEqual(self.run_script("loopback.py", LOOPBACK), ["True", "hello True"])
+
+    def test_a_server_that_moves_keeps_its_port_and_queue(self):
+        (self.work / "moved.py").write_text(MOVED, encoding="ascii")
+        out = self.shell("/usr/bin/python3 moved.py", caps="--caps=+CAN_MIGRATE", timeout=120)
+        self.assertEqual(out.split("\n"), ["True " * 7 + "None", *["True"] * 4, "0"])
 
     def test_multiprocessing_by_spawn(self):
         self.assertEqual(self.run_script("spawn.py", SPAWN),
