@@ -16,6 +16,7 @@
 #include "krg/runtime/hex.h"
 #include "krg/runtime/log.h"
 #include "krg/runtime/unix_socket.h"
+#include "late_members.h"
 #include "payloads.h"
 #include "progress_desk.h"
 #include "socket_plan.h"
@@ -31,7 +32,10 @@ using SharedReply = std::shared_ptr<ControlServer::Reply>;
 class Restarts : public std::enable_shared_from_this<Restarts> {
  public:
   explicit Restarts(const Checkpoints::Parts& parts)
-      : node_(parts.capture.node), parts_(parts), control_(parts.control) {}
+      : node_(parts.capture.node),
+        parts_(parts),
+        control_(parts.control),
+        late_(std::make_shared<LateMembers>(node_, control_, parts.capture.pages)) {}
 
   void add_commands() {
     add("restart.open", &Restarts::open);
@@ -55,11 +59,12 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
   }
 
   bool has(pid_t pid) const {
-    return std::any_of(restarts_.begin(), restarts_.end(), [pid](const auto& entry) {
-      const auto& members = entry.second->installer->family().members;
-      return std::any_of(members.begin(), members.end(),
-                         [pid](const FamilyMember& member) { return member.pid == pid; });
-    });
+    return late_->has(pid) ||
+           std::any_of(restarts_.begin(), restarts_.end(), [pid](const auto& entry) {
+             const auto& members = entry.second->installer->family().members;
+             return std::any_of(members.begin(), members.end(),
+                                [pid](const FamilyMember& member) { return member.pid == pid; });
+           });
   }
 
  private:
@@ -68,8 +73,9 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
     ControlServer::ConnectionId connection = 0;
     VersionInfo info;
     std::string folder;
-    std::vector<std::unique_ptr<PartReader>> parts;
+    SharedParts parts;
     std::optional<Error> failure;
+    bool is_lazy = false;  // pages come while it runs
     bool puts_files_back = false;
     bool shows_progress = false;
     bool closes_lost = false;  // connections to outside
@@ -94,6 +100,7 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
     restart->folder = request.arguments.value("folder", std::string());
     restart->shows_progress = request.arguments.value("progress", false);
     restart->closes_lost = request.arguments.value("close_lost", false);
+    restart->is_lazy = request.arguments.value("lazy", false);
     restart->puts_files_back = request.arguments.value("files", false);
     const uint32_t version = request.arguments.value("version", 0u);
     const uint32_t job = request.arguments.value("job", 0u);
@@ -162,8 +169,9 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
     auto parts = store->open_parts(*info);
     if (!parts) return parts.error();
     restart.info = std::move(*info);
-    restart.parts = std::move(*parts);
-    auto family = merged_family(restart.info, restart.parts);
+    restart.parts =
+        std::make_shared<const std::vector<std::unique_ptr<PartReader>>>(std::move(*parts));
+    auto family = merged_family(restart.info, *restart.parts);
     if (!family) return family.error();
     auto installer = FamilyInstaller::create(
         {node_, parts_.capture.capabilities, parts_.capture.table, parts_.shadows,
@@ -210,6 +218,12 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
     });
   }
 
+  // Why all pages are loaded before a process runs, though it was asked otherwise.
+  std::string loads_first(const Restart& restart) const {
+    const Status later = late_->can_come_later();
+    return restart.is_lazy && !later ? later.error().message() : "";
+  }
+
   json plan(const Restart& restart) const {
     json files = json::array(), mapped = json::array();
     const ProcessFamily& family = restart.installer->family();
@@ -239,6 +253,7 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
             {"first_slot", restart.installer->first_slot()},
             {"sockets", sockets_for_plan(restart.installer->family())},
             {"lost", lost_peers(restart)},
+            {"loads_first", loads_first(restart)},
             {"distant_threads", has_distant_threads(restart.installer->family())},
             {"files", files},
             {"mapped", mapped}};
@@ -274,34 +289,41 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
     RestartPtr restart = *found;
     restart->made.clear();  // it has them
     const uint32_t job = request.arguments.value("job", 0u);
-    auto holding =
-        restart->installer->hold([self = shared_from_this(), restart, job](Status laid_out) {
+    const bool is_late = restart->is_lazy && late_->can_come_later();
+    auto holding = restart->installer->hold(
+        is_late, [self = shared_from_this(), restart, job](Status laid_out) {
           laid_out ? self->load(restart, job) : self->end(restart, job, std::move(laid_out));
         });
     holding ? reply->ok() : reply->fail(holding.error());
   }
 
-  // Each node reads what its members have.
+  // Each node reads what its members have, but for those that need not have it before they run.
   void load(const RestartPtr& restart, uint32_t job) {
+    auto left = std::make_shared<size_t>(0);
+    restart->failure.reset();
+    const auto one_has = [self = shared_from_this(), restart, job, left](const Status& loaded) {
+      if (!loaded && !restart->failure) restart->failure = loaded.error();
+      if (--*left > 0) return;
+      restart->failure ? self->end(restart, job, *restart->failure)
+                       : self->put_files_back(restart, job);
+    };
+    const auto late = late_->begin(
+        {restart->connection, restart->info, restart->parts, *restart->installer}, one_has);
     std::map<NodeId, std::vector<pid_t>> members;
     const auto& family = restart->installer->family().members;
     for (uint32_t i = 0; i < family.size(); ++i)
-      if (!family[i].has_ended()) members[restart->installer->node_of(i)].push_back(family[i].pid);
+      if (!family[i].has_ended() && !late.contains(family[i].pid))
+        members[restart->installer->node_of(i)].push_back(family[i].pid);
+    *left = late.size() + members.size();
     LoadPages ask;
     ask.number = restart->info.version;
     ask.id = restart->info.id;
     ask.audience = {node_.self, restart->shows_progress ? restart->connection : 0};
-    auto left = std::make_shared<size_t>(members.size());
-    restart->failure.reset();
     for (const auto& [to, pids] : members)
-      node_.messenger.request(
-          to, ask, with_text(restart->folder, rows(pids)),
-          [self = shared_from_this(), restart, job, left](Result<std::string> reply) {
-            if (!reply && !restart->failure) restart->failure = reply.error();
-            if (--*left > 0) return;
-            restart->failure ? self->end(restart, job, *restart->failure)
-                             : self->put_files_back(restart, job);
-          });
+      node_.messenger.request(to, ask, with_text(restart->folder, rows(pids)),
+                              [one_has](const Result<std::string>& reply) {
+                                one_has(reply ? Status() : Status(reply.error()));
+                              });
   }
 
   // The last that happens: all else is as it was.
@@ -320,7 +342,7 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
   static Status write_files(const Restart& restart) {
     if (!restart.puts_files_back) return {};
     auto checked =
-        load_files(restart.info, restart.parts, [](auto, auto, auto) -> Status { return {}; });
+        load_files(restart.info, *restart.parts, [](auto, auto, auto) -> Status { return {}; });
     if (!checked) return checked;
     const FamilyInstaller& installer = *restart.installer;
     const auto& files = installer.family().files;
@@ -328,7 +350,7 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
       if (files[i].is_saved)
         if (auto cleared = installer.clear_file(i); !cleared) return cleared;
     return load_files(
-        restart.info, restart.parts,
+        restart.info, *restart.parts,
         [&](uint32_t file, std::span<const PageRange> ranges, std::span<const std::byte> contents) {
           return installer.write_file(file, ranges, contents);
         });
@@ -386,6 +408,7 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
   NodeContext& node_;
   const Checkpoints::Parts& parts_;
   ControlServer& control_;
+  const std::shared_ptr<LateMembers> late_;
   std::map<uint32_t, RestartPtr> restarts_;  // by job
 };
 

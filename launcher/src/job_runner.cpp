@@ -127,6 +127,9 @@ Status JobRunner::begin(const std::string& control_path, TaskLaunch& launch,
       restart_failed_ = true;
       fmt::print(stderr, "krgrun: cannot restart: {}\n", packet.value("reason", std::string()));
     }
+    if (name == "restart_lost")
+      fmt::print(stderr, "krgrun: the rest of the checkpoint cannot be read: {}; all is killed\n",
+                 packet.value("reason", std::string()));
     if (name != "node_failed") return;
     fmt::print(stderr, "krgrun: node {} has failed; its processes are lost\n",
                packet.value("node", 0));
@@ -169,11 +172,14 @@ Status JobRunner::open_restart(TaskLaunch& launch) {
                                              {"job", job_},
                                              {"progress", ProgressBar::is_wanted()},
                                              {"close_lost", options_.closes_lost_peers},
-                                             {"files", options_.checkpoints_files}});
+                                             {"files", options_.checkpoints_files},
+                                             {"lazy", options_.restarts_lazily}});
   if (!opened) return opened.error();
   launch.restart = RestartPlan::parse(opened->result, job_);
   launch.distant_threads |= launch.restart->distant_threads;
   for (const std::string& lost : launch.restart->lost) fmt::print(stderr, "krgrun: {}\n", lost);
+  if (const auto why = opened->result.value("loads_first", std::string()); !why.empty())
+    fmt::print(stderr, "krgrun: all pages are loaded first: {}\n", why);
   return {};
 }
 

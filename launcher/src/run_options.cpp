@@ -66,6 +66,8 @@ po::options_description describe(RawOptions& raw) {
       "folder for that, and for a checkpoint on SIGUSR1");
   add("keep", po::value(&run.checkpoints_kept), "so many newest checkpoints (0: all)");
   add("restart", po::value(&run.restart_folder), "go on from the checkpoint in this folder");
+  add("lazy", po::bool_switch(&run.restarts_lazily),
+      "with --restart: run before all pages are loaded; the rest comes when it is touched");
   add("files", po::bool_switch(&run.checkpoints_files),
       "save files that are open for writing with checkpoints; --restart puts them back");
   add("lost-peers", po::value(&raw.lost_peers),
@@ -154,6 +156,8 @@ Status finish_checkpoints(RawOptions& raw) {
       return text_error("--restart takes no program: it goes on with its own");
     if (run.tasks > 1) return text_error("--restart is for one copy (-n 1)");
   }
+  if (run.restarts_lazily && run.restart_folder.empty())
+    return text_error("--lazy says how to restart: it needs --restart");
   if (run.checkpoint_folder.empty()) return {};
   if (run.tasks > 1) return text_error("checkpoints are for one copy (-n 1)");
   run.caps += run.caps.empty() ? "+CHECKPOINTABLE" : ",+CHECKPOINTABLE";

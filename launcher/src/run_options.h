@@ -36,6 +36,7 @@ struct RunOptions {
   // Checkpoints of the program; the folder is absolute, empty: none.
   std::string checkpoint_folder;
   std::optional<std::chrono::seconds> checkpoint_every;
+  bool restarts_lazily = false;                       // runs before all pages are loaded
   bool checkpoints_files = false;                     // what they have open for writing, too
   unsigned checkpoints_kept = 0;                      // 0: all
   bool closes_lost_peers = false;                     // at a restart, which they end otherwise

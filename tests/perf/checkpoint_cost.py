@@ -94,6 +94,13 @@ def main():
             shutil.rmtree(folder)
 
 
+def empty_cluster(start):
+    drop_caches()
+    begin = time.monotonic()
+    start("true").wait(30)
+    return (time.monotonic() - begin) * 1000
+
+
 def measure(build, folder, pages, options):
     (folder / "program.py").write_text(PROGRAM)
     env = dict(os.environ, PATH=f"{build}/bin:{os.environ['PATH']}")
@@ -141,26 +148,31 @@ def measure(build, folder, pages, options):
         if krgrun.poll() is None:
             os.killpg(krgrun.pid, signal.SIGKILL)
             krgrun.wait()
-    read = []
-    for number in range(options.rounds):
-        newest = max((folder / "ckpt").glob("v*.n0.h5"), key=lambda f: f.stat().st_mtime)
-        raw = raw_read(newest)
+    def restart(*words):
         drop_caches()
         (folder / "step").unlink(missing_ok=True)
         begin = time.monotonic()
-        again = start("--restart=ckpt")
+        again = start(*words)
         wait_for(folder / "step", again)
         took = time.monotonic() - begin
         (folder / "go").touch()
         again.wait(30)
         (folder / "go").unlink()
-        read.append((raw * 1000, took * 1000))
-        print(f"{pages} pages, round {number}: raw read {raw * 1000:7.0f} ms; restart to the first step {took * 1000:7.0f} ms (a new cluster in it)", flush=True)
+        return took * 1000
+
+    read = []
+    for number in range(options.rounds):
+        newest = max((folder / "ckpt").glob("v*.n0.h5"), key=lambda f: f.stat().st_mtime)
+        raw = raw_read(newest) * 1000
+        empty = empty_cluster(start)
+        read.append((raw, restart("--restart=ckpt"), restart("--restart=ckpt", "--lazy"), empty))
+        print(f"{pages} pages, round {number}: raw read {raw:7.0f} ms; restart to the first step {read[-1][1]:7.0f} ms, with --lazy {read[-1][2]:7.0f} ms "
+              f"(a new cluster in them, which with `true` takes {empty:.0f} ms)", flush=True)
     med = lambda rows, i: statistics.median(row[i] for row in rows)
     print(f"{pages} pages, medians: increment {med(increments, 0):.2f} % of the bytes, {med(increments, 3):.1f} % of the time; written in "
           f"{med(increments, 2):.1f} ms, pause {med(increments, 1):.1f} ms")
     print(f"{pages} pages, medians: raw write {med(rows, 0):.0f} ms, version {med(rows, 2):.0f} ms = {med(rows, 0) / med(rows, 2) * 100:.0f} % of raw speed, pause "
-          f"{med(rows, 1):.1f} ms; raw read {med(read, 0):.0f} ms, restart {med(read, 1):.0f} ms = {med(read, 0) / med(read, 1) * 100:.0f} %")
+          f"{med(rows, 1):.1f} ms; raw read {med(read, 0):.0f} ms, restart {med(read, 1):.0f} ms = {med(read, 0) / med(read, 1) * 100:.0f} %, with --lazy {med(read, 2):.0f} ms, a cluster for `true` {med(read, 3):.0f} ms")
 
 
 if __name__ == "__main__":

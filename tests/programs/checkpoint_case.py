@@ -12,6 +12,9 @@ from session_case import SessionCase
 
 
 class CheckpointCase(SessionCase):
+    restart_options = ()
+    restart_tells = ""  # on stderr
+
     def setUp(self):
         self.random = random.Random(self.id())
         for old in self.work.iterdir():
@@ -80,10 +83,10 @@ class CheckpointCase(SessionCase):
             time.sleep(self.random.uniform(0.3, 1.2))
             self.save_and_kill(process)
             if number + 1 < times:
-                process = self.start("-N", str(nodes[(number + 1) % len(nodes)]), *options, f"--restart={self.work / 'ckpt'}")
+                process = self.start("-N", str(nodes[(number + 1) % len(nodes)]), *options, f"--restart={self.work / 'ckpt'}", *self.restart_options)
         (self.work / "end").touch()
-        done = self.restart("-N", str(nodes[times % len(nodes)]))
-        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""), (self.work / "output").read_text())
+        done = self.restart("-N", str(nodes[times % len(nodes)]), *self.restart_options)
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", self.restart_tells), (self.work / "output").read_text())
         return (self.work / "output").read_text()
 
     def native(self, *command):

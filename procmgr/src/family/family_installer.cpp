@@ -22,6 +22,7 @@
 #include "family/family_watches.h"
 #include "family/fill_sockets.h"
 #include "image/exec_hold.h"
+#include "image/first_pages.h"
 #include "image/image_installer.h"
 #include "image/install_parts.h"
 #include "image/task_memory.h"
@@ -102,6 +103,7 @@ struct FamilyInstaller::Impl : std::enable_shared_from_this<Impl> {
   std::vector<int> programs;   // by member: its index in `mapped`; -1: the root's
   std::vector<NodeId> places;  // by member
   int first_slot = 3;
+  bool has_late_pages = false;
   std::function<void(Status)> laid_out;
   bool is_given_up = false;
   std::unique_ptr<FamilyTree> tree;
@@ -333,8 +335,8 @@ Status FamilyInstaller::Impl::install(uint32_t index) {
   std::shared_ptr<FrozenProcess> process = tree->process(index);
   const int first_mapped = first_slot + static_cast<int>(family.files.size());
   const int program = programs[index] < 0 ? -1 : first_mapped + programs[index];
-  auto made =
-      ImageInstaller::install_into(process, std::move(images[index]), first_mapped, program);
+  auto made = ImageInstaller::install_into(process, images[index], first_mapped, program,
+                                           has_late_pages && member.spread.empty());
   if (!made) return made.error();
   installed.emplace(index, std::move(*made));
   if (auto placed = place_descriptors(*process, member); !placed) return placed;
@@ -476,11 +478,22 @@ Result<std::vector<FamilyInstaller::MadeFile>> FamilyInstaller::make_files() con
   return made;
 }
 
-Status FamilyInstaller::hold(std::function<void(Status)> laid_out) {
+Status FamilyInstaller::hold(bool has_late_pages, std::function<void(Status)> laid_out) {
+  impl_->has_late_pages = has_late_pages;
   impl_->laid_out = std::move(laid_out);
   return hold_at_exec(*impl_->node.children, root(), [impl = impl_](Result<FrozenThread> held) {
     impl->on_held(std::move(held));
   });
+}
+
+UniqueFd FamilyInstaller::take_userfaultfd(uint32_t member) {
+  const auto found = impl_->installed.find(member);
+  return found == impl_->installed.end() ? UniqueFd() : found->second->take_userfaultfd();
+}
+
+std::vector<PageRange> FamilyInstaller::mark_first_pages(
+    uint32_t member, const std::vector<PageRange>& ranges) const {
+  return krg::mark_first_pages(ranges, impl_->images.at(member));
 }
 
 Status FamilyInstaller::write(pid_t member, std::span<const PageRange> ranges,

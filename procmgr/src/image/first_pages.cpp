@@ -86,7 +86,61 @@ PageRange part_of(PageRange range, uint64_t start, uint64_t end) {
   return range;
 }
 
+struct Interval {
+  uint64_t start, end;
+};
+
+// In order, none touching the next.
+std::vector<Interval> joined(std::vector<Interval> all) {
+  std::ranges::sort(all, {}, &Interval::start);
+  std::vector<Interval> apart;
+  for (const Interval& one : all) {
+    if (!apart.empty() && one.start <= apart.back().end)
+      apart.back().end = std::max(apart.back().end, one.end);
+    else
+      apart.push_back(one);
+  }
+  return apart;
+}
+
+std::vector<Interval> first_memory(const ProcessImage& image) {
+  std::vector<Interval> found;
+  const auto add = [&](uint64_t start, uint64_t end) {
+    if (start < end) found.push_back({page_of(start), page_of(end + kMovedPageBytes - 1)});
+  };
+  for (RemoteAddr page : pages_before_thaw(image)) add(page.value, page.value + kMovedPageBytes);
+  for (const ImageMapping& mapping : image.mappings)
+    if (mapping.kind != ImageMapping::Kind::kAnonymous)
+      add(mapping.start.value, mapping.end().value);
+  add(image.layout.arg_start, image.layout.arg_end);
+  add(image.layout.env_start, image.layout.env_end);
+  return joined(std::move(found));
+}
+
 }  // namespace
+
+std::vector<PageRange> mark_first_pages(const std::vector<PageRange>& ranges,
+                                        const ProcessImage& image) {
+  const std::vector<Interval> first = first_memory(image);
+  std::vector<PageRange> marked;
+  auto next = first.begin();
+  for (const PageRange& range : ranges) {
+    uint64_t at = range.start.value;
+    const auto append = [&](uint64_t end, bool comes_first) {
+      if (at >= end) return;
+      marked.push_back(part_of(range, at, end));
+      marked.back().comes_first = comes_first;
+      at = end;
+    };
+    while (next != first.end() && next->end <= at) ++next;
+    for (auto one = next; one != first.end() && one->start < range.end().value; ++one) {
+      append(std::max(at, one->start), false);
+      append(std::min(one->end, range.end().value), true);
+    }
+    append(range.end().value, false);
+  }
+  return marked;
+}
 
 std::vector<PageRange> take_first_pages(std::vector<PageRange>& ranges, const ProcessImage& image,
                                         uint64_t most_bytes) {

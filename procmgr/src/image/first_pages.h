@@ -15,4 +15,9 @@ namespace krg {
 std::vector<PageRange> take_first_pages(std::vector<PageRange>& ranges, const ProcessImage& image,
                                         uint64_t most_bytes);
 
+// Marks those that must be there before the process runs whatever they hold (`comes_first`), and
+// cuts ranges where that is said of a part. `ranges`: in order of address.
+std::vector<PageRange> mark_first_pages(const std::vector<PageRange>& ranges,
+                                        const ProcessImage& image);
+
 }  // namespace krg

@@ -29,6 +29,14 @@ ProcessImage image_at(uint64_t stack_page, uint64_t pointer_page) {
   return image;
 }
 
+ImageMapping mapping(uint64_t first, uint64_t end, ImageMapping::Kind kind) {
+  ImageMapping mapping;
+  mapping.start = {first * kPage};
+  mapping.bytes = (end - first) * kPage;
+  mapping.kind = kind;
+  return mapping;
+}
+
 TEST(FirstPages, WhatRegistersSpeakOfIsCutOut) {
   std::vector<PageRange> ranges{range(10, 20), range(100, 120)};
   const auto taken = take_first_pages(ranges, image_at(110, 12), 1u << 20);
@@ -63,6 +71,30 @@ TEST(FirstPages, NothingIsTakenOfWhatHasNoContent) {
   std::vector<PageRange> ranges{range(10, 20)};
   EXPECT_TRUE(take_first_pages(ranges, image_at(500, 600), 1u << 20).empty());
   EXPECT_EQ(pages_of(ranges), (Pages{{10, 20}}));
+}
+
+TEST(FirstPages, FilesAndArgumentsAreMarked) {
+  ProcessImage image = image_at(110, 12);
+  image.mappings = {mapping(14, 16, ImageMapping::Kind::kFile),
+                    mapping(16, 116, ImageMapping::Kind::kAnonymous),
+                    mapping(200, 210, ImageMapping::Kind::kFile)};
+  image.layout.arg_start = 110 * kPage + 7;
+  image.layout.env_end = 111 * kPage + 1;
+  image.layout.arg_end = image.layout.env_start = 110 * kPage + 90;
+  const auto marked = mark_first_pages(
+      {range(10, 13), range(13, 20), range(50, 112), range(150, 160), range(205, 220)}, image);
+  EXPECT_EQ(pages_of(marked), (Pages{{10, 13},
+                                     {13, 14},
+                                     {14, 16},
+                                     {16, 20},
+                                     {50, 110},
+                                     {110, 112},
+                                     {150, 160},
+                                     {205, 210},
+                                     {210, 220}}));
+  std::vector<bool> first;
+  for (const PageRange& one : marked) first.push_back(one.comes_first);
+  EXPECT_EQ(first, (std::vector<bool>{false, false, true, false, false, true, false, true, false}));
 }
 
 }  // namespace

@@ -28,8 +28,6 @@
 namespace krg {
 namespace {
 
-constexpr unsigned long kNewUserfaultfd = 0xaa00;  // USERFAULTFD_IOC_NEW, not in every header
-
 // The image's files, each the one that the process had. Blocks.
 Result<std::vector<UniqueFd>> open_files(const std::vector<ImageFile>& files) {
   std::vector<UniqueFd> opened;
@@ -214,14 +212,7 @@ class Installation : public std::enable_shared_from_this<Installation> {
 
   Status install_userfaultfd(InstalledProcess& installed) {
     if (!request_.late_pages) return {};
-    const auto flags = static_cast<uint64_t>(PageSet::userfaultfd_flags(false));
-    const int64_t number =
-        device_ >= 0
-            ? process_->call(SYS_ioctl, {static_cast<uint64_t>(device_), kNewUserfaultfd, flags})
-            : process_->call(SYS_userfaultfd, {flags});
-    if (auto done = done_by_call("userfaultfd", number); !done) return done;
-    auto taken = take_descriptor(process_->pid(), static_cast<int>(number));
-    process_->call(SYS_close, {static_cast<uint64_t>(number)});
+    auto taken = open_userfaultfd(*process_, device_);
     if (!taken) return taken.error();
     installed.userfaultfd_ = std::move(*taken);
     return {};
@@ -272,12 +263,23 @@ void ImageInstaller::install(Request request, Installed done) {
 }
 
 Result<std::unique_ptr<InstalledProcess>> ImageInstaller::install_into(
-    std::shared_ptr<FrozenProcess> process, ProcessImage image, int first_file, int program) {
+    std::shared_ptr<FrozenProcess> process, ProcessImage image, int first_file, int program,
+    bool has_late_pages) {
   std::unique_ptr<InstalledProcess> installed(
       new InstalledProcess(std::move(process), std::move(image), nullptr));
   FrozenProcess& held = *installed->process_;
   const ProcessImage& what = installed->image_;
   if (auto done = install_memory(held, what, first_file); !done) return done.error();
+  if (has_late_pages) {
+    const int device = open_userfaultfd_device(held);
+    auto userfaultfd = open_userfaultfd(held, device);
+    if (device >= 0) held.call(SYS_close, {static_cast<uint64_t>(device)});
+    if (!userfaultfd) return userfaultfd.error();
+    // What has no content would be waited for, too.
+    for (RemoteAddr page : pages_before_thaw(what))
+      if (auto touched = held.write_value(page, char{0}); !touched) return touched.error();
+    installed->userfaultfd_ = std::move(*userfaultfd);
+  }
   if (auto done = install_settings(held, what, program); !done) return done.error();
   if (auto done = install_threads(held, what); !done) return done.error();
   if (auto done = install_attributes(held, what); !done) return done.error();

@@ -107,9 +107,11 @@ class ImageInstaller {
   // The same in a process that is held as it has execed, or is a copy of such a one, and that
   // lives on apart from krgd: all but its descriptors. It has the image's files open from
   // `first_file` on, and may choose its threads' ids. `program`: the descriptor of the image's
-  // program where it runs another one; -1: it runs it. Signals that waited are queued anew.
+  // program where it runs another one; -1: it runs it. `has_late_pages`: it has a userfaultfd.
+  // Signals that waited are queued anew.
   static Result<std::unique_ptr<InstalledProcess>> install_into(
-      std::shared_ptr<FrozenProcess> process, ProcessImage image, int first_file, int program);
+      std::shared_ptr<FrozenProcess> process, ProcessImage image, int first_file, int program,
+      bool has_late_pages = false);
 
  private:
   NodeContext& node_;

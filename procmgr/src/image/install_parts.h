@@ -19,6 +19,11 @@ Status install_memory(FrozenProcess& process, const ProcessImage& image, int fir
 class SharedMemory;
 Status install_shared_memory(FrozenProcess& process, const ProcessImage& image,
                              SharedMemory& shared, int first, int device);
+// A userfaultfd of the process's memory, which it has no descriptor of then; no UFFDIO_API yet.
+// `device`: the process's descriptor of /dev/userfaultfd; -1: it calls userfaultfd(2).
+Result<UniqueFd> open_userfaultfd(FrozenProcess& process, int device);
+// That descriptor; negative where the process may not open it.
+int open_userfaultfd_device(FrozenProcess& process);
 // Where the kernel tells nobody of forks: serves what a fork's child, frozen before its first
 // instruction, has of that memory. What cannot be served is unmapped: touching it would show what
 // nobody keeps coherent.

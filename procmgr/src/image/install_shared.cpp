@@ -23,28 +23,6 @@ SharedUse use_of(const ImageMapping& mapping) {
   return {mapping.shared_file, (mapping.advice & ImageMapping::kMayWrite) != 0};
 }
 
-Result<UniqueFd> open_userfaultfd(FrozenProcess& process, int device) {
-  const auto flags = static_cast<uint64_t>(PageSet::userfaultfd_flags(false));
-  const int64_t number =
-      device >= 0 ? process.call(SYS_ioctl, {static_cast<uint64_t>(device), kNewUserfaultfd, flags})
-                  : process.call(SYS_userfaultfd, {flags});
-  if (auto opened = done_by_call("userfaultfd", number); !opened) return opened.error();
-  auto taken = take_descriptor(process.pid(), static_cast<int>(number));
-  process.call(SYS_close, {static_cast<uint64_t>(number)});
-  return taken;
-}
-
-// As the process may: it is another user's where krgd cannot open it either.
-int64_t open_device(FrozenProcess& process) {
-  static constexpr char kPath[] = "/dev/userfaultfd";
-  auto scratch = process.scratch();
-  if (!scratch || !process.write(*scratch, std::span(kPath))) return -1;
-  const int64_t opened = process.call(
-      SYS_openat, {static_cast<uint64_t>(AT_FDCWD), scratch->value, O_RDWR | O_CLOEXEC});
-  process.drop_scratch();
-  return opened;
-}
-
 Status map_shared(FrozenProcess& process, const ImageMapping& m, SharedMemory& shared, int memory,
                   int device) {
   const uint64_t flags = MAP_SHARED | MAP_FIXED_NOREPLACE | MAP_NORESERVE | kUnnotifiedMapFlags;
@@ -65,16 +43,38 @@ Status map_shared(FrozenProcess& process, const ImageMapping& m, SharedMemory& s
 
 }  // namespace
 
+Result<UniqueFd> open_userfaultfd(FrozenProcess& process, int device) {
+  const auto flags = static_cast<uint64_t>(PageSet::userfaultfd_flags(false));
+  const int64_t number =
+      device >= 0 ? process.call(SYS_ioctl, {static_cast<uint64_t>(device), kNewUserfaultfd, flags})
+                  : process.call(SYS_userfaultfd, {flags});
+  if (auto opened = done_by_call("userfaultfd", number); !opened) return opened.error();
+  auto taken = take_descriptor(process.pid(), static_cast<int>(number));
+  process.call(SYS_close, {static_cast<uint64_t>(number)});
+  return taken;
+}
+
+// As the process may: it is another user's where krgd cannot open it either.
+int open_userfaultfd_device(FrozenProcess& process) {
+  static constexpr char kPath[] = "/dev/userfaultfd";
+  auto scratch = process.scratch();
+  if (!scratch || !process.write(*scratch, std::span(kPath))) return -1;
+  const int64_t opened = process.call(
+      SYS_openat, {static_cast<uint64_t>(AT_FDCWD), scratch->value, O_RDWR | O_CLOEXEC});
+  process.drop_scratch();
+  return static_cast<int>(opened);
+}
+
 Status follow_fork(FrozenProcess& child, SharedMemory& shared) {
   auto maps = MappingTexts::read_maps(child.pid());
   if (!maps) return maps.error();
-  const int64_t device = open_device(child);
+  const int device = open_userfaultfd_device(child);
   Status outcome;
   for (const MappingText& m : maps->all()) {
     const uint64_t file = m.is_shared() ? shared.file_of_memory(m.inode) : 0;
     if (file == 0) continue;
     const RemoteAddr at{m.start};
-    auto userfaultfd = open_userfaultfd(child, static_cast<int>(device));
+    auto userfaultfd = open_userfaultfd(child, device);
     Status served = userfaultfd ? shared.serve(file, std::move(*userfaultfd), child.pid(), at,
                                                m.offset, m.end - m.start)
                                 : Status(userfaultfd.error());

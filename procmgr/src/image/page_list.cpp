@@ -3,13 +3,16 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 #include "krg/runtime/check.h"
 
 namespace krg {
 
 PageList::PageList(std::vector<PageRange> ranges) : ranges_(std::move(ranges)) {
-  std::ranges::stable_partition(ranges_, [](const PageRange& range) { return range.comes_first; });
+  const auto later = std::ranges::stable_partition(
+      ranges_, [](const PageRange& range) { return range.comes_first; });
+  early_ranges_ = static_cast<size_t>(later.begin() - ranges_.begin());
   for (const PageRange& range : ranges_) {
     firsts_.push_back(count_);
     count_ += range.bytes / kMovedPageBytes;
@@ -25,6 +28,19 @@ size_t PageList::range_of(uint64_t page) const {
 RemoteAddr PageList::address_of(uint64_t page) const {
   const size_t range = range_of(page);
   return ranges_[range].start + (page - firsts_[range]) * kMovedPageBytes;
+}
+
+std::optional<uint64_t> PageList::page_at(RemoteAddr address) const {
+  const auto later = ranges_.begin() + static_cast<ptrdiff_t>(early_ranges_);
+  for (auto [begin, end] : {std::pair(ranges_.begin(), later), std::pair(later, ranges_.end())}) {
+    auto range = std::upper_bound(begin, end, address.value, [](uint64_t at, const PageRange& r) {
+      return at < r.start.value;
+    });
+    if (range == begin || address.value >= (--range)->end().value) continue;
+    return firsts_[static_cast<size_t>(range - ranges_.begin())] +
+           (address.value - range->start.value) / kMovedPageBytes;
+  }
+  return std::nullopt;
 }
 
 uint64_t PageList::run_from(uint64_t page) const {

@@ -31,6 +31,8 @@ class PageList {
   uint64_t first_later() const { return first_later_; }
   // REQUIRES: page < count().
   RemoteAddr address_of(uint64_t page) const;
+  // REQUIRES: the ranges were sorted by address.
+  std::optional<uint64_t> page_at(RemoteAddr address) const;
   // How many pages from this one on, itself included, lie in a row in its range.
   uint64_t run_from(uint64_t page) const;
   // In sending order; the n-th begins with page first_of(n).
@@ -41,6 +43,7 @@ class PageList {
   size_t range_of(uint64_t page) const;
 
   std::vector<PageRange> ranges_;
+  size_t early_ranges_ = 0;  // those that come first
   std::vector<uint64_t> firsts_;
   uint64_t count_ = 0, first_later_ = 0;
 };

@@ -19,6 +19,10 @@ TEST(PageList, WhatComesFirstIsNumberedFirst) {
   EXPECT_EQ(pages.run_from(0), 2u);
   EXPECT_EQ(pages.run_from(1), 1u);
   EXPECT_EQ(pages.run_from(4), 2u);
+  for (uint64_t page = 0; page < 7; ++page)
+    EXPECT_EQ(pages.page_at({addresses[page]}), page) << page;
+  for (uint64_t nowhere : {0x0f000, 0x13000, 0x22000, 0x31000, 0x41000})
+    EXPECT_EQ(pages.page_at({nowhere}), std::nullopt);
 }
 
 TEST(PageList, None) {

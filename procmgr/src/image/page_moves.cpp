@@ -85,6 +85,8 @@ void PageMoves::abandon(uint64_t move) {
 
 void PageMoves::receive(Arrival arrival) {
   Impl& impl = *impl_;
+  if (arrival.supply) arrival.source = impl.node.self;
+  if (arrival.supply) arrival.move = number_move();
   const Impl::Key key{arrival.source, arrival.move};
   auto target = std::make_shared<PageTarget>(
       impl.node, std::move(arrival), impl.alive.guard([&impl, key] { impl.targets.erase(key); }));

@@ -20,9 +20,6 @@ using Outcome = PageSpace::Outcome;
 
 constexpr uint64_t kFeatures = UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP |
                                UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP | kUffdPoison;
-// Ranges that are so near to each other are registered together: fewer mappings, and a fault in
-// between is answered with zeros.
-constexpr uint64_t kNear = 2u << 20;
 
 // Fills `count` pages from `at` on. `done`: how many were filled, whatever was the matter with the
 // next. Returns 0 or what the kernel said.
@@ -81,7 +78,8 @@ Status PageSpace::can_serve() {
   return {};
 }
 
-Result<std::unique_ptr<PageSpace>> PageSpace::create(UniqueFd userfaultfd, const PageList& pages) {
+Result<std::unique_ptr<PageSpace>> PageSpace::create(UniqueFd userfaultfd, const PageList& pages,
+                                                     const std::vector<PrivateMapping>& mappings) {
   if (Status ready = set_up(userfaultfd.get()); !ready) return ready.error();
   PageBits awaited(pages.count(), true);
   for (uint64_t page = 0; page < pages.first_later(); ++page) awaited.clear(page);
@@ -93,25 +91,26 @@ Result<std::unique_ptr<PageSpace>> PageSpace::create(UniqueFd userfaultfd, const
   }
   auto space = std::unique_ptr<PageSpace>(
       new PageSpace(std::move(userfaultfd), std::move(awaited), std::move(placements)));
-  if (Status registered = space->register_ranges(pages); !registered) return registered.error();
+  if (Status registered = space->register_ranges(pages, mappings); !registered)
+    return registered.error();
   return space;
 }
 
-Status PageSpace::register_ranges(const PageList& pages) {
-  std::vector<PageRange> ranges;
-  for (const PageRange& range : pages.ranges())
-    if (!range.comes_first) ranges.push_back(range);
-  for (size_t next = 0; next < ranges.size();) {
-    size_t last = next;
-    while (last + 1 < ranges.size() &&
-           ranges[last + 1].start.value - ranges[last].end().value <= kNear)
-      ++last;
-    // Something may lie in between that cannot be registered.
-    if (!register_range(ranges[next].start, ranges[last].end()))
-      for (size_t i = next; i <= last; ++i)
-        if (Status registered = register_range(ranges[i].start, ranges[i].end()); !registered)
-          return registered;
-    next = last + 1;
+// Mappings as a whole: a call that moves one (mremap) fails where the kernel has it in pieces.
+Status PageSpace::register_ranges(const PageList& pages,
+                                  const std::vector<PrivateMapping>& mappings) {
+  auto mapping = mappings.begin();
+  uint64_t registered_to = 0;
+  for (const PageRange& range : pages.ranges()) {
+    if (range.comes_first || range.end().value <= registered_to) continue;
+    while (mapping != mappings.end() && mapping->end <= range.start.value) ++mapping;
+    RemoteAddr start = range.start, end = range.end();
+    if (mapping != mappings.end() && mapping->start <= start.value && end.value <= mapping->end) {
+      start = {mapping->start};
+      end = {mapping->end};
+    }
+    if (Status registered = register_range(start, end); !registered) return registered;
+    registered_to = end.value;
   }
   return {};
 }
@@ -180,6 +179,24 @@ Outcome PageSpace::put_run(uint64_t first, uint64_t count, RemoteAddr at, Conten
 void PageSpace::skip(uint64_t page, RemoteAddr at, int error) {
   awaited_.clear(page);
   if (error == EEXIST) wake(fd_.get(), at);
+}
+
+bool PageSpace::put_early(RemoteAddr at, const std::byte* bytes) {
+  uint64_t done = 0;
+  return fill(fd_.get(), at, 1, Content::kBytes, bytes, done) == 0;
+}
+
+Outcome PageSpace::fill_gaps(RemoteAddr address, uint64_t bytes) {
+  const uint64_t end = address.value + bytes;
+  for (uint64_t at = address.value / kMovedPageBytes * kMovedPageBytes; at < end;
+       at += kMovedPageBytes) {
+    uint64_t done = 0;
+    if (awaited_at({at})) continue;
+    const int error = fill(fd_.get(), {at}, 1, Content::kZeros, nullptr, done);
+    if (error == EAGAIN) return Outcome::kChanging;
+    if (error == ESRCH) return Outcome::kGone;
+  }
+  return Outcome::kDone;
 }
 
 // --- events -------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@
 #include <span>
 #include <vector>
 
+#include "content_ranges.h"
 #include "krg/runtime/event_loop.h"
 #include "krg/runtime/unique_fd.h"
 #include "page_list.h"
@@ -37,9 +38,10 @@ class PageSpace {
 
   // Whether this process may serve processes that run already.
   static Status can_serve();
-  // Registers the ranges that may come later. Takes a userfaultfd without UFFDIO_API.
-  // Errors: what ioctl(2) says.
-  static Result<std::unique_ptr<PageSpace>> create(UniqueFd userfaultfd, const PageList& pages);
+  // Registers the mappings that have pages that may come later. Takes a userfaultfd without
+  // UFFDIO_API. `mappings`: the process's, in order. Errors: what ioctl(2) says.
+  static Result<std::unique_ptr<PageSpace>> create(UniqueFd userfaultfd, const PageList& pages,
+                                                   const std::vector<PrivateMapping>& mappings);
 
   int fd() const { return fd_.get(); }
   bool awaits_any() const { return awaited_.any(); }
@@ -54,6 +56,11 @@ class PageSpace {
   // Puts in those of the pages that it awaits; `bytes` of all of them, for kBytes. After another
   // outcome than kDone those that were not put in are awaited still.
   Outcome put(uint64_t first, uint64_t count, Content content, const std::byte* bytes = nullptr);
+  // Puts a page in that must be there before the process runs. False: nothing is served there, or
+  // it is there; it can be written without anybody's waiting.
+  bool put_early(RemoteAddr at, const std::byte* bytes);
+  // Gives zeros where nothing is to come: nobody waits who touches that memory then.
+  Outcome fill_gaps(RemoteAddr address, uint64_t bytes);
   // Reads what has happened; answers faults where nothing is to come.
   Outcome read_events(Events& events);
   bool is_gone();
@@ -61,7 +68,7 @@ class PageSpace {
  private:
   PageSpace(UniqueFd fd, PageBits awaited, PagePlacements placements)
       : fd_(std::move(fd)), awaited_(std::move(awaited)), placements_(std::move(placements)) {}
-  Status register_ranges(const PageList& pages);
+  Status register_ranges(const PageList& pages, const std::vector<PrivateMapping>& mappings);
   Status register_range(RemoteAddr start, RemoteAddr end);
   Outcome put_run(uint64_t first, uint64_t count, RemoteAddr at, Content content,
                   const std::byte* bytes);

@@ -23,8 +23,9 @@ PageSpaces::~PageSpaces() {
   group_->leave(token_);
 }
 
-Status PageSpaces::add_first(UniqueFd userfaultfd, const PageList& pages) {
-  auto space = PageSpace::create(std::move(userfaultfd), pages);
+Status PageSpaces::add_first(UniqueFd userfaultfd, const PageList& pages,
+                             const std::vector<PrivateMapping>& mappings) {
+  auto space = PageSpace::create(std::move(userfaultfd), pages, mappings);
   return space ? add(std::move(*space), true) : space.error();
 }
 
@@ -42,21 +43,37 @@ Status PageSpaces::add(std::unique_ptr<PageSpace> pages, bool is_first) {
 
 // --- pages --------------------------------------------------------------------------------------
 
+template <class Call>
+Outcome PageSpaces::insist(Space& space, const Call& call) {
+  while (is_waiting(space)) {
+    const Outcome outcome = call(*space.pages);
+    if (outcome == Outcome::kGone) space.is_gone = true;
+    if (outcome != Outcome::kChanging) return outcome;
+    group_->read_all();
+    sched_yield();
+  }
+  return Outcome::kDone;
+}
+
 Status PageSpaces::put(uint64_t first, uint64_t count, PageSpace::Content content,
                        const std::byte* bytes) {
   // A child may be added meanwhile: what its parent did not have then it has to get, too.
   for (size_t i = 0; i < spaces_.size(); ++i) {
-    Space& space = *spaces_[i];
-    while (is_waiting(space)) {
-      const Outcome outcome = space.pages->put(first, count, content, bytes);
-      if (outcome == Outcome::kFailed) return errno_error("a page cannot be put in", EIO);
-      if (outcome == Outcome::kGone) space.is_gone = true;
-      if (outcome != Outcome::kChanging) break;
-      group_->read_all();
-      sched_yield();
-    }
+    const Outcome outcome = insist(
+        *spaces_[i], [&](PageSpace& pages) { return pages.put(first, count, content, bytes); });
+    if (outcome == Outcome::kFailed) return errno_error("a page cannot be put in", EIO);
   }
   return {};
+}
+
+bool PageSpaces::put_early(RemoteAddr at, const std::byte* bytes) {
+  return spaces_.front()->pages->put_early(at, bytes);
+}
+
+void PageSpaces::fill_gaps(bool first, RemoteAddr address, uint64_t bytes) {
+  for (size_t i = 0; i < spaces_.size(); ++i)
+    if (spaces_[i]->is_first == first)
+      insist(*spaces_[i], [&](PageSpace& pages) { return pages.fill_gaps(address, bytes); });
 }
 
 bool PageSpaces::awaits_any() const {

@@ -29,7 +29,8 @@ class PageSpaces {
   PageSpaces& operator=(const PageSpaces&) = delete;
 
   // The process's own; its faults are answered from now on. Errors: as PageSpace::create().
-  Status add_first(UniqueFd userfaultfd, const PageList& pages);
+  Status add_first(UniqueFd userfaultfd, const PageList& pages,
+                   const std::vector<PrivateMapping>& mappings);
 
   // As PageSpace::put(), in all spaces. Errors: the kernel cannot do it.
   Status put(uint64_t first, uint64_t count, PageSpace::Content content,
@@ -39,6 +40,11 @@ class PageSpaces {
   bool first_awaits() const;
   // The awaited pages among this memory of the process itself, or perhaps of one of the children.
   std::vector<uint64_t> awaited(bool first, RemoteAddr address, uint64_t bytes) const;
+  bool serves_first() const { return !spaces_.empty() && spaces_.front()->is_first; }
+  // As PageSpace::put_early(), in the process's own. REQUIRES: serves_first().
+  bool put_early(RemoteAddr at, const std::byte* bytes);
+  // As PageSpace::fill_gaps(), in the process's own or in those of all of the children.
+  void fill_gaps(bool first, RemoteAddr address, uint64_t bytes);
   // Looks which have ended; others are found to have when something is put into them.
   void find_ended();
   // Lets go of what awaits nothing any more or has ended.
@@ -53,6 +59,9 @@ class PageSpaces {
   };
 
   Status add(std::unique_ptr<PageSpace> pages, bool is_first);
+  // Until no event is in its way any more.
+  template <class Call>
+  PageSpace::Outcome insist(Space& space, const Call& call);
   bool is_waiting(const Space& space) const { return !space.is_gone && space.pages->awaits_any(); }
   void read_events(Space& space);
   void read_all_events();

@@ -25,6 +25,7 @@ PageTarget::PageTarget(NodeContext& node, PageMoves::Arrival arrival, std::funct
     : node_(node),
       source_(arrival.source),
       move_(arrival.move),
+      supply_(std::move(arrival.supply)),
       pid_(arrival.pid),
       pages_(std::move(arrival.ranges)),
       first_later_(arrival.userfaultfd ? pages_.first_later() : pages_.count()),
@@ -49,21 +50,65 @@ void PageTarget::start() {
 
 void PageTarget::begin() {
   if (std::exchange(has_begun_, true) || state_ == State::kEnded) return;
-  if (Status made = make_slots(); !made) return on_lost(made.error().errno_or(ENOMEM));
+  if (supply_) return begin_supply();
+  if (Status asked = ask(); !asked) on_lost(asked.error().errno_or(EHOSTDOWN));
+}
+
+Status PageTarget::ask() {
+  if (Status made = make_slots(); !made) return made;
   PagesWanted wanted{.slots = slot_count(),
                      .move = move_,
                      .pages = pages_.count(),
                      .region = region_ ? region_->remote() : RemoteRegion{}};
-  if (Status sent = node_.messenger.send(source_, wanted); !sent)
-    return on_lost(sent.error().errno_or(EHOSTDOWN));
+  return node_.messenger.send(source_, wanted);
+}
+
+// What has to be there before the process runs is waited for.
+void PageTarget::begin_supply() {
+  const auto weak = weak_from_this();
+  supply_->begin({.pages =
+                      [weak](auto ranges, auto contents) {
+                        auto self = weak.lock();
+                        if (!self || self->state_ == State::kEnded) return;
+                        Status taken = self->take_supplied(ranges, contents);
+                        taken ? self->advance() : self->lose(taken.error());
+                      },
+                  .lost =
+                      [weak](const Error& why) {
+                        if (auto self = weak.lock()) self->lose(why);
+                      }});
+  for (uint64_t page = 0; page < first_later_; page += pages_.run_from(page)) {
+    const uint64_t run = pages_.run_from(page);
+    for (uint64_t i = 0; i < run; ++i) supply_->demand(pages_.address_of(page + i));
+  }
+}
+
+Status PageTarget::take_supplied(std::span<const PageRange> ranges,
+                                 std::span<const std::byte> contents) {
+  for (const PageRange& range : ranges) {
+    for (uint64_t done = 0; done < range.bytes;) {
+      const auto page = pages_.page_at(range.start + done);
+      if (!page) return errno_error("pages that nobody awaits", EPROTO);
+      const uint64_t left = (range.bytes - done) / kMovedPageBytes;
+      const auto count = static_cast<uint32_t>(std::min(pages_.run_from(*page), left));
+      if (Status taken = put({*page, count, 1}, contents.data() + done); !taken) return taken;
+      done += count * kMovedPageBytes;
+    }
+    contents = contents.subspan(range.bytes);
+  }
+  return {};
 }
 
 Status PageTarget::prepare(UniqueFd userfaultfd) {
   auto process = TaskMemory::open(pid_);
   if (!process) return process.error();
   process_ = std::move(*process);
-  if (first_later_ < pages_.count())
-    if (Status added = spaces_.add_first(std::move(userfaultfd), pages_); !added) return added;
+  if (first_later_ < pages_.count()) {
+    auto mappings = private_mappings(pid_);
+    if (!mappings) return mappings.error();
+    if (Status added = spaces_.add_first(std::move(userfaultfd), pages_, *mappings); !added)
+      return added;
+  }
   return watch_process();
 }
 
@@ -96,14 +141,16 @@ void PageTarget::process_ended() {
 }
 
 void PageTarget::on_lost(int error) {
+  lose(errno_error("the rest of its memory is lost", error));
+}
+
+void PageTarget::lose(const Error& why) {
   if (state_ == State::kEnded) return;
-  const Status lost = errno_error("the rest of its memory is lost", error);
   if (state_ == State::kRunning) {
-    log_error("pages", "pid {} from n{}: {}: it is killed", pid_, source_.value,
-              lost.error().message());
+    log_error("pages", "pid {} from n{}: {}: it is killed", pid_, source_.value, why.message());
     kill_process();
   }
-  end(lost);
+  end(why);
 }
 
 // Whoever shares its memory or was forked by it gets SIGBUS where it touches what is lost.
@@ -131,9 +178,7 @@ void PageTarget::end(Status outcome) {
   const State was = std::exchange(state_, State::kEnded);
   exit_.reset();
   tell_waiters();
-  PagesEnd message{.error = outcome ? 0 : outcome.error().errno_or(EIO), .move = move_};
-  node_.messenger.request(source_, message, {},
-                          [self = shared_from_this()](Result<std::string>) {});
+  if (!supply_) tell_source(outcome);
   node_.loop.post([ended = std::move(ended_),
                    tell = std::move(was == State::kFilling ? may_run_ : all_here_), outcome] {
     tell(outcome);
@@ -141,8 +186,17 @@ void PageTarget::end(Status outcome) {
   });
 }
 
-bool PageTarget::awaits(pid_t pid, RemoteAddr address, uint64_t bytes) const {
-  return state_ == State::kRunning && !spaces_.awaited(pid == pid_, address, bytes).empty();
+void PageTarget::tell_source(const Status& outcome) {
+  PagesEnd message{.error = outcome ? 0 : outcome.error().errno_or(EIO), .move = move_};
+  node_.messenger.request(source_, message, {},
+                          [self = shared_from_this()](Result<std::string>) {});
+}
+
+bool PageTarget::awaits(pid_t pid, RemoteAddr address, uint64_t bytes) {
+  if (state_ != State::kRunning) return false;
+  if (!spaces_.awaited(pid == pid_, address, bytes).empty()) return true;
+  spaces_.fill_gaps(pid == pid_, address, bytes);
+  return false;
 }
 
 void PageTarget::when_here(pid_t pid, RemoteAddr address, uint64_t bytes,
@@ -171,7 +225,10 @@ void PageTarget::demand(const std::vector<uint64_t>& faults) {
   for (uint64_t page : faults) {
     if (demanded_.test(page)) continue;
     demanded_.set(page);
-    if (!node_.messenger.send(source_, PageDemand{.move = move_, .page = page})) return;
+    if (supply_)
+      supply_->demand(pages_.address_of(page));
+    else if (!node_.messenger.send(source_, PageDemand{.move = move_, .page = page}))
+      return;
   }
 }
 
@@ -222,16 +279,19 @@ Status PageTarget::put(const PageRun& run, const std::byte* bytes) {
                      bytes ? bytes + (middle - run.first) * kMovedPageBytes : nullptr);
 }
 
+// Anonymous memory that nobody has touched is zeros; a file's page is not.
 Status PageTarget::write_early(uint64_t first, uint64_t count, const std::byte* bytes) {
   for (uint64_t page = first; page < first + count;) {
-    const uint64_t run = std::min(pages_.run_from(page), first + count - page);
+    // Where the process's userfaultfd serves memory pages are put in, each by itself.
+    const uint64_t most = spaces_.serves_first() ? 1 : pages_.run_from(page);
+    const uint64_t run = std::min(most, first + count - page);
     const MemoryPiece piece{pages_.address_of(page), run * kMovedPageBytes};
     const std::byte* from = bytes ? bytes + (page - first) * kMovedPageBytes : nullptr;
-    // Anonymous memory that nobody has touched is zeros; a file's page is not.
     const std::vector<std::byte> zeros(from || page >= pages_.first_later() ? 0 : piece.bytes);
     if (from || !zeros.empty()) {
       const auto what = from ? std::span(from, piece.bytes) : std::span<const std::byte>(zeros);
-      if (Status written = process_->write({&piece, 1}, what); !written) return written;
+      if (!spaces_.serves_first() || !spaces_.put_early(piece.at, what.data()))
+        if (Status written = process_->write({&piece, 1}, what); !written) return written;
     }
     for (uint64_t i = 0; i < run; ++i) early_.clear(page + i);
     page += run;

@@ -40,7 +40,7 @@ class PageTarget : public std::enable_shared_from_this<PageTarget> {
   // Whether it is this process, and runs while its pages are to come.
   bool is_running(pid_t pid) const { return pid == pid_ && state_ == State::kRunning; }
   // As PageMoves says.
-  bool awaits(pid_t pid, RemoteAddr address, uint64_t bytes) const;
+  bool awaits(pid_t pid, RemoteAddr address, uint64_t bytes);
   void when_here(pid_t pid, RemoteAddr address, uint64_t bytes, std::function<void()> done);
 
  private:
@@ -53,6 +53,9 @@ class PageTarget : public std::enable_shared_from_this<PageTarget> {
     std::function<void()> done;
   };
 
+  Status ask();
+  void begin_supply();
+  Status take_supplied(std::span<const PageRange> ranges, std::span<const std::byte> contents);
   Status prepare(UniqueFd userfaultfd);
   Status watch_process();
   Status make_slots();
@@ -64,12 +67,15 @@ class PageTarget : public std::enable_shared_from_this<PageTarget> {
   void process_ended();
   void advance();
   void tell_waiters();
+  void tell_source(const Status& outcome);
+  void lose(const Error& why);
   void kill_process();
   void end(Status outcome);
 
   NodeContext& node_;
   const NodeId source_;
   const uint64_t move_;
+  std::unique_ptr<PageSupply> supply_;  // in S's place; null: S is a node
   const pid_t pid_;
   const PageList pages_;
   const uint64_t first_later_;  // pages below it are written before the process runs

@@ -9,13 +9,15 @@
 //     action: "freeze" {pid | job}: it stands until "unfreeze" {pid | job, signal}, which a signal
 //     to its root may follow; it can be saved meanwhile
 //   checkpoint.applications {} -> {pids}     roots of applications on this node
-//   restart.open {folder, version, job, files} -> {version, pid, program, first_slot, files,
-//   mapped}
+//   restart.open {folder, version, job, files, lazy} -> {version, pid, program, first_slot, files,
+//   mapped, loads_first}
 //     from krgrun, whose connection the restart belongs to: the root is to be made by it; files:
-//     those that were saved get their contents back
+//     those that were saved get their contents back; lazy: processes run before all of their pages
+//     are loaded (loads_first: why not)
 //   restart.files {job, from} -> {slots} + descriptors   from the root before its exec, till none
 //   restart.hold {job} -> {}                 from the root just before it execs
-// Notices to krgrun: restarted {version}; restart_failed {reason}; to who asks for it, progress.
+// Notices to krgrun: restarted {version}; restart_failed {reason}; of lazy ones then loaded {} or
+// restart_lost {reason}: it could not be read, all have been killed; to who asks for it, progress.
 //
 // An application is the tree of the topmost process above `pid` that has the capability
 // CHECKPOINTABLE effective, each on the way having it, too, on whatever nodes they execute. The

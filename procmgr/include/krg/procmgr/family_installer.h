@@ -81,9 +81,16 @@ class FamilyInstaller {
   // Pipes with what was in flight, files without a name. Any thread.
   Result<std::vector<MadeFile>> make_files() const;
 
-  // `laid_out` runs later, in the loop. Errors of both: as ImageInstaller::install(); ESRCH.
+  // `laid_out` runs later, in the loop. `has_late_pages`: take_userfaultfd() is to be had.
+  // Errors of both: as ImageInstaller::install(); ESRCH.
   // REQUIRES: the process has the root's pid and does not exec before this returns.
-  Status hold(std::function<void(Status)> laid_out);
+  Status hold(bool has_late_pages, std::function<void(Status)> laid_out);
+  // Once laid out: for pages of a member that come while it runs (PageMoves::receive()). None: it
+  // executes elsewhere, or its threads do.
+  UniqueFd take_userfaultfd(uint32_t member);
+  // Marks those pages of a member that it must have before it runs. `ranges`: in order of address.
+  std::vector<PageRange> mark_first_pages(uint32_t member,
+                                          const std::vector<PageRange>& ranges) const;
   // Contents of pages of a member that executes on this node, one range after the other. Any
   // thread, once laid out. Errors: ESRCH, EFAULT.
   static Status write(pid_t member, std::span<const PageRange> ranges,

@@ -25,6 +25,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "krg/procmgr/node_context.h"
@@ -33,6 +34,25 @@
 #include "krg/runtime/unique_fd.h"
 
 namespace krg {
+
+// Where the pages of one arrival come from that no other node has: a file, for instance.
+// Threads: the loop's thread.
+class PageSupply {
+ public:
+  // Not called inside of the supply's own functions, nor after its end.
+  struct Takers {
+    // Contents of pages, one range after the other. Each page once.
+    std::function<void(std::span<const PageRange> ranges, std::span<const std::byte> contents)>
+        pages;
+    std::function<void(const Error& why)> lost;  // what has not come will not come
+  };
+
+  virtual ~PageSupply() = default;
+  // Everything is wanted, in whatever order; once.
+  virtual void begin(Takers takers) = 0;
+  // Somebody waits for this page. REQUIRES: after begin().
+  virtual void demand(RemoteAddr page) = 0;
+};
 
 class PageMoves {
  public:
@@ -60,12 +80,14 @@ class PageMoves {
   struct Arrival {
     NodeId source;
     uint64_t move = 0;
+    // In the place of those two.
+    std::unique_ptr<PageSupply> supply = {};
     // Does not run before `may_run`; krgd may trace it. All of `ranges` is mapped in it.
     pid_t pid = 0;
     // Of the process, which itself has closed it; with no UFFDIO_API yet; one that serves faults of
     // system calls, too. None: everything comes before it runs.
     UniqueFd userfaultfd = {};
-    std::vector<PageRange> ranges = {};  // the same as in serve()
+    std::vector<PageRange> ranges = {};  // the same as in serve(); sorted by address
     // Nothing comes unasked before begin(), if nothing has to be there before it runs.
     bool waits_for_begin = false;
     // Success: it may run. Error: it must not; whatever is there is of no use.
@@ -85,7 +107,7 @@ class PageMoves {
   static Status can_bring_later();
 
   // Whether memory that is to come is among these bytes of process `pid` (or perhaps so, of a
-  // process that is not the moved one).
+  // process that is not the moved one). False: touching them does not wait for this.
   bool awaits(pid_t pid, RemoteAddr address, uint64_t bytes) const;
   // Whether process `pid` runs while pages of it are to come: nothing that makes it touch its
   // memory and waits for that may be done in the loop (freezing and capturing it again).
