@@ -18,6 +18,7 @@
 #include <cstring>
 
 #include "krg/runtime/log.h"
+#include "krg/runtime/loop_precedence.h"
 #include "krg/runtime/short_slice.h"
 #include "krgd.h"
 #include "memory_size.h"
@@ -99,6 +100,7 @@ Status run(const Arguments& arguments) {
     detach_from_launcher(arguments.detach_fd);
   if (auto taken = take_short_slices(kSlice); !taken)
     log_debug("krgd", "{}", taken.error().message());
+  const LoopPrecedence woken_first(*loop);
   loop->run();
   return {};
 }

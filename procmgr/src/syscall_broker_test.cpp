@@ -8,6 +8,8 @@
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
 
+#include <filesystem>
+#include <fstream>
 #include <thread>
 
 #include "krg/procmgr/shared_window.h"
@@ -152,6 +154,40 @@ TEST_F(SyscallBrokerTest, SignalsDoNotEndCallsWhileTheLoopIsBusy) {
   const int status = child.wait_in(loop);
   ASSERT_TRUE(WIFEXITED(status));
   EXPECT_EQ(0, WEXITSTATUS(status));
+}
+
+// How often the thread that takes calls up while the loop is busy has waited for one.
+int waits_beside_the_loop() {
+  for (const auto& thread : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::ifstream status(thread.path() / "status");
+    std::string word, name;
+    int waits = 0;
+    while (status >> word) {
+      if (word == "Name:") status >> name;
+      if (word == "voluntary_ctxt_switches:") status >> waits;
+    }
+    if (name == "krgd-calls") return waits;
+  }
+  return -1;
+}
+
+// Two switches between threads for each call would make every fork dearer.
+TEST_F(SyscallBrokerTest, CallsAreTakenUpByALoopThatWaitsForThem) {
+  constexpr int kCalls = 200;
+  broker.set_handler(SYS_getppid, [](SyscallBroker::Call call) { call.succeed(4242); });
+  FilteredChild child(broker, [] {
+    for (int i = 0; i < kCalls; ++i) {
+      usleep(500);  // the loop has time to come to its wait
+      if (syscall(SYS_getppid) != 4242) return 1;
+    }
+    return 0;
+  });
+  const int before = waits_beside_the_loop();
+  const int status = child.wait_in(loop);
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+  ASSERT_GE(before, 0);
+  EXPECT_LT(waits_beside_the_loop() - before, kCalls * 9 / 10);
 }
 
 TEST_F(SyscallBrokerTest, AnswersNowOrLaterOrNotAtAll) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "syscall_receiver.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <sys/epoll.h>
@@ -9,8 +10,10 @@
 
 #include <csignal>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <unordered_map>
+#include <vector>
 
 #include "krg/runtime/log.h"
 #include "krg/runtime/short_slice.h"
@@ -22,9 +25,13 @@ namespace {
 constexpr std::chrono::microseconds kSlice{100};
 constexpr uint64_t kStop = 0;  // the number of the descriptor that ends the thread
 
-bool add_to(const UniqueFd& epoll, int fd, uint64_t number) {
+// Of all who wait for a descriptor so, the kernel wakes the one who came first among those that are
+// in their epoll_wait(2) now (EPOLLEXCLUSIVE).
+constexpr uint32_t kIfFirst = EPOLLIN | EPOLLEXCLUSIVE;
+
+bool add_to(const UniqueFd& epoll, int fd, uint64_t number, uint32_t events) {
   epoll_event event{};
-  event.events = EPOLLIN;
+  event.events = events;
   event.data.u64 = number;
   return epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd, &event) == 0;
 }
@@ -42,57 +49,111 @@ void take_precedence() {
 }  // namespace
 
 struct SyscallReceiver::Impl : std::enable_shared_from_this<Impl> {
+  using Listener = std::shared_ptr<const UniqueFd>;
+  struct Taken {
+    Listener listener;
+    seccomp_notif call;
+  };
+
   EventLoop& loop;
-  Deliver deliver;  // empty when the receiver has gone
+  Deliver deliver;                                         // empty when the receiver has gone
+  std::unordered_map<uint64_t, EventLoop::Watch> watches;  // the loop's
   UniqueFd epoll{epoll_create1(EPOLL_CLOEXEC)};
   UniqueFd stop{eventfd(0, EFD_CLOEXEC)};
-  mutable std::mutex mutex;  // guards the listeners
-  std::unordered_map<uint64_t, std::shared_ptr<const UniqueFd>> listeners;
+  mutable std::mutex mutex;  // guards what follows; calls are received while it is held
+  std::unordered_map<uint64_t, Listener> listeners;
+  std::vector<Taken> taken;  // still to be delivered, in their order
   uint64_t next_number = kStop + 1;
   std::thread thread;
 
   Impl(EventLoop& l, Deliver d) : loop(l), deliver(std::move(d)) {
-    check(epoll && stop && add_to(epoll, stop.get(), kStop), "krgd has descriptors when it starts");
+    check(epoll && stop && add_to(epoll, stop.get(), kStop, EPOLLIN),
+          "krgd has descriptors when it starts");
   }
 
+  Status add(Listener listener) {
+    std::lock_guard lock(mutex);
+    const uint64_t number = next_number++;
+    // The loop comes first.
+    auto watch = loop.watch(listener->get(), kIfFirst,
+                            [this, number](uint32_t events) { on_events(number, events); });
+    if (!watch) return watch.error();
+    if (!add_to(epoll, listener->get(), number, kIfFirst)) return errno_error("epoll_ctl");
+    watches.emplace(number, std::move(*watch));
+    listeners.emplace(number, std::move(listener));
+    return {};
+  }
+
+  // The thread's part.
   void receive_all() {
     for (;;) {
       epoll_event ready[16];
       const int count = epoll_wait(epoll.get(), ready, std::size(ready), -1);
       for (int i = 0; i < count; ++i) {
         if (ready[i].data.u64 == kStop) return;
-        on_events(ready[i].data.u64, ready[i].events);
+        take(ready[i].data.u64, ready[i].events);
       }
     }
   }
-
-  void on_events(uint64_t number, uint32_t events) {
-    std::unique_lock lock(mutex);
-    const auto found = listeners.find(number);
-    check(found != listeners.end(), "only this thread drops listeners");
-    // Without EPOLLIN it is EPOLLHUP: the filter's last process has gone.
-    if (!(events & EPOLLIN)) {
-      epoll_ctl(epoll.get(), EPOLL_CTL_DEL, found->second->get(), nullptr);
-      listeners.erase(found);
-      return;
+  void take(uint64_t number, uint32_t events) {
+    {
+      std::lock_guard lock(mutex);
+      const auto found = listeners.find(number);
+      if (found == listeners.end()) return;
+      if (!(events & EPOLLIN)) {
+        epoll_ctl(epoll.get(), EPOLL_CTL_DEL, found->second->get(), nullptr);
+      } else if (auto call = receive(*found->second)) {
+        taken.push_back({found->second, *call});
+      } else {
+        return;
+      }
     }
-    auto listener = found->second;
-    lock.unlock();
-    receive(std::move(listener));
+    loop.post([self = shared_from_this(), number, gone = !(events & EPOLLIN)] {
+      if (gone) self->drop(number);
+      self->deliver_taken();
+    });
   }
 
-  // Takes one call. It does not block: EPOLLIN says that one waits, and a caller that dies in
-  // between makes this ENOENT.
-  void receive(std::shared_ptr<const UniqueFd> listener) {
-    seccomp_notif call{};
-    if (ioctl(listener->get(), SECCOMP_IOCTL_NOTIF_RECV, &call) != 0) {
-      if (errno != ENOENT && errno != EINTR)
-        log_error("syscalls", "{}", errno_error("SECCOMP_IOCTL_NOTIF_RECV").message());
-      return;
+  // The loop's part.
+  void on_events(uint64_t number, uint32_t events) {
+    if (!(events & EPOLLIN)) return drop(number);
+    {
+      std::lock_guard lock(mutex);
+      const auto found = listeners.find(number);
+      if (found == listeners.end()) return;
+      if (auto call = receive(*found->second)) taken.push_back({found->second, *call});
     }
-    loop.post([self = shared_from_this(), listener = std::move(listener), call] {
-      if (self->deliver) self->deliver(listener, call);
-    });
+    deliver_taken();
+  }
+  void deliver_taken() {
+    std::vector<Taken> batch;
+    {
+      std::lock_guard lock(mutex);
+      batch.swap(taken);
+    }
+    const auto self = shared_from_this();
+    for (const Taken& one : batch)
+      if (deliver) deliver(one.listener, one.call);
+  }
+  void drop(uint64_t number) {
+    watches.erase(number);
+    std::lock_guard lock(mutex);
+    const auto found = listeners.find(number);
+    if (found == listeners.end()) return;
+    epoll_ctl(epoll.get(), EPOLL_CTL_DEL, found->second->get(), nullptr);
+    listeners.erase(found);
+  }
+
+  // REQUIRES: the mutex. So it does not block: a call that waits is taken by nobody else, and when
+  // its caller dies this is ENOENT.
+  static std::optional<seccomp_notif> receive(const UniqueFd& listener) {
+    pollfd waiting{listener.get(), POLLIN, 0};
+    if (poll(&waiting, 1, 0) != 1 || !(waiting.revents & POLLIN)) return {};
+    seccomp_notif call{};
+    if (ioctl(listener.get(), SECCOMP_IOCTL_NOTIF_RECV, &call) == 0) return call;
+    if (errno != ENOENT && errno != EINTR)
+      log_error("syscalls", "{}", errno_error("SECCOMP_IOCTL_NOTIF_RECV").message());
+    return {};
   }
 };
 
@@ -103,15 +164,16 @@ SyscallReceiver::SyscallReceiver(EventLoop& loop, Deliver deliver, bool first)
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   impl_->thread = std::thread([impl = impl_.get(), first] {
-    pthread_setname_np(pthread_self(), "krgd-calls");
     if (first) take_precedence();
     impl->receive_all();
   });
+  pthread_setname_np(impl_->thread.native_handle(), "krgd-calls");
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 SyscallReceiver::~SyscallReceiver() {
   impl_->deliver = nullptr;
+  impl_->watches.clear();
   const uint64_t one = 1;
   check(::write(impl_->stop.get(), &one, sizeof one) == sizeof one, "an eventfd takes a number");
   impl_->thread.join();
@@ -121,12 +183,7 @@ Status SyscallReceiver::add(UniqueFd fd) {
   // An answered caller is woken on this CPU, without a wake-up across; so is the thread that takes
   // the call up. Older kernels do without.
   ioctl(fd.get(), kNotifSetFlags, kNotifSyncWakeUp);
-  auto listener = std::make_shared<const UniqueFd>(std::move(fd));
-  std::lock_guard lock(impl_->mutex);
-  const uint64_t number = impl_->next_number++;
-  if (!add_to(impl_->epoll, listener->get(), number)) return errno_error("epoll_ctl");
-  impl_->listeners.emplace(number, std::move(listener));
-  return {};
+  return impl_->add(std::make_shared<const UniqueFd>(std::move(fd)));
 }
 
 size_t SyscallReceiver::listener_count() const {

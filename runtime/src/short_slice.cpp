@@ -8,11 +8,6 @@
 #include <cstdint>
 
 namespace krg {
-namespace {
-
-constexpr uint64_t kResetOnFork = 1;  // SCHED_FLAG_RESET_ON_FORK
-
-}  // namespace
 
 Status take_short_slices(std::chrono::microseconds slice) {
   SchedulingOfThread attributes{};

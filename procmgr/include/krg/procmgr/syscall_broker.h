@@ -2,7 +2,7 @@
 // (syscall_filter.h) stops only calls that may need a cluster-wide answer; the broker hands each to
 // the part that registered for its number.
 //
-// Threads: the loop's thread; calls are taken up in another (syscall_receiver.h). A call may be
+// Threads: the loop's; while it is busy another takes calls up (syscall_receiver.h). A call may be
 // answered at once or later; the process waits, killable. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 

@@ -26,6 +26,8 @@ struct SchedulingOfThread {
   uint64_t period;
 };
 
+constexpr uint64_t kResetOnFork = 1;  // SCHED_FLAG_RESET_ON_FORK
+
 // Errors: of sched_getattr(2), sched_setattr(2); ENOTSUP: it has a policy without such turns.
 Status take_short_slices(std::chrono::microseconds slice);
 
