@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/futex.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -124,6 +125,21 @@ TEST_F(SyscallBrokerTest, TheFilterStopsWhatNeedsAClusterWideAnswerOnly) {
                                                                          : "setup");
 }
 
+int listener_of_this_process() {
+  for (const auto& open : std::filesystem::directory_iterator("/proc/self/fd")) {
+    std::error_code closed;
+    if (std::filesystem::read_symlink(open.path(), closed) == "anon_inode:seccomp notify")
+      return std::stoi(open.path().filename());
+  }
+  return -1;
+}
+
+// A listener is writable while a call has been taken up and not been answered.
+bool comes_to_be_taken_up(int listener) {
+  pollfd taken{listener, POLLOUT, 0};
+  return poll(&taken, 1, 10'000) == 1 && (taken.revents & POLLOUT);
+}
+
 // A call that has been taken up is ended by fatal signals only, and it is taken up whatever the
 // loop does meanwhile: fork(2) is not to fail with EINTR.
 TEST_F(SyscallBrokerTest, SignalsDoNotEndCallsWhileTheLoopIsBusy) {
@@ -144,7 +160,7 @@ TEST_F(SyscallBrokerTest, SignalsDoNotEndCallsWhileTheLoopIsBusy) {
   for (int turns = 0; answered == 0 && turns < 400; ++turns)
     loop.run_once(std::chrono::milliseconds(5));
   for (int i = 1; i < kCalls; ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));  // the loop is busy
+    ASSERT_TRUE(comes_to_be_taken_up(listener_of_this_process())) << "though the loop is busy";
     kill(child.pid(), SIGUSR1);
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
     for (int turns = 0; answered == i && turns < 400; ++turns)
