@@ -262,14 +262,15 @@ class TmuxTest(SessionCase):
              f"krgrun -N {NODES} {SPREAD} bash --norc -i")
         self.addCleanup(subprocess.run, self.command([*tmux, "kill-server"]), check=False, capture_output=True)
 
-        def until(text):
+        def until(text, holds=lambda text, screen: text in screen):
             end = time.monotonic() + TIME_LIMIT_S
-            while text not in (screen := call("capture-pane", "-p")):
+            while not holds(text, screen := call("capture-pane", "-p")):
                 self.assertLess(time.monotonic(), end, screen)
                 time.sleep(0.1)
 
         type_keys = lambda *keys: call("send-keys", *keys)
-        until("$" if self.as_user else "#")
+        at_prompt = lambda: until("$" if self.as_user else "#", lambda text, screen: screen.rstrip().endswith(text))
+        at_prompt()
         type_keys("stty size", "Enter")
         until("30 90")
         type_keys("sleep 1000", "Enter")
@@ -281,6 +282,7 @@ class TmuxTest(SessionCase):
         type_keys("some words", "Enter")
         until("some words\nsome words")
         type_keys("C-c")
+        at_prompt()  # until cat has ended, what is typed is its input
         type_keys("echo $((6*7))", "Enter")
         until("\n42")
         type_keys("exit", "Enter")
