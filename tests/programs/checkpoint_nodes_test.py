@@ -44,6 +44,15 @@ assert before == (os.getpid(), os.getppid(), children)
 print(len(rest), [os.waitpid(pid, 0)[1] >> 8 for pid in children])
 """
 
+# The build is frozen when it is half-way, saved, and stands until it is killed with all else.
+BUILD = """
+krg_capset -e -CHECKPOINTABLE
+(krg_capset -e +CHECKPOINTABLE $BASHPID; exec make -j4) & make=$!
+until [ "$(ls *.o 2>/dev/null | wc -l)" -ge 3 ]; do sleep 0.02; done
+krg_checkpoint freeze $make && krg_checkpoint -o ckpt $make >log && touch saved
+sleep 1000
+"""
+
 # Forked to other nodes: each computes, writes to a file of its own and to its parent, and ends with a status.
 FORKS = """
 import hashlib, os, sys, time
@@ -94,6 +103,35 @@ class CheckpointNodesTest(CheckpointCase):
         out = self.interrupted("/usr/bin/python3", "work.py", times=2, nodes=(3,), caps=["--caps=+DISTANT_FORK"], ready="ready")
         native = self.native("/usr/bin/python3", "work.py")
         self.assertEqual(out, native)
+
+    def test_a_build_goes_on(self):
+        """make -j4 with compilers on three nodes: frozen, saved and killed half-way; it goes on on two, and makes what a build in one go makes."""
+        parts = [f"part{number:02}" for number in range(12)]
+        for part in parts:
+            functions = "".join(f"int {part}_{n}(int x) {{ return x * {n} + {part}_{n - 1}(x % {n + 1}); }}\n" for n in range(1, 150))
+            (self.work / f"{part}.c").write_text(f"int {part}_0(int x) {{ return x; }}\n{functions}", encoding="ascii")
+        (self.work / "Makefile").write_text("OBJECTS := $(patsubst %.c,%.o,$(wildcard part*.c))\nall: $(OBJECTS)\n%.o: %.c\n\tgcc -g0 -O1 -c $< -o $@\n",
+                                            encoding="ascii")
+        (self.work / "build").write_text(BUILD, encoding="ascii")
+        self.native("make", "-j4")
+        expected = self.objects()
+        for name in expected:
+            (self.work / name).unlink()
+        process = self.start("-N", "3", "--caps=+DISTANT_FORK,+CHECKPOINTABLE", "bash", "build")
+        for _ in range(1200):
+            if (self.work / "saved").exists():
+                break
+            self.assertIsNone(process.poll(), self.errors())
+            time.sleep(0.05)
+        self.end(process)
+        self.assertTrue((self.work / "saved").exists(), self.errors())
+        self.assertLess(len(self.objects()), len(parts))
+        done = self.restart("-N", "2")
+        self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
+        self.assertEqual(self.objects(), expected)
+
+    def objects(self):
+        return {path.name: path.read_bytes() for path in self.work.glob("*.o")}
 
     def test_whatever_dies_the_last_version_is_whole(self):
         self.write("work.py", RING.replace("range(150)", "range(100000)").replace("time.sleep(0.02)", "time.sleep(0.001)"))

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 #include <set>
 
@@ -18,6 +19,7 @@ using namespace family_messages;
 
 namespace {
 
+constexpr std::chrono::seconds kOrphansStand{2};
 constexpr unsigned kNumberShift = 48;  // of a capture: above it the node that leads it
 
 std::vector<pid_t> get_pids(PackedReader& in, size_t count) {
@@ -40,6 +42,7 @@ struct FamilyCaptures::Impl : std::enable_shared_from_this<Impl> {
   struct Share {
     NodeId leader;
     std::shared_ptr<LocalCapture> capture;
+    EventLoop::Timer orphaned = {};  // its leader's node has failed
   };
 
   FamilyCaptureParts parts;
@@ -73,9 +76,18 @@ struct FamilyCaptures::Impl : std::enable_shared_from_this<Impl> {
           if (auto self = weak.lock()) self->shares.erase(drop.capture);
         });
     messenger.on_peer_failure([weak = weak_from_this()](NodeId peer) {
-      if (auto self = weak.lock())
-        std::erase_if(self->shares, [&](const auto& share) { return share.second.leader == peer; });
+      if (auto self = weak.lock()) self->leader_failed(peer);
     });
+  }
+
+  // The end of the whole cluster looks like that at first: what stands must not run on then.
+  void leader_failed(NodeId leader) {
+    for (auto& [number, share] : shares)
+      if (share.leader == leader)
+        share.orphaned =
+            parts.node.loop.after(kOrphansStand, [weak = weak_from_this(), number = number] {
+              if (auto self = weak.lock()) self->shares.erase(number);
+            });
   }
 
   void freeze(NodeId from, const FamilyFreeze& ask, std::string_view payload,
@@ -155,7 +167,11 @@ FamilyCaptures::FamilyCaptures(FamilyCaptureParts parts)
     : impl_(std::make_shared<Impl>(std::move(parts))) {
   impl_->listen();
 }
-FamilyCaptures::~FamilyCaptures() = default;
+// This node ends, and all of its processes with it.
+FamilyCaptures::~FamilyCaptures() {
+  for (const auto& [number, share] : impl_->shares)
+    if (share.capture) share.capture->kill_all();
+}
 
 void FamilyCaptures::capture(const Order& order, std::function<void(Result<Captured>)> done) {
   const uint64_t fresh =

@@ -263,6 +263,11 @@ void LocalCapture::thaw() {
   members_.clear();
 }
 
+void LocalCapture::kill_all() {
+  for (const auto& [pid, member] : members_)
+    if (member.process) member.process->kill();
+}
+
 // ---- what they are ----
 
 Result<FamilyPlace> LocalCapture::place_of(pid_t pid) const {

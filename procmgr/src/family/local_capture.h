@@ -43,6 +43,8 @@ class LocalCapture : public std::enable_shared_from_this<LocalCapture> {
                                      const std::set<pid_t>& members,
                                      const std::vector<StreamUse>& uses);
   void thaw();
+  // Those that stand never run again.
+  void kill_all();
 
   Result<std::shared_ptr<FamilySnapshot>> snapshot(ProcessFamily family);
 
