@@ -45,17 +45,17 @@ struct ChildReaper::Impl {
 
   explicit Impl(EventLoop& of) : loop(of) {}
 
-  void drain_signals() const;
+  void take_signal() const;
   bool reap_one();
   void report(const ChildEvent& event);
   void report_tracee(const ChildEvent& event);
   static void report_to(std::map<pid_t, Changed>& watchers, const ChildEvent& event);
 };
 
-void ChildReaper::Impl::drain_signals() const {
+// SIGCHLD waits once at the most. One that comes behind this makes the descriptor readable again.
+void ChildReaper::Impl::take_signal() const {
   signalfd_siginfo info;
-  while (read(signals.get(), &info, sizeof info) == sizeof info) {
-  }
+  [[maybe_unused]] const ssize_t got = read(signals.get(), &info, sizeof info);
 }
 
 // waitid(2) as the kernel has it: glibc's wrapper leaves out the fifth argument, the child's usage.
@@ -110,7 +110,7 @@ Result<std::unique_ptr<ChildReaper>> ChildReaper::create(EventLoop& loop) {
   impl->signals = UniqueFd(signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!impl->signals) return errno_error("signalfd");
   auto watch = loop.watch(impl->signals.get(), EPOLLIN, [reaper = impl.get()](uint32_t) {
-    reaper->drain_signals();
+    reaper->take_signal();
     while (reaper->reap_one()) {
     }
   });

@@ -315,14 +315,8 @@ void Replica::on_call(const ThreadPtr& thread) {
       if (begin_futex(thread, *registers)) return;
       [[fallthrough]];
     default:
-      call_at_home(thread, *registers);
-      if (!is_team_call(*registers)) return;
-      thread->asked = team_words(*registers);
-      if (!is_one_way(static_cast<TeamOp>(registers->rdi))) return;
-      thread->awaits_answer = false;
-      ++thread->calls;  // nobody waits for the answer
-      answer(thread, 0);
-      return end_team_call(thread, 0, {});
+      if (!is_team_call(*registers)) return call_at_home(thread, *registers);
+      return begin_team_call(thread, *registers);
   }
 }
 
@@ -371,11 +365,6 @@ void Replica::answer(const ThreadPtr& thread, int64_t result) {
   thread->traced->resume(kSystemCallsAreOurs);
 }
 
-void Replica::end_team_call(const ThreadPtr& thread, int64_t result, const TeamWords& words) {
-  if (result >= 0 && thread->phase.on_answer(thread->asked, result, words))
-    parts_.pages.begin_phase(thread->traced->tid(), thread->phase.number());
-}
-
 void Replica::send_home(const ThreadPtr& thread, bool makes_call_again) {
   auto state = thread->traced->state();
   if (!state) return;
@@ -409,7 +398,9 @@ void Replica::end_thread(const ThreadPtr& thread) {
 
 void Replica::forget(const ThreadPtr& thread) {
   auto found = threads_.find(thread->tid);
-  if (found != threads_.end() && found->second == thread) threads_.erase(found);
+  if (found == threads_.end() || found->second != thread) return;
+  threads_.erase(found);
+  leave_team(thread->tid);
 }
 
 }  // namespace krg

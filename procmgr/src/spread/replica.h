@@ -25,6 +25,7 @@
 #include "spread/spread_messages.h"
 #include "spread/team_phase.h"
 #include "spread/traced_thread.h"
+#include "teams/local_barriers.h"
 
 namespace krg {
 
@@ -65,6 +66,8 @@ class Replica {
   // Of those that stand.
   std::vector<HeldThread> held_threads() const;
   CapturedThreads captured_threads() const;
+  // Members of a team have passed a barrier, or may when they have come.
+  void go(const TeamGo& tell, const LocalBarriers::Members& members);
   // It waited for a futex.
   void woken(pid_t tid);
 
@@ -78,14 +81,14 @@ class Replica {
       EventLoop::Timer timer;
       bool is_queued = false, is_leaving = false;
     };
-    std::optional<Wait> wait;  // for a futex
-    uint64_t calls = 0;        // that were sent home
-    TeamWords asked{};         // its last team call
+    std::optional<Wait> wait;       // for a futex
+    uint64_t calls = 0;             // that were sent home
+    TeamWords asked{};              // its last team call
+    user_regs_struct at_barrier{};  // while krgd combines members (LocalBarriers)
     TeamPhase phase;
     RemoteAddr met{};  // where it last touched what was not mapped
   };
   using ThreadPtr = std::shared_ptr<Thread>;
-  static constexpr auto kSystemCallsAreOurs = static_cast<__ptrace_request>(31);  // PTRACE_SYSEMU
   using Job = std::function<void(std::function<void()> next)>;
 
   Replica(Parts parts, std::function<void()> ended) : parts_(parts), ended_(std::move(ended)) {}
@@ -108,6 +111,11 @@ class Replica {
   void call_at_home(const ThreadPtr& thread, const user_regs_struct& call, bool goes_on = false);
   void take_answer(const ThreadPtr& thread, std::string_view reply);
   void answer(const ThreadPtr& thread, int64_t result);
+  void begin_team_call(const ThreadPtr& thread, const user_regs_struct& call);
+  bool begin_barrier(const ThreadPtr& thread, const user_regs_struct& call);
+  void tell_arrivals(const LocalBarriers::Members& members, bool go_on);
+  void let_go(const LocalBarriers::Members& members, uint64_t word);
+  void leave_team(pid_t tid);
   void end_team_call(const ThreadPtr& thread, int64_t result, const TeamWords& words);
   bool begin_futex(const ThreadPtr& thread, const user_regs_struct& call);
   void wake(const ThreadPtr& thread, const user_regs_struct& call, uint32_t bits);
@@ -131,7 +139,8 @@ class Replica {
   unsigned held_for_ = 0;               // HoldThreads::Why
   uint64_t learnt_ = 0;                 // mappings, by asking
   std::map<pid_t, ThreadPtr> threads_;  // by their number at home
-  std::deque<Job> jobs_;                // of the keeper, the first one running
+  LocalBarriers barriers_;
+  std::deque<Job> jobs_;  // of the keeper, the first one running
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

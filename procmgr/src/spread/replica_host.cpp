@@ -3,6 +3,9 @@
 
 #include <fcntl.h>
 
+#include <cstring>
+#include <vector>
+
 #include "krg/runtime/log.h"
 
 namespace krg {
@@ -73,6 +76,13 @@ void ReplicaHost::take_messages() {
       });
   messenger.on<HoldThreads>([this](NodeId, const HoldThreads& ask, std::string_view) {
     if (auto hosted = find(ask.set); hosted && hosted->replica) hosted->replica->release(ask.why);
+  });
+  messenger.on<TeamGo>([this](NodeId, const TeamGo& tell, std::string_view payload) {
+    auto hosted = find(tell.set);
+    if (!hosted || !hosted->replica) return;
+    std::vector<int32_t> tids(payload.size() / sizeof(int32_t));
+    std::memcpy(tids.data(), payload.data(), tids.size() * sizeof(int32_t));
+    hosted->replica->go(tell, {tids.begin(), tids.end()});
   });
   messenger.on<FutexWoken>([this](NodeId, const FutexWoken& tell, std::string_view) {
     if (auto hosted = find(tell.set); hosted && hosted->replica) hosted->replica->woken(tell.tid);

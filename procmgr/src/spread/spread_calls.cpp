@@ -29,9 +29,12 @@ bool is_error(int64_t result) {
 void SpreadProcess::on_entry(const ThreadPtr& thread) {
   if (thread->is_exiting) return resume(thread);
   auto registers = thread->traced->registers();
-  if (!registers) return;
-  thread->entry = *registers;
-  thread->number = registers->orig_rax;
+  if (registers) on_entry(thread, *registers);
+}
+
+void SpreadProcess::on_entry(const ThreadPtr& thread, const user_regs_struct& registers) {
+  thread->entry = registers;
+  thread->number = registers.orig_rax;
   thread->result.reset();
   thread->maps.reset();
   thread->has_changed_arguments = false;
@@ -46,7 +49,7 @@ void SpreadProcess::on_entry(const ThreadPtr& thread) {
     case SYS_clone3:
       return begin_clone3(thread);
     case SYS_set_tid_address:
-      thread->tid_address = registers->rdi;
+      thread->tid_address = registers.rdi;
       return resume(thread);
     case SYS_mmap:
       return begin_map(thread);
@@ -62,11 +65,11 @@ void SpreadProcess::on_entry(const ThreadPtr& thread) {
       return begin_team_call(thread);
     case SYS_clone:
       thread->new_tid_address.reset();
-      if (registers->rdi & CLONE_CHILD_CLEARTID) thread->new_tid_address = registers->r10;
-      if (registers->rdi & CLONE_VM) return resume(thread);
+      if (registers.rdi & CLONE_CHILD_CLEARTID) thread->new_tid_address = registers.r10;
+      if (registers.rdi & CLONE_VM) return resume(thread);
       [[fallthrough]];
     case SYS_fork:
-      return begin_fork(thread, *registers);
+      return begin_fork(thread, registers);
     default:
       return resume(thread);
   }

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "krg/procmgr/node_context.h"
+#include "krg/procmgr/team_call.h"
 
 namespace krg {
 
@@ -177,6 +178,31 @@ struct TellThreads {
   uint8_t unused[7] = {};
   uint64_t set = 0;
 };
+// R to H: members of a team have come to a barrier, those of R together; payload: an ArrivedMember
+// each.
+struct TeamArrivals {
+  static constexpr uint16_t kId = message_ids::kSpread + 18;
+  uint8_t version = 1;
+  uint8_t go_on = 0;  // 1: they have gone on, as home has let them (TeamGo)
+  uint8_t unused[6] = {};
+  uint64_t set = 0;
+};
+struct ArrivedMember {
+  int32_t tid = 0;
+  uint8_t unused[4] = {};
+  TeamWords words{};  // of its call
+};
+// H to R: these members go on, or, where they have not come yet, may go on as soon as all of them
+// have; payload: their numbers, int32_t each.
+struct TeamGo {
+  static constexpr uint16_t kId = message_ids::kSpread + 19;
+  uint8_t version = 1;
+  uint8_t unused[7] = {};
+  uint64_t set = 0;
+  uint64_t team = 0;
+  uint64_t word = 0;  // what the barrier tells
+};
+static_assert(sizeof(TeamArrivals) == 16 && sizeof(ArrivedMember) == 104 && sizeof(TeamGo) == 32);
 struct HeldThread {
   int32_t tid = 0;  // at home
   uint8_t unused[4] = {};

@@ -46,6 +46,7 @@ SpreadProcess::SpreadProcess(Parts parts, std::function<void()> ended)
     : parts_(std::move(parts)), ended_(std::move(ended)) {
   if (parts_.statistics) count_faults();
   if (parts_.multiple_writers) allow_multiple_writers();
+  teams_.on_last_node([this](const TeamServer::LastNode& last) { return let_last_go(last); });
 }
 
 SpreadProcess::~SpreadProcess() = default;
@@ -128,6 +129,7 @@ void SpreadProcess::on_stop(const ThreadPtr& thread, const TraceStop& stop) {
       if (thread->stands == Stands::kArming) return on_armed(thread);
       if (thread->stands == Stands::kDisarming) return arm(thread);
       if (thread->stands == Stands::kLeaving) return stand_for_move(thread);
+      if (thread->traced->was_emulated()) return on_emulated_entry(thread);
       return thread->traced->is_at_entry() ? on_entry(thread) : on_exit(thread);
     case Kind::kTrap:
       return on_trap(thread, stop);

@@ -90,6 +90,8 @@ class SpreadProcess {
 
   void call(const CallAtHome& ask, const user_regs_struct& registers, Messenger::Reply reply);
   void returned(pid_t tid, ThreadState state);
+  // Members of a team that run on another node have come to a barrier.
+  void arrived(NodeId from, std::vector<ArrivedMember> members, bool have_gone_on);
   // For a replica that has met an address that it does not know.
   KnownMapping mapping_at(NodeId asker, RemoteAddr address);
   // Futexes of threads elsewhere, by address. Whether it still waited; how many were woken, EAGAIN:
@@ -206,6 +208,7 @@ class SpreadProcess {
   void leave(const ThreadPtr& thread);
 
   void on_entry(const ThreadPtr& thread);
+  void on_entry(const ThreadPtr& thread, const user_regs_struct& registers);
   void begin_call(const ThreadPtr& thread, const user_regs_struct& registers);
   void skip(const ThreadPtr& thread, int64_t result);
   void answer(const ThreadPtr& thread, int64_t result);
@@ -289,6 +292,10 @@ class SpreadProcess {
   void name_stack(const ThreadPtr& thread);
 
   void begin_team_call(const ThreadPtr& thread);
+  void resume_behind_team_call(const ThreadPtr& thread);
+  void on_emulated_entry(const ThreadPtr& thread);
+  void let_go(NodeId node, uint64_t team, const std::vector<pid_t>& members, uint64_t word);
+  bool let_last_go(const TeamServer::LastNode& last);
   void begin_phase(const ThreadPtr& thread);
   void answer_team_call(const ThreadPtr& thread, const user_regs_struct& registers,
                         Messenger::Reply reply);
@@ -343,6 +350,8 @@ class SpreadProcess {
   std::function<void()> ended_;
   std::map<pid_t, ThreadPtr> threads_;
   TeamServer teams_;
+  std::map<uint64_t, std::vector<pid_t>> may_go_;  // by team: who was told before they had come
+  std::vector<pid_t> arriving_;                    // who has come by the message being handled
   EventLoop::Timer signals_timer_;
   bool has_ended_ = false;
   bool is_stopped_ = false;  // by a signal

@@ -314,6 +314,13 @@ void Spreading::Impl::take_messages() {
         std::memcpy(&registers, payload.data(), sizeof registers);
         process->call(ask, registers, std::move(reply));
       });
+  messenger.on<TeamArrivals>(
+      [this](NodeId from, const TeamArrivals& tell, std::string_view payload) {
+        SpreadProcess* process = find(tell.set);
+        std::vector<ArrivedMember> members(payload.size() / sizeof(ArrivedMember));
+        std::memcpy(members.data(), payload.data(), members.size() * sizeof(ArrivedMember));
+        if (process) process->arrived(from, std::move(members), tell.go_on != 0);
+      });
   messenger.on_request<AskMapping>(
       [this](NodeId from, const AskMapping& ask, std::string_view, Messenger::Reply reply) {
         SpreadProcess* process = find(ask.set);

@@ -94,6 +94,7 @@ void TracedThread::resume(__ptrace_request request, int signal) {
     return;
   }
   is_stopped_ = false;
+  was_emulated_ = request == kSystemCallsAreOurs;
   ptrace(request, tid_, nullptr, signal);  // one that has died is told of by its end
 }
 

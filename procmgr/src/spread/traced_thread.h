@@ -22,6 +22,9 @@
 
 namespace krg {
 
+// PTRACE_SYSEMU: on to the next system call, which the kernel does not carry out.
+inline constexpr auto kSystemCallsAreOurs = static_cast<__ptrace_request>(31);
+
 class TracedThread {
  public:
   using Arguments = std::array<uint64_t, 6>;
@@ -54,6 +57,9 @@ class TracedThread {
   // Whether interrupt() has ended what it did before this stop. Any stop is one that interrupt()
   // asked for: none other follows.
   bool was_interrupted() const { return was_interrupted_; }
+  // Whether it was resumed by PTRACE_SYSEMU last: it stands before a call that the kernel leaves
+  // out.
+  bool was_emulated() const { return was_emulated_; }
   void detach();
 
   // Has it stand still, soon: in the stop that it is in, or in one that comes of an interruption.
@@ -94,6 +100,7 @@ class TracedThread {
   TraceStop last_stop_{};
   bool is_stopped_ = false;
   bool is_interrupted_ = false, was_interrupted_ = false;
+  bool was_emulated_ = false;
   bool is_held_ = false;
   std::function<void()> stands_;
   std::optional<Resumption> resumption_;  // that waits

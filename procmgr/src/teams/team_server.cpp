@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <set>
 
 namespace krg {
 namespace {
@@ -125,7 +126,7 @@ void TeamServer::begin(pid_t tid, Team& team, const TeamWords& words) {
   team.ended = 0;
   team.end_waiter = 0;
   team.at_barrier.clear();
-  team.barrier_word = 0;
+  end_barrier(words[2], team);
   team.is_cancelled = false;
   team.singles.clear();
   team.left.clear();
@@ -177,7 +178,9 @@ void TeamServer::choose_members(Team& team) {
     ++taken[best->first];
     --left;
   }
+  team.most_on_node = 1;
   for (auto& [key, tids] : by_node) {
+    team.most_on_node = std::max(team.most_on_node, taken[key] + 1);  // the master may be there
     std::sort(tids.begin(), tids.end());
     team.roster.insert(team.roster.end(), tids.begin(), tids.begin() + taken[key]);
   }
@@ -191,11 +194,39 @@ void TeamServer::end_if_complete(Team& team) {
 void TeamServer::barrier(pid_t tid, Team& team, const TeamWords& words) {
   if (words[4] != 0 && team.is_cancelled) return answer(tid, 1);
   team.at_barrier.push_back(tid);
+  nodes_[tid] = waiting_[tid].node;
   if (words[3] != 0) team.barrier_word = words[3];
-  if (team.at_barrier.size() < team.size) return;
+  if (team.at_barrier.size() < team.size)
+    return words[4] == 0 ? tell_last_node(words[2], team) : void();
   TeamWords all{};
-  all[3] = std::exchange(team.barrier_word, 0);
+  all[3] = team.barrier_word;
+  end_barrier(words[2], team);
   for (pid_t member : std::exchange(team.at_barrier, {})) answer(member, 0, all);
+}
+
+void TeamServer::tell_last_node(uint64_t key, Team& team) {
+  const size_t missing = team.size - team.at_barrier.size();
+  if (!tell_last_ || team.is_last_told || missing > team.most_on_node ||
+      team.roster.size() + 1 != team.size)
+    return;
+  LastNode last{.team = key, .word = team.barrier_word};
+  std::vector<pid_t> members = team.roster;
+  members.push_back(team.master);
+  const std::set<pid_t> here(team.at_barrier.begin(), team.at_barrier.end());
+  for (pid_t member : members) {
+    if (here.contains(member)) continue;
+    const NodeId node = nodes_[member];
+    if (!last.members.empty() && node != last.node) return;
+    last.node = node;
+    last.members.push_back(member);
+  }
+  std::sort(last.members.begin(), last.members.end());
+  team.is_last_told = tell_last_(last);
+}
+
+void TeamServer::end_barrier(uint64_t key, Team& team) {
+  team.barrier_word = 0;
+  if (std::exchange(team.is_last_told, false)) tell_last_(LastNode{.team = key});
 }
 
 void TeamServer::cancel(Team& team) {

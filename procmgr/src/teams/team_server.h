@@ -41,6 +41,16 @@ class TeamServer {
   // The thread is no more.
   void gone(pid_t tid);
 
+  // All members of a team but those of one node are at a barrier that cannot be cancelled.
+  struct LastNode {
+    uint64_t team = 0;
+    NodeId node{};
+    std::vector<pid_t> members{};  // who are missing, in order; none: the barrier is over
+    uint64_t word = 0;             // what the barrier tells, as far as is known
+  };
+  // `tell` may return false: it wants to be told again when another one has come.
+  void on_last_node(std::function<bool(const LastNode&)> tell) { tell_last_ = std::move(tell); }
+
   // Whether nobody has ever called.
   bool is_unused() const;
   // All that it knows, and of one that is unused, again; threads that waited make their calls
@@ -84,11 +94,13 @@ class TeamServer {
     pid_t master = 0;
     bool is_beginning = false;  // workers are still to come
     unsigned size = 1, workers = 0;
+    unsigned most_on_node = 1;
     TeamWords region{};
     unsigned ended = 0;
     pid_t end_waiter = 0;
     std::vector<pid_t> at_barrier;
     uint64_t barrier_word = 0;
+    bool is_last_told = false;  // who of the last node are missing
     bool is_cancelled = false;
     std::map<uint64_t, unsigned> singles, left;
     std::map<uint64_t, Loop> loops;
@@ -112,6 +124,8 @@ class TeamServer {
   void choose_members(Team& team);
   void end_if_complete(Team& team);
   void barrier(pid_t tid, Team& team, const TeamWords& words);
+  void tell_last_node(uint64_t key, Team& team);
+  void end_barrier(uint64_t key, Team& team);
   void cancel(Team& team);
   void dismiss(Team& team);
   void single(pid_t tid, Team& team, uint64_t construct);
@@ -127,6 +141,7 @@ class TeamServer {
   std::map<pid_t, Call> waiting_;
   std::map<pid_t, Last> last_;
   std::map<pid_t, NodeId> nodes_;  // of those who docked or began
+  std::function<bool(const LastNode&)> tell_last_;
   std::map<uint64_t, Team> teams_;
   std::map<uint64_t, Lock> locks_;
 };

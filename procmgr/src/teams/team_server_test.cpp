@@ -104,6 +104,58 @@ TEST(TeamServer, BarriersHoldAllAndPassOnAWord) {
   }
 }
 
+// Members 1, 2 on one node; 3, 4 on another one.
+TEST(TeamServer, TheLastNodeIsToldWhoIsMissing) {
+  Members team;
+  std::vector<TeamServer::LastNode> told;
+  team.server.on_last_node([&](const TeamServer::LastNode& last) {
+    told.push_back(last);
+    return true;
+  });
+  team.call(2, TeamOp::dock, kTeam);
+  team.call(3, TeamOp::dock, kTeam, {}, 1);
+  team.call(4, TeamOp::dock, kTeam, {}, 1);
+  team.call(1, TeamOp::begin, kTeam, {4 | uint64_t{3} << 32, 77});
+  for (int round = 0; round < 2; ++round) {
+    told.clear();
+    team.call(1, TeamOp::barrier, kTeam, {7, 0, 0x99});
+    EXPECT_TRUE(told.empty()) << "two nodes are missing";
+    team.call(2, TeamOp::barrier, kTeam, {0, 0, 0x99});
+    ASSERT_EQ(told.size(), 1u);
+    EXPECT_EQ(told[0].team, kTeam);
+    EXPECT_EQ(told[0].node, NodeId{1});
+    EXPECT_EQ(told[0].members, (std::vector<pid_t>{3, 4}));
+    EXPECT_EQ(told[0].word, 7u);
+    team.call(3, TeamOp::barrier, kTeam, {0, 0, 0x99}, 1);
+    EXPECT_EQ(told.size(), 1u);
+    team.call(4, TeamOp::barrier, kTeam, {0, 0, 0x99}, 1);
+    ASSERT_EQ(told.size(), 2u);
+    EXPECT_TRUE(told[1].members.empty()) << "it is over";
+    EXPECT_EQ(team.of(1)->words[3], 7u);
+  }
+}
+
+TEST(TeamServer, WhoDoesNotWantToBeToldNowIsAskedAgain) {
+  Members team;
+  unsigned asked = 0;
+  team.server.on_last_node([&](const TeamServer::LastNode&) { return ++asked > 1; });
+  for (pid_t tid = 2; tid <= 4; ++tid) team.call(tid, TeamOp::dock, kTeam, {}, 1);
+  team.call(1, TeamOp::begin, kTeam, {4 | uint64_t{3} << 32, 77});
+  for (pid_t tid = 1; tid <= 3; ++tid)
+    team.call(tid, TeamOp::barrier, kTeam, {0, 0, 0x99}, tid == 1 ? 0 : 1);
+  EXPECT_EQ(asked, 2u);
+}
+
+TEST(TeamServer, NobodyIsToldOfABarrierThatMayBeCancelled) {
+  Members team;
+  unsigned asked = 0;
+  team.server.on_last_node([&](const TeamServer::LastNode&) { return ++asked > 0; });
+  team.call(2, TeamOp::dock, kTeam, {}, 1);
+  team.call(1, TeamOp::begin, kTeam, {2 | uint64_t{1} << 32, 77});
+  team.call(1, TeamOp::barrier, kTeam, {0, 1, 0x99});
+  EXPECT_EQ(asked, 0u);
+}
+
 TEST(TeamServer, ACallThatIsMadeAgainCountsOnce) {
   Members team;
   team.region(2);
