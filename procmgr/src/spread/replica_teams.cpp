@@ -65,7 +65,8 @@ void Replica::tell_arrivals(const LocalBarriers::Members& members, bool go_on) {
 }
 
 void Replica::go(const TeamGo& tell, const LocalBarriers::Members& members) {
-  let_go(barriers_.go(tell.team, members, tell.word), tell.word);
+  const auto told = barriers_.go(tell.team, members, tell.word);
+  let_go(told.members, told.word);
 }
 
 void Replica::let_go(const LocalBarriers::Members& members, uint64_t word) {

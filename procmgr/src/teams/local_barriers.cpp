@@ -8,7 +8,7 @@ namespace krg {
 
 size_t LocalBarriers::Team::at_barrier() const {
   size_t count = waiting.size();
-  for (const Members& message : told) count += message.size();
+  for (const Told& message : told) count += message.members.size();
   return count;
 }
 
@@ -25,10 +25,10 @@ LocalBarriers::Members LocalBarriers::leave(pid_t tid) {
   Team& team = teams_[member.mapped()];
   team.members.erase(tid);
   team.waiting.erase(tid);
-  team.may_go.reset();
+  const bool may_go = std::exchange(team.may_go, std::nullopt).has_value();
   Members alone = std::exchange(team.waiting, {});
-  // Some are on their way to a barrier at which the others are to be told of one by one.
-  if (team.at_barrier() > 0 || !alone.empty())
+  // Some are at a barrier, or may pass the next one: home is to be told of the others one by one.
+  if (may_go || team.at_barrier() > 0 || !alone.empty())
     for (pid_t other : std::exchange(team.members, {})) team_of_.erase(other);
   if (team.members.empty() && team.told.empty()) teams_.erase(member.mapped());
   return alone;
@@ -42,30 +42,35 @@ std::optional<LocalBarriers::Told> LocalBarriers::arrive(pid_t tid, uint64_t key
   if (word != 0) team.word = word;
   if (team.at_barrier() < team.members.size()) return Told{};
   const auto may_go = std::exchange(team.may_go, std::nullopt);
-  const uint64_t own = std::exchange(team.word, 0);
-  Told all{.members = std::exchange(team.waiting, {})};
-  if (may_go && may_go->members == all.members) {
-    all.go_on = true;
-    all.word = may_go->word != 0 ? may_go->word : own;
-  } else {
-    team.told.push_back(all.members);
-  }
+  Told all;
+  all.members = std::exchange(team.waiting, {});
+  all.word = std::exchange(team.word, 0);
+  all.go_on = may_go && may_go->members == all.members;
+  if (!all.go_on)
+    team.told.push_back(all);
+  else if (may_go->word != 0)
+    all.word = may_go->word;
   return all;
 }
 
-LocalBarriers::Members LocalBarriers::go(uint64_t key, const Members& members, uint64_t word) {
+LocalBarriers::Told LocalBarriers::go(uint64_t key, const Members& members, uint64_t word) {
   auto found = teams_.find(key);
   if (found == teams_.end()) return {};
   Team& team = found->second;
-  if (auto told = std::find(team.told.begin(), team.told.end(), members); told != team.told.end()) {
+  const auto told = std::find_if(team.told.begin(), team.told.end(),
+                                 [&](const Told& message) { return message.members == members; });
+  if (told != team.told.end()) {
+    Told all = std::move(*told);
     team.told.erase(told);
     if (team.members.empty() && team.told.empty()) teams_.erase(found);
-    return members;
+    if (word != 0) all.word = word;
+    all.go_on = true;
+    return all;
   }
   const auto is_to_come = [&](pid_t tid) {
     return team.members.contains(tid) &&
            std::none_of(team.told.begin(), team.told.end(),
-                        [&](const Members& message) { return message.contains(tid); });
+                        [&](const Told& message) { return message.members.contains(tid); });
   };
   if (std::all_of(members.begin(), members.end(), is_to_come))
     team.may_go = Permission{members, word};

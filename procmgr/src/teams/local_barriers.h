@@ -38,8 +38,8 @@ class LocalBarriers {
   // It has come to a barrier, with a word, which is not 0 from one member at the most. None: it is
   // no member here, home is to be told of it by itself.
   std::optional<Told> arrive(pid_t tid, uint64_t team, uint64_t word);
-  // Home says that all others are there. Who goes on now.
-  Members go(uint64_t team, const Members& members, uint64_t word);
+  // Home says that all others are there, of whom one may have had that word. Who goes on now.
+  Told go(uint64_t team, const Members& members, uint64_t word);
 
  private:
   struct Permission {
@@ -48,7 +48,7 @@ class LocalBarriers {
   };
   struct Team {
     Members members, waiting;            // waiting: home has not been told
-    std::vector<Members> told;           // home has been told, a message each
+    std::vector<Told> told;              // home has been told, a message each; with their word
     uint64_t word = 0;                   // of those who wait
     std::optional<Permission> may_go{};  // for those who have yet to come
     size_t at_barrier() const;

@@ -24,8 +24,8 @@ TEST(LocalBarriers, HomeIsToldWhenAllHaveCome) {
     ASSERT_TRUE(last);
     EXPECT_EQ(last->members, (Members{1, 2}));
     EXPECT_FALSE(last->go_on);
-    EXPECT_EQ(barriers.go(kTeam, {1, 2}, 0), (Members{1, 2}));
-    EXPECT_TRUE(barriers.go(kTeam, {1, 2}, 0).empty()) << "or they may pass the next one";
+    EXPECT_EQ(barriers.go(kTeam, {1, 2}, 0).members, (Members{1, 2}));
+    EXPECT_TRUE(barriers.go(kTeam, {1, 2}, 0).members.empty()) << "or they may pass the next one";
     barriers.leave(1);
     barriers.leave(2);
     enter(barriers, {1, 2});
@@ -38,14 +38,14 @@ TEST(LocalBarriers, WhoIsNoMemberIsToldOfByItself) {
   enter(barriers, {1});
   EXPECT_FALSE(barriers.arrive(1, kOther, 0)) << "of a nested region it is the master";
   EXPECT_FALSE(barriers.arrive(2, kTeam, 0));
-  EXPECT_TRUE(barriers.go(kOther, {1}, 0).empty());
+  EXPECT_TRUE(barriers.go(kOther, {1}, 0).members.empty());
 }
 
 TEST(LocalBarriers, TheLastNodesMembersGoOnWithoutHome) {
   LocalBarriers barriers;
   enter(barriers, {1, 2});
   barriers.arrive(1, kTeam, 0);
-  EXPECT_TRUE(barriers.go(kTeam, {1, 2}, 7).empty());
+  EXPECT_TRUE(barriers.go(kTeam, {1, 2}, 7).members.empty());
   const auto last = barriers.arrive(2, kTeam, 0);
   ASSERT_TRUE(last);
   EXPECT_EQ(last->members, (Members{1, 2}));
@@ -70,9 +70,11 @@ TEST(LocalBarriers, TheWordMayBeOneOfHere) {
 TEST(LocalBarriers, WhatHomeSaysBeforeItHasHeardOfThemHolds) {
   LocalBarriers barriers;
   enter(barriers, {1, 2});
-  barriers.arrive(1, kTeam, 0);
+  barriers.arrive(1, kTeam, 5);
   barriers.arrive(2, kTeam, 0);
-  EXPECT_EQ(barriers.go(kTeam, {1, 2}, 0), (Members{1, 2}));
+  const auto told = barriers.go(kTeam, {1, 2}, 0);
+  EXPECT_EQ(told.members, (Members{1, 2}));
+  EXPECT_EQ(told.word, 5u) << "home did not know of it";
   barriers.arrive(1, kTeam, 0);
   EXPECT_FALSE(barriers.arrive(2, kTeam, 0)->go_on);
 }
@@ -83,12 +85,12 @@ TEST(LocalBarriers, NobodyWaitsForWhoHasBeenToldOf) {
   enter(barriers, {1});
   EXPECT_EQ(barriers.arrive(1, kTeam, 0)->members, (Members{1}));
   enter(barriers, {2});
-  EXPECT_TRUE(barriers.go(kTeam, {1, 2}, 0).empty()) << "home did not know of 1 yet";
+  EXPECT_TRUE(barriers.go(kTeam, {1, 2}, 0).members.empty()) << "home did not know of 1 yet";
   const auto second = barriers.arrive(2, kTeam, 0);
   EXPECT_EQ(second->members, (Members{2}));
   EXPECT_FALSE(second->go_on);
-  EXPECT_EQ(barriers.go(kTeam, {1}, 0), (Members{1}));
-  EXPECT_EQ(barriers.go(kTeam, {2}, 0), (Members{2}));
+  EXPECT_EQ(barriers.go(kTeam, {1}, 0).members, (Members{1}));
+  EXPECT_EQ(barriers.go(kTeam, {2}, 0).members, (Members{2}));
   barriers.arrive(1, kTeam, 0);
   EXPECT_EQ(barriers.arrive(2, kTeam, 0)->members, (Members{1, 2}));
 }
@@ -123,7 +125,17 @@ TEST(LocalBarriers, WhenOneLeavesAfterHomeWasToldTheOthersGoOn) {
   barriers.arrive(1, kTeam, 0);
   barriers.arrive(2, kTeam, 0);
   EXPECT_TRUE(barriers.leave(1).empty());
-  EXPECT_EQ(barriers.go(kTeam, {1, 2}, 0), (Members{1, 2}));
+  EXPECT_EQ(barriers.go(kTeam, {1, 2}, 0).members, (Members{1, 2}));
+  EXPECT_FALSE(barriers.arrive(2, kTeam, 0));
+}
+
+// What home has let them do as those that they were does not hold for fewer.
+TEST(LocalBarriers, WhenOneLeavesThatWasToCome) {
+  LocalBarriers barriers;
+  enter(barriers, {1, 2, 3});
+  barriers.go(kTeam, {1, 2}, 0);
+  EXPECT_TRUE(barriers.leave(3).empty());
+  EXPECT_FALSE(barriers.arrive(1, kTeam, 0));
   EXPECT_FALSE(barriers.arrive(2, kTeam, 0));
 }
 
@@ -134,7 +146,7 @@ TEST(LocalBarriers, TheEndOfARegion) {
     enter(barriers, {1, 2});
     barriers.arrive(1, kTeam, 0);
     EXPECT_EQ(barriers.arrive(2, kTeam, 0)->members, (Members{1, 2}));
-    EXPECT_EQ(barriers.go(kTeam, {1, 2}, 0), (Members{1, 2}));
+    EXPECT_EQ(barriers.go(kTeam, {1, 2}, 0).members, (Members{1, 2}));
     EXPECT_TRUE(barriers.leave(1).empty());
     EXPECT_TRUE(barriers.leave(2).empty());
   }
