@@ -80,6 +80,13 @@ class SpreadTeamsTest(SessionCase):
                 self.assertEqual(len(arrays), 2, process["regions"])
                 self.assertLess(sum(region["invalidations"] for region in arrays), 150 * 12 / 2)
 
+    def test_a_program_with_memory_fences_is_told_that_its_pages_have_one_writer(self):
+        done = self.run_program(["krgrun", "-N", "2", "-q", "--omp=krg", "--multiple-writers", self.build / "test-bin/omp_flush"], timeout=60,
+                                env={"OMP_NUM_THREADS": "2"})
+        self.assertEqual((done.returncode, done.stdout), (0, "2 threads\n"), done.stderr)
+        self.assertEqual(done.stderr.count("--multiple-writers is not used: the program has memory fences"), 1, done.stderr)
+        self.assertNotIn("--multiple-writers", self.run_omp("omp_flush", nodes=2, threads=2).stderr)
+
     def test_a_page_has_one_writer_where_nothing_else_is_asked_for(self):
         done = self.run_omp("omp_writers", nodes=2, threads=2)
         self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "2 threads\n", ""))

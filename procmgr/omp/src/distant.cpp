@@ -127,7 +127,13 @@ void wait_for_events(Team& team) {
 }
 
 long ask_to_spread() {
-  return syscall(SYS_clone3, kAskToSpread, 1) > 0 ? 0 : errno;
+  const long answer = syscall(SYS_clone3, kAskToSpread, 1);
+  if (answer == kHasOneWriter)
+    complain(
+        "--multiple-writers is not used: the program has memory fences (flush, seq_cst atomics), "
+        "by "
+        "which its threads may talk; each page has one writer");
+  return answer > 0 ? 0 : errno;
 }
 
 void sleep_a_moment() {

@@ -27,10 +27,14 @@ enum class Owner { kNobody, kProgram, kLibrary };
 
 }  // namespace
 
-bool wants_multiple_writers(pid_t pid) {
+bool asks_for_multiple_writers(pid_t pid) {
   auto environment = read_whole_file(fmt::format("/proc/{}/environ", pid));
-  if (!environment || ('\0' + *environment).find("\0KRG_MULTIPLE_WRITERS="sv) == std::string::npos)
-    return false;
+  return environment &&
+         ('\0' + *environment).find("\0KRG_MULTIPLE_WRITERS="sv) != std::string::npos;
+}
+
+bool wants_multiple_writers(pid_t pid) {
+  if (!asks_for_multiple_writers(pid)) return false;
   auto program = read_whole_file(fmt::format("/proc/{}/exe", pid));
   if (program && !has_fence(*program)) return true;
   log_warn("spread", "pid {}: its program has memory fences (flush): each page has one writer",

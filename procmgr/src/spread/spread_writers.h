@@ -15,7 +15,9 @@
 
 namespace krg {
 
-// KRG_MULTIPLE_WRITERS is in its environment, and its program has no memory fence of its own: who
+// KRG_MULTIPLE_WRITERS is in its environment.
+bool asks_for_multiple_writers(pid_t pid);
+// It asks for them, and its program has no memory fence of its own: who
 // has one (OpenMP's flush) tells others something by memory that only looks shared by chance.
 bool wants_multiple_writers(pid_t pid);
 // Whether there is one: mfence, or what compilers put in its place (lock or of 0 on the stack).

@@ -125,7 +125,10 @@ bool Spreading::Impl::may_be_spread(pid_t pid, bool is_asked) const {
 
 void Spreading::Impl::answer_whether_spread(pid_t pid, Call call) {
   for (const auto& [set, process] : processes)
-    if (process->pid() == pid) return call.succeed(1);
+    if (process->pid() == pid)
+      return call.succeed(!process->has_multiple_writers() && asks_for_multiple_writers(pid)
+                              ? kHasOneWriter
+                              : kIsSpread);
   call.fail(starting.count(pid) > 0 ? EAGAIN : ENOTSUP);
 }
 

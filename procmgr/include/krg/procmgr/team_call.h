@@ -15,9 +15,12 @@ namespace krg {
 
 inline constexpr std::uint64_t kTeamCallNumber = 0x0b4f4d50;
 
-// clone3(kAskToSpread, 1): the calling process is to be spread over nodes. 1: it is; EINVAL: it is
-// being so from now on, or cannot be; EAGAIN: it is being so; ENOTSUP: it stays on this node.
+// clone3(kAskToSpread, 1): the calling process is to be spread over nodes. kIsSpread: it is;
+// kHasOneWriter: it is, but the program has memory fences, so that a page has one writer though
+// KRG_MULTIPLE_WRITERS asks for several; EINVAL: it is being so from now on, or cannot be; EAGAIN:
+// it is being so; ENOTSUP: it stays on this node.
 inline constexpr std::uint64_t kAskToSpread = 0x6b72'6773'7072'6561;
+inline constexpr long kIsSpread = 1, kHasOneWriter = 2;
 
 // Words: 0 what, 1 the thread's sequence number, 2 the team or the lock, from 3 on what each has.
 // Answers: a result, 0 where nothing is said, and words from 3 on.
