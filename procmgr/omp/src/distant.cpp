@@ -130,9 +130,8 @@ long ask_to_spread() {
   const long answer = syscall(SYS_clone3, kAskToSpread, 1);
   if (answer == kHasOneWriter)
     complain(
-        "--multiple-writers is not used: the program has memory fences (flush, seq_cst atomics), "
-        "by "
-        "which its threads may talk; each page has one writer");
+        "--multiple-writers is not used: the program has memory fences (flush, atomics), by which "
+        "its threads may talk: each page has one writer");
   return answer > 0 ? 0 : errno;
 }
 

@@ -77,7 +77,6 @@ class SpreadProcess {
   std::shared_ptr<PageSet> take_pages() { return std::move(parts_.pages); }
   std::shared_ptr<SpreadStatistics> statistics() const { return parts_.statistics; }
   const std::vector<NodeId>& nodes() const { return parts_.nodes; }
-  bool has_multiple_writers() const { return parts_.multiple_writers; }
   // Where a thread runs; nothing when it is none of the process's.
   std::optional<NodeId> place_of(pid_t tid) const;
   std::vector<pid_t> threads() const;

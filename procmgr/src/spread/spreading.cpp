@@ -82,6 +82,7 @@ struct Spreading::Impl {
   uint32_t next_set = 1;
   // Of processes that live, or whose other nodes have yet to tell theirs; and of those that have
   // ended.
+  std::set<uint64_t> one_writer_instead;  // of several, which were asked for
   std::map<uint64_t, std::shared_ptr<SpreadStatistics>> counting;
   std::deque<std::shared_ptr<SpreadStatistics>> counted;
   struct Question {
@@ -126,9 +127,7 @@ bool Spreading::Impl::may_be_spread(pid_t pid, bool is_asked) const {
 void Spreading::Impl::answer_whether_spread(pid_t pid, Call call) {
   for (const auto& [set, process] : processes)
     if (process->pid() == pid)
-      return call.succeed(!process->has_multiple_writers() && asks_for_multiple_writers(pid)
-                              ? kHasOneWriter
-                              : kIsSpread);
+      return call.succeed(one_writer_instead.contains(set) ? kHasOneWriter : kIsSpread);
   call.fail(starting.count(pid) > 0 ? EAGAIN : ENOTSUP);
 }
 
@@ -166,6 +165,7 @@ void Spreading::Impl::begin(pid_t pid, Call call) {
   ask.pages = opening->pages->pages();
   const bool multiple_writers = wants_multiple_writers(pid);
   ask.multiple_writers = multiple_writers;
+  if (!multiple_writers && asks_for_multiple_writers(pid)) one_writer_instead.insert(set.value);
   if (auto statistics = SpreadStatistics::wanted_by(pid)) {
     counting[set.value] = std::make_shared<SpreadStatistics>(std::move(*statistics));
     ask.counts = 1;
@@ -390,6 +390,7 @@ void Spreading::Impl::drop(std::shared_ptr<PageSet> pages,
   auto left = std::make_shared<size_t>(1);
   const auto answered = [this, left, pages, statistics, &loop = node.loop] {
     if (--*left > 0) return;
+    one_writer_instead.erase(pages->id().value);
     if (counting.erase(pages->id().value) > 0 && statistics) counted.push_back(statistics);
     if (counted.size() > kMostCounted) counted.pop_front();
     tell_statistics();
