@@ -297,6 +297,7 @@ class SpreadProcess {
   void let_go(NodeId node, uint64_t team, const std::vector<pid_t>& members, uint64_t word);
   bool let_last_go(const TeamServer::LastNode& last);
   void begin_phase(const ThreadPtr& thread);
+  void begin_phases();
   void answer_team_call(const ThreadPtr& thread, const user_regs_struct& registers,
                         Messenger::Reply reply);
 
@@ -351,6 +352,7 @@ class SpreadProcess {
   std::map<pid_t, ThreadPtr> threads_;
   TeamServer teams_;
   std::map<uint64_t, std::vector<pid_t>> may_go_;  // by team: who was told before they had come
+  std::vector<std::weak_ptr<Thread>> beginning_;   // a phase, in a moment
   std::vector<pid_t> arriving_;                    // who has come by the message being handled
   EventLoop::Timer signals_timer_;
   bool has_ended_ = false;

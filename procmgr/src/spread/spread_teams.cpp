@@ -64,11 +64,18 @@ void SpreadProcess::on_emulated_entry(const ThreadPtr& thread) {
 
 // After the other members have been told that they go on.
 void SpreadProcess::begin_phase(const ThreadPtr& thread) {
-  parts_.node.loop.post([this, alive = std::weak_ptr(alive_), weak = std::weak_ptr(thread)] {
-    auto thread = weak.lock();
-    if (alive.expired() || !thread || !thread->traced || thread->node != parts_.node.self) return;
-    parts_.pages->begin_phase(thread->traced->tid(), thread->phase.number());
+  beginning_.push_back(thread);
+  parts_.node.loop.post([this, alive = std::weak_ptr(alive_)] {
+    if (!alive.expired()) begin_phases();
   });
+}
+
+void SpreadProcess::begin_phases() {
+  for (const auto& weak : std::exchange(beginning_, {})) {
+    auto thread = weak.lock();
+    if (!thread || !thread->traced || thread->node != parts_.node.self) continue;
+    parts_.pages->begin_phase(thread->traced->tid(), thread->phase.number());
+  }
 }
 
 // The original goes on standing; the answer is all registers of the thread.
@@ -123,6 +130,7 @@ void SpreadProcess::arrived(NodeId from, std::vector<ArrivedMember> members, boo
                 });
   }
   arriving_.clear();
+  begin_phases();  // before what those say that have gone on
 }
 
 void SpreadProcess::let_go(NodeId node, uint64_t team, const std::vector<pid_t>& members,
