@@ -91,6 +91,12 @@ class SpreadTeamsTest(SessionCase):
         done = self.run_omp("omp_writers", nodes=2, threads=2)
         self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "2 threads\n", ""))
 
+    def test_memory_changes_right_behind_barriers(self):
+        for nodes, threads in ((1, 3), (2, 3), (4, 6)):
+            with self.subTest(nodes=nodes, threads=threads):
+                done = self.run_omp("omp_allocations", nodes=nodes, threads=threads)
+                self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "12 of 12 rounds\n", ""))
+
     def test_signals_arrive_while_members_wait(self):
         done = self.run_omp("omp_signals", "caught", nodes=2, threads=4)
         self.assertEqual((done.returncode, done.stderr), (0, ""))

@@ -55,9 +55,10 @@ void SpreadProcess::on_emulated_entry(const ThreadPtr& thread) {
   auto registers = thread->traced->registers();
   if (!registers) return;  // its end is told
   if (is_team_call(*registers)) return on_entry(thread, *registers);
+  // There is a stop behind the call that was left out, too: nothing has been carried out by then.
   thread->entry = *registers;
   thread->number = registers->orig_rax;
-  thread->result.reset();
+  thread->result = 0;
   static_cast<void>(thread->traced->set_registers(before_the_call(*registers)));
   resume(thread);
 }
