@@ -3,7 +3,6 @@
 // how many rounds were right.
 //   krgrun -N 2 --omp=krg omp_allocations
 // SPDX-License-Identifier: GPL-2.0-or-later
-#define _GNU_SOURCE
 #include <omp.h>
 #include <stdio.h>
 #include <sys/mman.h>
