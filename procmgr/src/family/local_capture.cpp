@@ -171,7 +171,7 @@ void LocalCapture::try_to_freeze(pid_t pid, int tries) {
   }
   if (!may) {
     if (tries == 0 || may.error().errno_or(0) != EBUSY) {
-      fail(about(pid, may.error()));
+      if (!has_gone(pid)) fail(about(pid, may.error()));
       return one_less();
     }
     return run_after(parts_.node.loop, kBusyTick, [self = shared_from_this(), pid, tries] {
