@@ -9,6 +9,8 @@
 //                  the background; then `all_here`: nothing depends on S any more, and the
 //                  userfaultfd is gone
 //
+// In S's place there may be a PageSupply, which has the pages of one arrival from elsewhere.
+//
 // Pages of zeros are told, not sent. The process may fork, unmap, move and drop its memory
 // meanwhile. When S's node fails or its task dies before T has everything, T's process is killed
 // (its forked children get SIGBUS where they touch what is lost); when T's process ends, S is done.
