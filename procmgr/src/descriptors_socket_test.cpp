@@ -243,9 +243,14 @@ TEST_F(MovingSocketTest, KeepsItsHalfClosedEnds) {
 }
 
 TEST_F(SocketsTest, WhatIsNotConnectedStays) {
+  UniqueFd listening(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr address{AF_UNIX, {}};
+  ASSERT_EQ(bind(listening.get(), &address, sizeof(sa_family_t)), 0);
+  ASSERT_EQ(listen(listening.get(), 1), 0);
   UniqueFd alone(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   UniqueFd datagrams(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  const std::pair<int, const char*> cases[] = {{alone.get(), "a socket, not connected"},
+  const std::pair<int, const char*> cases[] = {{listening.get(), "a socket, listening"},
+                                               {alone.get(), "a socket, not connected"},
                                                {datagrams.get(), "a socket, neither"}};
   for (auto& [fd, why] : cases) {
     EXPECT_EQ(place(kHome, kFar, {{6, fd}}, [] { return kOk; }), -1);

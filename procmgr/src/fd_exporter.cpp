@@ -109,16 +109,14 @@ Result<std::vector<ExportedFd>> FdExporter::export_all(pid_t pid, WhichFds which
         which == WhichFds::kForked && uses_offset(fd) && !is_standard_output(fd, *stolen);
     const bool has_own_state = event_kind_of(fd) || is_inotify(fd) || is_pidfd(fd) ||
                                S_ISREG(fd.attributes.st_mode) || is_listening(fd);
-    const int first = (which == WhichFds::kAll && has_own_state) || is_listening(fd)
+    const int first = which == WhichFds::kAll && has_own_state
                           ? first_of_description(pid, number, *stolen)
                           : number;
     // Others that have it write where it stands, too; or accept.
     const bool may_be_alone = S_ISREG(fd.attributes.st_mode) ? (fd.flags & O_ACCMODE) != O_RDONLY &&
                                                                    !is_standard_output(fd, *stolen)
                                                              : is_listening(fd);
-    const bool leaves =
-        which == WhichFds::kAll || (which == WhichFds::kKeptByExec && is_listening(fd));
-    const bool is_alone = leaves && may_be_alone && !others.have(fd);
+    const bool is_alone = which == WhichFds::kAll && may_be_alone && !others.have(fd);
     const bool holds_lock = fd.record_locked;
     const std::string_view obstacle = lock_obstacle(fd, which, is_alone);
     auto recipe = !obstacle.empty()   ? not_taken_along(fd, obstacle)
@@ -284,7 +282,7 @@ Result<std::string> FdExporter::export_one(StolenFd fd, bool is_alone, WhichFds 
     return encode_recipe(recipe_for(FdKind::kPath, fd), fd.link);
   }
   if (type == S_IFCHR) return export_character_device(std::move(fd));
-  if (type == S_IFSOCK) return export_socket(std::move(fd), is_alone);
+  if (type == S_IFSOCK) return export_socket(std::move(fd), is_alone, which);
   if (type == S_IFIFO) return export_stream(std::move(fd));
   if (type != S_IFREG && type != S_IFDIR) return not_taken_along(fd);
   if (fd.link.starts_with("/memfd:")) {
@@ -339,7 +337,7 @@ Result<std::string> FdExporter::export_terminal(StolenFd fd, const TerminalSetti
   return encode(recipe, settings);
 }
 
-Result<std::string> FdExporter::export_socket(StolenFd fd, bool is_alone) {
+Result<std::string> FdExporter::export_socket(StolenFd fd, bool is_alone, WhichFds which) {
   auto option = [&](int name) {
     int value = 0;
     socklen_t size = sizeof value;
@@ -353,6 +351,8 @@ Result<std::string> FdExporter::export_socket(StolenFd fd, bool is_alone) {
   socklen_t size = sizeof peer;
   if (!known) return not_taken_along(fd, "neither unix stream or packets nor TCP");
   if (option(SO_ACCEPTCONN) == 1) {
+    if (which != WhichFds::kAll)
+      return not_taken_along(fd, "listening, which others may accept by, too");
     if (type != SOCK_STREAM) return not_taken_along(fd, "listening for packets");
     return export_listener(std::move(fd), is_alone);
   }
@@ -396,7 +396,6 @@ Result<std::string> FdExporter::export_listener(StolenFd fd, bool is_alone) {
   if (!shape) return shape.error();
   FdRecipe recipe = recipe_for(FdKind::kListener, fd);
   recipe.offset = 0;
-  recipe.detail = is_alone ? 0 : 1;
   if (auto source = listeners_.source_of(fd.attributes.st_ino)) {
     recipe.home = source->home;
     recipe.id = source->id;

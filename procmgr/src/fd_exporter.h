@@ -43,6 +43,7 @@ class FdExporter {
 
  private:
   // `is_alone`: it is moved, and no other process has the description.
+  // A listening socket goes along where `which` is kAll.
   Result<std::string> export_one(StolenFd fd, bool is_alone, WhichFds which, pid_t pid);
   std::string export_same(const StolenFd& fd, int first) const;
   Result<std::string> export_event(const StolenFd& fd, pid_t pid, WhichFds which,
@@ -51,7 +52,7 @@ class FdExporter {
   Result<std::string> export_pidfd(StolenFd fd, pid_t pid, WhichFds which);
   Result<std::string> export_character_device(StolenFd fd);
   Result<std::string> export_terminal(StolenFd fd, const TerminalSettings& settings);
-  Result<std::string> export_socket(StolenFd fd, bool is_alone);
+  Result<std::string> export_socket(StolenFd fd, bool is_alone, WhichFds which);
   std::optional<std::string> export_relay(StolenFd& fd);
   Result<std::string> export_listener(StolenFd fd, bool is_alone);
   Result<std::string> export_regular(StolenFd fd, bool is_alone);

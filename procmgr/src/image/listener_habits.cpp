@@ -87,12 +87,10 @@ Status replace_by_null(FrozenProcess& process, const std::vector<ListeningFd>& f
   return replaced;
 }
 
-ListenerHabits::Expects ListenerHabits::expects(pid_t forker) const {
+bool ListenerHabits::expects_closed(pid_t forker) const {
   auto found = seen_.find(forker);
-  if (found == seen_.end() || found->second.start_time != process_start_time(forker))
-    return Expects::kNothing;
-  if (found->second.kept) return Expects::kKept;
-  return found->second.closed >= kSure ? Expects::kClosed : Expects::kNothing;
+  return found != seen_.end() && !found->second.kept && found->second.closed >= kSure &&
+         found->second.start_time == process_start_time(forker);
 }
 
 bool ListenerHabits::look_at(pid_t forker, pid_t child, bool is_last_look) {
