@@ -79,6 +79,13 @@ class HomeListenerTest : public ::testing::Test {
     listen_at(AF_INET, 50);
   }
 
+  // Timers that nobody holds keep the loop: the last is due after half a second.
+  void TearDown() override {
+    nodes_.clear();
+    const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(600);
+    while (std::chrono::steady_clock::now() < end) loop_.run_once(std::chrono::milliseconds(10));
+  }
+
   // What the listener's entry is kept by at first: as if kFar had the socket.
   void listen_at(int domain, int backlog) {
     if (listener_ != nullptr) home().drop_reference(kFar, id_);
