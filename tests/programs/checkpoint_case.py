@@ -44,6 +44,11 @@ class CheckpointCase(SessionCase):
     def errors(self):
         return (self.work / "err").read_text(errors="replace")
 
+    def wait_for_file(self, name, process):
+        while not (self.work / name).exists():
+            self.assertIsNone(process.poll(), self.errors())
+            time.sleep(0.02)
+
     def refusals(self):
         return self.errors().count("is being restarted")
 
@@ -76,9 +81,8 @@ class CheckpointCase(SessionCase):
         program that waits for it cannot come to its end before, however fast the machine."""
         options = [f"--checkpoint-dir={self.work / 'ckpt'}"]
         process = self.start("-N", str(nodes[0]), *options, *caps, "sh", "-c", "exec \"$@\" >output 2>&1", "sh", *command)
-        while ready and not (self.work / ready).exists():
-            self.assertIsNone(process.poll(), self.errors())
-            time.sleep(0.02)
+        if ready:
+            self.wait_for_file(ready, process)
         for number in range(times):
             time.sleep(self.random.uniform(0.3, 1.2))
             self.save_and_kill(process)

@@ -4,7 +4,6 @@ SPDX-License-Identifier: GPL-2.0-or-later
 """
 import os
 import signal
-import time
 
 import session_case
 from checkpoint_case import CheckpointCase
@@ -113,11 +112,6 @@ class LazyCheckpointTest(CheckpointCase):
         """It goes along with what is still to come."""
         output = self.interrupted("bash", "-c", MOVED_WORK, times=1, nodes=(2,), caps=("--caps=+CHECKPOINTABLE,+CAN_MIGRATE",), ready="ready")
         self.assertEqual([line.split()[-2] if "python3" in line else line for line in output.splitlines()], ["n0", "n1", "True"])
-
-    def wait_for_file(self, name, process):
-        while not (self.work / name).exists():
-            self.assertIsNone(process.poll(), self.errors())
-            time.sleep(0.02)
 
     def test_damaged_pages(self):
         """All is killed, and why is told, when a block that was to come is damaged; without --lazy nothing starts."""
