@@ -92,7 +92,8 @@ void Krgd::wire_signals() {
   });
   shadows.set_delivery([this](pid_t body, const SignalInfo& signal) {
     if (signal.signal == SIGCHLD) remote_children.child_changed(body);
-    return signals.signal_body(terminals.receiver(body, signal), signal);
+    const std::optional<pid_t> receiver = terminals.receiver(body, signal);
+    return receiver ? signals.signal_body(*receiver, signal) : Status();
   });
   shadows.on_body_end(
       [this](pid_t shadow, const BodyEnd& end) { remote_usage.body_ended(shadow, end.usage); });

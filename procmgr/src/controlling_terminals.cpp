@@ -231,13 +231,15 @@ ControllingTerminals::ControllingTerminals(NodeContext& node, SessionFs& fs, Sys
 }
 ControllingTerminals::~ControllingTerminals() = default;
 
-pid_t ControllingTerminals::receiver(pid_t body, const SignalInfo& signal) const {
+std::optional<pid_t> ControllingTerminals::receiver(pid_t body, const SignalInfo& signal) const {
   if (signal.code != SI_KERNEL) return body;
   switch (signal.signal) {
+    case SIGWINCH:
+      if (!impl_->mirrors.slave_of(body).empty()) return std::nullopt;
+      return body;
     case SIGINT:
     case SIGQUIT:
-    case SIGTSTP:
-    case SIGWINCH: {
+    case SIGTSTP: {
       const pid_t below = impl_->mirrors.foreground(body);
       return below != 0 ? below : body;
     }

@@ -238,7 +238,7 @@ void TerminalMirrors::state_arrived(NodeId from, const TerminalState& state) {
     if (std::memcmp(&known.size, &state.settings.size, sizeof known.size) != 0) {
       known.size = state.settings.size;
       ioctl(mirror->master.get(), TIOCSWINSZ, &known.size);
-      kill(-receivers(*mirror), SIGWINCH);  // its own may have come before the new size
+      kill(-receivers(*mirror), SIGWINCH);
     }
     if (state.input_waits || state.look_for_readers) look_for_readers(*mirror, state.input_waits);
   }

@@ -72,6 +72,16 @@ class InteractiveTest(SessionCase):
         self.terminal.resize(33, 77)
         self.assertIn("33 77", self.expect_prompt())
 
+    def test_who_is_told_of_a_new_size_sees_it(self):
+        """At the first signal, on whatever node."""
+        program = ("import os, signal; signal.signal(signal.SIGWINCH, lambda *_: (print(os.get_terminal_size()), os._exit(0)));"
+                   "print(\"wait\"\"ing\"); [signal.pause() for _ in iter(int, 1)]")
+        for columns in range(71, 79):
+            self.type(f"python3 -c '{program}'")
+            self.expect("waiting")
+            self.terminal.resize(33, columns)
+            self.assertIn(f"columns={columns}, lines=33", self.expect_prompt())
+
     def test_output_keeps_its_order(self):
         lines = self.run_line("for i in 1 2 3 4 5 6; do echo a$i; sh -c \"echo b$i\"; echo c$i >&2; sh -c \"echo d$i >&2\"; done")
         self.assertEqual(lines.split(), [f"{letter}{i}" for i in range(1, 7) for letter in "abcd"])

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "krg/procmgr/descriptors.h"
 #include "krg/procmgr/shadow_host.h"
@@ -27,8 +28,9 @@ class ControllingTerminals {
   ControllingTerminals& operator=(const ControllingTerminals&) = delete;
 
   // Who gets a signal that the terminal at home sent to a body's group: the group below it that
-  // has the terminal, else the body itself.
-  pid_t receiver(pid_t body, const SignalInfo& signal) const;
+  // has the terminal, else the body itself. Nobody: of a new window size the body's own terminal
+  // tells, once it has that size.
+  std::optional<pid_t> receiver(pid_t body, const SignalInfo& signal) const;
 
  private:
   struct Impl;
