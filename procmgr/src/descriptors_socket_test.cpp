@@ -249,7 +249,7 @@ TEST_F(SocketsTest, WhatIsNotConnectedStays) {
   ASSERT_EQ(listen(listening.get(), 1), 0);
   UniqueFd alone(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   UniqueFd datagrams(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  const std::pair<int, const char*> cases[] = {{listening.get(), "a socket, listening"},
+  const std::pair<int, const char*> cases[] = {{listening.get(), "a unix socket that listens"},
                                                {alone.get(), "a socket, not connected"},
                                                {datagrams.get(), "a socket, neither"}};
   for (auto& [fd, why] : cases) {

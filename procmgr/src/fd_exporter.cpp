@@ -109,14 +109,16 @@ Result<std::vector<ExportedFd>> FdExporter::export_all(pid_t pid, WhichFds which
         which == WhichFds::kForked && uses_offset(fd) && !is_standard_output(fd, *stolen);
     const bool has_own_state = event_kind_of(fd) || is_inotify(fd) || is_pidfd(fd) ||
                                S_ISREG(fd.attributes.st_mode) || is_listening(fd);
-    const int first = which == WhichFds::kAll && has_own_state
+    const int first = (which == WhichFds::kAll && has_own_state) || is_listening(fd)
                           ? first_of_description(pid, number, *stolen)
                           : number;
     // Others that have it write where it stands, too; or accept.
     const bool may_be_alone = S_ISREG(fd.attributes.st_mode) ? (fd.flags & O_ACCMODE) != O_RDONLY &&
                                                                    !is_standard_output(fd, *stolen)
                                                              : is_listening(fd);
-    const bool is_alone = which == WhichFds::kAll && may_be_alone && !others.have(fd);
+    const bool leaves =
+        which == WhichFds::kAll || (which == WhichFds::kKeptByExec && is_listening(fd));
+    const bool is_alone = leaves && may_be_alone && !others.have(fd);
     const bool holds_lock = fd.record_locked;
     const std::string_view obstacle = lock_obstacle(fd, which, is_alone);
     auto recipe = !obstacle.empty()   ? not_taken_along(fd, obstacle)
@@ -351,9 +353,10 @@ Result<std::string> FdExporter::export_socket(StolenFd fd, bool is_alone, WhichF
   socklen_t size = sizeof peer;
   if (!known) return not_taken_along(fd, "neither unix stream or packets nor TCP");
   if (option(SO_ACCEPTCONN) == 1) {
-    if (which != WhichFds::kAll)
-      return not_taken_along(fd, "listening, which others may accept by, too");
     if (type != SOCK_STREAM) return not_taken_along(fd, "listening for packets");
+    // Its connections may pass descriptors, which a relay cannot.
+    if (domain == AF_UNIX && which != WhichFds::kAll)
+      return not_taken_along(fd, "a unix socket that listens, which others may accept by, too");
     return export_listener(std::move(fd), is_alone);
   }
   if (getpeername(fd.copy.get(), reinterpret_cast<sockaddr*>(&peer), &size) != 0)
@@ -396,6 +399,7 @@ Result<std::string> FdExporter::export_listener(StolenFd fd, bool is_alone) {
   if (!shape) return shape.error();
   FdRecipe recipe = recipe_for(FdKind::kListener, fd);
   recipe.offset = 0;
+  recipe.detail = is_alone ? 0 : 1;
   if (auto source = listeners_.source_of(fd.attributes.st_ino)) {
     recipe.home = source->home;
     recipe.id = source->id;

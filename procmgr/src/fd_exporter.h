@@ -43,7 +43,6 @@ class FdExporter {
 
  private:
   // `is_alone`: it is moved, and no other process has the description.
-  // A listening socket goes along where `which` is kAll.
   Result<std::string> export_one(StolenFd fd, bool is_alone, WhichFds which, pid_t pid);
   std::string export_same(const StolenFd& fd, int first) const;
   Result<std::string> export_event(const StolenFd& fd, pid_t pid, WhichFds which,

@@ -259,7 +259,8 @@ Status FdImporter::prepare_listener(pid_t pid, Item& item) {
   const ListenerRelays::Origin from{recipe.home,
                                     recipe.id,
                                     recipe.exporter,
-                                    {recipe.exporter, 0, static_cast<uint64_t>(recipe.offset)}};
+                                    {recipe.exporter, 0, static_cast<uint64_t>(recipe.offset)},
+                                    recipe.detail != 0};
   if (recipe.home == node_.self) {
     auto native = home_.native_copy(recipe.id);
     if (!native) return native.error();

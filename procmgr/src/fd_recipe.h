@@ -24,7 +24,8 @@ enum class FdKind : uint8_t {
   kShared,    // a file of the session's /dev/shm: by path, or by its FileId (identity.inode)
   kEvent,     // made anew: of EventKind `detail`, the "path" being its description (event_fds.h)
   kQueue,     // of the session's /dev/mqueue: by its FileId (identity.inode)
-  kListener,  // a socket that listens, joined by a relay: of the "path" ListenerShape
+  kListener,  // a socket that listens, joined by a relay: of the "path" ListenerShape; `detail`:
+              // others have it
   kInotify,   // I/O at home, where its watches are (inotify_calls.h)
   kPidfd,     // polled at home: of process `detail`, 0: one that has ended (pidfd_calls.h)
   kSame,      // the description of another descriptor of the process, number `detail`

@@ -91,7 +91,7 @@ Result<UniqueFd> ListenerRelays::open(pid_t body, const Origin& from, const List
   listener.home = from.home;
   listener.id = from.id;
   listener.users.pids = {body};
-  auto made = open_socket(listener, shape);
+  auto made = open_socket(listener, shape, from.is_shared);
   if (!made) return made;
   struct stat attributes {};
   auto here = listener_shape_of(made->get());
@@ -99,12 +99,15 @@ Result<UniqueFd> ListenerRelays::open(pid_t body, const Origin& from, const List
   listener.shape = *here;
   listener.inode = attributes.st_ino;
   if (flags & O_NONBLOCK) fcntl(made->get(), F_SETFL, O_NONBLOCK);
-  attach(add(std::move(listener)), from.left, from.left.number == 0 && from.exporter != from.home);
+  attach(add(std::move(listener)), from.left, from.is_shared);
   return made;
 }
 
-Result<UniqueFd> ListenerRelays::open_socket(Listener& listener, const ListenerShape& shape) {
-  if (auto borrowed = borrow(listener, shape)) return borrowed;
+// What comes by krgd's own of this node is for all who share it.
+Result<UniqueFd> ListenerRelays::open_socket(Listener& listener, const ListenerShape& shape,
+                                             bool is_shared) {
+  if (!is_shared)
+    if (auto borrowed = borrow(listener, shape)) return borrowed;
   listener.shape = shape;
   return listen_like(listener.shape);
 }

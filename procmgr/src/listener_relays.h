@@ -39,6 +39,7 @@ class ListenerRelays {
     HomeId id;
     NodeId exporter;
     ListenerPlace left;
+    bool is_shared = false;
   };
   // The process's socket. Takes over one reference at the home, which the caller has asked for.
   Result<UniqueFd> open(pid_t body, const Origin& from, const ListenerShape& shape, int flags);
@@ -93,7 +94,7 @@ class ListenerRelays {
   void attach(uint64_t number, const ListenerPlace& left, bool shares);
   uint64_t add(Listener listener);
   void give_back_all(const Listener& listener, int socket);
-  Result<UniqueFd> open_socket(Listener& listener, const ListenerShape& shape);
+  Result<UniqueFd> open_socket(Listener& listener, const ListenerShape& shape, bool is_shared);
   Result<UniqueFd> borrow(Listener& listener, const ListenerShape& shape);
   HomeListener* lender_of(const Listener& listener);
   bool is_closed(Listener& listener, const std::set<ino_t>& listening);

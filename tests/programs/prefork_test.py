@@ -1,4 +1,5 @@
-"""A server whose processes accept by one listening socket, each of them moved around while clients ask: no connection is lost.
+"""A server whose processes accept by one listening socket, each of them moved around while clients ask, or elsewhere from its fork or
+exec on: no connection is lost.
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 import socket
@@ -6,7 +7,7 @@ import threading
 
 import session_case
 from launcher_case import wait_until
-from session_case import SessionCase
+from session_case import BUSY, SessionCase
 
 CAPS = "--caps=+CAN_MIGRATE"
 
@@ -14,7 +15,11 @@ CAPS = "--caps=+CAN_MIGRATE"
 SERVER = """
 import os, select, signal, socket, sys, time
 how, address = sys.argv[1:3]
-listener = socket.create_server((address, 0), backlog=128)
+if "/" in address:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen(128)
+else: listener = socket.create_server((address, 0), backlog=128)
 listener.setblocking(how == "accept")
 def work():
     class Ended(Exception): pass
@@ -43,7 +48,7 @@ for _ in range(3):
     if pid == 0: work()
     workers.append(pid)
 signal.signal(signal.SIGTERM, lambda *_: [os.kill(pid, signal.SIGTERM) for pid in workers])
-open("new", "w").write(f"{os.getpid()} {' '.join(map(str, workers))} {listener.getsockname()[1]}")
+open("new", "w").write(f"{os.getpid()} {' '.join(map(str, workers))} {0 if '/' in address else listener.getsockname()[1]}")
 os.rename("new", "started")
 for pid in workers: assert os.waitpid(pid, 0)[1] == 0
 os._exit(3)
@@ -54,6 +59,12 @@ os._exit(3)
 CLIENT = """
 import os, socket, sys, threading, time
 address, port, *wanted = sys.argv[1:]
+def connect():
+    if "/" not in address: return socket.create_connection((address, int(port)), timeout=20)
+    peer = socket.socket(socket.AF_UNIX)
+    peer.settimeout(20)
+    peer.connect(address)
+    return peer
 seen, count, end = set(), 0, time.monotonic() + 90
 def done(): return wanted and seen.issuperset(wanted) or not wanted and os.path.exists("stop")
 def ask(thread):
@@ -61,7 +72,7 @@ def ask(thread):
     number = 0
     while not done():
         assert time.monotonic() < end, f"{wanted} are not all among {seen}"
-        with socket.create_connection((address, int(port)), timeout=20) as peer:
+        with connect() as peer:
             peer.sendall(f"{thread}.{number}".encode())
             answer = b""
             while more := peer.recv(100): answer += more
@@ -97,6 +108,51 @@ touch stop; wait $clients; kill -TERM $server; wait $server; echo status $?
 cat all asked served* | tr '\\n' ' '
 """
 
+# Each worker is where it was placed from its fork on, or from its exec; all are to answer from there.
+FORKED = f"""
+{BUSY}
+{BUSY}
+{BUSY}
+sleep 0.3
+$SERVER $HOW $ADDRESS & server=$!
+""" + """
+krg_capset -e -DISTANT_FORK
+until [ -e started ]; do sleep 0.05; done
+read parent one two three port <started
+ask() { /usr/bin/python3 client.py $ADDRESS $port "$@" || echo "not all of $*"; }
+ask $one $two $three
+place() { read -r _ _ place _ < <(krg_where $1); }
+places=; for pid in $one $two $three; do place $pid; places+=" $pid.$place"; done
+ask $places; place $parent; at=$place
+kill -TERM $server; wait $server; echo status $?
+cat served* | tr '\\n' ' '; echo; echo $places; echo $at
+"""
+
+# A web server as Python's library has it, with workers that its parent has forked.
+HTTP = """
+import http.server, os, signal, threading, urllib.request
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(f"{os.getpid()} {os.uname().nodename}".encode())
+    def log_message(self, *_): pass
+server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+def fork():
+    if pid := os.fork(): return pid
+    server.serve_forever()
+workers = [fork() for _ in range(6)]
+answers, many = [], threading.Event()
+def ask():
+    while not many.is_set():
+        answers.append(urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/", timeout=60).read().decode().split())
+        if len(answers) >= 300 and len({node for _, node in answers}) > 1: many.set()
+threads = [threading.Thread(target=ask) for _ in range(6)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(all(int(pid) in workers for pid, _ in answers))
+for pid in workers: os.kill(pid, signal.SIGKILL)
+print([os.waitpid(pid, 0)[1] for pid in workers])
+"""
+
 
 class PreforkTest(SessionCase):
     def setUp(self):
@@ -104,6 +160,7 @@ class PreforkTest(SessionCase):
             left.unlink()
         (self.work / "server.py").write_text(SERVER, encoding="ascii")
         (self.work / "client.py").write_text(CLIENT, encoding="ascii")
+        (self.work / "web.py").write_text(HTTP, encoding="ascii")
 
     def check_served(self, out, more=0):
         """`more`: connections of others."""
@@ -155,6 +212,41 @@ class PreforkTest(SessionCase):
 
     def test_workers_that_wait_by_epoll(self):
         self.check_served(self.serve("epoll"))
+
+    def fork_workers(self, how, server="/usr/bin/python3 server.py", address="127.0.0.1"):
+        """The nodes of workers that are elsewhere than their parent."""
+        out = self.shell(FORKED, caps=session_case.SPREAD, nodes=3, timeout=120, env={"HOW": how, "ADDRESS": address, "SERVER": server})
+        first, then, status, served, places, server_at = [line.split() for line in out.split("\n")]
+        self.assertEqual((first[0], then[0], status), ("answered", "answered", ["status", "3"]), out)
+        self.assertEqual(sum(map(int, served)), int(first[1]) + int(then[1]), out)
+        return {place.split(".")[1] for place in places} - set(server_at)
+
+    def test_forked_workers_that_accept(self):
+        self.assertTrue(self.fork_workers("accept"))
+
+    def test_forked_workers_that_poll(self):
+        self.assertTrue(self.fork_workers("poll"))
+
+    def test_forked_workers_at_a_unix_socket_stay(self):
+        """By its connections descriptors may be passed."""
+        self.assertFalse(self.fork_workers("accept", address=str(self.work / "socket")))
+
+    def test_forked_workers_in_c(self):
+        server = str(self.build / "test-bin/tracees/prefork")
+        for how in ("fork", "exec"):
+            with self.subTest(how=how):
+                self.assertTrue(self.fork_workers(how, server))
+            for left in self.work.glob("s*ed*"):
+                left.unlink()
+        for how in ("fork", "exec"):
+            with self.subTest(how=how, at="a unix socket"):
+                self.assertFalse(self.fork_workers(how, server, str(self.work / f"socket-{how}")))
+            for left in self.work.glob("s*ed*"):
+                left.unlink()
+
+    def test_a_web_server_with_forked_workers(self):
+        out = self.shell("\n".join([BUSY] * 3) + "\nsleep 0.3; exec /usr/bin/python3 web.py", caps=session_case.SPREAD, nodes=3, timeout=120)
+        self.assertEqual(out.split("\n"), ["True", f"{[9] * 6}"])
 
 
 if __name__ == "__main__":

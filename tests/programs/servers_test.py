@@ -1,5 +1,5 @@
-"""Servers that fork: children that close the listening sockets which they have from their parent may run on other nodes, those that
-accept stay; PostgreSQL with backends on several nodes. SPDX-License-Identifier: GPL-2.0-or-later
+"""Servers that fork: children that close the listening sockets which they have from their parent run on other nodes, and those that
+accept; PostgreSQL with backends on several nodes. SPDX-License-Identifier: GPL-2.0-or-later
 """
 import os
 import pathlib
@@ -69,8 +69,8 @@ class ServersTest(SessionCase):
         self.assertEqual(hosts[0], "n0", "what its children do was not known yet")
         self.assertGreater(len(set(hosts)), 1, hosts)
 
-    def test_children_that_accept_stay(self):
-        self.assertEqual(self.answers("accepts"), ["n0"] * 10)
+    def test_children_that_accept_go_elsewhere(self):
+        self.assertGreater(len(set(self.answers("accepts"))), 1)
 
     def test_postgresql_with_backends_on_several_nodes(self):
         installed = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/postgres"))

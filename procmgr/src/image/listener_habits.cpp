@@ -87,10 +87,12 @@ Status replace_by_null(FrozenProcess& process, const std::vector<ListeningFd>& f
   return replaced;
 }
 
-bool ListenerHabits::expects_closed(pid_t forker) const {
+ListenerHabits::Expects ListenerHabits::expects(pid_t forker) const {
   auto found = seen_.find(forker);
-  return found != seen_.end() && !found->second.kept && found->second.closed >= kSure &&
-         found->second.start_time == process_start_time(forker);
+  if (found == seen_.end() || found->second.start_time != process_start_time(forker))
+    return Expects::kNothing;
+  if (found->second.kept) return Expects::kKept;
+  return found->second.closed >= kSure ? Expects::kClosed : Expects::kNothing;
 }
 
 bool ListenerHabits::look_at(pid_t forker, pid_t child, bool is_last_look) {

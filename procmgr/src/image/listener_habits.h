@@ -1,8 +1,9 @@
 // ListenerHabits: whether the children that a process forks to serve a connection each, which it
-// has accepted, close the listening sockets that they have from it. Such a socket cannot go along
-// to another node; where such children have all closed theirs at once, the next one gets something
-// in its place that says so (ENOTSOCK) to who uses it all the same. Children without a connection
-// may be there to accept some themselves: nothing is learnt of them, nor done to them.
+// has accepted, close the listening sockets that they have from it. It costs each connection a
+// question to another node where such a socket has gone along; where such children have all closed
+// theirs at once, the next one gets something in its place that says so (ENOTSOCK) to who uses it
+// all the same. Children without a connection are there to accept some themselves: nothing is
+// learnt of them, nor done to them.
 //
 // Threads: the loop's thread. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
@@ -32,7 +33,8 @@ Status replace_by_null(FrozenProcess& process, const std::vector<ListeningFd>& f
 
 class ListenerHabits {
  public:
-  bool expects_closed(pid_t forker) const;
+  enum class Expects { kNothing, kClosed, kKept };
+  Expects expects(pid_t forker) const;
   // A child had listening sockets at its fork: whether it has any now. Nothing is learnt of one
   // that has ended. False: it still has some, and it is too early to say that it keeps them.
   bool look_at(pid_t forker, pid_t child, bool is_last_look);

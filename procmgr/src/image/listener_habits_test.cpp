@@ -40,6 +40,8 @@ class ListenerHabitsTest : public testing::Test {
     return decided;
   }
 
+  using Expects = ListenerHabits::Expects;
+
   int listener_ = -1;
   ListenerHabits habits_;
 };
@@ -66,20 +68,20 @@ TEST_F(ListenerHabitsTest, KnowsConnectionsThatCameIn) {
 
 TEST_F(ListenerHabitsTest, TwoChildrenThatCloseThemAreAHabit) {
   EXPECT_TRUE(look_at_child(true));
-  EXPECT_FALSE(habits_.expects_closed(getpid()));
+  EXPECT_NE(habits_.expects(getpid()), Expects::kClosed);
   EXPECT_TRUE(look_at_child(true));
-  EXPECT_TRUE(habits_.expects_closed(getpid()));
-  EXPECT_FALSE(habits_.expects_closed(getppid()));
+  EXPECT_EQ(habits_.expects(getpid()), Expects::kClosed);
+  EXPECT_NE(habits_.expects(getppid()), Expects::kClosed);
 }
 
 TEST_F(ListenerHabitsTest, OneThatKeepsThemEndsItForGood) {
   EXPECT_TRUE(look_at_child(true));
   EXPECT_TRUE(look_at_child(true));
   EXPECT_FALSE(look_at_child(false, false));
-  EXPECT_TRUE(habits_.expects_closed(getpid())) << "it may be about to close it";
+  EXPECT_EQ(habits_.expects(getpid()), Expects::kClosed) << "it may be about to close it";
   EXPECT_TRUE(look_at_child(false));
   for (int i = 0; i < 3; ++i) EXPECT_TRUE(look_at_child(true));
-  EXPECT_FALSE(habits_.expects_closed(getpid()));
+  EXPECT_EQ(habits_.expects(getpid()), Expects::kKept);
 }
 
 TEST_F(ListenerHabitsTest, NothingIsLearntOfTheDead) {
@@ -88,7 +90,7 @@ TEST_F(ListenerHabitsTest, NothingIsLearntOfTheDead) {
   siginfo_t ended{};
   ASSERT_EQ(waitid(P_PID, static_cast<id_t>(child), &ended, WEXITED | WNOWAIT), 0);
   for (int i = 0; i < 3; ++i) EXPECT_TRUE(habits_.look_at(getpid(), child, true));
-  EXPECT_FALSE(habits_.expects_closed(getpid()));
+  EXPECT_NE(habits_.expects(getpid()), Expects::kClosed);
   EXPECT_EQ(waitpid(child, nullptr, 0), child);
 }
 

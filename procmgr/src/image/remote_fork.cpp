@@ -62,7 +62,7 @@ struct RemoteFork::Impl : std::enable_shared_from_this<Impl> {
   bool has_to_be_followed(const SyscallBroker::Call& fork) const;
   bool may_trace(const KnownForkers::Forker& forker);
   void move(const KnownForkers::Forker& forker, Frozen child);
-  void settle_listeners(pid_t forker, FrozenProcess& child, bool leaves);
+  bool may_go_with_listeners(pid_t forker, FrozenProcess& child, bool leaves);
   void look_later(pid_t forker, pid_t child, std::vector<std::chrono::milliseconds> waits);
   void moved(const ForkHabits::Program& program, pid_t child);
 };
@@ -117,8 +117,9 @@ bool RemoteFork::Impl::has_to_be_followed(const SyscallBroker::Call& fork) const
 void RemoteFork::Impl::move(const KnownForkers::Forker& forker, Frozen child) {
   const pid_t pid = child->pid();
   const NodeId target = parts.placement.choose(GlobalPid{pid});
-  settle_listeners(forker.pid, *child, target != node.self);
+  const bool may_go = may_go_with_listeners(forker.pid, *child, target != node.self);
   if (target == node.self) return;  // and goes on
+  if (!may_go) return parts.placement.ended(GlobalPid{pid});
   mover.move(std::move(child), target, WhichFds::kForked,
              [self = shared_from_this(), program = forker.program, pid, target](Status how) {
                if (how) return self->moved(program, pid);
@@ -128,18 +129,24 @@ void RemoteFork::Impl::move(const KnownForkers::Forker& forker, Frozen child) {
              });
 }
 
-// A child that has some stays here, unless it serves a connection, and its forker's children close
-// them anyway.
-void RemoteFork::Impl::settle_listeners(pid_t forker, FrozenProcess& child, bool leaves) {
+// Who is there to accept shares them with its forker. A child that serves a connection may be about
+// to close them: what its forker's children do is found out by those that stay here.
+bool RemoteFork::Impl::may_go_with_listeners(pid_t forker, FrozenProcess& child, bool leaves) {
   const ServerSockets sockets = server_sockets(child.pid());
-  if (sockets.listening.empty() || !sockets.has_connection) return;
-  if (listeners.expects_closed(forker)) {
-    if (!leaves) return;
-    if (auto replaced = replace_by_null(child, sockets.listening); !replaced)
-      log_debug("fork", "child {}: {}", child.pid(), replaced.error().message());
-    return;
+  if (sockets.listening.empty() || !sockets.has_connection) return true;
+  switch (listeners.expects(forker)) {
+    case ListenerHabits::Expects::kKept:
+      return true;
+    case ListenerHabits::Expects::kClosed:
+      if (!leaves) return true;
+      if (auto replaced = replace_by_null(child, sockets.listening); !replaced)
+        log_debug("fork", "child {}: {}", child.pid(), replaced.error().message());
+      return true;
+    case ListenerHabits::Expects::kNothing:
+      look_later(forker, child.pid(), {kLookAfter, kLookAtLast});
+      return false;
   }
-  look_later(forker, child.pid(), {kLookAfter, kLookAtLast});
+  return false;
 }
 
 void RemoteFork::Impl::look_later(pid_t forker, pid_t child,
