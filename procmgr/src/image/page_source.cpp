@@ -16,8 +16,10 @@ namespace {
 constexpr uint64_t kFirstReadAhead = 8, kMostReadAhead = 64;  // pages
 // So far apart the touches of a run may be.
 constexpr uint64_t kLongestStep = 16;
-// So long after the last fault the background rests.
+// So long after the last fault, and before the first one, the background rests.
 constexpr std::chrono::milliseconds kRest{1};
+// Who touches a page waits for what is under way: at first, and after each fault, that is little.
+constexpr size_t kFirstBatchBytes = 64u << 10;
 constexpr size_t kMaxRuns = 1024;  // a batch
 
 void append(std::vector<PageRun>& runs, uint64_t page, bool has_bytes) {
@@ -75,17 +77,14 @@ void PageSource::on_wanted(const PagesWanted& wanted) {
   }
   region_ = wanted.region;
   slots_ = wanted.slots;
-  buffer_.resize(region_.length);
+  buffer_ = std::make_unique_for_overwrite<std::byte[]>(region_.length);
   for (uint32_t slot = slots_; slot > 0; --slot) free_slots_.push_back(slot - 1);
-  push();
+  unsent_.next(0) < pages_.first_later() ? push() : rest();
 }
 
 void PageSource::on_demand(uint64_t page) {
   if (page >= pages_.count() || has_ended_) return;
-  rest_ = node_.loop.after(kRest, [this] {
-    rest_.reset();
-    push();
-  });
+  rest();
   if (unsent_.test(page)) {  // else it is under way already
     const bool is_run = page >= answered_up_to_ && page - answered_up_to_ < kLongestStep;
     read_ahead_ = is_run ? std::clamp(2 * read_ahead_, kFirstReadAhead, kMostReadAhead) : 0;
@@ -94,6 +93,14 @@ void PageSource::on_demand(uint64_t page) {
   }
   // The background goes on from there: what is used together lies together.
   if (next_ >= pages_.first_later()) next_ = page;
+}
+
+void PageSource::rest() {
+  batch_bytes_ = kFirstBatchBytes;
+  rest_ = node_.loop.after(kRest, [this] {
+    rest_.reset();
+    push();
+  });
 }
 
 void PageSource::on_slot_free(uint32_t slot) {
@@ -172,7 +179,9 @@ void PageSource::push() {
 
 // False when the source has ended.
 bool PageSource::fill_slot(uint32_t slot) {
-  auto buffer = page_slot(std::span(buffer_), slot);
+  auto buffer = page_slot(std::span(buffer_.get(), region_.length), slot);
+  buffer = buffer.first(std::min(buffer.size(), batch_bytes_));
+  batch_bytes_ = std::min<size_t>(2 * batch_bytes_, kPageSlotBytes);
   if (unsent_.next(next_) == pages_.count()) next_ = 0;
   auto batch = read(next_, buffer);
   if (!batch) {

@@ -52,6 +52,7 @@ class PageSource : public std::enable_shared_from_this<PageSource> {
              std::vector<PageRange> ranges, Handlers handlers);
   void lose(int error);
   void put_failed(const Error& error);
+  void rest();
   void push();
   bool fill_slot(uint32_t slot);
   bool send_inline(uint64_t first, uint64_t most_pages);
@@ -72,7 +73,8 @@ class PageSource : public std::enable_shared_from_this<PageSource> {
   uint64_t answered_up_to_ = ~uint64_t{0};  // the last fault, with what came along
   uint64_t read_ahead_ = 0;
   RemoteRegion region_;
-  std::vector<std::byte> buffer_;  // as many slots as T has
+  std::unique_ptr<std::byte[]> buffer_;  // as many slots as T has
+  size_t batch_bytes_ = kPageSlotBytes;  // of the next slot
   std::vector<uint32_t> free_slots_;
   unsigned slots_ = 0, putting_ = 0;
   EventLoop::Timer rest_;  // while faults come

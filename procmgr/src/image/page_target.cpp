@@ -124,7 +124,9 @@ Status PageTarget::watch_process() {
 Status PageTarget::make_slots() {
   const uint64_t bytes = pages_.count() * kMovedPageBytes;
   if (bytes <= kMostBytesInMessage) return {};
-  slots_.resize(std::min<uint64_t>(bytes, uint64_t{kMaxPageSlots} * kPageSlotBytes));
+  const auto size = std::min<uint64_t>(bytes, uint64_t{kMaxPageSlots} * kPageSlotBytes);
+  slot_memory_ = std::make_unique_for_overwrite<std::byte[]>(size);
+  slots_ = {slot_memory_.get(), size};
   auto region = node_.messenger.transport().register_memory(slots_);
   if (!region) return region.error();
   region_ = std::move(*region);
@@ -237,7 +239,7 @@ void PageTarget::on_chunk(const PageChunk& chunk, std::string_view payload) {
   std::span<const std::byte> slot;
   if (chunk.slot != kNoPageSlot) {
     if (chunk.slot >= slot_count()) return on_lost(EPROTO);
-    slot = page_slot(std::span(slots_), chunk.slot);
+    slot = page_slot(slots_, chunk.slot);
   }
   if (Status taken = take(payload, chunk.runs, slot); !taken) {
     log_error("pages", "pid {}: {}", pid_, taken.error().message());

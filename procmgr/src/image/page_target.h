@@ -91,7 +91,8 @@ class PageTarget : public std::enable_shared_from_this<PageTarget> {
   PageBits demanded_;  // S has been asked
   PageSpaces spaces_;
   std::vector<Waiter> waiters_;
-  std::vector<std::byte> slots_;
+  std::unique_ptr<std::byte[]> slot_memory_;
+  std::span<std::byte> slots_;
   std::unique_ptr<MemoryRegion> region_;
   EventLoop::Watch exit_;
 };
