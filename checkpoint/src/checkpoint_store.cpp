@@ -218,12 +218,12 @@ Status CheckpointStore::put_master(const VersionInfo& info) const {
     unlink(fresh.c_str());
     return written;
   }
+  if (auto synced = sync(); !synced) return synced;  // the parts' names
   if (rename(fresh.c_str(), path.c_str()) != 0) return errno_error(path);
   return sync();
 }
 
 Status CheckpointStore::commit(const VersionInfo& info) const {
-  if (auto synced = sync(); !synced) return synced;  // the parts' names
   return put_master(info);
 }
 
@@ -234,26 +234,36 @@ Status CheckpointStore::replace_parts(const std::vector<std::string>& paths,
     const std::string place = part_path(info.version, info.nodes.at(i));
     if (rename(paths[i].c_str(), place.c_str()) != 0) return errno_error(place);
   }
-  if (auto synced = sync(); !synced) return synced;
   if (auto put = put_master(info); !put) return put;
   return remove_unneeded_parts();
 }
 
-// Those of versions that are not there and that none needs.
+// Those of versions that are not there and that none needs. That these are not there is on the disk
+// before.
 Status CheckpointStore::remove_unneeded_parts(bool become_spares) const {
-  std::set<uint32_t> needed;
   auto all = versions();
   if (!all) return all.error();
+  std::set<uint32_t> needed(all->begin(), all->end());
+  std::vector<std::pair<std::string, PartName>> unneeded;
+  const auto add_unneeded = [&](const std::vector<std::string>& names) {
+    unneeded.clear();
+    for (PartName part; const std::string& name : names)
+      if (parse_part(name, part) && !needed.contains(part.version))
+        unneeded.emplace_back(folder_ + "/" + name, part);
+  };
+  const auto names = names_in(folder_);
+  add_unneeded(names);
+  if (unneeded.empty()) return {};
   for (uint32_t version : *all) {
-    needed.insert(version);
     auto known = info(version);
     // One that cannot be read may need any.
     if (!known) return {};
     needed.insert(known->needs.begin(), known->needs.end());
   }
-  for (PartName part; const std::string& name : names_in(folder_)) {
-    if (!parse_part(name, part) || needed.contains(part.version)) continue;
-    const std::string path = folder_ + "/" + name;
+  add_unneeded(names);
+  if (unneeded.empty()) return {};
+  if (auto synced = sync(); !synced) return synced;
+  for (const auto& [path, part] : unneeded) {
     if (const std::string spare = spare_name(part.node); become_spares && is_longer(path, spare))
       rename(path.c_str(), spare.c_str());
     else
@@ -264,16 +274,17 @@ Status CheckpointStore::remove_unneeded_parts(bool become_spares) const {
 
 Status CheckpointStore::remove(uint32_t version) const {
   if (unlink(master_path(version).c_str()) != 0) return errno_error(master_path(version));
-  if (auto synced = sync(); !synced) return synced;
   return remove_unneeded_parts();
 }
 
 Status CheckpointStore::prune(unsigned keep) const {
   auto all = versions();
   if (!all) return all.error();
+  if (all->size() <= keep) return {};
   for (size_t i = 0; i + keep < all->size(); ++i)
-    if (auto removed = remove((*all)[i]); !removed) return removed;
-  return {};
+    if (const std::string path = master_path((*all)[i]); unlink(path.c_str()) != 0)
+      return errno_error(path);
+  return remove_unneeded_parts();
 }
 
 }  // namespace krg

@@ -42,10 +42,10 @@ class Merge {
 
   Status copy(PartWriter& writer, const std::function<bool()>& is_stopped) const {
     const uint64_t count = (contents_.page_bytes + kCheckpointBlock - 1) / kCheckpointBlock;
-    return each_block(count, [&](uint64_t index, std::span<std::byte> block) -> Status {
+    return each_block(count, [&](uint64_t index, BlockBuffer& buffer) -> Status {
       if (is_stopped()) return errno_error("consolidating", ECANCELED);
       const uint64_t at = index * kCheckpointBlock;
-      block = block.first(std::min(kCheckpointBlock, contents_.page_bytes - at));
+      const auto block = buffer.of(std::min(kCheckpointBlock, contents_.page_bytes - at));
       auto got = fill(at, block);
       return got ? writer.write(index, block) : got;
     });

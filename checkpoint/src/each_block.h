@@ -15,8 +15,22 @@
 
 namespace krg {
 
-// Calls `work(index, buffer)` once for each block below `count`, in no order, with a buffer of
-// kCheckpointBlock bytes, until one fails. Errors: the first one of `work`.
+// Room for a block, made when it is asked for.
+class BlockBuffer {
+ public:
+  // REQUIRES: at most kCheckpointBlock.
+  std::span<std::byte> of(uint64_t bytes) {
+    if (room_.empty()) room_.resize(kCheckpointBlock);
+    return std::span(room_).first(bytes);
+  }
+  std::span<std::byte> whole() { return of(kCheckpointBlock); }
+
+ private:
+  std::vector<std::byte> room_;
+};
+
+// Calls `work(index, buffer)` once for each block below `count`, in no order, until one fails.
+// Errors: the first one of `work`.
 template <class Work>
 Status each_block(uint64_t count, const Work& work) {
   constexpr unsigned kThreads = 2;
@@ -25,9 +39,9 @@ Status each_block(uint64_t count, const Work& work) {
   std::mutex mutex;
   std::optional<Error> failure;
   auto take_blocks = [&] {
-    std::vector<std::byte> block(kCheckpointBlock);
+    BlockBuffer block;
     for (uint64_t i = next++; i < count && !has_failed; i = next++) {
-      const Status done = work(i, std::span(block));
+      const Status done = work(i, block);
       if (done) continue;
       std::lock_guard lock(mutex);
       has_failed = true;

@@ -19,6 +19,7 @@ namespace {
 
 constexpr int kCompressionLevel = 1;
 constexpr uint64_t kFlushBytes = 16u << 20;  // how far the disk may be behind
+constexpr uint64_t kSmallPart = 64u << 20;   // the disk gets each block of it at once
 
 // Where things are that are written without HDF5.
 struct Places {
@@ -208,9 +209,10 @@ Status PartWriter::write(uint64_t index, std::span<const std::byte> block) {
     return errno_error(impl_->path, put.error().errno_or(EIO));
   impl_->stored += row.stored;
   // The disk works while the next blocks are read.
-  if ((index + 1) % (kFlushBytes / kCheckpointBlock) == 0)
-    sync_file_range(impl_->fd.get(), static_cast<off_t>(at + kCheckpointBlock - kFlushBytes),
-                    static_cast<off_t>(kFlushBytes), SYNC_FILE_RANGE_WRITE);
+  const uint64_t flushed = impl_->page_bytes <= kSmallPart ? kCheckpointBlock : kFlushBytes;
+  if ((index + 1) % (flushed / kCheckpointBlock) == 0)
+    sync_file_range(impl_->fd.get(), static_cast<off_t>(at + kCheckpointBlock - flushed),
+                    static_cast<off_t>(flushed), SYNC_FILE_RANGE_WRITE);
   return {};
 }
 

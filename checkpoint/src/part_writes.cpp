@@ -22,6 +22,9 @@ class SnapshotPages : public PageSnapshot {
               std::span<std::byte> into) const override {
     return snapshot_.read(member, ranges, into);
   }
+  const std::byte* find_all(uint32_t member, std::span<const PageRange> ranges) const override {
+    return snapshot_.find_all(member, ranges);
+  }
 
  private:
   const FamilySnapshot& snapshot_;

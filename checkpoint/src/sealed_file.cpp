@@ -7,6 +7,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include <algorithm>
 #include <array>
 #include <cinttypes>
 #include <cstdio>
@@ -23,7 +24,8 @@ constexpr const char* kLayout =
     "krg-checkpoint\nformat {}\nkind {}\nid {:016x}\nbytes {}\nbulk {} {}\nmetadata {:016x}\n";
 
 Status hash_range(int fd, uint64_t from, uint64_t to, XXH3_state_t& state) {
-  std::vector<char> piece(kPiece);
+  if (from >= to) return {};
+  std::vector<char> piece(std::min<uint64_t>(kPiece, to - from));
   while (from < to) {
     const size_t wanted = std::min<uint64_t>(kPiece, to - from);
     const ssize_t got = pread(fd, piece.data(), wanted, static_cast<off_t>(from));

@@ -40,35 +40,50 @@ class PageCopy {
   Status run(const SharedProgress& progress) const {
     if (progress) progress->total = contents_.page_bytes;
     const uint64_t count = (contents_.page_bytes + kCheckpointBlock - 1) / kCheckpointBlock;
-    return each_block(count, [this, &progress](uint64_t index, std::span<std::byte> block) {
+    return each_block(count, [this, &progress](uint64_t index, BlockBuffer& block) {
       const uint64_t at = index * kCheckpointBlock;
-      const auto part = block.first(std::min(kCheckpointBlock, contents_.page_bytes - at));
+      const uint64_t bytes = std::min(kCheckpointBlock, contents_.page_bytes - at);
+      add_done(progress, bytes);
+      const auto piece = next_piece(at, bytes);
+      if (const std::byte* there = snapshot_.find_all(piece.member, piece.ranges);
+          there && piece.bytes == bytes)
+        return writer_.write(index, {there, bytes});
+      const auto part = block.of(bytes);
       if (auto done = read(at, part); !done) return done;
-      add_done(progress, part.size());
       return writer_.write(index, part);
     });
   }
 
  private:
-  Status read(uint64_t at, std::span<std::byte> into) const {
+  // What is of one process.
+  struct Piece {
+    uint32_t member = 0;
+    std::vector<PageRange> ranges;
+    uint64_t bytes = 0;
+  };
+  Piece next_piece(uint64_t at, uint64_t most) const {
     auto range =
         std::upper_bound(ranges_.begin(), ranges_.end(), at,
                          [](uint64_t offset, const PartRange& r) { return offset < r.offset; });
     --range;
+    Piece piece;
+    piece.member = range->member;
+    for (; range != ranges_.end() && range->member == piece.member && piece.bytes < most; ++range) {
+      const uint64_t skip = at > range->offset ? at - range->offset : 0;
+      const uint64_t part = std::min<uint64_t>(range->bytes - skip, most - piece.bytes);
+      piece.ranges.push_back({.start = {range->address + skip}, .bytes = part});
+      piece.bytes += part;
+      at += part;
+    }
+    return piece;
+  }
+  Status read(uint64_t at, std::span<std::byte> into) const {
     while (!into.empty()) {
-      // All that is of one process at once.
-      std::vector<PageRange> wanted;
-      uint64_t bytes = 0;
-      const uint32_t member = range->member;
-      for (; range != ranges_.end() && range->member == member && bytes < into.size(); ++range) {
-        const uint64_t skip = at > range->offset ? at - range->offset : 0;
-        const uint64_t part = std::min<uint64_t>(range->bytes - skip, into.size() - bytes);
-        wanted.push_back({.start = {range->address + skip}, .bytes = part});
-        bytes += part;
-        at += part;
-      }
-      if (auto read = snapshot_.read(member, wanted, into.first(bytes)); !read) return read;
-      into = into.subspan(bytes);
+      const Piece piece = next_piece(at, into.size());
+      if (auto read = snapshot_.read(piece.member, piece.ranges, into.first(piece.bytes)); !read)
+        return read;
+      into = into.subspan(piece.bytes);
+      at += piece.bytes;
     }
     return {};
   }

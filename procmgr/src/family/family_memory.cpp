@@ -45,6 +45,17 @@ const std::byte* CopiedPages::find(RemoteAddr at) const {
   return bytes.get() + offsets[index] + (at.value - ranges[index].start.value);
 }
 
+const std::byte* CopiedPages::find_all(std::span<const PageRange> wanted) const {
+  const std::byte* first = wanted.empty() ? nullptr : find(wanted.front().start);
+  if (!first) return nullptr;
+  const std::byte* next = first;
+  for (const PageRange& range : wanted) {
+    if (find(range.start) != next) return nullptr;
+    next += range.bytes;
+  }
+  return first;
+}
+
 Status CopiedPages::read(std::span<const PageRange> wanted, std::span<std::byte> into) const {
   for (const PageRange& range : wanted) {
     const std::byte* known = find(range.start);
@@ -144,8 +155,9 @@ Result<std::vector<CopiedPages>> FamilyMemory::copy(uint32_t members,
       pages.ranges.push_back({.start = {at}, .bytes = kPage});
       pages.offsets.push_back(i * kPage);
     }
-    pages.bytes.reset(new std::byte[found[member].bytes.size()]);
-    std::memcpy(pages.bytes.get(), found[member].bytes.data(), found[member].bytes.size());
+    auto buffer = PageBuffer::copy_of(found[member].bytes);
+    if (!buffer) return buffer.error();
+    pages.bytes = std::move(*buffer);
     found[member].bytes = {};
   }
   return copied;

@@ -7,11 +7,11 @@
 #pragma once
 
 #include <functional>
-#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "family/page_buffer.h"
 #include "image/process_image.h"
 #include "krg/procmgr/page_range.h"
 #include "krg/procmgr/process_family.h"
@@ -22,7 +22,9 @@ namespace krg {
 struct CopiedPages {
   std::vector<PageRange> ranges;
   std::vector<uint64_t> offsets;  // of each, in `bytes`
-  std::unique_ptr<std::byte[]> bytes;
+  PageBuffer bytes;
+  // All of `wanted`, where it lies so here, one after the other; else null.
+  const std::byte* find_all(std::span<const PageRange> wanted) const;
   // Null: it is not there.
   const std::byte* find(RemoteAddr at) const;
   // Errors: EFAULT. REQUIRES: `wanted` do not cross the bounds of `ranges`.

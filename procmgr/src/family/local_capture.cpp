@@ -461,6 +461,14 @@ Result<std::vector<FamilySnapshot::Pages>> FamilySnapshot::pages() const {
   return all;
 }
 
+const std::byte* FamilySnapshot::find_all(uint32_t member,
+                                          std::span<const PageRange> ranges) const {
+  if (const auto file = files_.find(member); file != files_.end())
+    return file->second->copied.find_all(ranges);
+  const auto& pages = members_.at(member);
+  return pages ? pages->find_all(ranges) : nullptr;
+}
+
 Status FamilySnapshot::read(uint32_t member, std::span<const PageRange> ranges,
                             std::span<std::byte> into) const {
   if (const auto file = files_.find(member); file != files_.end())

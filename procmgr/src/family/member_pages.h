@@ -36,6 +36,8 @@ struct MemberPages {
   void adopt(pid_t copy);
   // Sorted by address. Errors: ESRCH.
   Result<std::vector<PageRange>> pages() const;
+  // Contents of `ranges`, one after the other, where they lie so in memory; null: read() has them.
+  const std::byte* find_all(std::span<const PageRange> ranges) const;
   Status read(std::span<const PageRange> ranges, std::span<std::byte> into) const;
 
  private:

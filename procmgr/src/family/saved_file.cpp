@@ -79,8 +79,9 @@ Result<SavedFile> SavedFile::take(int fd, FamilyTracking* tracking, uint64_t bas
     }
   most -= bytes.size();
   file.copied.ranges = file.pages;
-  file.copied.bytes.reset(new std::byte[bytes.size()]);
-  std::memcpy(file.copied.bytes.get(), bytes.data(), bytes.size());
+  auto buffer = PageBuffer::copy_of(bytes);
+  if (!buffer) return buffer.error();
+  file.copied.bytes = std::move(*buffer);
   if (tracking) tracking->begin_file(number, found, file.pages);
   return file;
 }

@@ -63,6 +63,12 @@ class PageSnapshot {
   virtual Result<std::vector<FamilySnapshot::Pages>> pages() const = 0;
   virtual Status read(uint32_t member, std::span<const PageRange> ranges,
                       std::span<std::byte> into) const = 0;
+  // Where all of that lies one after the other in memory already; null: read() has it.
+  virtual const std::byte* find_all(uint32_t member, std::span<const PageRange> ranges) const {
+    static_cast<void>(member);
+    static_cast<void>(ranges);
+    return nullptr;
+  }
 };
 
 // Errors: ESTALE: the base is not to be had any more; ENOSPC and others of the disk; ESRCH: the

@@ -67,6 +67,9 @@ class FamilySnapshot {
   // All pages with content of this node's members, in order, sorted by address. Any thread. Errors:
   // ESRCH.
   Result<std::vector<Pages>> pages() const;
+  // Contents of `ranges`, all of one member, one after the other, where they lie so in memory till
+  // this goes; null: read() has them. Any thread.
+  const std::byte* find_all(uint32_t member, std::span<const PageRange> ranges) const;
   // Contents of `ranges`, all of one member, one after the other. Any thread, several at once.
   // Errors: ESRCH, EFAULT. REQUIRES: `into` is as long as the ranges together.
   Status read(uint32_t member, std::span<const PageRange> ranges, std::span<std::byte> into) const;
