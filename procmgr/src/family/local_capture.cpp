@@ -128,11 +128,23 @@ void LocalCapture::freeze(const std::vector<pid_t>& known,
     return !members_.contains(pid) && kill(pid, 0) != 0 && errno == ESRCH;
   });
   for (pid_t pid : known) add_known(pid);
-  for (pid_t pid : std::vector(known_.begin(), known_.end())) freeze_one(pid);
+  for (pid_t pid : std::vector(known_.begin(), known_.end()))
+    if (!is_behind_its_parent(pid)) freeze_one(pid);
   for (pid_t pid : known)  // guardians, too
     if (pid != asker_ && parts_.table.find_shadow(pid)) freeze_children_of(pid);
   run_after(parts_.node.loop, std::chrono::milliseconds(0),
             [self = shared_from_this()] { self->one_less(); });
+}
+
+// Its parent is to stand first: one that waits in vfork(2) does when the child has execed, which a
+// child that stands never does.
+bool LocalCapture::is_behind_its_parent(pid_t pid) const {
+  const auto stat = read_process_stat(pid);
+  if (!stat || !known_.contains(stat->parent)) return false;
+  const FoundAs parent = state_of(stat->parent);
+  if (parent != FoundAs::kNative && parent != FoundAs::kBody) return false;
+  const auto member = members_.find(stat->parent);
+  return member == members_.end() || !member->second.process;
 }
 
 void LocalCapture::freeze_one(pid_t pid) {
@@ -146,7 +158,7 @@ void LocalCapture::freeze_one(pid_t pid) {
 
 void LocalCapture::freeze_children_of(pid_t pid) {
   for (pid_t child : native_children(pid)) {
-    if (known_.contains(child) || parts_.table.is_hidden(child)) continue;
+    if (parts_.table.is_hidden(child)) continue;
     add_known(child);
     freeze_one(child);
   }
@@ -229,9 +241,14 @@ void LocalCapture::fail(Error why) {
 
 void LocalCapture::one_less() {
   if (--freezing_ > 0) return;
-  // Orphans of members may have become children of others.
-  for (pid_t pid : std::vector(known_.begin(), known_.end()))
-    if (!failure_ && members_.contains(pid)) freeze_children_of(pid);
+  // Orphans of members may have become children of others, or of nobody here.
+  for (pid_t pid : std::vector(known_.begin(), known_.end())) {
+    if (failure_) break;
+    if (members_.contains(pid))
+      freeze_children_of(pid);
+    else if (!is_behind_its_parent(pid))
+      freeze_one(pid);
+  }
   if (freezing_ > 0) return;
   auto done = std::exchange(done_, nullptr);
   if (!done) return;

@@ -65,6 +65,7 @@ class LocalCapture : public std::enable_shared_from_this<LocalCapture> {
   void add_children_of(pid_t pid);
   void read_mappings_of(pid_t pid);
   void freeze_one(pid_t pid);
+  bool is_behind_its_parent(pid_t pid) const;
   void try_to_freeze(pid_t pid, int tries);
   void freeze_children_of(pid_t pid);
   bool has_signals_on_their_way() const;

@@ -2,10 +2,10 @@
 // takes their images and copies of their memory (copy-on-write), and lets them go on: the copies
 // can be read afterwards, each on its node, while the programs run.
 //
-// A parent is stopped before its children are looked for, so that none is missed, and one that
-// waits in vfork(2) for its child's exec gets to its end. The process that asked (a tool that is
-// itself a descendant) is not stopped: in the image it has ended with success, so that whoever
-// waits for it goes on after a restart.
+// A parent is stopped before its children are looked for, so that none is missed, and before they
+// are, so that one that waits in vfork(2) for its child's exec gets to its end. The process that
+// asked (a tool that is itself a descendant) is not stopped: in the image it has ended with
+// success, so that whoever waits for it goes on after a restart.
 //
 // The node where a capture is asked for leads it; all of them carry out what it says:
 //
