@@ -71,12 +71,16 @@ void PageHolder::keep(PageIndex page, std::function<void(Status)> done) {
              [this, page, done = std::move(done),
               open = std::weak_ptr(open_)](const Result<std::span<std::byte>>& got) {
                if (open.expired()) return;
-               if (got) set_access(page, PageAccess::kWrite);
+               if (got) {
+                 set_access(page, PageAccess::kWrite);
+                 kept_.insert(page.value);
+               }
                done(got ? Status() : Status(got.error()));
              });
 }
 
 void PageHolder::give_up(PageIndex page) {
+  kept_.erase(page.value);
   kddm_.put(set_, ObjectId{page.value});
 }
 
@@ -169,13 +173,15 @@ void PageHolder::protect(ObjectId object) {
 
 // Where page after page is protected, because another node reads them in turn, the next ones are
 // protected along with this one: a call each costs more than all at once. Who writes one of them
-// all the same asks for it again, which this node grants itself.
+// all the same asks for it again, which this node grants itself. Not one that is kept: who keeps it
+// lets programs write it without asking, so it would be writable still when others get copies.
 size_t PageHolder::protect_run(PageIndex page) {
   protect_window_ = page == next_protected_ ? std::min(2 * protect_window_, kProtectedTogether) : 1;
   size_t count = 1;
   while (count < protect_window_) {
     const uint64_t next = page.value + count;
-    if (next >= access_.size() || access_[next] != PageAccess::kWrite || held_.contains(next))
+    if (next >= access_.size() || access_[next] != PageAccess::kWrite || held_.contains(next) ||
+        kept_.contains(next))
       break;
     ++count;
   }

@@ -11,6 +11,7 @@
 #include <deque>
 #include <functional>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "krg/runtime/event_loop.h"
@@ -92,6 +93,7 @@ class PageHolder : public ObjectMemory {
   size_t pages_here_ = 0;
   std::unordered_map<uint64_t, Asked> asked_;
   std::unordered_map<uint64_t, Clock::time_point> held_;     // pinned until then
+  std::unordered_set<uint64_t> kept_;                        // pinned until give_up()
   std::deque<std::pair<Clock::time_point, PageIndex>> due_;  // some of them have ended already
   EventLoop::Timer timer_;
   std::vector<PageIndex> releases_;  // until settle()
