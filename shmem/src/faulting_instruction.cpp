@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <string>
+#include <string_view>
 
 #include "krg/runtime/unique_fd.h"
 
@@ -28,6 +29,8 @@ bool is_legacy_prefix(unsigned byte) {
   return false;
 }
 
+constexpr std::string_view kRuns = "running";
+
 // As proc(5) says of /proc/PID/syscall. A fault is told a moment before its thread stands still.
 std::string where_it_waits(pid_t thread) {
   const UniqueFd file(open(fmt::format("/proc/{}/syscall", thread).c_str(), O_RDONLY | O_CLOEXEC));
@@ -35,7 +38,8 @@ std::string where_it_waits(pid_t thread) {
   for (unsigned look = 0; file && look < kMostLooks; ++look) {
     const ssize_t got = pread(file.get(), text.data(), text.size(), 0);
     if (got <= 0) break;
-    if (text[0] != 'r') return {text.data(), static_cast<size_t>(got)};  // "running"
+    std::string found(text.data(), static_cast<size_t>(got));
+    if (!found.starts_with(kRuns) || look + 1 == kMostLooks) return found;
     sched_yield();
   }
   return {};
@@ -57,18 +61,21 @@ bool is_atomic(std::span<const std::byte> instruction) {
 
 // It waits, but not in a system call: -1, the stack pointer, the program counter (proc(5)). In a
 // system call it is the kernel that touches the page, which writes plainly.
-bool waits_for_atomic(pid_t thread, const std::function<bool(RemoteAddr)>& may_fault) {
+StandsAt stands_at(pid_t thread, const std::function<bool(RemoteAddr)>& may_fault) {
   const std::string text = where_it_waits(thread);
-  if (!text.empty() && text[0] >= '0' && text[0] <= '9') return false;
+  if (text.starts_with(kRuns)) return StandsAt::kNothing;
+  if (!text.empty() && text[0] >= '0' && text[0] <= '9') return StandsAt::kOther;
   unsigned long long stack = 0, counter = 0;
-  if (std::sscanf(text.c_str(), "-1 0x%llx 0x%llx", &stack, &counter) != 2) return true;
-  if (may_fault(RemoteAddr{counter})) return true;
+  if (std::sscanf(text.c_str(), "-1 0x%llx 0x%llx", &stack, &counter) != 2)
+    return StandsAt::kAtomic;
+  if (may_fault(RemoteAddr{counter})) return StandsAt::kAtomic;
   std::array<std::byte, kMostInstructionBytes> bytes{};
   const iovec local{bytes.data(), bytes.size()};
   const iovec remote{reinterpret_cast<void*>(counter), bytes.size()};
   const ssize_t read_bytes = process_vm_readv(thread, &local, 1, &remote, 1, 0);
-  if (read_bytes <= 0) return true;
-  return is_atomic(std::span(bytes).first(static_cast<size_t>(read_bytes)));
+  if (read_bytes <= 0) return StandsAt::kAtomic;
+  const bool found = is_atomic(std::span(bytes).first(static_cast<size_t>(read_bytes)));
+  return found ? StandsAt::kAtomic : StandsAt::kOther;
 }
 
 }  // namespace krg

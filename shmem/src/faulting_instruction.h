@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <span>
 
@@ -15,8 +16,12 @@ namespace krg {
 
 // Of an instruction's bytes.
 bool is_atomic(std::span<const std::byte> instruction);
-// Of the thread, which waits in a page fault. True, too, when that cannot be told, or when reading
-// the instruction might fault (`may_fault`).
-bool waits_for_atomic(pid_t thread, const std::function<bool(RemoteAddr)>& may_fault);
+enum class StandsAt : uint8_t {
+  kOther,
+  kAtomic,   // or it cannot be told, or reading the instruction might fault (`may_fault`)
+  kNothing,  // it runs: it does not wait for a page any more, or not yet
+};
+// The thread, which has faulted.
+StandsAt stands_at(pid_t thread, const std::function<bool(RemoteAddr)>& may_fault);
 
 }  // namespace krg

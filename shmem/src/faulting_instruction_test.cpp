@@ -2,8 +2,12 @@
 #include "faulting_instruction.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <initializer_list>
+#include <thread>
 #include <vector>
 
 namespace krg {
@@ -35,7 +39,18 @@ TEST(FaultingInstruction, OthersAreNot) {
 
 TEST(FaultingInstruction, WhatCannotBeToldIsTakenForAtomic) {
   EXPECT_TRUE(is_atomic({}));
-  EXPECT_TRUE(waits_for_atomic(-1, [](RemoteAddr) { return false; }));
+  EXPECT_EQ(stands_at(-1, [](RemoteAddr) { return false; }), StandsAt::kAtomic);
+}
+
+// Another thread's fault on the same page has been answered, which woke both.
+TEST(FaultingInstruction, AThreadThatRunsStandsAtNone) {
+  std::atomic<pid_t> tid = 0;
+  std::jthread spinning([&](const std::stop_token& stop) {
+    tid = gettid();
+    while (!stop.stop_requested()) continue;
+  });
+  while (tid == 0) sched_yield();
+  EXPECT_EQ(stands_at(tid, [](RemoteAddr) { return false; }), StandsAt::kNothing);
 }
 
 }  // namespace

@@ -6,7 +6,6 @@
 #include <cstring>
 #include <utility>
 
-#include "faulting_instruction.h"
 #include "krg/runtime/check.h"
 #include "krg/runtime/log.h"
 #include "page_changes.h"
@@ -107,10 +106,16 @@ bool MultipleWriters::serves(const ProgramFault& fault) {
   return true;
 }
 
+// A thread that runs has been woken with another that waited for the page: what it lacks still it
+// asks for again.
 void MultipleWriters::handle(const ProgramFault& fault, Page& page) {
-  if (page.is_here && !page.is_leaving && !is_refused_for_atomic(fault)) {
-    if (fault.write) scan(fault.page, page);
-    return show(fault);
+  if (page.is_here && !page.is_leaving) {
+    const StandsAt stands = look_at_instruction(fault);
+    if (stands == StandsAt::kNothing) return parts_.spaces.wake(fault.at);
+    if (stands == StandsAt::kOther) {
+      if (fault.write) scan(fault.page, page);
+      return show(fault);
+    }
   }
   page.waiting.push_back(fault);
   if (is_home()) return leave(fault.page);
@@ -118,13 +123,17 @@ void MultipleWriters::handle(const ProgramFault& fault, Page& page) {
   if (!std::exchange(page.is_asked, true)) send(options_->home, Kind::kFetch, fault.page);
 }
 
-// Copies are mapped for writing by faults to write alone, so that none of these goes unseen.
-bool MultipleWriters::is_refused_for_atomic(const ProgramFault& fault) {
-  const auto may_fault = [&](RemoteAddr at) { return !parts_.spaces.mapped_in(at, 16).empty(); };
-  if (!fault.write || !waits_for_atomic(static_cast<pid_t>(fault.thread), may_fault)) return false;
+// Copies are mapped for writing by faults to write alone, so that no atomic one goes unseen: its
+// page is refused.
+StandsAt MultipleWriters::look_at_instruction(const ProgramFault& fault) {
+  if (!fault.write) return StandsAt::kOther;
+  const StandsAt stands = stands_at(static_cast<pid_t>(fault.thread), [&](RemoteAddr at) {
+    return !parts_.spaces.mapped_in(at, 16).empty();
+  });
+  if (stands != StandsAt::kAtomic) return stands;
   log_debug("pages", "page {}: an atomic instruction at {:x}", fault.page.value, fault.exact.value);
   contested_.refuse(fault.page);
-  return true;
+  return stands;
 }
 
 void MultipleWriters::show(const ProgramFault& fault) {
@@ -156,10 +165,10 @@ void MultipleWriters::begin_phase(uint32_t thread, uint64_t phase) {
 void MultipleWriters::on_fault(const ProgramFault& fault) {
   const unsigned anew = contested_.on_fault(fault.page, fault.exact.value, fault.write);
   if (!fault.write || anew == 0 || contested_.is_refused(fault.page)) return;
-  if (is_refused_for_atomic(fault)) {
-    if (!is_home()) send(options_->home, Kind::kRefuse, fault.page, {}, 0, true);
-    return;
-  }
+  const StandsAt stands = look_at_instruction(fault);
+  if (stands == StandsAt::kAtomic && !is_home())
+    send(options_->home, Kind::kRefuse, fault.page, {}, 0, true);
+  if (stands != StandsAt::kOther) return;
   const auto touched = contested_.touched(fault.page);
   if (is_home()) return consider(options_->self, fault.page, fault.exact, touched);
   send(options_->home, Kind::kNominate, fault.page,

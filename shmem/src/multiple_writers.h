@@ -31,6 +31,7 @@
 #include <vector>
 
 #include "contested_pages.h"
+#include "faulting_instruction.h"
 #include "krg/runtime/event_loop.h"
 #include "krg/shmem/page_set.h"
 #include "page_frames.h"
@@ -124,7 +125,7 @@ class MultipleWriters {
   bool is_home() const { return options_->self == options_->home; }
   void send(NodeId to, Kind kind, PageIndex page, std::string_view payload = {},
             uint64_t number = 0, bool flag = false) const;
-  bool is_refused_for_atomic(const ProgramFault& fault);
+  StandsAt look_at_instruction(const ProgramFault& fault);
   void handle(const ProgramFault& fault, Page& page);
   void show(const ProgramFault& fault);
   void scan(PageIndex index, Page& page);

@@ -55,7 +55,7 @@ TEST_F(MultipleWritersSimulation, TwoNodes) {
 }
 
 TEST_F(MultipleWritersSimulation, TwoNodesWhosePagesComeAndGo) {
-  run({.nodes = 2, .atomic_one_in = 40, .visit_one_in = 8}, 8);
+  run({.nodes = 2, .atomic_one_in = 40, .runs_one_in = 10, .visit_one_in = 8}, 8);
 }
 
 TEST_F(MultipleWritersSimulation, FourNodes) {
@@ -63,7 +63,12 @@ TEST_F(MultipleWritersSimulation, FourNodes) {
 }
 
 TEST_F(MultipleWritersSimulation, FourNodesWhosePagesComeAndGo) {
-  run({.nodes = 4, .threads_per_node = 2, .atomic_one_in = 40, .visit_one_in = 8}, 4);
+  run({.nodes = 4,
+       .threads_per_node = 2,
+       .atomic_one_in = 40,
+       .runs_one_in = 10,
+       .visit_one_in = 8},
+      4);
 }
 
 // The home protects pages along with one that another node reads (PageHolder::protect_run). One

@@ -60,9 +60,11 @@ std::shared_ptr<UserfaultfdGroup> make_userfaultfd_group() {
   return nullptr;
 }
 
-// The page set asks it about the instruction's own page: mapped_in().
-bool waits_for_atomic(pid_t, const std::function<bool(RemoteAddr)>& may_fault) {
-  return may_fault(RemoteAddr{});
+// The page set asks mapped_in() about the place that it is given here.
+constexpr RemoteAddr kIsAtomic{1}, kRuns{2};
+StandsAt stands_at(pid_t, const std::function<bool(RemoteAddr)>& may_fault) {
+  if (may_fault(kRuns)) return StandsAt::kNothing;
+  return may_fault(kIsAtomic) ? StandsAt::kAtomic : StandsAt::kOther;
 }
 
 struct ProgramSpaces::Space {
@@ -103,8 +105,10 @@ Status ProgramSpaces::extend(pid_t, RemoteAddr, PageIndex, size_t) {
 ProgramSpaces::Space* ProgramSpaces::space_of(pid_t) {
   return spaces_.begin()->second.get();
 }
-std::vector<PageSet::Pages> ProgramSpaces::mapped_in(RemoteAddr, size_t) const {
-  if (!programs_of(group_).stands_at_atomic()) return {};
+std::vector<PageSet::Pages> ProgramSpaces::mapped_in(RemoteAddr at, size_t) const {
+  SimPrograms& programs = programs_of(group_);
+  const unsigned one_in = at == kRuns ? programs.runs_one_in : programs.atomic_one_in;
+  if (one_in == 0 || programs.random_() % one_in != 0) return {};
   return {{PageIndex{0}, 1}};
 }
 size_t ProgramSpaces::mapping_count() const {

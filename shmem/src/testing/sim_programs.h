@@ -38,7 +38,7 @@ class SimPrograms : public UserfaultfdGroup {
   std::function<void()> run_some = {};
   // Of so many write faults that are asked about one is by an atomic instruction; 0: none.
   unsigned atomic_one_in = 0;
-  bool stands_at_atomic() { return atomic_one_in > 0 && random_() % atomic_one_in == 0; }
+  unsigned runs_one_in = 0;  // and one by a thread that does not stand still yet
 
  private:
   friend class ProgramSpaces;

@@ -59,6 +59,7 @@ void SimWriters::open_node(unsigned number) {
   node.programs = std::make_shared<SimPrograms>(options_.pages, number * options_.threads_per_node,
                                                 options_.threads_per_node, random_);
   node.programs->atomic_one_in = options_.atomic_one_in;
+  node.programs->runs_one_in = options_.runs_one_in;
   node.programs->run_some = [this, number] { run_some(number); };
   auto pages = PageSet::create(loop_, *node.kddm, kSet, options_.pages,
                                {.group = node.programs,

@@ -34,8 +34,8 @@ class SimWriters {
     unsigned nodes = 2, threads_per_node = 3;
     size_t pages = 12;
     unsigned phases = 60;
-    unsigned touches = 24;  // of a thread, in a phase
-    unsigned atomic_one_in = 0;
+    unsigned touches = 24;                        // of a thread, in a phase
+    unsigned atomic_one_in = 0, runs_one_in = 0;  // sim_programs.h
     unsigned visit_one_in = 0;  // of so many phases' beginnings krgd uses a page in one
   };
   explicit SimWriters(const Options& options);
