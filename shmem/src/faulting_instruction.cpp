@@ -19,7 +19,7 @@ namespace krg {
 namespace {
 
 constexpr size_t kMostInstructionBytes = 15;
-constexpr unsigned kMostLooks = 100;
+constexpr unsigned kMostLooks = 8;
 
 bool is_legacy_prefix(unsigned byte) {
   constexpr std::array kPrefixes = {0x66u, 0x67u, 0x2eu, 0x36u, 0x3eu,

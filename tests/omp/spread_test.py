@@ -80,6 +80,15 @@ class SpreadTeamsTest(SessionCase):
                 self.assertEqual(len(arrays), 2, process["regions"])
                 self.assertLess(sum(region["invalidations"] for region in arrays), 150 * 12 / 2)
 
+    def test_a_grid_that_threads_share_out_in_two_directions(self):
+        for nodes in (2, 4):
+            with self.subTest(nodes=nodes):
+                done = self.run_program(["krgrun", "-N", str(nodes), "-q", "--omp=krg", "--multiple-writers", "--stats=json",
+                                         self.build / "test-bin/omp_planes"], timeout=150, env={"OMP_NUM_THREADS": "8"})
+                self.assertEqual((done.returncode, done.stdout), (0, "8 threads\n"), done.stderr[:2000])
+                (process,) = json.loads(done.stderr.splitlines()[-1])
+                self.assertGreater(process["multiple_writers"]["pages"], 8)
+
     def test_a_program_with_memory_fences_is_told_that_its_pages_have_one_writer(self):
         done = self.run_program(["krgrun", "-N", "2", "-q", "--omp=krg", "--multiple-writers", self.build / "test-bin/omp_flush"], timeout=60,
                                 env={"OMP_NUM_THREADS": "2"})

@@ -7,7 +7,8 @@
 // Threads write bytes that are theirs in a phase (between two barriers) or that a lock guards, and
 // read those and what nobody writes in that phase: each read is held to a reference memory.
 //
-// Owned by a test; one thread. The seed decides all. SPDX-License-Identifier: GPL-2.0-or-later
+// Owned by a test; one thread. The seed decides all but when holds of pages end.
+// SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
 #include <deque>
