@@ -87,6 +87,29 @@ void PageHolder::give_up(PageIndex page) {
 void PageHolder::set_access(PageIndex page, PageAccess access) {
   pages_here_ += (access != PageAccess::kNone) - (access_[page.value] != PageAccess::kNone);
   access_[page.value] = access;
+  if (access == PageAccess::kWrite) note_written(page, 1);
+}
+
+// --- what was written ---------------------------------------------------------------------------
+
+void PageHolder::note_written(PageIndex first, size_t count) {
+  if (!written_) return;
+  const size_t end = first.value + count;
+  if (written_->size() < end) written_->resize(std::max(end, access_.size()));
+  std::fill_n(written_->begin() + static_cast<ptrdiff_t>(first.value), count, true);
+}
+
+// Who writes a page after that asks for it again, which this node grants itself where it still owns
+// the page.
+std::optional<std::vector<bool>> PageHolder::take_written() {
+  for (uint64_t first = 0; first < access_.size();) {
+    uint64_t end = first;
+    for (; end < access_.size() && access_[end] == PageAccess::kWrite; ++end)
+      set_access({end}, PageAccess::kRead);
+    if (end > first) handlers_.protect(PageIndex{first}, end - first);
+    first = end + 1;
+  }
+  return std::exchange(written_, std::vector<bool>(access_.size()));
 }
 
 // --- holding ------------------------------------------------------------------------------------

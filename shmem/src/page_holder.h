@@ -10,6 +10,8 @@
 #include <chrono>
 #include <deque>
 #include <functional>
+#include <memory>
+#include <optional>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
@@ -60,6 +62,10 @@ class PageHolder : public ObjectMemory {
   // Grows, or shrinks: what lies beyond a smaller end is gone. A node that has grown before this
   // one makes it grow, too, when it uses a page behind the end.
   Status resize(size_t pages);
+  // As page_set.h says of it; what this node wrote without the program's having asked for it is
+  // told by note_written().
+  std::optional<std::vector<bool>> take_written();
+  void note_written(PageIndex first, size_t count);
   // The set closes: no more callbacks.
   void stop();
 
@@ -91,6 +97,7 @@ class PageHolder : public ObjectMemory {
   const Handlers handlers_;
   std::vector<PageAccess> access_;
   size_t pages_here_ = 0;
+  std::optional<std::vector<bool>> written_;  // by page, perhaps shorter; none: nobody asked yet
   std::unordered_map<uint64_t, Asked> asked_;
   std::unordered_map<uint64_t, Clock::time_point> held_;     // pinned until then
   std::unordered_set<uint64_t> kept_;                        // pinned until give_up()

@@ -74,6 +74,9 @@ struct PageSet::Impl {
   void removing(PageIndex first, size_t count);
   void tell_unmapped(Pages pages);
   Status resize(size_t new_pages);
+  template <class... Outcome>
+  std::function<void(Outcome...)> noted(PageIndex first, size_t count,
+                                        std::function<void(Outcome...)> done);
 
   EventLoop& loop;
   Kddm& kddm;
@@ -374,6 +377,20 @@ void PageSet::Impl::removing(PageIndex first, size_t count) {
       holder->ask({i}, PageAccess::kWrite, PageHolder::Why::kAhead);
 }
 
+// What this process itself does to pages counts as written before it has begun and when it has
+// ended: whoever asks in between must not take it for done.
+template <class... Outcome>
+std::function<void(Outcome...)> PageSet::Impl::noted(PageIndex first, size_t count,
+                                                     std::function<void(Outcome...)> done) {
+  if (first.value > pages || count > pages - first.value) return done;  // refused
+  holder->note_written(first, count);
+  return
+      [this, first, count, open = std::weak_ptr(holder), done = std::move(done)](Outcome... how) {
+        if (!open.expired()) holder->note_written(first, count);
+        done(std::move(how)...);
+      };
+}
+
 // It may be told in the middle of anything.
 void PageSet::Impl::tell_unmapped(Pages gone) {
   if (!unmapped) return;
@@ -513,7 +530,9 @@ void PageSet::read(uint64_t offset, size_t bytes, std::function<void(Result<std:
 void PageSet::write(uint64_t offset, std::string_view bytes, std::function<void(Status)> done) {
   impl_->writers.reclaim({offset / kPageBytes}, pages_of(offset, bytes.size()), true);
   impl_->writers.on_page_leaves();
-  impl_->file.write(impl_->pages, offset, bytes, std::move(done));
+  const PageIndex first{offset / kPageBytes};
+  auto written = impl_->noted(first, pages_of(offset, bytes.size()), std::move(done));
+  impl_->file.write(impl_->pages, offset, bytes, std::move(written));
 }
 void PageSet::visit(PageIndex first, size_t count,
                     std::function<void(PageIndex, std::span<const std::byte>)> use,
@@ -525,11 +544,15 @@ void PageSet::update(uint64_t offset, std::function<uint32_t(uint32_t)> change,
                      std::function<void(Result<uint32_t>)> done) {
   impl_->writers.reclaim({offset / kPageBytes}, 1, true);
   impl_->writers.on_page_leaves();  // what is written tells others something
-  impl_->file.update(impl_->pages, offset, std::move(change), std::move(done));
+  auto updated = impl_->noted({offset / kPageBytes}, 1, std::move(done));
+  impl_->file.update(impl_->pages, offset, std::move(change), std::move(updated));
 }
 void PageSet::discard(PageIndex first, size_t count, std::function<void()> done) {
   impl_->writers.reclaim(first, count, false);
-  impl_->file.discard(first, count, std::move(done));
+  impl_->file.discard(first, count, impl_->noted(first, count, std::move(done)));
+}
+std::optional<std::vector<bool>> PageSet::take_written() {
+  return impl_->holder->take_written();
 }
 
 void PageSet::let_go(PageIndex page) {

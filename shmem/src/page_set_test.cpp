@@ -52,6 +52,84 @@ TEST_F(PageSetTest, AtomicIncrementsFromFourNodesAreNeverLost) {
   EXPECT_GT(faults, 12u) << "the pages did go to and fro: each node needs two faults for itself";
 }
 
+// Each node tells of what it wrote itself; reading is none, and who goes on to own a page has to
+// ask for it again.
+TEST_F(PageSetTest, EachNodeKnowsWhatItWroteSinceItWasAsked) {
+  make(2, 64);
+  const auto run = [this](unsigned node, const std::function<void(uint64_t*)>& work) {
+    start(node, [work](Program& self) {
+      uint64_t* memory = self.map();
+      if (!memory) return 2;
+      work(memory);
+      return 0;
+    });
+    expect_success();
+  };
+  const auto written = [this](unsigned node) {
+    std::vector<size_t> pages;
+    const auto told = sets_[node]->take_written();
+    EXPECT_TRUE(told);
+    for (size_t page = 0; told && page < told->size(); ++page)
+      if ((*told)[page]) pages.push_back(page);
+    return pages;
+  };
+  run(0, [](uint64_t* memory) {
+    for (size_t page = 0; page < 64; ++page) memory[page * kWordsPerPage] = 1;
+  });
+  EXPECT_FALSE(sets_[0]->take_written()) << "nobody had asked before";
+  EXPECT_FALSE(sets_[1]->take_written());
+  run(0, [](uint64_t* memory) {
+    memory[3 * kWordsPerPage] = 2;
+    memory[40 * kWordsPerPage] += memory[20 * kWordsPerPage];
+  });
+  run(1, [](uint64_t* memory) {
+    memory[50 * kWordsPerPage] = memory[3 * kWordsPerPage];
+    for (size_t page = 10; page < 20; ++page)
+      if (memory[page * kWordsPerPage] != 1) memory[0] = 7;
+  });
+  EXPECT_EQ(written(0), (std::vector<size_t>{3, 40}));
+  EXPECT_EQ(written(1), (std::vector<size_t>{50}));
+  EXPECT_EQ(written(0), (std::vector<size_t>{}));
+  sets_[1]->update(
+      30 * kPageBytes, [](uint32_t word) { return word + 1; }, [](const auto&) {});
+  sets_[1]->discard({31}, 2, [] {});
+  run(0, [](uint64_t* memory) { memory[3 * kWordsPerPage] = 3; });
+  EXPECT_EQ(written(0), (std::vector<size_t>{3}));
+  EXPECT_EQ(written(1), (std::vector<size_t>{30, 31, 32}));
+}
+
+// A program that writes on while the others are asked: no write is in between two answers.
+TEST_F(PageSetTest, AWriteIsInThisAnswerOrInTheNext) {
+  make(1, 8);
+  start(0, [this](Program& self) {
+    auto* memory = static_cast<volatile uint64_t*>(self.map());
+    if (!memory) return 2;
+    for (uint64_t i = 1; control_->words[1] == 0; ++i) {
+      memory[i % 8 * kWordsPerPage] = i;
+      control_->words[0] = i;
+    }
+    return 0;
+  });
+  std::vector<uint64_t> seen(8);
+  for (int times = 0; times < 300; ++times) {
+    const uint64_t before = control_->words[0];
+    while (control_->words[0] <= before + 8 && !children_.back()->ended)
+      loop_->run_once(std::chrono::milliseconds(1));
+    const auto told = sets_[0]->take_written();
+    for (size_t page = 0; page < 8; ++page) {
+      const auto bytes = kddms_[0]->find(kPages, ObjectId{page});
+      uint64_t word = 0;
+      if (!bytes.empty()) std::memcpy(&word, bytes.data(), sizeof word);
+      if (told) {
+        EXPECT_TRUE(word == seen[page] || (*told)[page]) << page;
+      }
+      seen[page] = word;
+    }
+  }
+  control_->words[1] = 1;
+  expect_success();
+}
+
 // Word 0 carries the message, word kWordsPerPage the flag; the answer goes beside the page set.
 TEST_F(PageSetTest, WhoSeesTheFlagSeesTheMessage) {
   make(2, 2);

@@ -3,6 +3,7 @@ nodes or on others.
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 import json
+import re
 import signal
 import time
 
@@ -48,11 +49,102 @@ class CheckpointSpreadTest(CheckpointCase):
         process.send_signal(signal.SIGUSR1)
         self.wait_for_version(version, process, refused=refused)
 
-    def where(self, process):
+    def where(self, process, command="checkpoint_open"):
         """The nodes of the program's threads, by their ids. It runs: nothing takes its ids any more."""
         told = self.run_program(["krgrun", f"--cluster=run{process.pid}", "krg_where", "--json"], check=True)
-        (found,) = [p["threads"] for p in json.loads(told.stdout) if p["command"] == "checkpoint_open" and "threads" in p]
+        (found,) = [p["threads"] for p in json.loads(told.stdout) if p["command"] == command and "threads" in p]
         return {thread["tid"]: thread["node"] for thread in found}
+
+    def write_part(self, part, process):
+        """checkpoint_parts writes it."""
+        (self.work / f"part.{part}").touch()
+        while (self.work / "parts.done").read_text() != f"{part}\n":
+            self.assertIsNone(process.poll(), self.errors() + (self.work / "output").read_text())
+            time.sleep(0.02)
+
+    def pages(self, version):
+        """That it holds, and that its process has."""
+        told = self.run_program(["krg_checkpoint", "show", "ckpt", str(version)], check=True).stdout
+        own, all_pages = re.search(r"pages (\d+) bytes, of (\d+) bytes", told).groups()
+        return int(own) // 4096, int(all_pages) // 4096
+
+    def assert_increments(self, versions):
+        """Of checkpoint_parts: 40 of 8192 pages of its array each, what else it writes, and pages that it was let write ahead."""
+        for version in versions:
+            own, all_pages = self.pages(version)
+            self.assertGreater(all_pages, 8192)
+            self.assertGreaterEqual(own, 40)
+            self.assertLess(own, 40 + 8192 / 16, f"version {version}")
+
+    def test_increments_hold_what_was_written_since(self):
+        process = self.begin(self.program("checkpoint_parts"), 3, nodes=3, threads=6)
+        self.save(process)
+        for part in (1, 2, 3):
+            self.write_part(part, process)
+            self.save(process)
+        self.end(process)
+        self.assertGreater(self.pages(1)[0], 8192)
+        self.assert_increments((2, 3, 4))
+        (self.work / "end").touch()
+        for version, nodes in ((4, 3), (2, 1), (3, 2), (1, 4)):
+            self.go_on_to_the_end(f"--restart-version={version}", "-N", str(nodes))
+        self.run_program(["krg_checkpoint", "consolidate", "ckpt", "4"], check=True)
+        self.run_program(["krg_checkpoint", "prune", "ckpt", "1"], check=True)
+        self.assertEqual(self.run_program(["krg_checkpoint", "verify", "ckpt"], check=True).stdout, "version 4: whole\n")
+        self.go_on_to_the_end("-N", "2")
+
+    def test_increments_while_threads_are_moved(self):
+        process = self.begin(self.program("checkpoint_parts"), 3, nodes=3, threads=6, options=("--omp=krg", "--caps=+CAN_MIGRATE"))
+        self.save(process)
+        for part in (1, 2, 3):
+            before = self.where(process, "checkpoint_part")
+            first, second = [tid for tid in sorted(before) if tid != min(before)][:2]
+            places = {first: (before[first] + 1) % 3, second: (before[second] + 2) % 3}
+            for tid, node in places.items():
+                self.run_program(["krgrun", f"--cluster=run{process.pid}", "krg_migrate", str(tid), str(node)], check=True)
+            after = self.where(process, "checkpoint_part")
+            self.assertEqual({tid: after[tid] for tid in places}, places)
+            self.write_part(part, process)
+            self.save(process)
+        self.end(process)
+        self.assert_increments((2, 3, 4))
+        (self.work / "end").touch()
+        for version, nodes in ((4, 3), (2, 1), (3, 2)):
+            self.go_on_to_the_end(f"--restart-version={version}", "-N", str(nodes))
+
+    def test_pages_with_several_writers_are_all_saved(self):
+        process = self.begin(self.program(), nodes=3, threads=6, options=("--omp=krg", "--multiple-writers"))
+        for _ in range(4):
+            time.sleep(self.random.uniform(0, 0.2))
+            self.save(process)
+        self.save_and_kill(process)
+        for version in self.versions():
+            own, all_pages = self.pages(version)
+            self.assertEqual(own, all_pages)
+        self.finish(self.go_on(3), "6 threads, as it should be\n")
+
+    def go_on_to_the_end(self, *options):
+        done = self.restart(*options)
+        self.assertEqual((done.returncode, done.stderr), (0, ""), (self.work / "output").read_text())
+        self.assertTrue((self.work / "output").read_text().endswith("3 parts, as it should be\n"))
+        (self.work / "output").write_text("")
+
+    def test_a_restarted_process_has_increments_again(self):
+        process = self.begin(self.program("checkpoint_parts"), 6, nodes=2)
+        self.save(process)
+        part = 0
+        for nodes in (3, 1, 2):
+            self.end(process)
+            process = self.go_on(nodes)
+            self.save(process)
+            self.assertGreater(self.pages(self.versions()[-1])[0], 8192)
+            for _ in range(2):
+                part += 1
+                self.write_part(part, process)
+                self.save(process)
+            self.assert_increments(self.versions()[-2:])
+        self.end(process)
+        self.finish(self.go_on(2), "6 parts, as it should be\n")
 
     def test_openmp_goes_on_on_any_number_of_nodes(self):
         process = self.begin(self.program(), nodes=2)

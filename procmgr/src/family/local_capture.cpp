@@ -316,12 +316,14 @@ void LocalCapture::copy_next(std::set<pid_t> left, std::function<void(Status)> d
   left.erase(left.begin());
   const auto member = members_.find(pid);
   if (member == members_.end()) return done(about(pid, errno_error("it has been let go", ESRCH)));
-  member->second.spread->copy([self = shared_from_this(), pid, left = std::move(left),
-                               done = std::move(done)](Result<pid_t> copy) {
-    if (!copy) return done(about(pid, copy.error()));
-    self->taken_.at(pid).pages->adopt(*copy);
-    self->copy_next(left, done);
-  });
+  const uint64_t base = taken_.at(pid).pages->is_tracked ? base_ : 0;
+  member->second.spread->take(base, number_,
+                              [self = shared_from_this(), pid, left = std::move(left),
+                               done = std::move(done)](Result<StandingSpread::Memory> memory) {
+                                if (!memory) return done(about(pid, memory.error()));
+                                self->taken_.at(pid).pages->add(std::move(*memory));
+                                self->copy_next(left, done);
+                              });
 }
 
 Result<FamilyPiece> LocalCapture::take_all() {
@@ -369,16 +371,18 @@ Status LocalCapture::take_member(pid_t pid, FamilyMember& member) {
   Taken& taken = taken_[pid];
   taken.image = image->serialize();
   taken.pages = std::make_unique<MemberPages>(parts_.table);
-  if (!spread) return take_pages(pid, *image);
-  member.spread = spread->state();
-  return {};
+  if (spread) member.spread = spread->state();
+  return take_pages(pid, *image);
 }
 
 Status LocalCapture::take_pages(pid_t pid, const ProcessImage& image) {
   FrozenProcess& process = *members_[pid].process;
   const WrittenPages* written =
       base_ != 0 && parts_.tracking ? parts_.tracking->since(base_, image) : nullptr;
-  if (auto done = taken_.at(pid).pages->take(process, image, written); !done) return done;
+  MemberPages& pages = *taken_.at(pid).pages;
+  const Status taken = members_[pid].spread ? pages.take_at_home(process, written)
+                                            : pages.take(process, image, written);
+  if (!taken) return taken;
   if (parts_.tracking && parts_.tracking->works()) parts_.tracking->begin(number_, process, image);
   return {};
 }

@@ -92,6 +92,27 @@ Status MemberPages::copy_process(FrozenProcess& process, const ProcessImage& ima
   return {};
 }
 
+Status MemberPages::take_at_home(const FrozenProcess& process, const WrittenPages* written) {
+  if (!written) return {};
+  auto found = written->pages();
+  if (!found) return found.error();
+  if (!has_little_written(*found)) return {};
+  tracked = std::move(*found);
+  is_tracked = true;
+  return stage(process);
+}
+
+void MemberPages::add(StandingSpread::Memory memory) {
+  if (memory.copy != 0) {
+    is_tracked = false;
+    tracked.clear();
+    copied = {};
+    return adopt(memory.copy);
+  }
+  tracked.insert(tracked.end(), memory.set_pages.begin(), memory.set_pages.end());
+  of_set = std::move(memory.written);
+}
+
 void MemberPages::adopt(pid_t copy) {
   task = copy;
   table.hide(task);
@@ -135,7 +156,8 @@ Result<std::vector<PageRange>> MemberPages::pages() const {
 
 const std::byte* MemberPages::find_all(std::span<const PageRange> ranges) const {
   const std::byte* known = copied.find_all(ranges);
-  return known ? known : shared.find_all(ranges);
+  if (!known) known = shared.find_all(ranges);
+  return known ? known : of_set.find_all(ranges);
 }
 
 Status MemberPages::read(std::span<const PageRange> ranges, std::span<std::byte> into) const {
@@ -154,6 +176,7 @@ Status MemberPages::read(std::span<const PageRange> ranges, std::span<std::byte>
   for (const PageRange& range : ranges) {
     const std::byte* known = copied.find(range.start);
     if (!known) known = shared.find(range.start);
+    if (!known) known = of_set.find(range.start);
     if (!known) {
       pieces.push_back({range.start, range.bytes});
       waiting += range.bytes;

@@ -14,6 +14,7 @@
 #include "image/process_image.h"
 #include "krg/procmgr/family_tracking.h"
 #include "krg/procmgr/process_table.h"
+#include "spread/standing_spread.h"
 
 namespace krg {
 
@@ -29,11 +30,14 @@ struct MemberPages {
   std::vector<PageRange> tracked;  // where it is
   CopiedPages shared;              // what it has for all members
   CopiedPages copied;              // with a task: memory that no copy has (MADV_DONTFORK, …)
+  CopiedPages of_set;              // with no task: of one that is spread
 
   // `written`: what is known since the capture that this one goes on from; null: nothing.
   Status take(FrozenProcess& process, const ProcessImage& image, const WrittenPages* written);
-  // A copy that somebody else has made.
-  void adopt(pid_t copy);
+  // Of one that is spread what is at home only, if that is little (is_tracked); add() brings the
+  // rest, or all.
+  Status take_at_home(const FrozenProcess& process, const WrittenPages* written);
+  void add(StandingSpread::Memory memory);
   // Sorted by address. Errors: ESRCH.
   Result<std::vector<PageRange>> pages() const;
   // Contents of `ranges`, one after the other, where they lie so in memory; null: read() has them.
@@ -41,6 +45,7 @@ struct MemberPages {
   Status read(std::span<const PageRange> ranges, std::span<std::byte> into) const;
 
  private:
+  void adopt(pid_t copy);
   Status stage(const FrozenProcess& process);
   Status copy_process(FrozenProcess& process, const ProcessImage& image);
   Status read_apart(const FrozenProcess& process, const ProcessImage& image);

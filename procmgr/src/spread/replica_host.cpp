@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "krg/runtime/log.h"
+#include "spread/saved_pages.h"
 
 namespace krg {
 
@@ -73,6 +74,12 @@ void ReplicaHost::take_messages() {
         auto hosted = find(ask.set);
         if (!hosted || !hosted->replica) return reply.fail(ESRCH, "no replica");
         reply.ok(hosted->replica->captured_threads().serialize());
+      });
+  messenger.on_request<TellWritten>(
+      [this](NodeId, const TellWritten& ask, std::string_view, Messenger::Reply reply) {
+        auto hosted = find(ask.set);
+        if (!hosted || !hosted->replica) return reply.fail(ESRCH, "no replica");
+        reply.ok(PageMarks::pack(hosted->pages->take_written()));
       });
   messenger.on<HoldThreads>([this](NodeId, const HoldThreads& ask, std::string_view) {
     if (auto hosted = find(ask.set); hosted && hosted->replica) hosted->replica->release(ask.why);

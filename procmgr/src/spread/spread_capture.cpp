@@ -38,8 +38,6 @@ void SpreadProcess::stand(Standing done) {
   if (has_ended_ || threads_.empty()) return done(errno_error("the process died", ESRCH));
   if (capture_ || inspection_)
     return done(errno_error("a debugger looks at it, or it is being saved", EBUSY));
-  if (parts_.pages->allows_multiple_writers())
-    return done(errno_error("its pages may have several writers (--multiple-writers)", ENOTSUP));
   if (is_stopped_) return done(errno_error("a signal has stopped it", ENOTSUP));
   capture_ = std::make_shared<Capture>();
   capture_->done = std::move(done);

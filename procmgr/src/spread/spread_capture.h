@@ -45,16 +45,24 @@ class SpreadProcess::StandingProcess : public StandingSpread {
   int memory_fd() const override { return of_.parts_.memory_fd; }
   std::string state() const override;
   Result<ProcessImage> image(int session_mount_ns, MappingTexts& before) override;
-  void copy(std::function<void(Result<pid_t>)> done) override;
+  void take(uint64_t base, uint64_t number, std::function<void(Result<Memory>)> done) override;
 
  private:
+  using Taken = std::function<void(Result<Memory>)>;
+  struct Written;
   void put_ranges(std::vector<ImageMapping>& mappings) const;
+  void ask_written(std::function<void(std::optional<PageMarks>)> done);
+  void copy(uint64_t number, Taken done);
+  Result<pid_t> make_copy(const std::vector<SpreadRange>& ranges);
+  void take_changed(uint64_t number, const SavedPages::Plan& plan, Taken done);
 
   SpreadProcess& of_;
   const std::weak_ptr<bool> alive_;
   const std::shared_ptr<FrozenProcess> process_;
   std::shared_ptr<SpreadCopy> copy_;
   pid_t copied_ = 0;  // the task that it is filling
+  std::shared_ptr<SpreadReader> reader_;
+  const std::shared_ptr<bool> stands_ = std::make_shared<bool>(true);
 };
 
 }  // namespace krg

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "image/page_list.h"
@@ -14,6 +15,9 @@ namespace {
 
 constexpr uint64_t kMapFlags =
     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE | kUnnotifiedMapFlags;
+// In one turn of the loop: a page that comes to have several writers in between has one again when
+// it is asked for.
+constexpr uint64_t kReadTogether = 256 * kPageBytes;
 
 }  // namespace
 
@@ -28,36 +32,53 @@ Status SpreadCopy::map(FrozenThread& task, RemoteAddr instruction) const {
   return {};
 }
 
-void SpreadCopy::fill(pid_t task, std::function<void(Status)> done) {
-  done_ = std::move(done);
-  auto memory = TaskMemory::open(task);
-  if (!memory) return end(memory.error());
-  memory_ = std::move(*memory);
-  copy_next();
+void SpreadCopy::fill(pid_t task, std::function<void(Status)> done,
+                      std::function<void(PageIndex)> copied) {
+  auto opened = TaskMemory::open(task);
+  if (!opened) return done(opened.error());
+  auto memory = std::make_shared<TaskMemory>(std::move(*opened));
+  reader_->read(
+      [memory, copied = std::move(copied)](RemoteAddr at, PageIndex page,
+                                           std::span<const std::byte> bytes) -> Status {
+        const MemoryPiece piece{at, bytes.size()};
+        auto written = memory->write({&piece, 1}, bytes);
+        if (written && copied) copied(page);
+        return written;
+      },
+      std::move(done));
 }
 
-void SpreadCopy::copy_next() {
-  if (!done_) return;  // it has died
+void SpreadReader::read(Use use, std::function<void(Status)> done) {
+  use_ = std::move(use);
+  done_ = std::move(done);
+  read_next();
+}
+
+void SpreadReader::read_next() {
+  if (!done_) return;  // it has been cancelled, or has ended
+  while (next_range_ < ranges_.size() && next_ == ranges_[next_range_].bytes) {
+    ++next_range_;
+    next_ = 0;
+  }
   if (next_range_ == ranges_.size()) return end({});
-  const SpreadRange& range = ranges_[next_range_++];
+  SpreadRange range = ranges_[next_range_];
+  range.start = range.start + next_;
+  range.first = PageIndex{range.first.value + next_ / kPageBytes};
+  range.bytes = std::min(range.bytes - next_, kReadTogether);
+  next_ += range.bytes;
   pages_->visit(
       range.first, range.bytes / kPageBytes,
       [self = shared_from_this(), range](PageIndex page, std::span<const std::byte> bytes) {
-        self->copy(range, page, bytes);
+        if (!self->done_ || is_zero_page(bytes.data())) return;
+        const RemoteAddr at = range.start + (page.value - range.first.value) * kPageBytes;
+        if (auto used = self->use_(at, page, bytes); !used) self->end(used);
       },
       [self = shared_from_this()](const Status& visited) {
-        visited ? self->copy_next() : self->end(visited);
+        visited ? self->read_next() : self->end(visited);
       });
 }
 
-void SpreadCopy::copy(const SpreadRange& range, PageIndex page, std::span<const std::byte> bytes) {
-  if (!done_ || is_zero_page(bytes.data())) return;
-  const MemoryPiece piece{range.start + (page.value - range.first.value) * kPageBytes,
-                          bytes.size()};
-  if (auto written = memory_->write({&piece, 1}, bytes); !written) end(written);
-}
-
-void SpreadCopy::end(const Status& how) {
+void SpreadReader::end(const Status& how) {
   if (auto done = std::exchange(done_, nullptr)) done(how);
 }
 

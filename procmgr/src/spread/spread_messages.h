@@ -203,6 +203,18 @@ struct TeamGo {
   uint64_t word = 0;  // what the barrier tells
 };
 static_assert(sizeof(TeamArrivals) == 16 && sizeof(ArrivedMember) == 104 && sizeof(TeamGo) == 32);
+// H to R, a request, when all stand: which pages may have been written there since the same was
+// asked before (PageSet::take_written). The reply: a byte, 0 when it is not known; PageNumbers.
+struct TellWritten {
+  static constexpr uint16_t kId = message_ids::kSpread + 20;
+  uint8_t version = 1;
+  uint8_t unused[7] = {};
+  uint64_t set = 0;
+};
+struct PageNumbers {  // in a row
+  uint64_t first = 0, count = 0;
+};
+static_assert(sizeof(TellWritten) == 16 && sizeof(PageNumbers) == 16);
 struct HeldThread {
   int32_t tid = 0;  // at home
   uint8_t unused[4] = {};

@@ -26,6 +26,7 @@
 #include "krg/shmem/page_set.h"
 #include "spread/fault_counts.h"
 #include "spread/known_mapping.h"
+#include "spread/saved_pages.h"
 #include "spread/spread_memory.h"
 #include "spread/spread_messages.h"
 #include "spread/spread_scratch.h"
@@ -366,6 +367,7 @@ class SpreadProcess {
   std::shared_ptr<Fork> fork_;
   std::shared_ptr<Inspection> inspection_;
   std::shared_ptr<Capture> capture_;
+  SavedPages saved_;                                     // of the last one
   ThreadPtr capture_turn_ = std::make_shared<Thread>();  // none: who changes mappings then
   uint64_t answers_ = 0;                                 // to threads elsewhere
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

@@ -16,6 +16,7 @@ namespace krg {
 
 SpreadProcess::StandingProcess::~StandingProcess() {
   if (copy_) copy_->cancel();
+  if (reader_) reader_->cancel();
   if (copied_ != 0) kill(copied_, SIGKILL);
   if (!alive_.expired()) of_.go_on(process_);
 }
@@ -59,25 +60,87 @@ void SpreadProcess::StandingProcess::put_ranges(std::vector<ImageMapping>& mappi
             [](const ImageMapping& a, const ImageMapping& b) { return a.start < b.start; });
 }
 
-void SpreadProcess::StandingProcess::copy(std::function<void(Result<pid_t>)> done) {
+// --- its memory ---------------------------------------------------------------------------------
+
+void SpreadProcess::StandingProcess::take(uint64_t base, uint64_t number, Taken done) {
   if (alive_.expired()) return done(errno_error("the process died", ESRCH));
+  if (of_.parts_.pages->allows_multiple_writers()) return copy(0, std::move(done));
+  ask_written([this, base, number, done = std::move(done)](std::optional<PageMarks> written) {
+    if (alive_.expired()) return done(errno_error("the process died", ESRCH));
+    if (!written || !of_.saved_.is_of(base)) return copy(number, done);
+    take_changed(number, of_.saved_.plan(of_.parts_.memory.all(), *written), done);
+  });
+}
+
+// None: it is not known of a node.
+void SpreadProcess::StandingProcess::ask_written(
+    std::function<void(std::optional<PageMarks>)> done) {
+  struct Asked {
+    PageMarks written;
+    bool is_known = true;
+    size_t left = 0;
+  };
+  auto asked = std::make_shared<Asked>();
+  asked->left = of_.parts_.nodes.size() + 1;
+  const auto heard = [asked, done = std::move(done)](std::string_view written) {
+    asked->is_known &= asked->written.add_packed(written);
+    if (--asked->left > 0) return;
+    done(asked->is_known ? std::optional(std::move(asked->written)) : std::nullopt);
+  };
+  TellWritten ask;
+  ask.set = of_.set().value;
+  for (NodeId node : of_.parts_.nodes)
+    of_.parts_.node.messenger.request(
+        node, ask, {}, [heard, stands = std::weak_ptr(stands_)](const Result<std::string>& reply) {
+          if (!stands.expired()) heard(reply ? std::string_view(*reply) : std::string_view());
+        });
+  heard(PageMarks::pack(of_.parts_.pages->take_written()));
+}
+
+// `number`: 0: the next capture has all, too.
+void SpreadProcess::StandingProcess::copy(uint64_t number, Taken done) {
+  of_.saved_.forget();
   std::vector<SpreadRange> ranges = of_.parts_.memory.all();
   copy_ = std::make_shared<SpreadCopy>(of_.parts_.pages, ranges);
+  auto made = make_copy(ranges);
+  if (!made) return done(made.error());
+  copied_ = *made;
+  auto content = std::make_shared<PageMarks>();
+  copy_->fill(
+      copied_,
+      [this, number, content, ranges, done = std::move(done)](const Status& filled) {
+        const pid_t made = std::exchange(copied_, 0);
+        if (!filled) {
+          kill(made, SIGKILL);
+          return done(filled.error());
+        }
+        if (!alive_.expired() && number != 0)
+          of_.saved_.replace(number, ranges, std::move(*content));
+        Memory memory;
+        memory.copy = made;
+        done(std::move(memory));
+      },
+      [content](PageIndex page) { content->add(page); });
+}
+
+// With memory of its own where the ranges are, still empty.
+Result<pid_t> SpreadProcess::StandingProcess::make_copy(const std::vector<SpreadRange>& ranges) {
+  std::vector<SpreadRange> apart = ranges;
   SpreadRange scratch;
   scratch.start = of_.parts_.scratch.address_of(0);
   scratch.bytes = SpreadScratch::kBytes;
-  ranges.push_back(scratch);
-  for (const SpreadRange& range : ranges) {
+  apart.push_back(scratch);
+  for (const SpreadRange& range : apart) {
     const int64_t told =
         process_->call(SYS_madvise, {range.start.value, range.bytes, MADV_DONTFORK});
-    if (told < 0) return done(errno_error("memory of its own", static_cast<int>(-told)));
+    if (told < 0) return errno_error("memory of its own", static_cast<int>(-told));
   }
   process_->drop_scratch();
   auto made = process_->clone_page_source(FrozenProcess::PageSource::kCopy);
-  if (!made) return done(made.error());
+  if (!made) return made.error();
   const auto fail = [&](const Error& why) {
     kill(*made, SIGKILL);
-    done(why);
+    return why;
   };
   auto task = FrozenThread::stopped(*made);
   if (!task) return fail(task.error());
@@ -85,13 +148,68 @@ void SpreadProcess::StandingProcess::copy(std::function<void(Result<pid_t>)> don
   if (mapped) mapped = task->settle();
   task->forget();
   if (!mapped) return fail(mapped.error());
-  copied_ = *made;
-  copy_->fill(copied_, [this, done = std::move(done)](const Status& filled) {
-    const pid_t made = std::exchange(copied_, 0);
-    if (filled) return done(made);
-    kill(made, SIGKILL);
-    done(filled.error());
-  });
+  return *made;
+}
+
+// Pages that are copied here, in whatever order they come.
+struct SpreadProcess::StandingProcess::Written {
+  PageBuffer bytes;
+  std::vector<std::pair<uint64_t, uint64_t>> places;  // address, offset in `bytes`
+
+  void add(RemoteAddr at, std::span<const std::byte> page) {
+    const uint64_t offset = places.size() * kPageBytes;
+    std::copy(page.begin(), page.end(), bytes.get() + offset);
+    places.emplace_back(at.value, offset);
+  }
+  CopiedPages sorted() {
+    std::sort(places.begin(), places.end());
+    CopiedPages all;
+    all.bytes = std::move(bytes);
+    for (const auto& [address, offset] : places) {
+      const bool goes_on = !all.ranges.empty() && all.ranges.back().end().value == address &&
+                           all.offsets.back() + all.ranges.back().bytes == offset;
+      if (goes_on) {
+        all.ranges.back().bytes += kPageBytes;
+        continue;
+      }
+      all.ranges.push_back({.start = {address}, .bytes = kPageBytes});
+      all.offsets.push_back(offset);
+    }
+    return all;
+  }
+};
+
+void SpreadProcess::StandingProcess::take_changed(uint64_t number, const SavedPages::Plan& plan,
+                                                  Taken done) {
+  uint64_t most = 0;
+  for (const SpreadRange& range : plan.changed) most += range.bytes;
+  auto bytes = PageBuffer::make(most);
+  if (!bytes) return copy(number, std::move(done));
+  auto written = std::make_shared<Written>(Written{std::move(*bytes), {}});
+  of_.saved_.forget();
+  auto content = std::make_shared<PageMarks>();
+  auto memory = std::make_shared<Memory>();
+  for (const SpreadRange& range : plan.same) {
+    memory->set_pages.push_back({.start = range.start, .bytes = range.bytes, .is_clean = 1});
+    for (uint64_t i = 0; i < range.bytes / kPageBytes; ++i)
+      content->add(PageIndex{range.first.value + i});
+  }
+  reader_ = std::make_shared<SpreadReader>(of_.parts_.pages, plan.changed);
+  reader_->read(
+      [written, content](RemoteAddr at, PageIndex page, std::span<const std::byte> bytes) {
+        written->add(at, bytes);
+        content->add(page);
+        return Status();
+      },
+      [this, number, written, content, memory, done = std::move(done)](const Status& read) {
+        if (!read) return done(read.error());
+        if (!alive_.expired())
+          of_.saved_.replace(number, of_.parts_.memory.all(), std::move(*content));
+        memory->written = written->sorted();
+        const auto& ranges = memory->written.ranges;
+        memory->set_pages.insert(memory->set_pages.end(), ranges.begin(), ranges.end());
+        done(std::move(*memory));
+      });
 }
 
 }  // namespace krg

@@ -9,10 +9,13 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "family/family_memory.h"
 #include "image/frozen_process.h"
 #include "image/known_mappings.h"
 #include "image/process_image.h"
+#include "krg/procmgr/page_range.h"
 
 namespace krg {
 
@@ -29,9 +32,17 @@ class StandingSpread {
   virtual std::string state() const = 0;
   // The descriptor that krgd has put into it.
   virtual int memory_fd() const = 0;
-  // `done` gets a stopped task, traced, with a copy of its memory, pages of all nodes included: the
-  // caller's to kill. REQUIRES: this stays till then.
-  virtual void copy(std::function<void(Result<pid_t>)> done) = 0;
+  // Its memory, pages of all nodes included.
+  struct Memory {
+    // A stopped task, traced, with a copy of all of it: the caller's to kill. 0: what follows.
+    pid_t copy = 0;
+    std::vector<PageRange> set_pages;  // with content, is_clean: as it was in `base`
+    CopiedPages written;               // those that are not clean
+  };
+  // `number`: of this capture. `base`: that of an earlier one, whose pages need not be had again,
+  // if all is known of them; 0: none. With less than all, the rest of its memory, which is at home
+  // only, is the caller's business. `done` does not run when this goes before.
+  virtual void take(uint64_t base, uint64_t number, std::function<void(Result<Memory>)> done) = 0;
 };
 
 }  // namespace krg

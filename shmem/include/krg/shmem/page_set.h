@@ -168,6 +168,11 @@ class PageSet {
   // REQUIRES: offset % 4 == 0. Errors: as of write().
   void update(uint64_t offset, std::function<uint32_t(uint32_t)> change,
               std::function<void(Result<uint32_t>)> done);
+  // By page of the set, perhaps shorter: which may have been written, or discarded, by this node
+  // since the call before; none at the first call. What its programs write from now on counts anew:
+  // they lose the right to write all pages, whose next writes fault. REQUIRES: a page has one
+  // writer (allow_multiple_writers()).
+  std::optional<std::vector<bool>> take_written();
   // Pages become zeros on all nodes: what madvise(MADV_REMOVE) and fallocate(FALLOC_FL_PUNCH_HOLE)
   // ask for. (A program's own MADV_REMOVE is seen too late to be coherent.)
   void discard(PageIndex first, size_t count, std::function<void()> done);
