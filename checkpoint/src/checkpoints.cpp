@@ -42,10 +42,7 @@ struct IpcKind {
   const char* name;
   const char* what;
 };
-constexpr IpcKind kIpcKinds[] = {{"sem", "System V semaphores"},
-                                 {"msg", "System V message queues"},
-                                 {"shm", "System V shared memory"},
-                                 {"mqueue", "POSIX message queues"}};
+constexpr IpcKind kIpcKinds[] = {{"shm", "System V shared memory"}};
 
 }  // namespace
 

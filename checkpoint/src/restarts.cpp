@@ -109,9 +109,21 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
                          [self = shared_from_this(), restart, reply, job] {
                            if (!restart->outcome) return reply->fail(restart->outcome.error());
                            self->settle(restart, false, [self, restart, reply, job] {
-                             self->opened(restart, reply, job);
+                             self->make_shared_ipc(restart, reply, job);
                            });
                          });
+  }
+
+  void make_shared_ipc(const RestartPtr& restart, const SharedReply& reply, uint32_t job) {
+    if (restart->failure) return opened(restart, reply, job);
+    restart->installer->make_shared_ipc([self = shared_from_this(), restart, reply,
+                                         job](Result<std::vector<FamilyInstaller::MadeFile>> made) {
+      if (made)
+        std::move(made->begin(), made->end(), std::back_inserter(restart->made));
+      else
+        restart->failure = made.error();
+      self->opened(restart, reply, job);
+    });
   }
 
   void opened(const RestartPtr& restart, const SharedReply& reply, uint32_t job) {
@@ -175,7 +187,7 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
     if (!family) return family.error();
     auto installer = FamilyInstaller::create(
         {node_, parts_.capture.capabilities, parts_.capture.table, parts_.shadows,
-         parts_.body_descriptors(), parts_.capture.spread},
+         parts_.body_descriptors(), parts_.capture.spread, *parts_.capture.ipc},
         std::move(*family), [this](const FamilyMember& member) { return place_of(member); });
     if (!installer) return installer.error();
     restart.installer = std::move(*installer);

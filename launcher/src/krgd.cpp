@@ -65,6 +65,7 @@ void Krgd::wire() {
                                .running = count_running_processes,
                                .cores = usable_cores()});
   wire_signals();
+  ipc.end_waits_if([this](pid_t pid) { return processes.ends_waits(pid); });
   capability_service.add_commands(control);
   kddm_report.add_commands(control);
   process_finder.add_commands(control);

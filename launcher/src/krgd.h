@@ -160,7 +160,7 @@ struct Krgd {
   Checkpoints checkpoints{
       {.capture = {node, processes, capabilities, &page_moves,
                    [this](dev_t device) { return files.is_serving() && device == files.device(); },
-                   &descriptors, nullptr, spread_members()},
+                   &descriptors, nullptr, spread_members(), &ipc},
        .control = control,
        .tasks_of = [this](uint32_t job) { return jobs.tasks_of(JobId{job}); },
        .start_pids_after = [this](pid_t pid) { pids->skip_to(pid); },

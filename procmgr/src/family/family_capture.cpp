@@ -177,7 +177,7 @@ void FamilyCaptures::capture(const Order& order, std::function<void(Result<Captu
   const uint64_t fresh =
       (uint64_t{impl_->parts.node.self.value} + 1) << kNumberShift | ++impl_->last_number;
   const uint64_t number = order.frozen != 0 ? order.frozen : fresh;
-  lead_capture(impl_->parts.node, {order, number},
+  lead_capture(impl_->parts.node, impl_->parts.ipc, {order, number},
                [impl = impl_, number, order, done = std::move(done)](Result<Captured> captured) {
                  if (!captured && order.frozen == 0) drop_capture(impl->parts.node, number);
                  done(std::move(captured));

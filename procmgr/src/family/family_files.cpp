@@ -368,6 +368,12 @@ Result<FamilyFile> FamilyFiles::describe_one(const Open& open, OthersDescriptors
       return described.error();
     return file;
   }
+  if (const int64_t queue = ipc_ ? ipc_->posix_queue_of(fd.attributes) : 0; queue != 0) {
+    file.kind = FamilyFile::Kind::kQueue;
+    file.stream = kSharedQueue;
+    file.offset = queue;
+    return file;
+  }
   if (is_served_(fd.attributes.st_dev)) {
     if (fd.link == "/dev/tty") {
       file.kind = FamilyFile::Kind::kTerminal;

@@ -15,6 +15,8 @@
 #include "family/saved_file.h"
 #include "ipc/native_ipc.h"
 #include "krg/procmgr/descriptors.h"
+#include "krg/procmgr/family_capture.h"
+#include "krg/procmgr/ipc.h"
 #include "krg/procmgr/process_family.h"
 #include "process_fds.h"
 
@@ -22,10 +24,12 @@ namespace krg {
 
 class FamilyFiles {
  public:
-  // `is_served`: by krgd itself. `descriptors`: may be null. `asker`: a process apart, which is
-  // held for ended; 0: none.
-  FamilyFiles(std::function<bool(dev_t)> is_served, const Descriptors* descriptors, pid_t asker)
-      : is_served_(std::move(is_served)), descriptors_(descriptors), asker_(asker) {}
+  // `asker`: a process apart, which is held for ended; 0: none.
+  FamilyFiles(const FamilyCaptureParts& parts, pid_t asker)
+      : is_served_(parts.is_served),
+        descriptors_(parts.descriptors),
+        ipc_(parts.ipc),
+        asker_(asker) {}
 
   // Takes in the descriptors and locks of a member that is stopped, parents first; but `not_its`, a
   // number that krgd has put there. Errors: ESRCH, ENOTSUP.
@@ -82,6 +86,7 @@ class FamilyFiles {
 
   std::function<bool(dev_t)> is_served_;
   const Descriptors* descriptors_;
+  const Ipc* ipc_;
   pid_t asker_;
   std::vector<Open> opens_;
   std::map<pid_t, std::vector<FamilyFd>> fds_;  // of each member

@@ -21,75 +21,20 @@
 #include "family/family_tree.h"
 #include "family/family_watches.h"
 #include "family/fill_sockets.h"
+#include "family/made_files.h"
 #include "image/exec_hold.h"
 #include "image/first_pages.h"
 #include "image/image_installer.h"
 #include "image/install_parts.h"
 #include "image/task_memory.h"
+#include "in_worker.h"
+#include "krg/procmgr/ipc.h"
 
 namespace krg {
 namespace {
 
 Error about(const FamilyMember& member, const Error& error) {
   return {error.code, fmt::format("process {} ({}): {}", member.pid, member.name, error.context)};
-}
-
-// Another description of what a descriptor of ours leads to.
-Result<UniqueFd> open_again(int fd, int flags) {
-  constexpr int kOpenFlags = O_ACCMODE | O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME;
-  UniqueFd opened(
-      open(fmt::format("/proc/self/fd/{}", fd).c_str(), (flags & kOpenFlags) | O_CLOEXEC));
-  if (!opened) return errno_error("opening a pipe or file again");
-  return opened;
-}
-
-Status write_all(int fd, std::string_view bytes) {
-  while (!bytes.empty()) {
-    const ssize_t put = ::write(fd, bytes.data(), bytes.size());
-    if (put <= 0) return errno_error("writing to a pipe or file", put < 0 ? errno : EIO);
-    bytes.remove_prefix(static_cast<size_t>(put));
-  }
-  return {};
-}
-
-struct PipeEnds {
-  UniqueFd reader, writer;
-};
-
-Result<PipeEnds> make_pipe(const FamilyPipe& pipe) {
-  int ends[2];
-  if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) return errno_error("pipe");
-  PipeEnds made{UniqueFd(ends[0]), UniqueFd(ends[1])};
-  fcntl(ends[1], F_SETPIPE_SZ, static_cast<int>(pipe.capacity));
-  if (auto put = write_all(ends[1], pipe.contents); !put) return put.error();
-  return made;
-}
-
-// Another description of a file without a name, with its contents.
-Result<UniqueFd> fill_again(int made, const FamilyFile& file) {
-  if (ftruncate(made, static_cast<off_t>(file.bytes)) != 0 || lseek(made, 0, SEEK_SET) != 0)
-    return errno_error("a file without a name");
-  if (auto put = write_all(made, file.contents); !put) return put.error();
-  auto again = open_again(made, file.flags);
-  if (again && lseek(again->get(), file.offset, SEEK_SET) < 0)
-    return errno_error("a file without a name");
-  return again;
-}
-
-// What members share; its pages come through one of them (family_memory.h).
-Result<UniqueFd> make_memory(uint64_t bytes) {
-  UniqueFd made(static_cast<int>(syscall(SYS_memfd_create, "krg-shared", 1)));
-  if (!made || ftruncate(made.get(), static_cast<off_t>(bytes)) != 0)
-    return errno_error("shared memory");
-  return made;
-}
-
-Result<UniqueFd> make_deleted(const FamilyFile& file) {
-  const std::string folder = file.path.substr(0, file.path.rfind('/'));
-  UniqueFd made(open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
-  if (!made) made = UniqueFd(static_cast<int>(syscall(SYS_memfd_create, "krg-deleted", 1)));
-  if (!made) return errno_error("a file without a name");
-  return fill_again(made.get(), file);
 }
 
 }  // namespace
@@ -118,6 +63,7 @@ struct FamilyInstaller::Impl : std::enable_shared_from_this<Impl> {
   };
   std::map<uint32_t, Cut> cuts;  // by file
   MadeIpc ipc;
+  Ipc::Restored shared_ipc;              // in a cluster of several nodes
   std::map<uint32_t, UniqueFd> written;  // those that get their contents back
 
   Impl(const Parts& p, ProcessFamily f) : parts(p), family(std::move(f)) {}
@@ -136,6 +82,8 @@ struct FamilyInstaller::Impl : std::enable_shared_from_this<Impl> {
   void start_body(uint32_t member);
   void one_body_less();
   void take_files_to_cut(uint32_t member);
+  Result<std::vector<MadeFile>> open_shared_queues() const;
+  NodeId node_of(pid_t pid) const;
   Status place_descriptors(FrozenProcess& process, const FamilyMember& member) const;
   Status set_locks(FrozenProcess& process, const FamilyMember& member) const;
   Status cut_files();
@@ -249,11 +197,13 @@ Status FamilyInstaller::Impl::lay_out(FrozenThread root) {
         places[i] == node.self ? install(i) : place_descriptors(*tree->process(i), member);
     if (!done) return about(member, done.error());
   }
-  auto undone = put_undo_back(family.ipc, [this](pid_t pid) -> FrozenProcess* {
-    for (uint32_t i = 0; i < family.members.size(); ++i)
-      if (family.members[i].pid == pid) return tree->process(i).get();
-    return nullptr;
-  });
+  // Of what nodes share their home knows it.
+  auto undone =
+      put_undo_back(shared_ipc ? SavedIpc() : family.ipc, [this](pid_t pid) -> FrozenProcess* {
+        for (uint32_t i = 0; i < family.members.size(); ++i)
+          if (family.members[i].pid == pid) return tree->process(i).get();
+        return nullptr;
+      });
   if (!undone) return undone;
   put_terminal_back();
   return tree->end_zombies();
@@ -428,12 +378,8 @@ const std::vector<FamilyInstaller::MappedFile>& FamilyInstaller::mapped() const 
 }
 
 Result<std::vector<FamilyInstaller::MadeFile>> FamilyInstaller::make_files() const {
-  if (!impl_->family.ipc.is_empty() && impl_->node.node_count > 1)
-    return errno_error(
-        "the application has System V objects or POSIX message queues of one node's kernel: it "
-        "restarts on one node only (-N 1)",
-        ENOTSUP);
-  auto ipc = MadeIpc::make(impl_->family.ipc);
+  const bool is_shared = impl_->node.node_count > 1;  // see make_shared_ipc()
+  auto ipc = is_shared ? MadeIpc() : MadeIpc::make(impl_->family.ipc);
   if (!ipc) return ipc.error();
   impl_->ipc = std::move(*ipc);
   std::vector<PipeEnds> pipes;
@@ -466,7 +412,7 @@ Result<std::vector<FamilyInstaller::MadeFile>> FamilyInstaller::make_files() con
       fd = open_again(pipes[file.pipe].reader.get(), file.flags);
     else if (file.kind == FamilyFile::Kind::kDeleted)
       fd = make_deleted(file);
-    else if (file.kind == FamilyFile::Kind::kQueue)
+    else if (file.kind == FamilyFile::Kind::kQueue && !is_shared)
       fd = impl_->ipc.open_posix_queue(file.pipe, file.flags);
     else if (file.kind == FamilyFile::Kind::kEvent)
       fd = make_event_fd(static_cast<EventKind>(file.pipe), file.contents, file.flags & O_NONBLOCK);
@@ -474,6 +420,36 @@ Result<std::vector<FamilyInstaller::MadeFile>> FamilyInstaller::make_files() con
       continue;
     if (!fd) return fd.error();
     made.push_back({i, std::move(*fd)});
+  }
+  return made;
+}
+
+void FamilyInstaller::make_shared_ipc(std::function<void(Result<std::vector<MadeFile>>)> done) {
+  const SavedIpc& ipc = impl_->family.ipc;
+  if (ipc.is_empty() || impl_->node.node_count == 1) return done(std::vector<MadeFile>());
+  if (!ipc.segments.empty())
+    return done(errno_error(
+        "the application has System V segments of one node's kernel: it restarts on one node only "
+        "(-N 1)",
+        ENOTSUP));
+  impl_->parts.ipc.restore(
+      ipc, [impl = impl_, done = std::move(done)](Result<Ipc::Restored> restored) {
+        if (!restored) return done(restored.error());
+        impl->shared_ipc = std::move(*restored);
+        in_worker(
+            impl->node.workers, [impl] { return impl->open_shared_queues(); },
+            [impl, done](Result<std::vector<MadeFile>> made) { done(std::move(made)); });
+      });
+}
+
+Result<std::vector<FamilyInstaller::MadeFile>> FamilyInstaller::Impl::open_shared_queues() const {
+  std::vector<MadeFile> made;
+  for (uint32_t i = 0; i < family.files.size(); ++i) {
+    const FamilyFile& file = family.files[i];
+    if (file.kind != FamilyFile::Kind::kQueue) continue;
+    auto opened = shared_ipc->open_posix_queue(file.pipe, file.flags);
+    if (!opened) return opened.error();
+    made.push_back({i, std::move(*opened)});
   }
   return made;
 }
@@ -581,11 +557,19 @@ Status FamilyInstaller::Impl::thaw() {
   return end({});
 }
 
+NodeId FamilyInstaller::Impl::node_of(pid_t pid) const {
+  for (uint32_t i = 0; i < family.members.size(); ++i)
+    if (family.members[i].pid == pid) return places[i];
+  return node.self;
+}
+
 Status FamilyInstaller::Impl::end(Status how) {
   if (!how)
     for (const FamilyMember& member : family.members)
       if (!member.has_ended()) kill(member.pid, SIGKILL);
   if (how) ipc.keep();
+  if (how && shared_ipc) shared_ipc->keep([this](pid_t pid) { return node_of(pid); });
+  shared_ipc.reset();
   how ? bodies->thaw() : bodies->kill_all();
   installed.clear();
   tree.reset();

@@ -17,18 +17,6 @@ namespace {
 
 constexpr uint64_t kPage = 4096;
 
-// Processes of this node that are neither members nor apart.
-std::set<pid_t> others_than(const std::set<pid_t>& members,
-                            const std::function<bool(pid_t)>& is_apart) {
-  std::set<pid_t> others;
-  std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir("/proc"), closedir);
-  while (const dirent* entry = directory ? readdir(directory.get()) : nullptr) {
-    const auto pid = to_number<pid_t>(std::string_view(entry->d_name));
-    if (pid && *pid > 1 && !members.contains(*pid) && !is_apart(*pid)) others.insert(*pid);
-  }
-  return others;
-}
-
 // Whether all that is attached of a segment is the whole of it, once or several times.
 bool is_whole(const std::vector<ImageMapping>& mappings, const std::vector<ImageFile>& files,
               const std::string& name, uint64_t bytes) {
@@ -41,6 +29,17 @@ bool is_whole(const std::vector<ImageMapping>& mappings, const std::vector<Image
 }
 
 }  // namespace
+
+std::set<pid_t> others_than(const std::set<pid_t>& members,
+                            const std::function<bool(pid_t)>& is_apart) {
+  std::set<pid_t> others;
+  std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir("/proc"), closedir);
+  while (const dirent* entry = directory ? readdir(directory.get()) : nullptr) {
+    const auto pid = to_number<pid_t>(std::string_view(entry->d_name));
+    if (pid && *pid > 1 && !members.contains(*pid) && !is_apart(*pid)) others.insert(*pid);
+  }
+  return others;
+}
 
 Status FamilyIpc::add(const ProcessImage& image) {
   for (const ImageMapping& m : image.mappings) {
@@ -64,26 +63,7 @@ Result<SavedIpc> FamilyIpc::take(std::vector<NativePosixQueue>& queues,
                                  const std::set<pid_t>& members,
                                  const std::function<bool(pid_t)>& is_apart,
                                  const std::map<pid_t, FrozenProcess*>& frozen) const {
-  const std::set<pid_t> others = others_than(members, is_apart);
-  const TakesIpc takes = [&](std::string_view what,
-                             const std::vector<pid_t>& users) -> Result<bool> {
-    if (others.empty()) return true;
-    const auto user =
-        std::find_if(users.begin(), users.end(), [&](pid_t pid) { return others.contains(pid); });
-    const bool is_members =
-        std::any_of(users.begin(), users.end(), [&](pid_t pid) { return members.contains(pid); });
-    if (is_members && user == users.end()) return true;
-    if (!is_members && user != users.end()) return false;
-    if (is_members)
-      return errno_error(
-          fmt::format("{}: process {} of another application has used it, too", what, *user),
-          ENOTSUP);
-    return errno_error(
-        fmt::format("{}: nothing tells whether it is this application's or that of other "
-                    "processes of this system (ipcrm(1) removes what nobody needs)",
-                    what),
-        ENOTSUP);
-  };
+  const TakesIpc takes = takes_ipc_of(members, others_than(members, is_apart));
   auto ipc = read_native_system_v(takes, [&](int segment) {
     const auto known = segments_.find(segment);
     return known != segments_.end() && known->second.is_written;

@@ -20,6 +20,10 @@
 
 namespace krg {
 
+// Processes of this node that are neither members nor apart.
+std::set<pid_t> others_than(const std::set<pid_t>& members,
+                            const std::function<bool(pid_t)>& is_apart);
+
 class FamilyIpc {
  public:
   // Takes note of the segments that a member has attached. Errors: ENOTSUP: a part of one.

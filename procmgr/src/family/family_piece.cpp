@@ -76,6 +76,7 @@ std::string FamilyDescription::serialize() const {
   }
   put_all(out, identities);
   put_all(out, of_uses);
+  put_all(out, others);
   out.put_string(ipc.serialize());
   return out.take();
 }
@@ -92,6 +93,7 @@ Result<FamilyDescription> FamilyDescription::parse(std::string_view bytes) {
     description.sockets.push_back(get_socket(in));
   description.identities = get_all<SocketIdentity>(in);
   description.of_uses = get_all<uint32_t>(in);
+  description.others = get_all<pid_t>(in);
   auto ipc = SavedIpc::parse(in.get_string());
   if (!ipc) return ipc.error();
   description.ipc = std::move(*ipc);

@@ -45,6 +45,10 @@ struct FamilyPiece {
   static Result<FamilyPiece> parse(std::string_view bytes);
 };
 
+// FamilyFile::stream of a POSIX queue that nodes share, until the leader has numbered it: its
+// number there is the offset.
+inline constexpr uint32_t kSharedQueue = 1;
+
 struct FamilyDescription {
   // Without contents. `numbers`: the node's own number of each.
   std::vector<FamilyFile> files;
@@ -53,6 +57,7 @@ struct FamilyDescription {
   std::vector<FamilySocket> sockets;
   std::vector<SocketIdentity> identities;  // of each socket
   SavedIpc ipc;
+  std::vector<pid_t> others;      // processes of the node that are none of the family
   std::vector<uint32_t> of_uses;  // the node's own number for each StreamUse
 
   std::string serialize() const;

@@ -10,6 +10,7 @@
 
 #include "family/family_messages.h"
 #include "family/family_piece.h"
+#include "family/shared_ipc.h"
 #include "krg/runtime/log.h"
 #include "packed_bytes.h"
 #include "run_after.h"
@@ -28,8 +29,8 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
  public:
   using Done = std::function<void(Result<FamilyCaptures::Captured>)>;
 
-  LeadingCapture(NodeContext& node, const CaptureOrder& order, Done done)
-      : node_(node), order_(order), done_(std::move(done)), nodes_{node.self} {}
+  LeadingCapture(NodeContext& node, Ipc* ipc, const CaptureOrder& order, Done done)
+      : node_(node), ipc_(ipc), order_(order), done_(std::move(done)), nodes_{node.self} {}
 
   void begin() {
     known_.insert(order_.root);
@@ -196,10 +197,22 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
           described_[from] = std::move(*description);
           return {};
         },
-        [self = shared_from_this()] {
-          auto numbered = self->number_files();
-          numbered ? self->thaw() : self->end(numbered.error());
-        });
+        [self = shared_from_this()] { self->save_shared_ipc(); });
+  }
+
+  // When all nodes have told what is open there, and who else runs.
+  void save_shared_ipc() {
+    if (!ipc_) return finish_description({});
+    ipc_->save(whose_ipc(family_, described_),
+               [self = shared_from_this()](Result<Ipc::Saved> saved) {
+                 saved ? self->finish_description(std::move(*saved)) : self->end(saved.error());
+               });
+  }
+
+  void finish_description(Ipc::Saved shared) {
+    auto numbered = number_files();
+    if (numbered) numbered = add_shared_ipc(std::move(shared), family_);
+    numbered ? thaw() : end(numbered.error());
   }
 
   // Parents before their children, whoever told of them.
@@ -348,6 +361,7 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
   }
 
   NodeContext& node_;
+  Ipc* const ipc_;
   const CaptureOrder order_;
   Done done_;
   std::vector<NodeId> nodes_;
@@ -364,9 +378,9 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
 
 }  // namespace
 
-void lead_capture(NodeContext& node, const CaptureOrder& order,
+void lead_capture(NodeContext& node, Ipc* ipc, const CaptureOrder& order,
                   std::function<void(Result<FamilyCaptures::Captured>)> done) {
-  std::make_shared<LeadingCapture>(node, order, std::move(done))->begin();
+  std::make_shared<LeadingCapture>(node, ipc, order, std::move(done))->begin();
 }
 
 void drop_capture(NodeContext& node, uint64_t number) {

@@ -15,7 +15,8 @@ struct CaptureOrder : FamilyCaptures::Order {
 };
 
 // When it fails, nodes may still hold members: drop_capture().
-void lead_capture(NodeContext& node, const CaptureOrder& order,
+// `ipc`: null: nodes share no objects.
+void lead_capture(NodeContext& node, Ipc* ipc, const CaptureOrder& order,
                   std::function<void(Result<FamilyCaptures::Captured>)> done);
 // Every node lets go of it.
 void drop_capture(NodeContext& node, uint64_t number);

@@ -68,7 +68,7 @@ LocalCapture::LocalCapture(FamilyCaptureParts parts, const FamilyFreeze& ask)
       root_(ask.root),
       asker_(ask.asker),
       number_(ask.capture),
-      files_(parts_.is_served, parts_.descriptors, ask.asker) {}
+      files_(parts_, ask.asker) {}
 
 // ---- who they are ----
 
@@ -196,7 +196,7 @@ void LocalCapture::try_to_freeze(pid_t pid, int tries) {
       self->one_less();
     });
   }
-  if (parts_.table.find_body(pid)) members_[pid].claim.front().end_waits();
+  members_[pid].claim.front().end_waits();
   if (parts_.spread.state_of && parts_.spread.state_of(pid) == SpreadMembers::State::kSpread)
     return parts_.spread.stand(
         pid, [self = shared_from_this(), pid](Result<std::shared_ptr<StandingSpread>> standing) {
@@ -327,7 +327,7 @@ void LocalCapture::copy_next(std::set<pid_t> left, std::function<void(Status)> d
 }
 
 Result<FamilyPiece> LocalCapture::take_all() {
-  files_ = FamilyFiles(parts_.is_served, parts_.descriptors, asker_);
+  files_ = FamilyFiles(parts_, asker_);
   shared_ = {};
   ipc_ = {};
   taken_.clear();
@@ -400,12 +400,13 @@ Status LocalCapture::take_shared_memory(const std::vector<FamilyMember>& members
 Status LocalCapture::take_ipc(const std::set<pid_t>& members, FamilyDescription& description) {
   std::map<pid_t, FrozenProcess*> frozen;
   for (const auto& [pid, member] : members_) frozen[pid] = member.process.get();
+  const auto is_apart = [this](pid_t pid) { return pid == asker_ || parts_.table.is_hidden(pid); };
   auto queues = files_.take_queues();
-  auto ipc = ipc_.take(
-      queues, members, [this](pid_t pid) { return pid == asker_ || parts_.table.is_hidden(pid); },
-      frozen);
+  auto ipc = ipc_.take(queues, members, is_apart, frozen);
   if (!ipc) return ipc.error();
   description.ipc = std::move(*ipc);
+  const auto others = others_than(members, is_apart);
+  description.others.assign(others.begin(), others.end());
   return {};
 }
 

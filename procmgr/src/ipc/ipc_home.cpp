@@ -7,6 +7,7 @@
 
 #include "ipc_messages.h"
 #include "krg/runtime/log.h"
+#include "packed_bytes.h"
 
 namespace krg {
 namespace {
@@ -88,6 +89,16 @@ IpcHome::IpcHome(NodeContext& node)
                  : message.of_queues == 1 ? queues_.text()
                                           : posix_queues_.text());
       });
+  messenger.on_request<SaveObjects>([this](NodeId, const SaveObjects&, std::string_view payload,
+                                           Messenger::Reply reply) { save(payload, reply); });
+  messenger.on_request<RestoreObjects>([this](NodeId from, const RestoreObjects& message,
+                                              std::string_view payload, Messenger::Reply reply) {
+    auto saved = SavedIpc::parse(payload);
+    if (!saved) return reply.fail(saved.error());
+    if (!message.drops) return restore(from, *saved, reply);
+    drop(*saved);
+    reply.ok();
+  });
   messenger.on_peer_failure(alive_.guard([this](NodeId failed) { on_node_failure(failed); }));
 }
 
@@ -107,6 +118,53 @@ void IpcHome::on_node_failure(NodeId failed) {
   queues_.node_failed(failed);
   posix_queues_.node_failed(failed);
   answer(semaphores_.node_failed(failed));
+}
+
+void IpcHome::save(std::string_view payload, Messenger::Reply& reply) {
+  PackedReader in(payload);
+  std::set<pid_t> members, others;
+  for (auto* pids : {&members, &others})
+    for (auto left = in.get<uint32_t>(); left > 0 && in.ok(); --left) pids->insert(in.get<pid_t>());
+  std::set<int64_t> held;
+  for (auto left = in.get<uint32_t>(); left > 0 && in.ok(); --left) held.insert(in.get<int64_t>());
+  const TakesIpc takes = takes_ipc_of(std::move(members), std::move(others));
+  SavedIpc saved;
+  std::vector<int64_t> numbers;
+  if (auto done = semaphores_.save(takes, saved); !done) return reply.fail(done.error());
+  if (auto done = queues_.save(takes, saved); !done) return reply.fail(done.error());
+  if (auto done = posix_queues_.save(takes, held, saved, numbers); !done)
+    return reply.fail(done.error());
+  PackedWriter out;
+  out.put_string(saved.serialize());
+  for (int64_t number : numbers) out.put(number);
+  reply.ok(out.take());
+}
+
+void IpcHome::restore(NodeId from, const SavedIpc& saved, Messenger::Reply& reply) {
+  SavedIpc made;
+  const auto fail = [&](const Error& why) {
+    drop(made);
+    reply.fail(why);
+  };
+  for (const SavedSemaphores& set : saved.semaphores) {
+    if (auto done = semaphores_.restore(set, from); !done) return fail(done.error());
+    made.semaphores.push_back(set);
+  }
+  for (const SavedMessageQueue& queue : saved.message_queues) {
+    if (auto done = queues_.restore(queue); !done) return fail(done.error());
+    made.message_queues.push_back(queue);
+  }
+  PackedWriter numbers;
+  for (const SavedPosixQueue& queue : saved.posix_queues)
+    numbers.put(posix_queues_.restore(queue, from));
+  reply.ok(numbers.take());
+}
+
+// Those of a restart that has failed.
+void IpcHome::drop(const SavedIpc& saved) {
+  for (const SavedSemaphores& set : saved.semaphores) semaphores_.drop(set);
+  for (const SavedMessageQueue& queue : saved.message_queues) queues_.drop(queue);
+  for (const SavedPosixQueue& queue : saved.posix_queues) posix_queues_.drop(queue);
 }
 
 void IpcHome::answer(IpcDones done) {

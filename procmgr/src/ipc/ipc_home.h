@@ -34,6 +34,9 @@ class IpcHome {
   void on_node_failure(NodeId failed);
   void cancel(const IpcTicket& ticket);
   void answer(IpcDones done);
+  void save(std::string_view payload, Messenger::Reply& reply);
+  void restore(NodeId from, const SavedIpc& saved, Messenger::Reply& reply);
+  void drop(const SavedIpc& saved);
   void tell_of_posix_queues();
 
   Messenger& messenger_;

@@ -87,4 +87,33 @@ struct QueueChanged {
 };
 static_assert(sizeof(QueueChanged) == 16);
 
+// Request to the home: what a family that stands has. Payload: members, other processes (32-bit
+// counts, pids), POSIX queues that members have open (count, numbers). Answered with a SavedIpc
+// (with its length), then the numbers of its POSIX queues.
+struct SaveObjects {
+  static constexpr uint16_t kId = kPosixQueues + 2;
+  uint8_t version = 1;
+  uint8_t padding[7] = {};
+};
+static_assert(sizeof(SaveObjects) == 8);
+
+// Request to the home: those of a SavedIpc, the payload, are there again, or are dropped. Answered
+// with the numbers of its POSIX queues, each of which the asking node uses.
+struct RestoreObjects {
+  static constexpr uint16_t kId = kPosixQueues + 3;
+  uint8_t version = 1;
+  uint8_t drops = 0;
+  uint8_t padding[6] = {};
+};
+static_assert(sizeof(RestoreObjects) == 8);
+
+// To the node where a restarted process executes, or has its place: its end is to be told.
+struct WatchEnd {
+  static constexpr uint16_t kId = message_ids::kIpc + 15;
+  uint8_t version = 1;
+  uint8_t padding[3] = {};
+  int32_t pid = 0;
+};
+static_assert(sizeof(WatchEnd) == 8);
+
 }  // namespace krg::ipc_messages

@@ -84,6 +84,11 @@ class IpcTable {
     objects_.emplace(index, Entry{id, std::move(object)});
     return id;
   }
+  // Under that very identifier, which is free.
+  void insert(int id, Object object) {
+    objects_.emplace(id & ((1 << kIndexBits) - 1), Entry{id, std::move(object)});
+    sequence_ = std::max(sequence_, id >> kIndexBits);
+  }
   // nullptr when there is none (any more).
   Object* find(int64_t id) {
     auto found = objects_.find(static_cast<int>(id & ((1 << kIndexBits) - 1)));

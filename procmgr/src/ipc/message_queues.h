@@ -20,7 +20,9 @@
 #include <list>
 #include <optional>
 
+#include "ipc_owners.h"
 #include "ipc_table.h"
+#include "krg/procmgr/saved_ipc.h"
 
 namespace krg {
 
@@ -40,6 +42,11 @@ class MessageQueues {
   // A message, type and text as msgrcv gave them, whose receiver died waiting: the next one of its
   // queue.
   IpcDones give_back(int64_t id, std::string_view message, int64_t now_s);
+  // For checkpoints (saved_objects.cpp): those that are taken; made again; without them. Errors:
+  // those of `takes`; EEXIST.
+  Status save(const TakesIpc& takes, SavedIpc& into);
+  Status restore(const SavedMessageQueue& saved);
+  void drop(const SavedMessageQueue& saved);
   // The text of /proc/sysvipc/msg.
   std::string text();
 

@@ -14,15 +14,11 @@
 #include <functional>
 #include <vector>
 
+#include "ipc/ipc_owners.h"
 #include "krg/procmgr/saved_ipc.h"
 #include "krg/runtime/unique_fd.h"
 
 namespace krg {
-
-// Whether an object is to be taken, of which it is known who has used it last; the error that ends
-// it all. `what`: "System V semaphores 5", for people.
-using TakesIpc =
-    std::function<Result<bool>(std::string_view what, const std::vector<pid_t>& users)>;
 
 // Without what is to be undone when processes end. `is_attached`: whether a segment's contents are
 // had elsewhere. Errors: ENOTSUP: too much; of the calls.

@@ -153,12 +153,7 @@ int PosixQueueCalls::open(Call& call, const IpcCaller& caller) {
 // Meanwhile this node uses the queue for the call itself.
 void PosixQueueCalls::give_descriptor(Call call, int64_t queue, int flags) {
   in_worker(
-      node_.workers,
-      [root = fs_.root(), path = PosixQueueTree::path_of(queue), flags]() -> Result<UniqueFd> {
-        UniqueFd file(openat(root, path.c_str(), (flags & kKeptFlags) | O_CLOEXEC));
-        if (!file) return errno_error("open of a message queue");
-        return file;
-      },
+      node_.workers, [root = fs_.root(), queue, flags] { return open_file(root, queue, flags); },
       [this, queue, call = shared(std::move(call))](Result<UniqueFd> file) {
         let_go(queue);
         if (!file) return call->fail(file.error().errno_or(EIO));
@@ -166,6 +161,13 @@ void PosixQueueCalls::give_descriptor(Call call, int64_t queue, int flags) {
         if (!number) return call->fail(number.error().errno_or(EMFILE));
         call->succeed(*number);
       });
+}
+
+Result<UniqueFd> PosixQueueCalls::open_file(int root, int64_t queue, int flags) {
+  UniqueFd file(
+      openat(root, PosixQueueTree::path_of(queue).c_str(), (flags & kKeptFlags) | O_CLOEXEC));
+  if (!file) return errno_error("open of a message queue");
+  return file;
 }
 
 void PosixQueueCalls::let_go(int64_t queue) {

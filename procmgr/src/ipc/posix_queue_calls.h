@@ -18,6 +18,9 @@ class PosixQueueCalls {
   PosixQueueCalls(const PosixQueueCalls&) = delete;
   PosixQueueCalls& operator=(const PosixQueueCalls&) = delete;
 
+  // A new open file of a queue. `root`: of the session's files. In a worker. Errors: of open(2).
+  static Result<UniqueFd> open_file(int root, int64_t queue, int flags);
+
   void process_ended(pid_t process) { listeners_.process_ended(process); }
 
  private:

@@ -25,8 +25,11 @@
 
 #include <list>
 #include <optional>
+#include <set>
 
+#include "ipc_owners.h"
 #include "ipc_table.h"
+#include "krg/procmgr/saved_ipc.h"
 
 namespace krg {
 
@@ -97,6 +100,14 @@ class PosixQueues {
   void process_ended(pid_t process);
   // A message, as kReceive told it, whose receiver died waiting: the next one of its priority.
   IpcDones give_back(int64_t queue, std::string_view message);
+
+  // For checkpoints (saved_objects.cpp): those that are taken or `held`, and their numbers. Errors:
+  // those of `takes`; ENOTSUP: a process is to be told of the next message.
+  Status save(const TakesIpc& takes, const std::set<int64_t>& held, SavedIpc& into,
+              std::vector<int64_t>& numbers);
+  // Made again, in place of one of the same name; its number. `node` uses it.
+  int64_t restore(const SavedPosixQueue& saved, NodeId node);
+  void drop(const SavedPosixQueue& saved);
 
   // What step() and give_back() have brought besides answers; empty afterwards.
   std::vector<PosixQueueNotice> take_notices() { return std::exchange(notices_, {}); }

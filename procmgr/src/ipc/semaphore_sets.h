@@ -19,7 +19,9 @@
 #include <map>
 #include <set>
 
+#include "ipc_owners.h"
 #include "ipc_table.h"
+#include "krg/procmgr/saved_ipc.h"
 
 namespace krg {
 
@@ -44,6 +46,11 @@ class SemaphoreSets {
   // `call`, a semop, was carried out while its caller died waiting. What it took is given back; one
   // that gave something stays done: somebody may have taken it.
   IpcDones take_back(const IpcCall& call);
+  // For checkpoints (saved_objects.cpp): those that are taken, with what is to be undone; made
+  // again, `node` having the processes; without them. Errors: those of `takes`; EEXIST.
+  Status save(const TakesIpc& takes, SavedIpc& into);
+  Status restore(const SavedSemaphores& saved, NodeId node);
+  void drop(const SavedSemaphores& saved);
   // The text of /proc/sysvipc/sem.
   std::string text();
   // Processes that have something to be undone.

@@ -40,9 +40,9 @@ WaitingCalls::Call WaitingCalls::finish(uint64_t number) {
 }
 
 void WaitingCalls::interrupted(uint64_t number) {
-  const Wait& wait = waits_.at(number).wait;
-  const auto restart = wait.restart;
-  const bool has_to_stop = wait.has_to_stop && wait.has_to_stop();
+  const Entry& entry = waits_.at(number);
+  const auto restart = entry.wait.restart;
+  const bool has_to_stop = this->has_to_stop(entry);
   Call call = finish(number);
   if (restart == Restart::kNever) return call.fail(EINTR);
   const int code =
@@ -107,12 +107,17 @@ std::optional<WaitingCalls::Why> WaitingCalls::look(Entry& entry) {
   auto state = read_signal_state(tid);
   if (!state || state->has_ended() || !entry.call.is_valid()) return Why::kGone;
   if (state->has_own_signal()) return Why::kSignal;
-  if (entry.wait.has_to_stop && entry.wait.has_to_stop()) return Why::kSignal;
+  if (has_to_stop(entry)) return Why::kSignal;
   // Of several threads, the one that the kernel chose takes it at once, unless it waits itself.
   const bool seen_before = std::exchange(entry.saw_shared_signal, state->has_shared_signal());
   if (entry.saw_shared_signal && seen_before) return Why::kSignal;
   if (state->threads > 1 && is_group_stopped(state->process, tid)) return Why::kSignal;
   return std::nullopt;
+}
+
+bool WaitingCalls::has_to_stop(const Entry& entry) const {
+  if (entry.wait.has_to_stop) return entry.wait.has_to_stop();
+  return has_to_stop_ && has_to_stop_(entry.process);
 }
 
 void WaitingCalls::tell(const Ends& over) {

@@ -59,6 +59,11 @@ class WaitingCalls {
   Call finish(uint64_t number);
   // Ends a wait because of the signal that end(kSignal) told of. REQUIRES: find(number).
   void interrupted(uint64_t number);
+  // Whose calls do not wait, since they are about to be frozen; asked for those without
+  // has_to_stop.
+  void end_if(std::function<bool(pid_t process)> has_to_stop) {
+    has_to_stop_ = std::move(has_to_stop);
+  }
   // A process has ended: its waits are told now.
   void process_ended(pid_t process);
   size_t size() const { return waits_.size(); }
@@ -77,11 +82,13 @@ class WaitingCalls {
   void look_at_due();
   std::optional<Why> reason(Entry& entry, Clock::time_point now);
   std::optional<Why> look(Entry& entry);
+  bool has_to_stop(const Entry& entry) const;
   void schedule(Clock::time_point when);
   void tell(const Ends& over);
 
   EventLoop& loop_;
   ExitWatch& exits_;
+  std::function<bool(pid_t)> has_to_stop_;
   std::map<uint64_t, Entry> waits_;
   uint64_t next_number_ = 1;
   EventLoop::Timer timer_;

@@ -40,6 +40,7 @@
 namespace krg {
 
 class Descriptors;
+class Ipc;
 class FrozenProcess;
 class StandingSpread;
 struct MemberPages;
@@ -101,6 +102,7 @@ struct FamilyCaptureParts {
   Descriptors* descriptors = nullptr;    // null: none is at another node
   FamilyTracking* tracking = nullptr;    // null: each capture has all pages
   SpreadMembers spread = {};
+  Ipc* ipc = nullptr;  // null: nodes share no objects
 };
 
 class FamilyCaptures {

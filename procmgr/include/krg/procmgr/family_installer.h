@@ -61,6 +61,7 @@ class FamilyInstaller {
     ShadowHost& shadows;
     BodyDescriptors& descriptors;
     const SpreadMembers& spread;
+    Ipc& ipc;
   };
   // `place`: where a member is to execute; one that shares memory or has locks does so here.
   // Errors: EBADMSG.
@@ -80,6 +81,9 @@ class FamilyInstaller {
   const std::vector<MappedFile>& mapped() const;
   // Pipes with what was in flight, files without a name. Any thread.
   Result<std::vector<MadeFile>> make_files() const;
+  // Semaphores and queues that nodes share, in a cluster of several; `done` runs in the loop.
+  // Errors: as Ipc::restore(); ENOTSUP: the family has segments, of one node's kernel.
+  void make_shared_ipc(std::function<void(Result<std::vector<MadeFile>>)> done);
 
   // `laid_out` runs later, in the loop. `has_late_pages`: take_userfaultfd() is to be had.
   // Errors of both: as ImageInstaller::install(); ESRCH.
