@@ -100,5 +100,31 @@ TEST_F(MultipleWritersSimulation, ProtectedWithItsNeighboursAPageEndsAsOneThatMa
   EXPECT_EQ(cluster.failure(), "");
 }
 
+// It is looked at so often without a change that it is protected: what is written just then is
+// seen.
+TEST_F(MultipleWritersSimulation, WhatIsWrittenWhileAPageIsProtectedForBeingStillIsTold) {
+  constexpr size_t kShared = 3 * kPageBytes;
+  constexpr unsigned kHome = 0, kOther = 1, kMostLooks = 200;
+  SimWriters cluster({.threads_per_node = 1, .pages = 8});
+  for (unsigned round = 0; round < 4; ++round) {
+    cluster.write(kHome, kShared + 8);
+    cluster.write(kOther, kShared + 16);
+    cluster.settle();
+  }
+  ASSERT_EQ(cluster.statistics().pages_begun, 1u);
+  cluster.write(kOther, kShared + 16);
+  cluster.synchronise();
+  for (size_t byte = 24; byte < 64; ++byte) {
+    cluster.write_meanwhile(kOther, kShared + byte);
+    for (unsigned look = 0; look < kMostLooks && cluster.is_writing(kOther); ++look)
+      cluster.pages(kOther).publish(NodeId{0});
+    cluster.settle();
+    while (cluster.is_writing(kOther)) cluster.turn();
+    cluster.synchronise();
+    cluster.read(kHome, kShared + byte);
+  }
+  EXPECT_EQ(cluster.failure(), "");
+}
+
 }  // namespace
 }  // namespace krg

@@ -10,14 +10,7 @@
 namespace krg {
 namespace {
 
-constexpr uint64_t kSpace = 1, kStart = 1u << 30;
-
-RemoteAddr address_of(PageIndex page) {
-  return RemoteAddr{kStart + page.value * kPageBytes};
-}
-PageIndex page_at(RemoteAddr at) {
-  return {(at.value - kStart) / kPageBytes};
-}
+constexpr uint64_t kSpace = 1;
 
 }  // namespace
 
@@ -30,12 +23,13 @@ std::byte* SimPrograms::touch(unsigned thread, PageIndex page, size_t byte, bool
   if (entry == Entry::kWrite || (entry == Entry::kRead && !write))
     return frames_->page(page).data() + byte;
   wait = {true, page};
-  faults_.push_back({.at = {kSpace, address_of(page)},
+  const RemoteAddr start{kStart + page.value * kPageBytes};
+  faults_.push_back({.at = {kSpace, start},
                      .page = page,
                      .thread = thread,
                      .write = write,
                      .was_mapped = entry == Entry::kRead,
-                     .exact = RemoteAddr{address_of(page).value + byte}});
+                     .exact = start + byte});
   return nullptr;
 }
 
@@ -122,11 +116,12 @@ std::optional<PageSet::Location> ProgramSpaces::locate(pid_t, RemoteAddr) const 
 }
 
 bool ProgramSpaces::shows(ProgramPage at, PageIndex page) const {
-  return page_at(at.address) == page;
+  return SimPrograms::page_at(at.address) == page;
 }
 
 bool ProgramSpaces::is_mapped(ProgramPage at) const {
-  return programs_of(group_).table_[page_at(at.address).value] != SimPrograms::Entry::kNone;
+  return programs_of(group_).table_[SimPrograms::page_at(at.address).value] !=
+         SimPrograms::Entry::kNone;
 }
 
 unsigned ProgramSpaces::run_length(ProgramPage at, int step, unsigned most, bool mapped,
@@ -134,7 +129,8 @@ unsigned ProgramSpaces::run_length(ProgramPage at, int step, unsigned most, bool
   const auto& table = programs_of(group_).table_;
   unsigned length = 1;
   for (; length < most; ++length) {
-    const int64_t page = static_cast<int64_t>(page_at(at.address).value) + step * int64_t{length};
+    const int64_t page =
+        static_cast<int64_t>(SimPrograms::page_at(at.address).value) + step * int64_t{length};
     if (page < 0 || page >= static_cast<int64_t>(table.size())) break;
     const bool is_mapped = table[static_cast<size_t>(page)] != SimPrograms::Entry::kNone;
     if (is_mapped != mapped || !fits({static_cast<uint64_t>(page)})) break;
@@ -146,7 +142,7 @@ unsigned ProgramSpaces::run_length(ProgramPage at, int step, unsigned most, bool
 // to.
 void ProgramSpaces::map(ProgramPage at, size_t count, bool writable) {
   SimPrograms& programs = programs_of(group_);
-  for (uint64_t page = page_at(at.address).value; count > 0; ++page, --count) {
+  for (uint64_t page = SimPrograms::page_at(at.address).value; count > 0; ++page, --count) {
     programs.meanwhile();
     auto& entry = programs.table_[page];
     if (entry == SimPrograms::Entry::kNone) {
@@ -161,7 +157,7 @@ void ProgramSpaces::map(ProgramPage at, size_t count, bool writable) {
 
 void ProgramSpaces::allow_writing(ProgramPage at, size_t count) {
   SimPrograms& programs = programs_of(group_);
-  for (uint64_t page = page_at(at.address).value; count > 0; ++page, --count) {
+  for (uint64_t page = SimPrograms::page_at(at.address).value; count > 0; ++page, --count) {
     auto& entry = programs.table_[page];
     if (entry != SimPrograms::Entry::kNone) entry = SimPrograms::Entry::kWrite;
     programs.wake({page});
@@ -174,7 +170,7 @@ void ProgramSpaces::make_lost(ProgramPage) {
 }
 
 void ProgramSpaces::wake(ProgramPage at) {
-  programs_of(group_).wake(page_at(at.address));
+  programs_of(group_).wake(SimPrograms::page_at(at.address));
 }
 
 void ProgramSpaces::protect(PageIndex first, size_t count) {

@@ -29,6 +29,7 @@ class SimPrograms : public UserfaultfdGroup {
 
   // A thread touches a byte: null when it has to wait for the page; else where it is.
   std::byte* touch(unsigned thread, PageIndex page, size_t byte, bool write);
+  static PageIndex page_at(RemoteAddr at) { return {(at.value - kStart) / kPageBytes}; }
   bool is_waiting(unsigned thread) const { return waits_[thread - first_thread_].is_waiting; }
   bool has_faults() const { return !faults_.empty(); }
   // The kernel tells of faults that it has not told of yet.
@@ -42,6 +43,7 @@ class SimPrograms : public UserfaultfdGroup {
 
  private:
   friend class ProgramSpaces;
+  static constexpr uint64_t kStart = 1u << 30;  // where it maps page 0
   enum class Entry : uint8_t { kNone, kRead, kWrite };
   struct Wait {
     bool is_waiting = false;

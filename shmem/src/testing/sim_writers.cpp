@@ -78,7 +78,9 @@ void SimWriters::open_node(unsigned number) {
     run_some(number);
     static_cast<void>(nodes_[number]->messenger->send(to, TellWriters{}, message));
   };
-  writers.allows = [](RemoteAddr) { return true; };
+  writers.allows = [last = options_.pages - 1](RemoteAddr at) {
+    return SimPrograms::page_at(at).value != last;
+  };
   node.pages->allow_multiple_writers(std::move(writers));
   node.messenger->on<TellWriters>(
       [this, number](NodeId from, const TellWriters&, std::string_view message) {
@@ -110,6 +112,7 @@ std::optional<unsigned> SimWriters::owner_of(size_t at, unsigned phase) const {
 void SimWriters::begin_phase(Thread& thread) {
   thread.left = options_.touches / 2 + pick(options_.touches);
   thread.doing = Doing::kTouches;
+  thread.post = Post::kNone;
   PageSet& pages = *nodes_[thread.node]->pages;
   pages.begin_phase(static_cast<pid_t>(thread.number), 1 + thread.phase % kPlaces);
   if (options_.visit_one_in > 0 && pick(options_.visit_one_in) == 0)
@@ -121,27 +124,54 @@ void SimWriters::begin_phase(Thread& thread) {
 // None: it found nothing that it may touch.
 std::optional<SimWriters::Touch> SimWriters::next_touch(Thread& thread) {
   if (thread.doing == Doing::kHasLock) {
-    const size_t page = pick(options_.pages / kLocks) * kLocks + thread.lock;
+    const size_t page = pick((options_.pages - 1) / kLocks) * kLocks + thread.lock;
     const size_t byte = kPageBytes - kGuarded + pick(kGuarded);
     return Touch{page * kPageBytes + byte, pick(2) == 0};
   }
+  if (auto flag = next_of_flags(thread)) return flag;
   if (thread.sweep == 0 && pick(16) == 0) thread.sweep = 1;
   // Few pages are in use in some phases: the others fall still.
-  const size_t used = thread.phase / 8 % 2 == 0 ? options_.pages : options_.pages / 3;
+  const size_t used = thread.phase / 8 % 2 == 0 ? options_.pages - 1 : options_.pages / 3;
   for (unsigned tries = 0; tries < kTries; ++tries) {
     const size_t page = thread.sweep > 0 ? thread.sweep - 1 : pick(used);
     const size_t at = page * kPageBytes + pick(kPageBytes - kGuarded);
     const auto owner = owner_of(at, thread.phase);
     if (owner && *owner != thread.number) continue;
+    if (thread.post != Post::kNone && at == thread.posted) continue;
     const bool is_sweep = thread.sweep > 0;
-    if (is_sweep && thread.sweep++ == options_.pages) thread.sweep = 0;
-    return Touch{at, owner.has_value() && !is_sweep && pick(3) > 0};
+    if (is_sweep && thread.sweep++ == options_.pages - 1) thread.sweep = 0;
+    const bool write = owner.has_value() && !is_sweep && pick(3) > 0;
+    if (write && thread.post == Post::kNone && pick(4) == 0) {
+      thread.post = Post::kWritten;
+      thread.posted = at;
+    }
+    return Touch{at, write};
   }
   thread.sweep = 0;
   return std::nullopt;
 }
 
-void SimWriters::carry_out(const Thread& thread, const Touch& touch, std::byte* there) {
+// Its own, behind what it tells, or another's.
+std::optional<SimWriters::Touch> SimWriters::next_of_flags(Thread& thread) {
+  if (thread.post == Post::kWritten) return Touch{flag_at(thread.number), true, thread.number};
+  if (thread.sweep > 0 || pick(5) > 0) return std::nullopt;
+  const unsigned other = pick(threads_.size());
+  return Touch{flag_at(other), false, other};
+}
+
+void SimWriters::saw_flag(Thread& thread, unsigned of, unsigned value) {
+  const Thread& other = threads_[of];
+  const bool is_told = value == thread.phase + 1 && other.phase == thread.phase;
+  if (is_told && other.post == Post::kFlagged) thread.touch = Touch{other.posted, false};
+}
+
+void SimWriters::carry_out(Thread& thread, const Touch& touch, std::byte* there) {
+  if (touch.flag_of) {
+    if (!touch.write) return saw_flag(thread, *touch.flag_of, std::to_integer<unsigned>(*there));
+    *there = static_cast<std::byte>(thread.phase + 1);
+    thread.post = Post::kFlagged;
+    return;
+  }
   if (touch.write) {
     *there = std::byte{memory_[touch.at] = ++next_value_};
     return;

@@ -5,7 +5,9 @@
 // answers; the last node of a barrier is let go before it has come.
 //
 // Threads write bytes that are theirs in a phase (between two barriers) or that a lock guards, and
-// read those and what nobody writes in that phase: each read is held to a reference memory.
+// read those and what nobody writes in that phase; and what another one has written last before it
+// set its flag, a byte of the last page, which has one writer: each read is held to a reference
+// memory.
 //
 // Owned by a test; one thread. The seed decides all but when holds of pages end.
 // SPDX-License-Identifier: GPL-2.0-or-later
@@ -50,11 +52,15 @@ class SimWriters {
   // For directed tests, instead of run(): the thread touches a byte and waits until it has.
   void write(unsigned thread, size_t at);
   void start_write(unsigned thread, size_t at);  // does not wait
+  // It does so while this node's krgd changes a page table or sends something.
+  void write_meanwhile(unsigned thread, size_t at) { threads_[thread].touch = Touch{at, true}; }
+  bool is_writing(unsigned thread) const { return threads_[thread].touch.has_value(); }
   void read(unsigned thread, size_t at);
   // All that was written before is known to all afterwards.
   void synchronise();
   PageSet& pages(unsigned node) { return *nodes_[node]->pages; }
   void settle();
+  void turn();
 
  private:
   static constexpr size_t kGuarded = 256;  // bytes at a page's end, by its lock
@@ -63,7 +69,9 @@ class SimWriters {
   struct Touch {
     size_t at;
     bool write;
+    std::optional<unsigned> flag_of = {};  // a thread
   };
+  enum class Post : uint8_t { kNone, kWritten, kFlagged };
   struct Thread {
     unsigned number, node;
     Doing doing = Doing::kEnded;
@@ -71,6 +79,9 @@ class SimWriters {
     unsigned lock = 0, locked = 0;  // locked: touches that are left
     size_t sweep = 0;               // the next page of one
     std::optional<Touch> touch = {};
+    // What it tells others by its flag in this phase: the byte there.
+    Post post = Post::kNone;
+    size_t posted = 0;
   };
   struct Node {
     std::unique_ptr<Messenger> messenger;
@@ -87,12 +98,14 @@ class SimWriters {
   std::optional<unsigned> owner_of(size_t at, unsigned phase) const;
   bool is_guarded(size_t at) const { return at % kPageBytes >= kPageBytes - kGuarded; }
   std::optional<Touch> next_touch(Thread& thread);
+  std::optional<Touch> next_of_flags(Thread& thread);
+  size_t flag_at(unsigned thread) const { return (options_.pages - 1) * kPageBytes + 64 * thread; }
   // Returns whether anything was done.
   bool step_memory(Thread& thread);
   bool step(Thread& thread);
-  void carry_out(const Thread& thread, const Touch& touch, std::byte* there);
+  void carry_out(Thread& thread, const Touch& touch, std::byte* there);
+  void saw_flag(Thread& thread, unsigned of, unsigned value);
   void run_some(unsigned node);
-  void turn();
   bool until(const std::function<bool()>& done);
 
   void tell(unsigned from, unsigned to, Call call, unsigned number, unsigned value);
