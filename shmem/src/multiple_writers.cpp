@@ -289,7 +289,11 @@ void MultipleWriters::on_page_came(PageIndex page) {
 }
 
 void MultipleWriters::acquire(std::function<void()> then) {
-  if (!is_on() || is_home() || !options_->asks_home || pages_.empty()) return then();
+  if (!is_on() || is_home() || !options_->asks_home) return then();
+  if (pages_.empty() && acquiring_.empty()) {
+    fresh_.clear();
+    return then();
+  }
   to_acquire_.push_back(std::move(then));
   if (acquiring_.empty()) begin_acquire();
 }

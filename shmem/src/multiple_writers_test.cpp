@@ -59,7 +59,7 @@ TEST_F(MultipleWritersSimulation, TwoNodesWhosePagesComeAndGo) {
 }
 
 TEST_F(MultipleWritersSimulation, FourNodes) {
-  run({.nodes = 4, .threads_per_node = 2}, 4);
+  run({.nodes = 4, .threads_per_node = 2}, 16);
 }
 
 TEST_F(MultipleWritersSimulation, FourNodesWhosePagesComeAndGo) {

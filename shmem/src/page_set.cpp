@@ -66,6 +66,7 @@ struct PageSet::Impl {
   void ask_ahead(std::vector<PageIndex>& asked, PageAccess access);
   void answered(PageIndex page, const Status& outcome);
   std::vector<ProgramFault> take_waiting(PageIndex page);
+  void show_later(const ProgramFault& fault);
   void show_soon();
   void show_granted();
   bool show_or_ask(const ProgramFault& fault, PageAccess ask_for = PageAccess::kRead);
@@ -218,6 +219,10 @@ bool PageSet::Impl::show_or_ask(const ProgramFault& fault, PageAccess ask_for) {
   if (writers.is_on() && writers.serves(fault)) return true;
   const PageAccess access = fault.write ? PageAccess::kWrite : PageAccess::kRead;
   if (holder->access(fault.page) >= access) {
+    if (writers.is_fresh(fault.page)) {  // what was written before it is not known here yet
+      show_later(fault);
+      return false;
+    }
     show(fault);
     return true;
   }
@@ -271,11 +276,7 @@ void PageSet::Impl::answered(PageIndex page, const Status& outcome) {
   }
   for (const ProgramFault& fault : faults) {
     if (outcome) {
-      if (granted.empty())
-        loop.post([this, open = std::weak_ptr(holder)] {
-          if (!open.expired()) show_soon();
-        });
-      granted.push_back(fault);
+      show_later(fault);
     } else {
       log_warn("pages", "set {} page {}: {}: SIGBUS for thread {}", set.value, page.value,
                outcome.error().message(), fault.thread);
@@ -287,6 +288,14 @@ void PageSet::Impl::answered(PageIndex page, const Status& outcome) {
 std::vector<ProgramFault> PageSet::Impl::take_waiting(PageIndex page) {
   auto found = waiting.extract(page.value);
   return found.empty() ? std::vector<ProgramFault>() : std::move(found.mapped());
+}
+
+void PageSet::Impl::show_later(const ProgramFault& fault) {
+  if (granted.empty())
+    loop.post([this, open = std::weak_ptr(holder)] {
+      if (!open.expired()) show_soon();
+    });
+  granted.push_back(fault);
 }
 
 void PageSet::Impl::show_soon() {
