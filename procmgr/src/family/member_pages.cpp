@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <csignal>
-#include <thread>
 
 #include "family/written_pages.h"
 #include "image/content_ranges.h"
@@ -16,7 +15,6 @@ namespace {
 constexpr uint64_t kMostApart = 256u << 20;  // of memory that no copy of a process has
 // Copying so much takes as long as a fork, which copies the page tables of all.
 constexpr uint64_t kLeastStaged = 1u << 20, kMostStaged = 128u << 20, kStagedPart = 16;
-constexpr uint64_t kLeastShared = 4u << 20;  // less one thread copies as soon
 
 bool has_little_written(const std::vector<PageRange>& pages) {
   uint64_t all = 0, written = 0;
@@ -25,21 +23,6 @@ bool has_little_written(const std::vector<PageRange>& pages) {
     written += range.is_clean ? 0 : range.bytes;
   }
   return written <= std::clamp(all / kStagedPart, kLeastStaged, kMostStaged);
-}
-
-// Where it is much, by two threads: the process stands meanwhile.
-Status read_pieces(const TaskMemory& memory, std::span<const MemoryPiece> pieces,
-                   std::span<std::byte> into) {
-  if (into.size() < kLeastShared || pieces.size() < 2) return memory.read(pieces, into);
-  uint64_t first_bytes = 0;
-  size_t half = 0;
-  while (half + 1 < pieces.size() && first_bytes < into.size() / 2)
-    first_bytes += pieces[half++].bytes;
-  Status first;
-  std::jthread helper([&] { first = memory.read(pieces.first(half), into.first(first_bytes)); });
-  const Status second = memory.read(pieces.subspan(half), into.subspan(first_bytes));
-  helper.join();
-  return first ? second : first;
 }
 
 Status read_now(const FrozenProcess& process, std::vector<PageRange> ranges, CopiedPages& into) {
@@ -55,7 +38,7 @@ Status read_now(const FrozenProcess& process, std::vector<PageRange> ranges, Cop
   if (!buffer) return buffer.error();
   into.bytes = std::move(*buffer);
   auto memory = TaskMemory::open(process.pid());
-  return memory ? read_pieces(*memory, pieces, {into.bytes.get(), bytes}) : memory.error();
+  return memory ? memory->read(pieces, {into.bytes.get(), bytes}) : memory.error();
 }
 
 }  // namespace
