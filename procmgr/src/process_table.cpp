@@ -36,7 +36,7 @@ struct ProcessTable::Impl {
   NodeContext& node;
   std::map<pid_t, Shadow> shadows;
   std::map<pid_t, Body> bodies;
-  std::shared_ptr<std::map<pid_t, bool>> claimed = std::make_shared<std::map<pid_t, bool>>();
+  std::shared_ptr<Claim::Claimed> claimed = std::make_shared<Claim::Claimed>();
   std::set<pid_t> hidden;
   std::map<pid_t, NodeId> strays;      // and where they are
   std::map<pid_t, Body> ended_bodies;  // that may have left processes in their group
@@ -65,15 +65,22 @@ ProcessTable::ProcessTable(NodeContext& node) : impl_(std::make_unique<Impl>(nod
 ProcessTable::~ProcessTable() = default;
 
 Result<ProcessTable::Claim> ProcessTable::claim(pid_t pid) {
-  if (impl_->claimed->emplace(pid, false).second) return Claim(impl_->claimed, pid);
+  if (impl_->claimed->emplace(pid, Claim::Ends::kNone).second) return Claim(impl_->claimed, pid);
   return errno_error("it is about to exec on another node, or to move", EBUSY);
+}
+bool ProcessTable::ends_waits_for_children(pid_t pid) const {
+  auto found = impl_->claimed->find(pid);
+  return found != impl_->claimed->end() && found->second == Claim::Ends::kAll;
 }
 bool ProcessTable::ends_waits(pid_t pid) const {
   auto found = impl_->claimed->find(pid);
-  return found != impl_->claimed->end() && found->second;
+  return found != impl_->claimed->end() && found->second != Claim::Ends::kNone;
 }
 void ProcessTable::Claim::end_waits() {
-  claimed_->at(pid_) = true;
+  claimed_->at(pid_) = Ends::kAll;
+}
+void ProcessTable::Claim::end_waits_but_for_children() {
+  claimed_->at(pid_) = Ends::kAllButForChildren;
 }
 ProcessTable::Claim::~Claim() {
   if (claimed_) claimed_->erase(pid_);

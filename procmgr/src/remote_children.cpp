@@ -135,7 +135,7 @@ bool RemoteChildren::Impl::takes(Call& call) {
   }
   WaitingCalls::Wait wait;
   wait.restart = WaitingCalls::Restart::kAsHandlerSays;
-  wait.has_to_stop = [this, body = caller->pid] { return table.ends_waits(body); };
+  wait.has_to_stop = [this, body = caller->pid] { return table.ends_waits_for_children(body); };
   auto number = std::make_shared<uint64_t>(0);
   wait.end = [this, number](WaitingCalls::Why why) { end(*number, why); };
   *number = calls.begin(std::move(call), caller->pid, std::move(wait));

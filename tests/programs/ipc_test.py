@@ -56,6 +56,24 @@ class IpcTest(SessionCase):
         wanted = [f"message {i}" for i in range(1, 21)] + ["2", "1"]
         self.assertEqual(out.split("\n"), wanted)
 
+    def test_who_waits_is_moved_and_waits_on(self):
+        """For a message, and for a semaphore; on other nodes and at home again."""
+        script = r"""
+            use IPC::SysV qw(IPC_CREAT); use IPC::Msg; use IPC::Semaphore;
+            my $q = IPC::Msg->new(77, 0600 | IPC_CREAT); my $s = IPC::Semaphore->new(78, 1, 0600 | IPC_CREAT);
+            open(my $f, ">", "begun.$ARGV[0]"); close $f;
+            if ($ARGV[0] eq "message") { $q->rcv(my $m, 100, 5) or die "rcv: $!"; print "$m\n"; }
+            elsif ($ARGV[0] eq "semaphore") { $s->op(0, -1, 0) or die "op: $!"; print "passed\n"; }
+            else { $q->snd(5, "message 5"); $s->op(0, 1, 0); }"""
+        (self.work / "ipc.pl").write_text(script)
+        out = self.shell("""for what in message semaphore; do perl ipc.pl $what & pids+=" $!"; done
+            until [ -e begun.message -a -e begun.semaphore ]; do sleep 0.05; done; sleep 0.3
+            for node in 1 2 0; do krg_migrate $pids $node; krg_where $pids | awk '{printf "%s ", $3}'; done; echo
+            perl ipc.pl put; wait""", caps="--caps=+CAN_MIGRATE", nodes=3)
+        places, *results = out.split("\n")
+        self.assertEqual(places.split(), ["n1", "n1", "n2", "n2", "n0", "n0"])
+        self.assertEqual(sorted(results), ["message 5", "passed"])
+
     def test_posix_queues_are_files_on_every_node(self):
         """Programs that know nothing of queues see them in /dev/mqueue, the same on all nodes."""
         out = self.shell(f"""{BUSY}

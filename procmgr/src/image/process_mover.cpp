@@ -407,7 +407,7 @@ void ProcessMover::freeze_and_move(pid_t pid, NodeId target, std::function<void(
   impl_->when_complete(pid, [impl = impl_, claim, pid, target, done] {
     const ProcessTable::Body* body = impl->parts.table.find_body(pid);
     // It cannot take the child that it waits for home: it goes when that has ended.
-    if (body && body->origin != target) claim->end_waits();
+    body && body->origin != target ? claim->end_waits() : claim->end_waits_but_for_children();
     impl->release_and_freeze({claim, pid, target, done});
   });
 }
@@ -417,6 +417,7 @@ void ProcessMover::clone(pid_t pid, NodeId target, std::function<void(Result<pid
   if (!claimed) return done(claimed.error());
   auto claim = std::make_shared<ProcessTable::Claim>(std::move(*claimed));
   impl_->when_complete(pid, [impl = impl_, claim, pid, target, done] {
+    claim->end_waits_but_for_children();
     FrozenProcess::freeze(
         impl->node.loop, *impl->node.children, pid,
         [impl, claim, target, done](Result<std::shared_ptr<FrozenProcess>> frozen) {

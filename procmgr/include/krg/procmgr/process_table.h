@@ -53,19 +53,23 @@ class ProcessTable {
     Claim(Claim&& other) noexcept = default;
     Claim& operator=(Claim&&) = delete;
     ~Claim();
-    // Waits of the process that krgd has in hand are to end, so that it can be frozen.
+    // Waits of the process that krgd has in hand are to end, so that it can be frozen: all, or all
+    // but those for its children.
     void end_waits();
+    void end_waits_but_for_children();
 
    private:
     friend class ProcessTable;
-    using Claimed = std::map<pid_t, bool>;  // whether its waits are to end
+    enum class Ends { kNone, kAllButForChildren, kAll };
+    using Claimed = std::map<pid_t, Ends>;
     Claim(std::shared_ptr<Claimed> claimed, pid_t pid) : claimed_(std::move(claimed)), pid_(pid) {}
     std::shared_ptr<Claimed> claimed_;
     pid_t pid_;
   };
   // Errors: EBUSY.
   Result<Claim> claim(pid_t pid);
-  // Whether its claim said so.
+  // Whether its claim said so, of waits for children or of others.
+  bool ends_waits_for_children(pid_t pid) const;
   bool ends_waits(pid_t pid) const;
 
   explicit ProcessTable(NodeContext& node);
