@@ -288,14 +288,6 @@ os.kill(child, signal.SIGKILL); print(os.waitpid(child, 0)[1])
         self.assertIn("alive", result.stdout)
         self.assertEqual(self.versions(), [])
 
-    def test_objects_that_are_nobodys_are_told(self):
-        for make, remove, what in (("-S 1", "-s", "semaphores"), ("-Q", "-q", "message queues")):
-            result = self.krgrun("bash", "-c", f"id=$(ipcmk {make} | grep -o '[0-9]*$'); krg_checkpoint -o ckpt $$; ipcrm {remove} $id; "
-                                 "krg_checkpoint -o ckpt $$ && echo kept", nodes=2, caps=CAPS)
-            self.assertIn(f"System V {what}", result.stderr)
-            self.assertIn("kept", result.stdout, result.stderr)
-            shutil.rmtree(self.work / "ckpt")
-
     def test_an_application_stands_until_it_is_told_to_go_on(self):
         """It is saved meanwhile, twice; SIGTERM comes when it goes on."""
         (self.work / "worker").write_text("krg_capset -e +CHECKPOINTABLE; trap 'echo term; exit 6' TERM; i=0; while :; do i=$((i + 1)); echo $i >count; done",
