@@ -31,6 +31,16 @@ bool is_peer(int end, int other) {
          memcmp(&own, &peer, own_bytes) == 0;
 }
 
+// Of a unix socket: whether its peer has not read all that was sent (unix(7), SIOCOUTQ). The kernel
+// tells of each buffer that has been read, by EPOLLOUT, while it still counts one byte of it
+// (sock_wfree() of net/core/sock.c); no further event follows the last one. So few bytes are none:
+// a buffer that is not read counts with its head, hundreds of bytes.
+bool is_unread(int socket) {
+  constexpr int kBytesOfRead = 64;  // by as many readers at once
+  int bytes = 0;
+  return ioctl(socket, SIOCOUTQ, &bytes) == 0 && bytes > kBytesOfRead;
+}
+
 // Of a TCP socket: bytes that the kernel has not handed to its peer yet.
 bool is_on_the_way(int socket) {
   int bytes = 0;
@@ -354,10 +364,8 @@ void SocketRelays::pump_to_body(Relay& relay) {
   if (relay.home_ended && !std::exchange(relay.told_end, true))
     shutdown(relay.local.get(), SHUT_WR);
   if (!relay.piece) return;
-  // unix(7): what the peer has not read counts as unsent. A peer that closed with unread data
-  // leaves ECONNRESET behind.
-  int unread = 0;
-  if (relay.tells_unread && ioctl(relay.local.get(), SIOCOUTQ, &unread) == 0 && unread > 0) return;
+  // A peer that closed with unread data leaves ECONNRESET behind.
+  if (relay.tells_unread && is_unread(relay.local.get())) return;
   int error = 0;
   socklen_t size = sizeof error;
   getsockopt(relay.local.get(), SOL_SOCKET, SO_ERROR, &error, &size);
