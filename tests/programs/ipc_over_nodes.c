@@ -16,6 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "ipc_calls.h"
+
 enum { kWorkers = 4, kSteps = 40, kLast = 35, kSums = 90, kHeld = 1, kGiven = 2, kIdle = 3 };
 
 struct message {
@@ -23,30 +25,9 @@ struct message {
   uint64_t number;
 };
 
-static int semaphores, messages, standing;
+static int messages, standing;
 static mqd_t replies, hidden;
 static int begins[2];  // a pipe, closed when all are where they are to be
-
-static void must(int good, const char* what) {
-  if (good) return;
-  perror(what);
-  exit(9);
-}
-
-static uint64_t mix(uint64_t x) {
-  for (int i = 0; i < 1000; ++i) x = (x ^ (x >> 31)) * 0x9e3779b97f4a7c15ULL + 1;
-  return x;
-}
-
-static void pause_ms(long ms) {
-  const struct timespec time = {0, ms * 1000000};
-  nanosleep(&time, NULL);
-}
-
-static void change(unsigned short number, short by, short flags) {
-  struct sembuf operation = {number, by, flags};
-  must(semop(semaphores, &operation, 1) == 0, "semop");
-}
 
 static void send(int queue, long type, uint64_t number) {
   const struct message message = {type, number};

@@ -18,6 +18,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "ipc_calls.h"
+
 enum { kWorkers = 2, kSteps = 40, kLast = 35, kBytes = 100000, kHeld = 1, kGiven = 2 };
 
 struct message {
@@ -28,29 +30,8 @@ struct shared {
   uint64_t total, count;
 };
 
-static int semaphores, messages, standing, named, removed, apart;
+static int messages, standing, named, removed, apart;
 static mqd_t replies, hidden;
-
-static void must(int good, const char* what) {
-  if (good) return;
-  perror(what);
-  exit(9);
-}
-
-static uint64_t mix(uint64_t x) {
-  for (int i = 0; i < 1000; ++i) x = (x ^ (x >> 31)) * 0x9e3779b97f4a7c15ULL + 1;
-  return x;
-}
-
-static void pause_ms(long ms) {
-  const struct timespec time = {0, ms * 1000000};
-  nanosleep(&time, NULL);
-}
-
-static void change(unsigned short number, short by, short flags) {
-  struct sembuf operation = {number, by, flags};
-  must(semop(semaphores, &operation, 1) == 0, "semop");
-}
 
 static void* attach(int id, int flags) {
   void* memory = shmat(id, NULL, flags);
