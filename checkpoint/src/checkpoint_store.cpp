@@ -212,7 +212,7 @@ Status CheckpointStore::sync() const {
   return {};
 }
 
-Status CheckpointStore::put_master(const VersionInfo& info) const {
+Status CheckpointStore::commit(const VersionInfo& info) const {
   const std::string path = master_path(info.version), fresh = path + ".tmp";
   if (auto written = write_master(fresh, info); !written) {
     unlink(fresh.c_str());
@@ -223,10 +223,6 @@ Status CheckpointStore::put_master(const VersionInfo& info) const {
   return sync();
 }
 
-Status CheckpointStore::commit(const VersionInfo& info) const {
-  return put_master(info);
-}
-
 // A master that still names the older versions is right with either parts.
 Status CheckpointStore::replace_parts(const std::vector<std::string>& paths,
                                       const VersionInfo& info) const {
@@ -234,7 +230,7 @@ Status CheckpointStore::replace_parts(const std::vector<std::string>& paths,
     const std::string place = part_path(info.version, info.nodes.at(i));
     if (rename(paths[i].c_str(), place.c_str()) != 0) return errno_error(place);
   }
-  if (auto put = put_master(info); !put) return put;
+  if (auto put = commit(info); !put) return put;
   return remove_unneeded_parts();
 }
 

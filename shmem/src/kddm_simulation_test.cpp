@@ -13,19 +13,10 @@
 #include <string>
 
 #include "testing/sim_cluster.h"
+#include "testing/sim_seeds.h"
 
 namespace krg::kddm {
 namespace {
-
-uint64_t first_seed() {
-  const char* chosen = std::getenv("KRG_SIM_SEED");
-  return chosen ? std::strtoull(chosen, nullptr, 10) : 1;
-}
-unsigned seed_count(unsigned otherwise) {
-  if (std::getenv("KRG_SIM_SEED")) return 1;
-  const char* times = std::getenv("KRG_SIM_RUNS");
-  return otherwise * (times ? static_cast<unsigned>(std::strtoul(times, nullptr, 10)) : 1);
-}
 
 // Says which seed it was when the protocol itself aborts (check()).
 char announcement[160];

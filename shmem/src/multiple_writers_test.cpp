@@ -4,23 +4,12 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-
 #include "krg/shmem/memory_abi.h"
+#include "testing/sim_seeds.h"
 #include "testing/sim_writers.h"
 
 namespace krg {
 namespace {
-
-uint64_t first_seed() {
-  const char* chosen = std::getenv("KRG_SIM_SEED");
-  return chosen ? std::strtoull(chosen, nullptr, 10) : 1;
-}
-unsigned seed_count(unsigned otherwise) {
-  if (std::getenv("KRG_SIM_SEED")) return 1;
-  const char* times = std::getenv("KRG_SIM_RUNS");
-  return otherwise * (times ? static_cast<unsigned>(std::strtoul(times, nullptr, 10)) : 1);
-}
 
 class MultipleWritersSimulation : public ::testing::Test {
  protected:

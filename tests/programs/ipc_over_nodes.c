@@ -20,26 +20,8 @@
 
 enum { kWorkers = 4, kSteps = 40, kLast = 35, kSums = 90, kHeld = 1, kGiven = 2, kIdle = 3 };
 
-struct message {
-  long type;
-  uint64_t number;
-};
-
-static int messages, standing;
-static mqd_t replies, hidden;
+static int messages;
 static int begins[2];  // a pipe, closed when all are where they are to be
-
-static void send(int queue, long type, uint64_t number) {
-  const struct message message = {type, number};
-  must(msgsnd(queue, &message, sizeof message.number, 0) == 0, "msgsnd");
-}
-
-static uint64_t receive(int queue, long type, int flags) {
-  struct message message;
-  must(msgrcv(queue, &message, sizeof message.number, type, flags) == sizeof message.number,
-       "msgrcv");
-  return message.number;
-}
 
 // The sum must be there: the semaphore keeps all others away.
 static void work(int me) {
@@ -77,30 +59,12 @@ static void make_objects(key_t key) {
   unsigned short values[4] = {1, 1, 10, 0};
   must(semctl(semaphores, 0, SETALL, values) == 0, "SETALL");
   send(messages, kSums, 0);
-  char name[64];
-  const struct mq_attr limits = {.mq_maxmsg = 8, .mq_msgsize = 100};
-  snprintf(name, sizeof name, "/krg-replies.%d", getpid());
-  replies = mq_open(name, O_CREAT | O_EXCL | O_RDWR, 0600, &limits);
-  must(replies >= 0, "mq_open");
-  snprintf(name, sizeof name, "/krg-hidden.%d", getpid());
-  hidden = mq_open(name, O_CREAT | O_EXCL | O_RDWR, 0600, &limits);
-  must(hidden >= 0 && mq_unlink(name) == 0, "mq_open");
-  for (unsigned i = 0; i < 7; ++i) {
-    send(standing, 20 + (i * 3) % 5, i);
-    must(mq_send(hidden, name, i + 1, (i * 5) % 4) == 0, "mq_send");
-  }
+  make_queues();
 }
 
 static void tell_the_rest(key_t key) {
   must(semget(key, 4, 0) == semaphores && msgget(key, 0) == messages, "their identifiers");
-  for (int i = 0; i < 3; ++i) printf("type -22: %d\n", (int)receive(standing, -22, 0));
-  for (int i = 0; i < 4; ++i) printf("type 0: %d\n", (int)receive(standing, 0, 0));
-  char text[100];
-  unsigned priority = 0;
-  for (int i = 0; i < 7; ++i) {
-    const ssize_t got = mq_receive(hidden, text, sizeof text, &priority);
-    printf("hidden: %d %u\n", (int)got, priority);
-  }
+  tell_queues();
   struct msqid_ds state;
   struct semid_ds set;
   must(msgctl(standing, IPC_STAT, &state) == 0 && semctl(semaphores, 0, IPC_STAT, &set) == 0,

@@ -22,16 +22,11 @@
 
 enum { kWorkers = 2, kSteps = 40, kLast = 35, kBytes = 100000, kHeld = 1, kGiven = 2 };
 
-struct message {
-  long type;
-  uint64_t number;
-};
 struct shared {
   uint64_t total, count;
 };
 
-static int messages, standing, named, removed, apart;
-static mqd_t replies, hidden;
+static int messages, named, removed, apart;
 
 static void* attach(int id, int flags) {
   void* memory = shmat(id, NULL, flags);
@@ -45,22 +40,11 @@ static uint64_t sum_of(const unsigned char* bytes) {
   return sum;
 }
 
-static void send(int queue, long type, uint64_t number) {
-  const struct message message = {type, number};
-  must(msgsnd(queue, &message, sizeof message.number, 0) == 0, "msgsnd");
-}
-
-static uint64_t receive(int queue, long type) {
-  struct message message;
-  must(msgrcv(queue, &message, sizeof message.number, type, 0) == sizeof message.number, "msgrcv");
-  return message.number;
-}
-
 static void work(int me, struct shared* one, struct shared* other) {
   const unsigned char* read_only = attach(apart, SHM_RDONLY);
   const uint64_t sum = sum_of(read_only);
   for (;;) {
-    const uint64_t number = receive(messages, me + 1);
+    const uint64_t number = receive(messages, me + 1, 0);
     if (number == 0) exit(10 + me);
     if (sum_of(read_only) != sum) exit(99);
     change(0, -1, SEM_UNDO);
@@ -104,31 +88,13 @@ static void make_objects(key_t key) {
   unsigned char* bytes = attach(apart, 0);
   for (int i = 0; i < kBytes; ++i) bytes[i] = (unsigned char)mix((uint64_t)i);
   shmdt(bytes);
-  char name[64];
-  const struct mq_attr limits = {.mq_maxmsg = 8, .mq_msgsize = 100};
-  snprintf(name, sizeof name, "/krg-replies.%d", getpid());
-  replies = mq_open(name, O_CREAT | O_EXCL | O_RDWR, 0600, &limits);
-  must(replies >= 0, "mq_open");
-  snprintf(name, sizeof name, "/krg-hidden.%d", getpid());
-  hidden = mq_open(name, O_CREAT | O_EXCL | O_RDWR, 0600, &limits);
-  must(hidden >= 0 && mq_unlink(name) == 0, "mq_open");
-  for (unsigned i = 0; i < 7; ++i) {
-    send(standing, 20 + (i * 3) % 5, i);
-    must(mq_send(hidden, name, i + 1, (i * 5) % 4) == 0, "mq_send");
-  }
+  make_queues();
 }
 
 static void tell_the_rest(key_t key) {
   must(semget(key, 3, 0) == semaphores && msgget(key, 0) == messages && shmget(key, 1, 0) == named,
        "their identifiers");
-  for (int i = 0; i < 3; ++i) printf("type -22: %d\n", (int)receive(standing, -22));
-  for (int i = 0; i < 4; ++i) printf("type 0: %d\n", (int)receive(standing, 0));
-  char text[100];
-  unsigned priority = 0;
-  for (int i = 0; i < 7; ++i) {
-    const ssize_t got = mq_receive(hidden, text, sizeof text, &priority);
-    printf("hidden: %d %u\n", (int)got, priority);
-  }
+  tell_queues();
   struct msqid_ds state;
   struct semid_ds set;
   must(msgctl(standing, IPC_STAT, &state) == 0 && semctl(semaphores, 0, IPC_STAT, &set) == 0,

@@ -83,7 +83,7 @@ struct FamilyInstaller::Impl : std::enable_shared_from_this<Impl> {
   void one_body_less();
   void take_files_to_cut(uint32_t member);
   Result<std::vector<MadeFile>> open_shared_queues() const;
-  NodeId node_of(pid_t pid) const;
+  std::optional<uint32_t> member_of(pid_t pid) const;
   Status place_descriptors(FrozenProcess& process, const FamilyMember& member) const;
   Status set_locks(FrozenProcess& process, const FamilyMember& member) const;
   Status cut_files();
@@ -200,9 +200,8 @@ Status FamilyInstaller::Impl::lay_out(FrozenThread root) {
   // Of what nodes share their home knows it.
   auto undone =
       put_undo_back(shared_ipc ? SavedIpc() : family.ipc, [this](pid_t pid) -> FrozenProcess* {
-        for (uint32_t i = 0; i < family.members.size(); ++i)
-          if (family.members[i].pid == pid) return tree->process(i).get();
-        return nullptr;
+        const auto member = member_of(pid);
+        return member ? tree->process(*member).get() : nullptr;
       });
   if (!undone) return undone;
   put_terminal_back();
@@ -557,10 +556,10 @@ Status FamilyInstaller::Impl::thaw() {
   return end({});
 }
 
-NodeId FamilyInstaller::Impl::node_of(pid_t pid) const {
+std::optional<uint32_t> FamilyInstaller::Impl::member_of(pid_t pid) const {
   for (uint32_t i = 0; i < family.members.size(); ++i)
-    if (family.members[i].pid == pid) return places[i];
-  return node.self;
+    if (family.members[i].pid == pid) return i;
+  return std::nullopt;
 }
 
 Status FamilyInstaller::Impl::end(Status how) {
@@ -568,7 +567,11 @@ Status FamilyInstaller::Impl::end(Status how) {
     for (const FamilyMember& member : family.members)
       if (!member.has_ended()) kill(member.pid, SIGKILL);
   if (how) ipc.keep();
-  if (how && shared_ipc) shared_ipc->keep([this](pid_t pid) { return node_of(pid); });
+  if (how && shared_ipc)
+    shared_ipc->keep([this](pid_t pid) {
+      const auto member = member_of(pid);
+      return member ? places[*member] : node.self;
+    });
   shared_ipc.reset();
   how ? bodies->thaw() : bodies->kill_all();
   installed.clear();

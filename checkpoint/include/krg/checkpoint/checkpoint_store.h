@@ -83,7 +83,6 @@ class CheckpointStore {
       : folder_(std::move(folder)), directory_(std::move(directory)) {}
   Status remove_unneeded_parts(bool become_spares = true) const;
   std::string spare_name(uint32_t node) const;
-  Status put_master(const VersionInfo& info) const;
   Status sync() const;
 
   std::string folder_;
