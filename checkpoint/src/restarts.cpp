@@ -2,7 +2,7 @@
 #include "restarts.h"
 
 #include <fmt/format.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <map>
@@ -15,6 +15,7 @@
 #include "krg/procmgr/family_installer.h"
 #include "krg/runtime/hex.h"
 #include "krg/runtime/log.h"
+#include "krg/runtime/run_after.h"
 #include "krg/runtime/unix_socket.h"
 #include "late_members.h"
 #include "payloads.h"
@@ -44,7 +45,8 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
     node_.messenger.on_request<SettlePids>(
         [self = shared_from_this()](NodeId from, const SettlePids& ask, std::string_view pids,
                                     Messenger::Reply reply) {
-          self->settle_here(from, ask, split_rows<pid_t>(pids), std::move(reply));
+          self->settle_here(from, ask, split_rows<pid_t>(pids),
+                            std::make_shared<Messenger::Reply>(std::move(reply)));
         });
     node_.messenger.on_request<LoadPages>([self = shared_from_this()](NodeId, const LoadPages& ask,
                                                                       std::string_view payload,
@@ -155,20 +157,31 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
       });
   }
 
+  // Whoever has one of the numbers may be on its way out, with a job that has just been ended: so
+  // many looks are taken.
+  static constexpr unsigned kLooks = 60;
+  static constexpr std::chrono::milliseconds kBetweenLooks{50};
+
   void settle_here(NodeId home, const SettlePids& ask, const std::vector<pid_t>& pids,
-                   Messenger::Reply reply) {
+                   const std::shared_ptr<Messenger::Reply>& reply, unsigned looks = kLooks) {
+    const auto taken = ask.forget ? pids.end() : std::find_if(pids.begin(), pids.end(), is_taken);
+    if (taken != pids.end() && looks > 1)
+      return run_after(node_.loop, kBetweenLooks,
+                       [self = shared_from_this(), home, ask, pids, reply, looks] {
+                         self->settle_here(home, ask, pids, reply, looks - 1);
+                       });
+    if (taken != pids.end()) return reply->fail(EEXIST, fmt::format("pid {} is taken", *taken));
     pid_t highest = 0;
     for (pid_t pid : pids) {
-      struct stat found {};
-      if (stat(fmt::format("/proc/{}", pid).c_str(), &found) == 0 && !ask.forget)
-        return reply.fail(EEXIST, fmt::format("pid {} is taken", pid));
-      if (node_.pids.is_local(GlobalPid{pid})) highest = std::max(highest, pid);
-    }
-    for (pid_t pid : pids)
       ask.forget ? parts_.capture.table.forget_stray(GlobalPid{pid})
                  : parts_.capture.table.add_stray(GlobalPid{pid}, home);
+      if (node_.pids.is_local(GlobalPid{pid})) highest = std::max(highest, pid);
+    }
     if (!ask.forget && highest > 0) parts_.start_pids_after(highest);
-    reply.ok();
+    reply->ok();
+  }
+  static bool is_taken(pid_t pid) {
+    return access(fmt::format("/proc/{}", pid).c_str(), F_OK) == 0;
   }
 
   // ---- files ----

@@ -12,8 +12,8 @@
 #include "krg/procmgr/child_reaper.h"
 #include "krg/procmgr/job_namespaces.h"
 #include "krg/runtime/log.h"
+#include "krg/runtime/run_after.h"
 #include "process_status.h"
-#include "run_after.h"
 #include "wait_status.h"
 
 namespace krg {

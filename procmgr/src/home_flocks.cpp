@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "in_worker.h"
-#include "run_after.h"
+#include "krg/runtime/run_after.h"
 
 namespace krg {
 namespace {

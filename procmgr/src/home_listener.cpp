@@ -15,9 +15,9 @@
 #include "accept_now.h"
 #include "home_socket.h"
 #include "krg/runtime/log.h"
+#include "krg/runtime/run_after.h"
 #include "listener_shape.h"
 #include "remote_home.h"
-#include "run_after.h"
 #include "socket_relays.h"
 
 namespace krg {

@@ -9,8 +9,8 @@
 
 #include "in_worker.h"
 #include "krg/runtime/log.h"
+#include "krg/runtime/run_after.h"
 #include "process_fds.h"
-#include "run_after.h"
 #include "stream_messages.h"
 
 namespace krg {

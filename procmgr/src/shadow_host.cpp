@@ -10,9 +10,9 @@
 
 #include "image/frozen_process.h"
 #include "krg/runtime/log.h"
+#include "krg/runtime/run_after.h"
 #include "process_fds.h"
 #include "process_status.h"
-#include "run_after.h"
 #include "shadow_host_impl.h"
 
 namespace krg {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "krg/runtime/event_loop.h"
 
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -50,8 +51,10 @@ struct EventLoop::Impl {
   std::atomic<bool> any_posted = false;  // true while posted is not empty
   uint64_t served_at = 0;                // in cycles: when descriptors were last asked for
   std::atomic<std::thread::id> runner;   // the thread that last ran it
-  unsigned running = 0;                  // calls of run_once() that have not returned
-  std::shared_ptr<Impl> orphan;          // itself, while it runs and its owner has gone
+  bool serves_first = false;
+  bool hooks_waited = false;     // the last round has not run them: this one does
+  unsigned running = 0;          // calls of run_once() that have not returned
+  std::shared_ptr<Impl> orphan;  // itself, while it runs and its owner has gone
 
   uint64_t arm(microseconds delay, microseconds period, std::function<void()> fire) {
     uint64_t id = next_id++;
@@ -203,6 +206,10 @@ EventLoop::IdleHook EventLoop::add_idle_hook(std::function<microseconds()> hook)
   return token;
 }
 
+void EventLoop::serve_first() {
+  impl_->serves_first = true;
+}
+
 void EventLoop::run() {
   while (!impl_->stopping) run_once(std::chrono::hours(1));
   impl_->stopping = false;
@@ -218,15 +225,24 @@ int EventLoop::run_once(microseconds wait) {
 
 int EventLoop::Impl::round(microseconds wait) {
   if (runner != std::this_thread::get_id()) runner = std::this_thread::get_id();
+  if (std::exchange(serves_first, false) && !std::exchange(hooks_waited, false)) {
+    sched_yield();
+    if (const int handled = serve(microseconds(0)); handled > 0) {
+      hooks_waited = true;
+      return handled + run_posted();
+    }
+  }
+  hooks_waited = false;
   for (auto& [id, hook] : idle_hooks) wait = std::min(wait, hook());
   const bool hook_worked = wait == kHandled;
-  if (hook_worked && cycle_counter() - served_at < kUnservedCycles) return 1 + run_posted();
+  const int followed = hook_worked ? 1 + run_posted() : 0;  // what it brought is answered first
+  if (hook_worked && cycle_counter() - served_at < kUnservedCycles) return followed;
   if (hook_worked || any_posted) wait = microseconds(0);
   if (!due.empty()) {
     auto until = std::chrono::ceil<microseconds>(due.begin()->first - Clock::now());
     wait = std::clamp(until, microseconds(0), wait);
   }
-  int handled = hook_worked + serve(wait);
+  int handled = followed + serve(wait);
   handled += run_posted();
   if (!due.empty()) handled += fire_timers();
   return handled;

@@ -78,6 +78,44 @@ TEST(EventLoop, RunsPostedWorkFromAnotherThread) {
   EXPECT_EQ(ran, std::this_thread::get_id());
 }
 
+// A descriptor that is always ready and whose callback asks to be served first.
+TEST(EventLoop, ServesFirstOnceThenRunsHooks) {
+  EventLoop loop = make_loop();
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  UniqueFd reader(ends[0]), writer(ends[1]);
+  ASSERT_EQ(write(writer.get(), "x", 1), 1);
+  std::string order;
+  auto watch = loop.watch(reader.get(), EPOLLIN, [&](uint32_t) {
+    order += 'd';
+    loop.serve_first();
+  });
+  ASSERT_TRUE(watch);
+  auto hook = loop.add_idle_hook([&] {
+    order += 'h';
+    return microseconds(0);
+  });
+  for (int i = 0; i < 5; ++i) loop.run_once(microseconds(0));
+  EXPECT_EQ(order, "hddhddhd");
+}
+
+TEST(EventLoop, RunsWhatAHookPostedBeforeItServesDescriptors) {
+  EventLoop loop = make_loop();
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  UniqueFd reader(ends[0]), writer(ends[1]);
+  ASSERT_EQ(write(writer.get(), "x", 1), 1);
+  std::string order;
+  auto watch = loop.watch(reader.get(), EPOLLIN, [&](uint32_t) { order += 'd'; });
+  ASSERT_TRUE(watch);
+  auto hook = loop.add_idle_hook([&] {
+    if (order.empty()) loop.post([&] { order += 'p'; });
+    return order.empty() ? EventLoop::kHandled : microseconds(0);
+  });
+  while (order.find('d') == std::string::npos) loop.run_once(microseconds(0));
+  EXPECT_EQ(order, "pd");
+}
+
 TEST(WorkerPool, RunsWorkInWorkersAndDoneInTheLoop) {
   EventLoop loop = make_loop();
   WorkerPool pool(loop, 3);

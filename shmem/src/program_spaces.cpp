@@ -366,6 +366,7 @@ unsigned ProgramSpaces::run_length(ProgramPage at, int step, unsigned most, bool
 }
 
 void ProgramSpaces::map(ProgramPage at, size_t count, bool writable) {
+  loop_.serve_first();
   size_t together = count;
   std::optional<PageIndex> allocated;
   while (count > 0) {
@@ -427,6 +428,7 @@ void ProgramSpaces::map(ProgramPage at, size_t count, bool writable) {
 }
 
 void ProgramSpaces::allow_writing(ProgramPage at, size_t count) {
+  loop_.serve_first();
   const Outcome outcome = insist([&] {
     Space* space = find(at.space);
     return space ? space->userfaultfd.write_unprotect(at.address, count * kPageBytes)

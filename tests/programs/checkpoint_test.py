@@ -126,6 +126,28 @@ class CheckpointTest(CheckpointCase):
         self.assertEqual((again.returncode, again.stderr), (0, ""))
         self.assertEqual(again.stdout, "  has been restarted\n" + (told + "  goes on\n").join(steps[3:]))
 
+    def test_at_once_in_the_cluster_where_it_was_killed(self):
+        """Its pids are taken until the cluster has ended what is left of it."""
+        state = self.work / "state"
+        state.mkdir(mode=0o700)
+        os.chown(state, *self.owner())
+        env = {"KRG_STATE_DIR": str(state)}
+        self.run_program(["kradm", "cluster", "start", "-N", "2"], env=env, check=True)
+        self.addCleanup(self.run_program, ["kradm", "cluster", "stop"], env=env)
+        script = "for i in 1 2 3 4 5 6 7 8; do (until [ -e end ]; do sleep 0.05; done) & done; touch ready; wait; echo all >output"
+        with open(self.work / "err", "ab") as err:
+            os.fchown(err.fileno(), *self.owner())
+            process = subprocess.Popen(self.command(["krgrun", f"--checkpoint-dir={self.work / 'ckpt'}", CAPS, "sh", "-c", script]), cwd=self.work,
+                                       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err, env=self.environment(**env),
+                                       start_new_session=True)
+        self.addCleanup(self.end, process)
+        self.wait_for_file("ready", process)
+        self.save_and_kill(process)
+        (self.work / "end").touch()
+        again = self.run_program(["krgrun", f"--restart={self.work / 'ckpt'}"], env=env)
+        self.assertEqual((again.returncode, again.stdout, again.stderr), (0, "", ""))
+        self.assertEqual((self.work / "output").read_text(), "all\n")
+
     def test_a_program_that_is_told(self):
         (self.work / "work.py").write_text(CALLED_WORK.replace("LIBKRG", str(self.build / "lib/libkrg.so.0")), encoding="ascii")
         first = self.krgrun("--cluster=none", "/usr/bin/python3", "work.py", caps=CAPS, nodes=2)

@@ -12,8 +12,8 @@
 #include "family/family_piece.h"
 #include "family/shared_ipc.h"
 #include "krg/runtime/log.h"
+#include "krg/runtime/run_after.h"
 #include "packed_bytes.h"
-#include "run_after.h"
 
 namespace krg {
 

@@ -9,10 +9,10 @@
 #include "family/written_pages.h"
 #include "image/image_capture.h"
 #include "krg/procmgr/process_identity.h"
+#include "krg/runtime/run_after.h"
 #include "native_children.h"
 #include "process_spec.h"
 #include "process_status.h"
-#include "run_after.h"
 #include "whole_file.h"
 
 namespace krg {

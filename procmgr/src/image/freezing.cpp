@@ -31,6 +31,15 @@ bool has_ended(pid_t tid) {
   return !status || status->is_zombie();
 }
 
+Error why_not_seized(pid_t tid, const Error& error) {
+  auto tracer = read_tracer(tid);
+  if (!tracer || *tracer == 0) return error;
+  if (!is_own_thread(*tracer))
+    return errno_error(fmt::format("thread {} is traced by process {}", tid, *tracer), EPERM);
+  return errno_error(fmt::format("thread {} has still not stopped since it was last asked to", tid),
+                     EBUSY);
+}
+
 // A thread that is traced but has not stopped cannot be let go: it is when it does stop.
 void let_go_when_it_stops(ChildReaper& reaper, pid_t tid) {
   reaper.watch_tracee(tid, [&reaper, tid](const ChildEvent& event) {
@@ -69,7 +78,7 @@ class Freezing : public std::enable_shared_from_this<Freezing> {
       if (ptrace(PTRACE_SEIZE, tid, nullptr, FrozenThread::kOptions) != 0) {
         const Error error = errno_error("PTRACE_SEIZE");
         if (error.errno_or(0) == ESRCH || has_ended(tid)) continue;
-        return give_up_later(error);
+        return give_up_later(why_not_seized(tid, error));
       }
       found = true;
       threads_[tid] = {};

@@ -12,10 +12,10 @@
 #include "in_worker.h"
 #include "krg/procmgr/job_namespaces.h"
 #include "krg/runtime/log.h"
+#include "krg/runtime/run_after.h"
 #include "native_children.h"
 #include "process_spec.h"
 #include "process_status.h"
-#include "run_after.h"
 
 namespace krg {
 namespace {

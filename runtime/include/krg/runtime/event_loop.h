@@ -90,6 +90,9 @@ class EventLoop {
   // asked for only where that has not been done for some microseconds. It may call into this loop.
   static constexpr std::chrono::microseconds kHandled{-1};
   [[nodiscard]] IdleHook add_idle_hook(std::function<std::chrono::microseconds()> hook);
+  // Whoever waits for this core runs next, then descriptors are asked for, before hooks run again:
+  // who was just answered may have gone on, and ask for more.
+  void serve_first();
 
   // Runs until stop().
   void run();
