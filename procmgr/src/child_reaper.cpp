@@ -141,6 +141,9 @@ void ChildReaper::watch_new_tracee(pid_t tid, std::function<void(const ChildEven
   });
 }
 
+void ChildReaper::tracee_goes_on() {
+  impl_->loop.serve_first();
+}
 void ChildReaper::unwatch_tracee(pid_t tid) {
   impl_->tracees.erase(tid);
 }

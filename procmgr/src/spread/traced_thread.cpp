@@ -96,6 +96,7 @@ void TracedThread::resume(__ptrace_request request, int signal) {
   is_stopped_ = false;
   was_emulated_ = request == kSystemCallsAreOurs;
   ptrace(request, tid_, nullptr, signal);  // one that has died is told of by its end
+  reaper_.tracee_goes_on();
 }
 
 void TracedThread::interrupt() {

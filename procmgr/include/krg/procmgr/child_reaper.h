@@ -52,6 +52,8 @@ class ChildReaper {
   // reported, too.
   void watch_new_tracee(pid_t tid, std::function<void(const ChildEvent&)> changed);
   void unwatch_tracee(pid_t tid);
+  // A tracee goes on: it may have the core before the loop looks for messages, and stop again.
+  void tracee_goes_on();
 
  private:
   struct Impl;
