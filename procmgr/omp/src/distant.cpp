@@ -9,6 +9,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "distant_call.h"
+
 // long krg_omp_team_call(uint64_t words[12]): the words go into registers and come back in them.
 asm(R"(
         .text
@@ -60,7 +62,6 @@ krg_omp_team_call:
         ret
         .size   krg_omp_team_call, .-krg_omp_team_call
 )");
-extern "C" long krg_omp_team_call(std::uint64_t* words);
 static_assert(krg::kTeamCallNumber == 0x0b4f4d50 && krg::kTeamWords == 12);
 
 namespace krg::omp {
@@ -74,24 +75,6 @@ constexpr std::uint64_t kShortNs = 200'000;  // a batch of chunks is to take abo
 constexpr std::uint64_t kLongNs = 1'000'000;
 constexpr std::uint64_t kMostChunks = 4096;
 constexpr unsigned kTries = 20'000;  // of 1 ms: a process of many GiB takes a while
-
-struct Call {
-  std::uint64_t words[kTeamWords] = {};
-
-  Call(TeamOp op, const void* key) {
-    words[0] = std::uint64_t(op);
-    words[2] = std::uint64_t(reinterpret_cast<std::uintptr_t>(key));
-  }
-  long make() {
-    words[1] = ++this_thread().team_calls;
-    long result = 0;
-    do {
-      result = krg_omp_team_call(words);
-    } while (result == -EINTR);
-    if (result < 0) fatal("krgd did not answer a call of a team on several nodes (%ld)", -result);
-    return result;
-  }
-};
 
 Call of_construct(TeamOp op, const Thread& thread) {
   Call call(op, thread.at.team);
@@ -118,12 +101,6 @@ void enter_first_share(Thread& thread, const std::uint64_t* words) {
   describe_loop(share, {words[6], words[7], words[8], words[9]}, Schedule(std::uint32_t(words[11])),
                 words[10]);
   share.batch = {};
-}
-
-// Tasks run where they are met, so only those are left whose event is to come.
-void wait_for_events(Team& team) {
-  const auto none = [&] { return team.tasks.unfinished.load(std::memory_order_seq_cst) == 0; };
-  if (!none()) team.idle.wait(none);
 }
 
 long ask_to_spread() {
@@ -198,9 +175,12 @@ void begin_region(Thread& master, Team& team, Function function, void* data) {
   call.make();
 }
 
-void end_region(Thread&, Team& team) {
-  wait_for_events(team);
-  Call(TeamOp::end, &team).make();
+void end_region(Thread& master, Team& team) {
+  for (;;) {
+    finish_tasks(master);
+    Call call(TeamOp::end, &team);
+    if (!run_if_task(master, call.make(), call.words)) return;
+  }
 }
 
 void work(Thread& thread, Pool& pool) {
@@ -208,12 +188,15 @@ void work(Thread& thread, Pool& pool) {
   for (bool has_ended_region = false;; has_ended_region = true) {
     Call call(TeamOp::dock, &team);
     call.words[3] = has_ended_region ? 1 : 0;
-    if (call.make() == 0) return;
-    become_member(thread, team, unsigned(call.words[3]));
-    enter_first_share(thread, call.words);
-    const auto function = reinterpret_cast<Function>(std::uintptr_t(call.words[4]));
-    function(reinterpret_cast<void*>(std::uintptr_t(call.words[5])));
-    wait_for_events(team);
+    const long result = call.make();
+    if (result == 0) return;
+    if (!run_if_task(thread, result, call.words)) {
+      become_member(thread, team, unsigned(call.words[3]));
+      enter_first_share(thread, call.words);
+      const auto function = reinterpret_cast<Function>(std::uintptr_t(call.words[4]));
+      function(reinterpret_cast<void*>(std::uintptr_t(call.words[5])));
+    }
+    finish_tasks(thread);
   }
 }
 
@@ -223,15 +206,17 @@ void dismiss(Thread&, Pool& pool) {
 
 bool barrier(Thread& thread, bool cancellable, const void* site, std::uint64_t word,
              std::uint64_t* told) {
-  Team& team = *thread.at.team;
-  wait_for_events(team);
-  Call call(TeamOp::barrier, &team);
-  call.words[3] = word;
-  call.words[4] = cancellable ? 1 : 0;
-  call.words[5] = std::uint64_t(reinterpret_cast<std::uintptr_t>(site));
-  const long result = call.make();
-  if (told != nullptr) *told = call.words[3];
-  return result != 0;
+  for (;;) {
+    finish_tasks(thread);
+    Call call(TeamOp::barrier, thread.at.team);
+    call.words[3] = word;
+    call.words[4] = cancellable ? 1 : 0;
+    call.words[5] = std::uint64_t(reinterpret_cast<std::uintptr_t>(site));
+    const long result = call.make();
+    if (run_if_task(thread, result, call.words)) continue;
+    if (told != nullptr) *told = call.words[3];
+    return result != 0;
+  }
 }
 
 void cancel(Thread& thread) {

@@ -45,6 +45,23 @@ void hand_on_turn(Thread& thread, std::uint64_t end);
 void post(Thread& thread, std::uint64_t counter, std::uint64_t value);
 void await(Thread& thread, std::uint64_t counter, std::uint64_t value);
 
+// Tasks (distant_tasks.cpp). A member at the start of a region; and before it waits for the others:
+// runs what it has queued, and waits until all that it has given away is over.
+void begin_tasks(Thread& thread, Team& team);
+void finish_tasks(Thread& thread);
+// When a call was answered by a task. `words`: of the answer.
+bool run_if_task(Thread& thread, long result, const std::uint64_t* words);
+// Gives tasks that the calling member has queued to others, as far as that is likely to be of use;
+// `most` where it does not know yet how long they take. Returns the time, as now_ns().
+std::uint64_t give_tasks(Thread& thread, unsigned most);
+// One of its own has run since then.
+void note_task(Thread& thread, std::uint64_t began_ns);
+// Until there is a task of those for it, which it runs, or news of what it has given away.
+void wait_for_task(Thread& thread, std::uint64_t what, const void* of);
+// A group that stands for another member's has ended, or something in it (team_call.h: news).
+void end_given(Thread& thread, TaskGroup& group, std::uint64_t parts);
+void fulfill(const Task& task);
+
 // Locks by their address. `owner`: of those that it may take several times, else null. A result is
 // how many times it has it.
 std::uint64_t lock(const void* key, const void* owner = nullptr);

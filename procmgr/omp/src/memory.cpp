@@ -20,7 +20,9 @@ constexpr std::size_t kSmallest = 64;
 constexpr std::size_t kLargest = 64 * 1024;
 constexpr std::size_t kPage = 4096;
 constexpr std::size_t kPiece = 1024 * 1024;  // what is asked of the kernel at a time
-constexpr unsigned kMostKept = 128;          // blocks in a thread's bin
+// Of node memory on several nodes: so small that its pages never have several writers.
+constexpr std::size_t kSmallPiece = 124 * 1024;
+constexpr unsigned kMostKept = 128;  // blocks in a thread's bin
 constexpr unsigned kMostTaken =
     31;  // free blocks that a thread takes at a time besides the one that it needs
 
@@ -52,8 +54,9 @@ void* cut(SharedBlocks& from, std::size_t bytes) {
   const std::size_t skip =
       std::size_t(-reinterpret_cast<std::uintptr_t>(from.piece)) & (alignment - 1);
   if (from.left < bytes + skip) {
-    from.piece = static_cast<char*>(permanent_memory(kPiece));
-    from.left = kPiece;
+    from.left =
+        &from == &shared[unsigned(Side::node)] && distant::nodes() > 1 ? kSmallPiece : kPiece;
+    from.piece = static_cast<char*>(permanent_memory(from.left));
     return cut(from, bytes);
   }
   void* block = from.piece + skip;

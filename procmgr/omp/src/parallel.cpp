@@ -71,7 +71,7 @@ bool GOMP_cancel(int which, bool do_cancel) {
   } else if ((which & kCancelTaskGroup) != 0) {
     TaskGroup* group = thread.at.task->group;
     if (group != nullptr && group->of_work_share && group->outer != nullptr) group = group->outer;
-    if (group != nullptr) group->cancelled.store(true, std::memory_order_relaxed);
+    if (group != nullptr) group->cancel();
   } else if (team.distant) {
     team.cancelled_share.store(thread.at.share_number + 1);
   } else {

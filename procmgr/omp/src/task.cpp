@@ -5,6 +5,7 @@
 #include <cstring>
 #include <new>
 
+#include "distant.h"
 #include "team.h"
 
 namespace krg::omp {
@@ -13,82 +14,35 @@ namespace {
 // More unfinished tasks per member than this, and new ones run at once: queues stay short.
 constexpr unsigned kMostPerMember = 64;
 
-void remove_from_lists(Team& team, Task& task) {
-  team.tasks.queued.remove(task.in_team);
-  task.parent->queued_children.remove(task.in_parent);
-  if (task.group != nullptr) task.group->queued.remove(task.in_group);
+TaskQueue& queue_of(const Task& task) {
+  return task.team->distant ? member_of(*task.team, task.member).tasks : task.team->tasks;
 }
 
-void add_to_lists(Team& team, Task& task) {
-  team.tasks.queued.insert(task.in_team);
+void add_to_lists(TaskQueue& queue, Task& task) {
+  queue.queued.insert(task.in_team);
   task.parent->queued_children.insert(task.in_parent);
   if (task.group != nullptr) task.group->queued.insert(task.in_group);
 }
 
 // Whoever could run a task that has just been queued.
 void wake_for(Team& team, const Task& parent, TaskGroup* group) {
+  if (team.distant) return;  // those who wait ask krgd
   std::atomic_thread_fence(std::memory_order_seq_cst);
   if (!team.idle.wake_one()) team.master_idle.wake_one();
   const_cast<Task&>(parent).waiter.wake_all();
   if (group != nullptr) group->waiter.wake_all();
 }
 
-constexpr unsigned kMostSpare = 64;
-
-// A task that has ended and that nothing refers to any more: its lists and counts are empty again.
-void put_away(Thread& thread, Task* task) {
-  if (thread.spare_task_count == kMostSpare) {
-    thread.blocks.free(Side::node, task, sizeof(Task));
-    return;
-  }
-  task->priority = 0;
-  task->has_copied = task->detachable = task->body_done = task->fulfilled = task->is_wait = false;
-  task->parent = thread.spare_tasks;
-  thread.spare_tasks = task;
-  ++thread.spare_task_count;
-}
-
-Task* make_task(Thread& thread) {
-  Task* task = thread.spare_tasks;
-  if (task != nullptr) {
-    thread.spare_tasks = task->parent;
-    --thread.spare_task_count;
-    task->references.store(1, std::memory_order_relaxed);
-    return task;
-  }
-  task = new (thread.blocks.allocate(Side::node, sizeof(Task))) Task;
-  task->in_team.task = task->in_parent.task = task->in_group.task = task;
-  return task;
-}
-
-void release(Thread& thread, Task* task) {
-  while (task != nullptr && !task->implicit) {
-    // The only one that refers to it needs no atomic operation.
-    if (task->references.load(std::memory_order_acquire) != 1 &&
-        task->references.fetch_sub(1, std::memory_order_acq_rel) != 1)
-      return;
-    Task* parent = task->parent;
-    if (task->depends != nullptr) drop_depend_table(thread, *task);
-    put_away(thread, task);
-    task = parent;
-  }
-}
-
-void free_arguments(Thread& thread, Task& task) {
-  if (task.block == nullptr) return;
-  thread.blocks.free(Side::program, task.block, task.block_bytes);
-  task.block = nullptr;
-}
-
 // Under the mutex: `task` begins to count as one that others wait for.
-void count_in(Team& team, Task& task) {
+void count_in(TaskQueue& queue, Task& task) {
   task.parent->unfinished_children.fetch_add(1, std::memory_order_relaxed);
   if (task.group != nullptr) task.group->unfinished.fetch_add(1, std::memory_order_relaxed);
-  team.tasks.unfinished.fetch_add(1, std::memory_order_relaxed);
+  queue.unfinished.fetch_add(1, std::memory_order_relaxed);
 }
 
-// Under the mutex. Afterwards the parent and the group may be gone as soon as the mutex is free.
-void count_out(Thread& thread, Team& team, Task& task) {
+// Under the mutex: its successors and its parent need not wait for it any more.
+void leave_family(Thread& thread, Task& task) {
+  Team& team = *task.team;
   if (task.records != nullptr) remove_dependences(thread, task);
   while (Successor* successor = task.successors) {
     task.successors = successor->next;
@@ -98,55 +52,90 @@ void count_out(Thread& thread, Team& team, Task& task) {
     if (waiting.is_wait) {
       waiting.parent->waiter.wake_all();
     } else {
-      add_to_lists(team, waiting);
+      add_to_lists(queue_of(waiting), waiting);
       wake_for(team, *waiting.parent, waiting.group);
     }
   }
   if (task.parent->unfinished_children.fetch_sub(1, std::memory_order_seq_cst) == 1)
     task.parent->waiter.wake_all();
-  if (task.group != nullptr && task.group->unfinished.fetch_sub(1, std::memory_order_seq_cst) == 1)
-    task.group->waiter.wake_all();
-  if (team.tasks.unfinished.fetch_sub(1, std::memory_order_seq_cst) == 1) release_barriers(team);
+}
+
+// Under the mutex: nor its group and the team.
+void leave_group(Thread& thread, Task& task) {
+  if (task.group != nullptr &&
+      task.group->unfinished.fetch_sub(1, std::memory_order_seq_cst) == 1) {
+    if (task.group->given != 0)
+      distant::end_given(thread, *task.group, kTeamAllOver);
+    else
+      task.group->waiter.wake_all();
+  }
+  if (queue_of(task).unfinished.fetch_sub(1, std::memory_order_seq_cst) == 1)
+    release_barriers(*task.team);
+}
+
+// Under the mutex. Afterwards the parent and the group may be gone as soon as the mutex is free.
+void count_out(Thread& thread, Task& task) {
+  leave_family(thread, task);
+  leave_group(thread, task);
+}
+
+// Under the mutex: the end of one that was queued, or given away.
+void end_body(Thread& thread, Task& task) {
+  if (task.detachable && !task.fulfilled) {
+    task.body_done = true;
+    return;
+  }
+  leave_family(thread, task);
+  task.over = true;
+  if (task.away) return;
+  leave_group(thread, task);
+  release(thread, &task);
 }
 
 // Runs the tasks that `pick` chooses under the mutex, until it chooses none.
 template <class Pick>
 void work_off(Thread& thread, Team& team, const Pick& pick) {
-  Mutex& mutex = team.tasks.mutex;
-  mutex.lock();
+  TaskQueue& queue = *thread.at.tasks;
+  queue.mutex.lock();
   while (Task* task = pick()) {
-    remove_from_lists(team, *task);
-    mutex.unlock();
-    const bool discarded =
-        !task->has_copied && (team.cancelled.load(std::memory_order_relaxed) ||
-                              (task->group != nullptr && task->group->is_cancelled()));
-    if (!discarded) {
-      Task* suspended = thread.at.task;
-      thread.at.task = task;
-      task->function(task->arguments);
-      thread.at.task = suspended;
-    }
+    remove_from_lists(queue, *task);
+    queue.mutex.unlock();
+    std::uint64_t began_ns = 0;
+    if (team.distant) began_ns = distant::give_tasks(thread, 1);
+    const bool discarded = !run_body(thread, *task);
+    if (team.distant) distant::note_task(thread, began_ns);
     free_arguments(thread, *task);
-    mutex.lock();
-    if (task->detachable && !discarded && !task->fulfilled) {
-      task->body_done = true;
-      continue;
-    }
-    count_out(thread, team, *task);
-    release(thread, task);
+    queue.mutex.lock();
+    if (discarded) task->fulfilled = true;
+    end_body(thread, *task);
   }
-  mutex.unlock();
+  queue.mutex.unlock();
+}
+
+// Until `over`, meanwhile with tasks from `list`, all of which may be run here. `what`, `of`: the
+// same for krgd.
+template <class Over>
+void work_until(Thread& thread, const Over& over, const TaskList& list, EventCount& waiter,
+                std::uint64_t what, const void* of) {
+  Team& team = *thread.at.team;
+  while (!over()) {
+    work_off(thread, team, [&] { return over() ? nullptr : list.first(); });
+    if (!team.distant)
+      waiter.wait([&] { return over() || !list.empty(); });
+    else if (!over())
+      distant::wait_for_task(thread, what, of);
+  }
 }
 
 // The end of a task that ran at once.
 void end_now(Thread& thread, Task& task) {
   if (task.detachable) {
-    const Locked locked(task.team->tasks.mutex);
+    const Locked locked(queue_of(task).mutex);
     if (!task.fulfilled) {
       task.body_done = true;
       return;
     }
-    count_out(thread, *task.team, task);
+    count_out(thread, task);
   }
   release(thread, &task);
 }
@@ -176,6 +165,46 @@ void TaskList::remove(TaskLink& link) {
   size_.store(size_.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
 }
 
+void remove_from_lists(TaskQueue& queue, Task& task) {
+  queue.queued.remove(task.in_team);
+  task.parent->queued_children.remove(task.in_parent);
+  if (task.group != nullptr) task.group->queued.remove(task.in_group);
+}
+
+bool run_body(Thread& thread, Task& task) {
+  if (!task.has_copied && (task.team->cancelled.load(std::memory_order_relaxed) ||
+                           (task.group != nullptr && task.group->is_cancelled())))
+    return false;
+  Task* suspended = thread.at.task;
+  thread.at.task = &task;
+  task.function(task.arguments);
+  thread.at.task = suspended;
+  return true;
+}
+
+void run_queued(Thread& thread, Task& task) {
+  const bool discarded = !run_body(thread, task);
+  free_arguments(thread, task);
+  const Locked locked(queue_of(task).mutex);
+  if (discarded) task.fulfilled = true;
+  end_body(thread, task);
+}
+
+void take_news(Thread& thread, Task& task, std::uint64_t news) {
+  const Locked locked(queue_of(task).mutex);
+  const bool waited_for_event = task.body_done;
+  if ((news & kTeamFulfilled) != 0) task.fulfilled = true;
+  if ((news & kTeamBodyOver) != 0) free_arguments(thread, task);
+  const bool all_over = (news & kTeamAllOver) != 0;
+  if (all_over) task.away = false;
+  if ((news & kTeamBodyOver) != 0 || (waited_for_event && task.fulfilled && !task.over)) {
+    end_body(thread, task);
+  } else if (all_over && task.over) {
+    leave_group(thread, task);
+    release(thread, &task);
+  }
+}
+
 bool is_cancelled(const Thread& thread) {
   const TaskGroup* group = thread.at.task->group;
   return thread.at.team->cancelled.load(std::memory_order_relaxed) ||
@@ -183,15 +212,7 @@ bool is_cancelled(const Thread& thread) {
 }
 
 bool runs_at_once(const Thread& thread, bool if_clause) {
-  return !if_clause || thread.at.team->serial || thread.at.team->distant || thread.at.task->final;
-}
-
-void free_spare_tasks(Thread& thread) {
-  while (Task* task = thread.spare_tasks) {
-    thread.spare_tasks = task->parent;
-    thread.blocks.free(Side::node, task, sizeof(Task));
-  }
-  thread.spare_task_count = 0;
+  return !if_clause || thread.at.team->serial || thread.at.task->final;
 }
 
 void begin_implicit_task(Thread& thread, Task& task, Team& team) {
@@ -209,25 +230,12 @@ Task& new_task(Thread& thread, bool final) {
   task->parent = &parent;
   task->group = parent.group;
   task->team = thread.at.team;
+  task->member = thread.at.number;
+  task->ancestor = parent.ancestor;
   task->icvs = parent.icvs;
   task->final = final || parent.final;
   if (!parent.implicit) parent.references.fetch_add(1, std::memory_order_relaxed);
   return *task;
-}
-
-void copy_arguments(Thread& thread, Task& task, void* data, CopyFunction copy, std::size_t bytes,
-                    std::size_t alignment) {
-  task.block_bytes = std::max<std::size_t>(bytes, 1) + (alignment > 64 ? alignment : 0);
-  task.block = thread.blocks.allocate(Side::program, task.block_bytes);
-  auto address = reinterpret_cast<std::uintptr_t>(task.block);
-  if (alignment > 64) address = (address + alignment - 1) & ~(std::uintptr_t(alignment) - 1);
-  task.arguments = reinterpret_cast<void*>(address);
-  if (copy != nullptr) {
-    copy(task.arguments, data);
-    task.has_copied = true;
-  } else {
-    std::memcpy(task.arguments, data, bytes);
-  }
 }
 
 void run_now(Thread& thread, Task& task) {
@@ -240,12 +248,17 @@ void run_now(Thread& thread, Task& task) {
 
 void queue_tasks(Thread& thread, Task** tasks, unsigned count) {
   Team& team = *thread.at.team;
+  TaskQueue& queue = *thread.at.tasks;
   {
-    const Locked locked(team.tasks.mutex);
+    const Locked locked(queue.mutex);
     for (unsigned i = 0; i < count; ++i) {
-      count_in(team, *tasks[i]);
-      add_to_lists(team, *tasks[i]);
+      count_in(queue, *tasks[i]);
+      add_to_lists(queue, *tasks[i]);
     }
+  }
+  if (team.distant) {
+    distant::give_tasks(thread, count);
+    return;
   }
   for (unsigned i = 0; i < count; ++i) wake_for(team, *thread.at.task, thread.at.task->group);
 }
@@ -257,8 +270,8 @@ void create_task(Function function, void* data, CopyFunction copy, long bytes, l
   Team& team = *thread.at.team;
   const bool dependent = (flags & kTaskDepend) != 0;
   const bool detachable = (flags & kTaskDetach) != 0;
-  const bool enough =
-      team.tasks.unfinished.load(std::memory_order_relaxed) > kMostPerMember * team.size;
+  TaskQueue& queue = *thread.at.tasks;
+  const bool enough = queue.unfinished.load(std::memory_order_relaxed) > kMostPerMember * team.size;
   const bool at_once = runs_at_once(thread, if_clause) || (enough && !dependent && !detachable);
   if (at_once && dependent) wait_for_dependences(depend);
 
@@ -273,17 +286,20 @@ void create_task(Function function, void* data, CopyFunction copy, long bytes, l
     task.arguments = data;
   }
   if (at_once && !detachable) {
+    if (team.distant) distant::give_tasks(thread, 1);
     run_now(thread, task);
     return;
   }
   {
-    const Locked locked(team.tasks.mutex);
-    count_in(team, task);
+    const Locked locked(queue.mutex);
+    count_in(queue, task);
     if (dependent && add_dependences(thread, task, depend, true)) return;
-    if (!at_once) add_to_lists(team, task);
+    if (!at_once) add_to_lists(queue, task);
   }
   if (at_once) {
     run_now(thread, task);
+  } else if (team.distant) {
+    distant::give_tasks(thread, 1);
   } else if (team.size > 1) {
     // `task` may be gone by now.
     wake_for(team, *thread.at.task, thread.at.task->group);
@@ -294,29 +310,23 @@ void wait_for_children() {
   Thread& thread = this_thread();
   Task& task = *thread.at.task;
   const auto over = [&] { return task.unfinished_children.load(std::memory_order_seq_cst) == 0; };
-  while (!over()) {
-    work_off(thread, *thread.at.team, [&] { return task.queued_children.first(); });
-    task.waiter.wait([&] { return over() || !task.queued_children.empty(); });
-  }
+  work_until(thread, over, task.queued_children, task.waiter, kTeamChildren, &task);
 }
 
 void wait_for_dependences(void** depend) {
   Thread& thread = this_thread();
   Task& task = *thread.at.task;
   if (task.depends == nullptr) return;
-  Team& team = *thread.at.team;
+  TaskQueue& queue = *thread.at.tasks;
   Task& wait = new_task(thread, false);
   wait.is_wait = true;
   const auto over = [&] { return wait.predecessors.load(std::memory_order_seq_cst) == 0; };
   {
-    const Locked locked(team.tasks.mutex);
+    const Locked locked(queue.mutex);
     add_dependences(thread, wait, depend, false);
   }
-  while (!over()) {
-    work_off(thread, team, [&] { return over() ? nullptr : task.queued_children.first(); });
-    task.waiter.wait([&] { return over() || !task.queued_children.empty(); });
-  }
-  { const Locked whoever_made_it_true_has_left(team.tasks.mutex); }
+  work_until(thread, over, task.queued_children, task.waiter, kTeamChildren, &task);
+  { const Locked whoever_made_it_true_has_left(queue.mutex); }
   release(thread, &wait);
 }
 
@@ -334,27 +344,20 @@ void end_task_group() {
   Task& task = *thread.at.task;
   TaskGroup* group = task.group;
   if (group == nullptr) return;
-  Team& team = *thread.at.team;
   const auto over = [&] { return group->unfinished.load(std::memory_order_seq_cst) == 0; };
-  while (!over()) {
-    work_off(thread, team, [&] { return group->queued.first(); });
-    group->waiter.wait([&] { return over() || !group->queued.empty(); });
-  }
-  { const Locked whoever_finished_the_last_has_left(team.tasks.mutex); }
+  work_until(thread, over, group->queued, group->waiter, kTeamGroup, group);
+  { const Locked whoever_finished_the_last_has_left(thread.at.tasks->mutex); }
   task.group = group->outer;
   thread.blocks.free(Side::node, group, sizeof(TaskGroup));
 }
 
 void fulfill(Task* task) {
   Thread& thread = this_thread();
-  Team& team = *task->team;
-  {
-    const Locked locked(team.tasks.mutex);
-    task->fulfilled = true;
-    if (!task->body_done) return;
-    count_out(thread, team, *task);
-  }
-  release(thread, task);
+  TaskQueue& queue = queue_of(*task);
+  if (task->team->distant && queue.thread != &thread) return distant::fulfill(*task);
+  const Locked locked(queue.mutex);
+  task->fulfilled = true;
+  if (task->body_done) end_body(thread, *task);
 }
 
 void run_any_tasks(Thread& thread, Team& team, std::uint32_t end_generation) {
@@ -362,6 +365,10 @@ void run_any_tasks(Thread& thread, Team& team, std::uint32_t end_generation) {
     const bool same = team.end.generation.load(std::memory_order_relaxed) == end_generation;
     return same ? team.tasks.queued.first() : nullptr;
   });
+}
+
+void run_own_tasks(Thread& thread) {
+  work_off(thread, *thread.at.team, [&] { return thread.at.tasks->queued.first(); });
 }
 
 }  // namespace krg::omp

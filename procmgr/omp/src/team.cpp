@@ -139,7 +139,9 @@ void become_member(Thread& thread, Team& team, unsigned number) {
     at.share = &team.shares[at.shares_met % kShareSlots];
     ++at.shares_met;
   }
+  at.tasks = team.distant ? &member_of(team, number).tasks : &team.tasks;
   begin_implicit_task(thread, *at.task, team);
+  if (team.distant) distant::begin_tasks(thread, team);
   if (team.binds) bind_member(thread, team, number);
   if (settings.display_affinity && team.level != 0) show_member(thread);
 }
@@ -230,10 +232,7 @@ std::uint64_t wait_for_next_region(Thread& thread, Pool& pool, std::uint64_t rou
 }
 
 void release_barriers(Team& team) {
-  if (team.distant) {
-    team.idle.wake_all();
-    return;
-  }
+  if (team.distant) return;  // who waits for its own tasks looks itself
   release_inner(team);
   release_end(team);
 }

@@ -35,6 +35,7 @@ struct Places {
 struct Position {
   Team* team = nullptr;
   Task* task = nullptr;
+  TaskQueue* tasks = nullptr;      // where it queues them
   WorkShare* share = nullptr;      // the one between its start and its end
   unsigned number = 0;             // in the team
   std::uint32_t shares_met = 0;    // work shares that this thread has come to
@@ -46,6 +47,17 @@ struct Position {
   Places partition;
 };
 
+// When a member of a distant team gives tasks away (distant_tasks.cpp).
+struct Giving {
+  std::uint64_t next_ns = 0;   // not before
+  std::uint64_t pause_ns = 0;  // after there were enough
+  std::uint64_t seen_ns = 0;
+  unsigned left_free = 0;      // so many without regard to time
+  std::int64_t credit_ns = 0;  // time that it may take
+  std::uint64_t cost_ns = 0;   // of one, on the average
+  std::uint64_t task_ns = 0;   // of a task that it ran itself, on the average
+};
+
 struct alignas(64) Thread {
   Position at;
   BlockCache blocks;
@@ -55,8 +67,9 @@ struct alignas(64) Thread {
   Pool* base_pool = nullptr;     // its team is the one outside of every parallel region
   unsigned place = 0;            // where it is bound: 1 + number of the place, 0: nowhere
   std::uint64_t team_calls = 0;  // that it has made (distant.h)
-  const Team* shown = nullptr;   // OMP_DISPLAY_AFFINITY: where, with how many others and
-  unsigned shown_size = 0;       // bound to what it was shown last
+  Giving giving;
+  const Team* shown = nullptr;  // OMP_DISPLAY_AFFINITY: where, with how many others and
+  unsigned shown_size = 0;      // bound to what it was shown last
   unsigned shown_place = 0;
 };
 
@@ -130,7 +143,10 @@ void put_if_new(T& place, const T& value) {
 // What a member has in a team; in a distant one a page of its own.
 struct Member {
   Task task;
-  WorkShare share;  // in a distant team
+  // In a distant team.
+  WorkShare share;
+  TaskQueue tasks;
+  TaskGroup group;  // stands for the team's
 };
 static_assert(sizeof(Member) <= kTeamPage);
 inline Member& member_of(const Team& team, unsigned number) {

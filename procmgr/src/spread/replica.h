@@ -68,6 +68,8 @@ class Replica {
   CapturedThreads captured_threads() const;
   // Members of a team have passed a barrier, or may when they have come.
   void go(const TeamGo& tell, const LocalBarriers::Members& members);
+  // From now on members of a team, in this region, may get tasks while they wait.
+  void has_tasks(uint64_t team);
   // It waited for a futex.
   void woken(pid_t tid);
 
@@ -116,6 +118,7 @@ class Replica {
   void tell_arrivals(const LocalBarriers::Members& members, bool go_on);
   void let_go(const LocalBarriers::Members& members, uint64_t word);
   void leave_team(pid_t tid);
+  void make_calls(const LocalBarriers::Members& members);
   void end_team_call(const ThreadPtr& thread, int64_t result, const TeamWords& words);
   bool begin_futex(const ThreadPtr& thread, const user_regs_struct& call);
   void wake(const ThreadPtr& thread, const user_regs_struct& call, uint32_t bits);

@@ -91,6 +91,10 @@ void ReplicaHost::take_messages() {
     std::memcpy(tids.data(), payload.data(), tids.size() * sizeof(int32_t));
     hosted->replica->go(tell, {tids.begin(), tids.end()});
   });
+  messenger.on<TeamHasTasks>([this](NodeId, const TeamHasTasks& tell, std::string_view) {
+    if (auto hosted = find(tell.set); hosted && hosted->replica)
+      hosted->replica->has_tasks(tell.team);
+  });
   messenger.on<FutexWoken>([this](NodeId, const FutexWoken& tell, std::string_view) {
     if (auto hosted = find(tell.set); hosted && hosted->replica) hosted->replica->woken(tell.tid);
   });

@@ -92,8 +92,16 @@ void Replica::let_go(const LocalBarriers::Members& members, uint64_t word) {
 
 // The others' calls that wait here are made one by one.
 void Replica::leave_team(pid_t tid) {
-  for (pid_t other : barriers_.leave(tid)) {
-    const auto found = threads_.find(other);
+  make_calls(barriers_.leave(tid));
+}
+
+void Replica::has_tasks(uint64_t team) {
+  make_calls(barriers_.dissolve(team));
+}
+
+void Replica::make_calls(const LocalBarriers::Members& members) {
+  for (pid_t tid : members) {
+    const auto found = threads_.find(tid);
     if (found != threads_.end() && found->second->awaits_answer)
       call_at_home(found->second, found->second->at_barrier);
   }

@@ -202,6 +202,16 @@ struct TeamGo {
   uint64_t team = 0;
   uint64_t word = 0;  // what the barrier tells
 };
+// H to R: members of the team may be given tasks while they wait at barriers of this region, so each
+// makes its calls by itself.
+struct TeamHasTasks {
+  static constexpr uint16_t kId = message_ids::kSpread + 21;
+  uint8_t version = 1;
+  uint8_t unused[7] = {};
+  uint64_t set = 0;
+  uint64_t team = 0;
+};
+static_assert(sizeof(TeamHasTasks) == 24);
 static_assert(sizeof(TeamArrivals) == 16 && sizeof(ArrivedMember) == 104 && sizeof(TeamGo) == 32);
 // H to R, a request, when all stand: which pages may have been written there since the same was
 // asked before (PageSet::take_written). The reply: a byte, 0 when it is not known; PageNumbers.

@@ -47,6 +47,7 @@ SpreadProcess::SpreadProcess(Parts parts, std::function<void()> ended)
   if (parts_.statistics) count_faults();
   if (parts_.multiple_writers) allow_multiple_writers();
   teams_.on_last_node([this](const TeamServer::LastNode& last) { return let_last_go(last); });
+  teams_.on_first_task([this](uint64_t team) { tell_of_tasks(team); });
 }
 
 SpreadProcess::~SpreadProcess() = default;

@@ -297,6 +297,7 @@ class SpreadProcess {
   void on_emulated_entry(const ThreadPtr& thread);
   void let_go(NodeId node, uint64_t team, const std::vector<pid_t>& members, uint64_t word);
   bool let_last_go(const TeamServer::LastNode& last);
+  void tell_of_tasks(uint64_t team);
   void begin_phase(const ThreadPtr& thread);
   void begin_phases();
   void answer_team_call(const ThreadPtr& thread, const user_regs_struct& registers,

@@ -121,14 +121,16 @@ void SpreadProcess::arrived(NodeId from, std::vector<ArrivedMember> members, boo
     const ThreadPtr thread = found == threads_.end() ? nullptr : found->second;
     trace("has come elsewhere", member.tid, have_gone_on, member.words);
     if (thread) count_team_call(thread, member.words);
-    teams_.call(member.tid, from, member.words,
-                [this, from, team, tids, waits, asked = member.words, tid = member.tid,
-                 weak = std::weak_ptr(thread)](int64_t result, const TeamWords& words) {
-                  if (counts()) counts()->end_team_call(tid);
-                  auto thread = weak.lock();
-                  if (thread && thread->phase.on_answer(asked, result, words)) count_phase(thread);
-                  if (std::exchange(*waits, false)) let_go(from, team, tids, words[3]);
-                });
+    teams_.call(
+        member.tid, from, member.words,
+        [this, from, team, tids, waits, asked = member.words, tid = member.tid,
+         weak = std::weak_ptr(thread)](int64_t result, const TeamWords& words) {
+          if (counts()) counts()->end_team_call(tid);
+          auto thread = weak.lock();
+          if (thread && thread->phase.on_answer(asked, result, words)) count_phase(thread);
+          if (std::exchange(*waits, false)) let_go(from, team, tids, words[3]);
+        },
+        TeamServer::Told::kTogether);
   }
   arriving_.clear();
   begin_phases();  // before what those say that have gone on
@@ -157,6 +159,13 @@ bool SpreadProcess::let_last_go(const TeamServer::LastNode& last) {
   may_go_[last.team] = last.members;
   let_go(last.node, last.team, last.members, last.word);
   return true;
+}
+
+void SpreadProcess::tell_of_tasks(uint64_t team) {
+  TeamHasTasks tell;
+  tell.set = set().value;
+  tell.team = team;
+  for (NodeId node : parts_.nodes) static_cast<void>(parts_.node.messenger.send(node, tell));
 }
 
 }  // namespace krg

@@ -13,6 +13,7 @@ class TeamPhase {
  public:
   // The answer to a call of the thread. Returns whether another phase begins.
   bool on_answer(const TeamWords& asked, int64_t result, const TeamWords& answer) {
+    if (result == kTeamTask || result == kTeamOwnTask) return false;  // it will ask again
     switch (static_cast<TeamOp>(asked[0])) {
       case TeamOp::dock:
         return result == 1 && enter(answer[4], 0);

@@ -34,6 +34,17 @@ LocalBarriers::Members LocalBarriers::leave(pid_t tid) {
   return alone;
 }
 
+LocalBarriers::Members LocalBarriers::dissolve(uint64_t key) {
+  auto found = teams_.extract(key);
+  if (found.empty()) return {};
+  Team& team = found.mapped();
+  for (pid_t tid : team.members) team_of_.erase(tid);
+  Members alone = std::move(team.waiting);
+  for (const Told& message : team.told)
+    alone.insert(message.members.begin(), message.members.end());
+  return alone;
+}
+
 std::optional<LocalBarriers::Told> LocalBarriers::arrive(pid_t tid, uint64_t key, uint64_t word) {
   auto found = team_of_.find(tid);
   if (found == team_of_.end() || found->second != key) return std::nullopt;

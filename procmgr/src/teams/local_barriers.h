@@ -35,6 +35,9 @@ class LocalBarriers {
   // It is no member here any more. Those who wait and of whom home has not been told: their calls
   // are to be made one by one.
   Members leave(pid_t tid);
+  // Those of the team who wait; their calls, and all others from now on until they enter again, are
+  // to be made one by one.
+  Members dissolve(uint64_t team);
   // It has come to a barrier, with a word, which is not 0 from one member at the most. None: it is
   // no member here, home is to be told of it by itself.
   std::optional<Told> arrive(pid_t tid, uint64_t team, uint64_t word);

@@ -41,6 +41,22 @@ TEST(LocalBarriers, WhoIsNoMemberIsToldOfByItself) {
   EXPECT_TRUE(barriers.go(kOther, {1}, 0).members.empty());
 }
 
+TEST(LocalBarriers, WhereTasksAreGivenAwayAllAreToldOfByThemselves) {
+  LocalBarriers barriers;
+  EXPECT_TRUE(barriers.dissolve(kTeam).empty());
+  enter(barriers, {1, 2, 3});
+  barriers.arrive(1, kTeam, 0);
+  EXPECT_EQ(barriers.dissolve(kTeam), (Members{1}));
+  EXPECT_FALSE(barriers.arrive(2, kTeam, 0));
+  enter(barriers, {1, 2});
+  barriers.arrive(1, kTeam, 0);
+  barriers.arrive(2, kTeam, 0);  // home has been told
+  EXPECT_EQ(barriers.dissolve(kTeam), (Members{1, 2}));
+  EXPECT_TRUE(barriers.go(kTeam, {1, 2}, 0).members.empty());
+  enter(barriers, {1});
+  EXPECT_TRUE(barriers.arrive(1, kTeam, 0)) << "in the next region as before";
+}
+
 TEST(LocalBarriers, TheLastNodesMembersGoOnWithoutHome) {
   LocalBarriers barriers;
   enter(barriers, {1, 2});

@@ -20,13 +20,16 @@ bool is_done_by_all(unsigned& count, unsigned size) {
 
 // --- calls and their answers --------------------------------------------------------------------
 
-void TeamServer::call(pid_t tid, NodeId node, const TeamWords& words, Answer answer) {
+void TeamServer::call(pid_t tid, NodeId node, const TeamWords& words, Answer answer, Told told) {
   if (auto last = last_.find(tid); last != last_.end() && last->second.number == words[1])
     return answer(last->second.result, last->second.words);
   auto [entry, is_new] = waiting_.try_emplace(tid);
   const bool is_again = !is_new && entry->second.words[1] == words[1];
-  entry->second = Call{words, node, std::move(answer)};
-  if (!is_again) carry_out(tid, words);
+  const Told before = entry->second.told;
+  entry->second = Call{words, node, std::move(answer), told};
+  if (!is_again) return carry_out(tid, words);
+  if (before == Told::kTogether && told == Told::kAlone)
+    look_for_task(tid, words[2], teams_[words[2]]);
 }
 
 bool TeamServer::is_waiting(pid_t tid) const {
@@ -64,15 +67,18 @@ void TeamServer::carry_out(pid_t tid, const TeamWords& words) {
   const uint64_t key = words[2];
   switch (op_of(words)) {
     case TeamOp::dock:
-      return dock(tid, teams_[key], words[3] != 0);
+      dock(tid, teams_[key], words[3] != 0);
+      return look_for_task(tid, key, teams_[key]);
     case TeamOp::begin:
       begin(tid, teams_[key], words);
       return answer(tid, 0);
     case TeamOp::end:
       teams_[key].end_waiter = tid;
-      return end_if_complete(teams_[key]);
+      end_if_complete(teams_[key]);
+      return look_for_task(tid, key, teams_[key]);
     case TeamOp::barrier:
-      return barrier(tid, teams_[key], words);
+      barrier(tid, teams_[key], words);
+      return look_for_task(tid, key, teams_[key]);
     case TeamOp::cancel:
       cancel(teams_[key]);
       return answer(tid, 0);
@@ -100,6 +106,16 @@ void TeamServer::carry_out(pid_t tid, const TeamWords& words) {
       return lock(tid, words);
     case TeamOp::unlock:
       unlock(key);
+      return answer(tid, 0);
+    case TeamOp::give_task:
+      return give_task(tid, teams_[key], words);
+    case TeamOp::wait_for_task:
+      return wait_for_task(tid, teams_[key], words);
+    case TeamOp::task_over:
+      task_over(teams_[key], words);
+      return answer(tid, 0);
+    case TeamOp::fulfill:
+      fulfill(teams_[key], words);
       return answer(tid, 0);
   }
   answer(tid, -ENOSYS);
@@ -133,6 +149,8 @@ void TeamServer::begin(pid_t tid, Team& team, const TeamWords& words) {
   team.loops.clear();
   team.published.clear();
   team.counters.clear();
+  team.tasks = {};
+  team.has_tasks = false;
   team.is_beginning = true;
   begin_if_complete(team);
 }
@@ -150,6 +168,8 @@ void TeamServer::begin_if_complete(Team& team) {
     words[3] = i + 1;
     answer(team.roster[i], 1, words);
   }
+  // The master, who did not wait for them, may have given tasks away.
+  if (team.has_tasks && tell_first_task_) tell_first_task_(team.region[2]);
 }
 
 // As many members on each node as can be, neighbours on the same one, those of the master's node
@@ -206,7 +226,7 @@ void TeamServer::barrier(pid_t tid, Team& team, const TeamWords& words) {
 
 void TeamServer::tell_last_node(uint64_t key, Team& team) {
   const size_t missing = team.size - team.at_barrier.size();
-  if (!tell_last_ || team.is_last_told || missing > team.most_on_node ||
+  if (!tell_last_ || team.is_last_told || team.has_tasks || missing > team.most_on_node ||
       team.roster.size() + 1 != team.size)
     return;
   LastNode last{.team = key, .word = team.barrier_word};

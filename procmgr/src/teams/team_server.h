@@ -15,6 +15,7 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -23,6 +24,7 @@
 #include "krg/procmgr/team_call.h"
 #include "krg/runtime/result.h"
 #include "krg/runtime/types.h"
+#include "teams/team_tasks.h"
 
 namespace krg {
 
@@ -33,8 +35,11 @@ class TeamServer {
  public:
   using Answer = std::function<void(int64_t result, const TeamWords& words)>;
 
+  // Together: with those of other members, which get the same answer.
+  enum class Told : uint8_t { kAlone, kTogether };
   // `answer` runs once, perhaps before this returns, or never. Unknown calls: ENOSYS.
-  void call(pid_t tid, NodeId node, const TeamWords& words, Answer answer);
+  void call(pid_t tid, NodeId node, const TeamWords& words, Answer answer,
+            Told told = Told::kAlone);
   bool is_waiting(pid_t tid) const;
   // A thread that waits is told EINTR; it will make its call again.
   void interrupt(pid_t tid);
@@ -50,6 +55,12 @@ class TeamServer {
   };
   // `tell` may return false: it wants to be told again when another one has come.
   void on_last_node(std::function<bool(const LastNode&)> tell) { tell_last_ = std::move(tell); }
+
+  // A member has given a task away, the first one in this region: others can be given some once
+  // they make their calls alone.
+  void on_first_task(std::function<void(uint64_t team)> tell) {
+    tell_first_task_ = std::move(tell);
+  }
 
   // Whether nobody has ever called.
   bool is_unused() const;
@@ -67,6 +78,7 @@ class TeamServer {
     TeamWords words{};
     NodeId node;
     Answer answer;  // null: its thread has been told EINTR
+    Told told = Told::kAlone;
   };
   struct Last {
     uint64_t number = 0;
@@ -106,6 +118,8 @@ class TeamServer {
     std::map<uint64_t, Loop> loops;
     std::map<uint64_t, Published> published;
     std::map<std::pair<uint64_t, uint64_t>, Counter> counters;
+    TeamTasks tasks;
+    bool has_tasks = false;  // or has had some, in this region
   };
   struct Lock {
     uint64_t owner = 0;
@@ -138,10 +152,22 @@ class TeamServer {
   void lock(pid_t tid, const TeamWords& words);
   void unlock(uint64_t key);
 
+  std::vector<pid_t> members_of(const Team& team) const;
+  std::optional<TeamTasks::Wanted> wanted_by(pid_t tid, uint64_t key, const Team& team) const;
+  unsigned count_waiting(uint64_t key, const Team& team) const;
+  void give_task(pid_t tid, Team& team, const TeamWords& words);
+  bool hand_task(pid_t tid, uint64_t key, Team& team);
+  void wait_for_task(pid_t tid, Team& team, const TeamWords& words);
+  bool tell_news(pid_t tid, Team& team);
+  void look_for_task(pid_t tid, uint64_t key, Team& team);
+  void task_over(Team& team, const TeamWords& words);
+  void fulfill(Team& team, const TeamWords& words);
+
   std::map<pid_t, Call> waiting_;
   std::map<pid_t, Last> last_;
   std::map<pid_t, NodeId> nodes_;  // of those who docked or began
   std::function<bool(const LastNode&)> tell_last_;
+  std::function<void(uint64_t)> tell_first_task_;
   std::map<uint64_t, Team> teams_;
   std::map<uint64_t, Lock> locks_;
 };

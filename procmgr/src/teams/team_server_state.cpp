@@ -6,7 +6,7 @@
 namespace krg {
 namespace {
 
-constexpr uint8_t kFormatVersion = 1;
+constexpr uint8_t kFormatVersion = 2;
 
 template <class T>
 void put_list(PackedWriter& out, const T& list) {
@@ -62,6 +62,8 @@ void TeamServer::put(PackedWriter& out, const Team& team) {
     out.put(static_cast<uint32_t>(counter.waiters.size()));
     for (const auto& [tid, value] : counter.waiters) out.put(tid).put(value);
   }
+  out.put(team.has_tasks);
+  team.tasks.put(out);
 }
 
 void TeamServer::get(PackedReader& in, Team& team) {
@@ -99,6 +101,8 @@ void TeamServer::get(PackedReader& in, Team& team) {
       counter.waiters.emplace_back(tid, in.get<uint64_t>());
     }
   }
+  team.has_tasks = in.get<bool>();
+  team.tasks.get(in);
 }
 
 std::string TeamServer::save() const {

@@ -59,7 +59,38 @@ enum class TeamOp : std::uint64_t {
   lock,
   try_lock,
   unlock,
+  // A member has a task that another one may run. 3: the task, with kTeamTask... flags; 4: its
+  // function; 5: its arguments, or, kTeamTaskInline, they are in 5, 9, 10, 11; 6: its parent; 7:
+  // its
+  // group, or 0; 8: the task of this kind that it descends from, or 0; what these name is its
+  // owner's and not touched. Result: 1; 0: there are enough for now.
+  // Answer: 3: members that wait for tasks, 4 to 11: news.
+  give_task,
+  // Until there is a task for it, or news. 3: kTeamAny..., 4: the parent or group; 5: not 0: it has
+  // tasks that it may not run itself now. Result: kTeamTask, with 3 to 11 as they were given;
+  // kTeamOwnTask, with 3; kTeamNews: 3 to 11, as far as they are not 0; none: one that it may not
+  // run itself is wanted.
+  wait_for_task,
+  // 3: the task that it got, with what of it is over.
+  task_over,
+  // 3: a task whose event is fulfilled; 4: the member that it belongs to.
+  fulfill,
 };
+
+// dock, when it has ended a region, end and barrier may have these results, too: the member runs
+// the task and makes the call anew.
+inline constexpr long kTeamTask = 16, kTeamOwnTask = 17, kTeamNews = 18;
+// What a member may run: anything, children of a task, what is in a group; with what descends from
+// these.
+inline constexpr std::uint64_t kTeamAnyTask = 0, kTeamChildren = 1, kTeamGroup = 2;
+// Tasks are aligned to 64 bytes; the bits below tell of one that is given (the last one is krgd's:
+// it is taken though there are enough), and news of it.
+inline constexpr std::uint64_t kTeamTaskBits = 63;
+inline constexpr std::uint64_t kTeamTaskInline = 1, kTeamTaskFinal = 2, kTeamTaskCopied = 4,
+                               kTeamTaskReduces = 8, kTeamTaskIcvs = 16, kTeamTaskForced = 32;
+// News: its body has ended; so have all tasks of its group that descend from it; its event is
+// fulfilled.
+inline constexpr std::uint64_t kTeamBodyOver = 1, kTeamAllOver = 2, kTeamFulfilled = 4;
 
 inline constexpr std::uint64_t kTeamGuided = 3;
 inline constexpr std::uint64_t kTeamWholeChunks = 256;  // guided chunks are multiples of the chunk
@@ -67,7 +98,8 @@ inline constexpr std::uint64_t kTeamWholeChunks = 256;  // guided chunks are mul
 // Whoever makes such a call does not wait for its answer.
 constexpr bool is_one_way(TeamOp op) {
   return op == TeamOp::begin || op == TeamOp::cancel || op == TeamOp::dismiss ||
-         op == TeamOp::post || op == TeamOp::publish || op == TeamOp::unlock;
+         op == TeamOp::post || op == TeamOp::publish || op == TeamOp::unlock ||
+         op == TeamOp::task_over || op == TeamOp::fulfill;
 }
 
 inline constexpr unsigned kTeamWords = 12;
