@@ -71,8 +71,8 @@ void take_all_news(Thread& thread, const std::uint64_t* words, unsigned first) {
               words[first] & kTeamTaskBits);
 }
 
-// Whether krgd has taken it.
-bool give(Thread& thread, Task& task, std::uint64_t forced) {
+// Whether krgd has taken it. `waiting`: how many members then still have nothing to do.
+bool give(Thread& thread, Task& task, std::uint64_t forced, std::uint64_t& waiting) {
   Call call(TeamOp::give_task, thread.at.team);
   std::uint64_t* words = call.words;
   const TaskGroup* group = task.group;
@@ -92,6 +92,7 @@ bool give(Thread& thread, Task& task, std::uint64_t forced) {
     remove_from_lists(*thread.at.tasks, task);
     task.away = true;
   }
+  waiting = words[3];
   take_all_news(thread, words, 4);
   return is_taken;
 }
@@ -178,8 +179,10 @@ std::uint64_t give_tasks(Thread& thread, unsigned most) {
   giving.credit_ns =
       std::min(giving.credit_ns + std::int64_t(now - giving.seen_ns) / kPartOfTime, kCreditNs);
   const bool are_long = giving.task_ns > kManyTimes * giving.cost_ns;
-  while (queued.size() != 0 && (most-- != 0 || are_long)) {
-    const bool is_taken = give(thread, *queued.first(), 0);
+  std::uint64_t waiting = 0;
+  while (queued.size() != 0 && (most != 0 || are_long || waiting != 0)) {
+    if (most != 0) --most;
+    const bool is_taken = give(thread, *queued.first(), 0, waiting);
     const std::uint64_t cost = now_ns() - now;
     now += cost;
     giving.cost_ns = average(giving.cost_ns, cost);
@@ -193,7 +196,7 @@ std::uint64_t give_tasks(Thread& thread, unsigned most) {
       break;
     }
     giving.pause_ns = kShortestPauseNs;
-    if (giving.credit_ns < 0 && !are_long) {
+    if (giving.left_free == 0 && giving.credit_ns < 0 && !are_long) {
       giving.next_ns = now + std::uint64_t(-giving.credit_ns * kPartOfTime);
       break;
     }
@@ -217,7 +220,7 @@ void wait_for_task(Thread& thread, std::uint64_t what, const void* of) {
   if (call.words[3] != 0)
     take_all_news(thread, call.words, 3);
   else if (Task* task = queue.queued.first())
-    give(thread, *task, kTeamTaskForced);
+    give(thread, *task, kTeamTaskForced, call.words[3]);
 }
 
 void end_given(Thread& thread, TaskGroup& group, std::uint64_t parts) {
