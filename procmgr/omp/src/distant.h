@@ -51,9 +51,9 @@ void begin_tasks(Thread& thread, Team& team);
 void finish_tasks(Thread& thread);
 // When a call was answered by a task. `words`: of the answer.
 bool run_if_task(Thread& thread, long result, const std::uint64_t* words);
-// Gives tasks that the calling member has queued to others, as far as that is likely to be of use;
-// `most` where it does not know yet how long they take. Returns the time, as now_ns().
-std::uint64_t give_tasks(Thread& thread, unsigned most);
+// Gives tasks that the calling member has queued to others, as far as that is likely to be of use.
+// Returns the time, as now_ns().
+std::uint64_t give_tasks(Thread& thread);
 // One of its own has run since then.
 void note_task(Thread& thread, std::uint64_t began_ns);
 // Until there is a task of those for it, which it runs, or news of what it has given away.

@@ -19,11 +19,9 @@ namespace krg::omp::distant {
 namespace {
 
 // What it may cost a member to give tasks away: some for each member at the start of a region, then
-// this much at once, and a part of its time; as much as it likes where tasks take several times as
-// long.
+// a part of its time; as much as it likes where tasks take several times as long.
 constexpr unsigned kFreePerMember = 2;
-constexpr std::int64_t kCreditNs = 2'000'000;
-constexpr std::int64_t kPartOfTime = 8;
+constexpr std::int64_t kPartOfTime = 64, kMostCreditNs = 1'000'000;
 constexpr std::uint64_t kManyTimes = 4;
 // How long it does not ask after there were enough.
 constexpr std::uint64_t kShortestPauseNs = 100'000, kLongestPauseNs = 2'000'000;
@@ -71,8 +69,8 @@ void take_all_news(Thread& thread, const std::uint64_t* words, unsigned first) {
               words[first] & kTeamTaskBits);
 }
 
-// Whether krgd has taken it. `waiting`: how many members then still have nothing to do.
-bool give(Thread& thread, Task& task, std::uint64_t forced, std::uint64_t& waiting) {
+// Whether krgd has taken it.
+bool give(Thread& thread, Task& task, std::uint64_t forced) {
   Call call(TeamOp::give_task, thread.at.team);
   std::uint64_t* words = call.words;
   const TaskGroup* group = task.group;
@@ -92,8 +90,7 @@ bool give(Thread& thread, Task& task, std::uint64_t forced, std::uint64_t& waiti
     remove_from_lists(*thread.at.tasks, task);
     task.away = true;
   }
-  waiting = words[3];
-  take_all_news(thread, words, 4);
+  take_all_news(thread, words, 3);
   return is_taken;
 }
 
@@ -143,7 +140,7 @@ void begin_tasks(Thread& thread, Team& team) {
                    .pause_ns = kShortestPauseNs,
                    .seen_ns = now_ns(),
                    .left_free = kFreePerMember * team.size,
-                   .credit_ns = kCreditNs,
+                   .credit_ns = 0,
                    .cost_ns = thread.giving.cost_ns};
   if (team.group == nullptr) return;
   TaskGroup& group = *new (&member_of(team, thread.at.number).group) TaskGroup;
@@ -171,25 +168,23 @@ bool run_if_task(Thread& thread, long result, const std::uint64_t* words) {
   return true;
 }
 
-std::uint64_t give_tasks(Thread& thread, unsigned most) {
+std::uint64_t give_tasks(Thread& thread) {
   Giving& giving = thread.giving;
   const TaskList& queued = thread.at.tasks->queued;
   std::uint64_t now = now_ns();
   if (now < giving.next_ns || queued.size() == 0) return now;
   giving.credit_ns =
-      std::min(giving.credit_ns + std::int64_t(now - giving.seen_ns) / kPartOfTime, kCreditNs);
+      std::min(giving.credit_ns + std::int64_t(now - giving.seen_ns) / kPartOfTime, kMostCreditNs);
   const bool are_long = giving.task_ns > kManyTimes * giving.cost_ns;
-  std::uint64_t waiting = 0;
-  while (queued.size() != 0 && (most != 0 || are_long || waiting != 0)) {
-    if (most != 0) --most;
-    const bool is_taken = give(thread, *queued.first(), 0, waiting);
+  while (queued.size() != 0) {
+    const bool is_taken = give(thread, *queued.first(), 0);
     const std::uint64_t cost = now_ns() - now;
     now += cost;
     giving.cost_ns = average(giving.cost_ns, cost);
     if (giving.left_free > 0)
       --giving.left_free;
     else
-      giving.credit_ns = std::max(giving.credit_ns - std::int64_t(cost), -kCreditNs);
+      giving.credit_ns = std::max(giving.credit_ns - std::int64_t(cost), -kMostCreditNs);
     if (!is_taken) {
       giving.next_ns = now + giving.pause_ns;
       giving.pause_ns = std::min(2 * giving.pause_ns, kLongestPauseNs);
@@ -220,7 +215,7 @@ void wait_for_task(Thread& thread, std::uint64_t what, const void* of) {
   if (call.words[3] != 0)
     take_all_news(thread, call.words, 3);
   else if (Task* task = queue.queued.first())
-    give(thread, *task, kTeamTaskForced, call.words[3]);
+    give(thread, *task, kTeamTaskForced);
 }
 
 void end_given(Thread& thread, TaskGroup& group, std::uint64_t parts) {

@@ -101,7 +101,7 @@ void work_off(Thread& thread, Team& team, const Pick& pick) {
     remove_from_lists(queue, *task);
     queue.mutex.unlock();
     std::uint64_t began_ns = 0;
-    if (team.distant) began_ns = distant::give_tasks(thread, 1);
+    if (team.distant) began_ns = distant::give_tasks(thread);
     const bool discarded = !run_body(thread, *task);
     if (team.distant) distant::note_task(thread, began_ns);
     free_arguments(thread, *task);
@@ -257,7 +257,7 @@ void queue_tasks(Thread& thread, Task** tasks, unsigned count) {
     }
   }
   if (team.distant) {
-    distant::give_tasks(thread, count);
+    distant::give_tasks(thread);
     return;
   }
   for (unsigned i = 0; i < count; ++i) wake_for(team, *thread.at.task, thread.at.task->group);
@@ -286,8 +286,9 @@ void create_task(Function function, void* data, CopyFunction copy, long bytes, l
     task.arguments = data;
   }
   if (at_once && !detachable) {
-    if (team.distant) distant::give_tasks(thread, 1);
+    const std::uint64_t began_ns = team.distant ? distant::give_tasks(thread) : 0;
     run_now(thread, task);
+    if (team.distant) distant::note_task(thread, began_ns);
     return;
   }
   {
@@ -299,7 +300,7 @@ void create_task(Function function, void* data, CopyFunction copy, long bytes, l
   if (at_once) {
     run_now(thread, task);
   } else if (team.distant) {
-    distant::give_tasks(thread, 1);
+    distant::give_tasks(thread);
   } else if (team.size > 1) {
     // `task` may be gone by now.
     wake_for(team, *thread.at.task, thread.at.task->group);

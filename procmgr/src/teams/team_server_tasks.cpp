@@ -62,8 +62,7 @@ void TeamServer::give_task(pid_t tid, Team& team, const TeamWords& words) {
       if (hand_task(member, words[2], team)) break;
   }
   TeamWords told{};
-  told[3] = count_waiting(words[2], team);
-  team.tasks.take_news(tid, told, 4);
+  team.tasks.take_news(tid, told, 3);
   answer(tid, is_taken ? 1 : 0, told);
 }
 

@@ -64,7 +64,7 @@ enum class TeamOp : std::uint64_t {
   // its
   // group, or 0; 8: the task of this kind that it descends from, or 0; what these name is its
   // owner's and not touched. Result: 1; 0: there are enough for now.
-  // Answer: 3: members that wait for tasks, 4 to 11: news.
+  // Answer: 3 to 11: news.
   give_task,
   // Until there is a task for it, or news. 3: kTeamAny..., 4: the parent or group; 5: not 0: it has
   // tasks that it may not run itself now. Result: kTeamTask, with 3 to 11 as they were given;
