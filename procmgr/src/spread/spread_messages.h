@@ -202,8 +202,8 @@ struct TeamGo {
   uint64_t team = 0;
   uint64_t word = 0;  // what the barrier tells
 };
-// H to R: members of the team may be given tasks while they wait at barriers of this region, so each
-// makes its calls by itself.
+// H to R: members of the team may be given tasks while they wait at barriers of this region, so
+// each makes its calls by itself.
 struct TeamHasTasks {
   static constexpr uint16_t kId = message_ids::kSpread + 21;
   uint8_t version = 1;
