@@ -14,6 +14,7 @@
 #include <new>
 
 #include "distant_call.h"
+#include "task_memory.h"
 
 namespace krg::omp::distant {
 namespace {

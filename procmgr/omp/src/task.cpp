@@ -6,7 +6,7 @@
 #include <new>
 
 #include "distant.h"
-#include "team.h"
+#include "task_memory.h"
 
 namespace krg::omp {
 namespace {
@@ -41,7 +41,7 @@ void count_in(TaskQueue& queue, Task& task) {
 }
 
 // Under the mutex: its successors and its parent need not wait for it any more.
-void leave_family(Thread& thread, Task& task) {
+void leave_family(Thread& thread, TaskQueue& queue, Task& task) {
   Team& team = *task.team;
   if (task.records != nullptr) remove_dependences(thread, task);
   while (Successor* successor = task.successors) {
@@ -52,7 +52,7 @@ void leave_family(Thread& thread, Task& task) {
     if (waiting.is_wait) {
       waiting.parent->waiter.wake_all();
     } else {
-      add_to_lists(queue_of(waiting), waiting);
+      add_to_lists(queue, waiting);
       wake_for(team, *waiting.parent, waiting.group);
     }
   }
@@ -61,7 +61,7 @@ void leave_family(Thread& thread, Task& task) {
 }
 
 // Under the mutex: nor its group and the team.
-void leave_group(Thread& thread, Task& task) {
+void leave_group(Thread& thread, TaskQueue& queue, Task& task) {
   if (task.group != nullptr &&
       task.group->unfinished.fetch_sub(1, std::memory_order_seq_cst) == 1) {
     if (task.group->given != 0)
@@ -69,26 +69,25 @@ void leave_group(Thread& thread, Task& task) {
     else
       task.group->waiter.wake_all();
   }
-  if (queue_of(task).unfinished.fetch_sub(1, std::memory_order_seq_cst) == 1)
-    release_barriers(*task.team);
+  if (queue.unfinished.fetch_sub(1, std::memory_order_seq_cst) == 1) release_barriers(*task.team);
 }
 
 // Under the mutex. Afterwards the parent and the group may be gone as soon as the mutex is free.
-void count_out(Thread& thread, Task& task) {
-  leave_family(thread, task);
-  leave_group(thread, task);
+void count_out(Thread& thread, TaskQueue& queue, Task& task) {
+  leave_family(thread, queue, task);
+  leave_group(thread, queue, task);
 }
 
 // Under the mutex: the end of one that was queued, or given away.
-void end_body(Thread& thread, Task& task) {
+void end_body(Thread& thread, TaskQueue& queue, Task& task) {
   if (task.detachable && !task.fulfilled) {
     task.body_done = true;
     return;
   }
-  leave_family(thread, task);
+  leave_family(thread, queue, task);
   task.over = true;
   if (task.away) return;
-  leave_group(thread, task);
+  leave_group(thread, queue, task);
   release(thread, &task);
 }
 
@@ -107,7 +106,7 @@ void work_off(Thread& thread, Team& team, const Pick& pick) {
     free_arguments(thread, *task);
     queue.mutex.lock();
     if (discarded) task->fulfilled = true;
-    end_body(thread, *task);
+    end_body(thread, queue, *task);
   }
   queue.mutex.unlock();
 }
@@ -130,12 +129,13 @@ void work_until(Thread& thread, const Over& over, const TaskList& list, EventCou
 // The end of a task that ran at once.
 void end_now(Thread& thread, Task& task) {
   if (task.detachable) {
-    const Locked locked(queue_of(task).mutex);
+    TaskQueue& queue = queue_of(task);
+    const Locked locked(queue.mutex);
     if (!task.fulfilled) {
       task.body_done = true;
       return;
     }
-    count_out(thread, task);
+    count_out(thread, queue, task);
   }
   release(thread, &task);
 }
@@ -185,24 +185,34 @@ bool run_body(Thread& thread, Task& task) {
 void run_queued(Thread& thread, Task& task) {
   const bool discarded = !run_body(thread, task);
   free_arguments(thread, task);
-  const Locked locked(queue_of(task).mutex);
+  TaskQueue& queue = queue_of(task);
+  const Locked locked(queue.mutex);
   if (discarded) task.fulfilled = true;
-  end_body(thread, task);
+  end_body(thread, queue, task);
 }
 
 void take_news(Thread& thread, Task& task, std::uint64_t news) {
-  const Locked locked(queue_of(task).mutex);
+  TaskQueue& queue = queue_of(task);
+  const Locked locked(queue.mutex);
   const bool waited_for_event = task.body_done;
   if ((news & kTeamFulfilled) != 0) task.fulfilled = true;
   if ((news & kTeamBodyOver) != 0) free_arguments(thread, task);
   const bool all_over = (news & kTeamAllOver) != 0;
   if (all_over) task.away = false;
   if ((news & kTeamBodyOver) != 0 || (waited_for_event && task.fulfilled && !task.over)) {
-    end_body(thread, task);
+    end_body(thread, queue, task);
   } else if (all_over && task.over) {
-    leave_group(thread, task);
+    leave_group(thread, queue, task);
     release(thread, &task);
   }
+}
+
+void free_spare_tasks(Thread& thread) {
+  while (Task* task = thread.spare_tasks) {
+    thread.spare_tasks = task->parent;
+    thread.blocks.free(Side::node, task, sizeof(Task));
+  }
+  thread.spare_task_count = 0;
 }
 
 bool is_cancelled(const Thread& thread) {
@@ -358,7 +368,7 @@ void fulfill(Task* task) {
   if (task->team->distant && queue.thread != &thread) return distant::fulfill(*task);
   const Locked locked(queue.mutex);
   task->fulfilled = true;
-  if (task->body_done) end_body(thread, *task);
+  if (task->body_done) end_body(thread, queue, *task);
 }
 
 void run_any_tasks(Thread& thread, Team& team, std::uint32_t end_generation) {

@@ -137,10 +137,9 @@ void run_own_tasks(Thread& thread);
 // A member's implicit task at the start of a region.
 void begin_implicit_task(Thread& thread, Task& task, Team& team);
 
-// For taskloop: a task of the calling thread's task, its arguments, and its start.
+// For taskloop: a task of the calling thread's task, and its start (task_memory.h has its
+// arguments).
 Task& new_task(Thread& thread, bool final);
-void copy_arguments(Thread& thread, Task& task, void* data, CopyFunction copy, std::size_t bytes,
-                    std::size_t alignment);
 void run_now(Thread& thread, Task& task);
 void queue_tasks(Thread& thread, Task** tasks, unsigned count);
 void free_spare_tasks(Thread& thread);
@@ -151,9 +150,6 @@ bool runs_at_once(const Thread& thread, bool if_clause);
 void run_queued(Thread& thread, Task& task);
 // Whether it ran; else it was discarded.
 bool run_body(Thread& thread, Task& task);
-Task* make_task(Thread& thread);
-void release(Thread& thread, Task* task);
-void free_arguments(Thread& thread, Task& task);
 void remove_from_lists(TaskQueue& queue, Task& task);
 // What has become of a task that was given away (team_call.h).
 void take_news(Thread& thread, Task& task, std::uint64_t news);

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "loops.h"
+#include "task_memory.h"
 
 namespace krg::omp {
 namespace {

@@ -4,6 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <thread>
+
 using namespace krg::omp;
 
 extern "C" {
@@ -48,6 +51,26 @@ TEST(Team, SizesFollowTheControlVariables) {
   icvs.max_active_levels = 0;
   EXPECT_EQ(team_size(7, 0), 1u);
   icvs = kept;
+}
+
+// Where two tasks are queued right after each other, the second one is not taken for that of a
+// thread which is waking for the first.
+TEST(Waiting, WhoIsWakingIsNotWokenAgain) {
+  for (bool slept = false; !slept;) {
+    EventCount count;
+    std::atomic<bool> woken{false}, may_go_on{false};
+    const auto ready = [&] {
+      if (!woken) return false;
+      while (!may_go_on) std::this_thread::yield();
+      return true;
+    };
+    std::jthread sleeper([&] { count.wait(ready); });
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));  // once more if it is not enough
+    woken = true;
+    slept = count.wake_one();
+    EXPECT_FALSE(slept && count.wake_one());
+    may_go_on = true;
+  }
 }
 
 }  // namespace

@@ -19,10 +19,11 @@ void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t seen) {
   errno = kept;
 }
 
-void futex_wake(const std::atomic<std::uint32_t>& word, int waiters) {
+long futex_wake(const std::atomic<std::uint32_t>& word, int waiters) {
   const int kept = errno;
-  syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, waiters, nullptr, nullptr, 0);
+  const long woken = syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, waiters, nullptr, nullptr, 0);
   errno = kept;
+  return woken;
 }
 
 std::uint64_t now_ns() {

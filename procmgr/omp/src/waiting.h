@@ -27,7 +27,8 @@ inline void pause_processor() {
   __builtin_ia32_pause();
 }
 void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t seen);
-void futex_wake(const std::atomic<std::uint32_t>& word, int waiters);
+// Returns how many it woke.
+long futex_wake(const std::atomic<std::uint32_t>& word, int waiters);
 std::uint64_t now_ns();
 
 // Where all processors are busy the kernel may wake a thread on its waker's processor. Both go on
@@ -73,7 +74,7 @@ class EventCount {
 
   void wake_all() { wake(INT_MAX); }
 
-  // True when somebody slept.
+  // True when somebody slept that nobody else has woken.
   bool wake_one() { return wake(1); }
 
  private:
@@ -81,8 +82,7 @@ class EventCount {
     if (sleepers_.load(std::memory_order_seq_cst) == 0) return false;
     waker_processor_.store(processor_here(), std::memory_order_relaxed);
     events_.fetch_add(1, std::memory_order_seq_cst);
-    futex_wake(events_, waiters);
-    return true;
+    return futex_wake(events_, waiters) > 0;
   }
 
   std::atomic<std::uint32_t> events_{0};

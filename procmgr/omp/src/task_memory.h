@@ -1,19 +1,18 @@
-// Tasks and their arguments as blocks of memory.
-// SPDX-License-Identifier: GPL-2.0-or-later
+// Tasks and their arguments as blocks of memory. A part of the paths that each task takes, so
+// inline. SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
 #include <algorithm>
 #include <cstring>
 #include <new>
 
-#include "task.h"
 #include "team.h"
 
 namespace krg::omp {
-namespace {
 
-constexpr unsigned kMostSpare = 64;
+inline constexpr unsigned kMostSpare = 64;
 
 // A task that has ended and that nothing refers to any more: its lists and counts are empty again.
-void put_away(Thread& thread, Task* task) {
+inline void put_away(Thread& thread, Task* task) {
   if (thread.spare_task_count == kMostSpare) {
     thread.blocks.free(Side::node, task, sizeof(Task));
     return;
@@ -26,9 +25,7 @@ void put_away(Thread& thread, Task* task) {
   ++thread.spare_task_count;
 }
 
-}  // namespace
-
-Task* make_task(Thread& thread) {
+inline Task* make_task(Thread& thread) {
   Task* task = thread.spare_tasks;
   if (task != nullptr) {
     thread.spare_tasks = task->parent;
@@ -41,7 +38,7 @@ Task* make_task(Thread& thread) {
   return task;
 }
 
-void release(Thread& thread, Task* task) {
+inline void release(Thread& thread, Task* task) {
   while (task != nullptr && !task->implicit) {
     // The only one that refers to it needs no atomic operation.
     if (task->references.load(std::memory_order_acquire) != 1 &&
@@ -54,22 +51,14 @@ void release(Thread& thread, Task* task) {
   }
 }
 
-void free_arguments(Thread& thread, Task& task) {
+inline void free_arguments(Thread& thread, Task& task) {
   if (task.block == nullptr) return;
   thread.blocks.free(Side::program, task.block, task.block_bytes);
   task.block = nullptr;
 }
 
-void free_spare_tasks(Thread& thread) {
-  while (Task* task = thread.spare_tasks) {
-    thread.spare_tasks = task->parent;
-    thread.blocks.free(Side::node, task, sizeof(Task));
-  }
-  thread.spare_task_count = 0;
-}
-
-void copy_arguments(Thread& thread, Task& task, void* data, CopyFunction copy, std::size_t bytes,
-                    std::size_t alignment) {
+inline void copy_arguments(Thread& thread, Task& task, void* data, CopyFunction copy,
+                           std::size_t bytes, std::size_t alignment) {
   task.block_bytes = std::max<std::size_t>(bytes, 1) + (alignment > 64 ? alignment : 0);
   task.block = thread.blocks.allocate(Side::program, task.block_bytes);
   auto address = reinterpret_cast<std::uintptr_t>(task.block);
