@@ -38,12 +38,6 @@ constexpr std::chrono::seconds kConsolidationEnds{30};
 constexpr std::chrono::milliseconds kTryAgain{20};
 constexpr int kMostTries = 100;  // while something is on its way
 
-struct IpcKind {
-  const char* name;
-  const char* what;
-};
-constexpr IpcKind kIpcKinds[] = {{"shm", "System V shared memory"}};
-
 }  // namespace
 
 struct Checkpoints::Impl : std::enable_shared_from_this<Impl> {
@@ -110,7 +104,6 @@ struct Checkpoints::Impl : std::enable_shared_from_this<Impl> {
                   const Reply& reply);
   void freeze(pid_t root, pid_t asker, const Reply& reply);
   void unfreeze(pid_t root, int signal, const Reply& reply);
-  void refuse_ipc_objects(size_t kind, std::function<void(Status)> done);
   void choose_base(Write& work);
   void capture(const Work& work);
   void not_captured(const Work& work, const Error& why);
@@ -214,9 +207,7 @@ void Checkpoints::Impl::checkpoint(pid_t root, pid_t asker, const Audience& audi
   work->asker = asker;
   work->audience = audience;
   if (!arguments.value("full", false)) choose_base(*work);
-  refuse_ipc_objects(0, [self = shared_from_this(), work](const Status& none) {
-    none ? self->call_and_capture(work) : self->fail(work, none.error());
-  });
+  call_and_capture(work);
 }
 
 void Checkpoints::Impl::freeze(pid_t root, pid_t asker, const Reply& reply) {
@@ -273,22 +264,6 @@ void Checkpoints::Impl::choose_base(Write& work) {
     return;
   work.base = known->second.capture;
   work.options.base = known->second.version;
-}
-
-// Those that nodes share; a kernel's own are saved (procmgr/src/family/family_ipc.h).
-void Checkpoints::Impl::refuse_ipc_objects(size_t kind, std::function<void(Status)> done) {
-  if (kind == std::size(kIpcKinds)) return done({});
-  const auto& [name, what] = kIpcKinds[kind];
-  auto heard = [self = shared_from_this(), kind, what = what, done](Result<std::string> text) {
-    if (!text) return done(text.error());
-    if (std::count(text->begin(), text->end(), '\n') <= 1)  // the heading
-      return self->refuse_ipc_objects(kind + 1, done);
-    done(errno_error(fmt::format("this system has {} that nodes share, which a checkpoint does not "
-                                 "keep (ipcs and ls /dev/mqueue show them)",
-                                 what),
-                     ENOTSUP));
-  };
-  if (!parts.read_ipc_text(name, heard)) refuse_ipc_objects(kind + 1, done);
 }
 
 void Checkpoints::Impl::capture(const Work& work) {

@@ -40,11 +40,23 @@ Status load_pages(const VersionInfo& info, const std::vector<std::unique_ptr<Par
 
 Status load_files(const VersionInfo& info, const std::vector<std::unique_ptr<PartReader>>& parts,
                   const FileSink& sink) {
-  const auto members = static_cast<uint32_t>(parts.at(0)->contents().family.members.size());
+  const ProcessFamily& family = parts.at(0)->contents().family;
+  const auto first = static_cast<uint32_t>(family.members.size());
+  const uint32_t end = family.owner_of_memory(0);
   return load(
-      info, parts, [members](uint32_t member) { return member >= members; },
-      [&](uint32_t member, std::span<const PageRange> ranges, std::span<const std::byte> contents) {
-        return sink(member - members, ranges, contents);
+      info, parts, [=](uint32_t owner) { return first <= owner && owner < end; },
+      [&](uint32_t owner, std::span<const PageRange> ranges, std::span<const std::byte> contents) {
+        return sink(owner - first, ranges, contents);
+      });
+}
+
+Status load_memories(const VersionInfo& info, const std::vector<std::unique_ptr<PartReader>>& parts,
+                     const MemorySink& sink) {
+  const uint32_t first = parts.at(0)->contents().family.owner_of_memory(0);
+  return load(
+      info, parts, [first](uint32_t owner) { return owner >= first; },
+      [&](uint32_t owner, std::span<const PageRange> ranges, std::span<const std::byte> contents) {
+        return sink(owner - first, ranges, contents);
       });
 }
 

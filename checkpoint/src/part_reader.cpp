@@ -81,7 +81,7 @@ Status PartReader::Impl::read_tables() {
 
 Status PartReader::Impl::check_ranges() const {
   for (const PartRange& range : contents.ranges)
-    if (range.member >= contents.family.members.size() + contents.family.files.size() ||
+    if (range.member >= contents.family.owner_of_memory(contents.family.memories.size()) ||
         range.version > contents.version || range.bytes % kCheckpointPage != 0 ||
         range.offset % kCheckpointPage != 0 ||
         (range.version == contents.version &&

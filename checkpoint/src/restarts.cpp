@@ -200,7 +200,8 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
     if (!family) return family.error();
     auto installer = FamilyInstaller::create(
         {node_, parts_.capture.capabilities, parts_.capture.table, parts_.shadows,
-         parts_.body_descriptors(), parts_.capture.spread, *parts_.capture.ipc},
+         parts_.body_descriptors(), parts_.capture.spread, *parts_.capture.ipc,
+         parts_.capture.shared_memory()},
         std::move(*family), [this](const FamilyMember& member) { return place_of(member); });
     if (!installer) return installer.error();
     restart.installer = std::move(*installer);
@@ -339,7 +340,8 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
     for (uint32_t i = 0; i < family.size(); ++i)
       if (!family[i].has_ended() && !late.contains(family[i].pid))
         members[restart->installer->node_of(i)].push_back(family[i].pid);
-    *left = late.size() + members.size();
+    *left = late.size() + members.size() + 1;
+    load_memory(restart, one_has);
     LoadPages ask;
     ask.number = restart->info.version;
     ask.id = restart->info.id;
@@ -349,6 +351,21 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
                               [one_has](const Result<std::string>& reply) {
                                 one_has(reply ? Status() : Status(reply.error()));
                               });
+  }
+
+  // That which nodes shared.
+  void load_memory(const RestartPtr& restart, const std::function<void(Status)>& loaded) {
+    auto outcome = std::make_shared<Status>();
+    node_.workers.submit(
+        [restart, outcome] {
+          *outcome =
+              load_memories(restart->info, *restart->parts,
+                            [&](uint32_t memory, std::span<const PageRange> ranges,
+                                std::span<const std::byte> contents) {
+                              return restart->installer->write_memory(memory, ranges, contents);
+                            });
+        },
+        [outcome, loaded] { loaded(*outcome); });
   }
 
   // The last that happens: all else is as it was.

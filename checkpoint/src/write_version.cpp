@@ -94,9 +94,11 @@ class PageCopy {
   std::vector<PartRange> ranges_;
 };
 
-// What a process or file is known by in other versions.
+// What a process, a file or memory is known by in other versions.
 std::string key_of(const ProcessFamily& family, uint32_t member) {
   if (member < family.members.size()) return std::to_string(family.members[member].pid);
+  if (const uint32_t first = family.owner_of_memory(0); member >= first)
+    return fmt::format("memory {}", family.memories.at(member - first).id);
   return family.files.at(member - family.members.size()).path;
 }
 

@@ -160,15 +160,14 @@ struct Krgd {
   Checkpoints checkpoints{
       {.capture = {node, processes, capabilities, &page_moves,
                    [this](dev_t device) { return files.is_serving() && device == files.device(); },
-                   &descriptors, nullptr, spread_members(), &ipc},
+                   &descriptors, nullptr, spread_members(), &ipc,
+                   [this] { return shared_memory.get(); }},
        .control = control,
        .tasks_of = [this](uint32_t job) { return jobs.tasks_of(JobId{job}); },
        .start_pids_after = [this](pid_t pid) { pids->skip_to(pid); },
        .shadows = shadows,
        .is_online = [this](NodeId n) { return membership.is_online(n); },
-       .body_descriptors = [this]() -> BodyDescriptors& { return *body_descriptors; },
-       .read_ipc_text = [this](std::string_view name,
-                               auto done) { return read_ipc_text(name, std::move(done)); }}};
+       .body_descriptors = [this]() -> BodyDescriptors& { return *body_descriptors; }}};
 
  private:
   void wire();

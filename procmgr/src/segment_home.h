@@ -16,6 +16,8 @@ class SegmentHome {
   SegmentHome(const SegmentHome&) = delete;
   SegmentHome& operator=(const SegmentHome&) = delete;
 
+  SharedSegments& segments() { return segments_; }
+
  private:
   using Reply = Messenger::Reply;
   using ReplyPtr = std::shared_ptr<Reply>;

@@ -270,6 +270,12 @@ void SharedHome::extend(FileId file, uint64_t size, std::function<void(Status)> 
                 }});
 }
 
+void SharedHome::cover(FileId file, uint64_t size, std::function<void(Status)> done) {
+  resize(file, {SharedOp::kCover, size, [done = std::move(done)](const auto& covered) {
+                  done(covered ? Status() : Status(covered.error()));
+                }});
+}
+
 void SharedHome::resize(FileId file, Resize resize) {
   auto& queue = resizes_[file];
   queue.push_back(std::move(resize));

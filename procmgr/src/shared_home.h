@@ -29,6 +29,13 @@ class SharedHome {
   FileId add_nameless(const SharedCaller& caller) { return names_.add_nameless(caller); }
   void drop_nameless(FileId file);
   void extend(FileId file, uint64_t size, std::function<void(Status)> done);
+  // Mappings may reach `size` bytes, however long the file is.
+  void cover(FileId file, uint64_t size, std::function<void(Status)> done);
+  SharedNames& names() { return names_; }
+  // Whether it is an ordinary file, of --share-files.
+  bool is_ordinary(FileId file) const { return mapped_.contains(file); }
+  // Told when names were changed directly.
+  void tell_gone();
   void use(FileId file, NodeId node) { names_.use(file, node); }
   void on_gone(std::function<void(FileId)> gone) { on_gone_ = std::move(gone); }
 
@@ -62,7 +69,6 @@ class SharedHome {
   void tell_size(FileId file, uint64_t old, uint64_t size, uint64_t covered);
   void clear_tail(FileId file, uint64_t old, uint64_t size);
   void finish(FileId file, Status outcome);
-  void tell_gone();
 
   NodeContext& node_;
   SharedFiles& files_;

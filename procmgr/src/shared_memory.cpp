@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "krg/procmgr/shared_memory.h"
 
+#include <fcntl.h>
+
+#include <algorithm>
+
 #include "alive.h"
 #include "in_worker.h"
+#include "krg/shmem/page_set.h"
 #include "packed_bytes.h"
 #include "segment_calls.h"
 #include "segment_home.h"
@@ -10,6 +15,7 @@
 #include "shared_home.h"
 #include "shared_mappings.h"
 #include "shared_messages.h"
+#include "shared_saving.h"
 #include "shared_tree.h"
 
 namespace krg {
@@ -19,6 +25,7 @@ struct SharedMemory::Impl {
       : node(node),
         device(source.device()),
         kernel_follows_forks(PageSet::follows_forks()),
+        session_files(fs),
         files(node, kddm),
         tree(node, files),
         mappings(node, fs, broker, files, std::move(source)),
@@ -27,7 +34,10 @@ struct SharedMemory::Impl {
     broker.add_memory_guard([this](pid_t tid, RemoteAddr address, size_t bytes, bool write) {
       return files.would_fault(tid, address, bytes, write);
     });
-    if (node.self == kSharedHome) segment_home.emplace(node, home.emplace(node, files));
+    if (node.self == kSharedHome) {
+      segment_home.emplace(node, home.emplace(node, files));
+      saving.emplace(node, *home, files, segment_home->segments());
+    }
     node.messenger.on_request<SharedResize>(
         [this](NodeId, const SharedResize& message, std::string_view path, Messenger::Reply reply) {
           on_resize(message, path, std::move(reply));
@@ -66,13 +76,56 @@ struct SharedMemory::Impl {
   NodeContext& node;
   const int device;  // of the mappings' source
   const bool kernel_follows_forks;
+  SessionFs& session_files;
   SharedFiles files;
   SharedTree tree;
   SharedMappings mappings;
   SegmentCalls segments;
   std::optional<SharedHome> home;
   std::optional<SegmentHome> segment_home;
+  std::optional<SharedSaving> saving;
 };
+
+namespace {
+
+template <class Numbers>
+void put_all(PackedWriter& out, const Numbers& numbers) {
+  out.put(static_cast<uint32_t>(numbers.size()));
+  for (const auto& number : numbers) out.put(number);
+}
+
+class RestoredFiles : public RestoredMemory {
+ public:
+  // `files`: their numbers now.
+  RestoredFiles(NodeContext& node, SharedFiles& shared, std::vector<SavedMemory> memories,
+                const std::vector<uint64_t>& files)
+      : node_(node), memories_(std::move(memories)) {
+    for (size_t i = 0; i < files.size(); ++i) {
+      numbers_[memories_[i].id] = files[i];
+      memories_[i].id = files[i];
+      if (memories_[i].is_file()) uses_.push_back(shared.counted_use(files[i]));
+    }
+  }
+  ~RestoredFiles() override {
+    uses_.clear();
+    if (is_kept_) return;
+    RestoreShared drop;
+    drop.drops = 1;
+    node_.messenger.request(kSharedHome, drop, pack_memories(memories_),
+                            [](const Result<std::string>&) {});
+  }
+  const std::map<uint64_t, uint64_t>& numbers() const override { return numbers_; }
+  void keep() override { is_kept_ = true; }
+
+ private:
+  NodeContext& node_;
+  std::vector<SavedMemory> memories_;
+  std::map<uint64_t, uint64_t> numbers_;
+  std::vector<std::shared_ptr<void>> uses_;
+  bool is_kept_ = false;
+};
+
+}  // namespace
 
 Result<std::unique_ptr<SharedMemory>> SharedMemory::create(NodeContext& node, Kddm& kddm,
                                                            SessionFs& fs, SyscallBroker& broker) {
@@ -136,6 +189,69 @@ Status SharedMemory::serve(uint64_t file, UniqueFd userfaultfd, pid_t pid, Remot
 
 bool SharedMemory::has_to_be_followed(pid_t pid) const {
   return !impl_->kernel_follows_forks && impl_->files.is_mapped_by(pid);
+}
+
+uint64_t SharedMemory::file_of(const struct stat& open_file) const {
+  const SessionFs& fs = impl_->session_files;
+  if (!fs.is_serving() || open_file.st_dev != fs.device() || !S_ISREG(open_file.st_mode)) return 0;
+  return fs.file_of(SharedTree::kName, open_file.st_ino);
+}
+
+Result<UniqueFd> SharedMemory::open_file(uint64_t file, int flags) const {
+  constexpr int kKept = O_ACCMODE | O_APPEND | O_NONBLOCK | O_NOATIME;
+  UniqueFd opened(openat(impl_->session_files.root(), SharedTree::path_of(file).c_str(),
+                         (flags & kKept) | O_CLOEXEC));
+  if (!opened) return errno_error("shared memory");
+  return opened;
+}
+
+void SharedMemory::save(const Whose& whose,
+                        std::function<void(Result<std::vector<SavedMemory>>)> done) {
+  PackedWriter payload;
+  put_all(payload, whose.members);
+  put_all(payload, whose.others);
+  put_all(payload, whose.held);
+  impl_->node.messenger.request(kSharedHome, SaveShared(), payload.bytes(),
+                                [done = std::move(done)](const Result<std::string>& answer) {
+                                  if (!answer) return done(answer.error());
+                                  done(unpack_memories(*answer));
+                                });
+}
+
+void SharedMemory::restore(const std::vector<SavedMemory>& memories,
+                           std::function<void(Result<Restored>)> done) {
+  impl_->node.messenger.request(
+      kSharedHome, RestoreShared(), pack_memories(memories),
+      [impl = impl_.get(), memories, done = std::move(done)](const Result<std::string>& answer) {
+        if (!answer) return done(answer.error());
+        std::vector<uint64_t> files;
+        for (PackedReader in(*answer); !in.at_end();) files.push_back(in.get<uint64_t>());
+        if (files.size() != memories.size())
+          return done(errno_error("answer of another version", EPROTO));
+        done(Restored(std::make_unique<RestoredFiles>(impl->node, impl->files, memories, files)));
+      });
+}
+
+void SharedMemory::visit(uint64_t id, uint64_t first, uint64_t count,
+                         std::function<void(uint64_t page, std::span<const std::byte>)> use,
+                         std::function<void(Status)> done) {
+  auto file = impl_->files.find(id);
+  const uint64_t end = file ? std::min<uint64_t>(first + count, file->pages->pages()) : 0;
+  if (first >= end) return done({});
+  file->pages->visit(
+      PageIndex{first}, end - first,
+      [use = std::move(use)](PageIndex page, std::span<const std::byte> bytes) {
+        use(page.value, bytes);
+      },
+      [file, done = std::move(done)](Status visited) { done(std::move(visited)); });
+}
+
+void SharedMemory::write(uint64_t id, uint64_t offset, std::string_view bytes,
+                         std::function<void(Status)> done) {
+  auto file = impl_->files.find(id);
+  if (!file) return done(errno_error("shared memory that is gone", ENOENT));
+  file->pages->write(offset, bytes,
+                     [file, done = std::move(done)](Status written) { done(std::move(written)); });
 }
 
 void SharedMemory::segments_text(std::function<void(Result<std::string>)> done) {

@@ -109,6 +109,22 @@ struct SharedWriteBack {
 };
 static_assert(sizeof(SharedWriteBack) == 16);
 
+// To the home, as a request, for a checkpoint. Payload: the pids of members, of others that run, and
+// the files that members have mapped or open, a count before each. The answer is pack_memories().
+struct SaveShared {
+  static constexpr uint16_t kId = message_ids::kSharedMemory + 7;
+  uint8_t version = 1;
+};
+
+// To the home, as a request: makes what the payload (pack_memories()) has, for a restart on the
+// asking node, which uses each file once from the answer on: their numbers. `drops`: instead, files
+// that were made so, by these numbers, lose their names.
+struct RestoreShared {
+  static constexpr uint16_t kId = message_ids::kSharedMemory + 8;
+  uint8_t version = 1;
+  uint8_t drops = 0;
+};
+
 // From the home to every node: the file is gone everywhere.
 struct SharedGone {
   static constexpr uint16_t kId = message_ids::kSharedMemory + 3;

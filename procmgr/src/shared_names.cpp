@@ -392,6 +392,31 @@ std::vector<FileId> SharedNames::take_gone() {
   return std::exchange(gone_, {});
 }
 
+void SharedNames::add_names_in(const File& folder, const std::string& path,
+                               std::map<FileId, std::vector<std::string>>& names) const {
+  for (const auto& [name, id] : folder.names) {
+    names[id].push_back(path + name);
+    const File& file = files_.at(id);
+    if (S_ISDIR(file.attributes.mode)) add_names_in(file, path + name + '/', names);
+  }
+}
+
+std::vector<SharedNames::Listed> SharedNames::all() const {
+  std::map<FileId, std::vector<std::string>> names;
+  add_names_in(files_.at(kTreeRoot), {}, names);
+  std::vector<Listed> all;
+  for (const auto& [id, file] : files_)
+    if (id != kTreeRoot) all.push_back({file.attributes, names[id], file.target});
+  // A folder's path is shorter than those of what is in it.
+  std::stable_sort(all.begin(), all.end(), [](const Listed& a, const Listed& b) {
+    const auto length = [](const Listed& one) {
+      return one.names.empty() ? size_t{0} : one.names.front().size();
+    };
+    return length(a) < length(b);
+  });
+  return all;
+}
+
 uint64_t SharedNames::bytes() const {
   uint64_t sum = 0;
   for (const auto& [id, file] : files_)

@@ -73,6 +73,14 @@ class SharedNames {
   // Files that are gone since the last call.
   std::vector<FileId> take_gone();
 
+  // All but the root, folders before what is in them. `names`: where it is found from the root.
+  struct Listed {
+    SharedAttributes attributes;
+    std::vector<std::string> names;
+    std::string target;
+  };
+  std::vector<Listed> all() const;
+
   size_t size() const { return files_.size(); }
   uint64_t bytes() const;  // the sum of all sizes
 
@@ -90,6 +98,8 @@ class SharedNames {
   Status may_remove(const SharedCaller& caller, const File& parent, const File& file) const;
   Result<File*> add(const SharedCaller& caller, FileId parent, std::string_view name, mode_t mode);
   Status replace(const File& old, const File& by) const;
+  void add_names_in(const File& folder, const std::string& path,
+                    std::map<FileId, std::vector<std::string>>& names) const;
   bool is_below(FileId directory, FileId ancestor) const;
   void drop_name(File& parent, std::string_view name);
   void forget_if_gone(FileId id);

@@ -148,6 +148,16 @@ void SharedSegments::drop(FileId file) {
   std::erase_if(segments_, [&](const auto& entry) { return entry.second.file == file; });
 }
 
+Status SharedSegments::restore(const SegmentState& segment) {
+  const bool has_key =
+      segment.key != IPC_PRIVATE &&
+      std::any_of(segments_.begin(), segments_.end(),
+                  [&](const auto& entry) { return entry.second.key == segment.key; });
+  if (segment.id < 0 || has_key || !segments_.emplace(segment.id % kIndexes, segment).second)
+    return refused(EEXIST);
+  return {};
+}
+
 std::vector<SegmentState> SharedSegments::all() const {
   std::vector<SegmentState> states;
   for (const auto& [index, segment] : segments_) states.push_back(segment);

@@ -37,6 +37,8 @@ class SharedSegments {
   // Its key is free from now on; the segment stays until drop().
   Result<SegmentState> remove(const SharedCaller& caller, int32_t id);
   void drop(FileId file);
+  // One that a checkpoint has, under its id and key. Errors: EEXIST: another one has one of them.
+  Status restore(const SegmentState& segment);
 
   std::vector<SegmentState> all() const;
   SegmentTotals totals() const;

@@ -70,6 +70,7 @@ struct FamilyCaptures::Impl : std::enable_shared_from_this<Impl> {
     add(&Impl::flush);
     add(&Impl::take);
     add(&Impl::describe);
+    add(&Impl::copy_memory);
     add(&Impl::thaw);
     messenger.on<FamilyDrop>(
         [weak = weak_from_this()](NodeId, const FamilyDrop& drop, std::string_view) {
@@ -157,6 +158,16 @@ struct FamilyCaptures::Impl : std::enable_shared_from_this<Impl> {
     description ? reply->ok(description->serialize()) : reply->fail(description.error());
   }
 
+  void copy_memory(const FamilyCopyMemory& ask, std::string_view payload, SharedReply reply) {
+    auto capture = find(ask.capture, reply);
+    if (!capture) return;
+    std::vector<MemoryShare> shares;
+    for (PackedReader in(payload); !in.at_end();) shares.push_back(in.get<MemoryShare>());
+    capture->copy_memory(std::move(shares), [reply](const Status& copied) {
+      copied ? reply->ok() : reply->fail(copied.error());
+    });
+  }
+
   void thaw(const FamilyThaw& ask, std::string_view, SharedReply reply) {
     if (auto known = shares.find(ask.capture); known != shares.end()) known->second.capture->thaw();
     reply->ok();
@@ -177,7 +188,7 @@ void FamilyCaptures::capture(const Order& order, std::function<void(Result<Captu
   const uint64_t fresh =
       (uint64_t{impl_->parts.node.self.value} + 1) << kNumberShift | ++impl_->last_number;
   const uint64_t number = order.frozen != 0 ? order.frozen : fresh;
-  lead_capture(impl_->parts.node, impl_->parts.ipc, {order, number},
+  lead_capture(impl_->parts, {order, number},
                [impl = impl_, number, order, done = std::move(done)](Result<Captured> captured) {
                  if (!captured && order.frozen == 0) drop_capture(impl->parts.node, number);
                  done(std::move(captured));

@@ -374,6 +374,11 @@ Result<FamilyFile> FamilyFiles::describe_one(const Open& open, OthersDescriptors
     file.offset = queue;
     return file;
   }
+  if (const uint64_t memory = shared_ ? shared_->file_of(fd.attributes) : 0; memory != 0) {
+    file.kind = FamilyFile::Kind::kMemory;
+    file.bytes = memory;
+    return file;
+  }
   if (is_served_(fd.attributes.st_dev)) {
     if (fd.link == "/dev/tty") {
       file.kind = FamilyFile::Kind::kTerminal;

@@ -18,6 +18,7 @@
 #include "krg/procmgr/family_capture.h"
 #include "krg/procmgr/ipc.h"
 #include "krg/procmgr/process_family.h"
+#include "krg/procmgr/shared_memory.h"
 #include "process_fds.h"
 
 namespace krg {
@@ -29,6 +30,7 @@ class FamilyFiles {
       : is_served_(parts.is_served),
         descriptors_(parts.descriptors),
         ipc_(parts.ipc),
+        shared_(parts.shared_memory()),
         asker_(asker) {}
 
   // Takes in the descriptors and locks of a member that is stopped, parents first; but `not_its`, a
@@ -87,6 +89,7 @@ class FamilyFiles {
   std::function<bool(dev_t)> is_served_;
   const Descriptors* descriptors_;
   const Ipc* ipc_;
+  const SharedMemory* shared_;  // null: nodes share none
   pid_t asker_;
   std::vector<Open> opens_;
   std::map<pid_t, std::vector<FamilyFd>> fds_;  // of each member

@@ -15,20 +15,15 @@
 #include <optional>
 #include <tuple>
 
-#include "event_fds.h"
-#include "family/family_bodies.h"
+#include "family/family_installer_impl.h"
 #include "family/family_ipc.h"
-#include "family/family_tree.h"
 #include "family/family_watches.h"
 #include "family/fill_sockets.h"
-#include "family/made_files.h"
 #include "image/exec_hold.h"
 #include "image/first_pages.h"
 #include "image/image_installer.h"
 #include "image/install_parts.h"
 #include "image/task_memory.h"
-#include "in_worker.h"
-#include "krg/procmgr/ipc.h"
 
 namespace krg {
 namespace {
@@ -38,59 +33,6 @@ Error about(const FamilyMember& member, const Error& error) {
 }
 
 }  // namespace
-
-struct FamilyInstaller::Impl : std::enable_shared_from_this<Impl> {
-  const Parts parts;
-  NodeContext& node = parts.node;
-  const ProcessFamily family;
-  std::vector<ProcessImage> images;  // by member
-  std::vector<MappedFile> mapped;
-  std::vector<int> programs;   // by member: its index in `mapped`; -1: the root's
-  std::vector<NodeId> places;  // by member
-  int first_slot = 3;
-  bool has_late_pages = false;
-  std::function<void(Status)> laid_out;
-  bool is_given_up = false;
-  std::unique_ptr<FamilyTree> tree;
-  std::map<uint32_t, std::unique_ptr<InstalledProcess>> installed;
-  std::shared_ptr<FamilyBodies> bodies = std::make_shared<FamilyBodies>(parts);
-  size_t starting = 0;  // bodies
-  std::optional<Error> failure;
-  // Files that were open for writing: they are cut to their lengths at the checkpoint.
-  struct Cut {
-    UniqueFd fd;
-    uint64_t bytes = 0;
-  };
-  std::map<uint32_t, Cut> cuts;  // by file
-  MadeIpc ipc;
-  Ipc::Restored shared_ipc;              // in a cluster of several nodes
-  std::map<uint32_t, UniqueFd> written;  // those that get their contents back
-
-  Impl(const Parts& p, ProcessFamily f) : parts(p), family(std::move(f)) {}
-
-  Status parse();
-  uint32_t index_of(const ImageFile& file);
-  void on_held(Result<FrozenThread> held);
-  Status lay_out(FrozenThread root);
-  Status fill_all_sockets() const;
-  void put_terminal_back() const;
-  void choose_places(const std::function<NodeId(const FamilyMember&)>& place);
-  bool may_go(uint32_t member) const;
-  bool stays(const FamilyFile& file) const;
-  Status install(uint32_t member);
-  void start_bodies();
-  void start_body(uint32_t member);
-  void one_body_less();
-  void take_files_to_cut(uint32_t member);
-  Result<std::vector<MadeFile>> open_shared_queues() const;
-  std::optional<uint32_t> member_of(pid_t pid) const;
-  Status place_descriptors(FrozenProcess& process, const FamilyMember& member) const;
-  Status set_locks(FrozenProcess& process, const FamilyMember& member) const;
-  Status cut_files();
-  void spread_next(std::function<void(Status)> done);
-  Status thaw();
-  Status end(Status how);
-};
 
 bool FamilyInstaller::MappedFile::is_memory() const {
   return path.starts_with(kSharedMemoryPrefix) && !path.ends_with('/') &&
@@ -124,6 +66,7 @@ Status FamilyInstaller::Impl::parse() {
     if (!parsed) return parsed.error();
     image = std::move(*parsed);
     if (image.threads.front().tid != member.pid) return errno_error("process image", EBADMSG);
+    if (!memory.is_shared()) memory.make_native(image);
     std::vector<uint32_t> numbers;
     for (const ImageFile& file : image.files) numbers.push_back(index_of(file));
     for (ImageMapping& mapping : image.mappings)
@@ -251,6 +194,7 @@ void FamilyInstaller::Impl::start_body(uint32_t index) {
                   [&](const FamilyMember& child) { return child.parent == member.pid; });
   auto image = ProcessImage::parse(member.image);
   check(image.has_value(), "an image that could be read can be read again");
+  memory.rename(*image);
   ++starting;
   bodies->start(
       tree->process(index), member, std::move(*image), places[index], has_children,
@@ -284,8 +228,13 @@ Status FamilyInstaller::Impl::install(uint32_t index) {
   std::shared_ptr<FrozenProcess> process = tree->process(index);
   const int first_mapped = first_slot + static_cast<int>(family.files.size());
   const int program = programs[index] < 0 ? -1 : first_mapped + programs[index];
+  const auto maps_shared = [&](FrozenProcess& held, const ProcessImage& image) {
+    return first_shared
+               ? memory.install(held, image, first_mapped + static_cast<int>(*first_shared))
+               : Status();
+  };
   auto made = ImageInstaller::install_into(process, images[index], first_mapped, program,
-                                           has_late_pages && member.spread.empty());
+                                           has_late_pages && member.spread.empty(), maps_shared);
   if (!made) return made.error();
   installed.emplace(index, std::move(*made));
   if (auto placed = place_descriptors(*process, member); !placed) return placed;
@@ -376,83 +325,6 @@ const std::vector<FamilyInstaller::MappedFile>& FamilyInstaller::mapped() const 
   return impl_->mapped;
 }
 
-Result<std::vector<FamilyInstaller::MadeFile>> FamilyInstaller::make_files() const {
-  const bool is_shared = impl_->node.node_count > 1;  // see make_shared_ipc()
-  auto ipc = is_shared ? MadeIpc() : MadeIpc::make(impl_->family.ipc);
-  if (!ipc) return ipc.error();
-  impl_->ipc = std::move(*ipc);
-  std::vector<PipeEnds> pipes;
-  for (const FamilyPipe& pipe : impl_->family.pipes) {
-    auto ends = make_pipe(pipe);
-    if (!ends) return ends.error();
-    pipes.push_back(std::move(*ends));
-  }
-  std::vector<MadeFile> made;
-  std::map<std::string, int> memories;
-  const auto first_mapped = static_cast<uint32_t>(impl_->family.files.size());
-  for (uint32_t i = 0; i < impl_->mapped.size(); ++i) {
-    if (!impl_->mapped[i].is_memory()) continue;
-    auto memory = make_memory(impl_->mapped[i].bytes);
-    if (!memory) return memory.error();
-    memories[impl_->mapped[i].path] = memory->get();
-    made.push_back({first_mapped + i, std::move(*memory)});
-  }
-  for (uint32_t i = 0; i < impl_->family.files.size(); ++i) {
-    const FamilyFile& file = impl_->family.files[i];
-    Result<UniqueFd> fd = UniqueFd();
-    if (const auto known = memories.find(file.memory);
-        file.kind == FamilyFile::Kind::kDeleted && known != memories.end()) {
-      fd = fill_again(known->second, file);
-      if (!fd) return fd.error();
-      made.push_back({i, std::move(*fd)});
-      continue;
-    }
-    if (file.kind == FamilyFile::Kind::kPipe)
-      fd = open_again(pipes[file.pipe].reader.get(), file.flags);
-    else if (file.kind == FamilyFile::Kind::kDeleted)
-      fd = make_deleted(file);
-    else if (file.kind == FamilyFile::Kind::kQueue && !is_shared)
-      fd = impl_->ipc.open_posix_queue(file.pipe, file.flags);
-    else if (file.kind == FamilyFile::Kind::kEvent)
-      fd = make_event_fd(static_cast<EventKind>(file.pipe), file.contents, file.flags & O_NONBLOCK);
-    else
-      continue;
-    if (!fd) return fd.error();
-    made.push_back({i, std::move(*fd)});
-  }
-  return made;
-}
-
-void FamilyInstaller::make_shared_ipc(std::function<void(Result<std::vector<MadeFile>>)> done) {
-  const SavedIpc& ipc = impl_->family.ipc;
-  if (ipc.is_empty() || impl_->node.node_count == 1) return done(std::vector<MadeFile>());
-  if (!ipc.segments.empty())
-    return done(errno_error(
-        "the application has System V segments of one node's kernel: it restarts on one node only "
-        "(-N 1)",
-        ENOTSUP));
-  impl_->parts.ipc.restore(
-      ipc, [impl = impl_, done = std::move(done)](Result<Ipc::Restored> restored) {
-        if (!restored) return done(restored.error());
-        impl->shared_ipc = std::move(*restored);
-        in_worker(
-            impl->node.workers, [impl] { return impl->open_shared_queues(); },
-            [impl, done](Result<std::vector<MadeFile>> made) { done(std::move(made)); });
-      });
-}
-
-Result<std::vector<FamilyInstaller::MadeFile>> FamilyInstaller::Impl::open_shared_queues() const {
-  std::vector<MadeFile> made;
-  for (uint32_t i = 0; i < family.files.size(); ++i) {
-    const FamilyFile& file = family.files[i];
-    if (file.kind != FamilyFile::Kind::kQueue) continue;
-    auto opened = shared_ipc->open_posix_queue(file.pipe, file.flags);
-    if (!opened) return opened.error();
-    made.push_back({i, std::move(*opened)});
-  }
-  return made;
-}
-
 Status FamilyInstaller::hold(bool has_late_pages, std::function<void(Status)> laid_out) {
   impl_->has_late_pages = has_late_pages;
   impl_->laid_out = std::move(laid_out);
@@ -524,6 +396,11 @@ Status FamilyInstaller::Impl::cut_files() {
   return {};
 }
 
+Status FamilyInstaller::write_memory(uint32_t memory, std::span<const PageRange> ranges,
+                                     std::span<const std::byte> contents) const {
+  return impl_->memory.write(memory, ranges, contents);
+}
+
 void FamilyInstaller::thaw(std::function<void(Status)> done) {
   const auto impl = impl_;  // `done` may drop this
   if (auto cut = impl->cut_files(); !cut) return done(cut);
@@ -567,6 +444,8 @@ Status FamilyInstaller::Impl::end(Status how) {
     for (const FamilyMember& member : family.members)
       if (!member.has_ended()) kill(member.pid, SIGKILL);
   if (how) ipc.keep();
+  if (how) memory.keep();
+  memory.release();
   if (how && shared_ipc)
     shared_ipc->keep([this](pid_t pid) {
       const auto member = member_of(pid);

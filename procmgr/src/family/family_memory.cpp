@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <numeric>
 #include <set>
 
 #include "image/known_mappings.h"
@@ -20,7 +21,6 @@ namespace krg {
 namespace {
 
 constexpr uint64_t kPage = 4096, kChunk = 1u << 20;
-constexpr uint64_t kMostShared = 2ULL << 30;  // it is copied while the family stands
 
 // Pages behind the end of the memory read as none.
 Status read_chunk(const TaskMemory& task, RemoteAddr at, std::span<std::byte> into) {
@@ -66,6 +66,35 @@ Status CopiedPages::read(std::span<const PageRange> wanted, std::span<std::byte>
   return {};
 }
 
+void FoundPages::add(uint64_t address, const std::byte* page) {
+  addresses_.push_back(address);
+  bytes_.append(reinterpret_cast<const char*>(page), kPage);
+}
+
+Result<CopiedPages> FoundPages::copy() && {
+  std::vector<size_t> order(addresses_.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::sort(order.begin(), order.end(),
+            [this](size_t a, size_t b) { return addresses_[a] < addresses_[b]; });
+  auto buffer = PageBuffer::make(bytes_.size());
+  if (!buffer) return buffer.error();
+  CopiedPages pages;
+  pages.bytes = std::move(*buffer);
+  for (size_t i = 0; i < order.size(); ++i) {
+    const uint64_t at = addresses_[order[i]];
+    std::memcpy(pages.bytes.get() + i * kPage, bytes_.data() + order[i] * kPage, kPage);
+    if (!pages.ranges.empty() && pages.ranges.back().end().value == at) {
+      pages.ranges.back().bytes += kPage;
+      continue;
+    }
+    pages.ranges.push_back({.start = {at}, .bytes = kPage});
+    pages.offsets.push_back(i * kPage);
+  }
+  addresses_.clear();
+  bytes_ = {};
+  return pages;
+}
+
 void FamilyMemory::add(uint32_t member, const ProcessImage& image) {
   for (const ImageMapping& m : image.mappings) {
     if (m.kind != ImageMapping::Kind::kFile) continue;
@@ -100,7 +129,7 @@ Status FamilyMemory::check_others(const std::function<bool(pid_t)>& may_have) co
   return {};
 }
 
-Status FamilyMemory::read(const Piece& piece, std::vector<bool>& taken, Found& found) {
+Status FamilyMemory::read(const Piece& piece, std::vector<bool>& taken, FoundPages& found) {
   auto task = TaskMemory::open(piece.pid);
   if (!task) return task.error();
   std::vector<std::byte> chunk(std::min(kChunk, piece.bytes));
@@ -118,8 +147,7 @@ Status FamilyMemory::read(const Piece& piece, std::vector<bool>& taken, Found& f
       if (taken[first + i] || is_zero_page(page)) continue;
       if (!piece.is_writable) return cannot_move("shared memory that none of them may write");
       taken[first + i] = true;
-      found.pages.push_back(piece.start.value + done + i * kPage);
-      found.bytes.append(reinterpret_cast<const char*>(page), kPage);
+      found.add(piece.start.value + done + i * kPage, page);
     }
   }
   return {};
@@ -134,31 +162,20 @@ Result<std::vector<CopiedPages>> FamilyMemory::copy(uint32_t members,
     return std::pair(!a.is_writable, a.start) < std::pair(!b.is_writable, b.start);
   });
   std::map<std::string, std::vector<bool>> taken;
-  std::vector<Found> found(members);
+  std::vector<FoundPages> found(members);
   uint64_t total = 0;
   for (const Piece& piece : pieces_) {
-    Found& of_member = found[piece.member];
-    const size_t before = of_member.bytes.size();
+    FoundPages& of_member = found[piece.member];
+    const size_t before = of_member.bytes();
     if (auto read = FamilyMemory::read(piece, taken[piece.name], of_member); !read)
       return read.error();
-    total += of_member.bytes.size() - before;
-    if (total > kMostShared) return cannot_move("much memory that members share");
+    total += of_member.bytes() - before;
+    if (total > kMostSharedBytes) return cannot_move("much memory that members share");
   }
   for (uint32_t member = 0; member < members; ++member) {
-    CopiedPages& pages = copied[member];
-    for (size_t i = 0; i < found[member].pages.size(); ++i) {
-      const uint64_t at = found[member].pages[i];
-      if (!pages.ranges.empty() && pages.ranges.back().end().value == at) {
-        pages.ranges.back().bytes += kPage;
-        continue;
-      }
-      pages.ranges.push_back({.start = {at}, .bytes = kPage});
-      pages.offsets.push_back(i * kPage);
-    }
-    auto buffer = PageBuffer::copy_of(found[member].bytes);
-    if (!buffer) return buffer.error();
-    pages.bytes = std::move(*buffer);
-    found[member].bytes = {};
+    auto pages = std::move(found[member]).copy();
+    if (!pages) return pages.error();
+    copied[member] = std::move(*pages);
   }
   return copied;
 }

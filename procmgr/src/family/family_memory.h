@@ -31,6 +31,22 @@ struct CopiedPages {
   Status read(std::span<const PageRange> wanted, std::span<std::byte> into) const;
 };
 
+// So much is copied while a family stands, on each node.
+inline constexpr uint64_t kMostSharedBytes = 2ULL << 30;
+
+// Single pages, in whatever order.
+class FoundPages {
+ public:
+  void add(uint64_t address, const std::byte* page);
+  size_t bytes() const { return bytes_.size(); }
+  // Gives them up. Errors: ENOMEM.
+  Result<CopiedPages> copy() &&;
+
+ private:
+  std::vector<uint64_t> addresses_;
+  std::string bytes_;
+};
+
 class FamilyMemory {
  public:
   void add(uint32_t member, const ProcessImage& image);
@@ -48,13 +64,8 @@ class FamilyMemory {
     pid_t pid = 0;
     bool is_writable = false;
   };
-  struct Found {
-    std::vector<uint64_t> pages;  // addresses
-    std::string bytes;
-  };
-
   Status check_others(const std::function<bool(pid_t)>& may_have) const;
-  static Status read(const Piece& piece, std::vector<bool>& taken, Found& found);
+  static Status read(const Piece& piece, std::vector<bool>& taken, FoundPages& found);
 
   std::vector<Piece> pieces_;
 };

@@ -66,5 +66,11 @@ struct FamilyDrop {
   uint8_t version = kVersion;
   uint64_t capture = 0;
 };
+// Request: copy that share of the memory that nodes share. Payload: MemoryShares.
+struct FamilyCopyMemory {
+  static constexpr uint16_t kId = message_ids::kFamily + 6;
+  uint8_t version = kVersion;
+  uint64_t capture = 0;
+};
 
 }  // namespace krg::family_messages

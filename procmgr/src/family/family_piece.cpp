@@ -43,6 +43,7 @@ std::string FamilyPiece::serialize() const {
   put_all(out, places);
   out.put(static_cast<uint32_t>(members.size()));
   for (const FamilyMember& member : members) put(out, member);
+  put_all(out, memories);
   return out.take() + pack_uses(streams);
 }
 
@@ -53,6 +54,7 @@ Result<FamilyPiece> FamilyPiece::parse(std::string_view bytes) {
   piece.places = get_all<FamilyPlace>(in);
   for (uint32_t i = 0, count = get_count(in); i < count && in.ok(); ++i)
     piece.members.push_back(get_member(in, kFormatVersion));
+  piece.memories = get_all<uint64_t>(in);
   piece.streams = unpack_uses(in);
   if (!in.ok() || !in.at_end()) return errno_error("piece of a family", EBADMSG);
   return piece;
@@ -77,6 +79,7 @@ std::string FamilyDescription::serialize() const {
   put_all(out, identities);
   put_all(out, of_uses);
   put_all(out, others);
+  put_all(out, others_memories);
   out.put_string(ipc.serialize());
   return out.take();
 }
@@ -94,6 +97,7 @@ Result<FamilyDescription> FamilyDescription::parse(std::string_view bytes) {
   description.identities = get_all<SocketIdentity>(in);
   description.of_uses = get_all<uint32_t>(in);
   description.others = get_all<pid_t>(in);
+  description.others_memories = get_all<OthersMemory>(in);
   auto ipc = SavedIpc::parse(in.get_string());
   if (!ipc) return ipc.error();
   description.ipc = std::move(*ipc);

@@ -39,6 +39,7 @@ struct FamilyPiece {
   std::vector<FamilyPlace> places;
   std::vector<FamilyMember> members;  // without images; files by the node's own numbers
   std::vector<StreamUse> streams;
+  std::vector<uint64_t> memories;  // files that they have mapped of the memory that nodes share
 
   std::string serialize() const;
   // Error: EBADMSG.
@@ -49,6 +50,16 @@ struct FamilyPiece {
 // number there is the offset.
 inline constexpr uint32_t kSharedQueue = 1;
 
+// FamilyFile::bytes of shared memory is its number until then.
+
+// A process of the node that is none of the family and has a file mapped of the memory that nodes
+// share.
+struct OthersMemory {
+  uint64_t file = 0;
+  pid_t pid = 0;
+  uint32_t padding = 0;
+};
+
 struct FamilyDescription {
   // Without contents. `numbers`: the node's own number of each.
   std::vector<FamilyFile> files;
@@ -57,7 +68,8 @@ struct FamilyDescription {
   std::vector<FamilySocket> sockets;
   std::vector<SocketIdentity> identities;  // of each socket
   SavedIpc ipc;
-  std::vector<pid_t> others;      // processes of the node that are none of the family
+  std::vector<pid_t> others;  // processes of the node that are none of the family
+  std::vector<OthersMemory> others_memories;
   std::vector<uint32_t> of_uses;  // the node's own number for each StreamUse
 
   std::string serialize() const;

@@ -11,6 +11,7 @@
 #include "family/family_messages.h"
 #include "family/family_piece.h"
 #include "family/shared_ipc.h"
+#include "family/shared_memories.h"
 #include "krg/runtime/log.h"
 #include "krg/runtime/run_after.h"
 #include "packed_bytes.h"
@@ -29,8 +30,13 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
  public:
   using Done = std::function<void(Result<FamilyCaptures::Captured>)>;
 
-  LeadingCapture(NodeContext& node, Ipc* ipc, const CaptureOrder& order, Done done)
-      : node_(node), ipc_(ipc), order_(order), done_(std::move(done)), nodes_{node.self} {}
+  LeadingCapture(const FamilyCaptureParts& parts, const CaptureOrder& order, Done done)
+      : node_(parts.node),
+        ipc_(parts.ipc),
+        memory_(parts.shared_memory()),
+        order_(order),
+        done_(std::move(done)),
+        nodes_{parts.node.self} {}
 
   void begin() {
     known_.insert(order_.root);
@@ -212,7 +218,35 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
   void finish_description(Ipc::Saved shared) {
     auto numbered = number_files();
     if (numbered) numbered = add_shared_ipc(std::move(shared), family_);
-    numbered ? thaw() : end(numbered.error());
+    numbered ? save_memories() : end(numbered.error());
+  }
+
+  void save_memories() {
+    if (!memory_) return thaw();
+    auto whose = whose_memory(family_, pieces_, described_);
+    if (!whose) return end(whose.error());
+    memory_->save(*whose, [self = shared_from_this()](Result<std::vector<SavedMemory>> saved) {
+      const Status added =
+          saved ? add_memories(std::move(*saved), self->family_) : Status(saved.error());
+      added ? self->copy_memories() : self->end(added.error());
+    });
+  }
+
+  void copy_memories() {
+    const auto shares = shares_of_memories(family_);
+    if (shares.empty()) return thaw();
+    FamilyCopyMemory ask;
+    ask.capture = order_.number;
+    ask_all(
+        ask,
+        [&shares](NodeId to) {
+          PackedWriter out;
+          if (const auto known = shares.find(to); known != shares.end())
+            for (const MemoryShare& share : known->second) out.put(share);
+          return out.take();
+        },
+        [](NodeId, std::string_view) { return Status(); },
+        [self = shared_from_this()] { self->thaw(); });
   }
 
   // Parents before their children, whoever told of them.
@@ -362,6 +396,7 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
 
   NodeContext& node_;
   Ipc* const ipc_;
+  SharedMemory* const memory_;  // null: nodes share none
   const CaptureOrder order_;
   Done done_;
   std::vector<NodeId> nodes_;
@@ -378,9 +413,9 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
 
 }  // namespace
 
-void lead_capture(NodeContext& node, Ipc* ipc, const CaptureOrder& order,
+void lead_capture(const FamilyCaptureParts& parts, const CaptureOrder& order,
                   std::function<void(Result<FamilyCaptures::Captured>)> done) {
-  std::make_shared<LeadingCapture>(node, ipc, order, std::move(done))->begin();
+  std::make_shared<LeadingCapture>(parts, order, std::move(done))->begin();
 }
 
 void drop_capture(NodeContext& node, uint64_t number) {

@@ -15,8 +15,7 @@ struct CaptureOrder : FamilyCaptures::Order {
 };
 
 // When it fails, nodes may still hold members: drop_capture().
-// `ipc`: null: nodes share no objects.
-void lead_capture(NodeContext& node, Ipc* ipc, const CaptureOrder& order,
+void lead_capture(const FamilyCaptureParts& parts, const CaptureOrder& order,
                   std::function<void(Result<FamilyCaptures::Captured>)> done);
 // Every node lets go of it.
 void drop_capture(NodeContext& node, uint64_t number);

@@ -331,6 +331,8 @@ Result<FamilyPiece> LocalCapture::take_all() {
   shared_ = {};
   ipc_ = {};
   taken_.clear();
+  mapped_.clear();
+  memories_.clear();
   FamilyPiece piece;
   if (members_.contains(root_)) piece.command = command_of(root_);
   for (pid_t pid : known_) {
@@ -346,6 +348,7 @@ Result<FamilyPiece> LocalCapture::take_all() {
   }
   if (auto done = take_shared_memory(piece.members); !done) return done.error();
   piece.streams = files_.streams();
+  piece.memories.assign(mapped_.begin(), mapped_.end());
   return piece;
 }
 
@@ -364,15 +367,50 @@ Status LocalCapture::take_member(pid_t pid, FamilyMember& member) {
   if (!image) return image.error();
   shared_.add(static_cast<uint32_t>(taken_.size()), *image);
   if (auto added = ipc_.add(*image); !added) return added;
-  for (const ImageMapping& mapping : image->mappings)
-    if (mapping.kind == ImageMapping::Kind::kShared)
-      return cannot_move("memory that it shares with other processes");
+  if (auto named = name_shared_memory(*image); !named) return named;
   if (auto added = files_.add(member, spread ? spread->memory_fd() : -1); !added) return added;
   Taken& taken = taken_[pid];
   taken.image = image->serialize();
   taken.pages = std::make_unique<MemberPages>(parts_.table);
   if (spread) member.spread = spread->state();
   return take_pages(pid, *image);
+}
+
+// By what every node calls it.
+Status LocalCapture::name_shared_memory(ProcessImage& image) {
+  const SharedMemory* shared = parts_.shared_memory();
+  for (ImageMapping& mapping : image.mappings) {
+    if (mapping.kind != ImageMapping::Kind::kShared) continue;
+    mapping.shared_file = shared ? shared->file_of_memory(mapping.shared_file) : 0;
+    if (mapping.shared_file == 0) return cannot_move("memory of other nodes");
+    mapped_.insert(mapping.shared_file);
+  }
+  return {};
+}
+
+std::vector<OthersMemory> LocalCapture::memories_of(const std::set<pid_t>& others) const {
+  std::vector<OthersMemory> found;
+  const SharedMemory* shared = parts_.shared_memory();
+  if (!shared || shared->file_count() == 0) return found;
+  for (pid_t pid : others) {
+    auto maps = MappingTexts::read_maps(pid);
+    if (!maps) continue;
+    for (const MappingText& mapping : maps->all())
+      if (const uint64_t file = mapping.is_shared() ? shared->file_of_memory(mapping.inode) : 0)
+        found.push_back({file, pid});
+  }
+  return found;
+}
+
+void LocalCapture::copy_memory(std::vector<MemoryShare> shares, std::function<void(Status)> done) {
+  SharedMemory* shared = parts_.shared_memory();
+  if (!shared) return done(errno_error("shared memory is each node's own here", ENOTSUP));
+  copy_memories(*shared, std::move(shares),
+                [self = shared_from_this(), done = std::move(done)](Result<MemoryCopies> copied) {
+                  if (!copied) return done(copied.error());
+                  self->memories_ = std::move(*copied);
+                  done({});
+                });
 }
 
 Status LocalCapture::take_pages(pid_t pid, const ProcessImage& image) {
@@ -407,6 +445,7 @@ Status LocalCapture::take_ipc(const std::set<pid_t>& members, FamilyDescription&
   description.ipc = std::move(*ipc);
   const auto others = others_than(members, is_apart);
   description.others.assign(others.begin(), others.end());
+  description.others_memories = memories_of(others);
   return {};
 }
 
@@ -461,6 +500,7 @@ Result<std::shared_ptr<FamilySnapshot>> LocalCapture::snapshot(ProcessFamily fam
   }
   for (FamilyPipe& one : family.pipes)
     if (one.node == self) one.contents = std::move(described_.pipes.at(pipe++).contents);
+  snapshot->memories_ = std::move(memories_);
   snapshot->family = std::move(family);
   return snapshot;
 }
@@ -480,6 +520,8 @@ Result<std::vector<FamilySnapshot::Pages>> FamilySnapshot::pages() const {
   }
   for (const auto& [number, file] : files_)
     for (const PageRange& range : file->pages) all.push_back({number, range});
+  for (const auto& [number, memory] : memories_)
+    for (const PageRange& range : memory.ranges) all.push_back({number, range});
   return all;
 }
 
@@ -487,6 +529,8 @@ const std::byte* FamilySnapshot::find_all(uint32_t member,
                                           std::span<const PageRange> ranges) const {
   if (const auto file = files_.find(member); file != files_.end())
     return file->second->copied.find_all(ranges);
+  if (const auto memory = memories_.find(member); memory != memories_.end())
+    return memory->second.find_all(ranges);
   const auto& pages = members_.at(member);
   return pages ? pages->find_all(ranges) : nullptr;
 }
@@ -495,6 +539,8 @@ Status FamilySnapshot::read(uint32_t member, std::span<const PageRange> ranges,
                             std::span<std::byte> into) const {
   if (const auto file = files_.find(member); file != files_.end())
     return file->second->copied.read(ranges, into);
+  if (const auto memory = memories_.find(member); memory != memories_.end())
+    return memory->second.read(ranges, into);
   const auto& pages = members_.at(member);
   return pages ? pages->read(ranges, into) : errno_error("a member of another node", ESRCH);
 }

@@ -17,6 +17,7 @@
 #include "family/family_messages.h"
 #include "family/family_piece.h"
 #include "family/member_pages.h"
+#include "family/memory_copies.h"
 #include "image/frozen_process.h"
 #include "image/known_mappings.h"
 #include "krg/procmgr/family_capture.h"
@@ -42,6 +43,8 @@ class LocalCapture : public std::enable_shared_from_this<LocalCapture> {
   Result<FamilyDescription> describe(const family_messages::FamilyDescribe& ask,
                                      const std::set<pid_t>& members,
                                      const std::vector<StreamUse>& uses);
+  // Memory that nodes share; `done` may run later.
+  void copy_memory(std::vector<MemoryShare> shares, std::function<void(Status)> done);
   void thaw();
   // Those that stand never run again.
   void kill_all();
@@ -81,6 +84,8 @@ class LocalCapture : public std::enable_shared_from_this<LocalCapture> {
   Result<FamilyPiece> take_all();
   Status take_member(pid_t pid, FamilyMember& member);
   Status take_ipc(const std::set<pid_t>& members, FamilyDescription& description);
+  Status name_shared_memory(ProcessImage& image);
+  std::vector<OthersMemory> memories_of(const std::set<pid_t>& others) const;
   Status take_pages(pid_t pid, const ProcessImage& image);
   // Of members that are spread, one after the other.
   void copy_next(std::set<pid_t> left, std::function<void(Status)> done);
@@ -101,6 +106,8 @@ class LocalCapture : public std::enable_shared_from_this<LocalCapture> {
   FamilyMemory shared_;
   FamilyIpc ipc_;
   std::map<pid_t, Taken> taken_;
+  std::set<uint64_t> mapped_;  // files of the memory that nodes share
+  MemoryCopies memories_;
   FamilyDescription described_;          // with contents
   std::map<uint32_t, SavedFile> saved_;  // by place in `described_`
 };

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "family/member_pages.h"
 
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
 #include <algorithm>
 #include <csignal>
 
 #include "family/written_pages.h"
 #include "image/content_ranges.h"
+#include "image/install_parts.h"
 #include "image/task_memory.h"
 #include "process_spec.h"
 
@@ -67,12 +71,34 @@ Status MemberPages::stage(const FrozenProcess& process) {
   return read_now(process, std::move(ranges), copied);
 }
 
+namespace {
+
+// Memory that nodes share is none of a copy's: krgd would have to be told of the fork, which it
+// waits for itself. Tells the calls' first error.
+Status advise_shared(FrozenProcess& process, const ProcessImage& image, int advice) {
+  Status done;
+  for (const ImageMapping& m : image.mappings) {
+    if (m.kind != ImageMapping::Kind::kShared || (m.advice & ImageMapping::kDontFork)) continue;
+    auto advised = done_by_call(
+        "madvise",
+        process.call(SYS_madvise, {m.start.value, m.bytes, static_cast<uint64_t>(advice)}));
+    if (done) done = advised;
+  }
+  return done;
+}
+
+}  // namespace
+
 Status MemberPages::copy_process(FrozenProcess& process, const ProcessImage& image) {
   if (auto apart = read_apart(process, image); !apart) return apart;
-  auto made = process.clone_page_source(FrozenProcess::PageSource::kCopy);
-  if (!made) return made.error();
-  adopt(*made);
-  return {};
+  Status done = advise_shared(process, image, MADV_DONTFORK);
+  if (done) {
+    auto made = process.clone_page_source(FrozenProcess::PageSource::kCopy);
+    if (made) adopt(*made);
+    if (!made) done = made.error();
+  }
+  const Status again = advise_shared(process, image, MADV_DOFORK);
+  return done ? again : done;
 }
 
 Status MemberPages::take_at_home(const FrozenProcess& process, const WrittenPages* written) {

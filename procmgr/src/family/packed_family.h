@@ -10,12 +10,13 @@
 
 namespace krg::packed_family {
 
-inline constexpr uint8_t kFormatVersion = 7;
-inline constexpr uint8_t kNoSpread = 6;   // a version before
-inline constexpr uint8_t kNoIpc = 5;      // the one before that
-inline constexpr uint8_t kNoWatches = 4;  // an older one
-inline constexpr uint8_t kNoSockets = 3;  // an older one
-inline constexpr uint8_t kOneNode = 2;    // an older one: all is of node 0
+inline constexpr uint8_t kFormatVersion = 8;
+inline constexpr uint8_t kNoMemories = 7;  // a version before
+inline constexpr uint8_t kNoSpread = 6;    // the one before that
+inline constexpr uint8_t kNoIpc = 5;       // an older one
+inline constexpr uint8_t kNoWatches = 4;   // an older one
+inline constexpr uint8_t kNoSockets = 3;   // an older one
+inline constexpr uint8_t kOneNode = 2;     // an older one: all is of node 0
 inline constexpr uint32_t kMostParts =
     1u << 20;  // of anything: what is malformed must not take memory
 

@@ -21,8 +21,10 @@ constexpr size_t kMostAddressBytes = 128;  // sockaddr_storage
 bool is_consistent(const ProcessFamily& family) {
   if (family.members.empty() || family.members.front().has_ended()) return false;
   for (const FamilyFile& file : family.files)
-    if (file.kind > FamilyFile::Kind::kQueue || file.stream > 2 ||
+    if (file.kind > FamilyFile::Kind::kMemory || file.stream > 2 ||
         (file.kind == FamilyFile::Kind::kQueue && file.pipe >= family.ipc.posix_queues.size()) ||
+        (file.kind == FamilyFile::Kind::kMemory &&
+         (file.pipe >= family.memories.size() || !family.memories[file.pipe].is_file())) ||
         std::any_of(file.watches.begin(), file.watches.end(),
                     [&](const FamilyWatch& watch) {
                       return watch.file >= family.files.size() || watch.number < 0;
@@ -67,7 +69,7 @@ std::string ProcessFamily::serialize() const {
   for (const FamilyPipe& pipe : pipes) put(out, pipe);
   out.put(static_cast<uint32_t>(sockets.size()));
   for (const FamilySocket& socket : sockets) put(out, socket);
-  out.put_string(ipc.serialize());
+  out.put_string(ipc.serialize()).put_string(pack_memories(memories));
   return out.take();
 }
 
@@ -89,8 +91,15 @@ Result<ProcessFamily> ProcessFamily::parse(std::string_view bytes) {
   auto ipc = SavedIpc::parse(version <= kNoIpc ? std::string() : in.get_string());
   if (!ipc) return ipc.error();
   family.ipc = std::move(*ipc);
+  auto memories = unpack_memories(version <= kNoMemories ? std::string_view() : in.get_string());
+  if (!memories) return memories.error();
+  family.memories = std::move(*memories);
   if (!in.ok() || !in.at_end() || !is_consistent(family)) return malformed;
   return family;
+}
+
+uint32_t ProcessFamily::owner_of_memory(size_t memory) const {
+  return static_cast<uint32_t>(members.size() + files.size() + memory);
 }
 
 bool ProcessFamily::may_change(uint32_t number) const {
@@ -151,7 +160,8 @@ std::string ProcessFamily::input_of_socket(uint32_t number) const {
 
 Status ProcessFamily::merge(ProcessFamily part) {
   if (part.members.size() != members.size() || part.files.size() != files.size() ||
-      part.pipes.size() != pipes.size() || part.sockets.size() != sockets.size())
+      part.pipes.size() != pipes.size() || part.sockets.size() != sockets.size() ||
+      part.memories.size() != memories.size())
     return errno_error("parts of different families", EBADMSG);
   for (size_t i = 0; i < members.size(); ++i) {
     if (part.members[i].pid != members[i].pid)

@@ -198,16 +198,22 @@ class Installation : public std::enable_shared_from_this<Installation> {
     if (auto done = install_memory(process, image, first_own_); !done) return done;
     log_trace("image", "body {}: memory installed", process.pid());
     if (request_.shared)
-      if (auto done =
-              install_shared_memory(process, image, *request_.shared, first_shared_, device_);
-          !done)
-        return done;
+      if (auto done = install_shared(process, image); !done) return done;
     if (auto done = install_settings(process, image); !done) return done;
     if (auto done = install_threads(process, image); !done) return done;
     if (auto done = install_capabilities(process, image); !done) return done;
     if (auto done = install_timers(process, image); !done) return done;
     if (auto done = install_userfaultfd(installed); !done) return done;
     return install_descriptors(process);
+  }
+
+  Status install_shared(FrozenProcess& process, const ProcessImage& image) {
+    const auto uses = shared_memories(image);
+    const auto number_of = [&](const SharedUse& use) {
+      return first_shared_ +
+             static_cast<int>(std::find(uses.begin(), uses.end(), use) - uses.begin());
+    };
+    return install_shared_memory(process, image, *request_.shared, number_of, device_);
   }
 
   Status install_userfaultfd(InstalledProcess& installed) {
@@ -264,12 +270,14 @@ void ImageInstaller::install(Request request, Installed done) {
 
 Result<std::unique_ptr<InstalledProcess>> ImageInstaller::install_into(
     std::shared_ptr<FrozenProcess> process, ProcessImage image, int first_file, int program,
-    bool has_late_pages) {
+    bool has_late_pages, const MapsMore& maps_more) {
   std::unique_ptr<InstalledProcess> installed(
       new InstalledProcess(std::move(process), std::move(image), nullptr));
   FrozenProcess& held = *installed->process_;
   const ProcessImage& what = installed->image_;
   if (auto done = install_memory(held, what, first_file); !done) return done.error();
+  if (maps_more)
+    if (auto done = maps_more(held, what); !done) return done.error();
   if (has_late_pages) {
     const int device = open_userfaultfd_device(held);
     auto userfaultfd = open_userfaultfd(held, device);

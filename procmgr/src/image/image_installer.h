@@ -108,10 +108,11 @@ class ImageInstaller {
   // lives on apart from krgd: all but its descriptors. It has the image's files open from
   // `first_file` on, and may choose its threads' ids. `program`: the descriptor of the image's
   // program where it runs another one; -1: it runs it. `has_late_pages`: it has a userfaultfd.
-  // Signals that waited are queued anew.
+  // Signals that waited are queued anew. `maps_more`: maps memory that nodes share.
+  using MapsMore = std::function<Status(FrozenProcess&, const ProcessImage&)>;
   static Result<std::unique_ptr<InstalledProcess>> install_into(
       std::shared_ptr<FrozenProcess> process, ProcessImage image, int first_file, int program,
-      bool has_late_pages = false);
+      bool has_late_pages = false, const MapsMore& maps_more = {});
 
  private:
   NodeContext& node_;

@@ -2,11 +2,16 @@
 // an image. Threads: the loop's thread. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <functional>
+#include <vector>
+
 #include "image/frozen_process.h"
 #include "image/process_image.h"
 #include "krg/runtime/unique_fd.h"
 
 namespace krg {
+
+class SharedMemory;
 
 // An error of a call that the process made for krgd, when `result` is one.
 Status done_by_call(const char* what, int64_t result);
@@ -14,11 +19,6 @@ Status done_by_call(const char* what, int64_t result);
 // Unmaps all that the process has, and maps what the image has. `first_file`: the number that the
 // process has for the image's first file; the others follow. Errors: ENOTSUP: another vdso.
 Status install_memory(FrozenProcess& process, const ProcessImage& image, int first_file);
-// The memory that other nodes share, as descriptors of the process `first` and following, one for
-// each that shared_memories() names; `device`: its userfaultfd's source, or -1.
-class SharedMemory;
-Status install_shared_memory(FrozenProcess& process, const ProcessImage& image,
-                             SharedMemory& shared, int first, int device);
 // A userfaultfd of the process's memory, which it has no descriptor of then; no UFFDIO_API yet.
 // `device`: the process's descriptor of /dev/userfaultfd; -1: it calls userfaultfd(2).
 Result<UniqueFd> open_userfaultfd(FrozenProcess& process, int device);
@@ -34,6 +34,11 @@ struct SharedUse {
   bool operator==(const SharedUse&) const = default;
 };
 std::vector<SharedUse> shared_memories(const ProcessImage& image);
+// The memory that other nodes share. `number_of`: the process's descriptor of one that
+// shared_memories() names; `device`: its userfaultfd's source, or -1.
+Status install_shared_memory(FrozenProcess& process, const ProcessImage& image,
+                             SharedMemory& shared,
+                             const std::function<int(const SharedUse&)>& number_of, int device);
 // A copy of a descriptor that the process has. Errors: of pidfd_getfd(2).
 Result<UniqueFd> take_descriptor(pid_t pid, int number);
 // PR_SET_MM_MAP, signal actions, settings. `program`: its descriptor of the image's program; -1: it

@@ -105,13 +105,12 @@ Result<UniqueFd> take_descriptor(pid_t pid, int number) {
 }
 
 Status install_shared_memory(FrozenProcess& process, const ProcessImage& image,
-                             SharedMemory& shared, int first, int device) {
-  const auto uses = shared_memories(image);
+                             SharedMemory& shared,
+                             const std::function<int(const SharedUse&)>& number_of, int device) {
   for (const ImageMapping& m : image.mappings) {
     if (m.kind != ImageMapping::Kind::kShared) continue;
-    const auto use = std::find(uses.begin(), uses.end(), use_of(m)) - uses.begin();
-    const int memory = first + static_cast<int>(use);
-    if (auto mapped = map_shared(process, m, shared, memory, device); !mapped) return mapped;
+    if (auto mapped = map_shared(process, m, shared, number_of(use_of(m)), device); !mapped)
+      return mapped;
   }
   return {};
 }

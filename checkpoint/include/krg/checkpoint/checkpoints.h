@@ -51,9 +51,6 @@ class Checkpoints {
     std::function<bool(NodeId)> is_online;
     // Makes descriptors of processes to be had on other nodes.
     std::function<BodyDescriptors&()> body_descriptors;
-    // The text of /proc/sysvipc/NAME; false where it is this node's own.
-    std::function<bool(std::string_view name, std::function<void(Result<std::string>)> done)>
-        read_ipc_text;
   };
 
   explicit Checkpoints(Parts parts);

@@ -29,5 +29,10 @@ Status load_pages(const VersionInfo& info, const std::vector<std::unique_ptr<Par
 // All saved files.
 Status load_files(const VersionInfo& info, const std::vector<std::unique_ptr<PartReader>>& parts,
                   const FileSink& sink);
+// The same of memory that nodes shared, by its number in the family.
+using MemorySink = std::function<Status(uint32_t memory, std::span<const PageRange> ranges,
+                                        std::span<const std::byte> contents)>;
+Status load_memories(const VersionInfo& info, const std::vector<std::unique_ptr<PartReader>>& parts,
+                     const MemorySink& sink);
 
 }  // namespace krg

@@ -14,6 +14,7 @@
 //   flush    what they have sent each other before has arrived: signals, and news of their nodes
 //   take     images, pages, what is open on each node
 //   describe open files and pipes, each at the node that has it
+//   copy     memory that nodes share, each node its part
 //   thaw     all go on
 //
 // Refused, everything going on as it was (ENOTSUP with the reason): what image_capture.h refuses; a
@@ -42,6 +43,8 @@ namespace krg {
 class Descriptors;
 class Ipc;
 class FrozenProcess;
+class SharedMemory;
+struct CopiedPages;
 class StandingSpread;
 struct MemberPages;
 struct SavedFile;
@@ -50,7 +53,8 @@ struct SavedFile;
 class FamilySnapshot {
  public:
   // A range of a member's pages that has content. `member`: its index; behind those: of a file,
-  // whose contents are saved (its addresses are offsets). range.is_clean: as it was at the capture
+  // whose contents are saved (its addresses are offsets), or of memory that nodes share, likewise
+  // (ProcessFamily::owner_of_memory()). range.is_clean: as it was at the capture
   // that this one goes on from; read() has only the others.
   struct Pages {
     uint32_t member = 0;
@@ -79,6 +83,7 @@ class FamilySnapshot {
   friend class LocalCapture;
   std::vector<std::unique_ptr<MemberPages>> members_;  // by member; null: of another node
   std::map<uint32_t, std::unique_ptr<SavedFile>> files_;
+  std::map<uint32_t, CopiedPages> memories_;
 };
 
 // Processes of this node whose threads run on others, too (Spreading). Empty: there are none.
@@ -102,7 +107,9 @@ struct FamilyCaptureParts {
   Descriptors* descriptors = nullptr;    // null: none is at another node
   FamilyTracking* tracking = nullptr;    // null: each capture has all pages
   SpreadMembers spread = {};
-  Ipc* ipc = nullptr;  // null: nodes share no objects
+  Ipc* ipc = nullptr;                          // null: nodes share no objects
+  std::function<SharedMemory*()> shared = {};  // none, or null: nodes share no memory
+  SharedMemory* shared_memory() const { return shared ? shared() : nullptr; }
 };
 
 class FamilyCaptures {

@@ -62,8 +62,10 @@ class FamilyInstaller {
     BodyDescriptors& descriptors;
     const SpreadMembers& spread;
     Ipc& ipc;
+    SharedMemory* shared;  // null: nodes share none
   };
-  // `place`: where a member is to execute; one that shares memory or has locks does so here.
+  // `place`: where a member is to execute; one that shares memory of one kernel or has locks does
+  // so here.
   // Errors: EBADMSG.
   static Result<std::unique_ptr<FamilyInstaller>> create(
       const Parts& parts, ProcessFamily family,
@@ -81,8 +83,9 @@ class FamilyInstaller {
   const std::vector<MappedFile>& mapped() const;
   // Pipes with what was in flight, files without a name. Any thread.
   Result<std::vector<MadeFile>> make_files() const;
-  // Semaphores and queues that nodes share, in a cluster of several; `done` runs in the loop.
-  // Errors: as Ipc::restore(); ENOTSUP: the family has segments, of one node's kernel.
+  // Semaphores, queues and memory that nodes share, in a cluster of several; `done` runs in the
+  // loop. Errors: as Ipc::restore(), SharedMemory::restore(); ENOTSUP: the family has segments, of
+  // one node's kernel.
   void make_shared_ipc(std::function<void(Result<std::vector<MadeFile>>)> done);
 
   // `laid_out` runs later, in the loop. `has_late_pages`: take_userfaultfd() is to be had.
@@ -104,6 +107,10 @@ class FamilyInstaller {
   Status clear_file(uint32_t file) const;
   Status write_file(uint32_t file, std::span<const PageRange> ranges,
                     std::span<const std::byte> contents) const;
+  // Contents of `memories[memory]` of the family, once laid out. Any thread but the loop's. Errors:
+  // of writing it.
+  Status write_memory(uint32_t memory, std::span<const PageRange> ranges,
+                      std::span<const std::byte> contents) const;
   // All of them run, those that were spread over nodes spread again; `done` may run later. Errors:
   // one has died, or cannot be spread; the others are killed.
   void thaw(std::function<void(Status)> done);

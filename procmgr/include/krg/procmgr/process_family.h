@@ -22,6 +22,7 @@
 
 #include "krg/procmgr/capabilities.h"
 #include "krg/procmgr/saved_ipc.h"
+#include "krg/procmgr/saved_memory.h"
 #include "krg/runtime/result.h"
 
 namespace krg {
@@ -57,6 +58,7 @@ struct FamilyFile {
     kSocket,    // socket `pipe`
     kEvent,     // made anew: of EventKind `pipe`, `contents` being its description (event_fds.h)
     kQueue,     // POSIX message queue `pipe` of `ipc`
+    kMemory,    // `memories[pipe]`
   };
   Kind kind = Kind::kPath;
   int32_t flags = 0;  // F_GETFL
@@ -146,11 +148,14 @@ struct ProcessFamily {
   std::vector<FamilyPipe> pipes;
   std::vector<FamilySocket> sockets;
   SavedIpc ipc;
+  std::vector<SavedMemory> memories;  // that nodes share
 
   // Error: EBADMSG.
   static Result<ProcessFamily> parse(std::string_view bytes);
   std::string serialize() const;
 
+  // What pages of `memories[memory]` have for a member's number (FamilySnapshot::Pages).
+  uint32_t owner_of_memory(size_t memory) const;
   bool may_change(uint32_t file) const;  // a regular file with a path that is open for writing
 
   // What `files[file]` is set to; none: it is no terminal.

@@ -10,12 +10,20 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <sys/stat.h>
+
+#include <cstddef>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "krg/procmgr/node_context.h"
+#include "krg/procmgr/saved_memory.h"
 #include "krg/procmgr/session_fs.h"
 #include "krg/procmgr/syscall_broker.h"
 #include "krg/shmem/ids.h"
@@ -29,6 +37,15 @@ struct SharedPlace {
   PageIndex page;
   size_t offset = 0;  // bytes into the page
   auto operator<=>(const SharedPlace&) const = default;
+};
+
+// Memory that a restart has made again. Files are gone when this goes before keep(); what processes
+// have mapped or open by then stays otherwise. `numbers`: of each by what it was saved as.
+class RestoredMemory {
+ public:
+  virtual ~RestoredMemory() = default;
+  virtual const std::map<uint64_t, uint64_t>& numbers() const = 0;
+  virtual void keep() = 0;
 };
 
 class SharedMemory {
@@ -69,6 +86,30 @@ class SharedMemory {
   // Whether what `pid` has mapped has to be served anew in a child that it forks, before the
   // child's first instruction (follow_fork): not where the kernel tells of forks.
   bool has_to_be_followed(pid_t pid) const;
+
+  // For checkpoints. The file that is open; 0: none of these.
+  uint64_t file_of(const struct stat& open_file) const;
+  // Another description of it, as open(2) with `flags` makes it. In a worker.
+  Result<UniqueFd> open_file(uint64_t file, int flags) const;
+  // What is a family's that stands, `others` running, too: files that members have mapped or open
+  // (`held`), and what nobody else can have. Errors: ENOTSUP: whose one is is not known.
+  struct Whose {
+    std::vector<pid_t> members, others;
+    std::vector<uint64_t> held;
+  };
+  void save(const Whose& whose, std::function<void(Result<std::vector<SavedMemory>>)> done);
+  // All of it again, for all nodes, without contents. Errors: EEXIST.
+  using Restored = std::unique_ptr<RestoredMemory>;
+  void restore(const std::vector<SavedMemory>& memories,
+               std::function<void(Result<Restored>)> done);
+  // Calls `use` for each page of [first, first + count) that somebody has touched; pages behind the
+  // end are none. Errors: as PageSet::visit().
+  void visit(uint64_t file, uint64_t first, uint64_t count,
+             std::function<void(uint64_t page, std::span<const std::byte>)> use,
+             std::function<void(Status)> done);
+  // Errors: as PageSet::write(); ENOENT.
+  void write(uint64_t file, uint64_t offset, std::string_view bytes,
+             std::function<void(Status)> done);
 
   // What /proc/sysvipc/shm says of the cluster's System V segments.
   void segments_text(std::function<void(Result<std::string>)> done);
