@@ -172,5 +172,23 @@ TEST_F(SharedNamesTest, SizesAreSummed) {
   EXPECT_EQ(names_.attributes(file)->modified_s, 2000);
 }
 
+TEST_F(SharedNamesTest, AllAreListedWithAllTheirNamesFoldersFirst) {
+  const FileId folder = make_folder(kAlice, kTreeRoot, "long-name-of-a-folder", 0700);
+  const FileId inside = create(kAlice, "a");
+  ASSERT_TRUE(names_.rename(kAlice, kTreeRoot, "a", folder, "b", 0));
+  ASSERT_TRUE(names_.link(kAlice, inside, kTreeRoot, "c"));
+  const FileId nameless = names_.add_nameless(kBob);
+  std::map<FileId, std::vector<std::string>> listed;
+  std::vector<FileId> order;
+  for (const auto& one : names_.all()) {
+    listed[one.attributes.id] = one.names;
+    order.push_back(one.attributes.id);
+  }
+  EXPECT_EQ(order.size(), 3U);
+  EXPECT_EQ(listed[folder], std::vector<std::string>{"long-name-of-a-folder"});
+  EXPECT_EQ(listed[inside], (std::vector<std::string>{"c", "long-name-of-a-folder/b"}));
+  EXPECT_TRUE(listed.contains(nameless) && listed[nameless].empty());
+}
+
 }  // namespace
 }  // namespace krg

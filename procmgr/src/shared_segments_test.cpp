@@ -83,6 +83,20 @@ TEST_F(SharedSegmentsTest, OwnersChangeOwnersAndModes) {
   EXPECT_EQ(state->creator_uid, 1000U);
 }
 
+TEST_F(SharedSegmentsTest, OneThatWasSavedHasItsIdAndKeyAgain) {
+  const SegmentState saved = add(0640);
+  SharedSegments fresh;
+  EXPECT_TRUE(fresh.restore(saved));
+  EXPECT_EQ(fresh.find(kAlice, kKey, 5000, 0)->id, saved.id);
+  EXPECT_EQ(error_of(fresh.attach(kBob, saved.id, 0, 1, 0)), EACCES);
+  SegmentState other = saved;
+  other.id = saved.id + 1;
+  EXPECT_FALSE(fresh.restore(other)) << "the same key";
+  other.key = kKey + 1;
+  EXPECT_TRUE(fresh.restore(other));
+  EXPECT_FALSE(fresh.restore(other)) << "the same identifier";
+}
+
 TEST_F(SharedSegmentsTest, TotalsCountPages) {
   add();
   add(0600, kKey + 1, kFile + 1);

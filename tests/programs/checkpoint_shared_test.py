@@ -4,6 +4,52 @@ SPDX-License-Identifier: GPL-2.0-or-later
 import session_case
 from checkpoint_case import CheckpointCase
 
+# Python's ways of sharing: numbers, a lock, a barrier, an event and a block of memory. The first process that is forked is the one that looks after names: it
+# would exec, and so keep all others at home.
+MULTIPROCESSING = """
+import multiprocessing as mp, os, sys, time
+from multiprocessing import resource_tracker, shared_memory
+resource_tracker.register = resource_tracker.unregister = lambda *_: None
+WORKERS, STEPS, CELLS = 3, 40, 3000
+def work(me, block, total, lock, barrier, told):
+    memory = shared_memory.SharedMemory(name=block)
+    cells = memory.buf.cast("q")
+    for step in range(STEPS):
+        here, there = (step % 2) * CELLS, (1 - step % 2) * CELLS
+        added = 0
+        for i in range(me, CELLS, WORKERS):
+            cells[there + i] = (cells[here + i] + cells[here + (i + 1) % CELLS] + step) % 1000003
+            added += cells[there + i]
+        with lock: total.value += added
+        barrier.wait()
+        with told.get_lock(): pass
+        while told.value <= step: time.sleep(0.001)
+        if step % 10 == 5:
+            other = shared_memory.SharedMemory(name=block); assert bytes(other.buf[:80]) == bytes(memory.buf[:80]); other.close()
+    cells.release(); memory.close()
+    sys.exit(30 + me)
+context = mp.get_context("fork")
+memory = shared_memory.SharedMemory(create=True, size=2 * 8 * CELLS)
+cells = memory.buf.cast("q")
+for i in range(CELLS): cells[i] = i * i
+total, told, lock, barrier = context.Value("q", 0), context.Value("i", 0), context.Lock(), context.Barrier(WORKERS + 1)
+workers = [context.Process(target=work, args=(n, memory.name, total, lock, barrier, told)) for n in range(WORKERS)]
+for worker in workers: worker.start()
+open("ready", "w").close()
+for step in range(STEPS):
+    barrier.wait()
+    print(step, total.value, flush=True)
+    time.sleep(0.03)
+    while step == 35 and not os.path.exists("end"): time.sleep(0.01)
+    told.value = step + 1
+for worker in workers: worker.join()
+print([worker.exitcode for worker in workers], sum(cells))
+cells.release(); memory.close(); memory.unlink()
+"""
+
+# Maps a file of /dev/shm and waits.
+USER = "import mmap, os, sys, time; f = open('/dev/shm/common', 'r+b'); m = mmap.mmap(f.fileno(), 4096); m[0] = 1; open(sys.argv[1], 'w').close(); time.sleep(1000)"
+
 CAPS = ("--caps=+CHECKPOINTABLE,+DISTANT_FORK",)
 
 
@@ -21,10 +67,46 @@ class CheckpointSharedTest(CheckpointCase):
 
     def test_grids_in_all_kinds_of_memory(self):
         """On as many, fewer and more nodes, one among them, whose kernel has the memory then."""
-        for nodes in ((3, 3, 2, 4), (2, 1, 2)):
+        for nodes in ((3, 3, 2, 4), (2, 3, 1)):
             self.compare(self.program("shared_grids"), times=len(nodes) - 1, nodes=nodes, caps=CAPS)
             self.assertGreaterEqual(len(self.nodes_of(1)), 2, "it was never on several nodes")
             self.setUp()
+
+    def test_python_multiprocessing(self):
+        (self.work / "work.py").write_text(MULTIPROCESSING, encoding="ascii")
+        nodes = (3, 2, 1, 3)
+        self.compare("/usr/bin/python3", "work.py", times=3, nodes=nodes, caps=CAPS)
+        self.assertGreaterEqual(len(self.nodes_of(1)), 2, "it was never on several nodes")
+
+    def refused(self, prepare, *options):
+        """What krg_checkpoint of a family says beside which another application runs."""
+        script = f"krg_capset -e -CHECKPOINTABLE; {prepare}; kill $(jobs -p)"
+        result = self.krgrun("--cluster=none", *options, "bash", "-c", script, nodes=2, caps=CAPS[0])
+        return result.stderr
+
+    def test_what_may_be_of_others_is_refused(self):
+        family = "bash -c 'krg_capset -e +CHECKPOINTABLE; {} krg_checkpoint -o ckpt $$'"
+        alone = self.refused("sleep 1000 & " + family.format("echo 1 >/dev/shm/left;"))
+        self.assertIn("/dev/shm/left: nothing tells whether it is this application's", alone)
+        alone = self.refused("sleep 1000 & " + family.format("ipcmk -M 4096 >/dev/null;"))
+        self.assertIn("System V segment", alone)
+        self.assertIn("nothing tells whether", alone)
+
+    def test_memory_that_others_have_mapped_is_refused(self):
+        user = f"/usr/bin/python3 -c \"{USER}\""
+        wait = "until [ -e {} ]; do sleep 0.02; done; "
+        shared = self.refused(f"truncate -s 4096 /dev/shm/common; {user} first & {wait.format('first')}"
+                              f"bash -c 'krg_capset -e +CHECKPOINTABLE; {user} second & {wait.format('second')} krg_checkpoint -o ckpt $$; kill %1'")
+        self.assertIn("memory that it shares with process", shared)
+        self.assertIn("which is outside of the family", shared)
+
+    def test_files_that_are_shared_are_refused(self):
+        (self.work / "mapped").write_bytes(b"x" * 4096)
+        (self.work / "mapped").chmod(0o666)
+        program = ("import mmap, os, subprocess; f = open('mapped', 'r+b'); m = mmap.mmap(f.fileno(), 4096); m[0] = 1; "
+                   "subprocess.run(['krg_checkpoint', '-o', 'ckpt', str(os.getpid())])")
+        result = self.krgrun("--cluster=none", f"--share-files={self.work}", "/usr/bin/python3", "-c", program, nodes=2, caps=CAPS[0])
+        self.assertIn("a file of --share-files that it has mapped", result.stderr)
 
 
 if __name__ == "__main__":
