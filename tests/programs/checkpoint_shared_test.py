@@ -4,8 +4,8 @@ SPDX-License-Identifier: GPL-2.0-or-later
 import session_case
 from checkpoint_case import CheckpointCase
 
-# Python's ways of sharing: numbers, a lock, a barrier, an event and a block of memory. The first process that is forked is the one that looks after names: it
-# would exec, and so keep all others at home.
+# Python's ways of sharing: numbers, locks, a barrier and a block of memory. Who looks after names would be its first child: one that
+# execs, for which krgd would leave all others to their exec.
 MULTIPROCESSING = """
 import multiprocessing as mp, os, sys, time
 from multiprocessing import resource_tracker, shared_memory
@@ -48,7 +48,13 @@ cells.release(); memory.close(); memory.unlink()
 """
 
 # Maps a file of /dev/shm and waits.
-USER = "import mmap, os, sys, time; f = open('/dev/shm/common', 'r+b'); m = mmap.mmap(f.fileno(), 4096); m[0] = 1; open(sys.argv[1], 'w').close(); time.sleep(1000)"
+USER = """
+import mmap, sys, time
+file = open("/dev/shm/common", "r+b")
+memory = mmap.mmap(file.fileno(), 4096); memory[0] = 1
+open(sys.argv[1], "w").close()
+time.sleep(1000)
+"""
 
 CAPS = ("--caps=+CHECKPOINTABLE,+DISTANT_FORK",)
 
@@ -74,7 +80,7 @@ class CheckpointSharedTest(CheckpointCase):
 
     def test_python_multiprocessing(self):
         (self.work / "work.py").write_text(MULTIPROCESSING, encoding="ascii")
-        nodes = (3, 2, 1, 3)
+        nodes = (3, 2, 4, 1)
         self.compare("/usr/bin/python3", "work.py", times=3, nodes=nodes, caps=CAPS)
         self.assertGreaterEqual(len(self.nodes_of(1)), 2, "it was never on several nodes")
 
@@ -93,7 +99,8 @@ class CheckpointSharedTest(CheckpointCase):
         self.assertIn("nothing tells whether", alone)
 
     def test_memory_that_others_have_mapped_is_refused(self):
-        user = f"/usr/bin/python3 -c \"{USER}\""
+        (self.work / "user.py").write_text(USER, encoding="ascii")
+        user = "/usr/bin/python3 user.py"
         wait = "until [ -e {} ]; do sleep 0.02; done; "
         shared = self.refused(f"truncate -s 4096 /dev/shm/common; {user} first & {wait.format('first')}"
                               f"bash -c 'krg_capset -e +CHECKPOINTABLE; {user} second & {wait.format('second')} krg_checkpoint -o ckpt $$; kill %1'")

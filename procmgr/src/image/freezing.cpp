@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <fmt/format.h>
 #include <sys/ptrace.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <filesystem>
@@ -15,6 +16,10 @@
 
 namespace krg {
 namespace {
+
+// How long it is waited for this krgd itself, which runs system calls in a thread (RemoteSyscalls).
+constexpr std::chrono::milliseconds kHelpedTick{2};
+constexpr int kHelpedTries = 500;
 
 std::vector<pid_t> threads_of(pid_t pid) {
   std::vector<pid_t> tids;
@@ -38,6 +43,11 @@ Error why_not_seized(pid_t tid, const Error& error) {
     return errno_error(fmt::format("thread {} is traced by process {}", tid, *tracer), EPERM);
   return errno_error(fmt::format("thread {} has still not stopped since it was last asked to", tid),
                      EBUSY);
+}
+
+bool is_helped_by_us(pid_t tid) {
+  auto tracer = read_tracer(tid);
+  return tracer && *tracer != 0 && is_own_thread(*tracer);
 }
 
 // A thread that is traced but has not stopped cannot be let go: it is when it does stop.
@@ -78,6 +88,7 @@ class Freezing : public std::enable_shared_from_this<Freezing> {
       if (ptrace(PTRACE_SEIZE, tid, nullptr, FrozenThread::kOptions) != 0) {
         const Error error = errno_error("PTRACE_SEIZE");
         if (error.errno_or(0) == ESRCH || has_ended(tid)) continue;
+        if (helped_tries_ > 0 && is_helped_by_us(tid)) return look_again();
         return give_up_later(why_not_seized(tid, error));
       }
       found = true;
@@ -112,7 +123,7 @@ class Freezing : public std::enable_shared_from_this<Freezing> {
 
   void look_when_all_have_stopped() {
     for (const auto& [tid, thread] : threads_)
-      if (!thread.has_stopped) return;
+      if (!thread.has_stopped || tick_) return;
     look_for_threads();
   }
 
@@ -143,6 +154,15 @@ class Freezing : public std::enable_shared_from_this<Freezing> {
     return std::nullopt;
   }
 
+  // Those that have stopped meanwhile stay so.
+  void look_again() {
+    --helped_tries_;
+    tick_ = loop_.after(kHelpedTick, [self = shared_from_this()] {
+      self->tick_.reset();
+      self->look_when_all_have_stopped();
+    });
+  }
+
   void give_up_later(Error why) {
     patience_ = loop_.after(std::chrono::milliseconds(0),
                             [self = shared_from_this(), why] { self->give_up(why); });
@@ -151,6 +171,7 @@ class Freezing : public std::enable_shared_from_this<Freezing> {
   void give_up(Error why) {
     const auto self = shared_from_this();
     patience_.reset();
+    tick_.reset();
     for (const auto& [tid, thread] : std::exchange(threads_, {})) {
       reaper_.unwatch_tracee(tid);
       if (thread.has_stopped)
@@ -165,7 +186,8 @@ class Freezing : public std::enable_shared_from_this<Freezing> {
   ChildReaper& reaper_;
   const pid_t pid_;
   FrozenProcess::Frozen done_;
-  EventLoop::Timer patience_;
+  EventLoop::Timer patience_, tick_;
+  int helped_tries_ = kHelpedTries;
   std::map<pid_t, Thread> threads_;
 };
 
