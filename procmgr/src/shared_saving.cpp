@@ -139,7 +139,11 @@ Result<bool> SharedSaving::is_wanted(const SharedNames::Listed& one, const Segme
   if (whose.is_alone) return true;
   // What others use is theirs.
   if (!S_ISREG(file.mode) || home_.names().uses(file.id) > 0) return false;
-  return whose.takes("/dev/shm/" + one.names.front(), {});
+  return errno_error(fmt::format("/dev/shm/{}: nothing tells whether it is this application's or "
+                                 "that of other processes of this system (remove it if nobody "
+                                 "needs it)",
+                                 one.names.front()),
+                     ENOTSUP);
 }
 
 // ---- making again ----
