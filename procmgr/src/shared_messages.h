@@ -109,8 +109,9 @@ struct SharedWriteBack {
 };
 static_assert(sizeof(SharedWriteBack) == 16);
 
-// To the home, as a request, for a checkpoint. Payload: the pids of members, of others that run, and
-// the files that members have mapped or open, a count before each. The answer is pack_memories().
+// To the home, as a request, for a checkpoint. Payload: the pids of members, of others that run,
+// and the files that members have mapped or open, a count before each. The answer is
+// pack_memories().
 struct SaveShared {
   static constexpr uint16_t kId = message_ids::kSharedMemory + 7;
   uint8_t version = 1;

@@ -149,10 +149,10 @@ void SharedSegments::drop(FileId file) {
 }
 
 Status SharedSegments::restore(const SegmentState& segment) {
-  const bool has_key =
-      segment.key != IPC_PRIVATE &&
-      std::any_of(segments_.begin(), segments_.end(),
-                  [&](const auto& entry) { return entry.second.key == segment.key; });
+  const bool has_key = segment.key != IPC_PRIVATE &&
+                       std::any_of(segments_.begin(), segments_.end(), [&](const auto& entry) {
+                         return entry.second.key == segment.key;
+                       });
   if (segment.id < 0 || has_key || !segments_.emplace(segment.id % kIndexes, segment).second)
     return refused(EEXIST);
   return {};

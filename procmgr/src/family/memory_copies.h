@@ -1,6 +1,5 @@
 // copy_memories(): copies of one node's share of the memory that nodes share, while all that use it
-// stand. Threads: the loop's thread; `done` may run later. SPDX-License-Identifier:
-// GPL-2.0-or-later
+// stand. Threads: the loop's thread. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
 #include <functional>
@@ -21,8 +20,8 @@ struct MemoryShare {
 
 using MemoryCopies = std::map<uint32_t, CopiedPages>;  // by owner
 
-// All pages but those that are zeros, their addresses being offsets in the file. Errors: ENOTSUP:
-// it is too much; a page was lost with its node.
+// `done` may run later. All pages but those that are zeros, their addresses being offsets in the
+// file. Errors: ENOTSUP: it is too much; a page was lost with its node.
 void copy_memories(SharedMemory& memory, std::vector<MemoryShare> shares,
                    std::function<void(Result<MemoryCopies>)> done);
 
