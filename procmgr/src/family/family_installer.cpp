@@ -19,6 +19,7 @@
 #include "family/family_ipc.h"
 #include "family/family_watches.h"
 #include "family/fill_sockets.h"
+#include "family/shared_again.h"
 #include "image/exec_hold.h"
 #include "image/first_pages.h"
 #include "image/image_installer.h"
@@ -285,6 +286,8 @@ Status FamilyInstaller::Impl::set_locks(FrozenProcess& process, const FamilyMemb
 Result<std::unique_ptr<FamilyInstaller>> FamilyInstaller::create(
     const Parts& parts, ProcessFamily family,
     const std::function<NodeId(const FamilyMember&)>& place) {
+  if (parts.shared)
+    if (auto again = share_again(family); !again) return again.error();
   auto impl = std::make_shared<Impl>(parts, std::move(family));
   if (auto parsed = impl->parse(); !parsed) return parsed.error();
   impl->choose_places(place);

@@ -175,8 +175,20 @@ void MadeMemory::make_shared(std::function<void(Status)> done) {
                    [this, done = std::move(done)](Result<SharedMemory::Restored> restored) {
                      if (!restored) return done(restored.error());
                      restored_ = std::move(*restored);
-                     done({});
+                     write_known_contents(done);
                    });
+}
+
+void MadeMemory::write_known_contents(const std::function<void(Status)>& done) {
+  auto outcome = std::make_shared<Status>();
+  const auto all = std::shared_ptr<void>(nullptr, [outcome, done](void*) { done(*outcome); });
+  for (const SavedMemory& memory : family_.memories) {
+    if (memory.contents.empty()) continue;
+    shared_->write(restored_->numbers().at(memory.id), 0, memory.contents,
+                   [all, outcome](const Status& written) {
+                     if (!written) *outcome = written;
+                   });
+  }
 }
 
 void MadeMemory::rename(ProcessImage& image) const {

@@ -72,6 +72,7 @@ class MadeMemory {
   void release();
 
  private:
+  void write_known_contents(const std::function<void(Status)>& done);
   Status write_native(const SavedMemory& memory, int fd, std::span<const PageRange> ranges,
                       std::span<const std::byte> contents) const;
   Status write_shared(const SavedMemory& memory, std::span<const PageRange> ranges,

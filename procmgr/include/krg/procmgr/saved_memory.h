@@ -25,6 +25,8 @@ struct SavedMemory {
   SavedIpcObject object;                    // of a segment
   std::vector<std::string> names;           // below /dev/shm; none: it has none
   std::string target;                       // of a link
+  std::string
+      contents;  // not packed: from the beginning, when it is made again; the rest is beside
 
   bool is_file() const { return S_ISREG(mode); }
 };
