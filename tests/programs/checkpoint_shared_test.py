@@ -73,7 +73,7 @@ class CheckpointSharedTest(CheckpointCase):
 
     def test_grids_in_all_kinds_of_memory(self):
         """On as many, fewer and more nodes, one among them, whose kernel has the memory then."""
-        for nodes in ((3, 3, 2, 4), (2, 1, 3)):
+        for nodes in ((3, 3, 2, 4), (2, 3, 1)):
             self.compare(self.program("shared_grids"), times=len(nodes) - 1, nodes=nodes, caps=CAPS)
             self.assertGreaterEqual(len(self.nodes_of(1)), 2, "it was never on several nodes")
             self.setUp()
@@ -83,6 +83,11 @@ class CheckpointSharedTest(CheckpointCase):
         nodes = (3, 2, 1, 3)
         self.compare("/usr/bin/python3", "work.py", times=3, nodes=nodes, caps=CAPS)
         self.assertGreaterEqual(len(self.nodes_of(1)), 2, "it was never on several nodes")
+
+    def test_what_was_one_kernels_goes_to_several_nodes(self):
+        for program, nodes in (("heat", (1, 3, 1, 2)), ("kernel_ipc", (1, 2, 1, 3))):
+            self.compare(self.program(program), times=len(nodes) - 1, nodes=nodes, caps=CAPS)
+            self.setUp()
 
     def refused(self, prepare, *options):
         """What krg_checkpoint of a family says beside which another application runs."""

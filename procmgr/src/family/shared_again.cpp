@@ -49,7 +49,7 @@ class Sharing {
       m.kind = ImageMapping::Kind::kShared;
       m.shared_file = memory.id;
       m.name.clear();
-      if (!memory.is_segment) m.advice |= ImageMapping::kMayWrite;
+      m.advice |= ImageMapping::kMayWrite;  // else no userfaultfd serves it
       memory.covered = std::max(memory.covered, m.offset + m.bytes);
     }
     drop_files(image, is_shared);

@@ -3,7 +3,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <fmt/format.h>
 #include <sys/ptrace.h>
-#include <unistd.h>
 
 #include <csignal>
 #include <filesystem>
@@ -70,7 +69,8 @@ class Freezing : public std::enable_shared_from_this<Freezing> {
 
   void begin(std::chrono::milliseconds patience) {
     patience_ = loop_.after(patience, [self = shared_from_this()] {
-      self->give_up(errno_error(fmt::format("pid {} does not stop", self->pid_), ETIMEDOUT));
+      self->give_up(self->is_helped_.value_or(
+          errno_error(fmt::format("pid {} does not stop", self->pid_), ETIMEDOUT)));
     });
     look_for_threads();
   }
@@ -88,8 +88,9 @@ class Freezing : public std::enable_shared_from_this<Freezing> {
       if (ptrace(PTRACE_SEIZE, tid, nullptr, FrozenThread::kOptions) != 0) {
         const Error error = errno_error("PTRACE_SEIZE");
         if (error.errno_or(0) == ESRCH || has_ended(tid)) continue;
-        if (helped_tries_ > 0 && is_helped_by_us(tid)) return look_again();
-        return give_up_later(why_not_seized(tid, error));
+        if (helped_tries_ == 0 || !is_helped_by_us(tid))
+          return give_up_later(why_not_seized(tid, error));
+        return look_again(why_not_seized(tid, error));
       }
       found = true;
       threads_[tid] = {};
@@ -155,10 +156,12 @@ class Freezing : public std::enable_shared_from_this<Freezing> {
   }
 
   // Those that have stopped meanwhile stay so.
-  void look_again() {
+  void look_again(Error why) {
     --helped_tries_;
+    is_helped_ = std::move(why);
     tick_ = loop_.after(kHelpedTick, [self = shared_from_this()] {
       self->tick_.reset();
+      self->is_helped_.reset();
       self->look_when_all_have_stopped();
     });
   }
@@ -188,6 +191,7 @@ class Freezing : public std::enable_shared_from_this<Freezing> {
   FrozenProcess::Frozen done_;
   EventLoop::Timer patience_, tick_;
   int helped_tries_ = kHelpedTries;
+  std::optional<Error> is_helped_;  // while it is waited for who helps
   std::map<pid_t, Thread> threads_;
 };
 
