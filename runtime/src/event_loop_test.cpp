@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -21,6 +22,10 @@ EventLoop make_loop() {
   auto loop = EventLoop::create();
   EXPECT_TRUE(loop);
   return std::move(*loop);
+}
+
+UniqueFd make_ready_descriptor() {
+  return UniqueFd(eventfd(1, EFD_CLOEXEC));
 }
 
 TEST(EventLoop, ReportsReadableDescriptorUntilTheWatchEnds) {
@@ -81,12 +86,9 @@ TEST(EventLoop, RunsPostedWorkFromAnotherThread) {
 // A descriptor that is always ready and whose callback asks to be served first.
 TEST(EventLoop, ServesFirstOnceThenRunsHooks) {
   EventLoop loop = make_loop();
-  int ends[2];
-  ASSERT_EQ(pipe(ends), 0);
-  UniqueFd reader(ends[0]), writer(ends[1]);
-  ASSERT_EQ(write(writer.get(), "x", 1), 1);
+  const UniqueFd ready = make_ready_descriptor();
   std::string order;
-  auto watch = loop.watch(reader.get(), EPOLLIN, [&](uint32_t) {
+  auto watch = loop.watch(ready.get(), EPOLLIN, [&](uint32_t) {
     order += 'd';
     loop.serve_first();
   });
@@ -101,12 +103,9 @@ TEST(EventLoop, ServesFirstOnceThenRunsHooks) {
 
 TEST(EventLoop, RunsWhatAHookPostedBeforeItServesDescriptors) {
   EventLoop loop = make_loop();
-  int ends[2];
-  ASSERT_EQ(pipe(ends), 0);
-  UniqueFd reader(ends[0]), writer(ends[1]);
-  ASSERT_EQ(write(writer.get(), "x", 1), 1);
+  const UniqueFd ready = make_ready_descriptor();
   std::string order;
-  auto watch = loop.watch(reader.get(), EPOLLIN, [&](uint32_t) { order += 'd'; });
+  auto watch = loop.watch(ready.get(), EPOLLIN, [&](uint32_t) { order += 'd'; });
   ASSERT_TRUE(watch);
   auto hook = loop.add_idle_hook([&] {
     if (order.empty()) loop.post([&] { order += 'p'; });
