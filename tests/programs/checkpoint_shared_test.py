@@ -89,6 +89,14 @@ class CheckpointSharedTest(CheckpointCase):
             self.compare(self.program(program), times=len(nodes) - 1, nodes=nodes, caps=CAPS)
             self.setUp()
 
+    def test_with_pages_that_come_later(self):
+        if self.as_user:
+            return  # whose pages all come first: checkpoint_lazy_test
+        self.restart_options = ("--lazy",)
+        for program, nodes in (("heat", (1, 3, 1, 2)), ("shared_grids", (3, 2, 3, 1))):
+            self.compare(self.program(program), times=len(nodes) - 1, nodes=nodes, caps=CAPS)
+            self.setUp()
+
     def refused(self, prepare, *options):
         """What krg_checkpoint of a family says beside which another application runs."""
         script = f"krg_capset -e -CHECKPOINTABLE; {prepare}; kill $(jobs -p)"

@@ -234,8 +234,9 @@ Status FamilyInstaller::Impl::install(uint32_t index) {
                ? memory.install(held, image, first_mapped + static_cast<int>(*first_shared))
                : Status();
   };
+  const bool may_be_late = member.spread.empty() && !sharing_again.contains(member.pid);
   auto made = ImageInstaller::install_into(process, images[index], first_mapped, program,
-                                           has_late_pages && member.spread.empty(), maps_shared);
+                                           has_late_pages && may_be_late, maps_shared);
   if (!made) return made.error();
   installed.emplace(index, std::move(*made));
   if (auto placed = place_descriptors(*process, member); !placed) return placed;
@@ -286,9 +287,10 @@ Status FamilyInstaller::Impl::set_locks(FrozenProcess& process, const FamilyMemb
 Result<std::unique_ptr<FamilyInstaller>> FamilyInstaller::create(
     const Parts& parts, ProcessFamily family,
     const std::function<NodeId(const FamilyMember&)>& place) {
-  if (parts.shared)
-    if (auto again = share_again(family); !again) return again.error();
+  auto again = parts.shared ? share_again(family) : Result<std::set<pid_t>>(std::set<pid_t>());
+  if (!again) return again.error();
   auto impl = std::make_shared<Impl>(parts, std::move(family));
+  impl->sharing_again = std::move(*again);
   if (auto parsed = impl->parse(); !parsed) return parsed.error();
   impl->choose_places(place);
   return std::unique_ptr<FamilyInstaller>(new FamilyInstaller(std::move(impl)));

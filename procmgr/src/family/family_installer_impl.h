@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -44,6 +45,7 @@ struct FamilyInstaller::Impl : std::enable_shared_from_this<Impl> {
   MadeIpc ipc;
   Ipc::Restored shared_ipc;  // in a cluster of several nodes
   MadeMemory memory{node, parts.shared, family};
+  std::set<pid_t> sharing_again;         // share_again()
   std::optional<size_t> first_shared;    // of what memory.install() needs: index in `mapped`
   std::map<uint32_t, UniqueFd> written;  // those that get their contents back
 

@@ -115,17 +115,20 @@ class Sharing {
 
 }  // namespace
 
-Status share_again(ProcessFamily& family) {
+Result<std::set<pid_t>> share_again(ProcessFamily& family) {
+  std::set<pid_t> sharing_members;
   Sharing sharing(family);
   sharing.add_segments();
   for (FamilyMember& member : family.members) {
     if (member.has_ended()) continue;
     auto image = ProcessImage::parse(member.image);
     if (!image) return image.error();
-    if (sharing.add_image(*image)) member.image = image->serialize();
+    if (!sharing.add_image(*image)) continue;
+    member.image = image->serialize();
+    sharing_members.insert(member.pid);
   }
   sharing.add_open_files();
-  return {};
+  return sharing_members;
 }
 
 }  // namespace krg

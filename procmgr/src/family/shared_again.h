@@ -3,13 +3,15 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <set>
+
 #include "krg/procmgr/process_family.h"
 
 namespace krg {
 
-// Images, open files and segments of `family` lead to its `memories` then. Pages stay with the
-// members that have them. Memory that a descriptor leads to and that has no name stays a kernel's.
-// Errors: EBADMSG.
-Status share_again(ProcessFamily& family);
+// Tells which members have some of it: their pages do not all come late. Images, open files and
+// segments of `family` lead to its `memories` then. Pages stay with the members that have them.
+// Memory that a descriptor leads to and that has no name stays a kernel's. Errors: EBADMSG.
+Result<std::set<pid_t>> share_again(ProcessFamily& family);
 
 }  // namespace krg
