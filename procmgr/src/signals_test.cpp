@@ -74,7 +74,8 @@ class Target {
  private:
   int number() const { return std::atomic_ref<int>(info_->si_signo).load(); }
   [[noreturn]] void run(uid_t uid, const sigset_t& all) {
-    if (uid != 0 && setresuid(uid, uid, uid) != 0) _exit(1);
+    // The C library's own would wait for a lock that another thread had when this process was made.
+    if (uid != 0 && syscall(SYS_setresuid, uid, uid, uid) != 0) _exit(1);
     std::atomic_ref<int>(info_->si_errno).store(1);
     siginfo_t info{};
     sigwaitinfo(&all, &info);
