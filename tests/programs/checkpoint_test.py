@@ -373,7 +373,7 @@ os.kill(child, signal.SIGKILL); print(os.waitpid(child, 0)[1])
         self.krgrun("--cluster=none", "bash", "script", caps=CAPS, nodes=1, check=True)
         part = self.work / "ckpt/v1.n0.h5"
         whole = part.read_bytes()
-        for fault, wanted in ((whole[:-1], "cut off"), (whole[:-5000] + b"x" + whole[-4999:], "damaged"), (b"", "no checkpoint file"),
+        for fault, wanted in ((whole[:-1], "cut off"), (whole[:-5000] + bytes([whole[-5000] ^ 1]) + whole[-4999:], "damaged"), (b"", "no checkpoint file"),
                               (whole.replace(b"format 1", b"format 7", 1), "newer version")):
             part.write_bytes(fault)
             again = self.restart()
