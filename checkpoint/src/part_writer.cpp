@@ -12,6 +12,7 @@
 #include "krg/checkpoint/part_file.h"
 #include "krg/checkpoint/sealed_file.h"
 #include "krg/runtime/unique_fd.h"
+#include "krg/runtime/write_at.h"
 #include "part_tables.h"
 
 namespace krg {
@@ -113,18 +114,6 @@ Result<Places> make_tables(const std::string& path, const PartContents& what) {
   return places;
 }
 
-Status write_at(int fd, const void* bytes, size_t count, uint64_t at) {
-  const char* from = static_cast<const char*>(bytes);
-  while (count > 0) {
-    const ssize_t put = pwrite(fd, from, count, static_cast<off_t>(at));
-    if (put <= 0) return errno_error("write", put < 0 ? errno : EIO);
-    from += put;
-    at += static_cast<uint64_t>(put);
-    count -= static_cast<size_t>(put);
-  }
-  return {};
-}
-
 // The tables of a new file go to an old one, over its pages.
 Status take_over(const std::string& fresh, const std::string& spare, const Places& places,
                  uint64_t page_bytes) {
@@ -141,7 +130,9 @@ Status take_over(const std::string& fresh, const std::string& spare, const Place
       const size_t wanted = std::min<uint64_t>(piece.size(), until - at);
       const ssize_t got = pread(from.get(), piece.data(), wanted, static_cast<off_t>(at));
       if (got <= 0) return errno_error(fresh);
-      if (auto put = write_at(to.get(), piece.data(), static_cast<size_t>(got), at); !put)
+      if (auto put = write_at(
+              to.get(), at, std::as_bytes(std::span(piece)).first(static_cast<size_t>(got)), spare);
+          !put)
         return put;
       at += static_cast<uint64_t>(got);
     }
@@ -191,7 +182,7 @@ Status PartWriter::write(uint64_t index, std::span<const std::byte> block) {
   row.checksum = XXH3_64bits(block.data(), block.size());
   row.stored = static_cast<uint32_t>(block.size());
   row.encoding = 0;
-  const void* bytes = block.data();
+  auto bytes = block;
   std::vector<char> packed;
   if (impl_->options.compress) {
     packed.resize(block.size());
@@ -201,12 +192,11 @@ Status PartWriter::write(uint64_t index, std::span<const std::byte> block) {
     if (!ZSTD_isError(size) && size + kCheckpointPage <= block.size()) {
       row.stored = static_cast<uint32_t>(size);
       row.encoding = 1;
-      bytes = packed.data();
+      bytes = std::as_bytes(std::span(packed)).first(size);
     }
   }
   const uint64_t at = impl_->places.pages + index * kCheckpointBlock;
-  if (auto put = write_at(impl_->fd.get(), bytes, row.stored, at); !put)
-    return errno_error(impl_->path, put.error().errno_or(EIO));
+  if (auto put = write_at(impl_->fd.get(), at, bytes, impl_->path); !put) return put;
   impl_->stored += row.stored;
   // The disk works while the next blocks are read.
   const uint64_t flushed = impl_->page_bytes <= kSmallPart ? kCheckpointBlock : kFlushBytes;
@@ -221,8 +211,8 @@ Status PartWriter::finish() {
   const auto fail = [this](const Error& error) {
     return errno_error(impl_->path, error.errno_or(EIO));
   };
-  if (auto put = write_at(fd, impl_->blocks.data(), impl_->blocks.size() * sizeof(BlockRow),
-                          impl_->places.blocks);
+  if (auto put =
+          write_at(fd, impl_->places.blocks, std::as_bytes(std::span(impl_->blocks)), "blocks");
       !put)
     return fail(put.error());
   // The last block may be compressed, and a file without pages has a place for one.

@@ -13,6 +13,7 @@
 
 #include "in_worker.h"
 #include "krg/procmgr/mount_krgfs.h"
+#include "krg/runtime/write_at.h"
 
 namespace krg {
 namespace {
@@ -31,17 +32,6 @@ Result<std::string> read_at(int fd, uint64_t offset, size_t bytes) {
   }
   text.resize(have);
   return text;
-}
-
-Status write_at(int fd, uint64_t offset, std::string_view bytes) {
-  while (!bytes.empty()) {
-    const ssize_t written = pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) return errno_error("write of a mapped file");
-    bytes.remove_prefix(static_cast<size_t>(written));
-    offset += static_cast<uint64_t>(written);
-  }
-  return {};
 }
 
 MappedFile::Digest digest_of(std::string_view page) {
@@ -100,7 +90,8 @@ Result<std::vector<MappedFile::Digest>> MappedFile::write(uint64_t first, std::s
     const uint64_t offset = (first + i) * page_bytes;
     const auto size = static_cast<uint64_t>(now.st_size);
     if (offset >= size) continue;
-    if (auto written = write_at(file_.get(), offset, page.substr(0, size - offset)); !written)
+    const auto inside = std::as_bytes(std::span(page.substr(0, size - offset)));
+    if (auto written = write_at(file_.get(), offset, inside, "write of a mapped file"); !written)
       return written.error();
   }
   return digests;

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "expect.h"
+#include "fibonacci.h"
 
 enum { kCount = 96, kMost = 64 };
 static int visits[kCount];
@@ -233,17 +234,6 @@ static void reductions(void) {
     out[i] = scan;
   }
   for (int i = 0, all = 0; i < kCount; ++i) expect(out[i] == (all += i), "scan");
-}
-
-static int fibonacci(int n) {
-  if (n < 2) return n;
-  int a, b;
-#pragma omp task shared(a)
-  a = fibonacci(n - 1);
-#pragma omp task shared(b)
-  b = fibonacci(n - 2);
-#pragma omp taskwait
-  return a + b;
 }
 
 static void tasks(void) {

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "expect.h"
+#include "fibonacci.h"
 
 enum { kMost = 64 };
 static const double kLongest_s = 60;
@@ -268,17 +269,6 @@ static void many(int members) {
     for (int i = 0; i < members; ++i) sum += counts[i][0];
     expect(sum == kEach * members, "a barrier waits for all members' tasks");
   }
-}
-
-static int fibonacci(int n) {
-  if (n < 2) return n;
-  int a, b;
-#pragma omp task shared(a)
-  a = fibonacci(n - 1);
-#pragma omp task shared(b)
-  b = fibonacci(n - 2);
-#pragma omp taskwait
-  return a + b;
 }
 
 static void recursion(void) {

@@ -15,17 +15,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "must.h"
+
 enum { kWorkers = 2, kTasks = 5, kSteps = 40, kLast = 35, kPipeNumber = 100 };
 
 struct result {
   uint64_t in, out;
 };
-
-static void must(int good, const char* what) {
-  if (good) return;
-  perror(what);
-  exit(9);
-}
 
 static uint64_t mix(uint64_t x) {
   for (int i = 0; i < 200000; ++i) x = (x ^ (x >> 31)) * 0x9e3779b97f4a7c15ULL + 1;

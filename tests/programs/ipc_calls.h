@@ -12,6 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "must.h"
+
 struct message {
   long type;
   uint64_t number;
@@ -20,12 +22,6 @@ struct message {
 static int semaphores;         // the set that change() is of
 static int standing;           // messages that nobody takes until the end
 static mqd_t replies, hidden;  // the same of "hidden", which has no name
-
-static void must(int good, const char* what) {
-  if (good) return;
-  perror(what);
-  exit(9);
-}
 
 static uint64_t mix(uint64_t x) {
   for (int i = 0; i < 1000; ++i) x = (x ^ (x >> 31)) * 0x9e3779b97f4a7c15ULL + 1;

@@ -4,7 +4,6 @@
 // line for each step, the same whatever interrupts it. Needs a file "end" to come to its end.
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <fcntl.h>
-#include <pthread.h>
 #include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,20 +12,15 @@
 #include <sys/mman.h>
 #include <sys/shm.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-enum { kWorkers = 4, kSide = 256, kSteps = 50, kLast = 45, kApart = 50000, kLines = 64 };
+#include "grid_steps.h"
 
-typedef double grid[kSide][kSide];
+enum { kSteps = 50, kLast = 45, kApart = 50000, kLines = 64 };
 
 struct control {
-  pthread_barrier_t barrier;
-  pthread_mutex_t mutex;  // robust, and it knows its owner
-  pthread_cond_t changed;
-  int steps_told;
-  long sums[2], turns;
+  struct steps steps;
+  long turns;
 };
 
 static struct control* control;  // anonymous
@@ -34,12 +28,6 @@ static grid* grids[2];           // a POSIX object; a System V segment
 static sem_t* turn;              // named
 static char name[64], resting[64], semaphore[64];
 static key_t key;
-
-static void must(int good, const char* what) {
-  if (good) return;
-  perror(what);
-  exit(9);
-}
 
 static void* map(int fd, size_t bytes, int protection) {
   const int flags = MAP_SHARED | (fd < 0 ? MAP_ANONYMOUS : 0);
@@ -65,18 +53,7 @@ static unsigned long sum_of(const unsigned char* bytes, size_t count) {
   return sum;
 }
 
-static void compute(int me, int step) {
-  grid *from = grids[step % 2], *to = grids[(step + 1) % 2];
-  long sum = 0;
-  for (int y = 1 + me; y < kSide - 1; y += kWorkers)
-    for (int x = 1; x < kSide - 1; ++x) {
-      (*to)[y][x] =
-          ((*from)[y - 1][x] + (*from)[y + 1][x] + (*from)[y][x - 1] + (*from)[y][x + 1]) / 4;
-      sum += (long)((*to)[y][x] * 1e6);
-    }
-  must(pthread_mutex_lock(&control->mutex) == 0, "lock");
-  control->sums[step % 2] += sum;
-  must(pthread_mutex_unlock(&control->mutex) == 0, "unlock");
+static void take_turn(void) {
   must(sem_wait(turn) == 0, "sem_wait");
   const long turns = control->turns;
   control->turns = turns + 1;
@@ -100,33 +77,11 @@ static void look_again(int step) {
 
 static void work(int me) {
   for (int step = 0; step < kSteps; ++step) {
-    compute(me, step);
-    pthread_barrier_wait(&control->barrier);
-    // The parent tells what there is before it is changed.
-    must(pthread_mutex_lock(&control->mutex) == 0, "lock");
-    while (control->steps_told <= step) pthread_cond_wait(&control->changed, &control->mutex);
-    must(pthread_mutex_unlock(&control->mutex) == 0, "unlock");
+    compute(&control->steps, grids[step % 2], grids[(step + 1) % 2], me, step);
+    take_turn();
+    wait_until_told(&control->steps, step);
   }
   _exit(20 + me);
-}
-
-static void make_control(void) {
-  pthread_barrierattr_t barrier;
-  pthread_mutexattr_t mutex;
-  pthread_condattr_t condition;
-  control = map(-1, sizeof *control, PROT_READ | PROT_WRITE);
-  must(pthread_barrierattr_init(&barrier) == 0 && pthread_mutexattr_init(&mutex) == 0 &&
-           pthread_condattr_init(&condition) == 0,
-       "init");
-  pthread_barrierattr_setpshared(&barrier, PTHREAD_PROCESS_SHARED);
-  pthread_mutexattr_setpshared(&mutex, PTHREAD_PROCESS_SHARED);
-  pthread_mutexattr_setrobust(&mutex, PTHREAD_MUTEX_ROBUST);
-  pthread_mutexattr_settype(&mutex, PTHREAD_MUTEX_ERRORCHECK);
-  pthread_condattr_setpshared(&condition, PTHREAD_PROCESS_SHARED);
-  must(pthread_barrier_init(&control->barrier, &barrier, kWorkers + 1) == 0 &&
-           pthread_mutex_init(&control->mutex, &mutex) == 0 &&
-           pthread_cond_init(&control->changed, &condition) == 0,
-       "init");
 }
 
 // A file of /dev/shm with something in it.
@@ -148,8 +103,7 @@ static void make_grids(void) {
   const int id = shmget(key, sizeof(grid), IPC_CREAT | IPC_EXCL | 0600);
   must(id >= 0, "shmget");
   grids[1] = attach(id, 0);
-  for (int one = 0; one < 2; ++one)
-    for (int i = 0; i < kSide; ++i) (*grids[one])[0][i] = (*grids[one])[i][0] = i;
+  for (int one = 0; one < 2; ++one) begin_grid(grids[one]);
   turn = sem_open(semaphore, O_CREAT | O_EXCL, 0600, 1);
   must(turn != SEM_FAILED, "sem_open");
 }
@@ -168,7 +122,8 @@ int main(void) {
   snprintf(resting, sizeof resting, "/krg-resting.%d", pid);
   snprintf(semaphore, sizeof semaphore, "/krg-turn.%d", pid);
   key = 0x6b720000 + pid % 65536;
-  make_control();
+  control = map(-1, sizeof *control, PROT_READ | PROT_WRITE);
+  prepare_steps(&control->steps);
   make_grids();
   close(make_object(resting, kApart, 5));
   const int apart = shmget(IPC_PRIVATE, kApart, 0600), gone = shmget(IPC_PRIVATE, kApart, 0600);
@@ -186,31 +141,17 @@ int main(void) {
   must(shm_unlink(hidden_name) == 0 && lseek(hidden, 0, SEEK_SET) == 0, "shm_unlink");
   pid_t workers[kWorkers];
   fflush(stdout);
-  for (int i = 0; i < kWorkers; ++i)
-    if ((workers[i] = fork()) == 0) work(i);
-  close(open("ready", O_CREAT | O_WRONLY, 0644));
+  start_workers(workers, work);
   for (int step = 0; step < kSteps; ++step) {
     unsigned char line[kLines];
-    pthread_barrier_wait(&control->barrier);
+    pthread_barrier_wait(&control->steps.barrier);
     must(read(hidden, line, sizeof line) == sizeof line, "what has no name");
-    printf("%d %ld %ld %lu\n", step, control->sums[step % 2], control->turns,
+    printf("%d %ld %ld %lu\n", step, control->steps.sums[step % 2], control->turns,
            sum_of(line, sizeof line));
     if (step % 10 == 9) look_again(step);
-    fflush(stdout);
-    const struct timespec pause = {0, 20000000};
-    nanosleep(&pause, NULL);
-    while (step == kLast && access("end", F_OK) != 0) nanosleep(&pause, NULL);
-    must(pthread_mutex_lock(&control->mutex) == 0, "lock");
-    control->sums[step % 2] = 0;
-    control->steps_told = step + 1;
-    pthread_cond_broadcast(&control->changed);
-    must(pthread_mutex_unlock(&control->mutex) == 0, "unlock");
+    go_on(&control->steps, step, step == kLast);
   }
-  for (int i = 0; i < kWorkers; ++i) {
-    int status = 0;
-    must(waitpid(workers[i], &status, 0) == workers[i], "waitpid");
-    printf("worker %d ends with %d\n", i, WEXITSTATUS(status));
-  }
+  wait_for_workers(workers);
   tell_attributes();
   memory = attach(apart, SHM_RDONLY);
   printf("apart %lu, removed %lu, hidden %lu\n", sum_of(memory, kApart), sum_of(removed, kApart),

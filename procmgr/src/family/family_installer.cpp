@@ -19,12 +19,14 @@
 #include "family/family_ipc.h"
 #include "family/family_watches.h"
 #include "family/fill_sockets.h"
+#include "family/range_pieces.h"
 #include "family/shared_again.h"
 #include "image/exec_hold.h"
 #include "image/first_pages.h"
 #include "image/image_installer.h"
 #include "image/install_parts.h"
 #include "image/task_memory.h"
+#include "krg/runtime/write_at.h"
 
 namespace krg {
 namespace {
@@ -374,19 +376,11 @@ Status FamilyInstaller::clear_file(uint32_t file) const {
 Status FamilyInstaller::write_file(uint32_t file, std::span<const PageRange> ranges,
                                    std::span<const std::byte> contents) const {
   const FamilyFile& what = impl_->family.files[file];
-  for (const PageRange& range : ranges) {
-    const uint64_t at = range.start.value;
-    uint64_t left = at < what.bytes ? std::min(range.bytes, what.bytes - at) : 0;
-    for (uint64_t done = 0; left > 0;) {
-      const ssize_t put = pwrite(impl_->written.at(file).get(), contents.data() + done, left,
-                                 static_cast<off_t>(at + done));
-      if (put <= 0) return errno_error(what.path, put < 0 ? errno : EIO);
-      done += static_cast<uint64_t>(put);
-      left -= static_cast<uint64_t>(put);
-    }
-    contents = contents.subspan(range.bytes);
-  }
-  return {};
+  const int fd = impl_->written.at(file).get();
+  return for_each_piece(what.bytes, ranges, contents,
+                        [&](uint64_t at, std::span<const std::byte> bytes) {
+                          return write_at(fd, at, bytes, what.path);
+                        });
 }
 
 // What was written to files after the checkpoint is not theirs any more.

@@ -13,7 +13,9 @@
 #include <memory>
 
 #include "family/made_files.h"
+#include "family/range_pieces.h"
 #include "krg/procmgr/mount_krgfs.h"
+#include "krg/runtime/write_at.h"
 #include "text_scan.h"
 
 namespace krg {
@@ -78,19 +80,6 @@ Status make_named(const SavedMemory& memory, UniqueFd& file) {
 Status at_offset(const UniqueFd& opened, const FamilyFile& file) {
   if (file.offset != 0 && lseek(opened.get(), file.offset, SEEK_SET) < 0)
     return errno_error("the position in " + file.path);
-  return {};
-}
-
-// Of each range with its contents, cut at the memory's end.
-template <class Use>
-Status for_each_piece(const SavedMemory& memory, std::span<const PageRange> ranges,
-                      std::span<const std::byte> contents, Use use) {
-  for (const PageRange& range : ranges) {
-    const uint64_t at = range.start.value;
-    const uint64_t inside = at < memory.bytes ? std::min(range.bytes, memory.bytes - at) : 0;
-    if (auto used = use(at, contents.first(inside)); !used) return used;
-    contents = contents.subspan(range.bytes);
-  }
   return {};
 }
 
@@ -233,10 +222,7 @@ Status MadeMemory::install(FrozenProcess& process, const ProcessImage& image, in
   if (uses_.empty()) return {};
   const int device =
       shared_->userfaultfd_device() < 0 ? -1 : first + static_cast<int>(uses_.size());
-  const auto number_of = [&](const SharedUse& use) {
-    return first + static_cast<int>(std::find(uses_.begin(), uses_.end(), use) - uses_.begin());
-  };
-  return install_shared_memory(process, image, *shared_, number_of, device);
+  return install_shared_memory(process, image, *shared_, uses_, first, device);
 }
 
 // ---- contents ----
@@ -254,16 +240,10 @@ Status MadeMemory::write(uint32_t number, std::span<const PageRange> ranges,
 Status MadeMemory::write_native(const SavedMemory& memory, int fd,
                                 std::span<const PageRange> ranges,
                                 std::span<const std::byte> contents) const {
-  return for_each_piece(
-      memory, ranges, contents, [fd](uint64_t at, std::span<const std::byte> bytes) -> Status {
-        while (!bytes.empty()) {
-          const ssize_t put = pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(at));
-          if (put <= 0) return errno_error("shared memory", put < 0 ? errno : EIO);
-          at += static_cast<uint64_t>(put);
-          bytes = bytes.subspan(static_cast<size_t>(put));
-        }
-        return {};
-      });
+  return for_each_piece(memory.bytes, ranges, contents,
+                        [fd](uint64_t at, std::span<const std::byte> bytes) {
+                          return write_at(fd, at, bytes, "shared memory");
+                        });
 }
 
 Status MadeMemory::write_segment(const SavedMemory& memory, std::span<const PageRange> ranges,
@@ -272,7 +252,7 @@ Status MadeMemory::write_segment(const SavedMemory& memory, std::span<const Page
   if (attached == reinterpret_cast<void*>(-1))
     return errno_error(fmt::format("System V segment {}", memory.object.id));
   auto done =
-      for_each_piece(memory, ranges, contents,
+      for_each_piece(memory.bytes, ranges, contents,
                      [attached](uint64_t at, std::span<const std::byte> bytes) -> Status {
                        std::memcpy(static_cast<char*>(attached) + at, bytes.data(), bytes.size());
                        return {};

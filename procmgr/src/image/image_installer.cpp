@@ -198,22 +198,16 @@ class Installation : public std::enable_shared_from_this<Installation> {
     if (auto done = install_memory(process, image, first_own_); !done) return done;
     log_trace("image", "body {}: memory installed", process.pid());
     if (request_.shared)
-      if (auto done = install_shared(process, image); !done) return done;
+      if (auto done = install_shared_memory(process, image, *request_.shared,
+                                            shared_memories(image), first_shared_, device_);
+          !done)
+        return done;
     if (auto done = install_settings(process, image); !done) return done;
     if (auto done = install_threads(process, image); !done) return done;
     if (auto done = install_capabilities(process, image); !done) return done;
     if (auto done = install_timers(process, image); !done) return done;
     if (auto done = install_userfaultfd(installed); !done) return done;
     return install_descriptors(process);
-  }
-
-  Status install_shared(FrozenProcess& process, const ProcessImage& image) {
-    const auto uses = shared_memories(image);
-    const auto number_of = [&](const SharedUse& use) {
-      return first_shared_ +
-             static_cast<int>(std::find(uses.begin(), uses.end(), use) - uses.begin());
-    };
-    return install_shared_memory(process, image, *request_.shared, number_of, device_);
   }
 
   Status install_userfaultfd(InstalledProcess& installed) {

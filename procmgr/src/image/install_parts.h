@@ -2,7 +2,6 @@
 // an image. Threads: the loop's thread. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
-#include <functional>
 #include <vector>
 
 #include "image/frozen_process.h"
@@ -34,11 +33,12 @@ struct SharedUse {
   bool operator==(const SharedUse&) const = default;
 };
 std::vector<SharedUse> shared_memories(const ProcessImage& image);
-// The memory that other nodes share. `number_of`: the process's descriptor of one that
-// shared_memories() names; `device`: its userfaultfd's source, or -1.
+// The memory that other nodes share. `uses`: all that shared_memories() names and more; the process
+// has descriptors of them, in their order, from `first` on; `device`: its userfaultfd's source, or
+// -1.
 Status install_shared_memory(FrozenProcess& process, const ProcessImage& image,
-                             SharedMemory& shared,
-                             const std::function<int(const SharedUse&)>& number_of, int device);
+                             SharedMemory& shared, const std::vector<SharedUse>& uses, int first,
+                             int device);
 // A copy of a descriptor that the process has. Errors: of pidfd_getfd(2).
 Result<UniqueFd> take_descriptor(pid_t pid, int number);
 // PR_SET_MM_MAP, signal actions, settings. `program`: its descriptor of the image's program; -1: it

@@ -105,12 +105,13 @@ Result<UniqueFd> take_descriptor(pid_t pid, int number) {
 }
 
 Status install_shared_memory(FrozenProcess& process, const ProcessImage& image,
-                             SharedMemory& shared,
-                             const std::function<int(const SharedUse&)>& number_of, int device) {
+                             SharedMemory& shared, const std::vector<SharedUse>& uses, int first,
+                             int device) {
   for (const ImageMapping& m : image.mappings) {
     if (m.kind != ImageMapping::Kind::kShared) continue;
-    if (auto mapped = map_shared(process, m, shared, number_of(use_of(m)), device); !mapped)
-      return mapped;
+    const auto use = std::find(uses.begin(), uses.end(), use_of(m));
+    const int memory = first + static_cast<int>(use - uses.begin());
+    if (auto mapped = map_shared(process, m, shared, memory, device); !mapped) return mapped;
   }
   return {};
 }
