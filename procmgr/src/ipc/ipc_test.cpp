@@ -201,6 +201,17 @@ TEST_F(IpcTest, ASemopOfAStoppedProcessFailsWithEintr) {
   EXPECT_EQ(end_of(waiter), 0);
 }
 
+// krgd ends waits of who is to be frozen, and has yet to begin with that.
+TEST_F(IpcTest, ASemopWhoseCallerIsToBeFrozenIsMadeAnew) {
+  constexpr int kAskedPerEnd = 2, kEnds = 3;
+  int asked = 0;
+  far_.ipc.end_waits_if([&](pid_t) { return asked++ < kAskedPerEnd * kEnds; });
+  FilteredChild waiter(far_.broker, [] { return operate(-1); });
+  ASSERT_TRUE(nodes_.run_until([&] { return asked > kAskedPerEnd * kEnds; }));
+  EXPECT_EQ(run(home_, [] { return operate(1); }), 0);
+  EXPECT_EQ(end_of(waiter), 0);
+}
+
 TEST_F(IpcTest, ATimeLimitIsKept) {
   EXPECT_EQ(run(far_,
                 [] {

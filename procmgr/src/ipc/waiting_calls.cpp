@@ -39,16 +39,19 @@ WaitingCalls::Call WaitingCalls::finish(uint64_t number) {
   return std::move(entry.mapped().call);
 }
 
+// A freeze may take its time to begin after the wait has ended for it, and is not to be seen: the
+// call is made anew until then, also where a signal would not have it so.
 void WaitingCalls::interrupted(uint64_t number) {
   const Entry& entry = waits_.at(number);
   const auto restart = entry.wait.restart;
   const bool has_to_stop = this->has_to_stop(entry);
   Call call = finish(number);
-  if (restart == Restart::kNever) return call.fail(EINTR);
+  auto state = read_signal_state(call.tid());
+  const bool has_own_signal = state && state->has_own_signal();
+  if (restart == Restart::kNever && (has_own_signal || !has_to_stop)) return call.fail(EINTR);
   const int code =
       restart == Restart::kAsHandlerSays ? kRestartAsHandlerSays : kRestartWithoutHandler;
-  auto state = read_signal_state(call.tid());
-  if (state && state->has_own_signal()) return call.fail(code);
+  if (has_own_signal) return call.fail(code);
   auto thread = SeizedThread::seize_and_interrupt(call.tid());
   call.fail(thread || has_to_stop ? code : EINTR);  // seized by who freezes it
   if (thread) thread->wait();

@@ -33,7 +33,7 @@ class WaitingCalls {
   enum class Why { kSignal, kTimeout, kGone };
   // What becomes of a call that a signal interrupts.
   enum class Restart {
-    kNever,           // EINTR
+    kNever,           // EINTR; made again when the caller was merely to be frozen
     kWithoutHandler,  // EINTR after a handler; made again when none ran
     kAsHandlerSays,   // made again, also after a handler with SA_RESTART
   };
