@@ -198,6 +198,20 @@ Status CheckpointStore::lock(std::chrono::milliseconds patience) {
   return remove_unneeded_parts(false);
 }
 
+void CheckpointStore::learn_masters() {
+  const auto all = versions();
+  if (!all) return;
+  for (uint32_t version : *all)
+    if (auto known = info(version)) learned_[version] = std::move(known->needs);
+}
+
+Result<std::vector<uint32_t>> CheckpointStore::needs_of(uint32_t version) const {
+  if (const auto known = learned_.find(version); known != learned_.end()) return known->second;
+  auto known = info(version);
+  if (!known) return known.error();
+  return std::move(known->needs);
+}
+
 Result<uint32_t> CheckpointStore::next_version() const {
   auto all = versions();
   if (!all) return all.error();
@@ -212,7 +226,7 @@ Status CheckpointStore::sync() const {
   return {};
 }
 
-Status CheckpointStore::commit(const VersionInfo& info) const {
+Status CheckpointStore::commit(const VersionInfo& info) {
   const std::string path = master_path(info.version), fresh = path + ".tmp";
   if (auto written = write_master(fresh, info); !written) {
     unlink(fresh.c_str());
@@ -220,12 +234,13 @@ Status CheckpointStore::commit(const VersionInfo& info) const {
   }
   if (auto synced = sync(); !synced) return synced;  // the parts' names
   if (rename(fresh.c_str(), path.c_str()) != 0) return errno_error(path);
+  learned_[info.version] = info.needs;
   return sync();
 }
 
 // A master that still names the older versions is right with either parts.
 Status CheckpointStore::replace_parts(const std::vector<std::string>& paths,
-                                      const VersionInfo& info) const {
+                                      const VersionInfo& info) {
   for (size_t i = 0; i < paths.size(); ++i) {
     const std::string place = part_path(info.version, info.nodes.at(i));
     if (rename(paths[i].c_str(), place.c_str()) != 0) return errno_error(place);
@@ -251,10 +266,10 @@ Status CheckpointStore::remove_unneeded_parts(bool become_spares) const {
   add_unneeded(names);
   if (unneeded.empty()) return {};
   for (uint32_t version : *all) {
-    auto known = info(version);
+    auto needs = needs_of(version);
     // One that cannot be read may need any.
-    if (!known) return {};
-    needed.insert(known->needs.begin(), known->needs.end());
+    if (!needs) return {};
+    needed.insert(needs->begin(), needs->end());
   }
   add_unneeded(names);
   if (unneeded.empty()) return {};

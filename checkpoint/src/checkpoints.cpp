@@ -63,7 +63,10 @@ struct Checkpoints::Impl : std::enable_shared_from_this<Impl> {
     EventLoop::Timer timer;
     bool saves_files = false;
     bool is_called = false;  // its members have been told that it is under way
+    std::optional<Result<FamilyCaptures::Captured>> outcome_of_capture;
     FamilyCaptures::Captured captured;
+    // Opened while the family is captured.
+    enum class Opening { kNotBegun, kUnderWay, kDone } opening = Opening::kNotBegun;
     Result<std::unique_ptr<NewVersion>> version = std::unique_ptr<NewVersion>();
     std::optional<Error> failure;
     std::vector<WrittenPart> written;
@@ -106,8 +109,9 @@ struct Checkpoints::Impl : std::enable_shared_from_this<Impl> {
   void unfreeze(pid_t root, int signal, const Reply& reply);
   void choose_base(Write& work);
   void capture(const Work& work);
-  void not_captured(const Work& work, const Error& why);
   void open_version(const Work& work);
+  void captured_and_open(const Work& work);
+  void not_captured(const Work& work, const Error& why);
   void write_parts(const Work& work);
   void commit(const Work& work);
   void written(const Work& work);
@@ -275,32 +279,50 @@ void Checkpoints::Impl::capture(const Work& work) {
                     .saves_files = work->saves_files,
                     .frozen = stands == frozen.end() ? 0 : stands->second},
                    [self = shared_from_this(), work](Result<FamilyCaptures::Captured> captured) {
-                     if (!captured) return self->not_captured(work, captured.error());
-                     work->captured = std::move(*captured);
-                     self->call_after(work);
-                     self->open_version(work);
+                     work->began = Clock::now();
+                     if (captured) self->call_after(work);
+                     work->outcome_of_capture.emplace(std::move(captured));
+                     self->captured_and_open(work);
                    });
-}
-
-// What is on its way between sockets has arrived a moment later.
-void Checkpoints::Impl::not_captured(const Work& work, const Error& why) {
-  if (why.errno_or(0) != EAGAIN || work->tries_left-- == 0) return fail(work, why);
-  work->timer = parts.capture.node.loop.after(
-      kTryAgain, [self = shared_from_this(), work] { self->capture(work); });
+  open_version(work);
 }
 
 void Checkpoints::Impl::open_version(const Work& work) {
-  work->began = Clock::now();
+  if (work->opening != Write::Opening::kNotBegun) return;
+  work->opening = Write::Opening::kUnderWay;
   if (auto other = consolidations.find(work->options.folder); other != consolidations.end()) {
     *other->second = true;
     work->options.patience = kConsolidationEnds;
   }
   parts.capture.node.workers.submit([work] { work->version = NewVersion::open(work->options); },
                                     [self = shared_from_this(), work] {
-                                      if (work->version) return self->write_parts(work);
-                                      work->outcome.emplace(work->version.error());
-                                      self->written(work);
+                                      work->opening = Write::Opening::kDone;
+                                      self->captured_and_open(work);
                                     });
+}
+
+void Checkpoints::Impl::captured_and_open(const Work& work) {
+  if (!work->outcome_of_capture || work->opening != Write::Opening::kDone) return;
+  auto captured = std::move(*work->outcome_of_capture);
+  work->outcome_of_capture.reset();
+  if (!captured) return not_captured(work, captured.error());
+  work->captured = std::move(*captured);
+  if (work->version) return write_parts(work);
+  work->outcome.emplace(work->version.error());
+  written(work);
+}
+
+// What is on its way between sockets has arrived a moment later. Else others may write into the
+// folder before this is answered.
+void Checkpoints::Impl::not_captured(const Work& work, const Error& why) {
+  if (why.errno_or(0) == EAGAIN && work->tries_left-- > 0) {
+    work->timer = parts.capture.node.loop.after(
+        kTryAgain, [self = shared_from_this(), work] { self->capture(work); });
+    return;
+  }
+  parts.capture.node.workers.submit(
+      [work] { work->version = std::unique_ptr<NewVersion>(); },
+      [self = shared_from_this(), work, why] { self->fail(work, why); });
 }
 
 // All nodes at once. A part that fails leaves nothing of the version, when all have ended.
@@ -328,7 +350,10 @@ void Checkpoints::Impl::commit(const Work& work) {
                                   : (*work->version)->commit(work->captured.family, work->written));
         work->version = std::unique_ptr<NewVersion>();
       },
-      [self = shared_from_this(), work] { self->written(work); });
+      [self = shared_from_this(), work] {
+        work->opening = Write::Opening::kNotBegun;
+        self->written(work);
+      });
 }
 
 void Checkpoints::Impl::written(const Work& finished) {

@@ -3,6 +3,7 @@
 
 #include <optional>
 
+#include "base_ranges.h"
 #include "checkpoint_messages.h"
 #include "payloads.h"
 #include "progress_desk.h"
@@ -49,8 +50,8 @@ void answer(Write& write) {
   write.reply.ok(rows(written));
 }
 
-void write_here(NodeContext& node, FamilyCaptures& captures, const WritePart& ask,
-                std::string_view payload, Messenger::Reply reply) {
+void write_here(NodeContext& node, FamilyCaptures& captures, const std::shared_ptr<LastParts>& last,
+                const WritePart& ask, std::string_view payload, Messenger::Reply reply) {
   const auto [folder, packed_family] = split_text(payload);
   PartOrder order{.folder = folder,
                   .version = ask.number,
@@ -58,7 +59,8 @@ void write_here(NodeContext& node, FamilyCaptures& captures, const WritePart& as
                   .id = ask.id,
                   .base = {ask.base, ask.base_id},
                   .compress = ask.compress != 0,
-                  .progress = std::make_shared<Progress>()};
+                  .progress = std::make_shared<Progress>(),
+                  .last = last};
   auto family = ProcessFamily::parse(packed_family);
   if (!family) return reply.fail(family.error());
   auto snapshot = captures.share_of(ask.capture, std::move(*family));
@@ -86,10 +88,11 @@ Result<WrittenPart> parse(uint32_t node, std::string_view reply) {
 }  // namespace
 
 void add_part_writes(NodeContext& node, FamilyCaptures& captures) {
-  node.messenger.on_request<WritePart>([&node, &captures](NodeId, const WritePart& ask,
-                                                          std::string_view payload,
-                                                          Messenger::Reply reply) {
-    write_here(node, captures, ask, payload, std::move(reply));
+  auto last = std::make_shared<LastParts>();
+  node.messenger.on_request<WritePart>([&node, &captures, last](NodeId, const WritePart& ask,
+                                                                std::string_view payload,
+                                                                Messenger::Reply reply) {
+    write_here(node, captures, last, ask, payload, std::move(reply));
   });
 }
 

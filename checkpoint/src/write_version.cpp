@@ -12,6 +12,7 @@
 #include <map>
 #include <set>
 
+#include "base_ranges.h"
 #include "each_block.h"
 
 namespace krg {
@@ -94,67 +95,7 @@ class PageCopy {
   std::vector<PartRange> ranges_;
 };
 
-// What a process, a file or memory is known by in other versions.
-std::string key_of(const ProcessFamily& family, uint32_t member) {
-  if (member < family.members.size()) return std::to_string(family.members[member].pid);
-  if (const uint32_t first = family.owner_of_memory(0); member >= first)
-    return fmt::format("memory {}", family.memories.at(member - first).id);
-  return family.files.at(member - family.members.size()).path;
-}
-
-// Where an older version has its pages.
-class BaseRanges {
- public:
-  static Result<BaseRanges> open(const CheckpointStore& store, const PartOrder& order) {
-    const WriteOptions::Base& wanted = order.base;
-    BaseRanges base;
-    auto info = store.info(wanted.version);
-    if (!info || info->id != wanted.id) return stale();
-    auto part = PartReader::open(store.part_path(wanted.version, order.node));
-    if (!part || (*part)->contents().id != wanted.id) return stale();
-    base.ids_[wanted.version] = wanted.id;
-    for (size_t i = 0; i < info->needs.size() && i < info->needs_ids.size(); ++i)
-      base.ids_[info->needs[i]] = info->needs_ids[i];
-    const PartContents& contents = (*part)->contents();
-    for (const PartRange& range : contents.ranges)
-      base.ranges_[key_of(contents.family, range.member)].push_back(range);
-    for (auto& [key, ranges] : base.ranges_)
-      std::sort(ranges.begin(), ranges.end(),
-                [](const PartRange& a, const PartRange& b) { return a.address < b.address; });
-    return base;
-  }
-
-  // Appends where the pages of `range` are. Errors: ESTALE: not all are there.
-  Status find(const std::string& key, uint32_t member, const PageRange& range,
-              std::vector<PartRange>& found) const {
-    const auto known = ranges_.find(key);
-    if (known == ranges_.end()) return stale();
-    auto piece =
-        std::upper_bound(known->second.begin(), known->second.end(), range.start.value,
-                         [](uint64_t at, const PartRange& r) { return at < r.address + r.bytes; });
-    for (uint64_t at = range.start.value; at < range.end().value; ++piece) {
-      if (piece == known->second.end() || piece->address > at) return stale();
-      const uint64_t skip = at - piece->address;
-      const uint64_t bytes = std::min(piece->bytes - skip, range.end().value - at);
-      found.push_back({.member = member,
-                       .version = piece->version,
-                       .address = at,
-                       .bytes = bytes,
-                       .offset = piece->offset + skip});
-      at += bytes;
-    }
-    return {};
-  }
-  uint64_t id_of(uint32_t version) const {
-    const auto known = ids_.find(version);
-    return known == ids_.end() ? 0 : known->second;
-  }
-
- private:
-  static Error stale() { return errno_error("the version before this one has changed", ESTALE); }
-  std::map<std::string, std::vector<PartRange>> ranges_;
-  std::map<uint32_t, uint64_t> ids_;
-};
+constexpr uint32_t kNone = UINT32_MAX;
 
 bool is_clean(const FamilySnapshot::Pages& piece) {
   return piece.range.is_clean;
@@ -168,9 +109,12 @@ Result<PartContents> contents_of(const PageSnapshot& snapshot,
   contents.node = order.node;
   contents.id = order.id;
   contents.family = snapshot.family();
+  std::string key;
+  uint32_t member = kNone;  // whose that is
   for (const FamilySnapshot::Pages& piece : pages) {
     if (is_clean(piece)) {
-      const std::string key = key_of(contents.family, piece.member);
+      if (std::exchange(member, piece.member) != piece.member)
+        key = base_key(contents.family, piece.member);
       if (auto found = base.find(key, piece.member, piece.range, contents.ranges); !found)
         return found.error();
       continue;
@@ -183,6 +127,14 @@ Result<PartContents> contents_of(const PageSnapshot& snapshot,
     contents.page_bytes += piece.range.bytes;
   }
   return contents;
+}
+
+Result<std::shared_ptr<const BaseRanges>> find_base(const CheckpointStore& store,
+                                                    const PartOrder& order) {
+  if (auto known = order.last ? order.last->find(store, order) : nullptr) return known;
+  auto read = BaseRanges::read(store, order);
+  if (!read) return read.error();
+  return std::make_shared<const BaseRanges>(std::move(*read));
 }
 
 WrittenPart describe(const PartContents& contents, const BaseRanges& base, uint64_t stored_bytes) {
@@ -204,9 +156,12 @@ Result<WrittenPart> write_part(const PageSnapshot& snapshot, const PartOrder& or
   order.on_step("tables");
   auto pages = snapshot.pages();
   if (!pages) return pages.error();
-  Result<BaseRanges> base = BaseRanges();
-  if (std::any_of(pages->begin(), pages->end(), is_clean)) base = BaseRanges::open(*store, order);
-  if (!base) return base.error();
+  auto base = std::make_shared<const BaseRanges>();
+  if (std::any_of(pages->begin(), pages->end(), is_clean)) {
+    auto found = find_base(*store, order);
+    if (!found) return found.error();
+    base = std::move(*found);
+  }
   auto contents = contents_of(snapshot, *pages, *base, order);
   if (!contents) return contents.error();
   const std::string path = store->part_path(order.version, order.node);
@@ -223,6 +178,7 @@ Result<WrittenPart> write_part(const PageSnapshot& snapshot, const PartOrder& or
     return give_up(copied.error());
   order.on_step("seal");
   if (auto finished = (*writer)->finish(); !finished) return give_up(finished.error());
+  if (order.last) order.last->keep(*store, order, BaseRanges(*contents, *base));
   return describe(*contents, *base, (*writer)->stored_bytes());
 }
 
@@ -230,6 +186,7 @@ Result<std::unique_ptr<NewVersion>> NewVersion::open(const WriteOptions& options
   auto store = CheckpointStore::open(options.folder, true);
   if (!store) return store.error();
   if (auto locked = store->lock(options.patience); !locked) return locked.error();
+  if (options.keep > 0) store->learn_masters();
   auto version = store->next_version();
   if (!version) return version.error();
   std::unique_ptr<NewVersion> made(new NewVersion(std::move(*store), options));
@@ -243,7 +200,13 @@ NewVersion::~NewVersion() {
 }
 
 PartOrder NewVersion::order_for(uint32_t node) const {
-  return {options_.folder, version_, node, id_, options_.base, options_.compress, options_.on_step};
+  return {.folder = options_.folder,
+          .version = version_,
+          .node = node,
+          .id = id_,
+          .base = options_.base,
+          .compress = options_.compress,
+          .on_step = options_.on_step};
 }
 
 Result<WrittenVersion> NewVersion::commit(const ProcessFamily& family,

@@ -66,11 +66,12 @@ bool FamilyTracking::works() const {
   return impl_->told_by != WrittenBy::kNothing;
 }
 
-const WrittenPages* FamilyTracking::since(uint64_t capture, const ProcessImage& image) const {
+WrittenPages* FamilyTracking::since(uint64_t capture, const ProcessImage& image) {
   const auto found = impl_->processes.find(pid_of(image));
   if (found == impl_->processes.end() || found->second.capture != capture ||
       found->second.incarnation != incarnation_of(image))
     return nullptr;
+  found->second.capture = 0;
   return found->second.written.get();
 }
 

@@ -415,7 +415,7 @@ void LocalCapture::copy_memory(std::vector<MemoryShare> shares, std::function<vo
 
 Status LocalCapture::take_pages(pid_t pid, const ProcessImage& image) {
   FrozenProcess& process = *members_[pid].process;
-  const WrittenPages* written =
+  WrittenPages* written =
       base_ != 0 && parts_.tracking ? parts_.tracking->since(base_, image) : nullptr;
   MemberPages& pages = *taken_.at(pid).pages;
   const Status taken = members_[pid].spread ? pages.take_at_home(process, written)

@@ -53,10 +53,9 @@ MemberPages::~MemberPages() {
   table.forget_hidden(task);
 }
 
-Status MemberPages::take(FrozenProcess& process, const ProcessImage& image,
-                         const WrittenPages* written) {
+Status MemberPages::take(FrozenProcess& process, const ProcessImage& image, WrittenPages* written) {
   if (written) {
-    auto found = written->pages();
+    auto found = written->take();
     if (!found) return found.error();
     tracked = std::move(*found);
     is_tracked = true;
@@ -101,9 +100,9 @@ Status MemberPages::copy_process(FrozenProcess& process, const ProcessImage& ima
   return done ? again : done;
 }
 
-Status MemberPages::take_at_home(const FrozenProcess& process, const WrittenPages* written) {
+Status MemberPages::take_at_home(const FrozenProcess& process, WrittenPages* written) {
   if (!written) return {};
-  auto found = written->pages();
+  auto found = written->take();
   if (!found) return found.error();
   if (!has_little_written(*found)) return {};
   tracked = std::move(*found);

@@ -32,11 +32,11 @@ struct MemberPages {
   CopiedPages copied;              // with a task: memory that no copy has (MADV_DONTFORK, …)
   CopiedPages of_set;              // with no task: of one that is spread
 
-  // `written`: what is known since the capture that this one goes on from; null: nothing.
-  Status take(FrozenProcess& process, const ProcessImage& image, const WrittenPages* written);
+  // `written`: what is known since the capture that this one goes on from; taken. Null: nothing.
+  Status take(FrozenProcess& process, const ProcessImage& image, WrittenPages* written);
   // Of one that is spread what is at home only, if that is little (is_tracked); add() brings the
   // rest, or all.
-  Status take_at_home(const FrozenProcess& process, const WrittenPages* written);
+  Status take_at_home(const FrozenProcess& process, WrittenPages* written);
   void add(StandingSpread::Memory memory);
   // Sorted by address. Errors: ESRCH.
   Result<std::vector<PageRange>> pages() const;

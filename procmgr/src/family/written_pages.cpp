@@ -53,6 +53,13 @@ bool has_own_pages(int pagemap, const PrivateMapping& mapping) {
   return ioctl(pagemap, kPagemapScan, &scan) > 0;
 }
 
+void append(std::vector<PrivateMapping>& mappings, const PrivateMapping& mapping) {
+  if (!mappings.empty() && mappings.back().end == mapping.start)
+    mappings.back().end = mapping.end;
+  else
+    mappings.push_back(mapping);
+}
+
 Status clear_soft_dirty(pid_t pid) {
   UniqueFd file(open(fmt::format("/proc/{}/clear_refs", pid).c_str(), O_WRONLY | O_CLOEXEC));
   if (!file || write(file.get(), "4", 1) != 1) return errno_error("soft-dirty bits");
@@ -108,10 +115,30 @@ Result<std::unique_ptr<WrittenPages>> WrittenPages::begin(FrozenProcess& process
 }
 
 Status WrittenPages::reset() {
+  if (std::exchange(is_taken_, false)) return {};
   const bool is_protecting = told_by_ == WrittenBy::kWriteProtection;
   Status done = is_protecting ? protect() : clear_soft_dirty(pid_);
   was_reset_ = true;
   return done;
+}
+
+Result<std::vector<PageRange>> WrittenPages::take() {
+  Result<std::vector<PageRange>> pages = std::vector<PageRange>();
+  if (told_by_ == WrittenBy::kWriteProtection) {
+    std::vector<PrivateMapping> watched;
+    pages = protect_content_ranges(
+        pid_, [&](const PrivateMapping& mapping, int pagemap, bool is_watched) -> Status {
+          if (!is_watched && !watch(mapping, pagemap, false)) return {};
+          append(watched, mapping);
+          return is_watched ? Status() : protect_one(mapping, pagemap);
+        });
+    if (pages) watched_ = std::move(watched);
+  } else {
+    pages = content_ranges(pid_, told_by_);
+    if (auto cleared = clear_soft_dirty(pid_); pages && !cleared) pages = cleared.error();
+  }
+  is_taken_ = was_reset_ = static_cast<bool>(pages);
+  return pages;
 }
 
 // Whether it was watched at the last reset.
@@ -123,13 +150,13 @@ bool WrittenPages::is_known(const PrivateMapping& mapping) const {
 
 // A file's pages are watched where the program has made them its own: faults on a mapping that is
 // watched bring single pages.
-bool WrittenPages::watch(const PrivateMapping& mapping, int pagemap) const {
+bool WrittenPages::watch(const PrivateMapping& mapping, int pagemap, bool was_watched) const {
   if (mapping.has_file && !has_own_pages(pagemap, mapping)) return false;
   const uffdio_range range{.start = mapping.start, .len = mapping.end - mapping.start};
   uffdio_register wanted{.range = range, .mode = UFFDIO_REGISTER_MODE_WP, .ioctls = 0};
   if (ioctl(userfaultfd_.get(), UFFDIO_REGISTER, &wanted) != 0) return false;
   // Pages that mremap(2) moved there may still look protected (before Linux 6.14).
-  if (was_reset_ && !is_known(mapping)) {
+  if (was_reset_ && !was_watched) {
     uffdio_writeprotect none{.range = range, .mode = 0};
     ioctl(userfaultfd_.get(), UFFDIO_WRITEPROTECT, &none);
   }
@@ -143,11 +170,8 @@ Status WrittenPages::protect() {
   if (!mappings) return mappings.error();
   std::vector<PrivateMapping> watched;
   for (const PrivateMapping& mapping : *mappings) {
-    if (!watch(mapping, pagemap->get())) continue;
-    if (!watched.empty() && watched.back().end == mapping.start)
-      watched.back().end = mapping.end;
-    else
-      watched.push_back(mapping);
+    if (!watch(mapping, pagemap->get(), is_known(mapping))) continue;
+    append(watched, mapping);
     if (auto done = protect_one(mapping, pagemap->get()); !done) return done;
   }
   watched_ = std::move(watched);

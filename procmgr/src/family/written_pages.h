@@ -30,18 +30,19 @@ class WrittenPages {
   static Result<std::unique_ptr<WrittenPages>> begin(FrozenProcess& process, WrittenBy told_by);
 
   // From now on only what is written after this counts; memory that is not to be watched (another
-  // userfaultfd has it), and what is mapped later, counts as written. Errors: ESRCH, EACCES.
+  // userfaultfd has it), and what is mapped later, counts as written. Nothing is left to do right
+  // after take(). Errors: ESRCH, EACCES.
   Status reset();
-  // All pages with content, is_clean filled in. REQUIRES: the process does not run. Errors: as
-  // content_ranges().
-  Result<std::vector<PageRange>> pages() const { return content_ranges(pid_, told_by_); }
+  // All pages with content, is_clean filled in; does what reset() does, in the same pass. REQUIRES:
+  // the process does not run. Errors: as content_ranges(), reset().
+  Result<std::vector<PageRange>> take();
 
  private:
   WrittenPages(pid_t pid, WrittenBy told_by, UniqueFd userfaultfd)
       : pid_(pid), told_by_(told_by), userfaultfd_(std::move(userfaultfd)) {}
   Status protect();
   static Status protect_one(const PrivateMapping& mapping, int pagemap);
-  bool watch(const PrivateMapping& mapping, int pagemap) const;
+  bool watch(const PrivateMapping& mapping, int pagemap, bool was_watched) const;
   bool is_known(const PrivateMapping& mapping) const;
 
   pid_t pid_;
@@ -49,6 +50,7 @@ class WrittenPages {
   UniqueFd userfaultfd_;
   std::vector<PrivateMapping> watched_;  // neighbours as one
   bool was_reset_ = false;
+  bool is_taken_ = false;  // by take(): reset() has nothing to do
 };
 
 }  // namespace krg

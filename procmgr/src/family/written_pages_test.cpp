@@ -65,7 +65,7 @@ class WrittenPagesTest : public FrozenProcessTest, public ::testing::WithParamIn
       if (!begun) return {};
       pages = std::move(*begun);
     }
-    auto ranges = pages->pages();
+    auto ranges = pages->take();
     EXPECT_TRUE(ranges) << ranges.error().message();
     EXPECT_TRUE(pages->reset());
     std::vector<size_t> numbers;
@@ -208,7 +208,7 @@ TEST_P(WrittenPagesTest, TheProgramGoesOnWhenNothingIsNotedAnyMore) {
 TEST_P(WrittenPagesTest, WhatHasNoContentIsNotAmongThem) {
   start_steps([](unsigned) {});
   const auto content = [this] {
-    auto ranges = pages->pages();
+    auto ranges = pages->take();
     EXPECT_TRUE(ranges);
     size_t count = 0;
     for (const PageRange& range : *ranges) {

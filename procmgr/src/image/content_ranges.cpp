@@ -26,6 +26,7 @@ namespace krg {
 namespace {
 
 constexpr uint64_t kPage = 4096;
+constexpr uint64_t kScanProtects = 3;  // PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC
 
 // Bits of an entry of /proc/PID/pagemap.
 constexpr uint64_t kEntrySoftDirty = uint64_t{1} << 55, kEntryFile = uint64_t{1} << 61,
@@ -77,16 +78,19 @@ void append(Ranges& ranges, const PrivateMapping& mapping, uint64_t start, uint6
                     .is_clean = is_clean});
 }
 
+enum class ScanFor { kContent, kWritten, kProtecting };  // each with the one before
+
 // `excluded`: categories of pages without content. (Whether a page is a file's the kernel asks of
-// the page itself: 40 ms a GiB, instead of 5 for its table entry.)
-Status scan(int pagemap, uint64_t excluded, bool tells_written, const PrivateMapping& mapping,
+// the page itself: 40 ms a GiB, instead of 5 for its table entry.) Errors: EPERM: nothing protects
+// it, and it was to be protected again.
+Status scan(int pagemap, uint64_t excluded, ScanFor what, const PrivateMapping& mapping,
             Ranges& ranges) {
   const uint64_t told =
-      kPageIsHuge | (tells_written ? kPageIsWriteProtectable | kPageIsWritten : 0);
+      kPageIsHuge | (what != ScanFor::kContent ? kPageIsWriteProtectable | kPageIsWritten : 0);
   std::array<PageRegion, 512> regions;
   for (uint64_t at = mapping.start; at < mapping.end;) {
     PagemapScan call{.size = sizeof call,
-                     .flags = 0,
+                     .flags = what == ScanFor::kProtecting ? kScanProtects : 0,
                      .start = at,
                      .end = mapping.end,
                      .walk_end = 0,
@@ -219,6 +223,23 @@ Result<Ranges> ranges_by_entries(pid_t pid, int pagemap,
                    });
 }
 
+using ScanCategories =
+    std::function<Status(int pagemap, uint64_t excluded, const PrivateMapping&, Ranges&)>;
+// By PAGEMAP_SCAN. Errors: EINVAL, ENOTTY: the kernel does not have it.
+Result<Ranges> ranges_by_scan(pid_t pid, int pagemap, const std::vector<PrivateMapping>& mappings,
+                              const ScanCategories& scan_mapping) {
+  // Kernels refuse categories that they do not know: guard regions came with Linux 6.15.
+  Result<Ranges> ranges = Ranges();
+  for (uint64_t excluded : {kPageIsFile | kPageIsZero | kPageIsGuard, kPageIsFile | kPageIsZero}) {
+    ranges =
+        ranges_of(pid, pagemap, mappings, [&](int map, const PrivateMapping& one, Ranges& found) {
+          return scan_mapping(map, one.has_file ? excluded : excluded & ~kPageIsFile, one, found);
+        });
+    if (ranges || ranges.error().errno_or(0) != EINVAL) break;
+  }
+  return ranges;
+}
+
 // By the best way that the kernel has.
 Result<Ranges> find_ranges(pid_t pid, const std::vector<PrivateMapping>& mappings,
                            WrittenBy told_by) {
@@ -226,18 +247,27 @@ Result<Ranges> find_ranges(pid_t pid, const std::vector<PrivateMapping>& mapping
   if (!pagemap) return pagemap.error();
   if (told_by == WrittenBy::kSoftDirty)
     return ranges_by_entries(pid, pagemap->get(), mappings, true);
-  const bool tells_written = told_by == WrittenBy::kWriteProtection;
-  // Kernels refuse categories that they do not know: guard regions came with Linux 6.15.
-  for (uint64_t excluded : {kPageIsFile | kPageIsZero | kPageIsGuard, kPageIsFile | kPageIsZero}) {
-    auto ranges = ranges_of(
-        pid, pagemap->get(), mappings, [&](int map, const PrivateMapping& mapping, Ranges& found) {
-          return scan(map, mapping.has_file ? excluded : excluded & ~kPageIsFile, tells_written,
-                      mapping, found);
-        });
-    if (ranges || (ranges.error().errno_or(0) != EINVAL && ranges.error().errno_or(0) != ENOTTY))
-      return ranges;
-  }
+  const ScanFor what =
+      told_by == WrittenBy::kWriteProtection ? ScanFor::kWritten : ScanFor::kContent;
+  auto ranges =
+      ranges_by_scan(pid, pagemap->get(), mappings,
+                     [what](int map, uint64_t excluded, const PrivateMapping& mapping,
+                            Ranges& found) { return scan(map, excluded, what, mapping, found); });
+  if (ranges || (ranges.error().errno_or(0) != EINVAL && ranges.error().errno_or(0) != ENOTTY))
+    return ranges;
   return ranges_by_entries(pid, pagemap->get(), mappings, false);
+}
+
+// Of one that was not watched all counts as written, whatever its pages look like; of a file's only
+// those with pages of their own are worth it.
+Status scan_protecting(int pagemap, uint64_t excluded, const PrivateMapping& mapping, Ranges& found,
+                       const MappingScanned& scanned) {
+  const size_t before = found.size();
+  Status protecting = scan(pagemap, excluded, ScanFor::kProtecting, mapping, found);
+  const bool is_watched = protecting || protecting.error().errno_or(0) != EPERM;
+  if (!is_watched) protecting = scan(pagemap, excluded, ScanFor::kContent, mapping, found);
+  if (!protecting || (!is_watched && mapping.has_file && found.size() == before)) return protecting;
+  return scanned(mapping, pagemap, is_watched);
 }
 
 }  // namespace
@@ -260,6 +290,20 @@ Result<Ranges> content_ranges(pid_t pid, WrittenBy told_by) {
   if (!mappings) return mappings.error();
   auto ranges = find_ranges(pid, *mappings, told_by);
   if (!ranges) return ranges.error();
+  return with_arguments_first(pid, *ranges);
+}
+
+Result<Ranges> protect_content_ranges(pid_t pid, const MappingScanned& scanned) {
+  auto mappings = private_mappings(pid);
+  if (!mappings) return mappings.error();
+  auto pagemap = open_pagemap(pid);
+  if (!pagemap) return pagemap.error();
+  auto ranges = ranges_by_scan(
+      pid, pagemap->get(), *mappings,
+      [&scanned](int map, uint64_t excluded, const PrivateMapping& mapping, Ranges& found) {
+        return scan_protecting(map, excluded, mapping, found, scanned);
+      });
+  if (!ranges) return ranges;
   return with_arguments_first(pid, *ranges);
 }
 

@@ -11,6 +11,7 @@
 
 #include <sys/types.h>
 
+#include <functional>
 #include <vector>
 
 #include "krg/procmgr/page_range.h"
@@ -39,6 +40,14 @@ Result<UniqueFd> open_pagemap(pid_t pid);
 // REQUIRES: a caller that may trace the process.
 // `told_by`: is_clean is filled in.
 Result<std::vector<PageRange>> content_ranges(pid_t pid, WrittenBy told_by = WrittenBy::kNothing);
+
+// Told of each mapping when its pages have been found. `is_watched`: what was written of it is
+// protected again; else all of it counts as written.
+using MappingScanned =
+    std::function<Status(const PrivateMapping& mapping, int pagemap, bool is_watched)>;
+// content_ranges() by write protection, which protects what was written in the same pass. Errors:
+// as above, and those of `scanned`.
+Result<std::vector<PageRange>> protect_content_ranges(pid_t pid, const MappingScanned& scanned);
 
 // Whether that mapping has any. Errors, REQUIRES: as above.
 Result<bool> has_content(pid_t pid, const PrivateMapping& mapping);

@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -59,6 +60,9 @@ class CheckpointStore {
   // Excludes other writers until this goes; removes what an interrupted one left. Waits so long for
   // another one. Errors: EBUSY.
   Status lock(std::chrono::milliseconds patience = std::chrono::milliseconds(0));
+  // Reads what prune() has to know, which takes as long as there are versions, so that it need not.
+  // REQUIRES: lock().
+  void learn_masters();
   // The number for the next version. REQUIRES: lock().
   Result<uint32_t> next_version() const;
   // Of a removed version, to be written over by a part of so many bytes of pages; empty: none that
@@ -67,11 +71,11 @@ class CheckpointStore {
   // Whatever there is of a version that was not finished.
   void remove_parts_of(uint32_t version) const;
   // The parts are on the disk: the version is there from now on. REQUIRES: lock().
-  Status commit(const VersionInfo& info) const;
+  Status commit(const VersionInfo& info);
   // The files at `paths` take the places of the parts of `info`, in the order of info.nodes; they
   // have all pages themselves from then on; newer versions find theirs where they were. REQUIRES:
   // lock().
-  Status replace_parts(const std::vector<std::string>& paths, const VersionInfo& info) const;
+  Status replace_parts(const std::vector<std::string>& paths, const VersionInfo& info);
   // Removes a version, but for parts that others need; its own parts become spares. REQUIRES:
   // lock().
   Status remove(uint32_t version) const;
@@ -83,10 +87,12 @@ class CheckpointStore {
       : folder_(std::move(folder)), directory_(std::move(directory)) {}
   Status remove_unneeded_parts(bool become_spares = true) const;
   std::string spare_name(uint32_t node) const;
+  Result<std::vector<uint32_t>> needs_of(uint32_t version) const;
   Status sync() const;
 
   std::string folder_;
   UniqueFd directory_;
+  std::map<uint32_t, std::vector<uint32_t>> learned_;  // what versions need, while it is locked
 };
 
 // The family of a version, put together of its own parts, the first of `parts`. Errors: they

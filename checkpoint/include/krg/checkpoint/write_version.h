@@ -15,6 +15,8 @@
 
 namespace krg {
 
+class LastParts;
+
 struct WriteOptions {
   // The version that pages which were not written since then (is_clean) are in.
   struct Base {
@@ -46,6 +48,7 @@ struct PartOrder {
   bool compress = false;
   std::function<void(const std::string& step)> on_step = [](const std::string&) {};
   SharedProgress progress = {};
+  std::shared_ptr<LastParts> last = {};  // of this node; null: older parts are read
 };
 
 struct WrittenPart {

@@ -29,8 +29,9 @@ class FamilyTracking {
   FamilyTracking& operator=(const FamilyTracking&) = delete;
 
   bool works() const;
-  // What is known of a process since that capture; null: nothing. `image`: its own.
-  const WrittenPages* since(uint64_t capture, const ProcessImage& image) const;
+  // What is known of a process since that capture, to be taken, and never known again until
+  // begin(); null: nothing. `image`: its own.
+  WrittenPages* since(uint64_t capture, const ProcessImage& image);
   // What is written from now on is written after that capture. What cannot be tracked is not.
   void begin(uint64_t capture, FrozenProcess& process, const ProcessImage& image);
 
