@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <mutex>
 #include <optional>
+#include <utility>
 
 #include "krg/checkpoint/sealed_file.h"
 
@@ -61,8 +62,10 @@ Result<BaseRanges> BaseRanges::read(const CheckpointStore& store, const PartOrde
 }
 
 BaseRanges::BaseRanges(const PartContents& contents, const BaseRanges& base) {
+  uint32_t last = contents.version;
   for (const PartRange& range : contents.ranges)
-    if (range.version != contents.version) ids_[range.version] = base.id_of(range.version);
+    if (range.version != contents.version && std::exchange(last, range.version) != range.version)
+      ids_[range.version] = base.id_of(range.version);
   add(contents);
 }
 
@@ -72,9 +75,14 @@ void BaseRanges::add(const PartContents& contents) {
   for (auto next = ranges.begin(); next != ranges.end();) {
     const uint32_t member = next->member;
     auto& known = ranges_[base_key(contents.family, member)];
-    for (; next != ranges.end() && next->member == member; ++next) known.push_back(*next);
+    const auto end = std::find_if(next, ranges.end(),
+                                  [member](const PartRange& r) { return r.member != member; });
+    known.insert(known.end(), next, end);
+    next = end;
   }
-  for (auto& [key, known] : ranges_) std::ranges::sort(known, {}, &PartRange::address);
+  for (auto& [key, known] : ranges_)
+    if (!std::ranges::is_sorted(known, {}, &PartRange::address))
+      std::ranges::sort(known, {}, &PartRange::address);
 }
 
 Status BaseRanges::find(const std::string& key, uint32_t member, const PageRange& range,

@@ -11,6 +11,7 @@
 #include <ctime>
 #include <map>
 #include <set>
+#include <utility>
 
 #include "base_ranges.h"
 #include "each_block.h"
@@ -109,6 +110,7 @@ Result<PartContents> contents_of(const PageSnapshot& snapshot,
   contents.node = order.node;
   contents.id = order.id;
   contents.family = snapshot.family();
+  contents.ranges.reserve(pages.size());
   std::string key;
   uint32_t member = kNone;  // whose that is
   for (const FamilySnapshot::Pages& piece : pages) {
@@ -140,9 +142,11 @@ Result<std::shared_ptr<const BaseRanges>> find_base(const CheckpointStore& store
 WrittenPart describe(const PartContents& contents, const BaseRanges& base, uint64_t stored_bytes) {
   WrittenPart part{contents.node, contents.page_bytes, 0, stored_bytes, {}};
   std::set<uint32_t> needs;
+  uint32_t last = contents.version;
   for (const PartRange& range : contents.ranges) {
     part.memory_bytes += range.bytes;
-    if (range.version != contents.version) needs.insert(range.version);
+    if (range.version != contents.version && std::exchange(last, range.version) != range.version)
+      needs.insert(range.version);
   }
   for (uint32_t version : needs) part.needs.emplace_back(version, base.id_of(version));
   return part;
