@@ -12,6 +12,13 @@ namespace {
 
 constexpr uint64_t kId = 7;
 
+PageRange pages_at(uint64_t address) {
+  PageRange range{};
+  range.start = {address};
+  range.bytes = kCheckpointPage;
+  return range;
+}
+
 class LastPartsTest : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -22,22 +29,39 @@ class LastPartsTest : public ::testing::Test {
     ASSERT_TRUE(opened);
     store.emplace(std::move(*opened));
     ASSERT_TRUE(store->lock());
-    PartContents contents{.version = 1, .node = 0, .id = kId, .page_bytes = 2 * kCheckpointPage};
+    PartContents contents;
+    contents.version = 1;
+    contents.id = kId;
+    contents.page_bytes = 2 * kCheckpointPage;
     contents.family.members.resize(1);
     contents.family.members[0].pid = 100;
-    contents.ranges = {{.version = 1, .address = 0x10000, .bytes = 2 * kCheckpointPage}};
+    PartRange& range = contents.ranges.emplace_back();
+    range.version = 1;
+    range.address = 0x10000;
+    range.bytes = 2 * kCheckpointPage;
     auto writer = PartWriter::create(store->part_path(1, 0), contents, {});
     ASSERT_TRUE(writer) << writer.error().message();
     ASSERT_TRUE((*writer)->write(0, std::vector<std::byte>(2 * kCheckpointPage)));
     ASSERT_TRUE((*writer)->finish());
-    last.keep(*store, {.folder = folder, .version = 1, .id = kId},
-              BaseRanges(contents, BaseRanges()));
-    ASSERT_TRUE(store->commit({.version = 1, .id = kId, .nodes = {0}}));
+    PartOrder order;
+    order.folder = folder;
+    order.version = 1;
+    order.id = kId;
+    last.keep(*store, order, BaseRanges(contents, BaseRanges()));
+    VersionInfo info;
+    info.version = 1;
+    info.id = kId;
+    info.nodes = {0};
+    ASSERT_TRUE(store->commit(info));
   }
   void TearDown() override { std::filesystem::remove_all(folder); }
 
   std::shared_ptr<const BaseRanges> find(uint64_t id = kId) const {
-    return last.find(*store, {.folder = folder, .version = 2, .base = {.version = 1, .id = id}});
+    PartOrder order;
+    order.folder = folder;
+    order.version = 2;
+    order.base = {1, id};
+    return last.find(*store, order);
   }
 
   std::string folder;
@@ -50,11 +74,11 @@ TEST_F(LastPartsTest, IsWhereItWasWritten) {
   ASSERT_TRUE(known);
   EXPECT_EQ(known->id_of(1), kId);
   std::vector<PartRange> found;
-  ASSERT_TRUE(known->find("100", 0, {.start = {0x11000}, .bytes = kCheckpointPage}, found));
+  ASSERT_TRUE(known->find("100", 0, pages_at(0x11000), found));
   ASSERT_EQ(found.size(), 1u);
   EXPECT_EQ(found[0].offset, kCheckpointPage);
-  EXPECT_FALSE(known->find("100", 0, {.start = {0x12000}, .bytes = kCheckpointPage}, found));
-  EXPECT_FALSE(known->find("101", 0, {.start = {0x11000}, .bytes = kCheckpointPage}, found));
+  EXPECT_FALSE(known->find("100", 0, pages_at(0x12000), found));
+  EXPECT_FALSE(known->find("101", 0, pages_at(0x11000), found));
 }
 
 TEST_F(LastPartsTest, AnotherVersionIsRead) {
