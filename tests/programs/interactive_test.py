@@ -215,16 +215,17 @@ class InteractiveTest(SessionCase):
         self.assertEqual(self.terminal.end(), 5)
 
 
-# Reads single keys, saves its shell, and tells the terminal's size when that changes.
+# Reads single keys, saves its shell, and tells the terminal's size when that changes, each by one write: krgrun may
+# still be at its progress bar.
 KEYS = """
 import os, signal, subprocess, sys, termios, tty
-signal.signal(signal.SIGWINCH, lambda *_: print("size", *os.get_terminal_size(0), flush=True))
+signal.signal(signal.SIGWINCH, lambda *_: print("size {} {}".format(*os.get_terminal_size(0))))
 before = termios.tcgetattr(0)
 tty.setcbreak(0)
 keys = termios.tcgetattr(0)
 subprocess.run(["krg_checkpoint", "-o", "ckpt", str(os.getppid())], check=True)
-print("saved", termios.tcgetattr(0) == keys, os.tcgetpgrp(0) == os.getpgrp(), flush=True)
-print("key", os.read(0, 1), flush=True)
+print(f"saved {termios.tcgetattr(0) == keys} {os.tcgetpgrp(0) == os.getpgrp()}")
+print(f"key {os.read(0, 1)}")
 termios.tcsetattr(0, termios.TCSADRAIN, before)
 """
 
