@@ -223,10 +223,11 @@ SpreadMembers Krgd::spread_members() {
 
 void Krgd::start_spreading() {
   auto made = Spreading::create({node, kddm, syscalls, capabilities, processes,
-                                 [this](NodeId n) { return membership.is_online(n); }});
+                                 [this](NodeId n) { return membership.is_online(n); }, resources});
   if (!made) return capabilities.refuse(Capability::kDistantThread, made.error().message());
   spreading = std::move(*made);
   spreading->add_commands(control);
+  cluster_view.set_bound([this](pid_t tid) { return spreading->affinity_of(tid); });
   jobs.offer_distant_threads();
 }
 

@@ -74,12 +74,27 @@ void collect_files(const PlainFiles& directory, const std::string& base, const s
   }
 }
 
+// The processors of its NUMA node, which sysfs only tells elsewhere: "nodeM" is a link to there.
+Result<std::string> numa_cpus(const PlainFiles& directory, const std::string& base) {
+  auto entries = directory.list(own_user(), base);
+  if (!entries) return entries.error();
+  for (const FsDirEntry& entry : *entries) {
+    if (entry.name.substr(0, 4) != "node" || !to_number<unsigned>(entry.name.substr(4))) continue;
+    auto nodes = PlainFiles::open("/sys/devices/system/node");
+    if (!nodes) return nodes.error();
+    return nodes->read(own_user(), entry.name + "/cpulist");
+  }
+  return errno_error("NUMA node", ENOENT);
+}
+
 Result<SharedCpuFiles> read_cpu_files(const PlainFiles& directory, unsigned cpu) {
   std::string base = "cpu" + std::to_string(cpu);
   if (auto there = directory.attributes(own_user(), base); !there) return there.error();
   auto files = std::make_shared<CpuFiles>();
   collect_files(directory, base, "topology", 1, *files);
   collect_files(directory, base, "cache", 2, *files);
+  if (auto cpus = numa_cpus(directory, base))
+    files->emplace_back("topology/numa_cpus_list", std::move(*cpus));
   return SharedCpuFiles(files);
 }
 

@@ -49,7 +49,7 @@ struct sysinfo to_sysinfo(const NodeFigures& sum) {
 struct ClusterView::Impl {
   void get_affinity(Call call);
   void set_affinity(Call call);
-  void tell_affinity(Call call, const ProcessorSet& allowed);
+  void tell_affinity(Call call, const ProcessorSet& told);
   void restrict_to(Call call, const ProcessorSet& wanted);
   void tell_sysinfo(Call call);
 
@@ -70,6 +70,7 @@ struct ClusterView::Impl {
   PidCalls& pid_calls;
   NodeResources& resources;
   std::function<bool(pid_t)> sees_node_only;
+  std::function<std::optional<ProcessorSet>(pid_t)> bound_of = [](pid_t) { return std::nullopt; };
 };
 
 void ClusterView::Impl::get_affinity(Call call) {
@@ -84,17 +85,18 @@ void ClusterView::Impl::get_affinity(Call call) {
   mask.resize(static_cast<size_t>(got));
   auto waiting = std::make_shared<Call>(std::move(call));
   resources.get(kProcessorsMaxAge, [this, waiting, allowed = set_of_mask(mask)](const auto&) {
-    tell_affinity(std::move(*waiting), allowed);
+    const auto named = static_cast<pid_t>(waiting->arg(0));
+    const auto bound = bound_of(named == 0 ? waiting->tid() : named);
+    tell_affinity(std::move(*waiting), bound ? *bound : to_cluster(allowed, numbers()));
   });
 }
 
-void ClusterView::Impl::tell_affinity(Call call, const ProcessorSet& allowed) {
-  const ProcessorNumbers known = numbers();
+void ClusterView::Impl::tell_affinity(Call call, const ProcessorSet& told) {
   const size_t room = static_cast<uint32_t>(call.arg(1));
-  const size_t needed = (known.total + 8 * kWord - 1) / (8 * kWord) * kWord;
+  const size_t needed = (numbers().total + 8 * kWord - 1) / (8 * kWord) * kWord;
   if (room < needed) return call.fail(EINVAL);
-  const std::string told = mask_of_set(to_cluster(allowed, known), needed);
-  if (!call.write_memory(RemoteAddr{call.arg(2)}, told)) return call.fail(EFAULT);
+  const std::string mask = mask_of_set(told, needed);
+  if (!call.write_memory(RemoteAddr{call.arg(2)}, mask)) return call.fail(EFAULT);
   call.succeed(static_cast<int64_t>(needed));
 }
 
@@ -151,5 +153,9 @@ ClusterView::ClusterView(NodeContext& node, SyscallBroker& broker, ProcessTable&
     });
 }
 ClusterView::~ClusterView() = default;
+
+void ClusterView::set_bound(std::function<std::optional<ProcessorSet>(pid_t)> bound) {
+  impl_->bound_of = std::move(bound);
+}
 
 }  // namespace krg

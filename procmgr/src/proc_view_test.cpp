@@ -394,6 +394,9 @@ TEST_F(ProcViewTest, ProcessorsOfAllNodesAreInSysfs) {
     std::string last_own = "/sys/devices/system/cpu/cpu" + std::to_string(own.back()) + "/";
     EXPECT_EQ(slurp(last + "topology/core_id"), slurp(last_own + "topology/core_id"));
     EXPECT_EQ(parse_cpu_mask(slurp(last + "topology/thread_siblings")).back(), all.back());
+    if (std::filesystem::exists("/sys/devices/system/node/node0")) {
+      EXPECT_EQ(parse_cpu_list(slurp(last + "topology/numa_cpus_list")).back(), all.back());
+    }
     EXPECT_NE(slurp(last + "topology/physical_package_id"),
               slurp("/mnt/cpu/cpu0/topology/physical_package_id"));
     EXPECT_TRUE(has(names_in(last), "topology"));

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "processor_numbers.h"
 
+#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <algorithm>
 
 namespace krg {
@@ -38,6 +42,23 @@ std::optional<ProcessorSet> to_node(const ProcessorSet& wanted, const ProcessorN
     if (wanted.contains(numbers.first + i)) here.insert(numbers.own[i]);
   if (here.empty()) return std::nullopt;
   return here;
+}
+
+ProcessorSet processors_of_thread(pid_t tid) {
+  constexpr size_t kMostBytes = 4096;
+  std::string mask(kMostBytes, '\0');
+  const long got = syscall(SYS_sched_getaffinity, tid, mask.size(), mask.data());
+  if (got < 0) return {};
+  mask.resize(static_cast<size_t>(got));
+  return set_of_mask(mask);
+}
+
+void bind_thread(pid_t tid, const ProcessorSet& processors) {
+  if (processors.empty()) return;
+  const size_t words = *processors.rbegin() / (8 * sizeof(unsigned long)) + 1;
+  const std::string mask = mask_of_set(processors, words * sizeof(unsigned long));
+  static_cast<void>(
+      sched_setaffinity(tid, mask.size(), reinterpret_cast<const cpu_set_t*>(mask.data())));
 }
 
 }  // namespace krg

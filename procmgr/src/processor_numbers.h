@@ -2,6 +2,8 @@
 // Pure. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <sys/types.h>
+
 #include <optional>
 #include <set>
 #include <string>
@@ -29,5 +31,11 @@ ProcessorSet to_cluster(const ProcessorSet& allowed, const ProcessorNumbers& num
 // Where a thread may run that asked for `wanted` (cluster's numbers): those of this node; all of
 // the node's when it asked for the whole cluster. None: it asked for other nodes' only.
 std::optional<ProcessorSet> to_node(const ProcessorSet& wanted, const ProcessorNumbers& numbers);
+
+// The processors (kernel numbers) that a thread of this node may run on; none: it has ended.
+ProcessorSet processors_of_thread(pid_t tid);
+// Has a thread of this node run on these processors (kernel numbers) only; what fails is passed
+// over.
+void bind_thread(pid_t tid, const ProcessorSet& processors);
 
 }  // namespace krg

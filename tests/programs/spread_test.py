@@ -105,6 +105,17 @@ class SpreadTest(SessionCase):
                 return
         self.fail(f"its threads are on nodes {nodes}")
 
+    def test_threads_go_to_the_processors_that_they_are_bound_to(self):
+        each = len(os.sched_getaffinity(0))
+        for nodes in (2, 3):
+            # One that another thread binds may be under way for a while.
+            wanted = [0] + [i // each for i in range(nodes * each)]
+            look = ("import json, sys; (p,) = [p for p in json.load(sys.stdin) if p['command'] == 'spread_affinity']; "
+                    "sys.exit([t['node'] for t in sorted(p['threads'], key=lambda t: t['tid'])] != {})")
+            bound, others = (f"krg_where --json | python3 -c \"{look.format(on)}\"" for on in (wanted, [0] + wanted[:0:-1]))
+            spread = self.run_spread(self.program("spread_affinity"), bound, f"until {others}; do sleep 0.1; done", nodes=nodes)
+            self.assertEqual((spread.returncode, spread.stdout, spread.stderr), (0, f"{nodes * each} processors\n", ""))
+
     def test_calls_that_krgd_answers_find_their_memory(self):
         for nodes in (2, 3):
             self.assert_as_natively(self.program(), "calls", nodes=nodes)

@@ -156,8 +156,11 @@ bool begins() {
   if (state.load(std::memory_order_relaxed) == State::unasked) {
     static Mutex mutex;
     const Locked locked(mutex);
-    if (state.load() == State::unasked)
-      state.store(nodes() > 1 && spread_now() ? State::on : State::off);
+    if (state.load() == State::unasked) {
+      const bool is_spread = nodes() > 1 && spread_now();
+      state.store(is_spread ? State::on : State::off);
+      if (is_spread) bind_thread(this_thread());  // its place may be on another node
+    }
   }
   return is_on();
 }
@@ -166,7 +169,8 @@ bool begins() {
 
 void begin_region(Thread& master, Team& team, Function function, void* data) {
   Call call(TeamOp::begin, &team);
-  call.words[3] = team.size | std::uint64_t(team.pool->workers) << 32;
+  call.words[3] =
+      team.size | std::uint64_t(team.pool->workers) << 32 | (team.binds ? kTeamBound : 0);
   call.words[4] = std::uint64_t(reinterpret_cast<std::uintptr_t>(function));
   call.words[5] = std::uint64_t(reinterpret_cast<std::uintptr_t>(data));
   if (team.first_claimed) put_share(call.words, team.shares[0]);

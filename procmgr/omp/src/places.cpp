@@ -206,7 +206,13 @@ void read_places() {
   thread.at.task->icvs.bind = icvs.bind;
   thread.place = 1;
   spinning.bound = true;
-  sched_setaffinity(0, sizeof(cpu_set_t), &places.sets[0]);
+  bind_thread(thread);
+}
+
+// On several nodes krgd moves a thread to the node that has its processors. One that stays on its
+// node although it has none of them is bound to nothing.
+void bind_thread(Thread& thread) {
+  if (thread.place != 0) sched_setaffinity(0, sizeof(cpu_set_t), &places.sets[thread.place - 1]);
 }
 
 void place_members(Thread& master, Team& team, Bind bind) {
@@ -216,9 +222,8 @@ void place_members(Thread& master, Team& team, Bind bind) {
   const unsigned own = master.place != 0 ? master.place - 1 : part.first;
   const unsigned start = own >= part.first && own < part.first + part.count ? own - part.first : 0;
   for (unsigned i = 0; i < size; ++i) {
-    Places& partition = team.partitions[i];
+    Places partition = part;
     unsigned place = 0;
-    partition = part;
     if (bind == Bind::primary) {
       place = start;
     } else if (bind == Bind::spread && size <= part.count) {
@@ -238,7 +243,8 @@ void place_members(Thread& master, Team& team, Bind bind) {
       place = (start + (i < longer ? i / (each + 1) : more + (i - longer) / each)) % part.count;
       if (bind == Bind::spread) partition = {part.first + place, 1};
     }
-    team.bound[i] = 1 + part.first + place;
+    put_if_new(team.partitions[i], partition);
+    put_if_new(team.bound[i], 1 + part.first + place);
   }
 }
 
@@ -247,7 +253,7 @@ void bind_member(Thread& thread, Team& team, unsigned number) {
   const unsigned place = team.bound[number];
   if (place == thread.place) return;
   thread.place = place;
-  sched_setaffinity(0, sizeof(cpu_set_t), &places.sets[place - 1]);
+  bind_thread(thread);
 }
 
 }  // namespace krg::omp

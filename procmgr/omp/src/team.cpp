@@ -121,7 +121,7 @@ Team& start_team(unsigned size, unsigned flags) {
   if (size > 1 && !distant) spinning.threads.fetch_add(size - 1, std::memory_order_relaxed);
   prepare_members(pool, size);
   const Bind bind = (flags & 7) != 0 && parent.bind != Bind::no ? Bind(flags & 7) : parent.bind;
-  put_if_new(team.binds, bind != Bind::no && !distant);
+  put_if_new(team.binds, bind != Bind::no);
   if (team.binds) place_members(thread, team, bind);
   return team;
 }

@@ -28,6 +28,8 @@ struct Team;
 struct Places {
   unsigned first = 0;
   unsigned count = 0;
+
+  bool operator==(const Places&) const = default;
 };
 
 // Where a thread stands: what changes when it becomes the master of a nested team, and comes back
@@ -219,6 +221,7 @@ void become_member(Thread& thread, Team& team, unsigned number);
 // places.cpp: which place each member gets; binds the calling member.
 void place_members(Thread& master, Team& team, Bind bind);
 void bind_member(Thread& thread, Team& team, unsigned number);
+void bind_thread(Thread& thread);  // where it is placed
 void show_member(Thread& thread);
 
 }  // namespace krg::omp

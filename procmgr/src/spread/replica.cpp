@@ -228,6 +228,12 @@ void Replica::recall(pid_t tid) {
   thread->awaits_answer ? send_home(thread, true) : thread->traced->interrupt();
 }
 
+void Replica::bind(pid_t tid, const ProcessorSet& processors) {
+  auto found = threads_.find(tid);
+  if (found != threads_.end() && found->second->traced)
+    bind_thread(found->second->traced->tid(), processors);
+}
+
 void Replica::hold(HoldThreads::Why why, std::function<void()> done) {
   held_for_ |= static_cast<unsigned>(why);
   auto left = std::make_shared<size_t>(threads_.size() + 1);

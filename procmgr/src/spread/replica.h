@@ -19,6 +19,7 @@
 #include "image/image_installer.h"
 #include "krg/procmgr/node_context.h"
 #include "krg/shmem/page_set.h"
+#include "processor_numbers.h"
 #include "spread/known_mapping.h"
 #include "spread/spread_image.h"
 #include "spread/spread_memory.h"
@@ -60,6 +61,8 @@ class Replica {
   // `done`: the thread runs here.
   void take(const SendThread& thread, ThreadState state, std::function<void(Status)> done);
   void recall(pid_t tid);
+  // On these processors, by the node's own numbers.
+  void bind(pid_t tid, const ProcessorSet& processors);
   // All threads stand still from now on; `done` when they do. They go on when each reason has gone.
   void hold(HoldThreads::Why why, std::function<void()> done);
   void release(HoldThreads::Why why);

@@ -12,11 +12,12 @@
 namespace krg {
 
 ReplicaHost::ReplicaHost(NodeContext& node, Kddm& kddm, SyscallBroker& broker, ProcessTable& table,
-                         const UserfaultSource& source)
+                         const UserfaultSource& source, const NodeResources& resources)
     : node_(node),
       kddm_(kddm),
       table_(table),
       source_(source),
+      resources_(resources),
       spawner_(node, broker),
       installer_(node, spawner_) {
   take_messages();
@@ -56,6 +57,12 @@ void ReplicaHost::take_messages() {
       });
   messenger.on<RecallThread>([this](NodeId, const RecallThread& ask, std::string_view) {
     if (auto hosted = find(ask.set); hosted && hosted->replica) hosted->replica->recall(ask.tid);
+  });
+  messenger.on<BindThread>([this](NodeId, const BindThread& ask, std::string_view mask) {
+    auto hosted = find(ask.set);
+    if (!hosted || !hosted->replica) return;
+    const auto own = to_node(set_of_mask(mask), {.own = resources_.own_processors()});
+    if (own) hosted->replica->bind(ask.tid, *own);
   });
   messenger.on_request<HoldThreads>([this](NodeId, const HoldThreads& ask, std::string_view,
                                            Messenger::Reply reply) {

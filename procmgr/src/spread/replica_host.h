@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "body_spawner.h"
+#include "krg/procmgr/node_resources.h"
 #include "krg/procmgr/process_table.h"
 #include "krg/shmem/kddm.h"
 #include "spread/fault_counts.h"
@@ -20,7 +21,7 @@ namespace krg {
 class ReplicaHost {
  public:
   ReplicaHost(NodeContext& node, Kddm& kddm, SyscallBroker& broker, ProcessTable& table,
-              const UserfaultSource& source);
+              const UserfaultSource& source, const NodeResources& resources);
   ReplicaHost(const ReplicaHost&) = delete;
   ReplicaHost& operator=(const ReplicaHost&) = delete;
 
@@ -53,6 +54,7 @@ class ReplicaHost {
   Kddm& kddm_;
   ProcessTable& table_;
   const UserfaultSource& source_;
+  const NodeResources& resources_;
   BodySpawner spawner_;
   ImageInstaller installer_;
   std::map<uint64_t, HostedPtr> hosted_;

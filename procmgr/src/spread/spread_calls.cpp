@@ -61,6 +61,8 @@ void SpreadProcess::on_entry(const ThreadPtr& thread, const user_regs_struct& re
       return skip(thread, 0);
     case SYS_exit:
       return begin_exit(thread);
+    case SYS_sched_setaffinity:
+      return begin_affinity(thread);
     case kTeamCallNumber:
       return begin_team_call(thread);
     case SYS_clone:

@@ -221,6 +221,16 @@ struct TellWritten {
   uint8_t unused[7] = {};
   uint64_t set = 0;
 };
+// H to R: the processors of R that the thread, which runs there, is bound to; payload: a mask of
+// them by their order at R (processor_numbers.h).
+struct BindThread {
+  static constexpr uint16_t kId = message_ids::kSpread + 22;
+  uint8_t version = 1;
+  uint8_t unused[3] = {};
+  int32_t tid = 0;
+  uint64_t set = 0;
+};
+static_assert(sizeof(BindThread) == 16);
 struct PageNumbers {  // in a row
   uint64_t first = 0, count = 0;
 };

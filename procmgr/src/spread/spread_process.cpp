@@ -72,9 +72,8 @@ Status SpreadProcess::begin(const std::vector<pid_t>& tids, const SpreadAgain* a
           is_remembered_by_kernel(*registers) && registers->orig_rax == SYS_futex;
     const auto known = places.find(tid);
     if (known != places.end()) teams_.runs_on(tid, known->second);
-    place(thread, known != places.end()        ? known->second
-                  : tid == parts_.pid || again ? parts_.node.self
-                                               : choose_node());
+    const bool stays = tid == parts_.pid || again || has_bound_itself(tid);
+    place(thread, known != places.end() ? known->second : stays ? parts_.node.self : choose_node());
   }
   return {};
 }
@@ -289,6 +288,7 @@ void SpreadProcess::send_away(const ThreadPtr& thread, NodeId node) {
                                  weak = std::weak_ptr(thread)](Result<std::string> reply) {
                                   auto thread = weak.lock();
                                   if (alive.expired() || !thread) return;
+                                  if (reply && thread->affinity) bind_elsewhere(thread);
                                   end_move(thread, reply ? Status() : Status(reply.error()));
                                   if (reply) return;
                                   log_warn("spread", "thread {} stays: {}", thread->traced->tid(),

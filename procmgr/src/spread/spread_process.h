@@ -29,6 +29,7 @@
 #include "spread/saved_pages.h"
 #include "spread/spread_memory.h"
 #include "spread/spread_messages.h"
+#include "spread/spread_processors.h"
 #include "spread/spread_scratch.h"
 #include "spread/team_phase.h"
 #include "spread/traced_thread.h"
@@ -60,6 +61,7 @@ class SpreadProcess {
     std::shared_ptr<SpreadStatistics> statistics = {};  // none: nobody wants them
     bool multiple_writers = false;
     std::vector<SpreadRange> one_writer = {};  // what is never to have several
+    std::shared_ptr<SpreadProcessors> processors = {};
   };
 
   // `ended` runs when the process has no thread any more, or is another program's.
@@ -85,6 +87,9 @@ class SpreadProcess {
   bool is_spread(RemoteAddr address) const { return parts_.memory.find(address).has_value(); }
 
   using Done = std::function<void(Status)>;
+  // The processors that a thread has been bound to since the process was spread, as far as its node
+  // has them, by the cluster's numbers; nothing: to none, or it is none of its threads.
+  std::optional<ProcessorSet> affinity_of(pid_t tid) const;
   // Has a thread run on another node, or here. `done`: it does. Errors: ESRCH; ENOTSUP with the
   // reason, the thread going on where it was.
   void move(pid_t tid, NodeId target, Done done);
@@ -170,6 +175,7 @@ class SpreadProcess {
     std::optional<uint64_t> tid_address;               // set_tid_address(2); none: not known here
     std::optional<uint64_t> new_tid_address;           // of the thread that it is making
     unsigned brought = 0;                              // times that its call's memory was brought
+    std::optional<ProcessorSet> affinity;  // that was asked for; by the cluster's numbers
     TeamPhase phase;
     bool forks = false;  // stands behind a fork that was none
     bool is_gone = false;
@@ -227,6 +233,10 @@ class SpreadProcess {
   void forget_tid_address(const ThreadPtr& thread);
   void clear_tid(const ThreadPtr& thread);
   void exit(const ThreadPtr& thread);
+  bool has_bound_itself(pid_t tid) const;
+  void begin_affinity(const ThreadPtr& thread);
+  void bind(const ThreadPtr& thread, const ThreadPtr& target, const ProcessorSet& wanted);
+  void bind_elsewhere(const ThreadPtr& thread);
   void begin_clone3(const ThreadPtr& thread);
   void begin_fork3(const ThreadPtr& thread, const clone_args& arguments);
 

@@ -40,7 +40,7 @@ struct Spreading::Impl {
   Impl(Parts p, UserfaultSource s)
       : parts(std::move(p)),
         source(std::move(s)),
-        replicas(parts.node, parts.kddm, parts.broker, parts.table, source),
+        replicas(parts.node, parts.kddm, parts.broker, parts.table, source, parts.resources),
         debuggers([this](pid_t pid) { return find_process(pid); }) {}
 
   void take_calls();
@@ -226,6 +226,9 @@ void Spreading::Impl::on_started(pid_t pid, const std::shared_ptr<SpreadStart>& 
   const uint64_t set = spread->parts.pages->id().value;
   if (auto found = counting.find(set); found != counting.end())
     spread->parts.statistics = found->second;
+  const auto sets = parts.capabilities.of(pid);
+  if (!sets || !sets->effective.has(Capability::kSeeLocalProcStat))
+    spread->parts.processors = std::make_shared<SpreadProcessors>(parts.resources);
   auto& process = processes[set];
   process = std::make_unique<SpreadProcess>(std::move(spread->parts), [this, set] { ended(set); });
   const auto again = restoring.find(pid);
@@ -492,6 +495,12 @@ pid_t Spreading::process_of(pid_t tid) const {
   for (const auto& [set, process] : impl_->processes)
     if (process->place_of(tid)) return process->pid();
   return 0;
+}
+
+std::optional<std::set<unsigned>> Spreading::affinity_of(pid_t tid) const {
+  for (const auto& [set, process] : impl_->processes)
+    if (auto bound = process->affinity_of(tid)) return bound;
+  return std::nullopt;
 }
 
 void Spreading::move_thread(pid_t tid, NodeId target, std::function<void(Status)> done) {

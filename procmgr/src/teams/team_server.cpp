@@ -134,10 +134,12 @@ void TeamServer::dock(pid_t tid, Team& team, bool has_ended_region) {
 void TeamServer::begin(pid_t tid, Team& team, const TeamWords& words) {
   nodes_[tid] = waiting_[tid].node;
   const auto size = static_cast<unsigned>(words[3]);
-  if (size != team.size || team.master != tid) team.roster.clear();
+  const bool was_bound = is_bound(team);
+  if (size != team.size || team.master != tid || ((words[3] & kTeamBound) != 0) != was_bound)
+    team.roster.clear();
   team.master = tid;
   team.size = size;
-  team.workers = static_cast<unsigned>(words[3] >> 32);
+  team.workers = static_cast<unsigned>((words[3] & ~kTeamBound) >> 32);
   team.region = words;
   team.ended = 0;
   team.end_waiter = 0;
@@ -159,8 +161,9 @@ void TeamServer::begin_if_complete(Team& team) {
   if (!team.is_beginning) return;
   if (team.roster.empty()) {
     if (team.docked.size() < team.workers) return;
-    choose_members(team);
+    is_bound(team) ? keep_numbers(team) : choose_members(team);
   }
+  if (is_bound(team)) count_on_nodes(team);
   team.is_beginning = false;
   for (size_t i = 0; i < team.roster.size(); ++i) {
     std::erase(team.docked, team.roster[i]);
@@ -204,6 +207,22 @@ void TeamServer::choose_members(Team& team) {
     std::sort(tids.begin(), tids.end());
     team.roster.insert(team.roster.end(), tids.begin(), tids.begin() + taken[key]);
   }
+}
+
+// Where members are bound by their numbers: the eldest workers.
+void TeamServer::keep_numbers(Team& team) {
+  std::vector<pid_t> tids = team.docked;
+  std::sort(tids.begin(), tids.end());
+  tids.resize(std::min<size_t>(tids.size(), team.size - 1));
+  team.roster = std::move(tids);
+}
+
+// They have gone to their places since they were chosen.
+void TeamServer::count_on_nodes(Team& team) {
+  std::map<NodeId, unsigned> counts{{nodes_[team.master], 1}};
+  for (pid_t tid : team.roster) ++counts[nodes_[tid]];
+  team.most_on_node = 1;
+  for (const auto& [node, count] : counts) team.most_on_node = std::max(team.most_on_node, count);
 }
 
 void TeamServer::end_if_complete(Team& team) {

@@ -135,7 +135,10 @@ class TeamServer {
   void dock(pid_t tid, Team& team, bool has_ended_region);
   void begin(pid_t tid, Team& team, const TeamWords& words);
   void begin_if_complete(Team& team);
+  static bool is_bound(const Team& team) { return (team.region[3] & kTeamBound) != 0; }
   void choose_members(Team& team);
+  static void keep_numbers(Team& team);
+  void count_on_nodes(Team& team);
   void end_if_complete(Team& team);
   void barrier(pid_t tid, Team& team, const TeamWords& words);
   void tell_last_node(uint64_t key, Team& team);

@@ -50,6 +50,38 @@ TEST(TeamServer, NeighboursAreOnOneNodeAndASmallTeamIsOnAll) {
   EXPECT_EQ(team.result(2), 1);  // the only other member is on the other node
 }
 
+// Members that are bound keep their numbers on whatever node they are.
+TEST(TeamServer, BoundWorkersAreNumberedByAge) {
+  Members team;
+  const uint64_t bound = uint64_t{4} << 32 | kTeamBound;
+  for (pid_t tid : {5, 3, 2, 4}) team.call(tid, TeamOp::dock, kTeam, {}, tid % 2);
+  team.call(1, TeamOp::begin, kTeam, {4 | bound});
+  const auto ends = [&] {
+    std::map<pid_t, uint64_t> numbers;
+    for (pid_t tid = 2; tid <= 5; ++tid) {
+      if (!team.of(tid)) continue;
+      numbers[tid] = team.of(tid)->words[3];
+      team.call(tid, TeamOp::dock, kTeam, {1}, tid > 3 ? 1 : 0);
+    }
+    team.call(1, TeamOp::end, kTeam);
+    return numbers;
+  };
+  EXPECT_EQ(ends(), (std::map<pid_t, uint64_t>{{2, 1}, {3, 2}, {4, 3}}));
+  team.call(1, TeamOp::begin, kTeam, {3 | bound});
+  EXPECT_EQ(ends(), (std::map<pid_t, uint64_t>{{2, 1}, {3, 2}}));
+  team.call(1, TeamOp::begin, kTeam, {3 | uint64_t{4} << 32});
+  EXPECT_EQ(ends(), (std::map<pid_t, uint64_t>{{2, 1}, {4, 2}})) << "one of each node";
+  // The last node is told of as many as have gone there.
+  size_t missing = 0;
+  team.server.on_last_node([&](const TeamServer::LastNode& last) {
+    missing = last.members.size();
+    return true;
+  });
+  team.call(1, TeamOp::begin, kTeam, {5 | bound});
+  for (pid_t tid : {1, 2, 3}) team.call(tid, TeamOp::barrier, kTeam, {0, 0, 0x99});
+  EXPECT_EQ(missing, 2u);
+}
+
 TEST(TeamServer, BarriersHoldAllAndPassOnAWord) {
   Members team;
   team.region(3);

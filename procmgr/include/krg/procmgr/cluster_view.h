@@ -12,6 +12,8 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
+#include <set>
 
 #include "krg/procmgr/node_resources.h"
 #include "krg/procmgr/pid_calls.h"
@@ -24,6 +26,9 @@ class ClusterView {
   ClusterView(NodeContext& node, SyscallBroker& broker, ProcessTable& table, PidCalls& pid_calls,
               NodeResources& resources, std::function<bool(pid_t)> sees_node_only);
   ~ClusterView();
+  // `bound`: the processors, by the cluster's numbers, that a thread of a process on several nodes
+  // is bound to, perhaps on another one; nothing: the kernel of this node knows.
+  void set_bound(std::function<std::optional<std::set<unsigned>>(pid_t)> bound);
   ClusterView(const ClusterView&) = delete;
   ClusterView& operator=(const ClusterView&) = delete;
 

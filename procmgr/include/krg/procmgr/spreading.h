@@ -10,8 +10,10 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 
 #include "krg/procmgr/capability_table.h"
+#include "krg/procmgr/node_resources.h"
 #include "krg/procmgr/process_table.h"
 #include "krg/procmgr/syscall_broker.h"
 #include "krg/runtime/control_server.h"
@@ -31,6 +33,7 @@ class Spreading {
     const CapabilityTable& capabilities;
     ProcessTable& table;
     std::function<bool(NodeId)> is_online;
+    NodeResources& resources;
   };
   // Takes the broker's clone3. Errors: ENOTSUP with the reason, where page faults of programs
   // cannot be served.
@@ -53,6 +56,9 @@ class Spreading {
   std::map<pid_t, NodeId> threads_of(pid_t pid) const;
   // The spread process of this node that the thread is one of; 0: of none.
   pid_t process_of(pid_t tid) const;
+  // The processors that such a thread has been bound to since the process was spread, as far as the
+  // node has them where it runs, by the cluster's numbers; nothing: to none.
+  std::optional<std::set<unsigned>> affinity_of(pid_t tid) const;
   // Has such a thread run on `target` from now on. Errors: ESRCH; ENOTSUP with the reason, the
   // thread going on where it was.
   void move_thread(pid_t tid, NodeId target, std::function<void(Status)> done);

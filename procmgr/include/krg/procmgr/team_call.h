@@ -29,7 +29,7 @@ enum class TeamOp : std::uint64_t {
   // end.
   // Answer: 3 its number, 4 to 11 as the master described the region.
   dock = 1,
-  // 3: members | workers << 32. 4 to 11: the region, for the workers.
+  // 3: members | workers << 32, with kTeamBound. 4 to 11: the region, for the workers.
   begin,
   // The master waits until all members have docked.
   end,
@@ -91,6 +91,10 @@ inline constexpr std::uint64_t kTeamTaskInline = 1, kTeamTaskFinal = 2, kTeamTas
 // News: its body has ended; so have all tasks of its group that descend from it; its event is
 // fulfilled.
 inline constexpr std::uint64_t kTeamBodyOver = 1, kTeamAllOver = 2, kTeamFulfilled = 4;
+
+// Members are bound to places by their numbers, so that each goes where its number is to be: a
+// worker keeps its number, whatever node it is on.
+inline constexpr std::uint64_t kTeamBound = std::uint64_t(1) << 63;
 
 inline constexpr std::uint64_t kTeamGuided = 3;
 inline constexpr std::uint64_t kTeamWholeChunks = 256;  // guided chunks are multiples of the chunk
