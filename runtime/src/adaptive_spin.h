@@ -25,20 +25,23 @@ class AdaptiveSpin {
   // How long it spins at the most. Longer than a wake-up of the peer on a busy machine takes (60 µs
   // each way): else both sides give up just before the answer comes, and stay in that mode.
   static constexpr std::chrono::microseconds kLongest{200};
-  // Where nodes share cores, the time that one spins is time that another cannot work: just what a
-  // conversation between two idle nodes takes.
-  static constexpr std::chrono::microseconds kLongestOnSharedCores{15};
   // So long, in cycles, it looks on end and keeps the core to itself: 3 to 10 µs; at first, before
-  // it looks at the clock, half a microsecond or a little more.
-  static constexpr uint64_t kAlone = 10'000, kFirstLooks = 1'500;
+  // it looks at the clock, half a microsecond or a little more. Where nodes share cores, no longer
+  // than that: the time that one looks is time that another cannot work.
+  static constexpr uint64_t kAlone = 10'000, kAloneOnSharedCores = 1'000, kFirstLooks = 1'500;
   // Looks that take longer than this, in cycles, have moved bytes (20 KiB or more), though nothing
   // is complete yet: part of a large transfer, of which the target of a get learns nothing else.
   static constexpr uint64_t kMovedBytes = 10'000;
   // A yield that takes longer may have let somebody else run (or served an interrupt): then the
   // core is wanted, and spinning keeps those waiting whose answer is awaited. For so long after
-  // that it blocks at once.
-  static constexpr std::chrono::microseconds kYieldedTo{3};
+  // that it blocks at once: who is woken by a message goes before a program that computes, who has
+  // yielded to it waits. Where nodes share cores, a yield lets the others have their short turns,
+  // which are part of the conversation: blocking and being woken would cost each of them more.
+  static constexpr std::chrono::microseconds kYieldedTo{3}, kYieldedToOnSharedCores{100};
   static constexpr std::chrono::microseconds kWanted{2000};
+  // Woken so soon after it has blocked, it is in a conversation: spinning pays. Where nodes share
+  // cores, descriptors of programs wake it all the time.
+  static constexpr std::chrono::microseconds kSoon{200}, kSoonOnSharedCores{45};
 
   // KRG_SHARED_CORES=1: this machine has more nodes than it has cores for. looks_per_reading: so
   // many looks go between two readings of the cycle counter, where reading costs as much as a look.
@@ -46,8 +49,9 @@ class AdaptiveSpin {
       : AdaptiveSpin(looks_per_reading, std::getenv("KRG_SHARED_CORES") != nullptr) {}
   AdaptiveSpin(int looks_per_reading, bool shared_cores)
       : looks_per_reading_(looks_per_reading),
-        longest_(shared_cores ? kLongestOnSharedCores : kLongest),
-        soon_(shared_cores ? 3 * longest_ : longest_) {}
+        alone_(shared_cores ? kAloneOnSharedCores : kAlone),
+        yielded_to_(shared_cores ? kYieldedToOnSharedCores : kYieldedTo),
+        soon_(shared_cores ? kSoonOnSharedCores : kSoon) {}
 
   enum class Found {
     kWork,     // and handled it: look again, as soon as whatever else is ready has been served
@@ -72,12 +76,12 @@ class AdaptiveSpin {
       if (budget_ < std::chrono::microseconds(4)) budget_ = {};
       return give_up();
     }
-    if (look_for(kAlone, look)) return reward();
+    if (look_for(alone_, look)) return reward();
     now = Clock::now();
     // Whoever has work goes first: programs, or the peer on this very core.
     sched_yield();
     const auto after = Clock::now();
-    if (after - now >= kYieldedTo && was_switched()) wanted_until_ = after + kWanted;
+    if (after - now >= yielded_to_ && was_switched()) wanted_until_ = after + kWanted;
     return Found::kNothing;
   }
   // The loop is about to block.
@@ -85,7 +89,7 @@ class AdaptiveSpin {
 
  private:
   Found reward() {
-    budget_ = longest_;
+    budget_ = kLongest;
     started_ = {};
     return Found::kWork;
   }
@@ -120,8 +124,9 @@ class AdaptiveSpin {
   }
 
   const int looks_per_reading_;
-  const std::chrono::microseconds longest_;
-  const std::chrono::microseconds soon_;  // woken so soon, it is in a conversation: spinning pays
+  const uint64_t alone_;
+  const std::chrono::microseconds yielded_to_;
+  const std::chrono::microseconds soon_;
   std::chrono::nanoseconds budget_{0};
   Clock::time_point started_{};  // this spinning; else zero
   Clock::time_point blocked_at_{};

@@ -242,8 +242,10 @@ int EventLoop::Impl::round(microseconds wait) {
     auto until = std::chrono::ceil<microseconds>(due.begin()->first - Clock::now());
     wait = std::clamp(until, microseconds(0), wait);
   }
-  int handled = followed + serve(wait);
-  handled += run_posted();
+  const bool owes_service = std::exchange(serves_first, false);
+  const int served = serve(wait);
+  if (owes_service && served == 0) serves_first = true;
+  int handled = followed + served + run_posted();
   if (!due.empty()) handled += fire_timers();
   return handled;
 }

@@ -101,6 +101,22 @@ TEST(EventLoop, ServesFirstOnceThenRunsHooks) {
   EXPECT_EQ(order, "hddhddhd");
 }
 
+// A hook answers somebody, whose next question is served in the same round.
+TEST(EventLoop, DoesNotServeFirstAgainWhatItHasServedSince) {
+  EventLoop loop = make_loop();
+  const UniqueFd ready = make_ready_descriptor();
+  std::string order;
+  auto watch = loop.watch(ready.get(), EPOLLIN, [&](uint32_t) { order += 'd'; });
+  ASSERT_TRUE(watch);
+  auto hook = loop.add_idle_hook([&] {
+    order += 'h';
+    loop.serve_first();
+    return microseconds(0);
+  });
+  for (int i = 0; i < 3; ++i) loop.run_once(microseconds(0));
+  EXPECT_EQ(order, "hdhdhd");
+}
+
 TEST(EventLoop, RunsWhatAHookPostedBeforeItServesDescriptors) {
   EventLoop loop = make_loop();
   const UniqueFd ready = make_ready_descriptor();

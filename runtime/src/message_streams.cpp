@@ -105,8 +105,9 @@ size_t MessageStreams::begin_sending(NodeId to, FrameHeader frame,
   return kAllSent;
 }
 
-void MessageStreams::pump(NodeId to) {
+bool MessageStreams::pump(NodeId to) {
   Peer& peer = peers_[to.value];
+  const bool anything_waits = !peer.queue.empty() || peer.wants_writable;
   while (!peer.queue.empty()) {
     Outgoing& message = peer.queue.front();
     auto buffer = carrier_.acquire(to, sizeof(FrameHeader) + message.data.size() - message.sent);
@@ -124,11 +125,12 @@ void MessageStreams::pump(NodeId to) {
     }
     carrier_.post(to, sizeof frame + part.size());
   }
-  if (!peer.wants_writable || peer.queued_bytes >= kSendQueueLimitBytes / 2) return;
+  if (!peer.wants_writable || peer.queued_bytes >= kSendQueueLimitBytes / 2) return anything_waits;
   peer.wants_writable = false;
   loop_.post([this, to, alive = std::weak_ptr(alive_)] {
     if (alive.lock() && writable_ && !peers_[to.value].failed) writable_(to);
   });
+  return anything_waits;
 }
 
 void MessageStreams::deliver_to_self() {

@@ -69,8 +69,8 @@ class MessageStreams {
   // Errors: as Transport::send.
   Status send(NodeId to, HandlerId id, std::span<const std::byte> header,
               std::span<const std::byte> payload, Limit limit = Limit::kKeep);
-  // The carrier can take frames for this peer again.
-  void pump(NodeId to);
+  // The carrier can take frames for this peer again. Returns whether anything waited for that.
+  bool pump(NodeId to);
   // A frame came. Errors: it breaks the protocol; then *from, when it could be told, is who sent
   // it.
   Status frame_arrived(std::span<const std::byte> frame, NodeId* from);

@@ -111,7 +111,7 @@ class OfiTransport final : public Transport, private FrameCarrier {
   void watch(bool wanted);
   bool progress();
   void retry_unposted();
-  void completed(Operation& operation, size_t length);
+  bool completed(Operation& operation, size_t length);
   void arrived(FrameOperation& frame);
   void deliver(FrameOperation& frame);
   void failed_completion();
@@ -251,14 +251,18 @@ void OfiTransport::watch(bool wanted) {
   if (std::exchange(watched_, wanted) != wanted) watch_.set_events(wanted ? uint32_t{EPOLLIN} : 0);
 }
 
-// Lets the provider work and handles what completed; true when there was any.
+// Lets the provider work and handles what completed; true when somebody waited for any of it. The
+// end of sending a message is awaited only by those queued behind it: whoever asked for something
+// is to be found looking for the answer, or blocked.
 bool OfiTransport::progress() {
   int handled = 0;
+  bool was_awaited = false;
   while (handled < kCompletionsPerRound) {
     fi_cq_msg_entry entries[16];
     ssize_t count = fi_cq_read(e_->completions.get(), entries, 16);
     if (count == -FI_EAVAIL) {
       failed_completion();
+      was_awaited = true;
       ++handled;
       continue;
     }
@@ -268,12 +272,12 @@ bool OfiTransport::progress() {
       break;
     }
     for (ssize_t i = 0; i < count; ++i)
-      completed(*static_cast<Operation*>(entries[i].op_context), entries[i].len);
+      was_awaited |= completed(*static_cast<Operation*>(entries[i].op_context), entries[i].len);
     handled += static_cast<int>(count);
     if (count < 16) break;  // the loop looks again as soon as this round's work is done
   }
   retry_unposted();
-  return handled > 0;
+  return was_awaited;
 }
 
 void OfiTransport::retry_unposted() {
@@ -290,17 +294,19 @@ void OfiTransport::retry_unposted() {
   for (auto* frame : std::exchange(unposted_receives_, {})) post_receive(*frame);
 }
 
-void OfiTransport::completed(Operation& operation, size_t length) {
-  if (operation.kind == Operation::Kind::kOneSided)
-    return one_sided_.finish(static_cast<OneSidedOperation&>(operation), {});
+bool OfiTransport::completed(Operation& operation, size_t length) {
+  if (operation.kind == Operation::Kind::kOneSided) {
+    one_sided_.finish(static_cast<OneSidedOperation&>(operation), {});
+    return true;
+  }
   auto& frame = static_cast<FrameOperation&>(operation);
   if (operation.kind == Operation::Kind::kSend) {
     release(frame);
-    if (peers_[frame.peer].unposted.empty()) streams_.pump(NodeId{frame.peer});
-    return;
+    return !peers_[frame.peer].unposted.empty() || streams_.pump(NodeId{frame.peer});
   }
   frame.length = length;
   arrived(frame);
+  return true;
 }
 
 // The provider keeps the order in which frames are matched with what was posted for them, but a
