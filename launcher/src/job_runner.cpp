@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <array>
 
+#include "launch_environment.h"
 #include "source_lines.h"
 #include "spread_report.h"
 
@@ -158,8 +159,10 @@ Status JobRunner::begin(const std::string& control_path, TaskLaunch& launch,
     set_variable(launch.environment, name, value.get<std::string>());
     if (name == "KRG_CONTROL") launch.control_path = value.get<std::string>();
   }
-  if (options_.statistics != StatisticsForm::kNone)
+  if (options_.statistics != StatisticsForm::kNone) {
     set_variable(launch.environment, "KRG_STATS", std::to_string(job_));
+    tell_allocations(launch.environment);
+  }
   if (options_.multiple_writers) set_variable(launch.environment, "KRG_MULTIPLE_WRITERS", "1");
   choose_openmp_runtime(launch.environment);
   spread_openmp_teams(job.value("distant_threads", false), launch);

@@ -72,4 +72,14 @@ std::string libexec_dir() {
   return folder.parent_path() / "libexec" / "kerrighed";
 }
 
+void tell_allocations(std::vector<std::string>& environment) {
+  constexpr std::string_view kVariable = "LD_PRELOAD=";
+  std::string libraries = libexec_dir() + "/libkrgsites.so";
+  for (const std::string& entry : environment)
+    if (entry.rfind(kVariable, 0) == 0) libraries += ":" + entry.substr(kVariable.size());
+  std::erase_if(environment,
+                [&](const std::string& entry) { return entry.rfind(kVariable, 0) == 0; });
+  environment.push_back(std::string(kVariable) + libraries);
+}
+
 }  // namespace krg

@@ -22,4 +22,8 @@ std::vector<std::string> environment_outside_of_mpi();
 // program's own path (a build tree or an installation).
 std::string libexec_dir();
 
+// Has programs load libkrgsites first, before what LD_PRELOAD says: they tell krgd what they
+// allocate (procmgr/sites).
+void tell_allocations(std::vector<std::string>& environment);
+
 }  // namespace krg

@@ -7,7 +7,8 @@
 namespace krg {
 
 // Adds "line" ("main.c:42") to the places in code of the parallel regions of `processes` (procmgr's
-// SpreadStatistics::report) whose program has debug information, where addr2line is installed.
+// SpreadStatistics::report), and to the memory that the program allocated, whose program
+// has debug information, where addr2line is installed.
 void add_source_lines(nlohmann::json& processes);
 
 }  // namespace krg

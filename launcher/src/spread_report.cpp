@@ -81,7 +81,7 @@ std::string format_regions(const json& regions) {
                         region.value("wait_ms", 0.0), region.value("read_faults", 0u),
                         region.value("write_faults", 0u), region.value("bytes", 0ull) / 1024,
                         region.value("invalidations", 0u), region.value("ping_pong", 0u),
-                        region.value("pages", 0u), region.value("name", ""));
+                        region.value("pages", 0u), name_of(region));
   }
   return text;
 }
@@ -99,8 +99,11 @@ std::string format_spread_report(const json& processes) {
     text += format_parallel(process.value("parallel", json::array()));
     text += format_regions(process.at("regions"));
     const json& shared = process.at("false_sharing");
-    for (size_t i = 0; i < shared.size() && i < kMostShared; ++i)
-      text += fmt::format("  False sharing: {}\n", shared[i].value("text", ""));
+    for (size_t i = 0; i < shared.size() && i < kMostShared; ++i) {
+      const std::string line = shared[i].value("line", "");
+      text += fmt::format("  False sharing: {}{}{}\n", line, line.empty() ? "" : ", ",
+                          shared[i].value("text", ""));
+    }
     if (shared.size() > kMostShared)
       text += fmt::format("  and {} more pages (--stats=json)\n", shared.size() - kMostShared);
   }

@@ -5,6 +5,8 @@ SPDX-License-Identifier: GPL-2.0-or-later
 """
 import json
 import os
+import pathlib
+import shutil
 
 import session_case
 from session_case import SessionCase
@@ -65,6 +67,25 @@ class SpreadTeamsTest(SessionCase):
         self.assertTrue(any(name.endswith(" of omp_nodes") for name in behind), behind)
         # A region that ends in a barrier jumps there: it seems to come from who called the region.
         self.assertTrue(all(name.endswith((" of omp_nodes", " of libgomp.so.1")) for name in behind), behind)
+
+    def test_memory_is_told_by_the_lines_that_allocated_it(self):
+        source = pathlib.Path(__file__).with_name("sites.cpp").read_text(encoding="ascii").splitlines()
+        lines = {line.partition("// site: ")[2]: number for number, line in enumerate(source, 1) if "// site: " in line}
+        done = self.run_program(["krgrun", "-N", "2", "-q", "--omp=krg", "--stats=json", self.build / "test-bin/omp_sites"],
+                                timeout=120, env={"OMP_NUM_THREADS": "2"})
+        self.assertEqual((done.returncode, done.stdout), (0, "40\n"), done.stderr)
+        (process,) = json.loads(done.stderr.splitlines()[-1])
+        sites = {region.get("line"): region for region in process["regions"] if "site" in region}
+        for region in sites.values():
+            self.assertRegex(region["name"], r"^allocated in .* of omp_sites$")
+        if shutil.which("addr2line") is None:
+            self.skipTest("lacks addr2line: no source lines")
+        for site in ("template", "plain", "function", "late"):
+            region = sites[f"sites.cpp:{lines[site]}"]
+            self.assertGreater(region["write_faults"], 0, region)  # of how many pages: some are fetched ahead
+        self.assertTrue(all("line" in page for page in process["false_sharing"] if "site" in page))
+        # A call over several lines has its first or its last one's number.
+        self.assertTrue({f"sites.cpp:{lines['mapping'] - i}" for i in (0, 1)} & set(sites), sites.keys())
 
     def test_pages_that_several_nodes_write_at_a_time(self):
         for nodes, threads in ((2, 2), (2, 5), (4, 4)):

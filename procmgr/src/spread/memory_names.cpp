@@ -3,9 +3,11 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <iterator>
 
 #include "image/known_mappings.h"
+#include "krg/shmem/page_set.h"
 
 namespace krg {
 namespace {
@@ -14,11 +16,17 @@ std::string base_name(const std::string& path) {
   return path.substr(path.rfind('/') + 1);
 }
 
+std::string program_path(pid_t pid) {
+  std::error_code failed;
+  return std::filesystem::read_symlink(fmt::format("/proc/{}/exe", pid), failed).string();
+}
+
 }  // namespace
 
 // Anonymous memory right behind a file's is that file's, too (.bss).
 MemoryNames MemoryNames::of_process(pid_t pid) {
   MemoryNames names;
+  names.program_ = program_path(pid);
   auto mappings = MappingTexts::read_maps(pid);
   if (!mappings) return names;
   Named last;
@@ -46,6 +54,29 @@ void MemoryNames::add(RemoteAddr start, uint64_t bytes, std::string name) {
   named.end = start.value + bytes;
   named.name = std::move(name);
   put(start.value, std::move(named));
+}
+
+// Its first page is its own, but for what the allocator has before it.
+void MemoryNames::add(const Allocation& allocation) {
+  const uint64_t start = allocation.start.value / kPageBytes * kPageBytes;
+  if (allocation.goes_on) {
+    auto known = all_.find(start);
+    if (known == all_.end() || known->second.sites.empty()) return;
+    std::vector<uint64_t>& sites = known->second.sites;
+    sites.insert(sites.end(), allocation.sites.begin(), allocation.sites.end());
+    return;
+  }
+  if (allocation.sites.empty()) return;
+  Named named;
+  named.end = allocation.start.value + allocation.bytes;
+  named.sites = allocation.sites;
+  put(start, std::move(named));
+}
+
+std::vector<uint64_t> MemoryNames::sites_at(uint64_t address) const {
+  uint64_t start = 0;
+  const Named* named = find(address, &start);
+  return named ? named->sites : std::vector<uint64_t>();
 }
 
 void MemoryNames::put(uint64_t start, Named named) {
@@ -81,11 +112,18 @@ const DataSymbols& MemoryNames::symbols_of(const std::string& file) {
   return symbols_[file] = read ? std::move(*read) : DataSymbols();
 }
 
+std::string MemoryNames::name_of(const Named& named) {
+  if (named.sites.empty()) return named.name;
+  const std::string function = symbols_of(program_).at(named.sites.front() - 1);
+  return fmt::format("allocated in {} of {}", function.empty() ? "a function" : function,
+                     base_name(program_));
+}
+
 std::string MemoryNames::word_at(uint64_t address) {
   uint64_t start = 0;
   const Named* named = find(address, &start);
   if (!named) return fmt::format("{:#x}", address);
-  if (named->file.empty()) return fmt::format("{} at +{:#x}", named->name, address - start);
+  if (named->file.empty()) return fmt::format("{} at +{:#x}", name_of(*named), address - start);
   const DataSymbols& symbols = symbols_of(named->file);
   const std::string variable = symbols.at(address - named->base + symbols.first_address());
   if (!variable.empty()) return fmt::format("{} of {}", variable, base_name(named->file));
@@ -103,7 +141,7 @@ std::string MemoryNames::region_at(uint64_t address) {
   uint64_t start = 0;
   const Named* named = find(address, &start);
   if (!named) return "memory that is unmapped";
-  if (named->file.empty()) return named->name;
+  if (named->file.empty()) return name_of(*named);
   std::string word = word_at(address);
   if (word.rfind("static data", 0) == 0) return "static data of " + base_name(named->file);
   const size_t offset = word.find('+'), of = word.find(" of ");

@@ -66,5 +66,29 @@ TEST(MemoryNames, WhatIsAddedTakesTheOldNamesPlace) {
   EXPECT_EQ(names.word_at(0x2010), "new at +0x10");
 }
 
+// What a program has told of its allocations.
+TEST(MemoryNames, AllocatedMemoryIsCalledByWhereThatWas) {
+  MemoryNames names = MemoryNames::of_process(getpid());
+  const uint64_t start = uint64_t{1} << 46;
+  const auto site = names.in_file(address_of(reinterpret_cast<const char*>(&some_function)));
+  ASSERT_TRUE(site);
+  names.add({.start = RemoteAddr{start + 16},
+             .bytes = 2 * kPageBytes,
+             .goes_on = false,
+             .sites = {site->address + 1, 77}});
+  names.add(
+      {.start = RemoteAddr{start + 16}, .bytes = 2 * kPageBytes, .goes_on = true, .sites = {78}});
+  EXPECT_EQ(names.sites_at(start + kPageBytes), (std::vector<uint64_t>{site->address + 1, 77, 78}));
+  const std::string name = names.region_at(start);
+  EXPECT_EQ(name.rfind("allocated in ", 0), 0u) << name;
+  EXPECT_NE(name.find("some_function"), std::string::npos) << name;
+  EXPECT_TRUE(name.ends_with(" of memory_names_test")) << name;
+  EXPECT_EQ(names.word_at(start + 0x20), name + " at +0x20");
+  // Unmapped or mapped anew.
+  names.add(RemoteAddr{start}, kPageBytes, "a mapping");
+  EXPECT_EQ(names.region_at(start), "a mapping");
+  EXPECT_TRUE(names.sites_at(start).empty());
+}
+
 }  // namespace
 }  // namespace krg

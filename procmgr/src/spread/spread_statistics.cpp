@@ -58,6 +58,12 @@ bool is_shared_falsely(const PageByNode& page) {
   return words.size() == sum;
 }
 
+// Where the program allocated what lies there, if it has told.
+void add_site(json& what, uint64_t address, const MemoryNames& names) {
+  if (auto sites = names.sites_at(address); !sites.empty())
+    what["site"] = {{"file", names.program()}, {"addresses", std::move(sites)}};
+}
+
 json false_sharing(uint64_t address, const PageByNode& page, MemoryNames& names) {
   json writers = json::array();
   std::string who;
@@ -73,12 +79,14 @@ json false_sharing(uint64_t address, const PageByNode& page, MemoryNames& names)
                        fmt::join(texts, " and "));
     writers.push_back({{"node", node.value}, {"words", std::move(words)}});
   }
-  return {{"page", address},
-          {"invalidations", taken_of(page)},
-          {"writers", std::move(writers)},
-          {"text", fmt::format("{}: a page of 4 KiB that nodes took from each other {} times, "
-                               "though they write different words of it: {}",
-                               names.region_at(address), taken_of(page), who)}};
+  json told = {{"page", address},
+               {"invalidations", taken_of(page)},
+               {"writers", std::move(writers)},
+               {"text", fmt::format("{}: a page of 4 KiB that nodes took from each other {} times, "
+                                    "though they write different words of it: {}",
+                                    names.region_at(address), taken_of(page), who)}};
+  add_site(told, address, names);
+  return told;
 }
 
 using Parts = std::map<FaultCounts::Part, FaultCounts::Region>;
@@ -172,9 +180,9 @@ json SpreadStatistics::report() {
                               {"futex_ms", static_cast<double>(thread.futex_ns) / kMs}});
   for (const auto& [part, sum] : parallel_parts(counts))
     all["parallel"].push_back(parallel_part(part, sum, names));
-  std::map<std::string, Region> regions;
+  std::map<std::pair<std::string, std::vector<uint64_t>>, Region> regions;
   for (const auto& [address, page] : pages) {
-    Region& region = regions[names.region_at(address)];
+    Region& region = regions[{names.region_at(address), names.sites_at(address)}];
     ++region.pages;
     for (const auto& [node, own] : page) {
       region.reads += own->reads;
@@ -187,8 +195,8 @@ json SpreadStatistics::report() {
     if (is_shared_falsely(page))
       all["false_sharing"].push_back(false_sharing(address, page, names));
   }
-  for (const auto& [name, region] : regions)
-    all["regions"].push_back({{"name", name},
+  for (const auto& [what, region] : regions) {
+    all["regions"].push_back({{"name", what.first},
                               {"pages", region.pages},
                               {"read_faults", region.reads},
                               {"write_faults", region.writes},
@@ -196,6 +204,9 @@ json SpreadStatistics::report() {
                               {"invalidations", region.taken},
                               {"ping_pong", region.ping_pong},
                               {"wait_ms", static_cast<double>(region.waited_ns) / kMs}});
+    if (!what.second.empty())
+      all["regions"].back()["site"] = {{"file", names.program()}, {"addresses", what.second}};
+  }
   const auto most_first = [](json& list, const char* key) {
     std::stable_sort(list.begin(), list.end(),
                      [key](const json& a, const json& b) { return a[key] > b[key]; });

@@ -37,8 +37,9 @@ struct SpreadStatistics {
   // --multiple-writers was given), "false_sharing": [{"page", "invalidations", "writers": [{"node",
   // "words"}], "text"}]}. Parallel regions are those of libkrgomp, in parts (FaultCounts::Part),
   // what waited most first; a place is {"name", "file", "address"}, the latter two for
-  // addr2line(1). Regions of memory come by wait_ms, false sharing by invalidations, the most
-  // first.
+  // addr2line(1). A region that the program allocated, and such a page, has "site", {"file",
+  // "addresses"}: behind which of its calls, the innermost first. Regions of memory come by
+  // wait_ms, false sharing by invalidations, the most first.
   nlohmann::json report();
 };
 

@@ -12,9 +12,11 @@
 #include <utility>
 
 #include "image/frozen_process.h"
+#include "krg/procmgr/allocation_call.h"
 #include "krg/procmgr/team_call.h"
 #include "krg/runtime/log.h"
 #include "process_status.h"
+#include "spread/allocation_book.h"
 #include "spread/replica_host.h"
 #include "spread/spread_again.h"
 #include "spread/spread_debuggers.h"
@@ -47,6 +49,7 @@ struct Spreading::Impl {
   void take_messages();
   bool may_be_spread(pid_t pid, bool is_asked) const;
   void answer_whether_spread(pid_t pid, Call call);
+  void note_allocation(pid_t pid, Call call);
   void begin(pid_t pid, Call call);
   void start(pid_t pid, Call call, std::unique_ptr<PageSet> pages, std::vector<NodeId> nodes);
   void on_started(pid_t pid, const std::shared_ptr<SpreadStart>& start,
@@ -84,6 +87,7 @@ struct Spreading::Impl {
   // ended.
   std::set<uint64_t> one_writer_instead;  // of several, which were asked for
   std::map<uint64_t, std::shared_ptr<SpreadStatistics>> counting;
+  AllocationBook allocations;  // of processes that have yet to be spread
   std::deque<std::shared_ptr<SpreadStatistics>> counted;
   struct Question {
     std::string job;
@@ -98,6 +102,7 @@ void Spreading::Impl::take_calls() {
   parts.broker.set_handler(SYS_clone3, [this](Call call) {
     auto process = read_process_status(call.tid());
     if (!process) return call.go_on();
+    if (call.arg(0) == kTellsAllocation) return note_allocation(process->pid, std::move(call));
     const bool is_asked = call.arg(0) == kAskToSpread;
     if (restoring.contains(process->pid)) return begin(process->pid, std::move(call));
     if (may_be_spread(process->pid, is_asked)) return begin(process->pid, std::move(call));
@@ -129,6 +134,20 @@ void Spreading::Impl::answer_whether_spread(pid_t pid, Call call) {
     if (process->pid() == pid)
       return call.succeed(one_writer_instead.contains(set) ? kHasOneWriter : kIsSpread);
   call.fail(starting.count(pid) > 0 ? EAGAIN : ENOTSUP);
+}
+
+void Spreading::Impl::note_allocation(pid_t pid, Call call) {
+  MemoryNames::Allocation told{.start = RemoteAddr{call.arg(2)},
+                               .bytes = call.arg(3),
+                               .goes_on = call.arg(1) > 1,
+                               .sites = {}};
+  for (uint64_t two : {call.arg(4), call.arg(5)})
+    for (uint64_t site : {two & UINT32_MAX, two >> 32})
+      if (site != 0) told.sites.push_back(site);
+  call.succeed(0);
+  SpreadProcess* process = find_process(pid);
+  if (!process) return allocations.add(pid, std::move(told));
+  if (auto statistics = process->statistics()) statistics->names.add(told);
 }
 
 // The caller waits meanwhile; then its thread is made, and the process frozen.
@@ -226,6 +245,9 @@ void Spreading::Impl::on_started(pid_t pid, const std::shared_ptr<SpreadStart>& 
   const uint64_t set = spread->parts.pages->id().value;
   if (auto found = counting.find(set); found != counting.end())
     spread->parts.statistics = found->second;
+  const auto told = allocations.take(pid);
+  if (spread->parts.statistics)
+    for (const auto& allocation : told) spread->parts.statistics->names.add(allocation);
   const auto sets = parts.capabilities.of(pid);
   if (!sets || !sets->effective.has(Capability::kSeeLocalProcStat))
     spread->parts.processors = std::make_shared<SpreadProcessors>(parts.resources);
