@@ -5,22 +5,15 @@
 #include <sys/socket.h>
 
 #include <charconv>
-#include <cstring>
 #include <filesystem>
 #include <optional>
 #include <set>
 #include <system_error>
 
+#include "ipv4_address.h"
+
 namespace krg {
 namespace {
-
-std::optional<sockaddr_in> parse(const std::string& address) {
-  sockaddr_in parsed{};
-  if (address.size() < sizeof parsed) return std::nullopt;
-  std::memcpy(&parsed, address.data(), sizeof parsed);
-  if (parsed.sin_family != AF_INET) return std::nullopt;
-  return parsed;
-}
 
 // One end of the connection `fd`, by getsockname or getpeername; nothing for what is no such
 // socket.
@@ -48,7 +41,7 @@ void for_each_connection(Use use) {
 }  // namespace
 
 int cut_connections(const std::string& local, const std::string& peer, bool shares_host) {
-  const auto own = parse(local), other = parse(peer);
+  const auto own = ipv4_address(local), other = ipv4_address(peer);
   if (!own || !other) return 0;
   // Of a connection to ourselves both ends are here.
   std::set<in_port_t> own_ports;
@@ -67,7 +60,7 @@ int cut_connections(const std::string& local, const std::string& peer, bool shar
 }
 
 bool same_host(const std::string& a, const std::string& b) {
-  const auto first = parse(a), second = parse(b);
+  const auto first = ipv4_address(a), second = ipv4_address(b);
   return first && second && first->sin_addr.s_addr == second->sin_addr.s_addr;
 }
 

@@ -10,6 +10,7 @@
 #include "adaptive_spin.h"
 #include "connection_cutter.h"
 #include "krg/runtime/log.h"
+#include "listener_probe.h"
 #include "message_streams.h"
 #include "ofi_handles.h"
 #include "ofi_one_sided.h"
@@ -18,6 +19,7 @@
 namespace krg {
 namespace {
 
+using Clock = std::chrono::steady_clock;
 using std::chrono::microseconds;
 
 constexpr size_t kReceives = 32;       // posted frames, each as long as a large one
@@ -27,6 +29,9 @@ constexpr size_t kLargeFramesPerPeer = 4;
 constexpr int kCompletionsPerRound = 16;
 // How soon to try again what the provider had no room for, when nothing else wakes the loop.
 constexpr microseconds kRetry{500};
+// How long a peer may have no room before its kernel is asked whether there still is such a
+// process, and how soon again.
+constexpr std::chrono::milliseconds kDoubt{100}, kAskAgain{1000};
 // How long the provider may take to give back the operations of a cut connection.
 constexpr microseconds kFlush{500'000};
 
@@ -97,7 +102,9 @@ class OfiTransport final : public Transport, private FrameCarrier {
     unsigned frames_in_flight = 0;
     unsigned large_in_flight = 0;
     std::deque<FrameOperation*> unposted;  // the provider had no room; in order
-    uint32_t expected = 0;                 // the sequence of the next frame from there
+    Clock::time_point ask_at;  // when to ask whether the peer is there, as long as it has some
+    ListenerProbe probe;
+    uint32_t expected = 0;  // the sequence of the next frame from there
     std::map<uint32_t, FrameOperation*> early;
   };
 
@@ -111,6 +118,7 @@ class OfiTransport final : public Transport, private FrameCarrier {
   void watch(bool wanted);
   bool progress();
   void retry_unposted();
+  void retry_unposted(uint16_t number);
   bool completed(Operation& operation, size_t length);
   void arrived(FrameOperation& frame);
   void deliver(FrameOperation& frame);
@@ -197,6 +205,7 @@ void OfiTransport::post(NodeId to, size_t length) {
   ++peer.frames_in_flight;
   peer.large_in_flight += frame.is_large();
   if (try_post(frame)) return;
+  if (peer.unposted.empty()) peer.ask_at = Clock::now() + kDoubt;
   peer.unposted.push_back(&frame);
   ++unposted_count_;
 }
@@ -281,17 +290,28 @@ bool OfiTransport::progress() {
 }
 
 void OfiTransport::retry_unposted() {
-  if (unposted_count_ > 0) {
-    for (auto& peer : peers_) {
-      while (!peer.unposted.empty() && try_post(*peer.unposted.front())) {
-        if (peer.unposted.empty()) break;  // the peer failed meanwhile
-        peer.unposted.pop_front();
-        --unposted_count_;
-      }
-    }
-  }
+  if (unposted_count_ > 0)
+    for (uint16_t number = 0; number < peers_.size(); ++number)
+      if (!peers_[number].unposted.empty()) retry_unposted(number);
   one_sided_.retry();
   for (auto* frame : std::exchange(unposted_receives_, {})) post_receive(*frame);
+}
+
+void OfiTransport::retry_unposted(uint16_t number) {
+  Peer& peer = peers_[number];
+  const auto now = Clock::now();
+  while (try_post(*peer.unposted.front())) {
+    if (peer.unposted.empty()) return;  // the peer failed meanwhile
+    peer.unposted.pop_front();
+    --unposted_count_;
+    if (peer.unposted.empty()) return;
+    peer.ask_at = now + kDoubt;
+  }
+  if (now < peer.ask_at) return;
+  peer.ask_at = now + kAskAgain;
+  peer.probe = ListenerProbe(e_->loop, peer.name, [this, number] {
+    peer_failed(number, "nothing listens at its address any more");
+  });
 }
 
 bool OfiTransport::completed(Operation& operation, size_t length) {

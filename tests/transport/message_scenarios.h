@@ -207,4 +207,38 @@ class BackPressure : public Scenario {
   unsigned writable_ = 0;
 };
 
+// The last node is killed when each other one has sent it a message and nothing more is under way;
+// what is sent to it afterwards, now and then, finds that out.
+class DeathInSilence : public Scenario {
+ public:
+  using Scenario::Scenario;
+  static constexpr HandlerId kHandler = 24;
+
+  void prepare() override {
+    transport().on_peer_failure([this](NodeId peer) {
+      EXPECT_EQ(peer, victim());
+      found_ = true;
+    });
+    transport().set_handler(kHandler,
+                            [this](NodeId, std::span<const std::byte>, std::span<const std::byte>) {
+                              if (++heard_ == nodes() - 1) node_.die();
+                            });
+  }
+  void start() override {
+    if (transport().self() == victim()) return;
+    EXPECT_TRUE(transport().send(victim(), kHandler, {}, {}));
+    ticker_ = transport().loop().every(std::chrono::milliseconds(300), [this] {
+      static_cast<void>(transport().send(victim(), kHandler, {}, {}));
+    });
+  }
+  bool done() const override { return found_; }
+
+ private:
+  NodeId victim() const { return node_id(nodes() - 1); }
+
+  EventLoop::Timer ticker_;
+  unsigned heard_ = 0;
+  bool found_ = false;
+};
+
 }  // namespace krg::test

@@ -46,6 +46,9 @@ class TransportDeath : public TransportConformance {};
 TEST_P(TransportDeath, DeathOfANode) {
   run(scenario<DeathOfANode>(), kNodes - 1);
 }
+TEST_P(TransportDeath, DeathInSilence) {
+  run(scenario<DeathInSilence>(), kNodes - 1);
+}
 
 std::string name_of(const ::testing::TestParamInfo<HarnessMaker>& info) {
   return info.param()->name();
