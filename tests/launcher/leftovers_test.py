@@ -4,6 +4,7 @@ SPDX-License-Identifier: GPL-2.0-or-later
 import contextlib
 import os
 import pathlib
+import re
 import signal
 import unittest
 
@@ -74,12 +75,15 @@ class Leftovers(LauncherCase):
         self.assert_nothing_left()
 
     @staticmethod
-    def children_of(pid):
-        names = []
+    def computes_under(pid, name):
+        """Whether a child of that name has a thread that runs."""
         for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split():
             with contextlib.suppress(OSError):
-                names.append(pathlib.Path(f"/proc/{child}/comm").read_text(encoding="utf-8").strip())
-        return names
+                for thread in pathlib.Path(f"/proc/{child}/task").iterdir():
+                    _, comm, state = re.split(r"[()]", (thread / "stat").read_text(encoding="utf-8"))
+                    if comm == name and state.split()[0] == "R":
+                        return True
+        return False
 
     def test_krgd_with_threads_of_a_process_killed(self):
         program = self.build / "test-bin/programs/spread"
@@ -87,7 +91,7 @@ class Leftovers(LauncherCase):
         if not process.stdout.readline() and self.as_user:
             self.skipTest(process.stderr.read())
         krgd = self.krgd_of(node=1)
-        self.assertTrue(wait_until(lambda: "spread" in self.children_of(krgd)), "its second thread is elsewhere")
+        self.assertTrue(wait_until(lambda: self.computes_under(krgd, "spread")), "its second thread is elsewhere")
         os.kill(krgd, signal.SIGKILL)
         self.assertEqual(process.wait(15), 128 + signal.SIGKILL)
         self.assertIn("node 1 has failed", process.stderr.read())
