@@ -201,7 +201,8 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
     auto installer = FamilyInstaller::create(
         {node_, parts_.capture.capabilities, parts_.capture.table, parts_.shadows,
          parts_.body_descriptors(), parts_.capture.spread, *parts_.capture.ipc,
-         parts_.capture.shared_memory()},
+         parts_.capture.shared_memory(),
+         parts_.capture.descriptors ? &parts_.capture.descriptors->watched_paths() : nullptr},
         std::move(*family), [this](const FamilyMember& member) { return place_of(member); });
     if (!installer) return installer.error();
     restart.installer = std::move(*installer);

@@ -27,7 +27,7 @@ struct Descriptors::Impl {
         exporter(node, fs, home, tree, terminals, mirrors, relays, listeners),
         importer(node, fs, home, tree, mirrors, relays, listeners, record_locks),
         stat_calls(broker, fs, tree),
-        inotify_calls(node, broker, tree, home),
+        inotify_calls(node, broker, tree, home, watched_paths),
         pidfd_calls(node, broker, fs, tree, home) {
     fs.add_tree(StreamTree::kName, tree);
   }
@@ -44,6 +44,7 @@ struct Descriptors::Impl {
   FdExporter exporter;
   FdImporter importer;
   StreamStatCalls stat_calls;
+  WatchedPaths watched_paths;
   InotifyCalls inotify_calls;
   PidfdCalls pidfd_calls;
 };
@@ -102,6 +103,10 @@ std::optional<Descriptors::Home> Descriptors::home_of(const struct stat& attribu
 std::optional<pid_t> Descriptors::process_of_pidfd(pid_t tid, int number) const {
   const auto source = impl_->tree.source_of(tid, number);
   return source ? source->process : std::nullopt;
+}
+
+WatchedPaths& Descriptors::watched_paths() const {
+  return impl_->watched_paths;
 }
 
 bool Descriptors::has_locks_from_elsewhere(pid_t pid) const {

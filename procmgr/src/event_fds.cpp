@@ -135,12 +135,12 @@ bool is_pidfd(const StolenFd& fd) {
   return fd.link == "anon_inode:[pidfd]" || fd.link.starts_with("pidfd:");
 }
 
-Result<pid_t> process_of_pidfd(pid_t pid, const StolenFd& fd) {
+Result<pid_t> process_of_pidfd(const StolenFd& fd) {
   if (fd.flags & kPidfdThread) return cannot_move("a pidfd of a thread");
-  auto text = read_whole_file(fmt::format("/proc/{}/fdinfo/{}", pid, fd.number));
+  auto text = read_whole_file(fmt::format("/proc/self/fdinfo/{}", fd.copy.get()));
   int process = 0;
-  if (!text || !find(*text, "Pid:", "%d", &process)) return errno_error("no such process", ESRCH);
-  return std::max(process, 0);
+  if (!text || !find(*text, "Pid:", "%d", &process)) return misread();
+  return process;
 }
 
 int first_of_description(pid_t pid, int number, const std::vector<StolenFd>& all) {
@@ -181,6 +181,9 @@ Result<UniqueFd> make_event_fd(EventKind kind, std::string_view description, int
       return make_signal(description, flags);
     case EventKind::kPoll:
       return made(epoll_create1(EPOLL_CLOEXEC), "epoll");
+    case EventKind::kInotify:
+    case EventKind::kPidfd:
+      break;  // made elsewhere
   }
   return misread();
 }

@@ -18,9 +18,10 @@
 
 namespace krg {
 
-enum class EventKind : uint32_t { kEvent, kTimer, kSignal, kPoll };
+// The last two are of checkpoints only: of a process that moves they are streams.
+enum class EventKind : uint32_t { kEvent, kTimer, kSignal, kPoll, kInotify, kPidfd };
 
-// Nothing for another kind of descriptor.
+// One of the first four; nothing for another kind of descriptor.
 std::optional<EventKind> event_kind_of(const StolenFd& fd);
 
 // What make_event_fd() needs to know of descriptor `number` of `pid` (its fdinfo, proc(5)). Errors:
@@ -30,8 +31,9 @@ Result<std::string> describe_event_fd(pid_t pid, int number, EventKind kind);
 // Such a descriptor stays where it is when its process moves, and is read or polled there.
 bool is_inotify(const StolenFd& fd);
 bool is_pidfd(const StolenFd& fd);
-// Whose the pidfd `fd` of `pid` is; 0: the process has ended. Errors: ENOTSUP: a thread's; ESRCH.
-Result<pid_t> process_of_pidfd(pid_t pid, const StolenFd& fd);
+// Whose a pidfd is; -1: one that has ended and been waited for; 0: one outside of the session.
+// Errors: ENOTSUP: a thread's.
+Result<pid_t> process_of_pidfd(const StolenFd& fd);
 
 // Of several numbers for one description in `pid`, the least; `number` itself when it is the only
 // one. `all`: the process's descriptors.

@@ -256,11 +256,11 @@ Result<std::string> FdExporter::export_inotify(StolenFd fd, WhichFds which,
 // What it says of the process is true there, wherever that goes.
 Result<std::string> FdExporter::export_pidfd(StolenFd fd, pid_t pid, WhichFds which) {
   if (which != WhichFds::kAll) return not_taken_along(fd);
-  auto process = process_of_pidfd(pid, fd);
+  auto process = process_of_pidfd(fd);
   if (!process) return process.error();
   if (*process == pid) return not_taken_along(fd, "of the process itself");
   FdRecipe recipe = recipe_for(FdKind::kPidfd, fd);
-  recipe.detail = static_cast<uint32_t>(*process);
+  recipe.detail = static_cast<uint32_t>(std::max(*process, 0));
   recipe.id = recipe.guard = home_.add(HomePipe::create_of_events(node_.loop, std::move(fd.copy)));
   return encode_recipe(recipe, {});
 }

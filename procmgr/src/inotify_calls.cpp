@@ -63,32 +63,39 @@ Result<std::string> path_of(const Call& call) {
 }  // namespace
 
 InotifyCalls::InotifyCalls(NodeContext& node, SyscallBroker& broker, StreamTree& tree,
-                           RemoteHome& home)
-    : node_(node), tree_(tree) {
-  node_.messenger.on_request<InotifyChange>([&node, &home](NodeId, const InotifyChange& asked,
-                                                           std::string_view path,
-                                                           Messenger::Reply reply) {
-    HomeFile* file = home.find(asked.home);
-    if (file == nullptr) return reply.fail(EBADF, "the description is gone");
-    auto later = shared(std::move(reply));
-    in_worker(
-        node.workers,
-        [asked, path = std::string(path), instance = file->shared_real(),
-         mount_ns = node.session_mount_ns] {
-          return change(asked, path, instance->get(), mount_ns);
-        },
-        [later](Result<int64_t> made) {
-          if (!made) return later->fail(made.error());
-          later->ok({reinterpret_cast<const char*>(&*made), sizeof *made});
-        });
-  });
+                           RemoteHome& home, WatchedPaths& paths)
+    : node_(node), tree_(tree), paths_(paths) {
+  node_.messenger.on_request<InotifyChange>(
+      [&node, &home, &paths](NodeId, const InotifyChange& asked, std::string_view path,
+                             Messenger::Reply reply) {
+        if (!asked.removes) paths.add(0, std::string(path));
+        HomeFile* file = home.find(asked.home);
+        if (file == nullptr) return reply.fail(EBADF, "the description is gone");
+        auto later = shared(std::move(reply));
+        in_worker(
+            node.workers,
+            [asked, path = std::string(path), instance = file->shared_real(),
+             mount_ns = node.session_mount_ns] {
+              return change(asked, path, instance->get(), mount_ns);
+            },
+            [later](Result<int64_t> made) {
+              if (!made) return later->fail(made.error());
+              later->ok({reinterpret_cast<const char*>(&*made), sizeof *made});
+            });
+      });
   for (int number : {SYS_inotify_add_watch, SYS_inotify_rm_watch})
     broker.set_handler(number, [this](Call call) { handle(std::move(call)); });
 }
 
+void InotifyCalls::goes_on(Call call) {
+  if (call.number() == SYS_inotify_add_watch)
+    if (auto path = path_of(call)) paths_.add(call.tid(), std::move(*path));
+  call.go_on();
+}
+
 void InotifyCalls::handle(Call call) {
   const auto source = tree_.source_of(call.tid(), static_cast<int>(call.arg(0)));
-  if (!source || !source->is_inotify) return call.go_on();
+  if (!source || !source->is_inotify) return goes_on(std::move(call));
   const auto user = read_credentials(call.tid());
   if (!user) return call.fail(ESRCH);
   InotifyChange asked;

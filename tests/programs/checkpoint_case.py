@@ -65,9 +65,20 @@ class CheckpointCase(SessionCase):
             time.sleep(0.05)
         self.fail("no checkpoint came: " + self.errors())
 
+    def wait_until_it_takes_signals(self, process):
+        """SIGUSR1 ends a krgrun that has just been started."""
+        while True:
+            self.assertIsNone(process.poll(), self.errors())
+            with open(f"/proc/{process.pid}/status", encoding="ascii") as status:
+                fields = dict(line.split(":", 1) for line in status)
+            if (int(fields["SigBlk"], 16) | int(fields["SigCgt"], 16)) >> (signal.SIGUSR1 - 1) & 1:
+                return
+            time.sleep(0.02)
+
     def save_and_kill(self, process, folder="ckpt"):
         """A checkpoint at the signal for it, then the end of the whole cluster."""
         before, refused = self.versions(folder), self.refusals()
+        self.wait_until_it_takes_signals(process)
         process.send_signal(signal.SIGUSR1)
         self.wait_for_version((before or [0])[-1] + 1, process, folder, refused)
         self.end(process)

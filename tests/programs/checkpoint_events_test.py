@@ -2,6 +2,7 @@
 a fresh cluster.
 SPDX-License-Identifier: GPL-2.0-or-later
 """
+import os
 import shutil
 import unittest
 
@@ -58,6 +59,38 @@ asyncio.run(asking(port))
 print(os.waitpid(child, 0)[1] >> 8)
 """
 
+# Programs that end after a restart or at once, each waited for by a pidfd in the loop's epoll instance.
+PIDFDS = """
+import asyncio, os, warnings
+warnings.simplefilter("ignore")
+async def main():
+    asyncio.set_child_watcher(watcher := asyncio.PidfdChildWatcher())
+    watcher.attach_loop(asyncio.get_running_loop())
+    long = [await asyncio.create_subprocess_exec("sh", "-c", "while [ ! -e end ]; do sleep 0.05; done; exit %d" % n) for n in range(3)]
+    waits = [asyncio.create_task(one.wait()) for one in long]
+    await asyncio.sleep(0)
+    open("ready", "w").close()
+    for step in range(40):
+        print(step, await (await asyncio.create_subprocess_exec("sh", "-c", "exit %d" % step)).wait(), flush=True)
+        await asyncio.sleep(0.02)
+        while step == 35 and not os.path.exists("end"): await asyncio.sleep(0.02)
+    print(await asyncio.gather(*waits))
+asyncio.run(main())
+"""
+
+# Asks for a checkpoint of itself.
+REFUSED = """
+import ctypes, os, subprocess, sys
+def watch_removed():
+    libc = ctypes.CDLL(None)
+    file = os.open("gone", os.O_CREAT | os.O_WRONLY)
+    instance = libc.inotify_init1(0)
+    assert libc.inotify_add_watch(instance, b"gone", 2) == 1
+    os.unlink("gone")
+kept = {what}
+sys.exit(subprocess.run([sys.argv[1], str(os.getpid()), "-o", "ckpt"]).returncode)
+"""
+
 # A redis-server, and a client that changes its database step by step.
 REDIS = """
 import os, socket, subprocess, sys, time, zlib
@@ -107,6 +140,38 @@ class CheckpointEventsTest(CheckpointCase):
 
     def test_asyncio_on_several_nodes(self):
         self.python(ASYNCIO, times=3, nodes=(2, 1, 3))
+
+    def compare_watcher(self, **options):
+        (self.work / "spool").mkdir()
+        os.chown(self.work / "spool", *self.owner())
+        self.compare("sh", "-c", 'exec "$0" 2>overflows', str(self.build / "test-bin/programs/watcher"), times=3, **options)
+
+    def test_inotify_and_pidfds(self):
+        self.compare_watcher()
+        self.assertRegex((self.work / "overflows").read_text(), "^[1-9][0-9]* overflows$")
+
+    def test_inotify_and_pidfds_on_several_nodes(self):
+        self.compare_watcher(nodes=(2, 1, 3))
+
+    def test_asyncio_waits_for_programs_by_pidfds(self):
+        self.python(PIDFDS)
+
+    def refused(self, program):
+        """What is said when such a program asks to be saved."""
+        (self.work / "work.py").write_text(program, encoding="ascii")
+        done = self.run_program(["krgrun", "-N", "1", "--cluster=none", "--caps=+CHECKPOINTABLE", "/usr/bin/python3", "work.py",
+                                 str(self.build / "bin/krg_checkpoint")])
+        self.assertNotEqual(done.returncode, 0)
+        self.assertEqual(self.versions(), [])
+        return done.stderr
+
+    def test_a_pidfd_of_a_process_outside_of_the_family_is_refused(self):
+        said = self.refused(REFUSED.format(what="os.pidfd_open(os.getppid() if os.getppid() else 1)"))
+        self.assertIn("a pidfd of process 1, which is none of the application's", said)
+
+    def test_a_watch_without_a_path_is_refused(self):
+        said = self.refused(REFUSED.format(what="watch_removed()"))
+        self.assertRegex(said, r"an inotify instance: watch 1 is of a file \(inode [0-9]+\) that cannot be found by a path")
 
     def test_redis(self):
         redis = shutil.which("redis-server")

@@ -17,6 +17,8 @@
 #include <algorithm>
 #include <memory>
 
+#include "family/family_pidfds.h"
+#include "inotify_state.h"
 #include "process_spec.h"
 #include "process_status.h"
 #include "text_scan.h"
@@ -319,7 +321,7 @@ Status FamilyFiles::describe(const std::set<pid_t>& members, FamilyDescription& 
   for (uint32_t i = 0; i < opens_.size(); ++i) {
     const Open& open = opens_[i];
     if (open.home) continue;
-    auto file = describe_one(open, outside, into);
+    auto file = describe_one(open, members, outside, into);
     if (!file) return file.error();
     file->flock = flocks_[i];
     const bool is_own = file->kind == FamilyFile::Kind::kPipe ||
@@ -353,8 +355,8 @@ Result<std::map<uint32_t, SavedFile>> FamilyFiles::save(FamilyTracking* tracking
   return saved;
 }
 
-Result<FamilyFile> FamilyFiles::describe_one(const Open& open, OthersDescriptors& outside,
-                                             FamilyDescription& into) {
+Result<FamilyFile> FamilyFiles::describe_one(const Open& open, const std::set<pid_t>& members,
+                                             OthersDescriptors& outside, FamilyDescription& into) {
   const StolenFd& fd = open.fd;
   const auto refused = [&](std::string_view why) { return not_kept(open.first_owner, fd, why); };
   FamilyFile file;
@@ -362,6 +364,8 @@ Result<FamilyFile> FamilyFiles::describe_one(const Open& open, OthersDescriptors
   file.offset = fd.offset;
   file.path = fd.link;
   if (event_kind_of(fd)) return describe_event(open, std::move(file), outside);
+  if (is_inotify(fd)) return describe_inotify(open, std::move(file), members, outside);
+  if (is_pidfd(fd)) return describe_pidfd(open, std::move(file), members);
   const mode_t type = fd.attributes.st_mode & S_IFMT;
   if (type == S_IFIFO) {
     if (auto described = describe_pipe(open, file, into.pipes); !described)
@@ -431,6 +435,31 @@ Result<FamilyFile> FamilyFiles::describe_event(const Open& open, FamilyFile file
     if (!watched) return watched.error();
     file.watches.push_back({*watched, polled.number, polled.events, 0, polled.data});
   }
+  file.contents = std::move(*description);
+  return file;
+}
+
+Result<FamilyFile> FamilyFiles::describe_inotify(const Open& open, FamilyFile file,
+                                                 const std::set<pid_t>& members,
+                                                 OthersDescriptors& outside) {
+  if (outside.have(open.fd, open.first_owner))
+    return not_kept(open.first_owner, open.fd, "which a process outside of the family has, too");
+  const WatchedPaths* paths = descriptors_ ? &descriptors_->watched_paths() : nullptr;
+  auto description = krg::describe_inotify(open.fd.copy.get(), paths, members, to_close_);
+  if (!description) return not_kept(open.first_owner, open.fd, description.error());
+  file.kind = FamilyFile::Kind::kEvent;
+  file.pipe = static_cast<uint32_t>(EventKind::kInotify);
+  file.contents = std::move(*description);
+  return file;
+}
+
+// Others may have one of the same process: there is nothing in it.
+Result<FamilyFile> FamilyFiles::describe_pidfd(const Open& open, FamilyFile file,
+                                               const std::set<pid_t>& members) const {
+  auto description = krg::describe_pidfd(open.fd, members);
+  if (!description) return not_kept(open.first_owner, open.fd, description.error());
+  file.kind = FamilyFile::Kind::kEvent;
+  file.pipe = static_cast<uint32_t>(EventKind::kPidfd);
   file.contents = std::move(*description);
   return file;
 }

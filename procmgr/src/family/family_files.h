@@ -71,9 +71,13 @@ class FamilyFiles {
 
   Result<uint32_t> index_of(StolenFd fd, pid_t owner);
   Status add_locks(FamilyMember& member, const FamilyFd& fd);
-  Result<FamilyFile> describe_one(const Open& open, OthersDescriptors& outside,
-                                  FamilyDescription& into);
+  Result<FamilyFile> describe_one(const Open& open, const std::set<pid_t>& members,
+                                  OthersDescriptors& outside, FamilyDescription& into);
   Result<FamilyFile> describe_event(const Open& open, FamilyFile file, OthersDescriptors& outside);
+  Result<FamilyFile> describe_inotify(const Open& open, FamilyFile file,
+                                      const std::set<pid_t>& members, OthersDescriptors& outside);
+  Result<FamilyFile> describe_pidfd(const Open& open, FamilyFile file,
+                                    const std::set<pid_t>& members) const;
   Result<uint32_t> find_watched(const Open& epoll, const PolledFd& polled, uint32_t place) const;
   Result<FamilyFile> describe_queue(const Open& open, FamilyFile file);
   Result<FamilyFile> describe_socket(const Open& open, FamilyFile file, FamilyDescription& into);
@@ -95,6 +99,7 @@ class FamilyFiles {
   std::map<pid_t, std::vector<FamilyFd>> fds_;  // of each member
   std::vector<uint32_t> flocks_;                // of each
   std::vector<NativePosixQueue> queues_;
+  std::vector<UniqueFd> to_close_;  // of describe_inotify()
   std::vector<std::pair<ino_t, PipeEnds>> pipes_;
   std::optional<std::set<std::string>> outside_;  // links of what others have open
 };

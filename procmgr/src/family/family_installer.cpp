@@ -17,6 +17,7 @@
 
 #include "family/family_installer_impl.h"
 #include "family/family_ipc.h"
+#include "family/family_pidfds.h"
 #include "family/family_watches.h"
 #include "family/fill_sockets.h"
 #include "family/range_pieces.h"
@@ -26,6 +27,7 @@
 #include "image/image_installer.h"
 #include "image/install_parts.h"
 #include "image/task_memory.h"
+#include "inotify_state.h"
 #include "krg/runtime/write_at.h"
 
 namespace krg {
@@ -132,10 +134,9 @@ Status FamilyInstaller::Impl::lay_out(FrozenThread root) {
   if (auto filled = fill_all_sockets(); !filled) return filled;
   tree = std::make_unique<FamilyTree>(*node.children, family);
   if (auto grown = tree->grow(std::move(root)); !grown) return grown;
-  auto watched = add_watches(family, first_slot, [this](uint32_t member) -> FrozenProcess& {
-    return *tree->process(member);
-  });
-  if (!watched) return watched;
+  const auto process = [this](uint32_t member) -> FrozenProcess& { return *tree->process(member); };
+  if (auto opened = open_pidfds(family, first_slot, process); !opened) return opened;
+  if (auto watched = add_watches(family, first_slot, process); !watched) return watched;
   for (uint32_t i = 0; i < family.members.size(); ++i) {
     const FamilyMember& member = family.members[i];
     if (member.has_ended()) continue;
@@ -432,6 +433,14 @@ Status FamilyInstaller::Impl::thaw() {
   return end({});
 }
 
+// For the next checkpoint: nobody adds those watches again.
+void FamilyInstaller::Impl::know_watched_paths() const {
+  for (const FamilyFile& file : family.files)
+    if (is_event_of(file, EventKind::kInotify))
+      for (std::string& path : paths_of_inotify(file.contents))
+        parts.watched_paths->add(family.members.front().pid, std::move(path));
+}
+
 std::optional<uint32_t> FamilyInstaller::Impl::member_of(pid_t pid) const {
   for (uint32_t i = 0; i < family.members.size(); ++i)
     if (family.members[i].pid == pid) return i;
@@ -442,6 +451,7 @@ Status FamilyInstaller::Impl::end(Status how) {
   if (!how)
     for (const FamilyMember& member : family.members)
       if (!member.has_ended()) kill(member.pid, SIGKILL);
+  if (how && parts.watched_paths) know_watched_paths();
   if (how) ipc.keep();
   if (how) memory.keep();
   memory.release();

@@ -77,6 +77,7 @@ struct FamilyInstaller::Impl : std::enable_shared_from_this<Impl> {
   Status cut_files();
   void spread_next(std::function<void(Status)> done);
   Status thaw();
+  void know_watched_paths() const;
   Status end(Status how);
 };
 

@@ -5,13 +5,26 @@
 #include <algorithm>
 #include <iterator>
 
-#include "event_fds.h"
 #include "family/family_installer_impl.h"
+#include "family/family_pidfds.h"
+#include "family/family_watches.h"
 #include "in_worker.h"
+#include "inotify_state.h"
 
 namespace krg {
 
 using MadeFiles = std::vector<FamilyInstaller::MadeFile>;
+
+namespace {
+
+Result<UniqueFd> make_event(const FamilyFile& file) {
+  const int flags = file.flags & O_NONBLOCK;
+  if (is_event_of(file, EventKind::kInotify)) return make_inotify(file.contents, flags);
+  if (is_event_of(file, EventKind::kPidfd)) return make_pidfd(file);
+  return make_event_fd(static_cast<EventKind>(file.pipe), file.contents, flags);
+}
+
+}  // namespace
 
 Result<MadeFiles> FamilyInstaller::make_files() const {
   return impl_->make_files();
@@ -78,8 +91,7 @@ Result<UniqueFd> FamilyInstaller::Impl::make_file(const FamilyFile& file,
       if (memory.is_shared()) return UniqueFd();
       return memory.open_native(file);
     case FamilyFile::Kind::kEvent:
-      return make_event_fd(static_cast<EventKind>(file.pipe), file.contents,
-                           file.flags & O_NONBLOCK);
+      return make_event(file);
     default:
       return UniqueFd();
   }

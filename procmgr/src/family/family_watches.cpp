@@ -80,7 +80,7 @@ bool may_go_with_events(const ProcessFamily& family, const FamilyMember& member)
         std::count_if(family.members.begin(), family.members.end(),
                       [&](const FamilyMember& other) { return has(other, fd.file); });
     return file.kind != FamilyFile::Kind::kEvent ||
-           (owners == 1 &&
+           (owners == 1 && file.pipe <= static_cast<uint32_t>(EventKind::kPoll) &&
             std::all_of(file.watches.begin(), file.watches.end(),
                         [&](const FamilyWatch& watch) { return has_by_number(member, watch); }));
   });

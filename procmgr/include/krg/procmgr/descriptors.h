@@ -53,6 +53,8 @@ struct ImportedFd {
 // (kForked: ENOTSUP).
 enum class WhichFds { kKeptByExec, kForked, kAll };
 
+class WatchedPaths;
+
 class Descriptors {
  public:
   Descriptors(NodeContext& node, SessionFs& fs, SyscallBroker& broker);
@@ -90,6 +92,8 @@ class Descriptors {
   // Of a pidfd that is at another node, the process; 0: one that had ended. None: it is no such
   // descriptor.
   std::optional<pid_t> process_of_pidfd(pid_t tid, int number) const;
+  // By what paths processes have had inotify watch files of this node.
+  WatchedPaths& watched_paths() const;
   // Whether a process that executes on another node has a lock by fcntl(2) of a file of this one.
   bool has_locks_from_elsewhere(pid_t pid) const;
   // A copy of a description that is at home here. Errors: ESTALE.

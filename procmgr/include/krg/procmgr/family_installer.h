@@ -38,6 +38,8 @@
 
 namespace krg {
 
+class WatchedPaths;
+
 class FamilyInstaller {
  public:
   struct MappedFile {
@@ -62,7 +64,8 @@ class FamilyInstaller {
     BodyDescriptors& descriptors;
     const SpreadMembers& spread;
     Ipc& ipc;
-    SharedMemory* shared;  // null: nodes share none
+    SharedMemory* shared;         // null: nodes share none
+    WatchedPaths* watched_paths;  // null: not kept
   };
   // `place`: where a member is to execute; one that shares memory of one kernel or has locks does
   // so here.
