@@ -233,13 +233,18 @@ Status FrozenProcess::write(RemoteAddr to, std::span<const char> bytes) const {
 Result<FrozenProcess::Helpers> FrozenProcess::map_helpers(RemoteAddr at, uint64_t more_flags) {
   const uint64_t flags = MAP_PRIVATE | MAP_ANONYMOUS | kUnnotifiedMapFlags | more_flags;
   constexpr uint64_t kData = kScratchBytes + kCallsBytes;
-  // Made executable at once, for a program may have given up making memory so (PR_SET_MDWE).
-  const int64_t mapped =
-      call(SYS_mmap, {at.value, kHelperBytes, PROT_READ | PROT_EXEC, flags, ~0ULL, 0});
+  const auto map = [&](uint64_t protection) {
+    return call(SYS_mmap, {at.value, kHelperBytes, protection, flags, ~0ULL, 0});
+  };
+  int64_t mapped = map(PROT_READ | PROT_WRITE | PROT_EXEC);
+  const bool is_refused = mapped == -EACCES || mapped == -EPERM;
+  // A program may have given up having memory so (PR_SET_MDWE), or making it executable later.
+  if (is_refused) mapped = map(PROT_READ | PROT_EXEC);
   if (mapped < 0) return errno_error("memory for krgd's calls", static_cast<int>(-mapped));
   const RemoteAddr start{static_cast<uint64_t>(mapped)};
   const Helpers made{start, start + kScratchBytes, start + kData};
-  const int64_t writable = call(SYS_mprotect, {start.value, kData, PROT_READ | PROT_WRITE});
+  const int64_t writable =
+      is_refused ? call(SYS_mprotect, {start.value, kData, PROT_READ | PROT_WRITE}) : 0;
   Status put = writable == 0 ? write(made.code, call_batch_code())
                              : errno_error("memory for krgd's calls", static_cast<int>(-writable));
   if (put) return made;

@@ -212,7 +212,9 @@ Result<ProcessImage> capture_image(FrozenProcess& process, int session_mount_ns,
   process.drop_scratch();  // it is not the program's
   auto memory = read_image_memory(process.pid(), before);
   if (!memory) return memory.error();
-  return capture_image(process, std::move(*memory), session_mount_ns);
+  auto image = capture_image(process, std::move(*memory), session_mount_ns);
+  process.drop_scratch();
+  return image;
 }
 
 Result<ProcessImage> capture_image(FrozenProcess& process, ImageMemory memory,
@@ -235,7 +237,6 @@ Result<ProcessImage> capture_image(FrozenProcess& process, ImageMemory memory,
   }
   if (auto asked = Questions(process, *status).ask(image); !asked) return asked.error();
   if (auto captured = capture_signals(process, image); !captured) return captured.error();
-  process.drop_scratch();
   return image;
 }
 

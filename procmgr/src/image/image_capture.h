@@ -20,10 +20,10 @@ Result<ImageMemory> read_image_memory(pid_t pid, MappingTexts& before);
 
 // The loop's thread, which is the tracer; takes a millisecond, and a tenth more for each thread.
 // `session_mount_ns`: the mount namespace that the process must be in (-1: any). Errors: ENOTSUP
-// with the reason why it cannot be taken along; ESRCH.
+// with the reason why it cannot be taken along; ESRCH. What krgd has put into it is there then.
 Result<ProcessImage> capture_image(FrozenProcess& process, ImageMemory memory,
                                    int session_mount_ns);
-// Both.
+// Both, and drop_scratch().
 Result<ProcessImage> capture_image(FrozenProcess& process, int session_mount_ns,
                                    MappingTexts& before);
 Result<ProcessImage> capture_image(FrozenProcess& process, int session_mount_ns);

@@ -52,17 +52,20 @@ Status as_refusal(Status moved) {
 
 Status ProcessMover::Impl::capture(Move& move) {
   if (auto settled = settle_children(move); !settled) return settled;
+  // What krgd puts into it to take the image stays for what follows, and does not go along.
+  auto pages = content_ranges(move.process->pid());
+  if (!pages) return pages.error();
   const bool is_child = move.which == WhichFds::kForked;
-  auto image = capture_image(*move.process, node.session_mount_ns,
-                             is_child ? forker_of(move.pid).mappings : move.mappings);
+  auto memory = read_image_memory(move.process->pid(),
+                                  is_child ? forker_of(move.pid).mappings : move.mappings);
+  if (!memory) return memory.error();
+  auto image = capture_image(*move.process, std::move(*memory), node.session_mount_ns);
   if (!image) return image.error();
   log_trace("image", "process {}: captured", move.pid);
   if (auto named = name_shared_memory(*image); !named) return named;
   if (parts.sleeps) parts.sleeps->take_out(*move.process, *image);
   if (!move.waits.shorten(*move.process, *image) && !move.may_interrupt)
     return errno_error("it goes on with a wait", kUnknownWait);
-  auto pages = content_ranges(move.process->pid());
-  if (!pages) return pages.error();
   move.signals = image->pending;
   const auto& of_main = image->threads.front().pending;
   move.signals.insert(move.signals.end(), of_main.begin(), of_main.end());
