@@ -116,6 +116,10 @@ class SpreadTest(SessionCase):
             spread = self.run_spread(self.program("spread_affinity"), bound, f"until {others}; do sleep 0.1; done", nodes=nodes)
             self.assertEqual((spread.returncode, spread.stdout, spread.stderr), (0, f"{nodes * each} processors\n", ""))
 
+    def test_calls_find_what_is_behind_second_pointers(self):
+        for nodes in (2, 3):
+            self.assert_as_natively(self.program("spread_vectors"), nodes=nodes)
+
     def test_calls_that_krgd_answers_find_their_memory(self):
         for nodes in (2, 3):
             self.assert_as_natively(self.program(), "calls", nodes=nodes)
