@@ -119,6 +119,9 @@ class SpreadTest(SessionCase):
     def test_calls_find_what_is_behind_second_pointers(self):
         for nodes in (2, 3):
             self.assert_as_natively(self.program("spread_vectors"), nodes=nodes)
+        for node in (0, 1):
+            done = self.run_spread(self.program("spread_vectors"), f"krg_migrate %d {node}", caps="--caps=+DISTANT_THREAD,+CAN_MIGRATE", nodes=2)
+            self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "0 failures\n", ""))
 
     def test_calls_that_krgd_answers_find_their_memory(self):
         for nodes in (2, 3):

@@ -1,6 +1,7 @@
 // System calls whose arguments point to structures that point to further memory, each piece of it
 // in a page that another thread has just written, which may be on another node: made by each
-// thread in turn.
+// thread in turn. An argument is a shell command that is given the number of a child, whose memory
+// is read and written, too.
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <errno.h>
 #include <fcntl.h>
@@ -45,6 +46,8 @@ struct Prepared {
   struct iovec* copy;
 };
 static struct Prepared at;
+static pid_t target;
+static char shown[kPage] __attribute__((aligned(4096)));  // of the target
 static int next_page;
 
 static void* page(void) {
@@ -132,7 +135,19 @@ static void memory(void) {
          "process_vm_writev");
 }
 
-static void (*const kinds[])(void) = {files, pipes, sockets, memory};
+// Of another process, perhaps on another node.
+static void others_memory(void) {
+  if (target == 0) return;
+  struct iovec there = {.iov_base = shown, .iov_len = 12};
+  memcpy(pages[kPages - 1], &there, sizeof there);
+  const struct iovec* of = (struct iovec*)pages[kPages - 1];
+  expect(process_vm_writev(target, at.pieces, kPieces, of, 1, 0) == 12, "process_vm_writev there");
+  expect(process_vm_readv(target, at.into, kPieces, of, 1, 0) == 12 &&
+             is_into(at.into, "one.two.tri."),
+         "process_vm_readv there");
+}
+
+static void (*const kinds[])(void) = {files, pipes, sockets, memory, others_memory};
 
 // One prepares, the other one calls.
 static void* take_turns(void* argument) {
@@ -148,7 +163,31 @@ static void* take_turns(void* argument) {
   return NULL;
 }
 
-int main(void) {
+// A child of the same addresses that waits till its input ends. `command` moves it, by its number.
+static int begin_target(const char* command) {
+  int input[2];
+  char line[256];
+  expect(pipe(input) == 0, "pipe");
+  target = fork();
+  if (target == 0) {
+    close(input[1]);
+    char c;
+    _exit(read(input[0], &c, 1) != 0);
+  }
+  close(input[0]);
+  snprintf(line, sizeof line, command, (int)target);
+  expect(system(line) == 0, "command");
+  return input[1];
+}
+
+static void end_target(int input) {
+  int status = 1;
+  close(input);
+  expect(waitpid(target, &status, 0) == target && status == 0, "target");
+}
+
+int main(int count, char** arguments) {
+  const int input = count > 1 ? begin_target(arguments[1]) : -1;
   char name[] = "/tmp/spread_vectors.XXXXXX";
   file = mkstemp(name);
   unlink(name);
@@ -162,6 +201,7 @@ int main(void) {
   pthread_create(&other, NULL, take_turns, (void*)1L);
   take_turns((void*)0L);
   pthread_join(other, NULL);
+  if (input >= 0) end_target(input);
   printf("%d failures\n", failures);
   return failures != 0;
 }

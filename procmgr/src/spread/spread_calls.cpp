@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 
 #include <algorithm>
 #include <array>
@@ -17,6 +18,8 @@
 
 namespace krg {
 namespace {
+
+constexpr uint64_t kMostBrought = 64u << 20;  // of one piece of a vector
 
 bool is_error(int64_t result) {
   return result < 0 && result > -int64_t{kPageBytes};
@@ -215,6 +218,8 @@ bool SpreadProcess::lacks_memory(const ThreadPtr& thread, const user_regs_struct
                                     SYS_getrusage,
                                     SYS_semop,
                                     SYS_msgsnd,
+                                    SYS_process_vm_readv,
+                                    SYS_process_vm_writev,
                                     SYS_ioctl};
   const bool lacks = static_cast<int64_t>(registers.rax) == -EFAULT && !thread->result &&
                      std::find(kAnswered.begin(), kAnswered.end(),
@@ -236,8 +241,47 @@ void SpreadProcess::bring_memory(const ThreadPtr& thread, size_t argument) {
     return populate(thread, RemoteAddr{page}, bytes, advice,
                     [this, thread, argument] { bring_memory(thread, argument + 1); });
   }
+  const bool has_vector =
+      thread->number == SYS_process_vm_readv || thread->number == SYS_process_vm_writev;
+  if (has_vector) return bring_vector(thread);
+  call_again(thread);
+}
+
+void SpreadProcess::call_again(const ThreadPtr& thread) {
   static_cast<void>(thread->traced->set_registers(before_the_call(thread->entry)));
   resume(thread);
+}
+
+// What lies behind its second argument, an array of iovec.
+void SpreadProcess::bring_vector(const ThreadPtr& thread) {
+  const uint64_t count = std::min<uint64_t>(thread->entry.rdx, IOV_MAX);
+  read_memory(RemoteAddr{thread->entry.rsi}, count * sizeof(iovec),
+              [this, thread, alive = std::weak_ptr(alive_)](const Result<std::string>& read) {
+                if (alive.expired() || thread->is_gone) return;
+                auto pieces =
+                    std::make_shared<std::vector<iovec>>(read ? read->size() / sizeof(iovec) : 0);
+                if (read) std::memcpy(pieces->data(), read->data(), pieces->size() * sizeof(iovec));
+                bring_piece(thread, pieces);
+              });
+}
+
+void SpreadProcess::bring_piece(const ThreadPtr& thread,
+                                const std::shared_ptr<std::vector<iovec>>& pieces) {
+  while (!pieces->empty()) {
+    const iovec piece = pieces->back();
+    pieces->pop_back();
+    const auto start = reinterpret_cast<uint64_t>(piece.iov_base);
+    const auto range = parts_.memory.find(RemoteAddr{start});
+    if (!range || piece.iov_len == 0) continue;
+    const uint64_t page = start / kPageBytes * kPageBytes;
+    const uint64_t wanted = start % kPageBytes + std::min<uint64_t>(piece.iov_len, kMostBrought);
+    const uint64_t bytes =
+        std::min(range->end().value - page, (wanted + kPageBytes - 1) / kPageBytes * kPageBytes);
+    const int advice = range->protection & PROT_WRITE ? MADV_POPULATE_WRITE : MADV_POPULATE_READ;
+    return populate(thread, RemoteAddr{page}, bytes, advice,
+                    [this, thread, pieces] { bring_piece(thread, pieces); });
+  }
+  call_again(thread);
 }
 
 void SpreadProcess::populate(const ThreadPtr& thread, RemoteAddr start, uint64_t bytes, int advice,

@@ -36,6 +36,7 @@
 #include "teams/team_server.h"
 
 struct clone_args;  // <linux/sched.h>
+struct iovec;
 
 namespace krg {
 
@@ -316,6 +317,9 @@ class SpreadProcess {
   void on_exit(const ThreadPtr& thread);
   bool lacks_memory(const ThreadPtr& thread, const user_regs_struct& registers);
   void bring_memory(const ThreadPtr& thread, size_t argument);
+  void call_again(const ThreadPtr& thread);
+  void bring_vector(const ThreadPtr& thread);
+  void bring_piece(const ThreadPtr& thread, const std::shared_ptr<std::vector<iovec>>& pieces);
   void populate(const ThreadPtr& thread, RemoteAddr start, uint64_t bytes, int advice,
                 std::function<void()> done);
   void after_call(const ThreadPtr& thread, uint64_t result);
