@@ -2,7 +2,6 @@
 // other has the processor. Threads: any; it blocks. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
-#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <mutex>
@@ -30,10 +29,10 @@ class BlockBuffer {
   std::vector<std::byte> room_;
 };
 
-// Calls `work(index, buffer)` once for each block below `count` until one fails: `run` blocks one
-// after the other by one thread, runs in no order. Errors: the first one of `work`.
+// Calls `work(index, buffer)` once for each block below `count`, in no order, until one fails.
+// Errors: the first one of `work`.
 template <class Work>
-Status each_block(uint64_t count, const Work& work, uint64_t run = 1) {
+Status each_block(uint64_t count, const Work& work) {
   constexpr unsigned kThreads = 2;
   std::atomic<uint64_t> next{0};
   std::atomic<bool> has_failed{false};
@@ -41,14 +40,13 @@ Status each_block(uint64_t count, const Work& work, uint64_t run = 1) {
   std::optional<Error> failure;
   auto take_blocks = [&] {
     BlockBuffer block;
-    for (uint64_t first = run * next++; first < count; first = run * next++)
-      for (uint64_t i = first; i < std::min(first + run, count) && !has_failed; ++i) {
-        const Status done = work(i, block);
-        if (done) continue;
-        std::lock_guard lock(mutex);
-        has_failed = true;
-        if (!failure) failure = done.error();
-      }
+    for (uint64_t i = next++; i < count && !has_failed; i = next++) {
+      const Status done = work(i, block);
+      if (done) continue;
+      std::lock_guard lock(mutex);
+      has_failed = true;
+      if (!failure) failure = done.error();
+    }
   };
   {
     std::vector<std::jthread> helpers;

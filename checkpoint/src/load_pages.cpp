@@ -7,18 +7,12 @@
 namespace krg {
 namespace {
 
-// Of neighbours in one huge page, written by two threads at once, each would have it cleared.
-constexpr uint64_t kRun = 4;
-
 Status load(const VersionInfo& info, const std::vector<std::unique_ptr<PartReader>>& parts,
             const std::function<bool(uint32_t member)>& is_wanted, const FileSink& sink) {
   for (const PartPages& pages : wanted_pages(info, parts, is_wanted)) {
-    auto loaded = each_block(
-        pages.part->block_count(),
-        [&](uint64_t index, BlockBuffer& block) {
-          return load_block(pages, index, block.whole(), sink);
-        },
-        kRun);
+    auto loaded = each_block(pages.part->block_count(), [&](uint64_t index, BlockBuffer& block) {
+      return load_block(pages, index, block.whole(), sink);
+    });
     if (!loaded) return loaded;
   }
   return {};
