@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "node_transport.h"
 
+#include <sys/mount.h>
+
 #include <optional>
 
 #include "krg/runtime/boot.h"
@@ -19,9 +21,35 @@ struct NodeTransport::Impl {
   Status meet_over_ofi(EventLoop& loop, MpiBoot& mpi);
 };
 
+namespace {
+
+// The kernel's symbols are hidden from libfabric while it starts: its verbs provider reads all of
+// them twice (0.1 s of processor time) to learn whether RDMA devices can reach the memory of GPUs,
+// which nobody here asks of them. krgd has mounts of its own; where it cannot, nothing is hidden.
+class HiddenSymbols {
+ public:
+  HiddenSymbols() : hidden_(mount("/dev/null", kSymbols, nullptr, MS_BIND, nullptr) == 0) {}
+  ~HiddenSymbols() {
+    if (hidden_) umount2(kSymbols, MNT_DETACH);
+  }
+  HiddenSymbols(const HiddenSymbols&) = delete;
+  HiddenSymbols& operator=(const HiddenSymbols&) = delete;
+
+ private:
+  static constexpr const char* kSymbols = "/proc/kallsyms";
+  const bool hidden_;
+};
+
+Result<OfiEndpoint> open_endpoint(EventLoop& loop) {
+  const HiddenSymbols hidden;
+  return OfiEndpoint::open(loop, OfiOptions::from_environment());
+}
+
+}  // namespace
+
 // MPI only exchanges addresses; after its end the ranks need neither it nor mpirun.
 Status NodeTransport::Impl::meet_over_ofi(EventLoop& loop, MpiBoot& mpi) {
-  auto endpoint = OfiEndpoint::open(loop, OfiOptions::from_environment());
+  auto endpoint = open_endpoint(loop);
   if (!endpoint) return endpoint.error();
   auto addresses = mpi.allgather(endpoint->address());
   if (!addresses) return addresses.error();
