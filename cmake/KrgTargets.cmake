@@ -20,7 +20,9 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LES
   target_compile_options(krg_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict>)
 endif()
 if(KRG_SANITIZE)
-  target_compile_options(krg_options INTERFACE -fsanitize=${KRG_SANITIZE} -fno-omit-frame-pointer)
+  # Without the checks of each pointer for null (the first page faults) and alignment (x86-64 asks for none): a third of
+  # what a compilation takes.
+  target_compile_options(krg_options INTERFACE -fsanitize=${KRG_SANITIZE} -fno-sanitize=null,alignment -fno-omit-frame-pointer)
   target_link_options(krg_options INTERFACE -fsanitize=${KRG_SANITIZE})
 endif()
 
