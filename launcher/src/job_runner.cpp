@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <array>
 
+#include "environment_variables.h"
 #include "launch_environment.h"
 #include "source_lines.h"
 #include "spread_report.h"
@@ -52,13 +53,6 @@ std::vector<std::string> exported_environment(const std::string& exports) {
     if (!replaced) kept.push_back(entry);
   }
   return kept;
-}
-
-void set_variable(std::vector<std::string>& environment, const std::string& name,
-                  const std::string& value) {
-  std::erase_if(environment,
-                [&](const std::string& entry) { return entry.rfind(name + "=", 0) == 0; });
-  environment.push_back(name + "=" + value);
 }
 
 int exit_status_of(int wait_status) {

@@ -7,6 +7,8 @@
 #include <filesystem>
 #include <string_view>
 
+#include "environment_variables.h"
+
 namespace krg {
 namespace {
 
@@ -73,13 +75,7 @@ std::string libexec_dir() {
 }
 
 void tell_allocations(std::vector<std::string>& environment) {
-  constexpr std::string_view kVariable = "LD_PRELOAD=";
-  std::string libraries = libexec_dir() + "/libkrgsites.so";
-  for (const std::string& entry : environment)
-    if (entry.rfind(kVariable, 0) == 0) libraries += ":" + entry.substr(kVariable.size());
-  std::erase_if(environment,
-                [&](const std::string& entry) { return entry.rfind(kVariable, 0) == 0; });
-  environment.push_back(std::string(kVariable) + libraries);
+  put_first(environment, "LD_PRELOAD", libexec_dir() + "/libkrgsites.so");
 }
 
 }  // namespace krg

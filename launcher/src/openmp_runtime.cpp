@@ -11,6 +11,7 @@
 #include <iterator>
 #include <optional>
 
+#include "environment_variables.h"
 #include "launch_environment.h"
 
 namespace krg {
@@ -64,16 +65,10 @@ Result<ElfFile> read_elf(const std::string& path) {
   return ElfFile(std::string(std::istreambuf_iterator<char>(file), {}));
 }
 
-std::string value_of(const std::vector<std::string>& environment, const std::string& name) {
-  for (const std::string& entry : environment)
-    if (entry.rfind(name + "=", 0) == 0) return entry.substr(name.size() + 1);
-  return "";
-}
-
 // Empty: not found; whoever executes it will say so.
 std::string path_of(const std::string& program, const std::vector<std::string>& environment) {
   if (program.find('/') != std::string::npos) return program;
-  std::string folders = value_of(environment, "PATH");
+  std::string folders(value_of(environment, "PATH"));
   while (!folders.empty()) {
     const size_t colon = folders.find(':');
     const std::string path = folders.substr(0, colon) + "/" + program;
@@ -139,10 +134,7 @@ Status use_libkrgomp(std::vector<std::string>& environment, const std::string& p
                       "gets the system's libgomp",
                       program, version));
   }
-  const std::string before = value_of(environment, "LD_LIBRARY_PATH");
-  std::erase_if(environment,
-                [](const std::string& entry) { return entry.rfind("LD_LIBRARY_PATH=", 0) == 0; });
-  environment.push_back("LD_LIBRARY_PATH=" + folder + (before.empty() ? "" : ":" + before));
+  put_first(environment, "LD_LIBRARY_PATH", folder);
   return {};
 }
 

@@ -15,6 +15,7 @@
 #include <cstring>
 #include <string_view>
 
+#include "environment_variables.h"
 #include "exec_words.h"
 #include "krg/procmgr/syscall_filter.h"
 #include "krg/runtime/control_client.h"
@@ -49,14 +50,6 @@ void use_streams(const TaskStreams& streams) {
   if (streams.input >= 0) dup2(streams.input, 0);
   if (streams.output >= 0) dup2(streams.output, 1);
   if (streams.error >= 0) dup2(streams.error, 2);
-}
-
-std::string_view value_of(const std::vector<std::string>& environment, std::string_view name) {
-  for (const std::string& entry : environment)
-    if (entry.size() > name.size() && entry[name.size()] == '=' &&
-        entry.compare(0, name.size(), name) == 0)
-      return std::string_view(entry).substr(name.size() + 1);
-  return {};
 }
 
 }  // namespace

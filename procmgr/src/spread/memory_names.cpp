@@ -3,11 +3,11 @@
 
 #include <fmt/format.h>
 
-#include <filesystem>
 #include <iterator>
 
 #include "image/known_mappings.h"
 #include "krg/shmem/page_set.h"
+#include "process_spec.h"
 
 namespace krg {
 namespace {
@@ -17,8 +17,7 @@ std::string base_name(const std::string& path) {
 }
 
 std::string program_path(pid_t pid) {
-  std::error_code failed;
-  return std::filesystem::read_symlink(fmt::format("/proc/{}/exe", pid), failed).string();
+  return read_link(fmt::format("/proc/{}/exe", pid)).value_or("");
 }
 
 }  // namespace
