@@ -21,6 +21,7 @@
 namespace krg {
 
 class FrozenProcess;
+class FrozenShadow;
 
 class Shadow {
  public:
@@ -61,6 +62,7 @@ class Shadow {
   bool is_to_stop() const { return stops_ordered_ > 0; }
 
  private:
+  friend class FrozenShadow;
   Shadow(pid_t pid, UniqueFd control, Events events)
       : pid_(pid), control_(std::move(control)), events_(std::move(events)) {}
   static Result<std::unique_ptr<Shadow>> create(EventLoop& loop, pid_t pid, UniqueFd control,

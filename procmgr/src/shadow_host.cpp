@@ -8,7 +8,7 @@
 #include <csignal>
 #include <cstring>
 
-#include "image/frozen_process.h"
+#include "image/frozen_shadow.h"
 #include "krg/runtime/log.h"
 #include "krg/runtime/run_after.h"
 #include "process_fds.h"
@@ -396,11 +396,21 @@ Status ShadowHost::become_shadow(SyscallBroker::Call exec, ProcessTable::Shadow 
 
 Status ShadowHost::become_shadow(FrozenProcess& process, ProcessTable::Shadow entry,
                                  const std::vector<int>& kept) {
+  auto prepared = prepare_shadow(process);
+  if (!prepared) return prepared.error();
+  return become_shadow(process, **prepared, entry, kept);
+}
+
+Result<std::unique_ptr<FrozenShadow>> ShadowHost::prepare_shadow(FrozenProcess& process) {
+  return FrozenShadow::prepare(process, impl_->program.get());
+}
+
+Status ShadowHost::become_shadow(FrozenProcess& process, FrozenShadow& prepared,
+                                 ProcessTable::Shadow entry, const std::vector<int>& kept) {
   const pid_t pid = process.pid();
   auto files = Impl::files_kept(pid, kept);
-  Status hosted = impl_->host(pid, entry,
-                              Shadow::become_shadow(impl_->node.loop, process, impl_->program.get(),
-                                                    impl_->events_of(pid), kept));
+  Status hosted =
+      impl_->host(pid, entry, prepared.become(impl_->node.loop, impl_->events_of(pid), kept));
   if (hosted) impl_->find(pid)->files = std::move(files);
   return hosted;
 }

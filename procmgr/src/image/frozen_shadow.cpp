@@ -1,7 +1,8 @@
-// Shadow::become_shadow() of a frozen process: it connects to krgd by a socket of its own, is sent
-// the shadow's program over it, and execs that. Until the descriptors 0 and 1 are taken, everything
-// can be undone.
-// SPDX-License-Identifier: GPL-2.0-or-later
+// A frozen process becomes a shadow: it connects to krgd by a socket of its own, is sent the
+// shadow's program over it, and execs that. Until the descriptors 0 and 1 are taken, everything can
+// be undone. SPDX-License-Identifier: GPL-2.0-or-later
+#include "image/frozen_shadow.h"
+
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/socket.h>
@@ -57,22 +58,24 @@ struct Listener {
   }
 };
 
-class FrozenShadow {
- public:
-  FrozenShadow(FrozenProcess& process, std::span<const int> kept)
-      : process_(process), kept_(kept) {}
+// What recvmsg(2) is told of the packet that passes the program, and tells.
+struct PassedProgram {
+  msghdr header;
+  iovec vector;
+  alignas(cmsghdr) char ancillary[CMSG_SPACE(sizeof(int))];
+  char byte;
+};
 
-  // The connection; the process has the other end and `program` then. Errors: it has neither.
-  Result<UniqueFd> connect(int program) {
-    auto connection = try_to_connect(program);
-    if (connection) return connection;
-    for (int number : {socket_, program_})
-      if (number >= 0) call(SYS_close, {static_cast<uint64_t>(number)});
-    process_.drop_scratch();
-    return connection;
-  }
+// Its way from two descriptors to the exec.
+class Becoming {
+ public:
+  Becoming(FrozenProcess& process, std::span<const int> kept, int socket, int program)
+      : process_(process), kept_(kept), socket_(socket), program_(program) {}
 
   Status exec() {
+    auto scratch = process_.scratch();
+    if (!scratch) return scratch.error();
+    scratch_ = *scratch;
     CallBatch batch(process_);
     if (auto placed = place_descriptors(batch); !placed) return placed;
     if (!kept_.empty()) close_all_but_kept(batch);
@@ -93,64 +96,12 @@ class FrozenShadow {
   }
 
  private:
-  // What recvmsg(2) is told and tells.
-  struct Message {
-    msghdr header;
-    iovec vector;
-    alignas(cmsghdr) char ancillary[CMSG_SPACE(sizeof(int))];
-    char byte;
-  };
-
-  int64_t call(long number, FrozenThread::Arguments arguments) {
-    return process_.call(number, arguments);
-  }
-
-  Result<UniqueFd> try_to_connect(int program) {
-    auto scratch = process_.scratch();
-    if (!scratch) return scratch.error();
-    scratch_ = *scratch;
-    auto listener = Listener::create();
-    if (!listener) return listener.error();
-    const int64_t number = call(SYS_socket, {AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0});
-    if (auto done = done_by_call("socket of a shadow", number); !done) return done.error();
-    socket_ = static_cast<int>(number);
-    if (auto put = process_.write_value(scratch_, listener->address); !put) return put.error();
-    const int64_t connected =
-        call(SYS_connect, {static_cast<uint64_t>(socket_), scratch_.value, listener->length});
-    if (auto done = done_by_call("socket of a shadow", connected); !done) return done.error();
-    auto connection = listener->accept_from(process_.pid());
-    if (!connection) return connection.error();
-    if (auto sent = send_packet(connection->get(), "p", {&program, 1}); !sent) return sent.error();
-    if (auto received = receive_program(); !received) return received.error();
-    return connection;
-  }
-
-  Status receive_program() {
-    const auto at = [&](size_t offset) { return reinterpret_cast<char*>(scratch_.value + offset); };
-    Message message{};
-    message.vector = {at(offsetof(Message, byte)), 1};
-    message.header.msg_iov = reinterpret_cast<iovec*>(at(offsetof(Message, vector)));
-    message.header.msg_iovlen = 1;
-    message.header.msg_control = at(offsetof(Message, ancillary));
-    message.header.msg_controllen = sizeof message.ancillary;
-    if (auto put = process_.write_value(scratch_, message); !put) return put;
-    const int64_t got = call(SYS_recvmsg, {static_cast<uint64_t>(socket_), scratch_.value,
-                                           MSG_CMSG_CLOEXEC | MSG_DONTWAIT});
-    if (auto done = done_by_call("program of a shadow", got); !done) return done;
-    auto answer = process_.read_value<Message>(scratch_);
-    if (!answer) return answer.error();
-    if (answer->header.msg_controllen < CMSG_LEN(sizeof(int)))
-      return errno_error("program of a shadow", EMFILE);
-    memcpy(&program_, answer->ancillary + CMSG_LEN(0), sizeof program_);
-    return {};
-  }
-
   // The socket to kShadowControlFd, the program to kShadowProgramFd, wherever they are now.
   Status place_descriptors(CallBatch& batch) {
     static_assert(kShadowControlFd == 0 && kShadowProgramFd == 1);
     auto socket = static_cast<uint64_t>(socket_), program = static_cast<uint64_t>(program_);
     if (socket == kShadowProgramFd) {
-      const int64_t moved = call(SYS_fcntl, {socket, F_DUPFD, kShadowProgramFd + 1});
+      const int64_t moved = process_.call(SYS_fcntl, {socket, F_DUPFD, kShadowProgramFd + 1});
       if (auto done = done_by_call("descriptors of a shadow", moved); !done) return done;
       socket = static_cast<uint64_t>(moved);
     }
@@ -200,27 +151,90 @@ class FrozenShadow {
 
   FrozenProcess& process_;
   const std::span<const int> kept_;
+  const int socket_, program_;
   RemoteAddr scratch_{}, empty_string_{};
-  RemoteAddr environment_{};        // not empty: it has descriptors to keep
-  int socket_ = -1, program_ = -1;  // the process's numbers
+  RemoteAddr environment_{};  // not empty: it has descriptors to keep
 };
 
 }  // namespace
 
+Result<std::unique_ptr<FrozenShadow>> FrozenShadow::prepare(FrozenProcess& process, int program) {
+  std::unique_ptr<FrozenShadow> prepared(new FrozenShadow(process));
+  if (auto connected = prepared->connect(program); !connected) return connected.error();
+  return prepared;
+}
+
+FrozenShadow::~FrozenShadow() {
+  if (has_become_) return;
+  for (int number : {socket_, program_})
+    if (number >= 0) process_.call(SYS_close, {static_cast<uint64_t>(number)});
+  process_.drop_scratch();
+}
+
+Status FrozenShadow::connect(int program) {
+  auto scratch = process_.scratch();
+  if (!scratch) return scratch.error();
+  auto listener = Listener::create();
+  if (!listener) return listener.error();
+  const int64_t number = process_.call(SYS_socket, {AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0});
+  if (auto done = done_by_call("socket of a shadow", number); !done) return done;
+  socket_ = static_cast<int>(number);
+  if (auto put = process_.write_value(*scratch, listener->address); !put) return put;
+  const int64_t connected = process_.call(
+      SYS_connect, {static_cast<uint64_t>(socket_), scratch->value, listener->length});
+  if (auto done = done_by_call("socket of a shadow", connected); !done) return done;
+  auto connection = listener->accept_from(process_.pid());
+  if (!connection) return connection.error();
+  connection_ = std::move(*connection);
+  if (auto sent = send_packet(connection_.get(), "p", {&program, 1}); !sent) return sent;
+  return receive_program();
+}
+
+Status FrozenShadow::receive_program() {
+  auto scratch = process_.scratch();
+  if (!scratch) return scratch.error();
+  const auto at = [&](size_t offset) { return reinterpret_cast<char*>(scratch->value + offset); };
+  PassedProgram message{};
+  message.vector = {at(offsetof(PassedProgram, byte)), 1};
+  message.header.msg_iov = reinterpret_cast<iovec*>(at(offsetof(PassedProgram, vector)));
+  message.header.msg_iovlen = 1;
+  message.header.msg_control = at(offsetof(PassedProgram, ancillary));
+  message.header.msg_controllen = sizeof message.ancillary;
+  if (auto put = process_.write_value(*scratch, message); !put) return put;
+  const int64_t got = process_.call(SYS_recvmsg, {static_cast<uint64_t>(socket_), scratch->value,
+                                                  MSG_CMSG_CLOEXEC | MSG_DONTWAIT});
+  if (auto done = done_by_call("program of a shadow", got); !done) return done;
+  auto answer = process_.read_value<PassedProgram>(*scratch);
+  if (!answer) return answer.error();
+  if (answer->header.msg_controllen < CMSG_LEN(sizeof(int)))
+    return errno_error("program of a shadow", EMFILE);
+  memcpy(&program_, answer->ancillary + CMSG_LEN(0), sizeof program_);
+  return {};
+}
+
+Status FrozenShadow::exec(std::span<const int> kept) {
+  return Becoming(process_, kept, socket_, program_).exec();
+}
+
+Result<std::unique_ptr<Shadow>> FrozenShadow::become(EventLoop& loop, Shadow::Events events,
+                                                     std::span<const int> kept) {
+  has_become_ = true;
+  const int stop_signal = process_.main().stop_signal();
+  auto shadow = Shadow::create(loop, process_.pid(), std::move(connection_), std::move(events));
+  if (shadow && stop_signal != 0) (*shadow)->resume();  // else it would not come to its exec
+  Status done = shadow ? exec(kept) : Status(shadow.error());
+  if (done && stop_signal != 0) done = (*shadow)->command(ShadowVerb::kStop, stop_signal);
+  if (done) return shadow;
+  process_.kill();  // neither what it was nor a shadow
+  return done.error();
+}
+
 Result<std::unique_ptr<Shadow>> Shadow::become_shadow(EventLoop& loop, FrozenProcess& process,
                                                       int program, Events events,
                                                       std::span<const int> kept) {
-  FrozenShadow becoming(process, kept);
-  auto connection = becoming.connect(program);
-  if (!connection) return connection.error();
-  const int stop_signal = process.main().stop_signal();
-  auto shadow = create(loop, process.pid(), std::move(*connection), std::move(events));
-  if (shadow && stop_signal != 0) (*shadow)->resume();  // else it would not come to its exec
-  Status done = shadow ? becoming.exec() : Status(shadow.error());
-  if (done && stop_signal != 0) done = (*shadow)->command(ShadowVerb::kStop, stop_signal);
-  if (done) return shadow;
-  process.kill();  // neither what it was nor a shadow
-  return done.error();
+  auto prepared = FrozenShadow::prepare(process, program);
+  if (!prepared) return prepared.error();
+  return (*prepared)->become(loop, std::move(events), kept);
 }
 
 }  // namespace krg

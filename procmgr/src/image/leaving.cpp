@@ -30,24 +30,25 @@ std::vector<int> files_that_hold_locks(const std::vector<ExportedFd>& fds) {
 
 using namespace exec_messages;
 
-// The process was native here: its shadow takes its place.
+// The process was native here: its shadow takes its place. It stands and never goes on as what it
+// was, whether or not it becomes one: so the body may run before.
 void ProcessMover::Impl::leave_shadow(MovePtr move) {
   const pid_t pid = move->process->pid();
   ProcessTable::Shadow entry{move->target, JobId{}};
   if (node.jobs) entry.job = node.jobs->job_of(pid).value_or(JobId{});
   // The shadow would pass on what waits for it.
   auto signals = take_pending_signals(*move->process);
-  Status converted =
-      signals ? parts.shadows.become_shadow(*move->process, entry, files_that_hold_locks(move->fds))
-              : Status(signals.error());
-  if (converted) {
-    thaw_body(*move);
-    pass_on(*move, std::move(*signals));
-  } else {
+  if (!signals) {
     drop_body(*move);
-    if (signals && !queue_signals(*move->process, *signals))
-      log_warn("image", "process {}: its waiting signals are lost", pid);
+    return end(*move, signals.error());
   }
+  thaw_body(*move);
+  Status converted = parts.shadows.become_shadow(*move->process, *move->shadow, entry,
+                                                 files_that_hold_locks(move->fds));
+  if (converted)
+    pass_on(*move, std::move(*signals));
+  else
+    drop_body(*move);
   end(*move, std::move(converted));
 }
 

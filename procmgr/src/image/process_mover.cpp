@@ -224,13 +224,24 @@ void ProcessMover::Impl::ask_target(MovePtr move) {
   if (!late_pages.empty() && move->page_source == 0)
     move->served = serve_late_pages(*move, late_pages);
   log_trace("image", "process {}: its later pages are served", move->pid);
+  if (!parts.table.find_body(move->pid)) prepare_shadow(*move);
+}
+
+void ProcessMover::Impl::prepare_shadow(Move& move) {
+  auto prepared = parts.shadows.prepare_shadow(*move.process);
+  if (prepared)
+    move.shadow = std::move(*prepared);
+  else
+    move.has_shadow = prepared.error();
+  log_trace("image", "process {}: could be a shadow", move.pid);
 }
 
 void ProcessMover::Impl::on_target_answer(const MovePtr& move, const Result<std::string>& reply) {
   log_trace("image", "process {}: answered", move->pid);
-  if (reply && !move->served) {
+  for (const Status& done : {move->served, move->has_shadow}) {
+    if (!reply || done) continue;
     drop_body(*move);
-    return end(*move, move->served);
+    return end(*move, done);
   }
   if (reply)
     return parts.table.find_body(move->process->pid()) ? leave_origin(move) : leave_shadow(move);
@@ -376,6 +387,7 @@ void ProcessMover::Impl::end(Move& move, Status how) {
   log_trace("image", "process {}: moved", move.pid);
   if (!how) abandon_late_pages(move);
   if (!how) parts.descriptors.resume_sockets(move.fds);
+  move.shadow = nullptr;
   move.process = nullptr;  // goes on here, unless it has become a shadow
   std::exchange(move.done, nullptr)(std::move(how));
 }

@@ -7,6 +7,7 @@
 
 #include "exec_messages.h"
 #include "image/content_ranges.h"
+#include "image/frozen_shadow.h"
 #include "image/known_mappings.h"
 #include "image/moved_process.h"
 #include "image/wait_times.h"
@@ -33,6 +34,9 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
     pid_t page_source = 0;
     uint64_t page_move = 0;
     Status served = {};
+    // Of one that is native here.
+    std::unique_ptr<FrozenShadow> shadow = {};
+    Status has_shadow = {};
     // Those that wait for it, and go along in its image.
     std::vector<ImageSignal> signals = {};
     // Taken from it when it left a guardian: those, and what came after the image was taken.
@@ -68,6 +72,7 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
   Status serve_late_pages(Move& move, std::vector<PageRange> pages);
   void end_page_source(pid_t task);
   void abandon_late_pages(Move& move);
+  void prepare_shadow(Move& move);
   void export_descriptors(MovePtr move);
   Result<exec_messages::StartBody> describe(const Move& move);
   void ask_target(MovePtr move);

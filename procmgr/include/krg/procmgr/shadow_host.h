@@ -42,6 +42,7 @@ struct BodyEnd {
 };
 
 class FrozenProcess;
+class FrozenShadow;
 
 // A shadow that is about to be the process itself again, and krgd's end of its control socket.
 struct LentShadow {
@@ -67,6 +68,11 @@ class ShadowHost : public LockHolders {
   // fcntl(2) on the files of its descriptors `kept`, in their order. Errors: it is dead.
   Status become_shadow(FrozenProcess& process, ProcessTable::Shadow shadow,
                        const std::vector<int>& kept = {});
+  // The same in two steps. The first one can be undone (frozen_shadow.h). Errors: the process is as
+  // it was.
+  Result<std::unique_ptr<FrozenShadow>> prepare_shadow(FrozenProcess& process);
+  Status become_shadow(FrozenProcess& process, FrozenShadow& prepared, ProcessTable::Shadow shadow,
+                       const std::vector<int>& kept);
 
   // LockHolders: shadow_locks.cpp.
   bool holds_for(pid_t pid) const override;
