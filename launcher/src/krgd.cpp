@@ -45,9 +45,10 @@ NodeContext make_context(const KrgdOptions& options, EventLoop& loop, ChildReape
 }  // namespace
 
 Krgd::Krgd(const KrgdOptions& krgd_options, EventLoop& event_loop, ChildReaper& reaper,
-           const Session& node_session, Transport& transport)
+           const Session& node_session, Transport& transport, Patience& transport_patience)
     : options(krgd_options),
       session(node_session),
+      patience(transport_patience),
       messenger(transport),
       workers(event_loop, kMaxWorkers),
       node(make_context(krgd_options, event_loop, reaper, node_session, workers, messenger,
@@ -223,7 +224,8 @@ SpreadMembers Krgd::spread_members() {
 
 void Krgd::start_spreading() {
   auto made = Spreading::create({node, kddm, syscalls, capabilities, processes,
-                                 [this](NodeId n) { return membership.is_online(n); }, resources});
+                                 [this](NodeId n) { return membership.is_online(n); }, resources,
+                                 patience});
   if (!made) return capabilities.refuse(Capability::kDistantThread, made.error().message());
   spreading = std::move(*made);
   spreading->add_commands(control);

@@ -48,6 +48,7 @@
 #include "krg/runtime/control_server.h"
 #include "krg/runtime/membership.h"
 #include "krg/runtime/messenger.h"
+#include "krg/runtime/patience.h"
 #include "krg/runtime/worker_pool.h"
 #include "krg/shmem/kddm.h"
 #include "krg/shmem/kddm_service.h"
@@ -68,7 +69,7 @@ struct KrgdOptions {
 
 struct Krgd {
   Krgd(const KrgdOptions& options, EventLoop& event_loop, ChildReaper& reaper,
-       const Session& node_session, Transport& transport);
+       const Session& node_session, Transport& transport, Patience& transport_patience);
   Krgd(const Krgd&) = delete;
   Krgd& operator=(const Krgd&) = delete;
 
@@ -78,6 +79,7 @@ struct Krgd {
 
   const KrgdOptions& options;
   const Session& session;
+  Patience& patience;  // of the transport
 
   // runtime: messages, who is there, and workers
   Messenger messenger;

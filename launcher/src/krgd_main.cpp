@@ -84,11 +84,12 @@ Status run(const Arguments& arguments) {
   auto reaper = ChildReaper::create(*loop);
   if (!reaper) return reaper.error();
   // Meets the other nodes, with MPI's help where there are others.
-  auto transport = NodeTransport::boot(*loop);
+  Patience patience;
+  auto transport = NodeTransport::boot(*loop, patience);
   if (!transport) return transport.error();
   set_log_node("n" + std::to_string((*transport)->get().self().value));
 
-  Krgd krgd(arguments.options, *loop, **reaper, *session, (*transport)->get());
+  Krgd krgd(arguments.options, *loop, **reaper, *session, (*transport)->get(), patience);
   auto terminated = loop->watch(signals->get(), EPOLLIN, [&](uint32_t) {
     signalfd_siginfo info;
     if (read(signals->get(), &info, sizeof info) > 0)

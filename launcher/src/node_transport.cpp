@@ -18,7 +18,7 @@ struct NodeTransport::Impl {
   std::optional<MpiBoot> mpi;  // kept while the transport is MPI's own; outlives it
   std::unique_ptr<Transport> wired;
 
-  Status meet_over_ofi(EventLoop& loop, MpiBoot& mpi);
+  Status meet_over_ofi(EventLoop& loop, MpiBoot& mpi, const Patience& patience);
 };
 
 namespace {
@@ -48,12 +48,12 @@ Result<OfiEndpoint> open_endpoint(EventLoop& loop) {
 }  // namespace
 
 // MPI only exchanges addresses; after its end the ranks need neither it nor mpirun.
-Status NodeTransport::Impl::meet_over_ofi(EventLoop& loop, MpiBoot& mpi) {
+Status NodeTransport::Impl::meet_over_ofi(EventLoop& loop, MpiBoot& mpi, const Patience& patience) {
   auto endpoint = open_endpoint(loop);
   if (!endpoint) return endpoint.error();
   auto addresses = mpi.allgather(endpoint->address());
   if (!addresses) return addresses.error();
-  auto transport = std::move(*endpoint).connect(mpi.self(), *addresses);
+  auto transport = std::move(*endpoint).connect(mpi.self(), *addresses, &patience);
   if (!transport) return transport.error();
   wired = std::move(*transport);
   return mpi.finalize();
@@ -62,7 +62,8 @@ Status NodeTransport::Impl::meet_over_ofi(EventLoop& loop, MpiBoot& mpi) {
 NodeTransport::NodeTransport() : impl_(std::make_unique<Impl>()) {}
 NodeTransport::~NodeTransport() = default;
 
-Result<std::unique_ptr<NodeTransport>> NodeTransport::boot(EventLoop& loop) {
+Result<std::unique_ptr<NodeTransport>> NodeTransport::boot(EventLoop& loop,
+                                                           const Patience& patience) {
   auto kind = choose_transport();
   if (!kind) return kind.error();
   std::unique_ptr<NodeTransport> made(new NodeTransport);
@@ -74,12 +75,12 @@ Result<std::unique_ptr<NodeTransport>> NodeTransport::boot(EventLoop& loop) {
   if (!mpi) return mpi.error();
   if (*kind == TransportKind::kMpi) {
     made->impl_->mpi.emplace(std::move(*mpi));
-    auto transport = make_mpi_transport(loop, *made->impl_->mpi);
+    auto transport = make_mpi_transport(loop, *made->impl_->mpi, &patience);
     if (!transport) return transport.error();
     made->impl_->wired = std::move(*transport);
     return made;
   }
-  if (auto met = made->impl_->meet_over_ofi(loop, *mpi); !met) return met.error();
+  if (auto met = made->impl_->meet_over_ofi(loop, *mpi, patience); !met) return met.error();
   return made;
 }
 

@@ -5,13 +5,15 @@
 
 #include <memory>
 
+#include "krg/runtime/patience.h"
 #include "krg/runtime/transport.h"
 
 namespace krg {
 
 class NodeTransport {
  public:
-  static Result<std::unique_ptr<NodeTransport>> boot(EventLoop& loop);
+  // `patience` outlives it.
+  static Result<std::unique_ptr<NodeTransport>> boot(EventLoop& loop, const Patience& patience);
   ~NodeTransport();
   NodeTransport(const NodeTransport&) = delete;
   NodeTransport& operator=(const NodeTransport&) = delete;

@@ -2,8 +2,8 @@
 // pays while answers come within microseconds; as soon as they do not, it stops, so that an idle
 // node costs nothing. It looks for a few microseconds on end (asking the kernel for descriptors
 // between any two looks would double what a look costs), then the loop serves its descriptors: a
-// program's page fault does not wait for the end of the spinning. Owner: a transport. Threads: the
-// loop's thread.
+// program's page fault does not wait for the end of the spinning. Programs may ask for more or less
+// of it while they wait (Patience). Owner: a transport. Threads: the loop's thread.
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "cycle_counter.h"
+#include "krg/runtime/patience.h"
 
 namespace krg {
 
@@ -45,10 +46,12 @@ class AdaptiveSpin {
 
   // KRG_SHARED_CORES=1: this machine has more nodes than it has cores for. looks_per_reading: so
   // many looks go between two readings of the cycle counter, where reading costs as much as a look.
-  explicit AdaptiveSpin(int looks_per_reading)
-      : AdaptiveSpin(looks_per_reading, std::getenv("KRG_SHARED_CORES") != nullptr) {}
-  AdaptiveSpin(int looks_per_reading, bool shared_cores)
+  // `patience`: null: nobody asks for more or less.
+  AdaptiveSpin(int looks_per_reading, const Patience* patience)
+      : AdaptiveSpin(looks_per_reading, patience, std::getenv("KRG_SHARED_CORES") != nullptr) {}
+  AdaptiveSpin(int looks_per_reading, const Patience* patience, bool shared_cores)
       : looks_per_reading_(looks_per_reading),
+        patience_(patience),
         alone_(shared_cores ? kAloneOnSharedCores : kAlone),
         yielded_to_(shared_cores ? kYieldedToOnSharedCores : kYieldedTo),
         soon_(shared_cores ? kSoonOnSharedCores : kSoon) {}
@@ -62,7 +65,10 @@ class AdaptiveSpin {
   // took long counts as one that did.
   template <class Look>
   Found spin(Look look) {
-    if (budget_.count() > 0 ? look_some(look) || look_for(kFirstLooks, look) : look())
+    const auto patience = patience_ ? patience_->now() : Patience::Kind::kUsual;
+    if (patience == Patience::Kind::kNone) return look() ? Found::kWork : give_up();
+    const bool is_endless = patience == Patience::Kind::kEndless;
+    if (budget_.count() > 0 || is_endless ? look_some(look) || look_for(kFirstLooks, look) : look())
       return reward();
     auto now = Clock::now();
     if (started_ == Clock::time_point{}) {
@@ -71,7 +77,7 @@ class AdaptiveSpin {
       started_ = now;
     }
     if (now < wanted_until_) return give_up();
-    if (now - started_ >= budget_) {
+    if (!is_endless && now - started_ >= budget_) {
       budget_ /= 2;
       if (budget_ < std::chrono::microseconds(4)) budget_ = {};
       return give_up();
@@ -124,6 +130,7 @@ class AdaptiveSpin {
   }
 
   const int looks_per_reading_;
+  const Patience* const patience_;
   const uint64_t alone_;
   const std::chrono::microseconds yielded_to_;
   const std::chrono::microseconds soon_;

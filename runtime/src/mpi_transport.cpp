@@ -44,7 +44,7 @@ constexpr uint64_t kInWindow = uint64_t{1} << 63;
 
 class MpiTransport final : public Transport, private FrameCarrier {
  public:
-  MpiTransport(EventLoop& loop, NodeId self, unsigned nodes)
+  MpiTransport(EventLoop& loop, NodeId self, unsigned nodes, const Patience* patience)
       : loop_(loop),
         self_(self),
         nodes_(nodes),
@@ -52,7 +52,8 @@ class MpiTransport final : public Transport, private FrameCarrier {
         by_messages_(loop, streams_),
         in_flight_(nodes),
         transfers_to_(nodes),
-        transferring_(nodes) {
+        transferring_(nodes),
+        spin_(kLooksPerReading, patience) {
     streams_.set_handler(kTransferNotice, [this](NodeId from, std::span<const std::byte> header,
                                                  std::span<const std::byte>) {
       transferring_[from.value] = !header.empty() && header[0] != std::byte{0};
@@ -153,7 +154,7 @@ class MpiTransport final : public Transport, private FrameCarrier {
 
   uint64_t next_key_ = 1;
   std::function<void(NodeId)> on_failed_;
-  AdaptiveSpin spin_{kLooksPerReading};
+  AdaptiveSpin spin_;
   microseconds sleep_ = kFirstSleep;
   EventLoop::IdleHook idle_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // for what is posted to the loop
@@ -440,8 +441,9 @@ void MpiTransport::mark_failed(NodeId peer) {
 
 }  // namespace
 
-Result<std::unique_ptr<Transport>> make_mpi_transport(EventLoop& loop, const MpiBoot& boot) {
-  auto transport = std::make_unique<MpiTransport>(loop, boot.self(), boot.node_count());
+Result<std::unique_ptr<Transport>> make_mpi_transport(EventLoop& loop, const MpiBoot& boot,
+                                                      const Patience* patience) {
+  auto transport = std::make_unique<MpiTransport>(loop, boot.self(), boot.node_count(), patience);
   if (Status started = transport->start(); !started) return started.error();
   return std::unique_ptr<Transport>(std::move(transport));
 }

@@ -150,8 +150,9 @@ const std::string& OfiEndpoint::address() const {
 }
 
 Result<std::unique_ptr<Transport>> OfiEndpoint::connect(NodeId self,
-                                                        std::span<const std::string> addresses) && {
-  return make_ofi_transport(std::move(impl_), self, addresses);
+                                                        std::span<const std::string> addresses,
+                                                        const Patience* patience) && {
+  return make_ofi_transport(std::move(impl_), self, addresses, patience);
 }
 
 }  // namespace krg

@@ -49,6 +49,7 @@ struct OfiEndpoint::Impl {
 // The transport over an open endpoint.
 Result<std::unique_ptr<Transport>> make_ofi_transport(std::unique_ptr<OfiEndpoint::Impl> endpoint,
                                                       NodeId self,
-                                                      std::span<const std::string> addresses);
+                                                      std::span<const std::string> addresses,
+                                                      const Patience* patience);
 
 }  // namespace krg

@@ -49,7 +49,7 @@ class OfiTransport final : public Transport, private FrameCarrier {
   };
 
   OfiTransport(std::unique_ptr<OfiEndpoint::Impl> endpoint, NodeId self,
-               std::span<const Address> peers);
+               std::span<const Address> peers, const Patience* patience);
   ~OfiTransport() override;
   Status start();
 
@@ -137,7 +137,7 @@ class OfiTransport final : public Transport, private FrameCarrier {
   FrameOperation* acquired_ = nullptr;
   size_t unposted_count_ = 0;  // frames in all peers' unposted
   std::function<void(NodeId)> on_failed_;
-  AdaptiveSpin spin_{1};                   // a look asks the kernel
+  AdaptiveSpin spin_;                      // a look asks the kernel
   std::vector<EventLoop::Timer> flushes_;  // one per failed peer
   EventLoop::Watch watch_;
   bool watched_ = true;
@@ -146,11 +146,12 @@ class OfiTransport final : public Transport, private FrameCarrier {
 };
 
 OfiTransport::OfiTransport(std::unique_ptr<OfiEndpoint::Impl> endpoint, NodeId self,
-                           std::span<const Address> peers)
+                           std::span<const Address> peers, const Patience* patience)
     : e_(std::move(endpoint)),
       self_(self),
       streams_(e_->loop, *this, self, static_cast<unsigned>(peers.size())),
-      one_sided_(*e_, streams_) {
+      one_sided_(*e_, streams_),
+      spin_(1, patience) {
   for (const auto& [name, handle] : peers) {
     peers_.emplace_back().address = handle;
     peers_.back().name = name;
@@ -419,7 +420,8 @@ void OfiTransport::cut_off(uint16_t number) {
 
 Result<std::unique_ptr<Transport>> make_ofi_transport(std::unique_ptr<OfiEndpoint::Impl> endpoint,
                                                       NodeId self,
-                                                      std::span<const std::string> addresses) {
+                                                      std::span<const std::string> addresses,
+                                                      const Patience* patience) {
   std::vector<OfiTransport::Address> peers;
   for (const auto& address : addresses) {
     auto& peer = peers.emplace_back(OfiTransport::Address{address, FI_ADDR_UNSPEC});
@@ -427,7 +429,7 @@ Result<std::unique_ptr<Transport>> make_ofi_transport(std::unique_ptr<OfiEndpoin
         fi_av_insert(endpoint->addresses.get(), address.data(), 1, &peer.handle, 0, nullptr);
     if (inserted != 1) return ofi_error("fi_av_insert", inserted < 0 ? inserted : -EINVAL);
   }
-  auto transport = std::make_unique<OfiTransport>(std::move(endpoint), self, peers);
+  auto transport = std::make_unique<OfiTransport>(std::move(endpoint), self, peers, patience);
   if (Status started = transport->start(); !started) return started.error();
   return std::unique_ptr<Transport>(std::move(transport));
 }

@@ -7,9 +7,13 @@ import json
 import os
 import pathlib
 import shutil
+import subprocess
+import time
 
 import session_case
 from session_case import SessionCase
+
+ENOUGH_TICKS = 50
 
 
 class SpreadTeamsTest(SessionCase):
@@ -137,6 +141,39 @@ class SpreadTeamsTest(SessionCase):
                   "wait $COPROC_PID 2> /dev/null; echo $?; done; ps -e -o comm= | grep -c '^omp_signals$'")
         done = self.run_omp("/bin/bash", "-c", script, nodes=2, threads=4)
         self.assertEqual(done.stdout.split(), ["held", "143", "held", "137", "0"], done.stderr)
+
+    def test_members_wait_as_the_environment_says(self):
+        """A member waits by its node's krgd, which looks for what is to come as long as that takes, or blocks."""
+        ticks = {policy: self.ticks_while_a_member_waits(policy) for policy in ("active", "passive", "")}
+        self.assertGreaterEqual(ticks["active"], ENOUGH_TICKS)
+        for policy in ("passive", ""):
+            self.assertLess(ticks[policy], ENOUGH_TICKS / 2, ticks)
+
+    def ticks_while_a_member_waits(self, policy):
+        """Of processor time, in hundredths of a second, that node 1's krgd takes; no more are waited for than enough, and no longer than
+        an active one has ever needed for them here."""
+        go = self.work / f"go.{policy}"
+        command = f"touch {go}.ready; while [ ! -e {go} ]; do sleep 0.05; done"
+        env = self.environment(OMP_NUM_THREADS="2", **({"OMP_WAIT_POLICY": policy} if policy else {}))
+        with subprocess.Popen(self.command(["krgrun", "-N", "2", "-q", "--omp=krg", self.build / "test-bin/omp_nodes", command]),
+                              cwd=self.work, env=env, stdout=subprocess.PIPE) as process:
+            def wait_for(reached, seconds):
+                end = time.monotonic() + seconds
+                while not reached() and time.monotonic() < end:
+                    time.sleep(0.05)
+
+            def ticks():
+                return sum(int(field) for field in self.text_of(f"/proc/{krgd}/stat").rsplit(")", 1)[1].split()[11:13])
+
+            wait_for((go.parent / f"{go.name}.ready").exists, 60)
+            krgd = self.krgd_of(process, 1)
+            wait_for(lambda: False, 0.5)  # what came before is over
+            before = ticks()
+            wait_for(lambda: ticks() - before >= ENOUGH_TICKS, 60 if policy == "active" else 2)
+            spent = ticks() - before
+            go.touch()
+            self.assertEqual((process.communicate(timeout=60)[0], process.returncode), (b"2 threads\n", 0))
+        return spent
 
     def test_a_process_that_cannot_spread_stays_on_its_node(self):
         done = self.run_omp("omp_signals", "shared", nodes=2, threads=4)

@@ -166,26 +166,6 @@ class CheckpointNodesTest(CheckpointCase):
             time.sleep(0.05)
         self.fail("it does not go on: " + self.errors())
 
-    @staticmethod
-    def text_of(path):
-        try:
-            with open(path, encoding="ascii", errors="replace") as file:
-                return file.read()
-        except OSError:
-            return ""
-
-    def krgd_of(self, process, node):
-        """That of a node of the cluster that this krgrun has started: its network address ends in node + 1."""
-        parents = {int(pid): int(text.rsplit(")", 1)[1].split()[1]) for pid in os.listdir("/proc") if pid.isdigit()
-                   for text in [self.text_of(f"/proc/{pid}/stat")] if text}
-        mine = {process.pid}
-        while any(parent in mine and pid not in mine for pid, parent in parents.items()):
-            mine |= {pid for pid, parent in parents.items() if parent in mine}
-        for pid in mine:
-            if self.text_of(f"/proc/{pid}/comm") == "krgd\n" and f"|-- 198.18.0.{node + 1}\n" in self.text_of(f"/proc/{pid}/net/fib_trie"):
-                return pid
-        return self.fail(f"no krgd of node {node}")
-
 
 if __name__ == "__main__":
     session_case.main()

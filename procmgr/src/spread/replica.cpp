@@ -341,6 +341,7 @@ void Replica::call_at_home(const ThreadPtr& thread, const user_regs_struct& call
                                   if (alive.expired() || !thread || !thread->awaits_answer) return;
                                   if (thread->calls != number) return;
                                   thread->awaits_answer = false;
+                                  thread->patience.drop();
                                   if (!reply) return end_thread(thread);
                                   take_answer(thread, *reply);
                                 });
@@ -387,6 +388,7 @@ void Replica::send_home(const ThreadPtr& thread, bool makes_call_again) {
 // It leaves by a system call of its own, which nobody looks at any more.
 void Replica::end_thread(const ThreadPtr& thread) {
   thread->awaits_answer = false;
+  thread->patience.drop();
   thread->wait.reset();
   if (auto registers = thread->traced->registers()) {
     user_regs_struct last = *registers;

@@ -26,6 +26,7 @@
 #include "spread/spread_messages.h"
 #include "spread/team_phase.h"
 #include "spread/traced_thread.h"
+#include "spread/wait_policy.h"
 #include "teams/local_barriers.h"
 
 namespace krg {
@@ -37,6 +38,7 @@ class Replica {
     PageSet& pages;
     SetId set;
     NodeId home;
+    WaitPolicy waiting;
   };
   // The number that the process has the page set's memory under.
   static constexpr int kMemoryFd = 3;
@@ -81,6 +83,7 @@ class Replica {
     pid_t tid = 0, pid = 0;  // of the thread and the process, at home
     std::unique_ptr<TracedThread> traced;
     bool awaits_answer = false, is_recalled = false;
+    Patience::Claim patience;  // while it waits in a team call
     struct Wait {
       user_regs_struct call{};
       EventLoop::Timer timer;

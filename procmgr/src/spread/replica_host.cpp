@@ -12,12 +12,14 @@
 namespace krg {
 
 ReplicaHost::ReplicaHost(NodeContext& node, Kddm& kddm, SyscallBroker& broker, ProcessTable& table,
-                         const UserfaultSource& source, const NodeResources& resources)
+                         const UserfaultSource& source, const NodeResources& resources,
+                         Patience& patience)
     : node_(node),
       kddm_(kddm),
       table_(table),
       source_(source),
       resources_(resources),
+      patience_(patience),
       spawner_(node, broker),
       installer_(node, spawner_) {
   take_messages();
@@ -130,6 +132,7 @@ Status ReplicaHost::open(NodeId home, const OpenSpreadSet& ask) {
   (*pages)->on_idle([this, set = ask.set] { drop_if_unused(set); });
   auto hosted = std::make_shared<Hosted>(Hosted{.home = home, .pages = std::move(*pages)});
   hosted_[ask.set] = hosted;
+  hosted->patience = static_cast<Patience::Kind>(ask.patience);
   if (ask.counts) count_faults(hosted);
   if (ask.multiple_writers) allow_multiple_writers(*hosted);
   return {};
@@ -198,8 +201,9 @@ void ReplicaHost::on_installed(uint64_t set, const SpreadImage& image,
     return reply.fail(installed.error());
   }
   if (!hosted || hosted->is_ending) return;
-  auto replica = Replica::create({node_, *hosted->pages, SetId{set}, hosted->home}, **installed,
-                                 image, [this, set] { replica_ended(set); });
+  auto replica = Replica::create(
+      {node_, *hosted->pages, SetId{set}, hosted->home, {&patience_, hosted->patience}},
+      **installed, image, [this, set] { replica_ended(set); });
   if (!replica) return reply.fail(replica.error());
   hosted->replica = std::move(*replica);
   reply.ok();

@@ -21,7 +21,7 @@ namespace krg {
 class ReplicaHost {
  public:
   ReplicaHost(NodeContext& node, Kddm& kddm, SyscallBroker& broker, ProcessTable& table,
-              const UserfaultSource& source, const NodeResources& resources);
+              const UserfaultSource& source, const NodeResources& resources, Patience& patience);
   ReplicaHost(const ReplicaHost&) = delete;
   ReplicaHost& operator=(const ReplicaHost&) = delete;
 
@@ -34,6 +34,7 @@ class ReplicaHost {
     bool is_ending = false;
     std::vector<Messenger::Reply> ended = {};  // who waits for the end
     std::optional<FaultCounts> counts = {};
+    Patience::Kind patience = Patience::Kind::kUsual;
   };
   using HostedPtr = std::shared_ptr<Hosted>;
 
@@ -55,6 +56,7 @@ class ReplicaHost {
   ProcessTable& table_;
   const UserfaultSource& source_;
   const NodeResources& resources_;
+  Patience& patience_;
   BodySpawner spawner_;
   ImageInstaller installer_;
   std::map<uint64_t, HostedPtr> hosted_;

@@ -9,6 +9,7 @@ namespace krg {
 void Replica::begin_team_call(const ThreadPtr& thread, const user_regs_struct& call) {
   thread->asked = team_words(call);
   const auto op = static_cast<TeamOp>(thread->asked[0]);
+  if (!is_one_way(op)) thread->patience = parts_.waiting.begin_wait();
   if (op == TeamOp::barrier && begin_barrier(thread, call)) return;
   if (op == TeamOp::dock) leave_team(thread->tid);
   call_at_home(thread, call);
@@ -79,6 +80,7 @@ void Replica::let_go(const LocalBarriers::Members& members, uint64_t word) {
     const ThreadPtr& thread = found->second;
     log_trace("teams", "thread {} goes on, word {:x}", tid, word);
     thread->awaits_answer = false;
+    thread->patience.drop();
     user_regs_struct answered = thread->at_barrier;
     set_team_words(answered, words);
     answered.rax = 0;

@@ -22,7 +22,8 @@ struct OpenSpreadSet {
   uint8_t version = 1;
   uint8_t counts = 0;            // 1: its faults
   uint8_t multiple_writers = 0;  // 1: pages may have several
-  uint8_t unused[5] = {};
+  uint8_t patience = 0;          // Patience::Kind, while members of its teams wait
+  uint8_t unused[4] = {};
   uint64_t set = 0;
   uint64_t pages = 0;
 };

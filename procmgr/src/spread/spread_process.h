@@ -33,6 +33,7 @@
 #include "spread/spread_scratch.h"
 #include "spread/team_phase.h"
 #include "spread/traced_thread.h"
+#include "spread/wait_policy.h"
 #include "teams/team_server.h"
 
 struct clone_args;  // <linux/sched.h>
@@ -63,6 +64,7 @@ class SpreadProcess {
     bool multiple_writers = false;
     std::vector<SpreadRange> one_writer = {};  // what is never to have several
     std::shared_ptr<SpreadProcessors> processors = {};
+    WaitPolicy waiting = {};  // of its teams' members
   };
 
   // `ended` runs when the process has no thread any more, or is another program's.
@@ -178,7 +180,8 @@ class SpreadProcess {
     unsigned brought = 0;                              // times that its call's memory was brought
     std::optional<ProcessorSet> affinity;  // that was asked for; by the cluster's numbers
     TeamPhase phase;
-    bool forks = false;  // stands behind a fork that was none
+    bool forks = false;        // stands behind a fork that was none
+    Patience::Claim patience;  // while it is in a team call
     bool is_gone = false;
   };
   using ThreadPtr = std::shared_ptr<Thread>;

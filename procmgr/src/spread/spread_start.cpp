@@ -246,7 +246,8 @@ void SpreadStart::finish() {
                                         .constants = constants(),
                                         .brk = image_.image.layout.brk,
                                         .multiple_writers = request_.multiple_writers,
-                                        .one_writer = std::move(one_writer_)},
+                                        .one_writer = std::move(one_writer_),
+                                        .waiting = request_.waiting},
                                        std::move(*tids)});
 }
 

@@ -37,6 +37,7 @@ class SpreadStart : public std::enable_shared_from_this<SpreadStart> {
     // Its numbers of the set's memory and of the device; -1: none.
     int memory_there, device_there;
     bool multiple_writers = false;
+    WaitPolicy waiting = {};
     // It has been spread before, and cannot go on otherwise: on this node alone, if need be.
     bool is_spread_again = false;
   };

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "process_status.h"
-#include "whole_file.h"
+#include "process_environment.h"
 
 namespace krg {
 namespace {
@@ -22,7 +22,7 @@ constexpr uint64_t kPingPong = 4;
 constexpr size_t kMostPagesTold = 20;
 constexpr size_t kMostWordsTold = 3;
 constexpr uint64_t kWordBytes = 8;
-constexpr std::string_view kVariable = "KRG_STATS=";
+constexpr std::string_view kVariable = "KRG_STATS";
 
 using PageByNode = std::map<NodeId, const FaultCounts::Page*>;
 
@@ -130,14 +130,11 @@ json parallel_part(const FaultCounts::Part& part, const FaultCounts::Region& sum
 }  // namespace
 
 std::optional<SpreadStatistics> SpreadStatistics::wanted_by(pid_t pid) {
-  auto environment = read_whole_file(fmt::format("/proc/{}/environ", pid));
-  if (!environment) return std::nullopt;
-  const std::string all = '\0' + *environment;
-  const size_t found = all.find(fmt::format("{}{}", '\0', kVariable));
-  if (found == std::string::npos) return std::nullopt;
+  auto job = environment_variable(pid, kVariable);
+  if (!job) return std::nullopt;
   SpreadStatistics statistics;
   statistics.pid = pid;
-  statistics.job = all.c_str() + found + 1 + kVariable.size();
+  statistics.job = std::move(*job);
   statistics.command = read_proc_text(pid, "comm").value_or("");
   while (statistics.command.ends_with('\n')) statistics.command.pop_back();
   statistics.names = MemoryNames::of_process(pid);

@@ -20,6 +20,7 @@ void trace(const char* what, pid_t tid, int64_t result, const TeamWords& w) {
 // nothing.
 void SpreadProcess::begin_team_call(const ThreadPtr& thread) {
   thread->stands = Stands::kInTeamCall;
+  thread->patience = parts_.waiting.begin_wait();
   parts_.pages->waits(thread->traced->tid());
   trace("asks", thread->traced->tid(), 0, team_words(thread->entry));
   count_team_call(thread, team_words(thread->entry));
@@ -29,6 +30,7 @@ void SpreadProcess::begin_team_call(const ThreadPtr& thread) {
                 if (counts()) counts()->end_team_call(tid);
                 trace("is told", tid, result, words);
                 auto thread = weak.lock();
+                if (thread) thread->patience.drop();
                 if (!thread || thread->stands != Stands::kInTeamCall) return;
                 user_regs_struct none = thread->entry;
                 set_team_words(none, words);

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "krg/runtime/log.h"
+#include "process_environment.h"
 #include "spread/spread_process.h"
 #include "whole_file.h"
 
@@ -28,9 +29,7 @@ enum class Owner { kNobody, kProgram, kLibrary };
 }  // namespace
 
 bool asks_for_multiple_writers(pid_t pid) {
-  auto environment = read_whole_file(fmt::format("/proc/{}/environ", pid));
-  return environment &&
-         ('\0' + *environment).find("\0KRG_MULTIPLE_WRITERS="sv) != std::string::npos;
+  return environment_variable(pid, "KRG_MULTIPLE_WRITERS").has_value();
 }
 
 bool wants_multiple_writers(pid_t pid) {

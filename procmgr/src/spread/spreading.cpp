@@ -42,7 +42,8 @@ struct Spreading::Impl {
   Impl(Parts p, UserfaultSource s)
       : parts(std::move(p)),
         source(std::move(s)),
-        replicas(parts.node, parts.kddm, parts.broker, parts.table, source, parts.resources),
+        replicas(parts.node, parts.kddm, parts.broker, parts.table, source, parts.resources,
+                 parts.patience),
         debuggers([this](pid_t pid) { return find_process(pid); }) {}
 
   void take_calls();
@@ -184,6 +185,7 @@ void Spreading::Impl::begin(pid_t pid, Call call) {
   ask.pages = opening->pages->pages();
   const bool multiple_writers = wants_multiple_writers(pid);
   ask.multiple_writers = multiple_writers;
+  ask.patience = static_cast<uint8_t>(patience_of_process(pid));
   if (!multiple_writers && asks_for_multiple_writers(pid)) one_writer_instead.insert(set.value);
   if (auto statistics = SpreadStatistics::wanted_by(pid)) {
     counting[set.value] = std::make_shared<SpreadStatistics>(std::move(*statistics));
@@ -224,6 +226,7 @@ void Spreading::Impl::start(pid_t pid, Call call, std::unique_ptr<PageSet> pages
                                memory_there,
                                device_there,
                                wants_multiple_writers(pid),
+                               {&parts.patience, patience_of_process(pid)},
                                again != restoring.end()};
   auto holder = std::make_shared<std::shared_ptr<SpreadStart>>();
   *holder = std::make_shared<SpreadStart>(

@@ -17,6 +17,7 @@
 #include "krg/procmgr/process_table.h"
 #include "krg/procmgr/syscall_broker.h"
 #include "krg/runtime/control_server.h"
+#include "krg/runtime/patience.h"
 #include "krg/shmem/kddm.h"
 
 namespace krg {
@@ -34,6 +35,7 @@ class Spreading {
     ProcessTable& table;
     std::function<bool(NodeId)> is_online;
     NodeResources& resources;
+    Patience& patience;
   };
   // Takes the broker's clone3. Errors: ENOTSUP with the reason, where page faults of programs
   // cannot be served.

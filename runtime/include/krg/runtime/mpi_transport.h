@@ -9,11 +9,14 @@
 #include <memory>
 
 #include "krg/runtime/boot.h"
+#include "krg/runtime/patience.h"
 #include "krg/runtime/transport.h"
 
 namespace krg {
 
 // Collective. Errors: what MPI says.
-Result<std::unique_ptr<Transport>> make_mpi_transport(EventLoop& loop, const MpiBoot& boot);
+// `patience`: outlives it; null: nobody asks for any.
+Result<std::unique_ptr<Transport>> make_mpi_transport(EventLoop& loop, const MpiBoot& boot,
+                                                      const Patience* patience = nullptr);
 
 }  // namespace krg

@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 
+#include "krg/runtime/patience.h"
 #include "krg/runtime/transport.h"
 
 namespace krg {
@@ -35,8 +36,9 @@ class OfiEndpoint {
   // Where others reach this endpoint: opaque bytes, at most 256.
   const std::string& address() const;
   // The transport over this endpoint; `addresses` by node id, this node's own among them.
-  Result<std::unique_ptr<Transport>> connect(NodeId self,
-                                             std::span<const std::string> addresses) &&;
+  // `patience`: outlives it; null: nobody asks for any.
+  Result<std::unique_ptr<Transport>> connect(NodeId self, std::span<const std::string> addresses,
+                                             const Patience* patience = nullptr) &&;
 
  private:
   explicit OfiEndpoint(std::unique_ptr<Impl> impl);
