@@ -8,8 +8,8 @@
 #include <set>
 #include <vector>
 
-#include "process_status.h"
 #include "process_environment.h"
+#include "process_status.h"
 
 namespace krg {
 namespace {
