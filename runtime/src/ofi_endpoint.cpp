@@ -5,7 +5,9 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
+#include "endpoint_address.h"
 #include "krg/runtime/log.h"
 #include "ofi_handles.h"
 #include "source_address.h"
@@ -21,6 +23,12 @@ std::string environment_or(const char* name, std::string otherwise) {
   return value && *value ? std::string(value) : std::move(otherwise);
 }
 
+// Its fi_trywait(3) says yes to everything, and leaves the descriptor readable for ever after the
+// first completion (libfabric 1.17); fi_wait(3) on a wait set does as it should. No later libfabric
+// has the provider: there it is `tcp` itself.
+constexpr const char* kNet = "net";
+constexpr const char* kTcp = "tcp;ofi_rxm";
+
 // Providers that talk IP take an address of this machine; others (shm, psm2) have names of their
 // own.
 bool speaks_ip(std::string_view provider) {
@@ -29,7 +37,8 @@ bool speaks_ip(std::string_view provider) {
   return false;
 }
 
-Result<FabricInfo> find_provider(const OfiOptions& options, uint64_t capabilities) {
+Result<FabricInfo> find_provider(const OfiOptions& options, const std::string& provider,
+                                 uint64_t capabilities) {
   FabricInfo hints(fi_allocinfo());
   hints->caps = capabilities;
   hints->mode = FI_CONTEXT;
@@ -38,9 +47,9 @@ Result<FabricInfo> find_provider(const OfiOptions& options, uint64_t capabilitie
   hints->rx_attr->msg_order = FI_ORDER_SAS;
   hints->domain_attr->threading = FI_THREAD_SAFE;
   hints->domain_attr->mr_mode = FI_MR_VIRT_ADDR | FI_MR_ALLOCATED | FI_MR_PROV_KEY | FI_MR_ENDPOINT;
-  hints->fabric_attr->prov_name = strdup(options.provider.c_str());
+  hints->fabric_attr->prov_name = strdup(provider.c_str());
   std::string node;
-  if (speaks_ip(options.provider)) {
+  if (speaks_ip(provider)) {
     auto address = source_address(options.interface);
     if (!address) return address.error();
     node = *address;
@@ -48,8 +57,19 @@ Result<FabricInfo> find_provider(const OfiOptions& options, uint64_t capabilitie
   fi_info* found = nullptr;
   int returned = fi_getinfo(kFabricVersion, node.empty() ? nullptr : node.c_str(), nullptr,
                             node.empty() ? 0 : FI_SOURCE, hints.get(), &found);
-  if (returned != 0) return ofi_error("libfabric provider " + options.provider, returned);
+  if (returned != 0) return ofi_error("libfabric provider " + provider, returned);
   return FabricInfo(found);
+}
+
+// With atomics where the provider has them.
+Result<FabricInfo> find_provider(const OfiOptions& options) {
+  const std::string wanted = options.provider;
+  Result<FabricInfo> found = errno_error("no libfabric provider", ENODATA);
+  for (const std::string& provider :
+       wanted.empty() ? std::vector<std::string>{kNet, kTcp} : std::vector<std::string>{wanted})
+    for (uint64_t capabilities : {FI_MSG | FI_RMA | FI_ATOMIC, FI_MSG | FI_RMA})
+      if (found = find_provider(options, provider, capabilities); found) return found;
+  return found;
 }
 
 // Whether the provider does the atomics of Transport itself.
@@ -84,6 +104,15 @@ Status open_objects(OfiEndpoint::Impl& e) {
   fi_cq_attr cq{};
   cq.format = FI_CQ_FORMAT_MSG;
   cq.wait_obj = FI_WAIT_FD;
+  if (std::string_view(e.info->fabric_attr->prov_name) == kNet) {
+    fi_wait_attr attributes{};
+    attributes.wait_obj = FI_WAIT_FD;
+    status = open_fid(e.waiter, "fi_wait_open",
+                      [&](fid_wait** to) { return fi_wait_open(e.fabric.get(), &attributes, to); });
+    if (!status) return status;
+    cq.wait_obj = FI_WAIT_SET;
+    cq.wait_set = e.waiter.get();
+  }
   status = open_fid(e.completions, "fi_cq_open",
                     [&](fid_cq** to) { return fi_cq_open(e.domain.get(), &cq, to, nullptr); });
   if (!status) return status;
@@ -98,13 +127,13 @@ Status enable(OfiEndpoint::Impl& e) {
     returned = fi_ep_bind(e.endpoint.get(), &e.completions->fid, FI_TRANSMIT | FI_RECV);
   if (returned == 0) returned = fi_enable(e.endpoint.get());
   if (returned != 0) return ofi_error("fi_enable", returned);
-  returned = fi_control(&e.completions->fid, FI_GETWAIT, &e.wait_fd);
+  returned = fi_control(e.waiter ? &e.waiter->fid : &e.completions->fid, FI_GETWAIT, &e.wait_fd);
   if (returned != 0) return ofi_error("wait descriptor", returned);
   char name[kMaxAddressBytes];
   size_t length = sizeof name;
   returned = fi_getname(&e.endpoint->fid, name, &length);
   if (returned != 0) return ofi_error("fi_getname", returned);
-  e.address.assign(name, length);
+  e.address = endpoint_address({name, length}, e.info->fabric_attr->prov_name);
   return {};
 }
 
@@ -115,6 +144,12 @@ Error ofi_error(std::string context, long returned) {
   const int number = static_cast<int>(returned < 0 ? -returned : returned);
   if (number < FI_ERRNO_OFFSET) return errno_error(std::move(context), number);
   return errno_error(std::move(context) + " (" + fi_strerror(number) + ")", EIO);
+}
+
+bool OfiEndpoint::Impl::may_block() {
+  if (waiter) return fi_wait(waiter.get(), 0) == -FI_ETIMEDOUT;
+  fid* queue = &completions->fid;
+  return fi_trywait(fabric.get(), &queue, 1) == FI_SUCCESS;
 }
 
 OfiOptions OfiOptions::from_environment() {
@@ -131,10 +166,9 @@ OfiEndpoint::~OfiEndpoint() = default;
 
 Result<OfiEndpoint> OfiEndpoint::open(EventLoop& loop, const OfiOptions& options) {
   auto endpoint = std::make_unique<Impl>(loop);
-  auto info = find_provider(options, FI_MSG | FI_RMA | FI_ATOMIC);
-  const bool wants_atomics = info.has_value();
-  if (!info) info = find_provider(options, FI_MSG | FI_RMA);
+  auto info = find_provider(options);
   if (!info) return info.error();
+  const bool wants_atomics = ((*info)->caps & FI_ATOMIC) != 0;
   endpoint->info = std::move(*info);
   if (Status opened = open_objects(*endpoint); !opened) return opened.error();
   if (Status enabled = enable(*endpoint); !enabled) return enabled.error();

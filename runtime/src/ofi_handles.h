@@ -5,6 +5,7 @@
 #include <rdma/fabric.h>
 #include <rdma/fi_domain.h>
 #include <rdma/fi_endpoint.h>
+#include <rdma/fi_eq.h>
 
 #include <memory>
 #include <string>
@@ -37,13 +38,17 @@ struct OfiEndpoint::Impl {
   Fid<fid_fabric> fabric;
   Fid<fid_domain> domain;
   Fid<fid_av> addresses;
+  Fid<fid_wait> waiter;  // what the queue's waiting is done by, where fi_trywait(3) does not help
   Fid<fid_cq> completions;
   Fid<fid_ep> endpoint;
   bool has_atomics = false;  // else they go by messages
   int wait_fd = -1;          // readable when there is something to do; the queue's
-  std::string address;
+  std::string address;       // with the provider's name behind it (endpoint_address.h)
 
   explicit Impl(EventLoop& l) : loop(l) {}
+  // Whether wait_fd may be waited for: nothing is there to be read, and what comes makes it
+  // readable.
+  bool may_block();
 };
 
 // The transport over an open endpoint.

@@ -9,6 +9,7 @@
 
 #include "adaptive_spin.h"
 #include "connection_cutter.h"
+#include "endpoint_address.h"
 #include "krg/runtime/log.h"
 #include "listener_probe.h"
 #include "message_streams.h"
@@ -248,9 +249,7 @@ microseconds OfiTransport::idle() {
   if (found == AdaptiveSpin::Found::kNothing) return microseconds(0);
   if (unposted_count_ > 0 || one_sided_.has_unstarted() || !unposted_receives_.empty())
     return kRetry;
-  // Only after fi_trywait(3) says so may the descriptor be waited for.
-  fid* queue = &e_->completions->fid;
-  if (fi_trywait(e_->fabric.get(), &queue, 1) != FI_SUCCESS) return microseconds(0);
+  if (!e_->may_block()) return microseconds(0);
   spin_.blocks();
   return std::chrono::hours(1);
 }
@@ -424,9 +423,12 @@ Result<std::unique_ptr<Transport>> make_ofi_transport(std::unique_ptr<OfiEndpoin
                                                       const Patience* patience) {
   std::vector<OfiTransport::Address> peers;
   for (const auto& address : addresses) {
-    auto& peer = peers.emplace_back(OfiTransport::Address{address, FI_ADDR_UNSPEC});
+    const NodeId node{static_cast<uint16_t>(peers.size())};
+    auto name = endpoint_name(node, address, endpoint->info->fabric_attr->prov_name);
+    if (!name) return name.error();
+    auto& peer = peers.emplace_back(OfiTransport::Address{std::move(*name), FI_ADDR_UNSPEC});
     int inserted =
-        fi_av_insert(endpoint->addresses.get(), address.data(), 1, &peer.handle, 0, nullptr);
+        fi_av_insert(endpoint->addresses.get(), peer.name.data(), 1, &peer.handle, 0, nullptr);
     if (inserted != 1) return ofi_error("fi_av_insert", inserted < 0 ? inserted : -EINVAL);
   }
   auto transport = std::make_unique<OfiTransport>(std::move(endpoint), self, peers, patience);

@@ -73,7 +73,7 @@ void run_node(Board& board, const OfiOptions& options, unsigned self, unsigned n
 class OfiHarness final : public Harness {
  public:
   explicit OfiHarness(std::string provider) : provider_(std::move(provider)) {}
-  std::string name() const override { return "Ofi"; }
+  std::string name() const override { return provider_ == "net" ? "Net" : "TcpOverRxm"; }
 
   void run(unsigned nodes, const ScenarioFactory& make, std::optional<unsigned> dies) override {
     ASSERT_LE(nodes, kMaxNodes);

@@ -76,7 +76,10 @@ class StoppedNode : public WithRegions {
 };
 
 TEST(StoppedNodeOnOfi, WritesNothingAfterItWasDeclaredDead) {
-  ofi_harness("tcp;ofi_rxm")->run(2, scenario<StoppedNode>(), std::nullopt);
+  for (const char* provider : {"net", "tcp;ofi_rxm"}) {
+    SCOPED_TRACE(provider);
+    ofi_harness(provider)->run(2, scenario<StoppedNode>(), std::nullopt);
+  }
 }
 
 }  // namespace

@@ -57,7 +57,8 @@ std::string name_of(const ::testing::TestParamInfo<HarnessMaker>& info) {
 const auto kLoopback = ::testing::Values(
     +[] { return loopback_harness(std::nullopt); }, +[] { return loopback_harness(1); },
     +[] { return loopback_harness(2024); });
-const auto kOfi = ::testing::Values(+[] { return ofi_harness("tcp;ofi_rxm"); });
+const auto kOfi = ::testing::Values(
+    +[] { return ofi_harness("net"); }, +[] { return ofi_harness("tcp;ofi_rxm"); });
 
 INSTANTIATE_TEST_SUITE_P(Loopback, TransportConformance, kLoopback, name_of);
 INSTANTIATE_TEST_SUITE_P(Loopback, TransportDeath, kLoopback, name_of);

@@ -71,7 +71,8 @@ Finding probe_libfabric() {
       names.insert(info->fabric_attr->prov_name);
     ::fi_freeinfo(list);
     const std::string detail = fmt::format("{}: {}", library, fmt::join(names, " "));
-    return names.count("tcp;ofi_rxm") != 0 ? found(detail) : limited(detail + "; no tcp;ofi_rxm");
+    const bool over_tcp = names.count("net") != 0 || names.count("tcp;ofi_rxm") != 0;
+    return over_tcp ? found(detail) : limited(detail + "; neither net nor tcp;ofi_rxm");
   });
 }
 

@@ -15,7 +15,9 @@
 namespace krg {
 
 struct OfiOptions {
-  std::string provider = "tcp;ofi_rxm";
+  // libfabric's name of it; empty: the one for TCP, `net` where libfabric has it (1.17: messages
+  // and one-sided operations straight on sockets), else `tcp;ofi_rxm`.
+  std::string provider;
   // A network interface's name or one of this machine's IPv4 addresses; empty: the interface of the
   // default route, else the first that is up.
   std::string interface;
@@ -27,7 +29,8 @@ struct OfiOptions {
 class OfiEndpoint {
  public:
   struct Impl;  // known to the transport's own sources
-  // Errors: no such provider or interface; what libfabric says.
+  // Errors: no such provider or interface; what libfabric says. connect() too: a node with another
+  // provider, which could not be spoken to.
   static Result<OfiEndpoint> open(EventLoop& loop, const OfiOptions& options);
   OfiEndpoint(OfiEndpoint&&) noexcept;
   OfiEndpoint& operator=(OfiEndpoint&&) noexcept;
