@@ -43,6 +43,16 @@ TEST_F(KddmOperationsTest, TryTakesOnlyWhatIsAtHand) {
   EXPECT_EQ(kddms_[0]->try_get(SetId{99}, object).error().errno_or(0), EBADF);
 }
 
+TEST_F(KddmOperationsTest, WhatANodeTellsItselfDoesNotTravel) {
+  make(2, [](unsigned) { return KddmSetOptions{.object_bytes = 8, .home = NodeId{0}}; });
+  const ObjectId object{3};
+  add(1, object, 7);
+  run_some(100);
+  const uint64_t before = sent_by_all();
+  EXPECT_EQ(*try_add(0, object, 0), 7u);
+  EXPECT_EQ(sent_by_all() - before, 2u) << "the manager asks the owner, which answers";
+}
+
 TEST_F(KddmOperationsTest, ARangeTravelsInFewMessages) {
   constexpr uint64_t kCount = 256;
   make(4, [](unsigned) { return KddmSetOptions{.object_bytes = 256, .objects_per_manager = 64}; });

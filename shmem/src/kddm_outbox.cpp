@@ -81,6 +81,7 @@ void Outbox::flush() {
   borrowed_ = 0;
   for (const Outgoing& message : queue_) newest_[message.to.value] = kNothing;
   std::vector<Outgoing> messages = std::exchange(queue_, {});
+  std::vector<Own> own = extract_own(messages);
   if (messages.size() > 1)
     std::stable_sort(messages.begin(), messages.end(),
                      [](const Outgoing& a, const Outgoing& b) { return a.to < b.to; });
@@ -92,6 +93,19 @@ void Outbox::flush() {
   }
   messages.clear();
   if (queue_.empty()) queue_ = std::move(messages);  // keeps the storage
+  if (!own.empty()) take_own_(std::move(own));
+}
+
+std::vector<Outbox::Own> Outbox::extract_own(std::vector<Outgoing>& messages) const {
+  std::vector<Own> own;
+  const auto others =
+      std::stable_partition(messages.begin(), messages.end(),
+                            [&](const Outgoing& m) { return m.to != messenger_.self(); });
+  for (auto at = others; at != messages.end(); ++at)
+    own.push_back(
+        {at->wire, at->borrowed.empty() ? std::move(at->payload) : std::string(at->bytes())});
+  messages.erase(others, messages.end());
+  return own;
 }
 
 // Messages to one node.

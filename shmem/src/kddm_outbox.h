@@ -1,7 +1,8 @@
 // Outbox: protocol messages on their way out. What is added while a Scope is open leaves when the
 // outermost Scope ends, as one message per node where there are several: so a step on many objects
 // costs a message for each node, not for each object. Messages to one node leave in the order in
-// which they were added; those about neighbours that say the same are joined into runs.
+// which they were added; those about neighbours that say the same are joined into runs. What goes
+// to this node itself does not travel: it is handed over when the others have left.
 //
 // Threads: the loop's thread. Owned by the Server. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
@@ -19,10 +20,17 @@ namespace krg::kddm {
 
 class Outbox {
  public:
-  // `before_sending` runs at the end of each outermost Scope.
-  Outbox(Messenger& messenger, std::function<void()> before_sending)
+  struct Own {
+    Wire wire;
+    std::string payload;
+  };
+  // `before_sending` runs at the end of each outermost Scope; `take_own` gets what goes to this
+  // node, and may end the Outbox.
+  Outbox(Messenger& messenger, std::function<void()> before_sending,
+         std::function<void(std::vector<Own>)> take_own)
       : messenger_(messenger),
         before_sending_(std::move(before_sending)),
+        take_own_(std::move(take_own)),
         newest_(messenger.node_count(), kNothing) {}
   Outbox(const Outbox&) = delete;
   Outbox& operator=(const Outbox&) = delete;
@@ -73,12 +81,14 @@ class Outbox {
   Outgoing* run_before(NodeId to, const Wire& wire, size_t bytes);
   void append(Outgoing message);
   void flush();
+  std::vector<Own> extract_own(std::vector<Outgoing>& messages) const;
   void send_run(Position begin, Position end);
   void send_batch(Position begin, Position end);
   void report(const Status& sent, const Outgoing& message) const;
 
   Messenger& messenger_;
   const std::function<void()> before_sending_;
+  const std::function<void(std::vector<Own>)> take_own_;
   std::vector<Outgoing> queue_;
   std::vector<size_t> newest_;  // by node: its place in queue_
   size_t borrowed_ = 0;         // messages with borrowed bytes

@@ -25,7 +25,9 @@ Error not_open(SetId set) {
 
 Server::Server(Messenger& m)
     : messenger(m),
-      outbox(m, [this] { settle(); }),
+      outbox(
+          m, [this] { settle(); },
+          [this](const std::vector<Outbox::Own>& messages) { receive_own(messages); }),
       ring_(m.node_count()),
       muted_(m.node_count()) {}
 
@@ -329,6 +331,14 @@ void Server::receive(NodeId from, const Wire& wire, std::string_view payload) {
     if (i + 1 < wire.run) set = find_set(SetId{wire.set});  // a completion may close it
   }
   install_arrived();
+}
+
+// As a batch of another node's.
+void Server::receive_own(const std::vector<Outbox::Own>& messages) {
+  const auto self = shared_from_this();
+  const Outbox::Scope scope(outbox);
+  for (const Outbox::Own& message : messages)
+    receive(messenger.self(), message.wire, message.payload);
 }
 
 void Server::receive_one(Set& set, ObjectId object, NodeId from, const Message& message,

@@ -166,6 +166,7 @@ class Server : public std::enable_shared_from_this<Server> {
   };
 
   void receive(NodeId from, const Wire& wire, std::string_view payload);
+  void receive_own(const std::vector<Outbox::Own>& messages);
   void receive_one(Set& set, ObjectId object, NodeId from, const Message& message,
                    std::string_view data);
   void arrive(Set& set, ObjectId object, Object& at, std::string_view data);

@@ -63,6 +63,7 @@ struct PageSet::Impl {
   void serve(ProgramFault fault);
   void tell_served(const ProgramFault& fault) const;
   void fetch_ahead(const ProgramFault& fault, const ReadAhead::Plan& plan, PageAccess access);
+  void make_room(PageIndex page);
   void ask_ahead(std::vector<PageIndex>& asked, PageAccess access);
   void answered(PageIndex page, const Status& outcome);
   std::vector<ProgramFault> take_waiting(PageIndex page);
@@ -212,6 +213,13 @@ void PageSet::Impl::serve(ProgramFault fault) {
   phases.on_fault(fault.thread, {fault.at, fault.page, access == PageAccess::kWrite});
   show_or_ask(fault, asked);
   fetch_ahead(fault, plan, plan.write ? PageAccess::kWrite : access);
+  make_room(fault.page);
+}
+
+// A frame is made for a page that is on its way, since there is nothing else to do meanwhile.
+void PageSet::Impl::make_room(PageIndex page) {
+  if (holder->access(page) == PageAccess::kNone && waiting.contains(page.value))
+    frames.allocate(page, 1);
 }
 
 // Returns whether the page could be shown.
