@@ -12,13 +12,13 @@ constexpr size_t kProtectedTogether = 64;
 // Who asked for a page gets at least this long to use it: what waking a thread takes.
 constexpr std::chrono::microseconds kLeastHold{25};
 
-PageHolder::PageHolder(EventLoop& loop, Kddm& kddm, SetId set, PageFrames& frames,
-                       std::chrono::microseconds hold_time, Handlers handlers)
+PageHolder::PageHolder(EventLoop& loop, Kddm& kddm, SetId set, PageFrames& frames, Times times,
+                       Handlers handlers)
     : loop_(loop),
       kddm_(kddm),
       set_(set),
       frames_(frames),
-      hold_time_(hold_time),
+      times_(times),
       handlers_(std::move(handlers)),
       access_(frames.pages(), PageAccess::kNone) {}
 
@@ -59,8 +59,7 @@ void PageHolder::granted(PageIndex page, PageAccess access, Status outcome) {
   const bool in_set = page.value < access_.size();  // else it was cut off meanwhile
   if (outcome && in_set) set_access(page, std::max(access_[page.value], access));
   // A hold begins before the answer, which may ask for more and so end it.
-  const bool held =
-      outcome && asked.hold && held_.emplace(page.value, Clock::time_point::max()).second;
+  const bool held = outcome && asked.hold && held_.try_emplace(page.value).second;
   if (in_set) handlers_.answered(page, outcome);
   if (outcome && !held) kddm_.put(set_, ObjectId{page.value});
 }
@@ -114,29 +113,40 @@ std::optional<std::vector<bool>> PageHolder::take_written() {
 
 // --- holding ------------------------------------------------------------------------------------
 
-void PageHolder::shown(PageIndex page) {
+void PageHolder::shown(PageIndex page, bool for_long) {
   auto found = held_.find(page.value);
-  if (found == held_.end() || found->second != Clock::time_point::max()) return;
-  found->second = Clock::now() + hold_time_;
-  due_.emplace_back(found->second, page);
+  if (found == held_.end() || found->second.until != Clock::time_point::max()) return;
+  found->second.since = Clock::now();
+  hold_until(page, found->second, found->second.since + (for_long ? times_.most : times_.usual));
+}
+
+void PageHolder::hold_until(PageIndex page, Held& held, Clock::time_point until) {
+  held.until = until;
+  const auto at = due_.emplace(until, page.value).first;
+  if (at == due_.begin()) timer_.reset();
   arm();
 }
 
 void PageHolder::let_go(PageIndex page) {
   auto found = held_.find(page.value);
-  if (found == held_.end() || found->second == Clock::time_point::max()) return;
-  const auto least = found->second - hold_time_ + std::min(hold_time_, kLeastHold);
-  if (least >= found->second) return;
-  found->second = least;
-  if (least <= Clock::now()) return end_hold(page);
-  due_.emplace_front(least, page);
-  timer_.reset();
-  arm();
+  if (found != held_.end())
+    hold_no_longer(page, found->second, found->second.since + std::min(times_.usual, kLeastHold));
+}
+
+void PageHolder::shorten(PageIndex page) {
+  auto found = held_.find(page.value);
+  if (found != held_.end()) hold_no_longer(page, found->second, Clock::now() + times_.usual);
+}
+
+void PageHolder::hold_no_longer(PageIndex page, Held& held, Clock::time_point than) {
+  if (held.until == Clock::time_point::max() || than >= held.until) return;
+  if (than <= Clock::now()) return end_hold(page);
+  hold_until(page, held, than);
 }
 
 void PageHolder::was_used(PageIndex page) {
   auto found = held_.find(page.value);
-  if (found != held_.end() && found->second != Clock::time_point::max()) end_hold(page);
+  if (found != held_.end() && found->second.until != Clock::time_point::max()) end_hold(page);
 }
 
 void PageHolder::end_hold(PageIndex page) {
@@ -146,18 +156,19 @@ void PageHolder::end_hold(PageIndex page) {
 void PageHolder::end_due_holds() {
   const Kddm::Together together(kddm_);
   const auto now = Clock::now();
-  while (!due_.empty() && due_.front().first <= now) {
-    const auto [until, page] = due_.front();
-    due_.pop_front();
-    auto found = held_.find(page.value);
-    if (found != held_.end() && found->second == until) end_hold(page);
+  while (!due_.empty() && due_.begin()->first <= now) {
+    const auto [until, page] = *due_.begin();
+    due_.erase(due_.begin());
+    auto found = held_.find(page);
+    if (found != held_.end() && found->second.until == until) end_hold(PageIndex{page});
   }
   arm();
 }
 
 void PageHolder::arm() {
   if (due_.empty() || timer_) return;
-  const auto wait = std::chrono::ceil<std::chrono::microseconds>(due_.front().first - Clock::now());
+  const auto wait =
+      std::chrono::ceil<std::chrono::microseconds>(due_.begin()->first - Clock::now());
   timer_ = loop_.after(std::max(wait, std::chrono::microseconds(0)), [this] {
     timer_.reset();
     end_due_holds();

@@ -8,10 +8,10 @@
 #pragma once
 
 #include <chrono>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
@@ -40,19 +40,26 @@ class PageHolder : public ObjectMemory {
     // Pages may be read here, perhaps without anybody's having asked to be told. May be left out.
     std::function<void(PageIndex first, size_t count)> readable = {};
   };
-  PageHolder(EventLoop& loop, Kddm& kddm, SetId set, PageFrames& frames,
-             std::chrono::microseconds hold_time, Handlers handlers);
+  // How long a page is held from when it was shown.
+  struct Times {
+    std::chrono::microseconds usual, most;
+  };
+  PageHolder(EventLoop& loop, Kddm& kddm, SetId set, PageFrames& frames, Times times,
+             Handlers handlers);
 
   PageAccess access(PageIndex page) const { return access_[page.value]; }
   size_t pages_here() const { return pages_here_; }
   // Asks for more than there is, unless an operation on the page is under way. `answered` may run
   // inside of this call.
   void ask(PageIndex page, PageAccess access, Why why);
-  // The page has been mapped for the fault that asked for it: the time that it is held begins.
-  void shown(PageIndex page);
+  // The page has been mapped for the fault that asked for it: the time that it is held begins, the
+  // longer one for who is likely to need it for more than a touch.
+  void shown(PageIndex page, bool for_long);
   // Nobody here has a use for the page just now: what is left of that time is not needed, but for
   // what a thread takes to be woken.
   void let_go(PageIndex page);
+  // From now on it is held for the usual time at the most.
+  void shorten(PageIndex page);
   // It has been used.
   void was_used(PageIndex page);
   // This node has the page to write, and no operation of anybody gets it, until give_up().
@@ -82,7 +89,13 @@ class PageHolder : public ObjectMemory {
     bool get = false, grab = false;  // under way
     bool hold = false;
   };
+  struct Held {
+    Clock::time_point since = {};
+    Clock::time_point until = Clock::time_point::max();  // not shown yet
+  };
   void granted(PageIndex page, PageAccess access, Status outcome);
+  void hold_until(PageIndex page, Held& held, Clock::time_point until);
+  void hold_no_longer(PageIndex page, Held& held, Clock::time_point than);
   size_t protect_run(PageIndex page);
   void set_access(PageIndex page, PageAccess access);
   void end_hold(PageIndex page);
@@ -93,15 +106,15 @@ class PageHolder : public ObjectMemory {
   Kddm& kddm_;
   const SetId set_;
   PageFrames& frames_;
-  const std::chrono::microseconds hold_time_;
+  const Times times_;
   const Handlers handlers_;
   std::vector<PageAccess> access_;
   size_t pages_here_ = 0;
   std::optional<std::vector<bool>> written_;  // by page, perhaps shorter; none: nobody asked yet
   std::unordered_map<uint64_t, Asked> asked_;
-  std::unordered_map<uint64_t, Clock::time_point> held_;     // pinned until then
-  std::unordered_set<uint64_t> kept_;                        // pinned until give_up()
-  std::deque<std::pair<Clock::time_point, PageIndex>> due_;  // some of them have ended already
+  std::unordered_map<uint64_t, Held> held_;               // pinned meanwhile
+  std::unordered_set<uint64_t> kept_;                     // pinned until give_up()
+  std::set<std::pair<Clock::time_point, uint64_t>> due_;  // some of them have ended already
   EventLoop::Timer timer_;
   std::vector<PageIndex> releases_;  // until settle()
   // A run of protect() from page to page: where it would go on, and how far ahead it protects.

@@ -21,6 +21,7 @@
 #include "page_holder.h"
 #include "phase_fetcher.h"
 #include "program_spaces.h"
+#include "working_sets.h"
 
 namespace krg {
 namespace {
@@ -39,7 +40,6 @@ constexpr unsigned kWriteAheadDivisor = 4;
 // is taken from others at the end of one's part is little then.
 constexpr unsigned kDenseWriteAhead = 32;
 // Pages that a thread was shown last, which are held until it waits.
-constexpr size_t kShownKept = 16;
 
 // A node may exceed its memory limit by so much before new pages wait for others to leave; how
 // often it is looked whether they may go on, and after what time they do anyway.
@@ -94,7 +94,7 @@ struct PageSet::Impl {
   // Faults that wait for memory, and since when.
   std::deque<std::pair<std::chrono::steady_clock::time_point, ProgramFault>> delayed;
   EventLoop::Timer delay_timer;
-  std::unordered_map<uint32_t, std::vector<PageIndex>> shown_for;  // threads, not long ago
+  WorkingSets working_sets;
   std::vector<ProgramFault> granted;  // faults to be answered at the end of this turn of the loop
   std::vector<ProgramFault> shown_next;  // of those, what is answered when others' writes are known
   std::function<void()> idle;
@@ -117,7 +117,8 @@ PageSet::Impl::Impl(EventLoop& l, Kddm& k, SetId s, PageFrames memory,
       one_user(options.one_user),
       frames(std::move(memory)),
       holder(std::make_shared<PageHolder>(
-          loop, k, s, frames, options.hold_time,
+          loop, k, s, frames,
+          PageHolder::Times{options.hold_time, std::max(options.hold_time, options.long_hold_time)},
           PageHolder::Handlers{
               .answered = [this](PageIndex page, Status outcome) { answered(page, outcome); },
               .protect =
@@ -131,6 +132,7 @@ PageSet::Impl::Impl(EventLoop& l, Kddm& k, SetId s, PageFrames memory,
                     for (size_t i = 0; i < count; ++i) writers.on_page_came({first.value + i});
                     phases.came(first, count);
                   }})),
+      working_sets(4 * options.long_hold_time),
       spaces(loop, frames, options.group ? options.group : make_userfaultfd_group(),
              options.poison_lost_pages,
              {.faults = [this] { serve_faults(); },
@@ -235,6 +237,10 @@ bool PageSet::Impl::show_or_ask(const ProgramFault& fault, PageAccess ask_for) {
     return true;
   }
   waiting[fault.page.value].push_back(fault);
+  // Pages are kept while more are waited for in one order only: no two threads wait for each
+  // other's.
+  for (PageIndex page : working_sets.pages_of(fault.thread))
+    if (page > fault.page) holder->let_go(page);
   holder->ask(fault.page, std::max(access, ask_for), PageHolder::Why::kFault);
   return false;
 }
@@ -280,7 +286,7 @@ void PageSet::Impl::answered(PageIndex page, const Status& outcome) {
   const auto faults = take_waiting(page);
   if (faults.empty()) {
     if (outcome) phases.came(page, 1);
-    return holder->shown(page);
+    return holder->shown(page, false);
   }
   for (const ProgramFault& fault : faults) {
     if (outcome) {
@@ -321,10 +327,9 @@ void PageSet::Impl::show_granted() {
     } else if (!show_or_ask(fault)) {
       continue;
     }
-    holder->shown(fault.page);
-    auto& shown = shown_for[fault.thread];
-    if (shown.size() >= kShownKept) shown.clear();
-    shown.push_back(fault.page);
+    const bool is_back = working_sets.shown(fault.thread, {fault.page, fault.exact, fault.write},
+                                            WorkingSets::Clock::now());
+    holder->shown(fault.page, is_back);
   }
   if (!granted.empty()) show_soon();
 }
@@ -507,9 +512,13 @@ void PageSet::on_idle(std::function<void()> idle) {
 }
 
 void PageSet::waits(pid_t thread) {
-  auto shown = impl_->shown_for.find(static_cast<uint32_t>(thread));
-  if (shown == impl_->shown_for.end()) return;
-  for (PageIndex page : std::exchange(shown->second, {})) impl_->holder->was_used(page);
+  for (PageIndex page : impl_->working_sets.take(static_cast<uint32_t>(thread)))
+    impl_->holder->was_used(page);
+}
+
+void PageSet::wakes(pid_t thread) {
+  for (PageIndex page : impl_->working_sets.pages_of(static_cast<uint32_t>(thread)))
+    impl_->holder->shorten(page);
 }
 
 void PageSet::begin_phase(pid_t thread, uint64_t phase) {

@@ -251,6 +251,85 @@ TEST_F(PageSetTest, RandomReadsAndWritesAgreeWithAReference) {
   expect_success();
 }
 
+// A program that others interrupt in the middle of a page: one on node 0 writes a word of page 1,
+// one on node 1 takes the page, the first comes back for another word; then the second wants the
+// page once more.
+class PageSetHoldTest : public PageSetTest {
+ protected:
+  enum Word : size_t { kWrote, kTook, kIsBack, kTookAgain, kNext, kDone };
+  void interrupt() {
+    make(2, 3,
+         {.hold_time = std::chrono::microseconds(0), .long_hold_time = std::chrono::seconds(60)});
+    first_ = start(0, [this](Program& self) {
+               uint64_t* memory = self.map();
+               if (!memory) return 2;
+               auto* page = static_cast<volatile uint64_t*>(memory) + kWordsPerPage;
+               page[0] = 1;
+               set(kWrote);
+               control_->await(kTook, 1);
+               page[1] = 1;
+               set(kIsBack);
+               control_->await(kNext, 1);
+               memory[2 * kWordsPerPage] = 1;
+               set(kDone);
+               control_->await(kNext, 2);
+               memory[0] = 1;
+               return 0;
+             }).pid;
+    start(1, [this](Program& self) {
+      uint64_t* memory = self.map();
+      if (!memory) return 2;
+      auto* page = static_cast<volatile uint64_t*>(memory) + kWordsPerPage;
+      control_->await(kWrote, 1);
+      page[2] = 1;
+      set(kTook);
+      control_->await(kIsBack, 1);
+      page[3] = 1;
+      set(kTookAgain);
+      return page[0] + page[1] + page[2] == 3 ? 0 : 3;
+    });
+    run_until([this] { return is_set(kIsBack) && sets_[1]->statistics().write_faults == 2; });
+  }
+  void set(Word word) { control_->words[word] = 1; }
+  bool is_set(Word word) const { return control_->words[word] == 1; }
+  void run_for_a_while() {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(50);
+    run_until([&] { return std::chrono::steady_clock::now() >= end; });
+  }
+
+  pid_t first_ = 0;
+};
+
+TEST_F(PageSetHoldTest, WhoComesBackKeepsThePageUntilItWaits) {
+  interrupt();
+  run_for_a_while();
+  EXPECT_FALSE(is_set(kTookAgain));
+  sets_[0]->waits(first_);
+  run_until([this] { return is_set(kTookAgain); });
+  control_->words[kNext] = 2;
+  expect_success();
+}
+
+TEST_F(PageSetHoldTest, WhoComesBackKeepsThePageUntilItHasToldOthers) {
+  interrupt();
+  sets_[0]->wakes(first_);
+  run_until([this] { return is_set(kTookAgain); });
+  control_->words[kNext] = 2;
+  expect_success();
+}
+
+// In one order only, or two programs might wait for each other's pages.
+TEST_F(PageSetHoldTest, WhoComesBackKeepsThePageWhileItWaitsForHigherOnes) {
+  interrupt();
+  control_->words[kNext] = 1;
+  run_until([this] { return is_set(kDone); });
+  run_for_a_while();
+  EXPECT_FALSE(is_set(kTookAgain));
+  control_->words[kNext] = 2;
+  run_until([this] { return is_set(kTookAgain); });
+  expect_success();
+}
+
 TEST_F(PageSetTest, AScanFetchesAheadAndSeesEveryPage) {
   constexpr size_t kScanned = 2'000;
   make(2, kScanned);

@@ -56,6 +56,7 @@ bool Replica::begin_futex(const ThreadPtr& thread, const user_regs_struct& call)
 }
 
 void Replica::wake(const ThreadPtr& thread, const user_regs_struct& call, uint32_t bits) {
+  parts_.pages.wakes(thread->traced->tid());
   WakeFutex ask;
   ask.set = parts_.set.value;
   ask.address = call.rdi;
@@ -109,6 +110,7 @@ void Replica::wait(const ThreadPtr& thread, const user_regs_struct& call, uint32
     ask.address = thread->wait->call.rdi;
     ask.bits = bits;
     thread->wait->is_queued = true;
+    parts_.pages.waits(thread->traced->tid());
     if (limit)
       thread->wait->timer = parts_.node.loop.after(*limit, [this, weak = std::weak_ptr(thread)] {
         if (auto waiting = weak.lock()) leave(waiting, -ETIMEDOUT);

@@ -127,6 +127,7 @@ Status ReplicaHost::open(NodeId home, const OpenSpreadSet& ask) {
                                {.group = node_.page_sets,
                                 .home = home,
                                 .hold_time = kSpreadHoldTime,
+                                .long_hold_time = kLongSpreadHoldTime,
                                 .writes_ahead = false});
   if (!pages) return pages.error();
   (*pages)->on_idle([this, set = ask.set] { drop_if_unused(set); });

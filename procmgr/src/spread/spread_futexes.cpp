@@ -73,6 +73,7 @@ void SpreadProcess::begin_futex(const ThreadPtr& thread) {
   const RemoteAddr address{call.rdi};
   if (!parts_.memory.find(address) || address.value % sizeof(uint32_t) != 0) return resume(thread);
   const auto wake_here = [&](uint64_t bits) {
+    parts_.pages->wakes(thread->traced->tid());
     const size_t woken = wake_futex(address, futex_count(call.rdx), static_cast<uint32_t>(bits));
     if (!has_native_waiters()) return skip(thread, static_cast<int64_t>(woken));
     thread->woken = woken;
@@ -130,6 +131,7 @@ void SpreadProcess::begin_wait(const ThreadPtr& thread, uint64_t bits) {
     futexes_.wait(futex_place(RemoteAddr{call.rdi}), own_ticket(thread),
                   static_cast<uint32_t>(bits));
     thread->waits = true;
+    parts_.pages->waits(thread->traced->tid());
     if (counts()) counts()->begin_wait(thread->traced->tid());
     parts_.scratch.close(thread->slot);
     if (thread->number == SYS_restart_syscall) return resume(thread);  // it knows for what

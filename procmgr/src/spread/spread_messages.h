@@ -15,6 +15,9 @@ namespace krg {
 
 // Threads hand words to each other: who waits for a page gets it soon.
 inline constexpr std::chrono::microseconds kSpreadHoldTime{50};
+// Who writes several pages of an array that others write, too, needs them together: some ten page
+// moves.
+inline constexpr std::chrono::microseconds kLongSpreadHoldTime{1000};
 
 // H to all, a request: open the page set.
 struct OpenSpreadSet {

@@ -163,6 +163,7 @@ void Spreading::Impl::begin(pid_t pid, Call call) {
                               {.group = node.page_sets,
                                .home = node.self,
                                .hold_time = kSpreadHoldTime,
+                               .long_hold_time = kLongSpreadHoldTime,
                                .writes_ahead = false});
   if (!made) {
     starting.erase(pid);

@@ -45,6 +45,9 @@ struct PageSetOptions {
   bool one_user = false;
   // A page that was just granted to a fault is not given away before this has passed (ping-pong).
   std::chrono::microseconds hold_time{200};
+  // As long is held what a program's thread comes back for because others took it in the middle of
+  // its use (working_sets.h): hold_time at the least.
+  std::chrono::microseconds long_hold_time{0};
   // Pages fetched ahead of sequential or strided faults, at the most.
   unsigned max_read_ahead = 1024;
   // Whether pages are also asked for to be written before they are touched.
@@ -183,6 +186,9 @@ class PageSet {
 
   // The program's thread has used what it touched and waits for others now: nothing is held for it.
   void waits(pid_t thread);
+  // The thread has told others something, and may go on: what it touched is held for hold_time from
+  // now on at the most.
+  void wakes(pid_t thread);
   // The program's thread (as its own PID namespace calls it) begins something that it may have done
   // before and that touches much the same pages each time: a parallel region, or what comes behind
   // one of its barriers. Those that it had to wait for then are fetched now, all together.
