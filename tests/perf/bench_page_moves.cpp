@@ -122,7 +122,7 @@ class Rank {
       : loop_(transport.loop()),
         meter_(transport),
         messenger_(transport),
-        workers_(loop_, 1),
+        workers_(loop_, 4),
         node_{loop_, workers_, messenger_, transport.self(), 2, PidRange(transport.self(), 2), {}},
         calls_(node_),
         moves_(node_, calls_) {

@@ -14,7 +14,7 @@ namespace krg {
 
 // Pages travel in slots of this size: one-sided into T's memory, or inside a message.
 inline constexpr uint32_t kPageSlotBytes = 1u << 20;
-inline constexpr uint32_t kMaxPageSlots = 4;
+inline constexpr uint32_t kMaxPageSlots = 8;
 inline constexpr uint32_t kNoPageSlot = ~uint32_t{0};
 // So little travels in one message altogether.
 inline constexpr uint64_t kMostBytesInMessage = 64u << 10;

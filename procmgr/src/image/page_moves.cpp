@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "krg/procmgr/page_moves.h"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <map>
 
@@ -19,7 +21,7 @@ struct PageMoves::Impl {
     auto operator<=>(const Key&) const = default;
   };
 
-  explicit Impl(NodeContext& n) : node(n) {
+  Impl(NodeContext& n, bool copies_aside) : node(n), aside(copies_aside) {
     take_messages_of_target();
     take_messages_of_source();
     node.messenger.on_peer_failure([this](NodeId failed) { node_failed(failed); });
@@ -32,17 +34,20 @@ struct PageMoves::Impl {
   void node_failed(NodeId failed);
 
   NodeContext& node;
+  const bool aside;
   uint64_t next_move = 1;
   std::map<uint64_t, std::shared_ptr<PageSource>> sources;
   std::map<Key, std::shared_ptr<PageTarget>> targets;
   Alive alive;
 };
 
+// The loop's, its program's, and two for copying.
+constexpr int kLeastProcessors = 4;
 // An argument may point to memory. One that needs more than this from there on has the call fail.
 constexpr uint64_t kMostArgumentBytes = 16u << 10;
 
-PageMoves::PageMoves(NodeContext& node, SyscallBroker& broker)
-    : impl_(std::make_unique<Impl>(node)) {
+PageMoves::PageMoves(NodeContext& node, SyscallBroker& broker, bool aside)
+    : impl_(std::make_unique<Impl>(node, aside)) {
   broker.set_delay([this](const SyscallBroker::Call& call, const std::function<void()>& resume) {
     return !impl_->targets.empty() && delay(call, resume);
   });
@@ -54,6 +59,12 @@ PageMoves::PageMoves(NodeContext& node, SyscallBroker& broker)
 }
 
 PageMoves::~PageMoves() = default;
+
+bool PageMoves::has_processors_to_spare() {
+  cpu_set_t allowed;
+  return sched_getaffinity(0, sizeof allowed, &allowed) != 0 ||  // more than a set has
+         CPU_COUNT(&allowed) >= kLeastProcessors;
+}
 
 Result<uint64_t> PageMoves::serve(NodeId target, pid_t task, std::vector<PageRange> ranges,
                                   std::function<void(Status)> done) {
@@ -71,7 +82,7 @@ Status PageMoves::serve(uint64_t move, NodeId target, pid_t task, std::vector<Pa
                         std::function<void(Status)> done) {
   Impl& impl = *impl_;
   auto source = PageSource::create(
-      impl.node, move, target, task, std::move(ranges),
+      impl.node, move, target, task, std::move(ranges), impl.aside,
       {.ended = impl.alive.guard(std::move(done)),
        .drained = impl.alive.guard([&impl, move] { impl.sources.erase(move); })});
   if (!source) return source.error();
@@ -88,8 +99,9 @@ void PageMoves::receive(Arrival arrival) {
   if (arrival.supply) arrival.source = impl.node.self;
   if (arrival.supply) arrival.move = number_move();
   const Impl::Key key{arrival.source, arrival.move};
-  auto target = std::make_shared<PageTarget>(
-      impl.node, std::move(arrival), impl.alive.guard([&impl, key] { impl.targets.erase(key); }));
+  auto target =
+      std::make_shared<PageTarget>(impl.node, std::move(arrival), impl.aside,
+                                   impl.alive.guard([&impl, key] { impl.targets.erase(key); }));
   impl.targets.insert_or_assign(key, target);
   target->start();
 }

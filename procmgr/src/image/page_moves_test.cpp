@@ -127,8 +127,10 @@ TEST_F(PagesBefore, NobodyServesThem) {
 }
 
 // Pages that come while the process runs.
-class PagesLater : public testing::PageMoveFixture {
+// As GetParam() says, workers copy them, or the loop does.
+class PagesLater : public testing::PageMoveFixture, public ::testing::WithParamInterface<bool> {
  protected:
+  PagesLater() : PageMoveFixture(GetParam()) {}
   void SetUp() override {
     if (Status able = PageMoves::can_bring_later(); !able)
       GTEST_SKIP() << "lacks userfaultfd: " << able.error().message();
@@ -139,7 +141,7 @@ class PagesLater : public testing::PageMoveFixture {
   }
 };
 
-TEST_F(PagesLater, ComeInTheBackground) {
+TEST_P(PagesLater, ComeInTheBackground) {
   start_source([&] { fill(0, pages_); });
   start_target([&] {
     meet();
@@ -153,7 +155,7 @@ TEST_F(PagesLater, ComeInTheBackground) {
   EXPECT_EQ(exit_code(target_), 0);
 }
 
-TEST_F(PagesLater, ComeWhereTheyAreTouched) {
+TEST_P(PagesLater, ComeWhereTheyAreTouched) {
   start_source([&] { fill(0, pages_); });
   start_target([&] {
     std::vector<size_t> order(pages_);
@@ -169,7 +171,7 @@ TEST_F(PagesLater, ComeWhereTheyAreTouched) {
   expect_all_here();
 }
 
-TEST_F(PagesLater, ComeWhereSystemCallsTouchThem) {
+TEST_P(PagesLater, ComeWhereSystemCallsTouchThem) {
   start_source([&] { fill(0, pages_); });
   start_target([&] {
     int ends[2];
@@ -187,7 +189,7 @@ TEST_F(PagesLater, ComeWhereSystemCallsTouchThem) {
   expect_all_here();
 }
 
-TEST_F(PagesLater, ComeInRunsOfTouches) {
+TEST_P(PagesLater, ComeInRunsOfTouches) {
   reserve(8192);
   start_source([&] { fill(0, pages_); });
   start_target([&] { return has(0, pages_) ? 0 : 1; });
@@ -197,7 +199,7 @@ TEST_F(PagesLater, ComeInRunsOfTouches) {
   expect_all_here();
 }
 
-TEST_F(PagesLater, ZerosAreToldAndUntouchedMemoryIsZeros) {
+TEST_P(PagesLater, ZerosAreToldAndUntouchedMemoryIsZeros) {
   start_source([&] {
     fill(0, 100);
     for (size_t i = 100; i < 600; ++i) *page(i) = 0;
@@ -210,7 +212,7 @@ TEST_F(PagesLater, ZerosAreToldAndUntouchedMemoryIsZeros) {
   expect_all_here();
 }
 
-TEST_F(PagesLater, NothingDependsOnTheSourceAfterwards) {
+TEST_P(PagesLater, NothingDependsOnTheSourceAfterwards) {
   start_source([&] { fill(0, pages_); });
   start_target([&] {
     meet();
@@ -230,7 +232,7 @@ TEST_F(PagesLater, NothingDependsOnTheSourceAfterwards) {
   EXPECT_EQ(status, 0);
 }
 
-TEST_F(PagesLater, HugePagesBecomeHugeAgain) {
+TEST_P(PagesLater, HugePagesBecomeHugeAgain) {
   constexpr size_t kHuge = 512;  // pages
   constexpr int kCollapse = 25;  // MADV_COLLAPSE
   reserve(4 * kHuge);
@@ -260,7 +262,7 @@ TEST_F(PagesLater, HugePagesBecomeHugeAgain) {
   EXPECT_EQ(exit_code(target_), 0);
 }
 
-TEST_F(PagesLater, ManyPiecesApart) {
+TEST_P(PagesLater, ManyPiecesApart) {
   reserve(37'000);
   start_source([&] {
     for (size_t i = 0; i < pages_; i += 37) fill(i, 1 + i % 5);
@@ -276,7 +278,7 @@ TEST_F(PagesLater, ManyPiecesApart) {
   expect_all_here();
 }
 
-TEST_F(PagesLater, WrittenPagesAreNotOverwritten) {
+TEST_P(PagesLater, WrittenPagesAreNotOverwritten) {
   start_source([&] { fill(0, pages_); });
   start_target([&] {
     for (size_t i = 0; i < pages_; i += 3) first_word(page(i)) = last_word(page(i)) = i;
@@ -295,7 +297,7 @@ TEST_F(PagesLater, WrittenPagesAreNotOverwritten) {
 
 // --- the process changes its memory meanwhile ---------------------------------------------------
 
-TEST_F(PagesLater, ItUnmapsSome) {
+TEST_P(PagesLater, ItUnmapsSome) {
   start_source([&] { fill(0, pages_); });
   start_target([&] {
     munmap(page(100), 200 * kPage);
@@ -307,7 +309,7 @@ TEST_F(PagesLater, ItUnmapsSome) {
   expect_success();
 }
 
-TEST_F(PagesLater, ItDropsSome) {
+TEST_P(PagesLater, ItDropsSome) {
   start_source([&] { fill(0, pages_); });
   start_target([&] {
     madvise(page(100), 200 * kPage, MADV_DONTNEED);
@@ -317,7 +319,7 @@ TEST_F(PagesLater, ItDropsSome) {
   expect_success();
 }
 
-TEST_F(PagesLater, ItMovesSome) {
+TEST_P(PagesLater, ItMovesSome) {
   start_source([&] { fill(0, pages_); });
   start_target([&] {
     void* place = mmap(nullptr, 500 * kPage, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -336,7 +338,29 @@ TEST_F(PagesLater, ItMovesSome) {
   expect_success();
 }
 
-TEST_F(PagesLater, ItSplitsMappings) {
+// Whatever is on its way to a place when other pages get there.
+TEST_P(PagesLater, ItSwapsPiecesAllTheWhile) {
+  static constexpr size_t kPiece = 512, kRounds = 40;
+  reserve(8192);
+  start_source([&] { fill(0, pages_); });
+  start_target([&] {
+    void* aside = mmap(nullptr, kPiece * kPage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    const auto move = [](void* from, void* to) {
+      return mremap(from, kPiece * kPage, kPiece * kPage, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to;
+    };
+    const size_t last = pages_ - kPiece;
+    for (size_t round = 0; round < 2 * kRounds; ++round) {
+      const size_t first = round / 2 * kPiece % last;
+      if (!move(page(first), aside) || !move(page(last), page(first)) || !move(aside, page(last)))
+        return 2;
+    }
+    meet();
+    return has(0, pages_) ? 0 : 1;
+  });
+  expect_success();
+}
+
+TEST_P(PagesLater, ItSplitsMappings) {
   start_source([&] { fill(0, pages_); });
   start_target([&] {
     for (size_t i = 1; i < pages_; i += 7) mprotect(page(i), kPage, PROT_READ);
@@ -346,7 +370,7 @@ TEST_F(PagesLater, ItSplitsMappings) {
   expect_success();
 }
 
-TEST_F(PagesLater, ItForks) {
+TEST_P(PagesLater, ItForks) {
   start_source([&] { fill(0, pages_); });
   start_target([&] {
     const pid_t child = fork();
@@ -367,7 +391,7 @@ TEST_F(PagesLater, ItForks) {
   expect_success();
 }
 
-TEST_F(PagesLater, ItEndsWhileItsChildWaits) {
+TEST_P(PagesLater, ItEndsWhileItsChildWaits) {
   start_source([&] { fill(0, pages_); });
   int ends[2];
   ASSERT_EQ(pipe(ends), 0);
@@ -391,7 +415,7 @@ TEST_F(PagesLater, ItEndsWhileItsChildWaits) {
   close(ends[1]);
 }
 
-TEST_F(PagesLater, ItUnmapsEverything) {
+TEST_P(PagesLater, ItUnmapsEverything) {
   start_source([&] { fill(0, pages_); });
   start_target([&] {
     munmap(memory_, pages_ * kPage);
@@ -401,7 +425,7 @@ TEST_F(PagesLater, ItUnmapsEverything) {
   expect_success();
 }
 
-TEST_F(PagesLater, ItExecs) {
+TEST_P(PagesLater, ItExecs) {
   start_source([&] { fill(0, pages_); });
   start_target([&] { return execl("/bin/true", "true", nullptr); });
   hold_pages();
@@ -414,7 +438,7 @@ TEST_F(PagesLater, ItExecs) {
 
 // --- ends ---------------------------------------------------------------------------------------
 
-TEST_F(PagesLater, ItsEndFreesTheSource) {
+TEST_P(PagesLater, ItsEndFreesTheSource) {
   start_source([&] { fill(0, pages_); });
   start_target([&] { return has(pages_ - 1, 1) ? 3 : 1; });
   begin_move();
@@ -423,7 +447,7 @@ TEST_F(PagesLater, ItsEndFreesTheSource) {
   expect_all_here();
 }
 
-TEST_F(PagesLater, ItIsKilledWhileItWaitsForAPage) {
+TEST_P(PagesLater, ItIsKilledWhileItWaitsForAPage) {
   start_source([&] { fill(0, pages_); });
   start_target([&] { return has(0, pages_) ? 0 : 1; });
   hold_pages();
@@ -436,7 +460,7 @@ TEST_F(PagesLater, ItIsKilledWhileItWaitsForAPage) {
   expect_all_here();
 }
 
-TEST_F(PagesLater, TheDeathOfTheSourceKillsIt) {
+TEST_P(PagesLater, TheDeathOfTheSourceKillsIt) {
   reserve(8192);  // more than is under way at a time
   start_source([&] { fill(0, pages_); });
   start_target([&] {
@@ -456,7 +480,7 @@ TEST_F(PagesLater, TheDeathOfTheSourceKillsIt) {
   EXPECT_FALSE(*all_here_);
 }
 
-TEST_F(PagesLater, TheDeathOfTheSourceIsSigbusToChildren) {
+TEST_P(PagesLater, TheDeathOfTheSourceIsSigbusToChildren) {
   reserve(8192);
   start_source([&] { fill(0, pages_); });
   int ends[2];
@@ -489,7 +513,7 @@ TEST_F(PagesLater, TheDeathOfTheSourceIsSigbusToChildren) {
   close(ends[1]);
 }
 
-TEST_F(PagesLater, TheFailureOfItsNodeFreesTheSource) {
+TEST_P(PagesLater, TheFailureOfItsNodeFreesTheSource) {
   start_source([&] { fill(0, pages_); });
   start_target([&] {
     meet();
@@ -504,7 +528,7 @@ TEST_F(PagesLater, TheFailureOfItsNodeFreesTheSource) {
   EXPECT_EQ(served_->error().errno_or(0), EHOSTDOWN);
 }
 
-TEST_F(PagesLater, TheFailureOfTheSourcesNodeKillsIt) {
+TEST_P(PagesLater, TheFailureOfTheSourcesNodeKillsIt) {
   reserve(8192);
   start_source([&] { fill(0, pages_); });
   start_target([&] { return has(0, pages_) ? 0 : 1; });
@@ -518,7 +542,7 @@ TEST_F(PagesLater, TheFailureOfTheSourcesNodeKillsIt) {
   EXPECT_FALSE(*all_here_);
 }
 
-TEST_F(PagesLater, WhatIsToComeIsTold) {
+TEST_P(PagesLater, WhatIsToComeIsTold) {
   start_source([&] { fill(0, 100); });
   start_target([&] {
     meet();
@@ -543,7 +567,7 @@ TEST_F(PagesLater, WhatIsToComeIsTold) {
   EXPECT_EQ(exit_code(target_), 0);
 }
 
-TEST_F(PagesLater, CallsThatWeAnswerWaitForTheirArguments) {
+TEST_P(PagesLater, CallsThatWeAnswerWaitForTheirArguments) {
   start_source([&] { fill(0, pages_); });
   start_target([&] {
     auto listener = install_syscall_filter({testing::range_of(getpid())});
@@ -572,6 +596,10 @@ TEST_F(PagesLater, CallsThatWeAnswerWaitForTheirArguments) {
   EXPECT_EQ(seen, word_of(500));
   expect_all_here();
 }
+
+INSTANTIATE_TEST_SUITE_P(Copied, PagesLater, ::testing::Bool(), [](const auto& aside) {
+  return aside.param ? std::string("ByWorkers") : std::string("ByTheLoop");
+});
 
 }  // namespace
 }  // namespace krg

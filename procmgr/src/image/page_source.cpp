@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "in_worker.h"
 #include "krg/runtime/log.h"
 
 namespace krg {
@@ -21,6 +22,8 @@ constexpr std::chrono::milliseconds kRest{1};
 // Who touches a page waits for what is under way: at first, and after each fault, that is little.
 constexpr size_t kFirstBatchBytes = 64u << 10;
 constexpr size_t kMaxRuns = 1024;  // a batch
+// Fewer bytes are read sooner than a worker would begin.
+constexpr size_t kLeastAside = 256u << 10;
 
 void append(std::vector<PageRun>& runs, uint64_t page, bool has_bytes) {
   if (!runs.empty() && runs.back().first + runs.back().count == page &&
@@ -35,12 +38,12 @@ void append(std::vector<PageRun>& runs, uint64_t page, bool has_bytes) {
 
 Result<std::shared_ptr<PageSource>> PageSource::create(NodeContext& node, uint64_t move,
                                                        NodeId target, pid_t task,
-                                                       std::vector<PageRange> ranges,
+                                                       std::vector<PageRange> ranges, bool aside,
                                                        Handlers handlers) {
   auto memory = TaskMemory::open(task);
   if (!memory) return memory.error();
   std::shared_ptr<PageSource> source(new PageSource(node, move, target, std::move(*memory),
-                                                    std::move(ranges), std::move(handlers)));
+                                                    std::move(ranges), aside, std::move(handlers)));
   auto exit =
       node.loop.watch(source->memory_.pidfd(), EPOLLIN, [weak = std::weak_ptr(source)](uint32_t) {
         auto self = weak.lock();
@@ -55,12 +58,13 @@ Result<std::shared_ptr<PageSource>> PageSource::create(NodeContext& node, uint64
 }
 
 PageSource::PageSource(NodeContext& node, uint64_t move, NodeId target, TaskMemory memory,
-                       std::vector<PageRange> ranges, Handlers handlers)
+                       std::vector<PageRange> ranges, bool aside, Handlers handlers)
     : node_(node),
       move_(move),
       target_(target),
       memory_(std::move(memory)),
       pages_(std::move(ranges)),
+      aside_(aside),
       handlers_(std::move(handlers)),
       unsent_(pages_.count(), true) {}
 
@@ -155,7 +159,7 @@ void PageSource::end(Status outcome) {
 }
 
 void PageSource::drain() {
-  if (!has_ended_ || putting_ > 0) return;
+  if (!has_ended_ || filling_ > 0) return;
   if (end_reply_) end_reply_->ok();
   end_reply_.reset();
   if (handlers_.drained) node_.loop.post(std::exchange(handlers_.drained, {}));
@@ -168,7 +172,8 @@ void PageSource::push() {
   if (has_ended_ || !unsent_.any() || free_slots_.empty() || rest_) return;
   const uint32_t slot = free_slots_.back();
   free_slots_.pop_back();
-  if (!fill_slot(slot) || free_slots_.empty() || std::exchange(will_push_, true)) return;
+  fill_slot(slot);
+  if (free_slots_.empty() || std::exchange(will_push_, true)) return;
   node_.loop.post([weak = weak_from_this()] {
     auto self = weak.lock();
     if (!self) return;
@@ -177,33 +182,41 @@ void PageSource::push() {
   });
 }
 
-// False when the source has ended.
-bool PageSource::fill_slot(uint32_t slot) {
+// By a worker where that takes longer than to wake one: the loop sends what has been read
+// meanwhile.
+void PageSource::fill_slot(uint32_t slot) {
   auto buffer = page_slot(std::span(buffer_.get(), region_.length), slot);
   buffer = buffer.first(std::min(buffer.size(), batch_bytes_));
   batch_bytes_ = std::min<size_t>(2 * batch_bytes_, kPageSlotBytes);
   if (unsent_.next(next_) == pages_.count()) next_ = 0;
-  auto batch = read(next_, buffer);
-  if (!batch) {
-    lose(batch.error().errno_or(EIO));
-    return false;
+  Plan plan = take(next_, buffer.size());
+  if (!plan.runs.empty()) next_ = plan.runs.back().first + plan.runs.back().count;
+  ++filling_;
+  if (!aside_ || plan.bytes < kLeastAside)
+    return send_slot(slot, buffer, read(memory_, plan, buffer));
+  in_worker(
+      node_.workers,
+      [memory = &memory_, plan = std::move(plan), buffer] { return read(*memory, plan, buffer); },
+      [self = shared_from_this(), slot, buffer](Result<Batch> batch) {
+        self->send_slot(slot, buffer, std::move(batch));
+      });
+}
+
+void PageSource::send_slot(uint32_t slot, std::span<std::byte> buffer, Result<Batch> batch) {
+  if (has_ended_ || !batch || batch->bytes == 0) {
+    --filling_;
+    if (has_ended_) return drain();
+    return batch ? announce(slot, *batch, {}) : lose(batch.error().errno_or(EIO));
   }
-  if (!batch->runs.empty()) next_ = batch->runs.back().first + batch->runs.back().count;
-  if (batch->bytes == 0) {
-    announce(slot, *batch, {});
-    return true;
-  }
-  ++putting_;
   node_.messenger.transport().put(target_, region_, uint64_t{slot} * kPageSlotBytes,
                                   buffer.first(batch->bytes),
                                   [self = shared_from_this(), slot, batch = *batch](Status put) {
-                                    --self->putting_;
+                                    --self->filling_;
                                     if (self->has_ended_) return self->drain();
                                     if (!put) return self->put_failed(put.error());
                                     self->announce(slot, batch, {});
                                     self->push();
                                   });
-  return true;
 }
 
 // False when the source has ended.
@@ -211,7 +224,7 @@ bool PageSource::send_inline(uint64_t first, uint64_t most_pages) {
   const uint64_t end_of_range = std::min(first + most_pages, pages_.count());
   if (unsent_.next(first) >= end_of_range) return true;
   std::vector<std::byte> bytes((end_of_range - first) * kMovedPageBytes);
-  auto batch = read(first, bytes);
+  auto batch = read(memory_, take(first, bytes.size()), bytes);
   if (!batch) {
     lose(batch.error().errno_or(EIO));
     return false;
@@ -220,27 +233,32 @@ bool PageSource::send_inline(uint64_t first, uint64_t most_pages) {
   return !has_ended_;
 }
 
-// Reads pages from the first unsent one at or behind `first` on, as many as there is room for.
-// Zeros take room until they have been seen to be zeros.
-Result<PageSource::Batch> PageSource::read(uint64_t first, std::span<std::byte> into) {
-  std::vector<MemoryPiece> pieces;
-  std::vector<PageRun> taken;
-  uint64_t room = into.size() / kMovedPageBytes;
+// Pages from the first unsent one at or behind `first` on, as many as there is room for. They count
+// as sent.
+PageSource::Plan PageSource::take(uint64_t first, size_t most_bytes) {
+  Plan plan;
+  uint64_t room = most_bytes / kMovedPageBytes;
   for (uint64_t page = unsent_.next(first); room > 0 && page < pages_.count();) {
     const uint64_t run = unsent_.run(page, std::min(room, pages_.run_from(page)));
-    pieces.push_back({pages_.address_of(page), run * kMovedPageBytes});
-    taken.push_back({.first = page, .count = static_cast<uint32_t>(run)});
+    plan.pieces.push_back({pages_.address_of(page), run * kMovedPageBytes});
+    plan.runs.push_back({.first = page, .count = static_cast<uint32_t>(run)});
+    plan.bytes += run * kMovedPageBytes;
+    for (uint64_t i = 0; i < run; ++i) unsent_.clear(page + i);
     room -= run;
     page = unsent_.next(page + run);
-    if (taken.size() == kMaxRuns) break;
+    if (plan.runs.size() == kMaxRuns) break;
   }
-  const size_t read_bytes = into.size() - room * kMovedPageBytes;
-  if (Status read = memory_.read(pieces, into.first(read_bytes)); !read) return read.error();
+  return plan;
+}
+
+// Zeros take room until they have been seen to be zeros.
+Result<PageSource::Batch> PageSource::read(const TaskMemory& memory, const Plan& plan,
+                                           std::span<std::byte> into) {
+  if (Status read = memory.read(plan.pieces, into.first(plan.bytes)); !read) return read.error();
   Batch batch;
   const std::byte* from = into.data();
-  for (const PageRun& run : taken) {
+  for (const PageRun& run : plan.runs) {
     for (uint64_t page = run.first; page < run.first + run.count; ++page) {
-      unsent_.clear(page);
       const bool has_bytes = !is_zero_page(from);
       append(batch.runs, page, has_bytes);
       if (has_bytes) {

@@ -3,8 +3,8 @@
 // others into the slots of T's region, as many at a time as T has free. While faults come, only one
 // slot is under way at a time, so that answers do not stand in line behind it.
 //
-// Threads: the loop's thread. Owned by PageMoves (shared: transfers under way hold it and its
-// buffers). SPDX-License-Identifier: GPL-2.0-or-later
+// Threads: the loop's thread, with workers that read. Owned by PageMoves (shared: transfers under
+// way hold it and its buffers). SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
 #include <functional>
@@ -30,7 +30,7 @@ class PageSource : public std::enable_shared_from_this<PageSource> {
   };
   static Result<std::shared_ptr<PageSource>> create(NodeContext& node, uint64_t move, NodeId target,
                                                     pid_t task, std::vector<PageRange> ranges,
-                                                    Handlers handlers);
+                                                    bool aside, Handlers handlers);
 
   NodeId target() const { return target_; }
 
@@ -48,15 +48,25 @@ class PageSource : public std::enable_shared_from_this<PageSource> {
     size_t bytes = 0;
   };
 
+  // What is to be read for one.
+  struct Plan {
+    std::vector<MemoryPiece> pieces;
+    std::vector<PageRun> runs;
+    size_t bytes = 0;
+  };
+
   PageSource(NodeContext& node, uint64_t move, NodeId target, TaskMemory memory,
-             std::vector<PageRange> ranges, Handlers handlers);
+             std::vector<PageRange> ranges, bool aside, Handlers handlers);
   void lose(int error);
   void put_failed(const Error& error);
   void rest();
   void push();
-  bool fill_slot(uint32_t slot);
+  void fill_slot(uint32_t slot);
+  void send_slot(uint32_t slot, std::span<std::byte> buffer, Result<Batch> batch);
   bool send_inline(uint64_t first, uint64_t most_pages);
-  Result<Batch> read(uint64_t first, std::span<std::byte> into);
+  Plan take(uint64_t first, size_t most_bytes);
+  // Threads: any.
+  static Result<Batch> read(const TaskMemory& memory, const Plan& plan, std::span<std::byte> into);
   void announce(uint32_t slot, const Batch& batch, std::span<const std::byte> bytes);
   void end(Status outcome);
   void drain();
@@ -66,6 +76,7 @@ class PageSource : public std::enable_shared_from_this<PageSource> {
   const NodeId target_;
   TaskMemory memory_;
   const PageList pages_;
+  const bool aside_;  // workers read
   Handlers handlers_;
   bool has_ended_ = false, will_push_ = false;
   PageBits unsent_;
@@ -76,8 +87,8 @@ class PageSource : public std::enable_shared_from_this<PageSource> {
   std::unique_ptr<std::byte[]> buffer_;  // as many slots as T has
   size_t batch_bytes_ = kPageSlotBytes;  // of the next slot
   std::vector<uint32_t> free_slots_;
-  unsigned slots_ = 0, putting_ = 0;
-  EventLoop::Timer rest_;  // while faults come
+  unsigned slots_ = 0, filling_ = 0;  // being read or put
+  EventLoop::Timer rest_;             // while faults come
   std::optional<Messenger::Reply> end_reply_;
   EventLoop::Watch exit_;
 };

@@ -21,39 +21,6 @@ using Outcome = PageSpace::Outcome;
 constexpr uint64_t kFeatures = UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP |
                                UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP | kUffdPoison;
 
-// Fills `count` pages from `at` on. `done`: how many were filled, whatever was the matter with the
-// next. Returns 0 or what the kernel said.
-int fill(int fd, RemoteAddr at, uint64_t count, PageSpace::Content content, const std::byte* bytes,
-         uint64_t& done) {
-  const uint64_t length = count * kMovedPageBytes;
-  const uffdio_range range{.start = at.value, .len = length};
-  int64_t filled = 0;
-  int failed = 0;
-  switch (content) {
-    case PageSpace::Content::kBytes: {
-      const auto from = reinterpret_cast<uint64_t>(bytes);
-      uffdio_copy call{.dst = at.value, .src = from, .len = length, .mode = 0, .copy = 0};
-      failed = ioctl(fd, UFFDIO_COPY, &call);
-      filled = call.copy;
-      break;
-    }
-    case PageSpace::Content::kZeros: {
-      uffdio_zeropage call{.range = range, .mode = 0, .zeropage = 0};
-      failed = ioctl(fd, UFFDIO_ZEROPAGE, &call);
-      filled = call.zeropage;
-      break;
-    }
-    case PageSpace::Content::kPoison: {
-      UffdPoisonRange call{.range = range, .mode = 0, .updated = 0};
-      failed = ioctl(fd, kUffdPoisonCall, &call);
-      filled = call.updated;
-      break;
-    }
-  }
-  done = filled > 0 ? static_cast<uint64_t>(filled) / kMovedPageBytes : 0;
-  return failed == 0 ? 0 : errno;
-}
-
 void wake(int fd, RemoteAddr page) {
   uffdio_range range{.start = page.value, .len = kMovedPageBytes};
   ioctl(fd, UFFDIO_WAKE, &range);  // who waits there may have died
@@ -134,18 +101,63 @@ bool PageSpace::is_gone() {
   return fill(fd_.get(), RemoteAddr{0x7fffffffe000}, 1, Content::kZeros, nullptr, done) == ESRCH;
 }
 
+int PageSpace::fill(int fd, RemoteAddr at, uint64_t count, Content content, const std::byte* bytes,
+                    uint64_t& done) {
+  const uint64_t length = count * kMovedPageBytes;
+  const uffdio_range range{.start = at.value, .len = length};
+  int64_t filled = 0;
+  int failed = 0;
+  switch (content) {
+    case Content::kBytes: {
+      const auto from = reinterpret_cast<uint64_t>(bytes);
+      uffdio_copy call{.dst = at.value, .src = from, .len = length, .mode = 0, .copy = 0};
+      failed = ioctl(fd, UFFDIO_COPY, &call);
+      filled = call.copy;
+      break;
+    }
+    case Content::kZeros: {
+      uffdio_zeropage call{.range = range, .mode = 0, .zeropage = 0};
+      failed = ioctl(fd, UFFDIO_ZEROPAGE, &call);
+      filled = call.zeropage;
+      break;
+    }
+    case Content::kPoison: {
+      UffdPoisonRange call{.range = range, .mode = 0, .updated = 0};
+      failed = ioctl(fd, kUffdPoisonCall, &call);
+      filled = call.updated;
+      break;
+    }
+  }
+  done = filled > 0 ? static_cast<uint64_t>(filled) / kMovedPageBytes : 0;
+  return failed == 0 ? 0 : errno;
+}
+
 // --- pages --------------------------------------------------------------------------------------
 
-Outcome PageSpace::put(uint64_t first, uint64_t count, Content content, const std::byte* bytes) {
+std::vector<PageSpace::Piece> PageSpace::awaited_pieces(uint64_t first, uint64_t count,
+                                                        const std::byte* bytes) const {
+  std::vector<Piece> pieces;
   const uint64_t end = first + count;
   for (uint64_t page = awaited_.next(first); page < end; page = awaited_.next(page)) {
-    auto piece = placements_.piece_from(page);
-    check(piece.has_value(), "a page that is awaited has a place");
-    const uint64_t run = awaited_.run(page, std::min(end - page, piece->count));
+    auto place = placements_.piece_from(page);
+    check(place.has_value(), "a page that is awaited has a place");
+    const uint64_t run = awaited_.run(page, std::min(end - page, place->count));
     const std::byte* from = bytes ? bytes + (page - first) * kMovedPageBytes : nullptr;
-    if (Outcome outcome = put_run(page, run, piece->at, content, from); outcome != Outcome::kDone)
-      return outcome;
+    pieces.push_back({.first = page, .count = run, .at = place->at, .bytes = from});
+    page += run;
   }
+  return pieces;
+}
+
+void PageSpace::note_put(uint64_t first, uint64_t count) {
+  for (uint64_t page = first; page < first + count; ++page) awaited_.clear(page);
+}
+
+Outcome PageSpace::put(uint64_t first, uint64_t count, Content content, const std::byte* bytes) {
+  for (const Piece& piece : awaited_pieces(first, count, bytes))
+    if (Outcome outcome = put_run(piece.first, piece.count, piece.at, content, piece.bytes);
+        outcome != Outcome::kDone)
+      return outcome;
   return Outcome::kDone;
 }
 
@@ -157,7 +169,7 @@ Outcome PageSpace::put_run(uint64_t first, uint64_t count, RemoteAddr at, Conten
     const RemoteAddr to = at + i * kMovedPageBytes;
     const int error =
         fill(fd_.get(), to, wanted, content, bytes ? bytes + i * kMovedPageBytes : nullptr, done);
-    for (uint64_t page = 0; page < done; ++page) awaited_.clear(first + i + page);
+    note_put(first + i, done);
     i += done;
     if (error == 0 || (error == EAGAIN && done > 0)) continue;
     if (error == EAGAIN) return Outcome::kChanging;

@@ -53,6 +53,20 @@ class PageSpace {
     kZeros,
     kPoison,  // SIGBUS for whoever touches it
   };
+  // Pages in a row, and where they belong; no bytes: zeros.
+  struct Piece {
+    uint64_t first, count;
+    RemoteAddr at;
+    const std::byte* bytes;
+  };
+  // Fills `count` pages from `at` on. `done`: how many were filled, whatever was the matter with
+  // the next. Returns 0 or what the kernel said. Threads: any.
+  static int fill(int fd, RemoteAddr at, uint64_t count, Content content, const std::byte* bytes,
+                  uint64_t& done);
+  // Those of the pages that it awaits; `bytes`: null, or of all of the pages.
+  std::vector<Piece> awaited_pieces(uint64_t first, uint64_t count, const std::byte* bytes) const;
+  // They have been put in by fill().
+  void note_put(uint64_t first, uint64_t count);
   // Puts in those of the pages that it awaits; `bytes` of all of them, for kBytes. After another
   // outcome than kDone those that were not put in are awaited still.
   Outcome put(uint64_t first, uint64_t count, Content content, const std::byte* bytes = nullptr);

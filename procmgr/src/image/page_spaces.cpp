@@ -20,6 +20,7 @@ PageSpaces::PageSpaces(EventLoop& loop, std::shared_ptr<UserfaultfdGroup> group,
       token_(group_->join([this] { read_all_events(); })) {}
 
 PageSpaces::~PageSpaces() {
+  finish_copies();
   group_->leave(token_);
 }
 
@@ -57,6 +58,7 @@ Outcome PageSpaces::insist(Space& space, const Call& call) {
 
 Status PageSpaces::put(uint64_t first, uint64_t count, PageSpace::Content content,
                        const std::byte* bytes) {
+  finish_copies();
   // A child may be added meanwhile: what its parent did not have then it has to get, too.
   for (size_t i = 0; i < spaces_.size(); ++i) {
     const Outcome outcome = insist(
@@ -66,11 +68,61 @@ Status PageSpaces::put(uint64_t first, uint64_t count, PageSpace::Content conten
   return {};
 }
 
+Status PageSpaces::put_runs(const std::vector<Run>& runs) {
+  using Content = PageSpace::Content;
+  for (const Run& run : runs) {
+    const auto content = run.bytes ? Content::kBytes : Content::kZeros;
+    if (Status done = put(run.first, run.count, content, run.bytes); !done) return done;
+  }
+  return {};
+}
+
+void PageSpaces::put_aside(WorkerPool& workers, std::vector<Run> runs,
+                           std::function<void(Status)> done) {
+  if (spaces_.size() != 1 || spaces_.front()->is_gone)
+    return loop_.post([done = std::move(done), put = put_runs(runs)] { done(put); });
+  std::vector<PageSpace::Piece> pieces;
+  const PageSpace& space = *spaces_.front()->pages;
+  for (const Run& run : runs)
+    std::ranges::copy(space.awaited_pieces(run.first, run.count, run.bytes),
+                      std::back_inserter(pieces));
+  auto copy = std::make_shared<PageCopy>(space.fd(), std::move(pieces));
+  copies_.push_back(copy);
+  workers.submit([copy] { copy->run(); },
+                 alive_.guard([this, copy, runs = std::move(runs), done = std::move(done)] {
+                   if (auto found = std::ranges::find(copies_, copy); found != copies_.end()) {
+                     copies_.erase(found);
+                     note(*copy);
+                   }
+                   const bool is_whole = std::ranges::all_of(runs, [this](const Run& run) {
+                     return std::ranges::all_of(spaces_, [&](const auto& one) {
+                       return one->is_gone ||
+                              one->pages->awaited_pieces(run.first, run.count, {}).empty();
+                     });
+                   });
+                   done(is_whole ? Status() : put_runs(runs));
+                 }));
+}
+
+void PageSpaces::finish_copies() {
+  for (const auto& copy : std::exchange(copies_, {})) {
+    copy->run();
+    note(*copy);
+  }
+}
+
+void PageSpaces::note(const PageCopy& copy) {
+  for (const PageSpace::Piece& piece : copy.done())
+    spaces_.front()->pages->note_put(piece.first, piece.count);
+}
+
 bool PageSpaces::put_early(RemoteAddr at, const std::byte* bytes) {
+  finish_copies();
   return spaces_.front()->pages->put_early(at, bytes);
 }
 
 void PageSpaces::fill_gaps(bool first, RemoteAddr address, uint64_t bytes) {
+  finish_copies();
   for (size_t i = 0; i < spaces_.size(); ++i)
     if (spaces_[i]->is_first == first)
       insist(*spaces_[i], [&](PageSpace& pages) { return pages.fill_gaps(address, bytes); });
@@ -80,12 +132,14 @@ bool PageSpaces::awaits_any() const {
   return std::ranges::any_of(spaces_, [this](const auto& space) { return is_waiting(*space); });
 }
 
-bool PageSpaces::first_awaits() const {
+bool PageSpaces::first_awaits() {
+  finish_copies();
   return std::ranges::any_of(
       spaces_, [this](const auto& space) { return space->is_first && is_waiting(*space); });
 }
 
-std::vector<uint64_t> PageSpaces::awaited(bool first, RemoteAddr address, uint64_t bytes) const {
+std::vector<uint64_t> PageSpaces::awaited(bool first, RemoteAddr address, uint64_t bytes) {
+  finish_copies();
   std::vector<uint64_t> pages;
   const uint64_t end = address.value + bytes;
   for (const auto& space : spaces_) {
@@ -102,12 +156,14 @@ void PageSpaces::find_ended() {
 }
 
 void PageSpaces::sweep() {
+  if (!copies_.empty()) return;  // it is called again when they have been put in
   std::erase_if(spaces_, [this](const auto& space) { return !is_waiting(*space); });
 }
 
 // --- events -------------------------------------------------------------------------------------
 
 void PageSpaces::read_events(Space& space) {
+  finish_copies();
   if (space.is_gone) return;
   PageSpace::Events events;
   const Outcome outcome = space.pages->read_events(events);

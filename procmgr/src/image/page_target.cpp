@@ -15,19 +15,24 @@
 namespace krg {
 namespace {
 
+// Fewer are put in sooner than a worker would begin.
+constexpr uint64_t kLeastAside = 64;
+
 std::span<const std::byte> bytes_of(std::string_view text) {
   return std::as_bytes(std::span(text.data(), text.size()));
 }
 
 }  // namespace
 
-PageTarget::PageTarget(NodeContext& node, PageMoves::Arrival arrival, std::function<void()> ended)
+PageTarget::PageTarget(NodeContext& node, PageMoves::Arrival arrival, bool aside,
+                       std::function<void()> ended)
     : node_(node),
       source_(arrival.source),
       move_(arrival.move),
       supply_(std::move(arrival.supply)),
       pid_(arrival.pid),
       pages_(std::move(arrival.ranges)),
+      aside_(aside),
       first_later_(arrival.userfaultfd ? pages_.first_later() : pages_.count()),
       may_run_(std::move(arrival.may_run)),
       all_here_(std::move(arrival.all_here)),
@@ -241,12 +246,23 @@ void PageTarget::on_chunk(const PageChunk& chunk, std::string_view payload) {
     if (chunk.slot >= slot_count()) return on_lost(EPROTO);
     slot = page_slot(slots_, chunk.slot);
   }
-  if (Status taken = take(payload, chunk.runs, slot); !taken) {
-    log_error("pages", "pid {}: {}", pid_, taken.error().message());
-    return on_lost(taken.error().errno_or(EIO));
+  auto runs = runs_of(payload, chunk.runs, slot);
+  if (!runs) return on_put(runs.error(), chunk.slot);
+  if (chunk.slot != kNoPageSlot && may_put_aside(*runs)) return put_aside(*runs, chunk.slot);
+  Status done;
+  for (const Run& run : *runs)
+    if (done) done = put(run.pages, run.bytes);
+  on_put(done, chunk.slot);
+}
+
+void PageTarget::on_put(const Status& put, uint32_t slot) {
+  if (state_ == State::kEnded) return;
+  if (!put) {
+    log_error("pages", "pid {}: {}", pid_, put.error().message());
+    return on_lost(put.error().errno_or(EIO));
   }
-  if (chunk.slot != kNoPageSlot) {
-    PageSlotFree free{.slot = chunk.slot, .move = move_};
+  if (slot != kNoPageSlot) {
+    PageSlotFree free{.slot = slot, .move = move_};
     if (Status sent = node_.messenger.send(source_, free); !sent)
       return on_lost(sent.error().errno_or(EHOSTDOWN));
   }
@@ -254,10 +270,12 @@ void PageTarget::on_chunk(const PageChunk& chunk, std::string_view payload) {
 }
 
 // The payload: runs, and their bytes unless those are in a slot.
-Status PageTarget::take(std::string_view payload, uint32_t count, std::span<const std::byte> slot) {
+Result<std::vector<PageTarget::Run>> PageTarget::runs_of(std::string_view payload, uint32_t count,
+                                                         std::span<const std::byte> slot) const {
   const uint64_t run_bytes = uint64_t{count} * sizeof(PageRun);
   if (run_bytes > payload.size()) return errno_error("a message of page runs", EPROTO);
   auto bytes = slot.empty() ? bytes_of(payload.substr(run_bytes)) : slot;
+  std::vector<Run> runs;
   for (uint32_t i = 0; i < count; ++i) {
     PageRun run;
     std::memcpy(&run, payload.data() + i * sizeof run, sizeof run);
@@ -265,10 +283,26 @@ Status PageTarget::take(std::string_view payload, uint32_t count, std::span<cons
     if (run.first > pages_.count() || run.count > pages_.count() - run.first ||
         run_length > bytes.size())
       return errno_error("a run of pages", EPROTO);
-    if (Status done = put(run, run.has_bytes ? bytes.data() : nullptr); !done) return done;
+    runs.push_back({run, run.has_bytes ? bytes.data() : nullptr});
     bytes = bytes.subspan(run_length);
   }
-  return {};
+  return runs;
+}
+
+bool PageTarget::may_put_aside(const std::vector<Run>& runs) const {
+  uint64_t pages = 0;
+  for (const Run& run : runs) pages += run.pages.count;
+  const bool all_later =
+      std::ranges::all_of(runs, [this](const Run& run) { return run.pages.first >= first_later_; });
+  return aside_ && all_later && pages >= kLeastAside;
+}
+
+void PageTarget::put_aside(const std::vector<Run>& runs, uint32_t slot) {
+  std::vector<PageSpaces::Run> pages;
+  for (const Run& run : runs) pages.push_back({run.pages.first, run.pages.count, run.bytes});
+  spaces_.put_aside(
+      node_.workers, std::move(pages),
+      [self = shared_from_this(), slot](const Status& put) { self->on_put(put, slot); });
 }
 
 Status PageTarget::put(const PageRun& run, const std::byte* bytes) {

@@ -29,7 +29,8 @@ namespace krg {
 class PageTarget : public std::enable_shared_from_this<PageTarget> {
  public:
   // `ended` is called once, from the loop.
-  PageTarget(NodeContext& node, PageMoves::Arrival arrival, std::function<void()> ended);
+  PageTarget(NodeContext& node, PageMoves::Arrival arrival, bool aside,
+             std::function<void()> ended);
 
   void start();
   // S is asked for all of it; once.
@@ -60,7 +61,15 @@ class PageTarget : public std::enable_shared_from_this<PageTarget> {
   Status watch_process();
   Status make_slots();
   uint32_t slot_count() const { return slots_in(slots_.size()); }
-  Status take(std::string_view payload, uint32_t count, std::span<const std::byte> slot);
+  struct Run {
+    PageRun pages;
+    const std::byte* bytes;
+  };
+  Result<std::vector<Run>> runs_of(std::string_view payload, uint32_t count,
+                                   std::span<const std::byte> slot) const;
+  bool may_put_aside(const std::vector<Run>& runs) const;
+  void put_aside(const std::vector<Run>& runs, uint32_t slot);
+  void on_put(const Status& put, uint32_t slot);
   Status put(const PageRun& run, const std::byte* bytes);
   Status write_early(uint64_t first, uint64_t count, const std::byte* bytes);
   void demand(const std::vector<uint64_t>& faults);
@@ -78,6 +87,7 @@ class PageTarget : public std::enable_shared_from_this<PageTarget> {
   std::unique_ptr<PageSupply> supply_;  // in S's place; null: S is a node
   const pid_t pid_;
   const PageList pages_;
+  const bool aside_;            // workers put in
   const uint64_t first_later_;  // pages below it are written before the process runs
   std::function<void(Status)> may_run_, all_here_;
   std::function<void()> ended_;

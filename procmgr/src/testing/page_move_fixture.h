@@ -36,6 +36,8 @@ class PageMoveFixture : public ::testing::Test {
   static constexpr NodeId kSource{0}, kTarget{1};
   enum class Userfault { kYes, kNo };
 
+  explicit PageMoveFixture(bool aside = false)
+      : at_source_(nodes_[0], source_calls_, aside), at_target_(nodes_[1], target_calls_, aside) {}
   void SetUp() override { reserve(1024); }
   void TearDown() override {
     for (pid_t child : children_) {
@@ -222,7 +224,7 @@ class PageMoveFixture : public ::testing::Test {
 
   LoopbackNodes nodes_{2};
   SyscallBroker source_calls_{nodes_[0]}, target_calls_{nodes_[1]};
-  PageMoves at_source_{nodes_[0], source_calls_}, at_target_{nodes_[1], target_calls_};
+  PageMoves at_source_, at_target_;
   char* memory_ = nullptr;
   size_t pages_ = 0;
   pid_t source_ = 0, target_ = 0;

@@ -58,8 +58,9 @@ class PageSupply {
 
 class PageMoves {
  public:
-  // Takes the messages; calls of `broker`'s whose arguments are to come wait for them.
-  PageMoves(NodeContext& node, SyscallBroker& broker);
+  // Takes the messages; calls of `broker`'s whose arguments are to come wait for them. `aside`:
+  // workers copy what comes in the background, while the loop transfers.
+  PageMoves(NodeContext& node, SyscallBroker& broker, bool aside = has_processors_to_spare());
   ~PageMoves();
   PageMoves(const PageMoves&) = delete;
   PageMoves& operator=(const PageMoves&) = delete;
@@ -104,6 +105,8 @@ class PageMoves {
   // The process runs: what is left may come.
   void begin(pid_t pid);
 
+  // Whether krgd may run on as many that its workers do not take them from its loop.
+  static bool has_processors_to_spare();
   // What keeps userfaultfd from serving processes that run already: they get all before. The
   // reason, for the log. Needs CAP_SYS_PTRACE (forks are told) and Linux 6.6.
   static Status can_bring_later();
