@@ -169,6 +169,17 @@ void Kddm::for_each(SetId id,
     if (const auto bytes = valid_bytes(object); !bytes.empty()) visit(ObjectId{number}, bytes);
 }
 
+Status Kddm::for_each_owned(SetId id, const std::function<void(ObjectId)>& visit) const {
+  const kddm::Set* set = impl_->server->find_set(id);
+  if (!set) return errno_error("objects of a set", EBADF);
+  for (const auto& [number, object] : set->objects) {
+    if (object.entry.lost) return errno_error("an object was lost with its node", EOWNERDEAD);
+    if (!kddm::is_at_rest(object.entry)) return errno_error("objects are on their way", EAGAIN);
+    if (object.entry.has_data && kddm::is_owner(object.entry)) visit(ObjectId{number});
+  }
+  return {};
+}
+
 void Kddm::node_died(NodeId node) {
   impl_->recovery->node_died(node);
 }

@@ -25,6 +25,14 @@ bool is_owner(const Entry& entry) {
          entry.state != State::kWaitObjRead && entry.state != State::kWaitObjWrite;
 }
 
+bool is_at_rest(const Entry& entry) {
+  const bool is_settled = entry.state == State::kInvCopy || entry.state == State::kReadCopy ||
+                          entry.state == State::kInvOwner || entry.state == State::kReadOwner ||
+                          entry.state == State::kWriteOwner;
+  return is_settled && entry.waiting.empty() && entry.requests.empty() && entry.removals.empty() &&
+         !entry.read_outstanding && !entry.write_outstanding;
+}
+
 void finish_removal(Entry& entry, Actions& actions) {
   drop_data(entry, actions);
   entry.state = State::kInvOwner;

@@ -8,6 +8,8 @@ namespace krg::kddm {
 
 // True in every state in which this node owns the object, existing or not, waiting or not.
 bool is_owner(const Entry& entry);
+// Nothing is under way about the object that this node has asked for, promised or been asked for.
+bool is_at_rest(const Entry& entry);
 void send(Actions& actions, NodeId to, Message message);
 void drop_data(Entry& entry, Actions& actions);
 // The object is gone; its owner stays the owner of what does not exist, until the next first touch.

@@ -20,9 +20,11 @@ PageHolder::PageHolder(EventLoop& loop, Kddm& kddm, SetId set, PageFrames& frame
       frames_(frames),
       times_(times),
       handlers_(std::move(handlers)),
-      access_(frames.pages(), PageAccess::kNone) {}
+      access_(frames.pages(), PageAccess::kNone),
+      copying_(loop, frames) {}
 
 Status PageHolder::resize(size_t pages) {
+  if (pages < access_.size()) note_written({pages}, access_.size() - pages);
   if (Status resized = frames_.resize(pages); !resized) return resized;
   for (size_t i = pages; i < access_.size(); ++i) set_access({i}, PageAccess::kNone);
   access_.resize(pages, PageAccess::kNone);
@@ -92,6 +94,7 @@ void PageHolder::set_access(PageIndex page, PageAccess access) {
 // --- what was written ---------------------------------------------------------------------------
 
 void PageHolder::note_written(PageIndex first, size_t count) {
+  copying_.before_change(first, count);
   if (!written_) return;
   const size_t end = first.value + count;
   if (written_->size() < end) written_->resize(std::max(end, access_.size()));
@@ -109,6 +112,11 @@ std::optional<std::vector<bool>> PageHolder::take_written() {
     first = end + 1;
   }
   return std::exchange(written_, std::vector<bool>(access_.size()));
+}
+
+void PageHolder::use_before_change(std::vector<PageIndex> pages, PageCopying::Use use,
+                                   std::function<void(Status)> done) {
+  copying_.begin(std::move(pages), std::move(use), std::move(done));
 }
 
 // --- holding ------------------------------------------------------------------------------------
@@ -226,6 +234,7 @@ size_t PageHolder::protect_run(PageIndex page) {
 void PageHolder::release(ObjectId object) {
   const PageIndex page{object.value};
   if (page.value >= access_.size()) return;
+  copying_.before_change(page, 1);
   set_access(page, PageAccess::kNone);
   releases_.push_back(page);
 }

@@ -19,6 +19,7 @@
 #include "krg/runtime/event_loop.h"
 #include "krg/shmem/kddm.h"
 #include "krg/shmem/object_memory.h"
+#include "page_copying.h"
 #include "page_frames.h"
 
 namespace krg {
@@ -73,6 +74,9 @@ class PageHolder : public ObjectMemory {
   // told by note_written().
   std::optional<std::vector<bool>> take_written();
   void note_written(PageIndex first, size_t count);
+  // As page_set.h says of it. REQUIRES: the pages are here, and this node owns them.
+  void use_before_change(std::vector<PageIndex> pages, PageCopying::Use use,
+                         std::function<void(Status)> done);
   // The set closes: no more callbacks.
   void stop();
 
@@ -111,6 +115,7 @@ class PageHolder : public ObjectMemory {
   std::vector<PageAccess> access_;
   size_t pages_here_ = 0;
   std::optional<std::vector<bool>> written_;  // by page, perhaps shorter; none: nobody asked yet
+  PageCopying copying_;
   std::unordered_map<uint64_t, Asked> asked_;
   std::unordered_map<uint64_t, Held> held_;               // pinned meanwhile
   std::unordered_set<uint64_t> kept_;                     // pinned until give_up()

@@ -580,6 +580,20 @@ void PageSet::discard(PageIndex first, size_t count, std::function<void()> done)
 std::optional<std::vector<bool>> PageSet::take_written() {
   return impl_->holder->take_written();
 }
+Result<std::vector<PageIndex>> PageSet::owned() const {
+  std::vector<PageIndex> pages;
+  auto done = impl_->kddm.for_each_owned(
+      impl_->set, [&](ObjectId object) { pages.push_back(PageIndex{object.value}); });
+  if (!done) return done.error();
+  std::erase_if(pages, [this](PageIndex page) { return page.value >= impl_->pages; });
+  std::sort(pages.begin(), pages.end());
+  return pages;
+}
+void PageSet::use_before_change(std::vector<PageIndex> pages,
+                                std::function<void(PageIndex, std::span<const std::byte>)> use,
+                                std::function<void(Status)> done) {
+  impl_->holder->use_before_change(std::move(pages), std::move(use), std::move(done));
+}
 
 void PageSet::let_go(PageIndex page) {
   impl_->holder->let_go(page);

@@ -148,6 +148,10 @@ class Kddm {
   void for_each(SetId set,
                 const std::function<void(ObjectId, std::span<const std::byte>)>& visit) const;
 
+  // Calls `visit` for each object of the set that exists and that this node owns. Errors: EAGAIN:
+  // one is on its way, or has been asked for here; EOWNERDEAD: one was lost with its node.
+  Status for_each_owned(SetId set, const std::function<void(ObjectId)>& visit) const;
+
   // What all sets' objects may take on this node, and that this node takes part in evictions: over
   // it copies are dropped, then cold objects are given to the node with the most room among those
   // that have said their limits. 0: none. A limit that no node's room allows to keep is exceeded.

@@ -176,6 +176,17 @@ class PageSet {
   // they lose the right to write all pages, whose next writes fault. REQUIRES: a page has one
   // writer (allow_multiple_writers()).
   std::optional<std::vector<bool>> take_written();
+  // The pages that exist and that this node owns, in order: each page that exists is one node's,
+  // where no node's program runs and no node's owned() fails. Errors: EAGAIN: one is on its way, or
+  // has been asked for here; EOWNERDEAD: one was lost with its node.
+  Result<std::vector<PageIndex>> owned() const;
+  // Calls `use` for each of these, as it is now, while programs go on: before it changes. `done`
+  // runs later, when it has for all; it gets ECANCELED where this is called again before. REQUIRES:
+  // owned() told of them in this turn of the loop, after take_written(); the set is not destroyed
+  // before `done`.
+  void use_before_change(std::vector<PageIndex> pages,
+                         std::function<void(PageIndex, std::span<const std::byte>)> use,
+                         std::function<void(Status)> done);
   // Pages become zeros on all nodes: what madvise(MADV_REMOVE) and fallocate(FALLOC_FL_PUNCH_HOLE)
   // ask for. (A program's own MADV_REMOVE is seen too late to be coherent.)
   void discard(PageIndex first, size_t count, std::function<void()> done);
