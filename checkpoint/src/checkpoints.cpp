@@ -327,7 +327,7 @@ void Checkpoints::Impl::not_captured(const Work& work, const Error& why) {
 
 // All nodes at once. A part that fails leaves nothing of the version, when all have ended.
 void Checkpoints::Impl::write_parts(const Work& work) {
-  const auto nodes = work->captured.family.nodes();
+  const auto& nodes = work->captured.nodes;
   auto left = std::make_shared<size_t>(nodes.size());
   for (uint32_t node : nodes)
     request_part(parts.capture.node, (*work->version)->order_for(node), work->captured,

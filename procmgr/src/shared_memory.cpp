@@ -232,18 +232,24 @@ void SharedMemory::restore(const std::vector<SavedMemory>& memories,
       });
 }
 
-void SharedMemory::visit(uint64_t id, uint64_t first, uint64_t count,
-                         std::function<void(uint64_t page, std::span<const std::byte>)> use,
-                         std::function<void(Status)> done) {
+Result<std::vector<PageIndex>> SharedMemory::owned(uint64_t id) const {
   auto file = impl_->files.find(id);
-  const uint64_t end = file ? std::min<uint64_t>(first + count, file->pages->pages()) : 0;
-  if (first >= end) return done({});
-  file->pages->visit(
-      PageIndex{first}, end - first,
-      [use = std::move(use)](PageIndex page, std::span<const std::byte> bytes) {
-        use(page.value, bytes);
-      },
-      [file, done = std::move(done)](Status visited) { done(std::move(visited)); });
+  return file ? file->pages->owned() : std::vector<PageIndex>();
+}
+
+std::optional<std::vector<bool>> SharedMemory::take_written(uint64_t id) {
+  auto file = impl_->files.find(id);
+  return file ? file->pages->take_written() : std::nullopt;
+}
+
+void SharedMemory::use_before_change(uint64_t id, std::vector<PageIndex> pages,
+                                     std::function<void(PageIndex, std::span<const std::byte>)> use,
+                                     std::function<void(Status)> done) {
+  auto file = impl_->files.find(id);
+  if (!file) return impl_->node.loop.post([done = std::move(done)] { done({}); });
+  file->pages->use_before_change(
+      std::move(pages), std::move(use),
+      [file, done = std::move(done)](Status used) { done(std::move(used)); });
 }
 
 void SharedMemory::write(uint64_t id, uint64_t offset, std::string_view bytes,

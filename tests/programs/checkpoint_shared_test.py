@@ -1,6 +1,10 @@
 """Processes that share memory over several nodes, saved at random instants, killed, and gone on with in fresh clusters of other sizes.
 SPDX-License-Identifier: GPL-2.0-or-later
 """
+import re
+import signal
+import time
+
 import session_case
 from checkpoint_case import CheckpointCase
 
@@ -56,6 +60,8 @@ open(sys.argv[1], "w").close()
 time.sleep(1000)
 """
 
+WORD_PAGES = 2048  # of shared_words
+
 CAPS = ("--caps=+CHECKPOINTABLE,+DISTANT_FORK",)
 
 
@@ -70,6 +76,28 @@ class CheckpointSharedTest(CheckpointCase):
 
     def nodes_of(self, version):
         return {part.name.split(".")[1] for part in (self.work / "ckpt").glob(f"v{version}.n*.h5")}
+
+    def output(self):
+        return (self.work / "output").read_text()
+
+    def begin(self, program, nodes, *arguments):
+        """In a fresh cluster; what it prints is in "output"."""
+        process = self.start("-N", str(nodes), f"--checkpoint-dir={self.work / 'ckpt'}", *CAPS, "sh", "-c", 'exec "$@" >output 2>&1', "sh",
+                             self.program(program), *arguments)
+        self.wait_for_file("ready", process)
+        self.wait_until_it_takes_signals(process)
+        return process
+
+    def save(self, process):
+        before = (self.versions() or [0])[-1]
+        process.send_signal(signal.SIGUSR1)
+        self.wait_for_version(before + 1, process)
+
+    def pages(self, version):
+        """That it holds, and that its processes have."""
+        told = self.run_program(["krg_checkpoint", "show", "ckpt", str(version)], check=True).stdout
+        own, all_pages = re.search(r"pages (\d+) bytes, of (\d+) bytes", told).groups()
+        return int(own) // 4096, int(all_pages) // 4096
 
     def test_grids_in_all_kinds_of_memory(self):
         """On as many, fewer and more nodes, one among them, whose kernel has the memory then."""
@@ -96,6 +124,50 @@ class CheckpointSharedTest(CheckpointCase):
         for program, nodes in (("heat", (1, 3, 1, 2)), ("shared_grids", (3, 2, 3, 1))):
             self.compare(self.program(program), times=len(nodes) - 1, nodes=nodes, caps=CAPS)
             self.setUp()
+
+    def test_memory_is_saved_as_it_was_while_all_write_on(self):
+        """Pages go from node to node all the time; each writer finds what it had written where when it was saved."""
+        process = self.begin("shared_words", 3)
+        for nodes in (2, 1, 3):
+            for _ in range(3):
+                time.sleep(self.random.uniform(0.1, 0.5))
+                self.save(process)
+            self.end(process)
+            process = self.start("-N", str(nodes), f"--checkpoint-dir={self.work / 'ckpt'}", f"--restart={self.work / 'ckpt'}")
+            self.wait_until_it_takes_signals(process)
+            self.save(process)
+        self.end(process)
+        (self.work / "end").touch()
+        done = self.restart("-N", "2")
+        self.assertEqual((done.returncode, done.stdout), (0, ""), self.output())
+        self.assertIn("all as it was", self.output())
+
+    def test_increments_hold_what_any_node_has_written_since(self):
+        process = self.begin("shared_words", 3, "parts")
+        self.save(process)
+        for part in (1, 2, 3):
+            (self.work / f"part.{part}").touch()
+            while not (done := self.work / "parts.done").exists() or done.read_text() != f"{part}\n":
+                self.assertIsNone(process.poll(), self.errors() + self.output())
+                time.sleep(0.02)
+            self.save(process)
+        self.end(process)
+        self.assertGreater(self.pages(1)[0], WORD_PAGES)
+        for version in (2, 3, 4):
+            own, all_pages = self.pages(version)
+            self.assertGreater(all_pages, WORD_PAGES)
+            self.assertGreaterEqual(own, 30)
+            self.assertLess(own, WORD_PAGES / 2, f"version {version}")
+        (self.work / "end").touch()
+        for version, nodes in ((4, 3), (2, 1), (1, 2), (3, 4)):
+            done = self.restart("-N", str(nodes), f"--restart-version={version}")
+            self.assertEqual((done.returncode, done.stdout), (0, ""), self.output())
+        self.run_program(["krg_checkpoint", "consolidate", "ckpt", "4"], check=True)
+        self.run_program(["krg_checkpoint", "prune", "ckpt", "1"], check=True)
+        self.assertEqual(self.run_program(["krg_checkpoint", "verify", "ckpt"], check=True).stdout, "version 4: whole\n")
+        self.restart("-N", "2", check=True)
+        told = self.output().splitlines()
+        self.assertEqual((len(told), len(set(told))), (5, 1), told)
 
     def refused(self, prepare, *options):
         """What krg_checkpoint of a family says beside which another application runs."""

@@ -22,6 +22,13 @@ namespace {
 constexpr std::chrono::seconds kOrphansStand{2};
 constexpr unsigned kNumberShift = 48;  // of a capture: above it the node that leads it
 
+template <class T>
+std::vector<T> get_all(PackedReader& in) {
+  std::vector<T> all;
+  while (!in.at_end()) all.push_back(in.get<T>());
+  return all;
+}
+
 std::vector<pid_t> get_pids(PackedReader& in, size_t count) {
   std::vector<pid_t> pids;
   for (size_t i = 0; i < count && in.ok(); ++i) pids.push_back(in.get<pid_t>());
@@ -70,7 +77,9 @@ struct FamilyCaptures::Impl : std::enable_shared_from_this<Impl> {
     add(&Impl::flush);
     add(&Impl::take);
     add(&Impl::describe);
+    add(&Impl::settle_memory);
     add(&Impl::copy_memory);
+    add(&Impl::finish_copies);
     add(&Impl::thaw);
     messenger.on<FamilyDrop>(
         [weak = weak_from_this()](NodeId, const FamilyDrop& drop, std::string_view) {
@@ -120,19 +129,20 @@ struct FamilyCaptures::Impl : std::enable_shared_from_this<Impl> {
     auto capture = find(ask.capture, reply);
     if (!capture) return;
     PackedReader in(payload);
-    std::vector<NodeId> nodes;
-    while (!in.at_end()) nodes.push_back(in.get<NodeId>());
-    capture->flush([self = shared_from_this(), nodes, reply] {
-      auto left = std::make_shared<size_t>(nodes.size());
-      if (nodes.empty()) return reply->ok();
-      FamilyFlush echo;
-      echo.is_echo = 1;
-      for (NodeId node : nodes)
-        self->parts.node.messenger.request(node, echo, {},
-                                           [left, reply](const Result<std::string>&) {
-                                             if (--*left == 0) reply->ok();
-                                           });
+    capture->flush([self = shared_from_this(), nodes = get_all<NodeId>(in), reply] {
+      self->echo(nodes, [reply] { reply->ok(); });
     });
+  }
+
+  void echo(const std::vector<NodeId>& nodes, const std::function<void()>& done) {
+    auto left = std::make_shared<size_t>(nodes.size());
+    if (nodes.empty()) return done();
+    FamilyFlush echo;
+    echo.is_echo = 1;
+    for (NodeId node : nodes)
+      parts.node.messenger.request(node, echo, {}, [left, done](const Result<std::string>&) {
+        if (--*left == 0) done();
+      });
   }
 
   void take(const FamilyTake& ask, std::string_view, SharedReply reply) {
@@ -143,29 +153,58 @@ struct FamilyCaptures::Impl : std::enable_shared_from_this<Impl> {
     });
   }
 
-  void describe(const FamilyDescribe& ask, std::string_view payload, SharedReply reply) {
-    // A node may be asked for what is open there only.
-    auto& share = shares[ask.capture];
+  // A node may have no member, but what is open there, or pages of memory that nodes share.
+  std::shared_ptr<LocalCapture> find_or_begin(uint64_t number) {
+    auto& share = shares[number];
     if (!share.capture) {
       FamilyFreeze none;
-      none.capture = ask.capture;
+      none.capture = number;
       share = {parts.node.self, std::make_shared<LocalCapture>(parts, none)};
     }
+    return share.capture;
+  }
+
+  void describe(const FamilyDescribe& ask, std::string_view payload, SharedReply reply) {
     PackedReader in(payload);
     const auto pids = get_pids(in, in.get<uint32_t>());
     const auto uses = unpack_uses(in);
-    auto description = share.capture->describe(ask, {pids.begin(), pids.end()}, uses);
+    auto description = find_or_begin(ask.capture)->describe(ask, {pids.begin(), pids.end()}, uses);
     description ? reply->ok(description->serialize()) : reply->fail(description.error());
   }
 
+  void settle_memory(const FamilySettleMemory& ask, std::string_view payload, SharedReply reply) {
+    auto memory = find_or_begin(ask.capture)->begin_memory();
+    if (!memory) return reply->fail(memory.error());
+    PackedReader in(payload);
+    std::vector<NodeId> nodes(in.get<uint32_t>());
+    for (NodeId& node : nodes) node = in.get<NodeId>();
+    (*memory)->settle(get_all<MemoryRow>(in), ask.base,
+                      [self = shared_from_this(), nodes, reply](Result<std::string> written) {
+                        if (!written) return reply->fail(written.error());
+                        self->echo(nodes, [reply, written = *written] { reply->ok(written); });
+                      });
+  }
+
+  std::shared_ptr<MemoryCopies> find_memory(uint64_t capture, const SharedReply& reply) {
+    auto found = find(capture, reply);
+    auto memory = found ? found->memory() : std::shared_ptr<MemoryCopies>();
+    if (!memory) reply->fail(memory.error());
+    return memory ? *memory : nullptr;
+  }
+
   void copy_memory(const FamilyCopyMemory& ask, std::string_view payload, SharedReply reply) {
-    auto capture = find(ask.capture, reply);
-    if (!capture) return;
-    std::vector<MemoryShare> shares;
-    for (PackedReader in(payload); !in.at_end();) shares.push_back(in.get<MemoryShare>());
-    capture->copy_memory(std::move(shares), [reply](const Status& copied) {
-      copied ? reply->ok() : reply->fail(copied.error());
-    });
+    auto memory = find_memory(ask.capture, reply);
+    if (!memory) return;
+    const auto begun = memory->begin(ask.capture, payload);
+    if (!begun) return reply->fail(begun.error());
+    PackedWriter out;
+    reply->ok(out.put(static_cast<uint8_t>(*begun)).take());
+  }
+
+  void finish_copies(const FamilyFinishCopies& ask, std::string_view, SharedReply reply) {
+    if (auto memory = find_memory(ask.capture, reply))
+      memory->finish(
+          [reply](const Status& done) { done ? reply->ok() : reply->fail(done.error()); });
   }
 
   void thaw(const FamilyThaw& ask, std::string_view, SharedReply reply) {

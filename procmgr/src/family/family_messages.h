@@ -66,9 +66,24 @@ struct FamilyDrop {
   uint8_t version = kVersion;
   uint64_t capture = 0;
 };
-// Request: copy that share of the memory that nodes share. Payload: MemoryShares.
-struct FamilyCopyMemory {
+// Request: memory that nodes share is at rest there, and what was sent before has been received.
+// Payload: count of nodes, the nodes (NodeId), MemoryRows. Reply: for each of these what was written
+// there since `base` (PageMarks::pack()).
+struct FamilySettleMemory {
   static constexpr uint16_t kId = message_ids::kFamily + 6;
+  uint8_t version = kVersion;
+  uint64_t capture = 0, base = 0;
+};
+// Request: copy what is owned there of these, before it changes. Payload: for each what was written
+// on all nodes. Reply: a byte, whether the node has pages of them.
+struct FamilyCopyMemory {
+  static constexpr uint16_t kId = message_ids::kFamily + 7;
+  uint8_t version = kVersion;
+  uint64_t capture = 0;
+};
+// Request: answered when all has been copied.
+struct FamilyFinishCopies {
+  static constexpr uint16_t kId = message_ids::kFamily + 8;
   uint8_t version = kVersion;
   uint64_t capture = 0;
 };

@@ -10,6 +10,7 @@
 #include "image/process_image.h"
 #include "krg/procmgr/process_table.h"
 #include "krg/runtime/log.h"
+#include "spread/saved_pages.h"
 
 namespace krg {
 namespace {
@@ -57,6 +58,13 @@ struct FamilyTracking::Impl {
     std::vector<PageRange> pages;
   };
   std::map<std::pair<dev_t, ino_t>, File> files;
+
+  struct Memory {
+    uint64_t capture = 0;
+    size_t nodes = 0;
+    PageMarks pages;
+  };
+  std::map<uint64_t, Memory> memories;  // by file
 };
 
 FamilyTracking::FamilyTracking() : impl_(std::make_unique<Impl>()) {}
@@ -102,6 +110,18 @@ const std::vector<PageRange>* FamilyTracking::file_since(uint64_t capture,
   return is_same ? &known.pages : nullptr;
 }
 
+std::optional<PageMarks> FamilyTracking::memory_since(uint64_t capture, uint64_t file,
+                                                      size_t nodes) {
+  auto known = impl_->memories.extract(file);
+  if (known.empty() || known.mapped().capture != capture || known.mapped().nodes != nodes)
+    return std::nullopt;
+  return std::move(known.mapped().pages);
+}
+
+void FamilyTracking::begin_memory(uint64_t capture, uint64_t file, size_t nodes, PageMarks pages) {
+  impl_->memories[file] = {capture, nodes, std::move(pages)};
+}
+
 // One that was written a moment ago may be written again without a new time: the kernel's clock for
 // files ticks.
 void FamilyTracking::begin_file(uint64_t capture, const struct stat& file,
@@ -116,6 +136,7 @@ void FamilyTracking::begin_file(uint64_t capture, const struct stat& file,
 
 void FamilyTracking::clean_up() {
   while (impl_->files.size() > kMostFiles) impl_->files.erase(impl_->files.begin());
+  while (impl_->memories.size() > kMostFiles) impl_->memories.erase(impl_->memories.begin());
   std::erase_if(impl_->processes, [](const auto& entry) {
     return process_start_time(entry.first) != entry.second.incarnation.start_time;
   });

@@ -74,10 +74,14 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
 
   // Members are on one node until one is a body or a shadow.
   void take_all_nodes() {
-    if (nodes_.size() > 1 || node_.node_count == 1) return;
-    nodes_.clear();
+    if (nodes_.size() == 1) nodes_ = living_nodes();
+  }
+
+  std::vector<NodeId> living_nodes() const {
+    std::vector<NodeId> living;
     for (uint16_t n = 0; n < node_.node_count; ++n)
-      if (!node_.messenger.is_failed(NodeId{n})) nodes_.push_back(NodeId{n});
+      if (!node_.messenger.is_failed(NodeId{n})) living.push_back(NodeId{n});
+    return living;
   }
 
   // ---- who they are ----
@@ -146,7 +150,7 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
   }
 
   void flush() {
-    if (order_.only_freezes) return finish();
+    if (order_.only_freezes) return finish_copies();
     if (nodes_.size() == 1) return take();
     PackedWriter all;
     for (NodeId one : nodes_) all.put(one);
@@ -228,24 +232,43 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
     memory_->save(*whose, [self = shared_from_this()](Result<std::vector<SavedMemory>> saved) {
       const Status added =
           saved ? add_memories(std::move(*saved), self->family_) : Status(saved.error());
-      added ? self->copy_memories() : self->end(added.error());
+      added ? self->settle_memories() : self->end(added.error());
     });
   }
 
-  void copy_memories() {
-    const auto shares = shares_of_memories(family_);
-    if (shares.empty()) return thaw();
+  // Whoever owns pages of that memory, with members or not.
+  void settle_memories() {
+    memories_ = rows_of_memories(family_);
+    if (memories_.empty()) return thaw();
+    nodes_ = living_nodes();
+    FamilySettleMemory ask;
+    ask.capture = order_.number;
+    ask.base = order_.base;
+    PackedWriter rows;
+    rows.put(static_cast<uint32_t>(nodes_.size()));
+    for (NodeId node : nodes_) rows.put(node);
+    for (const MemoryRow& row : memories_) rows.put(row);
+    auto answers = std::make_shared<std::vector<std::string>>();
+    ask_all(
+        ask, [payload = rows.take()](NodeId) { return payload; },
+        [answers](NodeId, std::string_view reply) -> Status {
+          answers->emplace_back(reply);
+          return {};
+        },
+        [self = shared_from_this(), answers] { self->copy_memories(*answers); });
+  }
+
+  void copy_memories(const std::vector<std::string>& answers) {
+    auto written = written_on_all(memories_.size(), answers);
+    if (!written) return end(written.error());
     FamilyCopyMemory ask;
     ask.capture = order_.number;
     ask_all(
-        ask,
-        [&shares](NodeId to) {
-          PackedWriter out;
-          if (const auto known = shares.find(to); known != shares.end())
-            for (const MemoryShare& share : known->second) out.put(share);
-          return out.take();
+        ask, [&written](NodeId) { return *written; },
+        [this](NodeId from, std::string_view reply) -> Status {
+          if (PackedReader(reply).get<uint8_t>() != 0) with_pages_.insert(from.value);
+          return {};
         },
-        [](NodeId, std::string_view) { return Status(); },
         [self = shared_from_this()] { self->thaw(); });
   }
 
@@ -373,8 +396,19 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
   }
 
   void thaw() {
-    if (order_.frozen != 0) return finish();
+    if (order_.frozen != 0) return finish_copies();
     FamilyThaw ask;
+    ask.capture = order_.number;
+    ask_all(
+        ask, [](NodeId) { return std::string(); },
+        [](NodeId, std::string_view) { return Status(); },
+        [self = shared_from_this()] { self->finish_copies(); });
+  }
+
+  void finish_copies() {
+    pause_ = std::chrono::steady_clock::now() - started_;
+    if (memories_.empty()) return finish();
+    FamilyFinishCopies ask;
     ask.capture = order_.number;
     ask_all(
         ask, [](NodeId) { return std::string(); },
@@ -384,9 +418,10 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
 
   void finish() {
     using std::chrono::duration_cast;
-    FamilyCaptures::Captured captured{order_.number, std::move(family_), {}};
-    captured.pause =
-        duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - started_);
+    for (uint32_t node : family_.nodes()) with_pages_.insert(node);
+    FamilyCaptures::Captured captured{order_.number, std::move(family_), {}, {}};
+    captured.nodes.assign(with_pages_.begin(), with_pages_.end());
+    captured.pause = duration_cast<std::chrono::microseconds>(pause_);
     if (done_) std::exchange(done_, nullptr)(std::move(captured));
   }
 
@@ -408,7 +443,10 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
   std::map<NodeId, FamilyDescription> described_;
   std::vector<SocketIdentity> identities_;  // of the family's sockets
   ProcessFamily family_;
+  std::vector<MemoryRow> memories_;  // that nodes share
+  std::set<uint32_t> with_pages_;    // nodes that have some of them
   std::chrono::steady_clock::time_point started_;
+  std::chrono::steady_clock::duration pause_{0};
 };
 
 }  // namespace

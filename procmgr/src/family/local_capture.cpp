@@ -332,7 +332,7 @@ Result<FamilyPiece> LocalCapture::take_all() {
   ipc_ = {};
   taken_.clear();
   mapped_.clear();
-  memories_.clear();
+  memories_.reset();
   FamilyPiece piece;
   if (members_.contains(root_)) piece.command = command_of(root_);
   for (pid_t pid : known_) {
@@ -402,15 +402,16 @@ std::vector<OthersMemory> LocalCapture::memories_of(const std::set<pid_t>& other
   return found;
 }
 
-void LocalCapture::copy_memory(std::vector<MemoryShare> shares, std::function<void(Status)> done) {
+Result<std::shared_ptr<MemoryCopies>> LocalCapture::begin_memory() {
   SharedMemory* shared = parts_.shared_memory();
-  if (!shared) return done(errno_error("shared memory is each node's own here", ENOTSUP));
-  copy_memories(*shared, std::move(shares),
-                [self = shared_from_this(), done = std::move(done)](Result<MemoryCopies> copied) {
-                  if (!copied) return done(copied.error());
-                  self->memories_ = std::move(*copied);
-                  done({});
-                });
+  if (!shared) return errno_error("shared memory is each node's own here", ENOTSUP);
+  memories_ = std::make_shared<MemoryCopies>(parts_.node, *shared, parts_.tracking);
+  return memories_;
+}
+
+Result<std::shared_ptr<MemoryCopies>> LocalCapture::memory() const {
+  if (!memories_) return errno_error("a capture without shared memory", ESRCH);
+  return memories_;
 }
 
 Status LocalCapture::take_pages(pid_t pid, const ProcessImage& image) {
@@ -500,7 +501,7 @@ Result<std::shared_ptr<FamilySnapshot>> LocalCapture::snapshot(ProcessFamily fam
   }
   for (FamilyPipe& one : family.pipes)
     if (one.node == self) one.contents = std::move(described_.pipes.at(pipe++).contents);
-  snapshot->memories_ = std::move(memories_);
+  if (memories_) snapshot->memories_ = memories_->take();
   snapshot->family = std::move(family);
   return snapshot;
 }
@@ -521,7 +522,7 @@ Result<std::vector<FamilySnapshot::Pages>> FamilySnapshot::pages() const {
   for (const auto& [number, file] : files_)
     for (const PageRange& range : file->pages) all.push_back({number, range});
   for (const auto& [number, memory] : memories_)
-    for (const PageRange& range : memory.ranges) all.push_back({number, range});
+    for (const PageRange& range : memory.ranges()) all.push_back({number, range});
   return all;
 }
 
@@ -530,7 +531,7 @@ const std::byte* FamilySnapshot::find_all(uint32_t member,
   if (const auto file = files_.find(member); file != files_.end())
     return file->second->copied.find_all(ranges);
   if (const auto memory = memories_.find(member); memory != memories_.end())
-    return memory->second.find_all(ranges);
+    return memory->second.changed.find_all(ranges);
   const auto& pages = members_.at(member);
   return pages ? pages->find_all(ranges) : nullptr;
 }
@@ -540,7 +541,7 @@ Status FamilySnapshot::read(uint32_t member, std::span<const PageRange> ranges,
   if (const auto file = files_.find(member); file != files_.end())
     return file->second->copied.read(ranges, into);
   if (const auto memory = memories_.find(member); memory != memories_.end())
-    return memory->second.read(ranges, into);
+    return memory->second.changed.read(ranges, into);
   const auto& pages = members_.at(member);
   return pages ? pages->read(ranges, into) : errno_error("a member of another node", ESRCH);
 }

@@ -43,8 +43,10 @@ class LocalCapture : public std::enable_shared_from_this<LocalCapture> {
   Result<FamilyDescription> describe(const family_messages::FamilyDescribe& ask,
                                      const std::set<pid_t>& members,
                                      const std::vector<StreamUse>& uses);
-  // Memory that nodes share; `done` may run later.
-  void copy_memory(std::vector<MemoryShare> shares, std::function<void(Status)> done);
+  // Of memory that nodes share. Errors: ENOTSUP: they share none.
+  Result<std::shared_ptr<MemoryCopies>> begin_memory();
+  // Errors: ESRCH: begin_memory() was not called.
+  Result<std::shared_ptr<MemoryCopies>> memory() const;
   void thaw();
   // Those that stand never run again.
   void kill_all();
@@ -106,10 +108,10 @@ class LocalCapture : public std::enable_shared_from_this<LocalCapture> {
   FamilyMemory shared_;
   FamilyIpc ipc_;
   std::map<pid_t, Taken> taken_;
-  std::set<uint64_t> mapped_;  // files of the memory that nodes share
-  MemoryCopies memories_;
-  FamilyDescription described_;          // with contents
-  std::map<uint32_t, SavedFile> saved_;  // by place in `described_`
+  std::set<uint64_t> mapped_;               // files of the memory that nodes share
+  std::shared_ptr<MemoryCopies> memories_;  // null: not asked for
+  FamilyDescription described_;             // with contents
+  std::map<uint32_t, SavedFile> saved_;     // by place in `described_`
 };
 
 }  // namespace krg

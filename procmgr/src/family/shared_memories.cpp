@@ -7,6 +7,7 @@
 #include <set>
 
 #include "krg/shmem/page_set.h"
+#include "packed_bytes.h"
 #include "process_spec.h"
 
 namespace krg {
@@ -25,13 +26,6 @@ std::set<uint64_t> held_files(const std::map<NodeId, FamilyPiece>& pieces,
     for (const FamilyFile& file : description.files)
       if (is_memory(file)) held.insert(file.bytes);
   return held;
-}
-
-std::vector<NodeId> nodes_with_members(const ProcessFamily& family) {
-  std::set<NodeId> nodes;
-  for (const FamilyMember& member : family.members)
-    if (!member.has_ended()) nodes.insert(NodeId{static_cast<uint16_t>(member.node)});
-  return {nodes.begin(), nodes.end()};
 }
 
 }  // namespace
@@ -67,19 +61,28 @@ Status add_memories(std::vector<SavedMemory> memories, ProcessFamily& family) {
   return {};
 }
 
-std::map<NodeId, std::vector<MemoryShare>> shares_of_memories(const ProcessFamily& family) {
-  std::map<NodeId, std::vector<MemoryShare>> shares;
-  const auto nodes = nodes_with_members(family);
+std::vector<MemoryRow> rows_of_memories(const ProcessFamily& family) {
+  std::vector<MemoryRow> rows;
   for (size_t i = 0; i < family.memories.size(); ++i) {
     const SavedMemory& memory = family.memories[i];
-    const uint64_t pages = memory.covered / kPageBytes;
-    for (size_t n = 0; n < nodes.size(); ++n) {
-      const uint64_t first = pages * n / nodes.size(), end = pages * (n + 1) / nodes.size();
-      if (memory.is_file() && first < end)
-        shares[nodes[n]].push_back({family.owner_of_memory(i), 0, memory.id, first, end - first});
-    }
+    if (const uint64_t pages = memory.covered / kPageBytes; memory.is_file() && pages > 0)
+      rows.push_back({family.owner_of_memory(i), 0, memory.id, pages});
   }
-  return shares;
+  return rows;
+}
+
+Result<std::string> written_on_all(size_t files, const std::vector<std::string>& answers) {
+  std::vector<PackedReader> in(answers.begin(), answers.end());
+  PackedWriter out;
+  for (size_t i = 0; i < files; ++i) {
+    PageMarks all;
+    bool is_known = true;
+    for (PackedReader& one : in) is_known &= all.add_packed(one.get_string());
+    out.put_string(PageMarks::pack(is_known ? std::optional(all.all()) : std::nullopt));
+  }
+  const bool is_whole = std::all_of(in.begin(), in.end(), [](auto& one) { return one.ok(); });
+  return is_whole ? Result<std::string>(out.take())
+                  : errno_error("what was written of shared memory", EBADMSG);
 }
 
 }  // namespace krg

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <string>
 #include <vector>
 
 #include "family/family_piece.h"
@@ -18,7 +19,10 @@ Result<SharedMemory::Whose> whose_memory(const ProcessFamily& family,
                                          const std::map<NodeId, FamilyDescription>& described);
 // Open files lead to them. Errors: ESTALE: to one that is not there.
 Status add_memories(std::vector<SavedMemory> memories, ProcessFamily& family);
-// What each node with members copies: as much as the others.
-std::map<NodeId, std::vector<MemoryShare>> shares_of_memories(const ProcessFamily& family);
+// The files among them that have pages.
+std::vector<MemoryRow> rows_of_memories(const ProcessFamily& family);
+// What was written of each, on any node, of what the nodes answered (FamilySettleMemory): payload
+// of FamilyCopyMemory. Errors: EBADMSG.
+Result<std::string> written_on_all(size_t files, const std::vector<std::string>& answers);
 
 }  // namespace krg

@@ -23,6 +23,7 @@ class PageMarks {
   bool has(PageIndex page) const { return page.value < marks_.size() && marks_[page.value]; }
   void add(PageIndex page);
   void add(const std::vector<bool>& pages);
+  const std::vector<bool>& all() const { return marks_; }  // perhaps shorter
   // From one node to another: what PageSet::take_written() told. False: it is not known.
   static std::string pack(const std::optional<std::vector<bool>>& written);
   bool add_packed(std::string_view written);

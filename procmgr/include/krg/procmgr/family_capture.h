@@ -14,8 +14,10 @@
 //   flush    what they have sent each other before has arrived: signals, and news of their nodes
 //   take     images, pages, what is open on each node
 //   describe open files and pipes, each at the node that has it
-//   copy     memory that nodes share, each node its part
+//   settle   memory that nodes share is at rest; each node tells what was written of it
+//   copy     each node begins to copy what it owns of that
 //   thaw     all go on
+//   finish   what has to be copied has been
 //
 // Refused, everything going on as it was (ENOTSUP with the reason): what image_capture.h refuses; a
 // descriptor that cannot be had again; pipes that lead out of the family, but for the standard
@@ -44,7 +46,7 @@ class Descriptors;
 class Ipc;
 class FrozenProcess;
 class SharedMemory;
-struct CopiedPages;
+struct CopiedMemory;
 class StandingSpread;
 struct MemberPages;
 struct SavedFile;
@@ -83,7 +85,7 @@ class FamilySnapshot {
   friend class LocalCapture;
   std::vector<std::unique_ptr<MemberPages>> members_;  // by member; null: of another node
   std::map<uint32_t, std::unique_ptr<SavedFile>> files_;
-  std::map<uint32_t, CopiedPages> memories_;
+  std::map<uint32_t, CopiedMemory> memories_;
 };
 
 // Processes of this node whose threads run on others, too (Spreading). Empty: there are none.
@@ -123,6 +125,7 @@ class FamilyCaptures {
   struct Captured {
     uint64_t number = 0;                 // all nodes know it by this
     ProcessFamily family;                // without images and contents, which its nodes have
+    std::vector<uint32_t> nodes;         // that have a part of it
     std::chrono::microseconds pause{0};  // from the first stop to the last thaw
   };
   struct Order {

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "krg/procmgr/page_range.h"
@@ -17,6 +18,7 @@
 namespace krg {
 
 class FrozenProcess;
+class PageMarks;
 class WrittenPages;
 struct ProcessImage;
 
@@ -39,6 +41,11 @@ class FamilyTracking {
   // known. `file`: as fstat(2) tells now.
   const std::vector<PageRange>* file_since(uint64_t capture, const struct stat& file) const;
   void begin_file(uint64_t capture, const struct stat& file, std::vector<PageRange> pages);
+
+  // Which pages of a file of the memory that nodes share this node had in that capture, while as
+  // many nodes lived; to be taken. None: it is not known.
+  std::optional<PageMarks> memory_since(uint64_t capture, uint64_t file, size_t nodes);
+  void begin_memory(uint64_t capture, uint64_t file, size_t nodes, PageMarks pages);
 
   // Those that have ended are forgotten, and files that no capture of late had.
   void clean_up();

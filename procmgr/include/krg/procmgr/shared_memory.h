@@ -102,11 +102,12 @@ class SharedMemory {
   using Restored = std::unique_ptr<RestoredMemory>;
   void restore(const std::vector<SavedMemory>& memories,
                std::function<void(Result<Restored>)> done);
-  // Calls `use` for each page of [first, first + count) that somebody has touched; pages behind the
-  // end are none. Errors: as PageSet::visit().
-  void visit(uint64_t file, uint64_t first, uint64_t count,
-             std::function<void(uint64_t page, std::span<const std::byte>)> use,
-             std::function<void(Status)> done);
+  // As PageSet's functions of these names; a file without contents has no pages.
+  Result<std::vector<PageIndex>> owned(uint64_t file) const;
+  std::optional<std::vector<bool>> take_written(uint64_t file);
+  void use_before_change(uint64_t file, std::vector<PageIndex> pages,
+                         std::function<void(PageIndex, std::span<const std::byte>)> use,
+                         std::function<void(Status)> done);
   // Errors: as PageSet::write(); ENOENT.
   void write(uint64_t file, uint64_t offset, std::string_view bytes,
              std::function<void(Status)> done);
