@@ -18,6 +18,7 @@
 #include "krg/checkpoint/consolidate.h"
 #include "krg/checkpoint/write_version.h"
 #include "krg/runtime/log.h"
+#include "krg/runtime/run_after.h"
 #include "part_writes.h"
 #include "payloads.h"
 #include "progress_desk.h"
@@ -37,6 +38,8 @@ constexpr size_t kLongestChain = 24;  // then the next one has all pages
 constexpr std::chrono::seconds kConsolidationEnds{30};
 constexpr std::chrono::milliseconds kTryAgain{20};
 constexpr int kMostTries = 100;  // while something is on its way
+// Who asks while an application is still being restarted waits for it, so long at the most.
+constexpr std::chrono::seconds kRestartEnds{60};
 
 }  // namespace
 
@@ -102,6 +105,7 @@ struct Checkpoints::Impl : std::enable_shared_from_this<Impl> {
 
   void add_commands();
   void find_application(const json& arguments, Applications::Done done);
+  void find_when_restarted(pid_t pid, Clock::time_point until, Applications::Done done);
   void forward(const Request& request, const Applications::Application& to, const Reply& reply);
   void checkpoint(pid_t root, pid_t asker, const Audience& audience, const json& arguments,
                   const Reply& reply);
@@ -169,9 +173,18 @@ void Checkpoints::Impl::find_application(const json& arguments, Applications::Do
                               ENOTSUP));
     pid = tasks.front();
   }
-  if (is_restarting(pid))
-    return done(errno_error(fmt::format("application {} is being restarted", pid), EBUSY));
-  applications->find(pid, std::move(done));
+  find_when_restarted(pid, Clock::now() + kRestartEnds, std::move(done));
+}
+
+void Checkpoints::Impl::find_when_restarted(pid_t pid, Clock::time_point until,
+                                            Applications::Done done) {
+  if (!is_restarting(pid)) return applications->find(pid, std::move(done));
+  if (Clock::now() >= until)
+    return done(errno_error(fmt::format("application {} is still being restarted", pid), EBUSY));
+  run_after(parts.capture.node.loop, kTryAgain,
+            [weak = weak_from_this(), pid, until, done = std::move(done)] {
+              if (auto self = weak.lock()) self->find_when_restarted(pid, until, done);
+            });
 }
 
 // The node of the root has what is known of it.

@@ -49,18 +49,10 @@ class CheckpointCase(SessionCase):
             self.assertIsNone(process.poll(), self.errors())
             time.sleep(0.02)
 
-    def refusals(self):
-        return self.errors().count("is being restarted")
-
-    def wait_for_version(self, number, process, folder="ckpt", refused=None):
-        """`refused`: how many there were when it was asked for."""
-        refused = self.refusals() if refused is None else refused
+    def wait_for_version(self, number, process, folder="ckpt"):
         for _ in range(600):
             if number in self.versions(folder):
                 return
-            if self.refusals() > refused:
-                refused += 1
-                process.send_signal(signal.SIGUSR1)
             self.assertIsNone(process.poll(), "it ended before: " + self.errors())
             time.sleep(0.05)
         self.fail("no checkpoint came: " + self.errors())
@@ -77,10 +69,10 @@ class CheckpointCase(SessionCase):
 
     def save_and_kill(self, process, folder="ckpt"):
         """A checkpoint at the signal for it, then the end of the whole cluster."""
-        before, refused = self.versions(folder), self.refusals()
+        before = self.versions(folder)
         self.wait_until_it_takes_signals(process)
         process.send_signal(signal.SIGUSR1)
-        self.wait_for_version((before or [0])[-1] + 1, process, folder, refused)
+        self.wait_for_version((before or [0])[-1] + 1, process, folder)
         self.end(process)
 
     def restart(self, *options, folder="ckpt", timeout=120, **more):
