@@ -67,8 +67,8 @@ struct FamilyDrop {
   uint64_t capture = 0;
 };
 // Request: memory that nodes share is at rest there, and what was sent before has been received.
-// Payload: count of nodes, the nodes (NodeId), MemoryRows. Reply: for each of these what was written
-// there since `base` (PageMarks::pack()).
+// Payload: count of nodes, the nodes (NodeId), MemoryRows. Reply: for each of these what was
+// written there since `base` (PageMarks::pack()).
 struct FamilySettleMemory {
   static constexpr uint16_t kId = message_ids::kFamily + 6;
   uint8_t version = kVersion;

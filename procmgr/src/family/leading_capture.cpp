@@ -181,6 +181,8 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
 
   void put_together() {
     if (auto done = place_members(); !done) return end(done.error());
+    // Processes of any node may have mapped the memory that nodes share.
+    if (memory_ && memory_->file_count() > 0) take_all_nodes();
     for (const auto& [from, piece] : pieces_)
       for (const StreamUse& use : piece.streams) {
         uses_[use.home].push_back({from, use});
