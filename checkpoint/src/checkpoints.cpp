@@ -40,6 +40,8 @@ constexpr std::chrono::milliseconds kTryAgain{20};
 constexpr int kMostTries = 100;  // while something is on its way
 // Who asks while an application is still being restarted waits for it, so long at the most.
 constexpr std::chrono::seconds kRestartEnds{60};
+// Whoever else writes into the folder, as a cluster does that is about to end.
+constexpr std::chrono::seconds kWriterEnds{10};
 
 }  // namespace
 
@@ -303,6 +305,7 @@ void Checkpoints::Impl::capture(const Work& work) {
 void Checkpoints::Impl::open_version(const Work& work) {
   if (work->opening != Write::Opening::kNotBegun) return;
   work->opening = Write::Opening::kUnderWay;
+  work->options.patience = kWriterEnds;
   if (auto other = consolidations.find(work->options.folder); other != consolidations.end()) {
     *other->second = true;
     work->options.patience = kConsolidationEnds;
