@@ -582,12 +582,11 @@ std::optional<std::vector<bool>> PageSet::take_written() {
 }
 Result<std::vector<PageIndex>> PageSet::owned() const {
   std::vector<PageIndex> pages;
-  auto done = impl_->kddm.for_each_owned(
-      impl_->set, [&](ObjectId object) { pages.push_back(PageIndex{object.value}); });
-  if (!done) return done.error();
-  std::erase_if(pages, [this](PageIndex page) { return page.value >= impl_->pages; });
+  auto done = impl_->kddm.for_each_owned(impl_->set, [&](ObjectId object) {
+    if (object.value < impl_->pages) pages.push_back(PageIndex{object.value});
+  });
   std::sort(pages.begin(), pages.end());
-  return pages;
+  return done ? Result<std::vector<PageIndex>>(std::move(pages)) : done.error();
 }
 void PageSet::use_before_change(std::vector<PageIndex> pages,
                                 std::function<void(PageIndex, std::span<const std::byte>)> use,
