@@ -8,6 +8,15 @@ namespace krg {
 
 constexpr size_t kUsedTogether = 128;  // in one turn of the loop: tens of microseconds
 
+Result<std::vector<PageIndex>> owned_pages(const Kddm& kddm, SetId set, size_t pages) {
+  std::vector<PageIndex> owned;
+  auto done = kddm.for_each_owned(set, [&](ObjectId object) {
+    if (object.value < pages) owned.push_back(PageIndex{object.value});
+  });
+  std::sort(owned.begin(), owned.end());
+  return done ? Result<std::vector<PageIndex>>(std::move(owned)) : done.error();
+}
+
 void PageCopying::begin(std::vector<PageIndex> pages, Use use, std::function<void(Status)> done) {
   if (auto before = std::exchange(done_, std::move(done)))
     before(errno_error("copying of pages", ECANCELED));

@@ -10,10 +10,13 @@
 #include <vector>
 
 #include "krg/runtime/event_loop.h"
-#include "krg/shmem/ids.h"
+#include "krg/shmem/kddm.h"
 #include "page_frames.h"
 
 namespace krg {
+
+// As PageSet::owned(), of a set of `pages` pages.
+Result<std::vector<PageIndex>> owned_pages(const Kddm& kddm, SetId set, size_t pages);
 
 class PageCopying {
  public:

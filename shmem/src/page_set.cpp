@@ -560,9 +560,7 @@ void PageSet::write(uint64_t offset, std::string_view bytes, std::function<void(
   auto written = impl_->noted(first, pages_of(offset, bytes.size()), std::move(done));
   impl_->file.write(impl_->pages, offset, bytes, std::move(written));
 }
-void PageSet::visit(PageIndex first, size_t count,
-                    std::function<void(PageIndex, std::span<const std::byte>)> use,
-                    std::function<void(Status)> done) {
+void PageSet::visit(PageIndex first, size_t count, Use use, std::function<void(Status)> done) {
   impl_->writers.reclaim(first, count, false);
   impl_->file.visit(impl_->loop, first, count, std::move(use), std::move(done));
 }
@@ -581,23 +579,15 @@ std::optional<std::vector<bool>> PageSet::take_written() {
   return impl_->holder->take_written();
 }
 Result<std::vector<PageIndex>> PageSet::owned() const {
-  std::vector<PageIndex> pages;
-  auto done = impl_->kddm.for_each_owned(impl_->set, [&](ObjectId object) {
-    if (object.value < impl_->pages) pages.push_back(PageIndex{object.value});
-  });
-  std::sort(pages.begin(), pages.end());
-  return done ? Result<std::vector<PageIndex>>(std::move(pages)) : done.error();
+  return owned_pages(impl_->kddm, impl_->set, impl_->pages);
 }
-void PageSet::use_before_change(std::vector<PageIndex> pages,
-                                std::function<void(PageIndex, std::span<const std::byte>)> use,
+void PageSet::use_before_change(std::vector<PageIndex> pages, Use use,
                                 std::function<void(Status)> done) {
   impl_->holder->use_before_change(std::move(pages), std::move(use), std::move(done));
 }
-
 void PageSet::let_go(PageIndex page) {
   impl_->holder->let_go(page);
 }
-
 PageSetStatistics PageSet::statistics() const {
   PageSetStatistics statistics = impl_->statistics;
   statistics.pages_here = impl_->holder->pages_here();

@@ -161,12 +161,11 @@ class PageSet {
   // completion: EINVAL (out of the set's range), EOWNERDEAD (a page was lost with its node).
   void read(uint64_t offset, size_t bytes, std::function<void(Result<std::string>)> done);
   void write(uint64_t offset, std::string_view bytes, std::function<void(Status)> done);
+  using Use = std::function<void(PageIndex, std::span<const std::byte>)>;
   // Calls `use` for each of the pages that exists, on whatever node it is, as it is at that moment.
   // Errors: as of write(), ECANCELED (the set was closed). REQUIRES: the set is not destroyed
   // before `done`.
-  void visit(PageIndex first, size_t count,
-             std::function<void(PageIndex, std::span<const std::byte>)> use,
-             std::function<void(Status)> done);
+  void visit(PageIndex first, size_t count, Use use, std::function<void(Status)> done);
   // Replaces a word of the set, atomically for programs of all nodes; `done` gets what it was.
   // REQUIRES: offset % 4 == 0. Errors: as of write().
   void update(uint64_t offset, std::function<uint32_t(uint32_t)> change,
@@ -184,9 +183,7 @@ class PageSet {
   // runs later, when it has for all; it gets ECANCELED where this is called again before. REQUIRES:
   // owned() told of them in this turn of the loop, after take_written(); the set is not destroyed
   // before `done`.
-  void use_before_change(std::vector<PageIndex> pages,
-                         std::function<void(PageIndex, std::span<const std::byte>)> use,
-                         std::function<void(Status)> done);
+  void use_before_change(std::vector<PageIndex> pages, Use use, std::function<void(Status)> done);
   // Pages become zeros on all nodes: what madvise(MADV_REMOVE) and fallocate(FALLOC_FL_PUNCH_HOLE)
   // ask for. (A program's own MADV_REMOVE is seen too late to be coherent.)
   void discard(PageIndex first, size_t count, std::function<void()> done);
