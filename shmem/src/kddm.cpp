@@ -79,6 +79,12 @@ void Kddm::close_set(SetId set) {
   impl_->server->close_set(set);
 }
 
+std::function<void()> Kddm::closer(SetId set) {
+  return [set, server = std::weak_ptr(impl_->server)] {
+    if (auto living = server.lock()) living->close_set(set);
+  };
+}
+
 void Kddm::retire_set(SetId set) {
   impl_->server->close_set(set);
   impl_->server->ignore_set(set);

@@ -82,6 +82,8 @@ struct PageSet::Impl {
 
   EventLoop& loop;
   Kddm& kddm;
+  const std::function<void()>
+      close_set;  // a callback of the loop's may keep the pages when krgd ends
   const SetId set;
   size_t pages;
   const unsigned max_read_ahead;
@@ -110,6 +112,7 @@ PageSet::Impl::Impl(EventLoop& l, Kddm& k, SetId s, PageFrames memory,
                     const PageSetOptions& options)
     : loop(l),
       kddm(k),
+      close_set(k.closer(s)),
       set(s),
       pages(memory.pages()),
       max_read_ahead(options.max_read_ahead),
@@ -462,7 +465,7 @@ PageSet::PageSet() = default;
 PageSet::~PageSet() {
   if (!impl_) return;
   impl_->holder->stop();
-  impl_->kddm.close_set(impl_->set);
+  impl_->close_set();
 }
 
 SetId PageSet::id() const {

@@ -26,6 +26,13 @@ uint64_t add(uint64_t& word, uint64_t amount) {
   return std::atomic_ref(word).fetch_add(amount);  // one lock-prefixed instruction
 }
 
+TEST_F(PageSetTest, ItMayOutliveItsKddm) {
+  make(2, 4);
+  kddms_.clear();
+  sets_.clear();
+  messengers_.clear();
+}
+
 TEST_F(PageSetTest, AtomicIncrementsFromFourNodesAreNeverLost) {
   make(4, 2, {.hold_time = std::chrono::microseconds(0)});
   constexpr uint64_t kTimes = 20'000;

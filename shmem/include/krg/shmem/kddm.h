@@ -85,6 +85,8 @@ class Kddm {
   // Forgets the set on this node; the caller sees to it that no node uses it any more. Operations
   // that wait end with ECANCELED.
   void close_set(SetId set);
+  // close_set(set), for who may outlive this object: then it does nothing.
+  std::function<void()> closer(SetId set);
   // The same for a set whose id nobody takes again: what other nodes still send about it is
   // dropped.
   void retire_set(SetId set);
