@@ -127,6 +127,10 @@ class SpreadTest(SessionCase):
         for nodes in (2, 3):
             self.assert_as_natively(self.program(), "calls", nodes=nodes)
 
+    def test_answers_go_to_a_page_that_all_nodes_write(self):
+        for nodes in (2, 4):
+            self.assert_as_natively(self.program("spread_answers"), nodes=nodes)
+
     def test_what_threads_wait_for_is_told(self):
         def neighbours(how, has_both):
             for _ in range(MOST_RUNS):

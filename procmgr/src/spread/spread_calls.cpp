@@ -76,7 +76,7 @@ void SpreadProcess::on_entry(const ThreadPtr& thread, const user_regs_struct& re
     case SYS_fork:
       return begin_fork(thread, registers);
     default:
-      return resume(thread);
+      return begin_loans(thread);
   }
 }
 
@@ -119,6 +119,7 @@ void SpreadProcess::begin_advice(const ThreadPtr& thread) {
 void SpreadProcess::on_exit(const ThreadPtr& thread) {
   if (thread->is_exiting) return forget_tid_address(thread);
   if (thread->forks) return fork_next(thread);
+  if (!thread->loans.empty()) return end_loans(thread);
   if (thread->result) return finish(thread);
   auto registers = thread->traced->registers();
   if (!registers) return;

@@ -243,6 +243,7 @@ void SpreadProcess::leave_entry(const CapturedThreadAtHome& captured) {
     if (counts()) counts()->end_futex_wait(thread->traced->tid());
   }
   if (captured.arms) thread->is_in_call = false;
+  thread->loans.clear();
   std::erase(changers_, thread);
 }
 

@@ -24,6 +24,7 @@
 #include "ipc/futex_queues.h"
 #include "krg/procmgr/node_context.h"
 #include "krg/shmem/page_set.h"
+#include "spread/call_arguments.h"
 #include "spread/fault_counts.h"
 #include "spread/known_mapping.h"
 #include "spread/saved_pages.h"
@@ -147,6 +148,7 @@ class SpreadProcess {
     kInTeamCall,
     kBehindCall
   };
+  struct Returning;
   struct Thread {
     std::unique_ptr<TracedThread> traced;
     NodeId node;  // where it runs
@@ -170,6 +172,7 @@ class SpreadProcess {
     std::optional<int64_t> result;  // instead of the kernel's
     bool has_changed_arguments = false;
     std::optional<SpreadRange> maps;  // what it maps
+    std::vector<LentArgument> loans;  // that the call is made with
     size_t woken = 0;                 // waiters that krgd has woken before the kernel does
     bool waits = false;               // for a futex, here
     bool waits_natively = false;      // for one, in a call from before the process was spread
@@ -318,6 +321,11 @@ class SpreadProcess {
                         Messenger::Reply reply);
 
   void on_exit(const ThreadPtr& thread);
+  uint64_t usable(RemoteAddr start, uint64_t bytes, uint32_t protection) const;
+  void begin_loans(const ThreadPtr& thread);
+  void lend_next(const ThreadPtr& thread, const std::shared_ptr<std::vector<CallArgument>>& wanted);
+  void end_loans(const ThreadPtr& thread);
+  void return_next(const std::shared_ptr<Returning>& returning);
   bool lacks_memory(const ThreadPtr& thread, const user_regs_struct& registers);
   void bring_memory(const ThreadPtr& thread, size_t argument);
   void call_again(const ThreadPtr& thread);

@@ -13,16 +13,19 @@
 namespace krg {
 
 SpreadScratch::SpreadScratch(SpreadScratch&& other) noexcept
-    : words_(std::exchange(other.words_, {})), address_(other.address_) {}
+    : words_(std::exchange(other.words_, {})),
+      address_(other.address_),
+      call_memory_(std::move(other.call_memory_)) {}
 
 SpreadScratch& SpreadScratch::operator=(SpreadScratch&& other) noexcept {
   std::swap(words_, other.words_);
   std::swap(address_, other.address_);
+  std::swap(call_memory_, other.call_memory_);
   return *this;
 }
 
 SpreadScratch::~SpreadScratch() {
-  if (!words_.empty()) munmap(words_.data(), words_.size_bytes());
+  if (!words_.empty()) munmap(words_.data(), kBytes);
 }
 
 Result<SpreadScratch> SpreadScratch::map(const PageSet& pages, PageIndex first,
@@ -33,6 +36,8 @@ Result<SpreadScratch> SpreadScratch::map(const PageSet& pages, PageIndex first,
   SpreadScratch scratch;
   scratch.words_ = {static_cast<uint64_t*>(mapped), kSlots};
   scratch.address_ = address;
+  scratch.call_memory_ =
+      CallMemory({static_cast<char*>(mapped) + kWordBytes, kLentBytes}, address + kWordBytes);
   return scratch;
 }
 
