@@ -6,8 +6,10 @@
 #include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -141,6 +143,33 @@ static void outlive_owner(void) {
   pthread_join(thread, NULL);
 }
 
+// A wait for several words: of memory that threads elsewhere may wake it in, or refused.
+static _Atomic unsigned words[2];
+static _Atomic int has_ended;
+
+static void* wake_one_of_two(void* argument) {
+  while (!has_ended) {
+    futex(&words[1], FUTEX_WAKE, 1, 0, NULL, 0);
+    usleep(1000);
+  }
+  return argument;
+}
+
+static void wait_for_any(void) {
+  struct futex_waitv both[2] = {{0}};
+  for (int i = 0; i < 2; ++i) {
+    both[i].uaddr = (uintptr_t)&words[i];
+    both[i].flags = FUTEX_32 | FUTEX_PRIVATE_FLAG;
+  }
+  pthread_t thread;
+  pthread_create(&thread, NULL, wake_one_of_two, NULL);
+  const long result = syscall(SYS_futex_waitv, both, 2, 0, NULL, 0);
+  if (result < 0 && errno != ENOSYS) printf("futex_waitv: %s\n", strerror(errno));
+  has_ended = 1;
+  pthread_join(thread, NULL);
+  printf("no longer waits for any\n");
+}
+
 int main(void) {
   setvbuf(stdout, NULL, _IONBF, 0);
   sem_init(&semaphore, 0, 0);
@@ -155,5 +184,6 @@ int main(void) {
   send_signal(SA_RESTART);
   requeue();
   outlive_owner();
+  wait_for_any();
   return 0;
 }

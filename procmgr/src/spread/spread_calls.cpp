@@ -49,6 +49,8 @@ void SpreadProcess::on_entry(const ThreadPtr& thread, const user_regs_struct& re
   switch (thread->number) {
     case SYS_futex:
       return begin_futex(thread);
+    case SYS_futex_waitv:
+      return begin_wait_for_any(thread);
     case SYS_clone3:
       return begin_clone3(thread);
     case SYS_set_tid_address:
@@ -218,6 +220,7 @@ bool SpreadProcess::lacks_memory(const ThreadPtr& thread, const user_regs_struct
                                     SYS_times,
                                     SYS_getrusage,
                                     SYS_semop,
+                                    SYS_semctl,
                                     SYS_msgsnd,
                                     SYS_process_vm_readv,
                                     SYS_process_vm_writev,

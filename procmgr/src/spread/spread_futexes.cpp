@@ -142,6 +142,22 @@ void SpreadProcess::begin_wait(const ThreadPtr& thread, uint64_t bits) {
   });
 }
 
+// Waits for several words (futex_waitv(2)) are refused where one of them is spread memory's, as by
+// a kernel that does not know them (before 5.16): the kernel's would not be woken.
+void SpreadProcess::begin_wait_for_any(const ThreadPtr& thread) {
+  const uint64_t count = std::min<uint64_t>(thread->entry.rsi, FUTEX_WAITV_MAX);
+  read_memory(RemoteAddr{thread->entry.rdi}, count * sizeof(futex_waitv),
+              [this, thread, alive = std::weak_ptr(alive_)](const Result<std::string>& read) {
+                if (alive.expired() || thread->is_gone) return;
+                std::vector<futex_waitv> words(read ? read->size() / sizeof(futex_waitv) : 0);
+                if (read) std::memcpy(words.data(), read->data(), words.size() * sizeof words[0]);
+                const bool is_ours = std::any_of(words.begin(), words.end(), [&](const auto& word) {
+                  return parts_.memory.find(RemoteAddr{word.uaddr}).has_value();
+                });
+                is_ours ? skip(thread, -ENOSYS) : resume(thread);
+              });
+}
+
 // The kernel goes on with a wait that it remembers: of the scratch word.
 void SpreadProcess::begin_restart(const ThreadPtr& thread) {
   if (!thread->interrupted_wait) return resume(thread);

@@ -289,6 +289,7 @@ class SpreadProcess {
   }
   void begin_futex(const ThreadPtr& thread);
   void begin_wait(const ThreadPtr& thread, uint64_t bits);
+  void begin_wait_for_any(const ThreadPtr& thread);
   void begin_restart(const ThreadPtr& thread);
   bool end_wait(const ThreadPtr& thread, user_regs_struct& registers);
   size_t wake_futex(RemoteAddr address, uint32_t count, uint32_t bits);
