@@ -196,6 +196,38 @@ class CheckpointSpreadTest(CheckpointCase):
             process = self.go_on(2)
         self.finish(process)
 
+    def test_calls_that_krgd_answers_wait_on_with_the_programs_memory(self):
+        """Threads at home and elsewhere wait for messages, and each gets one, in memory of its own, behind each restart."""
+        (self.work / "work.py").write_text(
+            "import ctypes, os, threading, time\n"
+            "libc = ctypes.CDLL(None, use_errno=True)\n"
+            "class Message(ctypes.Structure): _fields_ = [('type', ctypes.c_long), ('text', ctypes.c_char * 16)]\n"
+            "queue = libc.msgget(0, 0o600)\n"
+            "got = {}\n"
+            "def receive(n):\n"
+            "    for turn in range(3):\n"
+            "        into = Message()\n"
+            "        size = -1\n"
+            "        while size < 0: size = libc.msgrcv(queue, ctypes.byref(into), 16, ctypes.c_long(10 * turn + n), 0)\n"
+            "        got[turn, n] = (size, into.type, into.text)\n"
+            "threads = [threading.Thread(target=receive, args=(n,)) for n in (1, 2, 3)]\n"
+            "[t.start() for t in threads]\n"
+            "time.sleep(0.3)\n"
+            "open('ready', 'w')\n"
+            "for turn in range(3):\n"
+            "    while not os.path.exists(f'go.{turn}'): time.sleep(0.02)\n"
+            "    for n in (1, 2, 3): libc.msgsnd(queue, ctypes.byref(Message(10 * turn + n, b'to %d.%d' % (turn, n))), 7, 0)\n"
+            "    while len(got) < 3 * turn + 3: time.sleep(0.02)\n"
+            "[t.join() for t in threads]\n"
+            "libc.msgctl(queue, 0, None)\n"
+            "print(*(got[turn, n] == (7, 10 * turn + n, b'to %d.%d' % (turn, n)) for turn in range(3) for n in (1, 2, 3)))\n", encoding="ascii")
+        process = self.begin("/usr/bin/python3", "work.py", nodes=2, options=("--caps=+DISTANT_THREAD",))
+        for turn, nodes in enumerate((2, 3, 1)):
+            self.save_and_kill(process)
+            process = self.go_on(nodes)
+            (self.work / f"go.{turn}").touch()
+        self.finish(process, "True " * 8 + "True\n")
+
     def test_a_program_has_itself_saved(self):
         """By a child, whom a thread waits for; the others sleep and wait for locks meanwhile."""
         (self.work / "work.py").write_text(
