@@ -39,8 +39,6 @@ constexpr unsigned kWriteAheadDivisor = 4;
 // Where they are not to be (PageSetOptions::writes_ahead), of dense runs so many all the same: what
 // is taken from others at the end of one's part is little then.
 constexpr unsigned kDenseWriteAhead = 32;
-// Pages that a thread was shown last, which are held until it waits.
-
 // A node may exceed its memory limit by so much before new pages wait for others to leave; how
 // often it is looked whether they may go on, and after what time they do anyway.
 constexpr size_t kSlackDivisor = 16, kSlackBytes = 1u << 20;
@@ -82,8 +80,7 @@ struct PageSet::Impl {
 
   EventLoop& loop;
   Kddm& kddm;
-  const std::function<void()>
-      close_set;  // a callback of the loop's may keep the pages when krgd ends
+  const std::function<void()> close_set;  // what a callback keeps may end after the Kddm
   const SetId set;
   size_t pages;
   const unsigned max_read_ahead;
