@@ -63,7 +63,6 @@ class Kerrighed(CMakePackage):
             self.define("KRG_BUILD_TESTS", self.run_tests),
             self.define_from_variant("KRG_BUILD_EXAMPLES", "examples"),
             self.define_from_variant("KRG_WERROR", "werror"),
-            self.define("KRG_PCH", False),
             self.define("KRG_SANITIZE", "" if sanitize == "none" else sanitize),
         ]
 
