@@ -323,7 +323,7 @@ os.kill(child, signal.SIGKILL); print(os.waitpid(child, 0)[1])
         (self.work / "script").write_text(script, encoding="ascii")
         result = self.krgrun("--cluster=none", "bash", "script", caps=CAPS, nodes=1)
         self.assertEqual(result.stdout.split("\n")[:-1], ["stands", "stands already", "term", "6", "not effective"], result.stderr)
-        self.assertEqual(self.versions(), [1, 2])
+        self.assertEqual(self.versions(), [1, 2], result.stderr)
 
     def test_files_get_their_contents_back(self):
         (self.work / "seen").write_text("one\ntwo\nthree\nfour\nfive\n", encoding="ascii")
