@@ -74,7 +74,7 @@ class InteractiveTest(SessionCase):
 
     def test_who_is_told_of_a_new_size_sees_it(self):
         """At the first signal, on whatever node."""
-        program = ("import os, signal; signal.signal(signal.SIGWINCH, lambda *_: (print(os.get_terminal_size()), os._exit(0)));"
+        program = ("import os, signal; signal.signal(signal.SIGWINCH, lambda *_: (os.write(1, (str(os.get_terminal_size()) + chr(10)).encode()), os._exit(0)));"
                    "print(\"wait\"\"ing\"); [signal.pause() for _ in iter(int, 1)]")
         for columns in range(71, 79):
             self.type(f"python3 -c '{program}'")

@@ -229,9 +229,12 @@ void Spreading::Impl::start(pid_t pid, Call call, std::unique_ptr<PageSet> pages
                                wants_multiple_writers(pid),
                                {&parts.patience, patience_of_process(pid)},
                                again != restoring.end()};
+  // Threads that wait in krgd's hand come out of it, and ask again when they are spread.
+  const auto claim = std::make_shared<Result<ProcessTable::Claim>>(parts.table.claim(pid));
+  if (*claim) (*claim)->end_waits();
   auto holder = std::make_shared<std::shared_ptr<SpreadStart>>();
   *holder = std::make_shared<SpreadStart>(
-      std::move(request), [this, pid, holder](Result<SpreadStart::Spread> spread) {
+      std::move(request), [this, pid, holder, claim](Result<SpreadStart::Spread> spread) {
         on_started(pid, std::exchange(*holder, nullptr), std::move(spread));
       });
   if (again == restoring.end()) return std::shared_ptr<SpreadStart>(*holder)->begin();
