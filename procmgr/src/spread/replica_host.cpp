@@ -123,12 +123,8 @@ ReplicaHost::HostedPtr ReplicaHost::find(uint64_t set) const {
 }
 
 Status ReplicaHost::open(NodeId home, const OpenSpreadSet& ask) {
-  auto pages = PageSet::create(node_.loop, kddm_, SetId{ask.set}, ask.pages,
-                               {.group = node_.page_sets,
-                                .home = home,
-                                .hold_time = kSpreadHoldTime,
-                                .long_hold_time = kLongSpreadHoldTime,
-                                .writes_ahead = false});
+  auto pages =
+      PageSet::create(node_.loop, kddm_, SetId{ask.set}, ask.pages, spread_pages(node_, home));
   if (!pages) return pages.error();
   (*pages)->on_idle([this, set = ask.set] { drop_if_unused(set); });
   auto hosted = std::make_shared<Hosted>(Hosted{.home = home, .pages = std::move(*pages)});

@@ -10,14 +10,20 @@
 
 #include "krg/procmgr/node_context.h"
 #include "krg/procmgr/team_call.h"
+#include "krg/shmem/page_set.h"
 
 namespace krg {
 
-// Threads hand words to each other: who waits for a page gets it soon.
-inline constexpr std::chrono::microseconds kSpreadHoldTime{50};
-// Who writes several pages of an array that others write, too, needs them together: some ten page
-// moves.
-inline constexpr std::chrono::microseconds kLongSpreadHoldTime{1000};
+// Of a spread process's memory, on each of its nodes. Threads hand words to each other: who waits
+// for a page gets it soon. Who writes several pages of arrays that others write, too, needs them
+// together: some ten page moves.
+inline PageSetOptions spread_pages(const NodeContext& node, NodeId home) {
+  return {.group = node.page_sets,
+          .home = home,
+          .hold_time = std::chrono::microseconds(50),
+          .long_hold_time = std::chrono::microseconds(1000),
+          .writes_ahead = false};
+}
 
 // H to all, a request: open the page set.
 struct OpenSpreadSet {

@@ -52,7 +52,16 @@ struct Spreading::Impl {
   void answer_whether_spread(pid_t pid, Call call);
   void note_allocation(pid_t pid, Call call);
   void begin(pid_t pid, Call call);
-  void start(pid_t pid, Call call, std::unique_ptr<PageSet> pages, std::vector<NodeId> nodes);
+  // A process whose page set the nodes open.
+  struct Opening {
+    Call call;
+    std::unique_ptr<PageSet> pages;
+    std::vector<NodeId> nodes;
+    bool multiple_writers = false;
+    Patience::Kind patience = Patience::Kind::kUsual;
+    size_t left = 1;
+  };
+  void start(pid_t pid, Opening opening);
   void on_started(pid_t pid, const std::shared_ptr<SpreadStart>& start,
                   Result<SpreadStart::Spread> spread);
   void ended(uint64_t set);
@@ -159,35 +168,27 @@ void Spreading::Impl::begin(pid_t pid, Call call) {
   starting.insert(pid);
   NodeContext& node = parts.node;
   const SetId set{kFirstSet | static_cast<uint64_t>(node.self.value) << 32 | next_set++};
-  auto made = PageSet::create(node.loop, parts.kddm, set, kFirstPages,
-                              {.group = node.page_sets,
-                               .home = node.self,
-                               .hold_time = kSpreadHoldTime,
-                               .long_hold_time = kLongSpreadHoldTime,
-                               .writes_ahead = false});
+  auto made =
+      PageSet::create(node.loop, parts.kddm, set, kFirstPages, spread_pages(node, node.self));
   if (!made) {
     starting.erase(pid);
     log_warn("spread", "pid {}: {}", pid, made.error().message());
     return call.go_on();
   }
-  struct Opening {
-    Call call;
-    std::unique_ptr<PageSet> pages;
-    std::vector<NodeId> nodes;
-    size_t left = 1;
-  };
   auto opening = std::make_shared<Opening>(Opening{std::move(call), std::move(*made), {}});
   const auto answered = [this, pid, opening] {
     if (--opening->left > 0) return;
-    start(pid, std::move(opening->call), std::move(opening->pages), std::move(opening->nodes));
+    start(pid, std::move(*opening));
   };
   OpenSpreadSet ask;
   ask.set = set.value;
   ask.pages = opening->pages->pages();
-  const bool multiple_writers = wants_multiple_writers(pid);
-  ask.multiple_writers = multiple_writers;
-  ask.patience = static_cast<uint8_t>(patience_of_process(pid));
-  if (!multiple_writers && asks_for_multiple_writers(pid)) one_writer_instead.insert(set.value);
+  opening->multiple_writers = wants_multiple_writers(pid);
+  opening->patience = patience_of_process(pid);
+  ask.multiple_writers = opening->multiple_writers;
+  ask.patience = static_cast<uint8_t>(opening->patience);
+  if (!opening->multiple_writers && asks_for_multiple_writers(pid))
+    one_writer_instead.insert(set.value);
   if (auto statistics = SpreadStatistics::wanted_by(pid)) {
     counting[set.value] = std::make_shared<SpreadStatistics>(std::move(*statistics));
     ask.counts = 1;
@@ -205,8 +206,8 @@ void Spreading::Impl::begin(pid_t pid, Call call) {
   answered();
 }
 
-void Spreading::Impl::start(pid_t pid, Call call, std::unique_ptr<PageSet> pages,
-                            std::vector<NodeId> nodes) {
+void Spreading::Impl::start(pid_t pid, Opening opening) {
+  auto& [call, pages, nodes, multiple_writers, patience, left] = opening;
   int memory_there = -1, device_there = -1;
   const auto again = restoring.find(pid);
   if ((!nodes.empty() || again != restoring.end()) && call.is_valid()) {
@@ -226,8 +227,8 @@ void Spreading::Impl::start(pid_t pid, Call call, std::unique_ptr<PageSet> pages
                                std::move(nodes),
                                memory_there,
                                device_there,
-                               wants_multiple_writers(pid),
-                               {&parts.patience, patience_of_process(pid)},
+                               multiple_writers,
+                               {&parts.patience, patience},
                                again != restoring.end()};
   // Threads that wait in krgd's hand come out of it, and ask again when they are spread.
   const auto claim = std::make_shared<Result<ProcessTable::Claim>>(parts.table.claim(pid));
