@@ -1,13 +1,14 @@
 // Time of OpenMP constructs beyond that of the work in them, as EPCC's microbenchmarks define it:
-// (time of many of the construct around a short delay) - (time of the delays alone). Prints one
-// line per construct: its name, microseconds. usage: omp_overheads [CONSTRUCT]     the number of
-// threads comes from OMP_NUM_THREADS
+// (time of many of the construct around a short delay) - (time of the delays alone), medians of
+// some repetitions of a millisecond of work. Prints one line per construct: its name, microseconds.
+// usage: omp_overheads [CONSTRUCT]     the number of threads comes from OMP_NUM_THREADS
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <omp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-enum { kTimes = 2000, kRepeats = 15, kDelay = 100 };
+enum { kTimes = 10000, kRepeats = 15, kDelay = 100 };
 static volatile double sink;
 
 static void delay(void) {
@@ -93,6 +94,15 @@ static double seconds_of(void (*function)(void)) {
   return omp_get_wtime() - start;
 }
 
+static int compare(const void* left, const void* right) {
+  const double a = *(const double*)left, b = *(const double*)right;
+  return (a > b) - (a < b);
+}
+static double median(double values[kRepeats]) {
+  qsort(values, kRepeats, sizeof *values, compare);
+  return values[kRepeats / 2];
+}
+
 int main(int argc, char** argv) {
   static const struct {
     const char* name;
@@ -108,14 +118,12 @@ int main(int argc, char** argv) {
                     {"parallel_tasks", parallel_tasks}};
   for (unsigned c = 0; c < sizeof constructs / sizeof constructs[0]; ++c) {
     if (argc > 1 && strcmp(argv[1], constructs[c].name) != 0) continue;
-    double least = 1e9, least_reference = 1e9;
+    double alone[kRepeats], seconds[kRepeats];
     for (int repeat = 0; repeat < kRepeats; ++repeat) {
-      const double alone = seconds_of(reference);
-      const double seconds = seconds_of(constructs[c].function);
-      if (alone < least_reference) least_reference = alone;
-      if (seconds < least) least = seconds;
+      alone[repeat] = seconds_of(reference);
+      seconds[repeat] = seconds_of(constructs[c].function);
     }
-    printf("%s %.4f\n", constructs[c].name, (least - least_reference) * 1e6 / kTimes);
+    printf("%s %.4f\n", constructs[c].name, (median(seconds) - median(alone)) * 1e6 / kTimes);
     fflush(stdout);
   }
   return 0;

@@ -1,7 +1,7 @@
 """OpenMP constructs under libkrgomp against the system's libgomp, in turn: goal <= 1.1 each.
 
 usage: omp_ratio.py [--rounds N] [--threads LIST]      environment: KRG_BUILD_DIR
-Each round runs both runtimes; the figures are medians over the rounds of omp_overheads' own best of 15.
+Each round runs both runtimes; the figures are medians over the rounds of omp_overheads' own median of 15.
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 import argparse

@@ -12,6 +12,10 @@
 namespace krg::omp {
 namespace {
 
+// How often to look whether a program's lock is free before sleeping where threads share
+// processors.
+constexpr int kLeastLooks = 16;
+
 struct alignas(64) OwnMutex {
   Mutex mutex;
 };
@@ -33,7 +37,7 @@ void wait_until_free(const Mutex& mutex) {
 // True: by the word.
 bool acquire(Mutex& mutex, const void* owner = nullptr) {
   if (!distant::is_on()) {
-    mutex.lock();
+    mutex.lock(kLeastLooks);
     if (!distant::is_on()) return true;
     mutex.unlock();
   }

@@ -7,11 +7,16 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 namespace krg::omp {
 
 Spinning spinning;
+
+namespace {
+constexpr unsigned kMostPauses = 16;
+}
 
 void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t seen) {
   const int kept = errno;
@@ -47,11 +52,18 @@ void leave_processor(int processor) {
   sched_setaffinity(0, sizeof allowed, &allowed);
 }
 
-void Mutex::lock_slowly() {
-  const auto taken = [this] {
-    return state_.load(std::memory_order_relaxed) == kFree && try_lock();
+void Mutex::lock_slowly(int least_looks) {
+  // Each look takes the word's cache line from the one who holds the lock, so looks grow rare.
+  unsigned pauses = 1;
+  const auto taken = [this, &pauses] {
+    if (state_.load(std::memory_order_relaxed) == kFree && try_lock()) return true;
+    for (unsigned i = 1; i < pauses; ++i) pause_processor();
+    pauses = std::min(2 * pauses, kMostPauses);
+    return false;
   };
   if (look_for(taken)) return;
+  for (int i = 0; i < least_looks; ++i)
+    if (taken()) return;
   while (state_.exchange(kWanted, std::memory_order_seq_cst) != kFree) futex_wait(state_, kWanted);
 }
 

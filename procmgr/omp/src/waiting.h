@@ -93,8 +93,10 @@ class EventCount {
 // A lock of four bytes; all zero is unlocked, so it may also lie in a program's omp_lock_t.
 class Mutex {
  public:
-  void lock() {
-    if (!try_lock()) lock_slowly();
+  // `least_looks`: how often to look before sleeping even where there are more threads than
+  // processors: for sections so short that their holder is running most likely.
+  void lock(int least_looks = 0) {
+    if (!try_lock()) lock_slowly(least_looks);
   }
   bool try_lock() {
     std::uint32_t free = kFree;
@@ -107,7 +109,7 @@ class Mutex {
 
  private:
   static constexpr std::uint32_t kFree = 0, kHeld = 1, kWanted = 2;
-  void lock_slowly();
+  void lock_slowly(int least_looks);
 
   std::atomic<std::uint32_t> state_{kFree};
 };
