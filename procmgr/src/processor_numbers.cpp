@@ -44,6 +44,25 @@ std::optional<ProcessorSet> to_node(const ProcessorSet& wanted, const ProcessorN
   return here;
 }
 
+std::vector<uint32_t> places_among(const ProcessorSet& own, const ProcessorSet& allowed) {
+  std::vector<uint32_t> places;
+  uint32_t place = 0;
+  for (unsigned processor : own) {
+    if (allowed.contains(processor)) places.push_back(place);
+    ++place;
+  }
+  if (places.size() == own.size()) places.clear();
+  return places;
+}
+
+ProcessorSet at_places(const std::vector<uint32_t>& places, const ProcessorSet& own) {
+  if (places.empty() || own.empty()) return own;
+  const std::vector<unsigned> all(own.begin(), own.end());
+  ProcessorSet there;
+  for (uint32_t place : places) there.insert(all[place % all.size()]);
+  return there;
+}
+
 ProcessorSet processors_of_thread(pid_t tid) {
   constexpr size_t kMostBytes = 4096;
   std::string mask(kMostBytes, '\0');

@@ -32,6 +32,12 @@ ProcessorSet to_cluster(const ProcessorSet& allowed, const ProcessorNumbers& num
 // the node's when it asked for the whole cluster. None: it asked for other nodes' only.
 std::optional<ProcessorSet> to_node(const ProcessorSet& wanted, const ProcessorNumbers& numbers);
 
+// Which of a node's own processors a thread may run on, by their places among them (from 0, in
+// order): what binds it likewise on another node. None: it may use all of them, or none.
+std::vector<uint32_t> places_among(const ProcessorSet& own, const ProcessorSet& allowed);
+// What a thread of such places may run on; a node that has fewer counts on from its first.
+ProcessorSet at_places(const std::vector<uint32_t>& places, const ProcessorSet& own);
+
 // The processors (kernel numbers) that a thread of this node may run on; none: it has ended.
 ProcessorSet processors_of_thread(pid_t tid);
 // Has a thread of this node run on these processors (kernel numbers) only; what fails is passed

@@ -43,5 +43,15 @@ TEST(ProcessorNumbers, AnotherNodesProcessorsCannotBeHad) {
   EXPECT_EQ(to_node({3, 4}, kNumbers), (ProcessorSet{4}));
 }
 
+TEST(ProcessorNumbers, ABoundThreadHasTheSamePlacesElsewhere) {
+  const ProcessorSet there{8, 9, 10};
+  EXPECT_EQ(places_among({4, 5}, {5, 7}), (std::vector<uint32_t>{1}));
+  EXPECT_EQ(at_places({1}, there), (ProcessorSet{9}));
+  EXPECT_EQ(at_places({1, 4}, there), (ProcessorSet{9})) << "fewer than its node had";
+  EXPECT_EQ(places_among({4, 5}, {4, 5, 6}), (std::vector<uint32_t>{})) << "not bound";
+  EXPECT_EQ(places_among({4, 5}, {6}), (std::vector<uint32_t>{})) << "another node's";
+  EXPECT_EQ(at_places({}, there), there);
+}
+
 }  // namespace
 }  // namespace krg

@@ -36,7 +36,14 @@ echo moves $moves
 
 class MovingFamilyTest(SessionCase):
     def test_every_feature_moves(self):
-        programs = [self.build / f"test-bin/tracees/{name}" for name in ("features", "features_static")]
+        self.check_all_of("features")
+
+    def test_every_state_moves(self):
+        """What the kernel keeps for threads and processes beside their memory and descriptors."""
+        self.check_all_of("states")
+
+    def check_all_of(self, name):
+        programs = [self.build / f"test-bin/tracees/{name}{how}" for how in ("", "_static")]
         names = ONLY or subprocess.run([programs[0]], capture_output=True, text=True, check=True).stdout.split()
         (self.work / "refusals").write_text("", encoding="ascii")
         (self.work / "refusals").chmod(0o666)

@@ -14,6 +14,7 @@
 #include "image/call_batch.h"
 #include "image/capture_parts.h"
 #include "process_spec.h"
+#include "processor_numbers.h"
 #include "whole_file.h"
 
 namespace krg {
@@ -53,6 +54,14 @@ Status read_by_its_calls(FrozenProcess& process, FrozenThread& thread, ImageThre
   const RemoteAddr stack_at = batch.put(stack_t{}), address_at = batch.put(uint64_t{0});
   const size_t stack = batch.add(SYS_sigaltstack, {0, stack_at.value});
   const size_t tid = batch.add(SYS_prctl, {PR_GET_TID_ADDRESS, address_at.value});
+  const RemoteAddr counter_at = batch.put(image.counter_access);
+  const RemoteAddr parent_end_at = batch.put(image.parent_end_signal);
+  batch.add(SYS_prctl, {PR_GET_TSC, counter_at.value});
+  batch.add(SYS_prctl, {PR_GET_PDEATHSIG, parent_end_at.value});
+  const size_t errors = batch.add(SYS_prctl, {PR_MCE_KILL_GET, 0, 0, 0, 0});
+  const size_t speculation = errors + 1;
+  for (uint64_t what = 0; what < image.speculation.size(); ++what)
+    batch.add(SYS_prctl, {PR_GET_SPECULATION_CTRL, what, 0, 0, 0});
   if (auto run = batch.run(); !run) return run;
   if (batch.result(stack) != 0 || batch.result(tid) != 0)
     return errno_error("state of a thread", ESRCH);
@@ -61,6 +70,12 @@ Status read_by_its_calls(FrozenProcess& process, FrozenThread& thread, ImageThre
   image.alternate_stack_bytes = alternate.ss_size;
   image.alternate_stack_flags = alternate.ss_flags;
   image.tid_address = batch.value<uint64_t>(address_at);
+  image.counter_access = batch.value<int32_t>(counter_at);
+  image.parent_end_signal = batch.value<int32_t>(parent_end_at);
+  if (batch.result(errors) >= 0) image.memory_errors = static_cast<int32_t>(batch.result(errors));
+  for (size_t what = 0; what < image.speculation.size(); ++what)
+    image.speculation[what] =
+        static_cast<int32_t>(std::max<int64_t>(batch.result(speculation + what), 0));
   return {};
 }
 
@@ -167,6 +182,7 @@ Result<ImageThread> capture_thread(FrozenProcess& process, FrozenThread& thread)
   image.nice = scheduling->nice;
   image.policy = scheduling->policy;
   image.realtime_priority = scheduling->realtime_priority;
+  image.processors = places_among(processors_of_thread(getpid()), processors_of_thread(image.tid));
   image.name = name->substr(0, name->find_last_of('\n'));
   return image;
 }

@@ -23,6 +23,7 @@ namespace {
 
 constexpr unsigned kSignals = 64;
 constexpr size_t kMostAuxvBytes = 1024;
+constexpr uint64_t kGetMdwe = 66, kGetMemoryMerge = 68;  // prctl(2), not in every header
 
 struct KernelSignalAction {
   uint64_t handler, flags, restorer, mask;
@@ -104,6 +105,8 @@ class Questions {
     brk_ = batch_.add(SYS_brk, {0});
     dumpable_ = batch_.add(SYS_prctl, {PR_GET_DUMPABLE});
     huge_pages_ = batch_.add(SYS_prctl, {PR_GET_THP_DISABLE});
+    merges_pages_ = batch_.add(SYS_prctl, {kGetMemoryMerge, 0, 0, 0, 0});
+    no_new_code_ = batch_.add(SYS_prctl, {kGetMdwe, 0, 0, 0, 0});
     securebits_ = batch_.add(SYS_prctl, {PR_GET_SECUREBITS});
     subreaper_at_ = batch_.put(int32_t{0});
     subreaper_ = batch_.add(SYS_prctl, {PR_GET_CHILD_SUBREAPER, subreaper_at_.value});
@@ -129,6 +132,8 @@ class Questions {
     image.layout.brk = static_cast<uint64_t>(batch_.result(brk_));
     image.dumpable = static_cast<uint32_t>(batch_.result(dumpable_));
     image.no_huge_pages = batch_.result(huge_pages_) > 0;
+    image.merges_pages = batch_.result(merges_pages_) > 0;
+    image.no_new_code = static_cast<uint32_t>(std::max<int64_t>(batch_.result(no_new_code_), 0));
     image.is_subreaper = batch_.value<int32_t>(subreaper_at_) != 0;
     for (size_t which = 0; which < timers_at_.size(); ++which)
       image.interval_timers[which] = batch_.value<itimerval>(timers_at_[which]);
@@ -156,7 +161,7 @@ class Questions {
   }
 
   CallBatch batch_;
-  size_t brk_, dumpable_, huge_pages_, securebits_, subreaper_;
+  size_t brk_, dumpable_, huge_pages_, merges_pages_, no_new_code_, securebits_, subreaper_;
   RemoteAddr subreaper_at_;
   std::array<RemoteAddr, 3> timers_at_;
   std::vector<Action> actions_;

@@ -15,7 +15,8 @@ namespace krg {
 namespace {
 
 constexpr int64_t kNsPerSecond = 1'000'000'000;
-constexpr int kMostTimers = 10000;  // that are made to come to an id
+constexpr uint64_t kSetMemoryMerge = 67;  // prctl(2), not in every header
+constexpr int kMostTimers = 10000;        // that are made to come to an id
 
 struct KernelSignalAction {
   uint64_t handler, flags, restorer, mask;
@@ -85,6 +86,7 @@ Status install_settings(FrozenProcess& process, const ProcessImage& image, int p
   set_signal_actions(batch, image);
   const size_t needed = batch.size();
   if (image.no_huge_pages) batch.add(SYS_prctl, {PR_SET_THP_DISABLE, 1, 0, 0, 0});
+  if (image.merges_pages) batch.add(SYS_prctl, {kSetMemoryMerge, 1, 0, 0, 0});
   if (image.is_subreaper) batch.add(SYS_prctl, {PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0});
   if (auto run = batch.run(); !run) return run;
   for (size_t i = 0; i < needed; ++i)

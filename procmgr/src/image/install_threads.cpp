@@ -15,6 +15,7 @@
 #include "image/call_batch.h"
 #include "image/install_parts.h"
 #include "process_spec.h"
+#include "processor_numbers.h"
 
 namespace krg {
 namespace {
@@ -56,6 +57,28 @@ Result<pid_t> make_thread(FrozenProcess& process, const ImageThread& image, pid_
   return made;
 }
 
+// It begins with what krgd may use, at its home with what it had when it left.
+void set_processors(const ImageThread& thread) {
+  const ProcessorSet own = processors_of_thread(getpid()), now = processors_of_thread(thread.tid);
+  if (thread.processors.empty() && places_among(own, now).empty()) return;
+  bind_thread(thread.tid, at_places(thread.processors, own));
+}
+
+// What this kernel or processor does not offer is passed over.
+void add_settings(CallBatch& batch, const ImageThread& image) {
+  const auto number = [](int32_t value) { return static_cast<uint64_t>(value); };
+  if (image.counter_access != PR_TSC_ENABLE)
+    batch.add(SYS_prctl, {PR_SET_TSC, number(image.counter_access)});
+  if (image.memory_errors != PR_MCE_KILL_DEFAULT)
+    batch.add(SYS_prctl, {PR_MCE_KILL, PR_MCE_KILL_SET, number(image.memory_errors), 0, 0});
+  batch.add(SYS_prctl, {PR_SET_PDEATHSIG, number(image.parent_end_signal)});
+  for (uint64_t what = 0; what < image.speculation.size(); ++what) {
+    const int32_t how = image.speculation[what] & ~PR_SPEC_PRCTL;
+    if (image.speculation[what] & PR_SPEC_PRCTL && how != PR_SPEC_ENABLE)
+      batch.add(SYS_prctl, {PR_SET_SPECULATION_CTRL, what, number(how), 0, 0});
+  }
+}
+
 Status set_scheduling(const ProcessImage& image, const ImageThread& thread) {
   const ImageThread& main = image.threads.front();
   const auto tid = static_cast<id_t>(thread.tid);
@@ -65,6 +88,7 @@ Status set_scheduling(const ProcessImage& image, const ImageThread& thread) {
       return errno_error("scheduling of a thread");
   if (thread.nice != main.nice && setpriority(PRIO_PROCESS, tid, thread.nice) != 0)
     return errno_error("priority of a thread");
+  set_processors(thread);
   return {};
 }
 
@@ -83,8 +107,10 @@ Status set_by_its_calls(FrozenProcess& process, FrozenThread& thread, const Imag
   std::array<char, 16> name{};  // TASK_COMM_LEN
   image.name.copy(name.data(), name.size() - 1);
   batch.add(SYS_prctl, {PR_SET_NAME, batch.put(name).value});
+  const size_t needed = batch.size();
+  add_settings(batch, image);
   if (auto run = batch.run(); !run) return run;
-  for (size_t i = 0; i < batch.size(); ++i)
+  for (size_t i = 0; i < needed; ++i)
     if (auto set = done_by_call("state of a thread", batch.result(i)); !set) return set;
   return {};
 }

@@ -14,6 +14,7 @@ namespace krg {
 namespace {
 
 constexpr uint64_t kPageBytes = 4096;
+constexpr uint64_t kSetMdwe = 65;  // prctl(2), not in every header
 
 // What the call looks at when it begins, and where it tells what is left of it.
 uint64_t touched_by_sleep(const user_regs_struct& registers) {
@@ -57,6 +58,7 @@ Status InstalledProcess::finish() {
   if (auto done = finish_threads(process, image_); !done) return done;
   if (auto done = start_timers(process, image_); !done) return done;
   if (image_.dumpable <= 1) process.call(SYS_prctl, {PR_SET_DUMPABLE, image_.dumpable});
+  if (image_.no_new_code != 0) process.call(SYS_prctl, {kSetMdwe, image_.no_new_code, 0, 0, 0});
   process.drop_scratch();
   // Before it is let go: it is stopped before its first instruction.
   if (image_.stop_signal != 0) ::kill(process.pid(), SIGSTOP);

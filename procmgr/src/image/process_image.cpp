@@ -9,7 +9,7 @@
 namespace krg {
 namespace {
 
-constexpr uint8_t kFormatVersion = 1;
+constexpr uint8_t kFormatVersion = 2;
 constexpr uint32_t kMostParts = 1u << 20;  // of anything: what is malformed must not take memory
 
 // Each part has one list of its fields, which both ways take: `bytes` is a Writing or a Reading.
@@ -81,6 +81,11 @@ void fields(auto& bytes, auto& thread, const ImageThread*) {
   bytes(thread.rseq_bytes);
   bytes(thread.rseq_signature);
   bytes(thread.name);
+  list(bytes, thread.processors, [&](auto& place) { bytes(place); });
+  bytes(thread.counter_access);
+  bytes(thread.memory_errors);
+  bytes(thread.parent_end_signal);
+  bytes(thread.speculation);
   bytes(thread.sleep_left_ns);
   list(bytes, thread.pending, [&](auto& signal) { bytes(signal.info); });
 }
@@ -101,6 +106,8 @@ void fields(auto& bytes, auto& image, const ProcessImage*) {
   bytes(image.dumpable);
   bytes(image.is_subreaper);
   bytes(image.no_huge_pages);
+  bytes(image.merges_pages);
+  bytes(image.no_new_code);
   bytes(image.stop_signal);
   bytes(image.layout);
   bytes(image.auxv);

@@ -3,8 +3,7 @@
 // another node and let it go on where it stood. Taken by capture_image(), made a process again by
 // ImageInstaller.
 //
-// Not in it: CPU affinity and NUMA policy, cgroup, keyrings, timer slack (it carries our tags),
-// PR_SET_PDEATHSIG (it stays with the shadow, whose signals are passed on), membarrier
+// Not in it: NUMA policy, cgroup, keyrings, timer slack (it carries our tags), membarrier
 // registrations, MCL_FUTURE. Threads: a value. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
@@ -109,6 +108,12 @@ struct ImageThread {
   uint64_t rseq = 0;
   uint32_t rseq_bytes = 0, rseq_signature = 0;
   std::string name;
+  // Places among its node's processors (processor_numbers.h); none: it may run on all.
+  std::vector<uint32_t> processors;
+  // prctl(2): PR_GET_TSC, PR_MCE_KILL_GET, PR_GET_PDEATHSIG (told by the parent's end at its home,
+  // to the shadow, which passes it on), PR_GET_SPECULATION_CTRL.
+  int32_t counter_access = 1, memory_errors = 2, parent_end_signal = 0;
+  std::array<int32_t, 2> speculation{};
   std::vector<ImageSignal> pending;
   // A sleep in progress, relative, whose rest the kernel has told: it goes on with that.
   int64_t sleep_left_ns = -1;
@@ -117,7 +122,8 @@ struct ImageThread {
 struct ProcessImage {
   ExecSpec spec;  // attributes, cwd, groups; path: the program (not argv and environment)
   uint32_t dumpable = 1, is_subreaper = 0, no_huge_pages = 0;
-  int32_t stop_signal = 0;  // it was stopped by job control
+  uint32_t merges_pages = 0, no_new_code = 0;  // PR_GET_MEMORY_MERGE, PR_GET_MDWE
+  int32_t stop_signal = 0;                     // it was stopped by job control
   ImageLayout layout;
   std::string auxv;
   std::vector<ImageFile> files;  // the first: the program

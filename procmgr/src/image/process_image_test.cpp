@@ -40,6 +40,8 @@ ProcessImage example() {
     thread.registers.rip = 0x400000;
     thread.extended_state = std::string(832, 'x');
     thread.name = "worker";
+    thread.processors = {1, 3};
+    thread.speculation = {0, 5};
     thread.pending.push_back(signal);
     thread.sleep_left_ns = 77;
   }
@@ -62,6 +64,8 @@ TEST(ProcessImage, TravelsAsBytes) {
   EXPECT_EQ(parsed->threads[1].tid, 11);
   EXPECT_EQ(parsed->threads[1].registers.rip, 0x400000u);
   EXPECT_EQ(parsed->threads[1].extended_state.size(), 832u);
+  EXPECT_EQ(parsed->threads[1].processors, image.threads[1].processors);
+  EXPECT_EQ(parsed->threads[1].speculation, image.threads[1].speculation);
   EXPECT_EQ(parsed->threads[1].pending, image.threads[1].pending);
 }
 

@@ -71,6 +71,7 @@ Status SpreadStart::capture() {
   // Signals, timers and other threads are at home.
   image_.image.threads.resize(1);
   image_.image.threads.front().pending.clear();
+  image_.image.threads.front().processors.clear();
   image_.image.threads.front().sleep_left_ns = -1;
   image_.image.pending.clear();
   image_.image.timers.clear();

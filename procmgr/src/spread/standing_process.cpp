@@ -37,6 +37,7 @@ Result<ProcessImage> SpreadProcess::StandingProcess::image(int session_mount_ns,
   for (ImageThread& thread : image->threads) {
     const CapturedThreadAtHome& captured = of_.capture_->threads.at(thread.tid);
     if (captured.extended) thread.extended_state = *captured.extended;
+    thread.processors.clear();  // which it has is its node's to say
   }
   put_ranges(image->mappings);
   return image;
