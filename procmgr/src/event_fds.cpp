@@ -11,6 +11,7 @@
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
+#include <sys/uio.h>
 
 #include <algorithm>
 #include <cinttypes>
@@ -154,7 +155,7 @@ int first_of_description(pid_t pid, int number, const std::vector<StolenFd>& all
   return number;
 }
 
-bool OthersDescriptors::have(const StolenFd& fd, pid_t owner) {
+bool OthersDescriptors::have(const StolenFd& fd) {
   if (!known_) {
     known_.emplace();
     for (const pid_t other : numbers_in("/proc")) {
@@ -167,8 +168,24 @@ bool OthersDescriptors::have(const StolenFd& fd, pid_t owner) {
   }
   const auto [first, last] = known_->equal_range(fd.link);
   return std::any_of(first, last, [&](const auto& like) {
-    return is_same_description(owner, fd.number, like.second.pid, like.second.number);
+    return is_same_description(getpid(), fd.copy.get(), like.second.pid, like.second.number);
   });
+}
+
+uint64_t count_of_eventfd(int fd) {
+  uint64_t count = 0;
+  auto text = read_whole_file(fmt::format("/proc/self/fdinfo/{}", fd));
+  return text && find(*text, "eventfd-count:", "%" SCNx64, &count) ? count : 0;
+}
+
+bool can_read_eventfds_at_once() {
+  static const bool can = [] {
+    const UniqueFd own(eventfd(0, EFD_CLOEXEC));
+    uint64_t value;
+    const iovec one{&value, sizeof value};
+    return preadv2(own.get(), &one, 1, -1, RWF_NOWAIT) < 0 && errno == EAGAIN;
+  }();
+  return can;
 }
 
 Result<UniqueFd> make_event_fd(EventKind kind, std::string_view description, int flags) {

@@ -45,9 +45,8 @@ class OthersDescriptors {
  public:
   explicit OthersDescriptors(pid_t pid, std::set<pid_t> left_out = {})
       : pid_(pid), left_out_(std::move(left_out)) {}
-  // Whether one of them is of the same description as `fd` of `pid`, or of `owner`.
-  bool have(const StolenFd& fd) { return have(fd, pid_); }
-  bool have(const StolenFd& fd, pid_t owner);
+  // Whether one of them is of the same description as `fd` (its copy).
+  bool have(const StolenFd& fd);
 
  private:
   struct Number {
@@ -59,6 +58,12 @@ class OthersDescriptors {
   // By what their links say.
   std::optional<std::unordered_multimap<std::string, Number>> known_;
 };
+
+// What an eventfd of krgd's has counted; 0: it is none.
+uint64_t count_of_eventfd(int fd);
+// Whether a read of an eventfd may be told not to wait, so that krgd can read one that others read,
+// too.
+bool can_read_eventfds_at_once();
 
 // `flags`: O_NONBLOCK or 0. An epoll instance is empty: its descriptors are added by the process
 // that has them (polled_by()). Errors: EPROTO, those of making it.

@@ -47,13 +47,6 @@ std::string_view memory_device_path(dev_t device) {
   }
 }
 
-Error not_taken_along(const StolenFd& fd, std::string_view why = {}) {
-  const std::string kind = describe_fd(fd);
-  return errno_error(
-      fmt::format("descriptor {} is {}{}{}", fd.number, kind, why.empty() ? "" : ", ", why),
-      ENOTSUP);
-}
-
 // Without asking its file system.
 ino_t inode_of(int file) {
   struct statx got {};
@@ -69,6 +62,13 @@ uint64_t hash_of_boot_id() {
 }
 
 }  // namespace
+
+Error not_taken_along(const StolenFd& fd, std::string_view why) {
+  const std::string kind = describe_fd(fd);
+  return errno_error(
+      fmt::format("descriptor {} is {}{}{}", fd.number, kind, why.empty() ? "" : ", ", why),
+      ENOTSUP);
+}
 
 uint64_t filesystem_identity(dev_t device) {
   static const uint64_t boot = hash_of_boot_id();
@@ -109,9 +109,10 @@ Result<std::vector<ExportedFd>> FdExporter::export_all(pid_t pid, WhichFds which
         which == WhichFds::kForked && uses_offset(fd) && !is_standard_output(fd, *stolen);
     const bool has_own_state = event_kind_of(fd) || is_inotify(fd) || is_pidfd(fd) ||
                                S_ISREG(fd.attributes.st_mode) || is_listening(fd);
-    const int first = (which == WhichFds::kAll && has_own_state) || is_listening(fd)
-                          ? first_of_description(pid, number, *stolen)
-                          : number;
+    const int first =
+        (which == WhichFds::kAll && has_own_state) || is_listening(fd) || event_kind_of(fd)
+            ? first_of_description(pid, number, *stolen)
+            : number;
     // Others that have it write where it stands, too; or accept.
     const bool may_be_alone = S_ISREG(fd.attributes.st_mode) ? (fd.flags & O_ACCMODE) != O_RDONLY &&
                                                                    !is_standard_output(fd, *stolen)
@@ -124,9 +125,9 @@ Result<std::vector<ExportedFd>> FdExporter::export_all(pid_t pid, WhichFds which
     auto recipe = !obstacle.empty()   ? not_taken_along(fd, obstacle)
                   : stays             ? not_taken_along(fd, "whose offset its parent shares")
                   : first != number   ? export_same(fd, first)
-                  : event_kind_of(fd) ? export_event(fd, pid, which, *stolen, others)
+                  : event_kind_of(fd) ? export_event(std::move(fd), pid, which, *stolen, others)
                   : is_inotify(fd)    ? export_inotify(std::move(fd), which, others)
-                  : is_pidfd(fd)      ? export_pidfd(std::move(fd), pid, which)
+                  : is_pidfd(fd)      ? export_pidfd(std::move(fd), pid)
                                       : export_one(std::move(fd), is_alone, which, pid);
     if (!recipe) {
       cancel(exported);
@@ -221,48 +222,6 @@ std::string FdExporter::export_same(const StolenFd& fd, int first) const {
   FdRecipe same = recipe_for(FdKind::kSame, fd);
   same.detail = static_cast<uint32_t>(first);
   return encode_recipe(same, {});
-}
-
-// Only the process itself may have it: others would wait for events in vain.
-Result<std::string> FdExporter::export_event(const StolenFd& fd, pid_t pid, WhichFds which,
-                                             const std::vector<StolenFd>& all,
-                                             OthersDescriptors& others) {
-  const EventKind kind = *event_kind_of(fd);
-  if (which != WhichFds::kAll) return not_taken_along(fd);
-  if (others.have(fd)) return not_taken_along(fd, "which other processes have, too");
-  auto description = describe_event_fd(pid, fd.number, kind);
-  if (!description) return description.error();
-  if (kind == EventKind::kPoll)
-    for (const PolledFd& polled : polled_by(*description))
-      if (std::none_of(all.begin(), all.end(), [&](const StolenFd& other) {
-            return other.number == polled.number && other.attributes.st_ino == polled.inode;
-          }))
-        return not_taken_along(fd, "which watches a descriptor that was closed");
-  FdRecipe recipe = recipe_for(FdKind::kEvent, fd);
-  recipe.detail = static_cast<uint32_t>(kind);
-  return encode_recipe(recipe, *description);
-}
-
-// Its watches are of files as that node has them, and so are the events that nobody has read.
-Result<std::string> FdExporter::export_inotify(StolenFd fd, WhichFds which,
-                                               OthersDescriptors& others) {
-  if (which != WhichFds::kAll) return not_taken_along(fd);
-  if (others.have(fd)) return not_taken_along(fd, "which other processes have, too");
-  FdRecipe recipe = recipe_for(FdKind::kInotify, fd);
-  recipe.id = recipe.guard = home_.add(HomePipe::create_of_events(node_.loop, std::move(fd.copy)));
-  return encode_recipe(recipe, {});
-}
-
-// What it says of the process is true there, wherever that goes.
-Result<std::string> FdExporter::export_pidfd(StolenFd fd, pid_t pid, WhichFds which) {
-  if (which != WhichFds::kAll) return not_taken_along(fd);
-  auto process = process_of_pidfd(fd);
-  if (!process) return process.error();
-  if (*process == pid) return not_taken_along(fd, "of the process itself");
-  FdRecipe recipe = recipe_for(FdKind::kPidfd, fd);
-  recipe.detail = static_cast<uint32_t>(std::max(*process, 0));
-  recipe.id = recipe.guard = home_.add(HomePipe::create_of_events(node_.loop, std::move(fd.copy)));
-  return encode_recipe(recipe, {});
 }
 
 Result<std::string> FdExporter::export_one(StolenFd fd, bool is_alone, WhichFds which, pid_t pid) {

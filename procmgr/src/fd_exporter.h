@@ -17,6 +17,9 @@
 
 namespace krg {
 
+// Why it stays: ENOTSUP.
+Error not_taken_along(const StolenFd& fd, std::string_view why = {});
+
 class FdExporter {
  public:
   FdExporter(NodeContext& node, SessionFs& fs, RemoteHome& home, StreamTree& tree,
@@ -45,10 +48,11 @@ class FdExporter {
   // `is_alone`: it is moved, and no other process has the description.
   Result<std::string> export_one(StolenFd fd, bool is_alone, WhichFds which, pid_t pid);
   std::string export_same(const StolenFd& fd, int first) const;
-  Result<std::string> export_event(const StolenFd& fd, pid_t pid, WhichFds which,
+  Result<std::string> export_event(StolenFd fd, pid_t pid, WhichFds which,
                                    const std::vector<StolenFd>& all, OthersDescriptors& others);
   Result<std::string> export_inotify(StolenFd fd, WhichFds which, OthersDescriptors& others);
-  Result<std::string> export_pidfd(StolenFd fd, pid_t pid, WhichFds which);
+  Result<std::string> export_pidfd(StolenFd fd, pid_t pid);
+  Result<std::string> export_counter(StolenFd fd);
   Result<std::string> export_character_device(StolenFd fd);
   Result<std::string> export_terminal(StolenFd fd, const TerminalSettings& settings);
   Result<std::string> export_socket(StolenFd fd, bool is_alone, WhichFds which);

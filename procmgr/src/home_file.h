@@ -1,12 +1,11 @@
 // HomeFile: a description that stays on this node while processes of other nodes use it: their
 // reads, writes and polls are carried out here, on demand: nothing is read ahead of a reader.
 //
-// HomePipe: pipes, FIFOs and terminals. I/O goes through a description of its own that is
-// O_NONBLOCK (the shared one's flags are never touched), or, where another user's pipe cannot be
-// opened anew, through the shared one, each operation told not to wait; what cannot be done at once
-// waits here in order.
-// HomeRegular: regular files; I/O on the shared description (its offset is everybody's), one
-// operation at a time, in a worker.
+// HomePipe: pipes, FIFOs and terminals, and what tells of events. I/O goes through a description of
+// its own that is O_NONBLOCK (the shared one's flags are never touched), or, where another user's
+// pipe cannot be opened anew, through the shared one, each operation told not to wait; what cannot
+// be done at once waits here in order. HomeRegular: regular files; I/O on the shared description
+// (its offset is everybody's), one operation at a time, in a worker.
 //
 // Owner: RemoteHome. Threads: the loop's thread. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
@@ -89,6 +88,8 @@ class HomePipe : public HomeFile {
   // What can only be read and polled, and by nobody else meanwhile: a pidfd, an inotify instance.
   // Nothing opens that anew, so it is asked before each read whether that would wait.
   static std::unique_ptr<HomePipe> create_of_events(EventLoop& loop, UniqueFd real);
+  // An eventfd that others use, too. REQUIRES: can_read_eventfds_at_once().
+  static std::unique_ptr<HomePipe> create_of_counter(EventLoop& loop, UniqueFd real);
 
   void read(const StreamRequest& request, size_t size, Messenger::Reply reply) override;
   void write(const StreamRequest& request, std::string_view data, Messenger::Reply reply) override;
@@ -109,12 +110,15 @@ class HomePipe : public HomeFile {
     Messenger::Reply reply;
   };
 
-  HomePipe(EventLoop& loop, UniqueFd real, UniqueFd io, int flags, bool asks_first = false);
+  enum class What { kPipe, kEvents, kCounter };
+  HomePipe(EventLoop& loop, UniqueFd real, UniqueFd io, int flags, What what = What::kPipe);
   int io_descriptor() const { return io_ ? io_.get() : real(); }
-  int io_flags() const { return io_ || asks_first_ ? 0 : RWF_NOWAIT; }
+  int io_flags() const { return io_ || what_ == What::kEvents ? 0 : RWF_NOWAIT; }
   // False when it must wait; else it is answered.
   bool try_read(size_t size, bool nonblocking, Messenger::Reply& reply);
   bool try_write(std::string_view data, size_t& written, bool nonblocking, Messenger::Reply& reply);
+  ssize_t put(std::string_view data) const;
+  ssize_t add_to_counter(std::string_view value) const;
   uint32_t ready_events() const;
   void on_events(uint32_t events);
   void update_watch();
@@ -122,7 +126,7 @@ class HomePipe : public HomeFile {
   EventLoop& loop_;
   UniqueFd io_;  // the same pipe, O_NONBLOCK; none when it cannot be opened anew
   uint32_t possible_events_;
-  const bool asks_first_;
+  const What what_;
   std::deque<WaitingRead> reads_;
   std::deque<WaitingWrite> writes_;
   std::map<StreamOperation, std::function<void()>> wakes_;

@@ -8,7 +8,9 @@
 #include <sys/vfs.h>
 
 #include <algorithm>
+#include <cstring>
 
+#include "event_fds.h"
 #include "fuse_channel.h"
 #include "home_file.h"
 
@@ -77,15 +79,21 @@ Result<std::unique_ptr<HomePipe>> HomePipe::create(EventLoop& loop, UniqueFd rea
 }
 
 std::unique_ptr<HomePipe> HomePipe::create_of_events(EventLoop& loop, UniqueFd real) {
-  return std::unique_ptr<HomePipe>(new HomePipe(loop, std::move(real), UniqueFd(), O_RDONLY, true));
+  return std::unique_ptr<HomePipe>(
+      new HomePipe(loop, std::move(real), UniqueFd(), O_RDONLY, What::kEvents));
 }
 
-HomePipe::HomePipe(EventLoop& loop, UniqueFd real, UniqueFd io, int flags, bool asks_first)
+std::unique_ptr<HomePipe> HomePipe::create_of_counter(EventLoop& loop, UniqueFd real) {
+  return std::unique_ptr<HomePipe>(
+      new HomePipe(loop, std::move(real), UniqueFd(), O_RDWR, What::kCounter));
+}
+
+HomePipe::HomePipe(EventLoop& loop, UniqueFd real, UniqueFd io, int flags, What what)
     : HomeFile(std::move(real)),
       loop_(loop),
       io_(std::move(io)),
       possible_events_(events_of_mode(flags)),
-      asks_first_(asks_first) {}
+      what_(what) {}
 
 void HomePipe::read(const StreamRequest& request, size_t size, Messenger::Reply reply) {
   const bool may_try = request.nonblocking || reads_.empty();
@@ -98,7 +106,7 @@ bool HomePipe::try_read(size_t size, bool nonblocking, Messenger::Reply& reply) 
   size = std::min(size, kMaxPipeReadBytes);
   if (buffer_.size() < size) buffer_.resize(size);
   const iovec one{buffer_.data(), size};
-  const bool would_wait = asks_first_ && ready_events() == 0;
+  const bool would_wait = what_ == What::kEvents && ready_events() == 0;
   if (would_wait) errno = EAGAIN;
   const ssize_t got = would_wait ? -1 : preadv2(io_descriptor(), &one, 1, -1, io_flags());
   if (got < 0 && errno == EAGAIN && !nonblocking) return false;
@@ -119,26 +127,51 @@ void HomePipe::write(const StreamRequest& request, std::string_view data, Messen
   update_watch();
 }
 
+ssize_t HomePipe::put(std::string_view data) const {
+  if (what_ == What::kCounter) return add_to_counter(data);
+  const iovec one{const_cast<char*>(data.data()), data.size()};
+  return pwritev2(io_descriptor(), &one, 1, -1, io_flags());
+}
+
+// A write to an eventfd cannot be told not to wait. It waits where there is no room for its value:
+// for more than one, which nearly fills it up, nobody can be told when there will be.
+ssize_t HomePipe::add_to_counter(std::string_view value) const {
+  constexpr uint64_t kMost = UINT64_MAX - 1;  // eventfd(2)
+  uint64_t added = 0;
+  if (value.size() >= sizeof added) memcpy(&added, value.data(), sizeof added);
+  if (added > 1 && added <= kMost && added > kMost - count_of_eventfd(real())) {
+    errno = EAGAIN;
+    return -1;
+  }
+  if (added == 1 && !(ready_events() & EPOLLOUT)) {
+    errno = EAGAIN;
+    return -1;
+  }
+  return ::write(real(), value.data(), value.size());
+}
+
 // Writes what fits; `written` grows.
 bool HomePipe::try_write(std::string_view data, size_t& written, bool nonblocking,
                          Messenger::Reply& reply) {
   size_t done = 0;
   while (done < data.size()) {
-    const iovec one{const_cast<char*>(data.data()) + done, data.size() - done};
-    const ssize_t put = pwritev2(io_descriptor(), &one, 1, -1, io_flags());
-    if (put < 0) {
-      if (errno == EAGAIN && !nonblocking) {
+    const ssize_t written_now = put(data.substr(done));
+    if (written_now < 0) {
+      const int error = errno;
+      const bool may_wait =
+          !nonblocking && (what_ != What::kCounter || !(ready_events() & EPOLLOUT));
+      if (error == EAGAIN && may_wait) {
         written += done;
         return false;
       }
       if (written + done == 0) {
-        reply.fail(errno);
+        reply.fail(error);
         return true;
       }
       break;  // the next write tells the error
     }
-    done += static_cast<size_t>(put);
-    if (nonblocking) break;
+    done += static_cast<size_t>(written_now);
+    if (nonblocking || what_ == What::kCounter) break;
   }
   written += done;
   answer_written(reply, written);

@@ -3,7 +3,9 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
+#include <linux/kcmp.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <utility>
@@ -69,6 +71,14 @@ HomeId RemoteHome::add_guard(UniqueFd fd, HomeId kept) {
 HomeFile* RemoteHome::find(HomeId id) const {
   auto found = entries_.find(id);
   return found == entries_.end() ? nullptr : found->second.file.get();
+}
+
+HomeId RemoteHome::of_description(int fd) const {
+  const pid_t self = getpid();
+  for (const auto& [id, entry] : entries_)
+    if (entry.file && syscall(SYS_kcmp, self, self, KCMP_FILE, entry.file->real(), fd) == 0)
+      return id;
+  return {};
 }
 
 int RemoteHome::guarded(HomeId id) const {

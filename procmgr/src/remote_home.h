@@ -33,6 +33,8 @@ class RemoteHome {
   Result<UniqueFd> native_copy(HomeId id) const;
   // Nullptr when it is gone or only a guard.
   HomeFile* find(HomeId id) const;
+  // The entry of the description of that descriptor; 0: there is none that is served.
+  HomeId of_description(int fd) const;
   // The descriptor that add_guard() was given; -1 when it is gone.
   int guarded(HomeId id) const;
   // The nodes that hold references.

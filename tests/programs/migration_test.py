@@ -290,12 +290,25 @@ class MigrationTest(SessionCase):
         self.assertEqual(self.moved(program), self.native([program]))
 
     def test_event_descriptors_that_others_have_stay(self):
-        script = ("import os, time; fd = os.eventfd(0); child = os.fork()\nif child == 0: time.sleep(100)\n"
+        script = ("import os, select, time; poll = select.epoll(); child = os.fork()\nif child == 0: time.sleep(100)\n"
                   "open('ready', 'w').close(); time.sleep(100)")
         out = self.shell(f'rm -f ready; /usr/bin/python3 -c "{script}" & pid=$!; until [ -e ready ]; do sleep 0.05; done; krg_migrate $pid 1 2>&1\n'
                          "krg_where $pid | awk '{print $2}'; pkill -P $pid; kill $pid", caps=CAPS)
-        self.assertIn("is an eventfd, which other processes have, too", out.split("\n")[0])
+        self.assertIn("is an epoll instance, which other processes have, too", out.split("\n")[0])
         self.assertEqual(out.split("\n")[1], "0")
+
+    def test_eventfds_that_others_have_are_one(self):
+        """Parent and child add to and take from the same ones, wherever either has moved."""
+        (self.work / "two.py").write_text(
+            "import os, sys, time; there, back = os.eventfd(0), os.eventfd(0); child = os.fork()\n"
+            "if child == 0:\n    while (value := os.eventfd_read(there)) != 7: os.eventfd_write(back, value + 1)\n    os._exit(4)\n"
+            "open('child', 'w').write(str(child)); answers = set()\n"
+            "while not os.path.exists('go'):\n    os.eventfd_write(there, 100); answers.add(os.eventfd_read(back)); time.sleep(0.002)\n"
+            "os.eventfd_write(there, 7); print(answers, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n", encoding="ascii")
+        out = self.shell("rm -f child go; /usr/bin/python3 two.py & pid=$!; until [ -s child ]; do sleep 0.05; done; child=$(cat child)\n"
+                         "for step in \"$pid 1\" \"$child 2\" \"$pid 3\" \"$child 1\" \"$child 3\"; do sleep 0.1; krg_migrate $step || exit; done\n"
+                         "krg_where $pid $child | awk '{print $2}'; sleep 0.1; touch go; wait $pid; echo $?", caps=CAPS)
+        self.assertEqual(out.split("\n"), ["3", "3", "{101} 4", "0"])
 
     def test_a_server_whose_client_stays_connected(self):
         (self.work / "server.py").write_text(SERVER, encoding="ascii")
@@ -364,6 +377,26 @@ class MigrationTest(SessionCase):
                          "/usr/bin/python3 -c \"\nimport fcntl; file = open('$name', 'r+')\ntry: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
                          "except OSError as error: print(type(error).__name__)\nopen('go', 'w').close()\nfcntl.lockf(file, fcntl.LOCK_EX)\nprint('had')\"; wait; rm $name ready go", caps=CAPS)
         self.assertEqual(out.split(), ["BlockingIOError", "had"])
+
+    def test_a_mutex_of_a_process_that_is_killed_where_it_has_moved(self):
+        """Who waits for it on another node is told that its owner died."""
+        if not self.has_shared_memory():
+            self.skipTest("/dev/shm is each node's own")
+        states = self.build / "test-bin/tracees/states"
+        out = self.shell(f"{states} hold mutex.$$ >held & held=$!; until grep -q has held; do sleep 0.02; done; krg_migrate $held 2; krg_migrate $held 1\n"
+                         f"{states} take mutex.$$ >taken & taken=$!; until grep -q waits taken; do sleep 0.02; done; krg_migrate $taken 3\n"
+                         "krg_where $held $taken | awk '{print $2}'; kill -9 $held; wait $held 2>noise; echo $?; wait $taken; cat taken; rm /dev/shm/mutex.$$", caps=CAPS)
+        self.assertEqual(out.split("\n"), ["1", "3", "137", "waits", "locked: Owner died, mended: 0"])
+
+    def test_processors_that_a_process_is_bound_to(self):
+        """Those of the same places among its node's, by the cluster's numbers."""
+        total = int(self.shell("/usr/bin/python3 -c 'import os; print(len(os.sched_getaffinity(0)))'", caps=CAPS))
+        last = total // 4 - 1
+        out = self.shell(f"sleep 100 & pid=$!; see() {{ taskset -cp $pid | sed 's/.*: //'; }}; see; taskset -cp {last} $pid >/dev/null\n"
+                         "krg_migrate $pid 2; see; krg_migrate $pid 3; see; krg_migrate $pid 0; see; kill $pid", caps=CAPS).split("\n")
+        everything = f"0-{total - 1}"
+        bound = [everything if last == 0 else str(node * (last + 1) + last) for node in (2, 3, 0)]
+        self.assertEqual(out, [everything, *bound])
 
     def test_sqlite_in_a_transaction(self):
         """Moved while another process on the first node wants the database: both do what they were told."""

@@ -77,8 +77,9 @@ static cpu_set_t all;
 static pthread_barrier_t all_bound;
 static int own_processor(int last) {
   cpu_set_t one;
-  for (int i = 0; i < CPU_SETSIZE; ++i) {
-    const int number = last ? CPU_SETSIZE - 1 - i : i;
+  /* It may be moved between two tries: those of other nodes are refused. */
+  for (int i = 0; i < 1000 * CPU_SETSIZE; ++i) {
+    const int place = i % CPU_SETSIZE, number = last ? CPU_SETSIZE - 1 - place : place;
     if (!CPU_ISSET(number, &all)) continue;
     CPU_ZERO(&one);
     CPU_SET(number, &one);

@@ -22,6 +22,12 @@ class TraceesTest(SessionCase):
     def test_fork_only(self):
         self.compare("fork_only")
 
+    def test_event_children(self):
+        self.compare("event_children")
+
+    def test_event_forks(self):
+        self.compare("event_forks")
+
     def test_signals_to_child(self):
         self.compare("signals_to_child")
 

@@ -423,9 +423,10 @@ Result<FamilyFile> FamilyFiles::describe_one(const Open& open, const std::set<pi
 Result<FamilyFile> FamilyFiles::describe_event(const Open& open, FamilyFile file,
                                                OthersDescriptors& outside) {
   const EventKind kind = *event_kind_of(open.fd);
-  if (outside.have(open.fd, open.first_owner))
+  if (outside.have(open.fd))
     return not_kept(open.first_owner, open.fd, "which a process outside of the family has, too");
-  auto description = describe_event_fd(open.first_owner, open.fd.number, kind);
+  // By krgd's copy: its member may be elsewhere.
+  auto description = describe_event_fd(getpid(), open.fd.copy.get(), kind);
   if (!description) return not_kept(open.first_owner, open.fd, description.error().context);
   file.kind = FamilyFile::Kind::kEvent;
   file.pipe = static_cast<uint32_t>(kind);
@@ -442,7 +443,7 @@ Result<FamilyFile> FamilyFiles::describe_event(const Open& open, FamilyFile file
 Result<FamilyFile> FamilyFiles::describe_inotify(const Open& open, FamilyFile file,
                                                  const std::set<pid_t>& members,
                                                  OthersDescriptors& outside) {
-  if (outside.have(open.fd, open.first_owner))
+  if (outside.have(open.fd))
     return not_kept(open.first_owner, open.fd, "which a process outside of the family has, too");
   const WatchedPaths* paths = descriptors_ ? &descriptors_->watched_paths() : nullptr;
   auto description = krg::describe_inotify(open.fd.copy.get(), paths, members, to_close_);
