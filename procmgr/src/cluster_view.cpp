@@ -65,6 +65,9 @@ struct ClusterView::Impl {
     return {resources.own_processors(), resources.first_processor(), resources.total_processors()};
   }
 
+  // Of a mask of the cluster's processors.
+  size_t mask_bytes() const { return (numbers().total + 8 * kWord - 1) / (8 * kWord) * kWord; }
+
   NodeContext& node;
   ProcessTable& table;
   PidCalls& pid_calls;
@@ -93,7 +96,7 @@ void ClusterView::Impl::get_affinity(Call call) {
 
 void ClusterView::Impl::tell_affinity(Call call, const ProcessorSet& told) {
   const size_t room = static_cast<uint32_t>(call.arg(1));
-  const size_t needed = (numbers().total + 8 * kWord - 1) / (8 * kWord) * kWord;
+  const size_t needed = mask_bytes();
   if (room < needed) return call.fail(EINVAL);
   const std::string mask = mask_of_set(told, needed);
   if (!call.write_memory(RemoteAddr{call.arg(2)}, mask)) return call.fail(EFAULT);
@@ -143,6 +146,17 @@ ClusterView::ClusterView(NodeContext& node, SyscallBroker& broker, ProcessTable&
                          PidCalls& pid_calls, NodeResources& resources,
                          std::function<bool(pid_t)> sees_node_only)
     : impl_(new Impl{node, table, pid_calls, resources, std::move(sees_node_only)}) {
+  pid_calls.set_masks(
+      {.of_node = [impl = impl_.get()](const std::string& mask) -> std::optional<std::string> {
+         auto here = to_node(set_of_mask(mask), impl->numbers());
+         if (!here) return std::nullopt;
+         return mask_of_set(*here, kMaxCallBuffer);
+       },
+       .of_cluster =
+           [impl = impl_.get()](const std::string& mask) {
+             const ProcessorSet told = to_cluster(set_of_mask(mask), impl->numbers());
+             return mask_of_set(told, impl->mask_bytes());
+           }});
   using Answer = void (Impl::*)(Call);
   constexpr std::pair<int, Answer> kAnswers[] = {{SYS_sched_getaffinity, &Impl::get_affinity},
                                                  {SYS_sched_setaffinity, &Impl::set_affinity},
@@ -152,7 +166,9 @@ ClusterView::ClusterView(NodeContext& node, SyscallBroker& broker, ProcessTable&
       (impl->*answer)(std::move(call));
     });
 }
-ClusterView::~ClusterView() = default;
+ClusterView::~ClusterView() {
+  impl_->pid_calls.set_masks({});
+}
 
 void ClusterView::set_bound(std::function<std::optional<ProcessorSet>(pid_t)> bound) {
   impl_->bound_of = std::move(bound);

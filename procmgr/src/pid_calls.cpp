@@ -71,7 +71,8 @@ void answer(Call call, const PidCall& shape, Result<std::string> reply) {
 }
 
 // The other node's side: the kernel does it in the sender's name.
-void carry_out(const RemoteCall& message, std::string_view input, Messenger::Reply reply) {
+void carry_out(const RemoteCall& message, std::string_view input,
+               const PidCalls::ProcessorMasks& masks, Messenger::Reply reply) {
   const PidCall* shape = find_pid_call(message.call.number);
   if (!shape) return reply.fail(ENOSYS);
   RawCall call = message.call;
@@ -79,18 +80,27 @@ void carry_out(const RemoteCall& message, std::string_view input, Messenger::Rep
   const size_t out_bytes = bytes_of(shape->out, call);
   if (in_bytes != input.size() || out_bytes > kMaxCallBuffer) return reply.fail(EINVAL);
   std::string in(input), out(out_bytes, '\0');
+  if (call.number == SYS_sched_setaffinity && masks.of_node) {
+    auto own = masks.of_node(in);
+    if (!own) return reply.fail(EINVAL);
+    in = std::move(*own);
+    call.args[1] = in.size();
+  }
   if (in_bytes > 0) call.args[shape->in.arg] = reinterpret_cast<uint64_t>(in.data());
   if (out_bytes > 0) call.args[shape->out.arg] = reinterpret_cast<uint64_t>(out.data());
   auto value = call_as(message.sender, call);
   if (!value) return reply.fail(value.error().errno_or(EIO));
   log_debug("signals", "{}({}) for pid {}: {}", shape->name,
             static_cast<pid_t>(call.args[shape->pid_arg]), message.sender.pid, *value);
+  // It tells by its value how much it wrote.
+  if (call.number == SYS_sched_getaffinity && *value >= 0) {
+    out.resize(static_cast<size_t>(*value));
+    if (masks.of_cluster) out = masks.of_cluster(out);
+    if (out.size() > out_bytes) return reply.fail(EINVAL);
+    value = static_cast<int64_t>(out.size());
+  }
   std::string answer(bytes_of_value(*value));
-  // sched_getaffinity tells by its value how much it wrote.
-  if (*value >= 0)
-    answer.append(
-        out, 0,
-        call.number == SYS_sched_getaffinity ? static_cast<size_t>(*value) : std::string::npos);
+  if (*value >= 0) answer += out;
   reply.ok(answer);
 }
 
@@ -109,6 +119,7 @@ struct PidCalls::Impl : std::enable_shared_from_this<PidCalls::Impl> {
 
   NodeContext& node;
   ProcessTable& table;
+  ProcessorMasks masks;
 };
 
 void PidCalls::Impl::route(Call call, pid_t pid, Elsewhere elsewhere) {
@@ -156,10 +167,11 @@ void PidCalls::Impl::trace_me(Call call) {
 
 PidCalls::PidCalls(NodeContext& node, SyscallBroker& broker, ProcessTable& table)
     : impl_(std::make_shared<Impl>(node, table)) {
-  node.messenger.on_request<RemoteCall>(
-      [](NodeId, const RemoteCall& message, std::string_view input, Messenger::Reply reply) {
-        carry_out(message, input, std::move(reply));
-      });
+  node.messenger.on_request<RemoteCall>([impl = impl_](NodeId, const RemoteCall& message,
+                                                       std::string_view input,
+                                                       Messenger::Reply reply) {
+    carry_out(message, input, impl->masks, std::move(reply));
+  });
   for (const PidCall& shape : pid_calls()) {
     if (has_an_owner(shape.number)) continue;
     broker.set_handler(shape.number, [this](Call call) {
@@ -186,6 +198,10 @@ PidCalls::PidCalls(NodeContext& node, SyscallBroker& broker, ProcessTable& table
   });
 }
 PidCalls::~PidCalls() = default;
+
+void PidCalls::set_masks(ProcessorMasks masks) {
+  impl_->masks = std::move(masks);
+}
 
 void PidCalls::forward(Call call) {
   const auto pid = static_cast<pid_t>(call.arg(find_pid_call(call.number())->pid_arg));

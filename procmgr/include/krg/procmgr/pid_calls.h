@@ -10,6 +10,8 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
+#include <string>
 
 #include "krg/procmgr/process_table.h"
 #include "krg/procmgr/syscall_broker.h"
@@ -24,6 +26,14 @@ class PidCalls {
   ~PidCalls();
   PidCalls(const PidCalls&) = delete;
   PidCalls& operator=(const PidCalls&) = delete;
+
+  // How masks of processors, which programs have by the cluster's numbers, are this node's, and
+  // back. None: none of them is this node's.
+  struct ProcessorMasks {
+    std::function<std::optional<std::string>(const std::string&)> of_node;
+    std::function<std::string(const std::string&)> of_cluster;
+  };
+  void set_masks(ProcessorMasks masks);
 
   // Carries `call`, whose pid argument is positive, out where that process executes: on this node
   // the kernel does it as it stands.
