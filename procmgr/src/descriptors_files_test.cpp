@@ -192,15 +192,56 @@ TEST_F(DescriptorsTest, DevicesAndDirectoriesAreReopened) {
   EXPECT_EQ(wait_for(body), 0);
 }
 
+// Has what the test has open.
+class OtherProcess {
+ public:
+  OtherProcess() : pid_(fork()) {
+    while (pid_ == 0) pause();
+  }
+  OtherProcess(const OtherProcess&) = delete;
+  OtherProcess& operator=(const OtherProcess&) = delete;
+  ~OtherProcess() {
+    kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+  }
+
+ private:
+  const pid_t pid_;
+};
+
+TEST_F(DescriptorsTest, AnEventfdThatOthersHaveIsCountedAtHome) {
+  const UniqueFd counter(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  const OtherProcess other;
+  Pipe pipe;
+  const pid_t body =
+      place(kHome, kFar, {{1, pipe.writer.get()}, {7, counter.get()}, {8, counter.get()}}, [] {
+        fcntl(7, F_SETFL, 0);
+        uint64_t value = 5;
+        if (write(8, &value, sizeof value) != sizeof value) return 1;
+        // What was added is taken at home; what is added there comes here.
+        do {
+          if (read(7, &value, sizeof value) != sizeof value) return 2;
+        } while (value == 5 && write(8, &value, sizeof value) == sizeof value);
+        return value == 300 ? kOk : 3;
+      });
+  ASSERT_GT(body, 0) << last_error_.message();
+  uint64_t value = 0;
+  EXPECT_TRUE(pump_until([&] { return read(counter.get(), &value, sizeof value) > 0; }));
+  EXPECT_EQ(value, 5u);
+  value = 300;
+  EXPECT_EQ(write(counter.get(), &value, sizeof value), ssize_t{sizeof value});
+  EXPECT_EQ(wait_for(body), kOk);
+}
+
 TEST_F(DescriptorsTest, WhatCannotGoAlongIsNamed) {
   struct Case {
     int fd;
     const char* name;
   };
   const Case cases[] = {{epoll_create1(EPOLL_CLOEXEC), "epoll"},
-                        {eventfd(0, EFD_CLOEXEC), "eventfd"},
                         {memfd_create("x", MFD_CLOEXEC), "memfd"},
                         {open("/dev/fuse", O_RDWR | O_CLOEXEC), "/dev/fuse"}};
+  const OtherProcess other;  // which has them, too
   for (const Case& one : cases) {
     UniqueFd fd(one.fd);
     Pipe pipe;

@@ -86,14 +86,14 @@ static unsigned char before[kMostVectorBytes], after[kMostVectorBytes];
 static const uint64_t masks_before[8] = {0, 0x11, 0x222, 0x3333, 0x44444, 0x55, 0x66, 0x777};
 static uint64_t masks_after[8];
 
-#define SPIN_AND_CALL "movl $2000000, %%ecx\n 1: decl %%ecx\n jnz 1b\n movl $39, %%eax\n syscall\n"
-
+/* Each spins for a while and makes a system call (getpid) with them in use. */
 __attribute__((target("avx512f,avx512bw"))) static void keep_512(void) {
   __asm__ volatile(
       ".irp "
       "i,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31\n"
       "vmovdqu64 \\i*64(%0), %%zmm\\i\n .endr\n"
-      ".irp i,1,2,3,4,5,6,7\n kmovq \\i*8(%2), %%k\\i\n .endr\n" SPIN_AND_CALL
+      ".irp i,1,2,3,4,5,6,7\n kmovq \\i*8(%2), %%k\\i\n .endr\n"
+      "movl $2000000, %%ecx\n 1: decl %%ecx\n jnz 1b\n movl $39, %%eax\n syscall\n"
       ".irp "
       "i,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31\n"
       "vmovdqu64 %%zmm\\i, \\i*64(%1)\n .endr\n"
@@ -107,7 +107,8 @@ __attribute__((target("avx512f,avx512bw"))) static void keep_512(void) {
 __attribute__((target("avx"))) static void keep_256(void) {
   __asm__ volatile(
       ".irp i,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n vmovdqu \\i*32(%0), %%ymm\\i\n "
-      ".endr\n" SPIN_AND_CALL
+      ".endr\n"
+      "movl $2000000, %%ecx\n 1: decl %%ecx\n jnz 1b\n movl $39, %%eax\n syscall\n"
       ".irp i,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n vmovdqu %%ymm\\i, \\i*32(%1)\n .endr\n"
       "vzeroall\n"
       :
@@ -118,7 +119,8 @@ __attribute__((target("avx"))) static void keep_256(void) {
 static void keep_128(void) {
   __asm__ volatile(
       ".irp i,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n movdqu \\i*16(%0), %%xmm\\i\n "
-      ".endr\n" SPIN_AND_CALL
+      ".endr\n"
+      "movl $2000000, %%ecx\n 1: decl %%ecx\n jnz 1b\n movl $39, %%eax\n syscall\n"
       ".irp i,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n movdqu %%xmm\\i, \\i*16(%1)\n .endr\n"
       :
       : "r"(before), "r"(after)
@@ -133,12 +135,13 @@ static void keep_modes(unsigned round) {
   uint32_t mxcsr_after, mxcsr_usual;
   uint16_t control_after, control_usual;
   uint64_t left;
-  __asm__ volatile("stmxcsr %3\n fnstcw %4\n ldmxcsr %5\n fldcw %6\n fld1\n fldpi\n" SPIN_AND_CALL
-                   "fstp %%st(0)\n fstpl %2\n stmxcsr %0\n fnstcw %1\n fldcw %4\n ldmxcsr %3\n"
-                   : "=m"(mxcsr_after), "=m"(control_after), "=m"(left), "=m"(mxcsr_usual),
-                     "=m"(control_usual)
-                   : "m"(mxcsr), "m"(control)
-                   : "rax", "rcx", "r11", "memory");
+  __asm__ volatile(
+      "stmxcsr %3\n fnstcw %4\n ldmxcsr %5\n fldcw %6\n fld1\n fldpi\n"
+      "movl $2000000, %%ecx\n 1: decl %%ecx\n jnz 1b\n movl $39, %%eax\n syscall\n"
+      "fstp %%st(0)\n fstpl %2\n stmxcsr %0\n fnstcw %1\n fldcw %4\n ldmxcsr %3\n"
+      : "=m"(mxcsr_after), "=m"(control_after), "=m"(left), "=m"(mxcsr_usual), "=m"(control_usual)
+      : "m"(mxcsr), "m"(control)
+      : "rax", "rcx", "r11", "memory");
   check((mxcsr_after & ~0x3fu) == mxcsr, "MXCSR");
   check(control_after == control && left == 0x3ff0000000000000ull, "x87");
 }
