@@ -46,14 +46,23 @@ class MovingFamilyTest(SessionCase):
         self.check_all_of("states", only=["crowd"], least=1)
 
     def check_all_of(self, name, only=(), without="", least=4):
+        """A machine that is busy moves few of them in that time, and so is given more of it."""
+        for seconds in (SECONDS, SECONDS * 5):
+            moves, said = self.move_all_of(name, only, without, seconds)
+            if moves >= least:
+                break
+        self.assertGreaterEqual(moves, least, said)
+        print(said)
+
+    def move_all_of(self, name, only, without, seconds):
         programs = [self.build / f"test-bin/tracees/{name}{how}" for how in ("", "_static")]
         names = ONLY or only or subprocess.run([programs[0]], capture_output=True, text=True, check=True).stdout.split()
         names = [one for one in names if one != without]
         (self.work / "refusals").write_text("", encoding="ascii")
         (self.work / "refusals").chmod(0o666)
         started = time.monotonic()
-        result = self.krgrun("bash", "-c", f"seed={SEED} names='{' '.join(names)}' ms={SECONDS * 1000} end={SECONDS + 2}\n"
-                             f"programs='{' '.join(map(str, programs))}'\n{STRESS}", caps="--caps=+CAN_MIGRATE", timeout=SECONDS * 4 + 90)
+        result = self.krgrun("bash", "-c", f"seed={SEED} names='{' '.join(names)}' ms={seconds * 1000} end={seconds + 2}\n"
+                             f"programs='{' '.join(map(str, programs))}'\n{STRESS}", caps="--caps=+CAN_MIGRATE", timeout=seconds * 4 + 90)
         refusals = (self.work / "refusals").read_text(encoding="ascii")
         said = f"seed {SEED}, {time.monotonic() - started:.1f} s\n{result.stdout}{result.stderr}{refusals}"
         for name in names:
@@ -62,8 +71,7 @@ class MovingFamilyTest(SessionCase):
                 self.assertEqual((self.work / f"{name}.{program.name}.out").read_text(encoding="ascii"), native, f"{name} {program.name}, {said}")
         self.assertEqual(result.returncode, 0, said)
         self.assertRegex(result.stdout, r"^moves \d+$", said)
-        self.assertGreaterEqual(int(result.stdout.split()[1]), least, said)
-        print(said)
+        return int(result.stdout.split()[1]), said
 
     def test_children_whose_output_goes_to_a_file(self):
         """They share its offset with each other wherever they are: no line is written over another."""
