@@ -223,12 +223,14 @@ SpreadMembers Krgd::spread_members() {
 }
 
 void Krgd::start_spreading() {
-  auto made = Spreading::create({node, kddm, syscalls, capabilities, processes,
-                                 [this](NodeId n) { return membership.is_online(n); }, resources,
-                                 patience});
+  auto made = Spreading::create(
+      {node, kddm, syscalls, capabilities, processes,
+       [this](NodeId n) { return membership.is_online(n); }, resources, patience,
+       [this](pid_t pid, const rusage& usage) { remote_usage.body_ended(pid, usage); }});
   if (!made) return capabilities.refuse(Capability::kDistantThread, made.error().message());
   spreading = std::move(*made);
   spreading->add_commands(control);
+  view->set_process_texts(spreading->process_texts());
   cluster_view.set_bound([this](pid_t tid) { return spreading->affinity_of(tid); });
   jobs.offer_distant_threads();
 }

@@ -31,6 +31,7 @@ struct PidPath {
   pid_t pid = 0;
   pid_t tid = 0;
   std::string_view name;
+  bool is_of_thread = false;
 };
 std::optional<PidPath> parse_pid_path(std::string_view path) {
   size_t slash = path.find('/');
@@ -42,7 +43,7 @@ std::optional<PidPath> parse_pid_path(std::string_view path) {
   slash = parsed.name.find('/');
   auto tid = to_number<pid_t>(parsed.name.substr(0, slash));
   if (slash == std::string_view::npos || !tid) return std::nullopt;
-  return PidPath{*pid, *tid, parsed.name.substr(slash + 1)};
+  return PidPath{*pid, *tid, parsed.name.substr(slash + 1), true};
 }
 
 bool names_relatives(std::string_view name) {
@@ -151,6 +152,9 @@ struct NodeFiles::Impl : std::enable_shared_from_this<Impl> {
 
   void read(FileUser user, const std::string& path, Done<std::string> done);
   void put_relatives_right(const std::string& path, std::string text, Done<std::string> done);
+  void complete(const std::string& path, Result<std::string> text, Done<std::string> done);
+  void complete_all(const std::string& name, std::shared_ptr<TextByPid> all,
+                    TextByPid::iterator next, Done<TextByPid> done);
   std::string rewritten(const PidPath& path, std::string_view text,
                         const PidIdentity& identity) const;
   void read_of_every_process(FileUser user, const std::string& name, Done<TextByPid> done);
@@ -179,6 +183,7 @@ struct NodeFiles::Impl : std::enable_shared_from_this<Impl> {
   PidIdentities& identities;
   const PlainFiles proc;
   const int64_t own_boot_epoch_ns;
+  ProcTexts texts;
 };
 
 void NodeFiles::Impl::read(FileUser user, const std::string& path, Done<std::string> done) {
@@ -186,12 +191,41 @@ void NodeFiles::Impl::read(FileUser user, const std::string& path, Done<std::str
     return done(errno_error("memory of a process on another node", EOPNOTSUPP));
   auto finish = [weak = weak_from_this(), path, done = std::move(done)](Result<std::string> text) {
     auto self = weak.lock();
-    if (!text || !self) return done(std::move(text));
-    self->put_relatives_right(path, std::move(*text), done);
+    if (!self) return done(std::move(text));
+    const auto complete = [weak, path, done](Result<std::string> known) {
+      auto alive = weak.lock();
+      alive ? alive->complete(path, std::move(known), done) : done(std::move(known));
+    };
+    if (!text) return complete(std::move(text));
+    self->put_relatives_right(path, std::move(*text), complete);
   };
   if (never_blocks(path) && user.uid == geteuid()) return finish(proc.read(user, path));
   on_proc([user, path](const PlainFiles& files) { return files.read(user, path); },
           Done<std::string>(finish));
+}
+
+void NodeFiles::Impl::complete(const std::string& path, Result<std::string> text,
+                               Done<std::string> done) {
+  auto parsed = parse_pid_path(path);
+  if (!parsed || !texts.concern(parsed->pid)) return done(std::move(text));
+  texts.complete({parsed->pid, parsed->is_of_thread ? parsed->tid : 0, std::string(parsed->name),
+                  std::move(text)},
+                 std::move(done));
+}
+
+// Those that are to be completed, one after the other: there are few.
+void NodeFiles::Impl::complete_all(const std::string& name, std::shared_ptr<TextByPid> all,
+                                   TextByPid::iterator next, Done<TextByPid> done) {
+  while (next != all->end() && !texts.concern(next->first)) ++next;
+  if (next == all->end()) return done(std::move(*all));
+  texts.complete(
+      {next->first, 0, name, std::move(next->second)},
+      [weak = weak_from_this(), name, all, next, done = std::move(done)](Result<std::string> text) {
+        next->second = text ? std::move(*text) : std::string();
+        auto self = weak.lock();
+        if (!self) return done(std::move(*all));
+        self->complete_all(name, all, std::next(next), done);
+      });
 }
 
 void NodeFiles::Impl::put_relatives_right(const std::string& path, std::string text,
@@ -223,7 +257,13 @@ void NodeFiles::Impl::read_of_every_process(FileUser user, const std::string& na
     auto self = weak.lock();
     if (!self || !texts) return done(std::move(texts));
     for (pid_t shadow : self->table.shadows()) texts->erase(shadow);
-    self->put_all_relatives_right(name, std::move(*texts), done);
+    self->put_all_relatives_right(name, std::move(*texts),
+                                  [weak, name, done](Result<TextByPid> known) {
+                                    auto alive = weak.lock();
+                                    if (!alive || !known) return done(std::move(known));
+                                    auto all = std::make_shared<TextByPid>(std::move(*known));
+                                    alive->complete_all(name, all, all->begin(), done);
+                                  });
   };
   on_proc([user, name](
               const PlainFiles& files) { return Result<TextByPid>(read_each(files, user, name)); },
@@ -343,6 +383,14 @@ NodeFiles::NodeFiles(NodeContext& node, ProcessTable& table, PidIdentities& iden
   impl_->serve();
 }
 NodeFiles::~NodeFiles() = default;
+
+void NodeFiles::set_texts(ProcTexts texts) {
+  impl_->texts = std::move(texts);
+}
+
+bool NodeFiles::are_completed(pid_t pid) const {
+  return impl_->texts.concern(pid);
+}
 
 void NodeFiles::read(NodeId node, FileUser user, std::string path, Done<std::string> done) {
   if (node == impl_->node.self) return impl_->read(user, path, std::move(done));

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "krg/procmgr/node_context.h"
+#include "krg/procmgr/proc_texts.h"
 #include "krg/procmgr/process_table.h"
 #include "pid_identities.h"
 #include "plain_files.h"
@@ -41,6 +42,11 @@ class NodeFiles {
   ~NodeFiles();
   NodeFiles(const NodeFiles&) = delete;
   NodeFiles& operator=(const NodeFiles&) = delete;
+
+  // For what this node serves.
+  void set_texts(ProcTexts texts);
+  // Whether files of this process or thread of this node are to be read through this.
+  bool are_completed(pid_t pid) const;
 
   // `path` is below the session's procfs: "meminfo", "123/stat".
   void read(NodeId node, FileUser user, std::string path, Done<std::string> done);

@@ -15,14 +15,19 @@ namespace {
 constexpr size_t field(size_t number_in_proc5) {
   return number_in_proc5 - 3;
 }
+constexpr size_t kState = field(3);
 constexpr size_t kParent = field(4);
 constexpr size_t kGroup = field(5);
 constexpr size_t kSession = field(6);
 constexpr size_t kTty = field(7);
 constexpr size_t kForegroundGroup = field(8);
 constexpr size_t kFlags = field(9);
+constexpr size_t kUserTicks = field(14);
+constexpr size_t kSystemTicks = field(15);
 constexpr size_t kStartTicks = field(22);
 constexpr size_t kProcessor = field(39);
+constexpr size_t kArguments = field(48);
+constexpr size_t kEnvironmentEnd = field(51);
 
 struct StatText {
   std::string_view head;  // "PID (COMMAND)"
@@ -47,6 +52,22 @@ std::string join_stat(const StatText& stat) {
 template <class Number>
 Number number_at(const StatText& stat, size_t index) {
   return to_number<Number>(stat.fields[index]).value_or(Number{});
+}
+
+// As the kernel writes it behind a state's letter.
+std::string_view name_of_state(char state) {
+  switch (state) {
+    case 'R':
+      return " (running)";
+    case 'S':
+      return " (sleeping)";
+    case 'D':
+      return " (disk sleep)";
+    case 'T':
+      return " (stopped)";
+    default:
+      return "";
+  }
 }
 
 // The line with its value exchanged, or as it is.
@@ -94,6 +115,44 @@ std::string rewrite_pid_status(std::string_view text, const PidIdentity& identit
     rewritten += '\n';
   }
   return rewritten;
+}
+
+std::string add_to_pid_stat(std::string_view text, int64_t user_ticks, int64_t system_ticks,
+                            const std::function<char(char)>& state) {
+  auto stat = split_stat(text);
+  if (!stat) return std::string(text);
+  const std::string letter(1, state(stat->fields[kState].front()));
+  const std::string user = std::to_string(number_at<int64_t>(*stat, kUserTicks) + user_ticks);
+  const std::string system = std::to_string(number_at<int64_t>(*stat, kSystemTicks) + system_ticks);
+  stat->fields[kState] = letter;
+  stat->fields[kUserTicks] = user;
+  stat->fields[kSystemTicks] = system;
+  return join_stat(*stat);
+}
+
+std::string with_state(std::string_view text, const std::function<char(char)>& state) {
+  constexpr std::string_view kKey = "State:\t";
+  std::string rewritten;
+  while (!text.empty()) {
+    const std::string_view line = next_line(text);
+    const bool is_it = line.starts_with(kKey) && line.size() > kKey.size();
+    const char before = is_it ? line[kKey.size()] : '\0';
+    const char after = is_it ? state(before) : before;
+    if (before == after)
+      rewritten += line;
+    else
+      rewritten.append(kKey).append(1, after).append(name_of_state(after));
+    rewritten += '\n';
+  }
+  return rewritten;
+}
+
+std::optional<ArgumentPlaces> parse_argument_places(std::string_view text) {
+  auto stat = split_stat(text);
+  if (!stat || stat->fields.size() <= kEnvironmentEnd) return std::nullopt;
+  const auto at = [&](size_t index) { return number_at<uint64_t>(*stat, index); };
+  return ArgumentPlaces{at(kArguments), at(kArguments + 1), at(kArguments + 2),
+                        at(kEnvironmentEnd)};
 }
 
 std::string shift_pid_stat(std::string_view text, const StatShift& shift) {

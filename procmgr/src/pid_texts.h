@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -42,6 +43,17 @@ std::optional<PidStat> parse_pid_stat(std::string_view text);
 std::string rewrite_pid_stat(std::string_view text, const PidIdentity& identity,
                              std::optional<uint64_t> start_ticks);
 std::string rewrite_pid_status(std::string_view text, const PidIdentity& identity);
+
+// Adds to the times of a stat text, and puts another state in; of a status text, the state alone.
+std::string add_to_pid_stat(std::string_view text, int64_t user_ticks, int64_t system_ticks,
+                            const std::function<char(char)>& state);
+std::string with_state(std::string_view text, const std::function<char(char)>& state);
+
+// Where a process has its arguments and its environment. Nothing when the text does not tell.
+struct ArgumentPlaces {
+  uint64_t arguments = 0, arguments_end = 0, environment = 0, environment_end = 0;
+};
+std::optional<ArgumentPlaces> parse_argument_places(std::string_view stat);
 
 // A node's clock and processors, as another node has to understand them.
 struct StatShift {

@@ -63,6 +63,11 @@ bool is_shown_for_bodies(std::string_view name) {
   return std::find(kNames.begin(), kNames.end(), name) != kNames.end();
 }
 
+// What procfs reads in the process's memory.
+bool is_in_memory(std::string_view name) {
+  return name == "cmdline" || name == "environ";
+}
+
 }  // namespace
 
 ProcPids::ProcPids(NodeContext& node, ProcessTable& table, PidIdentities& identities,
@@ -90,14 +95,17 @@ void ProcPids::lookup_pid(const FsCaller& caller, pid_t pid, FsReply<FsEntry> re
   if (const ProcessTable::Shadow* shadow = table_.find_shadow(pid))
     return lookup_on(shadow->body_node, caller, pid, std::move(reply));
   // Threads of this node have pids of its range too, and are found like processes.
-  if (proc_.attributes(own_user(), std::to_string(pid))) return lookup_local(pid, std::move(reply));
+  // What is here of a spread process of another node is not its process.
+  const bool is_here = !table_.is_hidden(pid) &&
+                       static_cast<bool>(proc_.attributes(own_user(), std::to_string(pid)));
+  if (is_here) return lookup_local(pid, std::move(reply));
   lookup_elsewhere(caller, pid, std::move(reply));
 }
 
 void ProcPids::lookup_local(pid_t pid, FsReply<FsEntry> reply) {
   auto attributes = proc_.attributes(own_user(), std::to_string(pid));
   if (!attributes) return reply(errno_error("no such process", ENOENT));
-  if (identities_.differs_from_kernel(pid))
+  if (identities_.differs_from_kernel(pid) || files_.are_completed(pid))
     return reply(entry_of({node_.self, pid, std::to_string(pid), *attributes, {}}, 0));
   auto text = proc_.read(own_user(), std::to_string(pid) + "/stat");
   auto stat = parse_pid_stat(text ? *text : std::string());
@@ -195,15 +203,21 @@ void ProcPids::forget(FileId file) {
   places_.erase(found);
 }
 
+// Whether this name of a process's or thread's directory leads into the session's own procfs.
+bool ProcPids::is_linked(const Place& directory, std::string_view name) const {
+  if (directory.node != node_.self || !is_a_process_or_thread(directory.path)) return false;
+  if (is_shown_for_bodies(name)) return false;
+  return !is_in_memory(name) || !files_.are_completed(directory.pid);
+}
+
 // Files that are there without asking. True when it has answered.
 bool ProcPids::lookup_known(const Place& parent, std::string_view name, FsReply<FsEntry>& reply) {
   if (!is_a_process_or_thread(parent.path)) return false;
   Place place{parent.node, parent.pid, parent.path + '/' + std::string(name), {}, {}};
-  const bool is_local = parent.node == node_.self;
   auto known = std::find_if(kKnownFiles.begin(), kKnownFiles.end(),
                             [&](const KnownFile& file) { return file.name == name; });
   if (known == kKnownFiles.end()) return false;
-  const bool is_link = is_local && !is_shown_for_bodies(name);
+  const bool is_link = is_linked(parent, name);
   place.attributes = made_attributes(is_link ? S_IFLNK | 0777 : S_IFREG | known->mode,
                                      parent.attributes.st_uid, parent.attributes.st_gid);
   if (is_link) {
@@ -220,8 +234,7 @@ void ProcPids::lookup(const FsCaller& caller, FileId parent, std::string_view na
   if (!directory) return reply(errno_error("lookup", ENOENT));
   if (lookup_known(*directory, name, reply)) return;
   Place place{directory->node, directory->pid, directory->path + '/' + std::string(name), {}, {}};
-  const bool is_plain = place.node == node_.self && is_a_process_or_thread(directory->path) &&
-                        !is_shown_for_bodies(name);
+  const bool is_plain = is_linked(*directory, name);
   auto answer = shared(std::move(reply));
   files_.attributes(
       place.node, user_of(caller), place.path,
@@ -289,15 +302,15 @@ void ProcPids::readdir(const FsCaller& caller, FileId directory,
                        FsReply<std::vector<FsDirEntry>> reply) {
   const Place* place = find(directory);
   if (!place) return reply(errno_error("readdir", ENOENT));
-  const bool has_links = place->node == node_.self && is_a_process_or_thread(place->path);
   auto answer = shared(std::move(reply));
-  files_.list(place->node, user_of(caller), place->path,
-              [has_links, answer](Result<std::vector<FsDirEntry>> entries) {
-                if (entries && has_links)
-                  for (FsDirEntry& entry : *entries)
-                    if (!is_shown_for_bodies(entry.name)) entry.type = S_IFLNK;
-                (*answer)(std::move(entries));
-              });
+  files_.list(
+      place->node, user_of(caller), place->path,
+      alive_.guard([this, listed = *place, answer](Result<std::vector<FsDirEntry>> entries) {
+        if (entries)
+          for (FsDirEntry& entry : *entries)
+            if (is_linked(listed, entry.name)) entry.type = S_IFLNK;
+        (*answer)(std::move(entries));
+      }));
 }
 
 // The text of a file as this node's programs have to see it.

@@ -3,7 +3,9 @@
 //   - a process of another node, also where its shadow is here: files come from that node on
 //   open(2);
 //   - a body, and what lives in a body's group or session: stat and status with the relatives that
-//     they have in the cluster, all else links into the own procfs.
+//     they have in the cluster, all else links into the own procfs;
+//   - a process with threads on other nodes: stat and status with what those nodes know; arguments
+//     and environment, which procfs cannot read there.
 //
 // FileIds: kPidLinkBase + pid for links; directories and what is below them get numbers from
 // kFirstNumbered on as they are looked up, until the kernel forgets them.
@@ -75,6 +77,7 @@ class ProcPids {
   void lookup_link(const FsCaller& caller, Place place, FsReply<FsEntry> reply);
   std::string link_path(const std::string& path) const { return proc_directory_ + '/' + path; }
   FsEntry entry_of(Place place, double valid_s);
+  bool is_linked(const Place& directory, std::string_view name) const;
   const Place* find(FileId file) const;
   using TextDone = std::function<void(Result<std::string>)>;
   void read(const FsCaller& caller, const Place& place, bool may_sweep, TextDone done);

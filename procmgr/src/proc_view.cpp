@@ -63,6 +63,10 @@ void ProcView::set_ipc_text(ProcTree::IpcText text) {
   impl_->proc_tree.set_ipc_text(std::move(text));
 }
 
+void ProcView::set_process_texts(ProcTexts texts) {
+  impl_->files.set_texts(std::move(texts));
+}
+
 void ProcView::add_folder(ProcFolder& folder) {
   impl_->proc_tree.add_folder(folder);
 }

@@ -50,10 +50,18 @@ std::vector<pid_t> UsageAccounts::child_ends(pid_t shadow, const struct rusage& 
   for (size_t i = 0; i < ancestors.size(); ++i)
     open(ancestors[i], i + 1 < ancestors.size() ? ancestors[i + 1].place.start_time : 0);
   if (!ancestors.empty())  // else nobody asks
-    accounts_.at(child.parent).unreaped.push_back({shadow, child.start_time, usage});
+    add_unreaped(accounts_.at(child.parent), {shadow, child.start_time, usage});
   std::vector<pid_t> pids;
   for (const Ancestor& ancestor : ancestors) pids.push_back(ancestor.pid);
   return pids;
+}
+
+// A process that had threads elsewhere may have more to be charged for at its end.
+void UsageAccounts::add_unreaped(Account& account, const Ended& child) {
+  for (Ended& known : account.unreaped)
+    if (known.pid == child.pid && known.start_time == child.start_time)
+      return add_usage(known.usage, child.usage);
+  account.unreaped.push_back(child);
 }
 
 UsageAccounts::Account& UsageAccounts::open(const Ancestor& process, uint64_t parent_start_time) {

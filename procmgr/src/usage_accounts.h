@@ -35,7 +35,8 @@ class UsageAccounts {
   // `tree` outlives this object.
   explicit UsageAccounts(const ProcessTree& tree) : tree_(tree) {}
 
-  // A child of this node that executed elsewhere ends: nobody has waited for it yet.
+  // A child of this node that executed elsewhere, in part at least, ends or will: nobody has waited
+  // for it yet. May be told of more than once, with what has come to it since.
   // Returns its ancestors, its parent first. REQUIRES: it still has its place in the tree (its
   // shadow lives).
   std::vector<pid_t> child_ends(pid_t shadow, const struct rusage& usage);
@@ -74,6 +75,7 @@ class UsageAccounts {
   std::vector<Ancestor> line_of(pid_t pid) const;
   Account& open(const Ancestor& process, uint64_t parent_start_time);
   Account* find(pid_t pid);
+  static void add_unreaped(Account& account, const Ended& child);
   void settle(pid_t pid, Account& account);
   void charge(Account& account, const struct rusage& usage);
   void sweep();

@@ -168,6 +168,42 @@ class SpreadTest(SessionCase):
         self.assertEqual(out.splitlines(), ["1 2 0", "2 0 1", "0 1 2", "1 0 2", "0 0 0", "2 1 1", "1 2 2", "0 1 0",
                                             "refused 1", "status 0", "wrong 0, woken 1"])
 
+    def test_processor_time_is_the_processs_wherever_it_was_used(self):
+        for nodes in (2, 4):
+            self.assert_as_natively(self.program("spread_times"), "calls", 4, nodes=nodes)
+
+    def test_processor_time_is_told_to_the_parent(self):
+        for how, status in (("exit", 3), ("thread", 3), ("last", 0), ("signal", -15), ("exec", 0)):
+            look = ("import os, sys; pid = os.fork(); pid or os.execv(sys.argv[1], sys.argv[1:]); _, status, u = os.wait4(pid, 0); "
+                    "c = os.times(); print(os.waitstatus_to_exitcode(status), u.ru_utime + u.ru_stime >= 0.8, "
+                    "c.children_user + c.children_system >= 0.78)")
+            result = self.run_spread("python3", "-c", look, self.program("spread_times"), how, nodes=2)
+            self.assertEqual((result.returncode, result.stdout), (0, f"{status} True True\n"), (how, result.stderr))
+
+    def test_tools_show_arguments_times_and_states(self):
+        # A program that has just looked the process up is told of it as it was then, for a second.
+        ps = ("sleep 1.1; ps -o cputimes= -o stat= -o args= -p %1$d; tr '\\0' '\\n' < /proc/%1$d/environ | grep ^MARK=; "
+              "cat /proc/%1$d/task/%2$d/comm; pgrep -f '^[^ ]*spread_times calls 4' | grep -cx %1$d; COLUMNS=120 top -b -n1 -p %1$d | grep -c spread_times")
+        result = self.run_spread(self.program("spread_times"), "calls", "4", ps, nodes=2, env={"MARK": "of spread"})
+        lines = result.stdout.splitlines()
+        self.assertEqual((result.returncode, result.stderr, lines[-1:]), (0, "", ["0 failures"]), result.stdout)
+        times, state, *arguments = lines[0].split(None, 5)
+        self.assertGreaterEqual(int(times), 0)
+        self.assertRegex(state, "^[RSD]")
+        self.assertEqual(arguments[:3], [str(self.program("spread_times")), "calls", "4"])
+        self.assertEqual(lines[1:-1], ["MARK=of spread", "spread_times", "1", "1"])
+
+    def test_tools_on_other_nodes_show_the_same(self):
+        (self.work / "look").write_text("""hostname; tr '\\0' ' ' < /proc/$1/cmdline; echo
+            until awk '{ exit !($14 > 0) }' /proc/$1/stat; do sleep 0.1; done; awk '{ print $3 }' /proc/$1/stat
+            """, encoding="ascii")
+        out = self.shell(f"{self.program()} spin > pid & until krg_where --json --threads | grep -q '\"node\":1'; do sleep 0.1; done; "
+                         "krg_capset -e +DISTANT_FORK; for i in 1 2 3 4 5 6 7 8; do sh look $!; done; kill $!; wait 2> /dev/null; true",
+                         caps=CAPS, nodes=2).splitlines()
+        self.assertIn("n1", out[0::3], out)
+        self.assertEqual(set(out[1::3]), {f"{self.program()} spin "}, out)
+        self.assertLessEqual(set(out[2::3]), set("RSD"), out)
+
     def ticks(self, command):
         """Processor time of all processes of that name, on all nodes."""
         total = 0

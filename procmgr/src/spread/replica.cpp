@@ -342,7 +342,7 @@ void Replica::call_at_home(const ThreadPtr& thread, const user_regs_struct& call
                                   if (thread->calls != number) return;
                                   thread->awaits_answer = false;
                                   thread->patience.drop();
-                                  if (!reply) return end_thread(thread);
+                                  if (!reply) return end_here(thread);
                                   take_answer(thread, *reply);
                                 });
 }
@@ -381,6 +381,7 @@ void Replica::send_home(const ThreadPtr& thread, bool makes_call_again) {
   ReturnThread back;
   back.set = parts_.set.value;
   back.tid = thread->tid;
+  if (const auto times = times_of(thread)) back.used = times->used;
   static_cast<void>(parts_.node.messenger.send(parts_.home, back, state->serialize()));
   end_thread(thread);
 }

@@ -71,6 +71,8 @@ class Replica {
   // Of those that stand.
   std::vector<HeldThread> held_threads() const;
   CapturedThreads captured_threads() const;
+  // Processor time since each thread came; of all that have ended here, by number 0.
+  std::vector<ThreadUsage> usage() const;
   // Members of a team have passed a barrier, or may when they have come.
   void go(const TeamGo& tell, const LocalBarriers::Members& members);
   // From now on members of a team, in this region, may get tasks while they wait.
@@ -136,7 +138,9 @@ class Replica {
   void end_wait(const ThreadPtr& thread, std::optional<int64_t> result);
   void send_home(const ThreadPtr& thread, bool makes_call_again);
   void end_thread(const ThreadPtr& thread);
+  void end_here(const ThreadPtr& thread);
   void forget(const ThreadPtr& thread);
+  std::optional<TaskTimes> times_of(const ThreadPtr& thread) const;
 
   const Parts parts_;
   std::function<void()> ended_;
@@ -148,6 +152,7 @@ class Replica {
   unsigned held_for_ = 0;               // HoldThreads::Why
   uint64_t learnt_ = 0;                 // mappings, by asking
   std::map<pid_t, ThreadPtr> threads_;  // by their number at home
+  CpuTime ended_used_;                  // by threads that have ended here
   LocalBarriers barriers_;
   std::deque<Job> jobs_;  // of the keeper, the first one running
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

@@ -84,6 +84,13 @@ void ReplicaHost::take_messages() {
         if (!hosted || !hosted->replica) return reply.fail(ESRCH, "no replica");
         reply.ok(hosted->replica->captured_threads().serialize());
       });
+  messenger.on_request<TellUsage>(
+      [this](NodeId, const TellUsage& ask, std::string_view, Messenger::Reply reply) {
+        auto hosted = find(ask.set);
+        if (!hosted || !hosted->replica) return reply.fail(ESRCH, "no replica");
+        const auto all = hosted->replica->usage();
+        reply.ok({reinterpret_cast<const char*>(all.data()), all.size() * sizeof all.front()});
+      });
   messenger.on_request<TellWritten>(
       [this](NodeId, const TellWritten& ask, std::string_view, Messenger::Reply reply) {
         auto hosted = find(ask.set);

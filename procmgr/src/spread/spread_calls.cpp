@@ -66,6 +66,8 @@ void SpreadProcess::on_entry(const ThreadPtr& thread, const user_regs_struct& re
       return skip(thread, 0);
     case SYS_exit:
       return begin_exit(thread);
+    case SYS_exit_group:
+      return charge_parent(thread, [this, thread] { resume(thread); });
     case SYS_sched_setaffinity:
       return begin_affinity(thread);
     case kTeamCallNumber:
@@ -175,6 +177,10 @@ void SpreadProcess::after_call(const ThreadPtr& thread, uint64_t result) {
     case SYS_mprotect:
       return protect_everywhere(RemoteAddr{call.rdi}, call.rsi, static_cast<uint32_t>(call.rdx),
                                 done);
+    case SYS_getrusage:
+    case SYS_times:
+    case SYS_clock_gettime:
+      return add_usage(thread);
     default:
       return finish(thread);
   }
@@ -343,7 +349,10 @@ void SpreadProcess::begin_exit(const ThreadPtr& thread) {
   thread->is_exiting = true;
   const uint64_t all = ~0ULL;
   ptrace(PTRACE_SETSIGMASK, thread->traced->tid(), sizeof all, &all);
-  free_robust_mutexes(thread, [this, thread] { begin_exit_call(thread); });
+  free_robust_mutexes(thread, [this, thread] {
+    if (!is_last(thread)) return begin_exit_call(thread);
+    charge_parent(thread, [this, thread] { begin_exit_call(thread); });
+  });
 }
 
 void SpreadProcess::begin_exit_call(const ThreadPtr& thread) {

@@ -4,6 +4,7 @@
 // written goes to the program's pages as any node's writes do, wherever they are.
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <sys/mman.h>
+#include <sys/uio.h>
 
 #include <cstring>
 
@@ -16,8 +17,17 @@ struct SpreadProcess::Returning {
     RemoteAddr to;
     std::string bytes;
   };
-  ThreadPtr thread;
   std::vector<Piece> pieces;  // none crosses a page
+  std::function<void()> done;
+
+  void add(RemoteAddr to, std::string_view bytes) {
+    while (!bytes.empty()) {
+      const size_t length = std::min<size_t>(bytes.size(), kPageBytes - to.value % kPageBytes);
+      pieces.push_back({to, std::string(bytes.substr(0, length))});
+      bytes.remove_prefix(length);
+      to = to + length;
+    }
+  }
 };
 
 // How much of it the program may use so, from its beginning on.
@@ -75,34 +85,44 @@ void SpreadProcess::end_loans(const ThreadPtr& thread) {
     set_argument(*registers, loan.argument.index, loan.from.value);
   static_cast<void>(thread->traced->set_registers(*registers));
   thread->has_changed_arguments = false;
-  auto returning = std::make_shared<Returning>(Returning{thread, {}});
+  auto returning =
+      std::make_shared<Returning>(Returning{{}, [this, thread, alive = std::weak_ptr(alive_)] {
+                                              if (!alive.expired() && !thread->is_gone)
+                                                on_exit(thread);
+                                            }});
   const auto result = static_cast<int64_t>(registers->rax);
   for (const LentArgument& loan : thread->loans) {
     if (result < 0) break;
     const std::span<const char> all = loan.memory.bytes();
     const std::string_view bytes(all.data(), all.size());
-    const uint64_t written = bytes_written(loan.argument, registers->rax, bytes);
-    for (uint64_t at = 0; at < written;) {
-      const RemoteAddr to = loan.from + at;
-      const uint64_t length = std::min(written - at, kPageBytes - to.value % kPageBytes);
-      returning->pieces.push_back({to, std::string(bytes.substr(at, length))});
-      at += length;
-    }
+    returning->add(loan.from, bytes.substr(0, bytes_written(loan.argument, registers->rax, bytes)));
   }
   thread->loans.clear();
   return_next(returning);
 }
 
+void SpreadProcess::write_memory(RemoteAddr to, std::string_view bytes,
+                                 std::function<void()> done) {
+  auto returning = std::make_shared<Returning>(Returning{{}, std::move(done)});
+  returning->add(to, bytes);
+  return_next(returning);
+}
+
 void SpreadProcess::return_next(const std::shared_ptr<Returning>& returning) {
-  if (returning->pieces.empty()) return on_exit(returning->thread);
+  if (returning->pieces.empty()) return returning->done();
   const auto piece = std::move(returning->pieces.back());
   returning->pieces.pop_back();
-  const auto go_on = [this, returning, alive = std::weak_ptr(alive_)] {
-    if (!alive.expired() && !returning->thread->is_gone) return_next(returning);
-  };
   const auto offset = parts_.memory.offset_of(piece.to, piece.bytes.size());
-  if (!offset) return go_on();  // it has been unmapped meanwhile
-  parts_.pages->write(*offset, piece.bytes, [go_on](const Status&) { go_on(); });
+  if (!offset) {  // at home only, or unmapped meanwhile
+    const iovec local{const_cast<char*>(piece.bytes.data()), piece.bytes.size()};
+    const iovec remote{reinterpret_cast<void*>(piece.to.value), piece.bytes.size()};
+    process_vm_writev(parts_.pid, &local, 1, &remote, 1, 0);
+    return return_next(returning);
+  }
+  parts_.pages->write(*offset, piece.bytes,
+                      [this, returning, alive = std::weak_ptr(alive_)](const Status&) {
+                        if (!alive.expired()) return_next(returning);
+                      });
 }
 
 }  // namespace krg

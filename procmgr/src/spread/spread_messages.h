@@ -11,6 +11,7 @@
 #include "krg/procmgr/node_context.h"
 #include "krg/procmgr/team_call.h"
 #include "krg/shmem/page_set.h"
+#include "spread/cpu_time.h"
 
 namespace krg {
 
@@ -90,6 +91,7 @@ struct ReturnThread {
   uint8_t unused[3] = {};
   int32_t tid = 0;
   uint64_t set = 0;
+  CpuTime used{};  // at R, since it came
 };
 // R to H, a request: the thread makes a system call; payload: its registers (user_regs_struct).
 // The reply: an int64_t, the result. ECANCELED: the thread does not go on at R.
@@ -241,6 +243,21 @@ struct BindThread {
   uint64_t set = 0;
 };
 static_assert(sizeof(BindThread) == 16);
+// H to R, a request. The reply: a ThreadUsage for each thread that runs at R, and one with tid 0
+// for all that have ended there.
+struct TellUsage {
+  static constexpr uint16_t kId = message_ids::kSpread + 23;
+  uint8_t version = 1;
+  uint8_t unused[7] = {};
+  uint64_t set = 0;
+};
+struct ThreadUsage {
+  int32_t tid = 0;  // at home
+  char state = 0;   // as stat has it
+  uint8_t unused[3] = {};
+  CpuTime used{};  // at R, since it came
+};
+static_assert(sizeof(TellUsage) == 16 && sizeof(ThreadUsage) == 24);
 struct PageNumbers {  // in a row
   uint64_t first = 0, count = 0;
 };
@@ -258,6 +275,6 @@ static_assert(sizeof(QueueFutex) == 32 && sizeof(LeaveFutex) == 16 && sizeof(Wak
 static_assert(sizeof(OpenSpreadSet) == 24 && sizeof(EndSpread) == 16 &&
               sizeof(StartReplica) == 16 && sizeof(ChangeMemory) == 48 &&
               sizeof(SendThread) == 24 && sizeof(RecallThread) == 16 &&
-              sizeof(ReturnThread) == 16 && sizeof(CallAtHome) == 16 && sizeof(ReplicaLost) == 16);
+              sizeof(ReturnThread) == 32 && sizeof(CallAtHome) == 16 && sizeof(ReplicaLost) == 16);
 
 }  // namespace krg

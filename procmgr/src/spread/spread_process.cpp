@@ -155,6 +155,9 @@ void SpreadProcess::on_trap(const ThreadPtr& thread, const TraceStop& stop) {
 void SpreadProcess::on_signal(const ThreadPtr& thread, int signal) {
   TracedThread& traced = *thread->traced;
   if (thread->is_exiting) return traced.resume(PTRACE_SYSCALL);
+  if (is_fatal(traced.tid(), signal))
+    return charge_parent(thread,
+                         [thread, signal] { thread->traced->resume(PTRACE_SYSCALL, signal); });
   if (thread->node == parts_.node.self || !has_handler(traced.tid(), signal))
     return traced.resume(PTRACE_SYSCALL, signal);
   thread->stands = Stands::kAtSignal;
@@ -164,10 +167,7 @@ void SpreadProcess::on_signal(const ThreadPtr& thread, int signal) {
 }
 
 void SpreadProcess::on_event(const ThreadPtr& thread, int event) {
-  if (event == PTRACE_EVENT_EXEC) {
-    thread->traced->detach();
-    return end();
-  }
+  if (event == PTRACE_EVENT_EXEC) return on_exec(thread);
   if (event == PTRACE_EVENT_CLONE) {
     const pid_t made = thread->traced->new_task();
     auto status = read_process_status(made);
@@ -175,6 +175,16 @@ void SpreadProcess::on_event(const ThreadPtr& thread, int event) {
     if (status && status->pid == parts_.pid) add(made, true)->tid_address = thread->new_tid_address;
   }
   resume(thread);
+}
+
+// Another program, whose only thread this is, whichever it was before.
+void SpreadProcess::on_exec(const ThreadPtr& thread) {
+  thread->stands = Stands::kRunning;
+  thread->is_in_call = false;
+  charge_parent(thread, [this, thread] {
+    thread->traced->detach();
+    end();
+  });
 }
 
 void SpreadProcess::on_gone(pid_t tid) {

@@ -25,6 +25,7 @@
 #include "krg/procmgr/node_context.h"
 #include "krg/shmem/page_set.h"
 #include "spread/call_arguments.h"
+#include "spread/cpu_time.h"
 #include "spread/fault_counts.h"
 #include "spread/known_mapping.h"
 #include "spread/saved_pages.h"
@@ -47,6 +48,7 @@ class SpreadChild;
 class StandingSpread;
 struct SpreadAgain;
 struct SpreadStatistics;
+struct UsageCall;
 
 class SpreadProcess {
  public:
@@ -66,6 +68,8 @@ class SpreadProcess {
     std::vector<SpreadRange> one_writer = {};  // what is never to have several
     std::shared_ptr<SpreadProcessors> processors = {};
     WaitPolicy waiting = {};  // of its teams' members
+    // What it has used on other nodes, which its parent's kernel does not know, before its end.
+    std::function<void(pid_t pid, const CpuTime&)> charge = [](pid_t, const CpuTime&) {};
   };
 
   // `ended` runs when the process has no thread any more, or is another program's.
@@ -89,6 +93,19 @@ class SpreadProcess {
   std::vector<pid_t> threads() const;
   // Whether memory of the process lies in the page set.
   bool is_spread(RemoteAddr address) const { return parts_.memory.find(address).has_value(); }
+
+  // Processor time on other nodes: of the process, and of each of its threads that has been there;
+  // the state of those that are.
+  struct Usage {
+    CpuTime process;
+    std::map<pid_t, TaskTimes> threads = {};
+  };
+  // `only`: what that node has to tell, and what others have told before.
+  void usage(std::function<void(const Usage&)> done, std::optional<NodeId> only = std::nullopt);
+  // A thread has come home, and used so much there.
+  void visited(NodeId node, pid_t tid, const CpuTime& used);
+  // Stopped as a whole, by a signal.
+  bool is_stopped() const { return is_stopped_; }
 
   using Done = std::function<void(Status)>;
   // The processors that a thread has been bound to since the process was spread, as far as its node
@@ -182,6 +199,7 @@ class SpreadProcess {
     std::optional<uint64_t> new_tid_address;           // of the thread that it is making
     unsigned brought = 0;                              // times that its call's memory was brought
     std::optional<ProcessorSet> affinity;  // that was asked for; by the cluster's numbers
+    std::map<NodeId, CpuTime> visits;      // what it used there, when it has come home
     TeamPhase phase;
     bool forks = false;        // stands behind a fork that was none
     Patience::Claim patience;  // while it is in a team call
@@ -215,6 +233,7 @@ class SpreadProcess {
   void on_trap(const ThreadPtr& thread, const TraceStop& stop);
   void on_signal(const ThreadPtr& thread, int signal);
   void on_event(const ThreadPtr& thread, int event);
+  void on_exec(const ThreadPtr& thread);
   void on_gone(pid_t tid);
   void resume(const ThreadPtr& thread, int signal = 0);
   void arm(const ThreadPtr& thread);
@@ -299,6 +318,13 @@ class SpreadProcess {
   // Calls `use` with the word, in the same moment in which nobody else changes it.
   void with_word(const ThreadPtr& thread, RemoteAddr address, std::function<void(uint32_t)> use);
 
+  static bool is_fatal(pid_t tid, int signal);
+  void add_usage_of(NodeId node, std::string_view answer, Usage& sum) const;
+  void add_usage(const ThreadPtr& thread);
+  void add_to_answer(const ThreadPtr& thread, const UsageCall& call, const CpuTime& more);
+  void charge_parent(const ThreadPtr& thread, std::function<void()> then);
+  bool is_last(const ThreadPtr& thread) const;
+
   void allow_multiple_writers();
   void note_writers(RemoteAddr start, uint64_t bytes, bool one_writer);
 
@@ -326,6 +352,8 @@ class SpreadProcess {
   void begin_loans(const ThreadPtr& thread);
   void lend_next(const ThreadPtr& thread, const std::shared_ptr<std::vector<CallArgument>>& wanted);
   void end_loans(const ThreadPtr& thread);
+  // What cannot be written is left out.
+  void write_memory(RemoteAddr to, std::string_view bytes, std::function<void()> done);
   void return_next(const std::shared_ptr<Returning>& returning);
   bool lacks_memory(const ThreadPtr& thread, const user_regs_struct& registers);
   void bring_memory(const ThreadPtr& thread, size_t argument);
@@ -397,6 +425,8 @@ class SpreadProcess {
   SavedPages saved_;                                     // of the last one
   ThreadPtr capture_turn_ = std::make_shared<Thread>();  // none: who changes mappings then
   uint64_t answers_ = 0;                                 // to threads elsewhere
+  std::map<NodeId, CpuTime> visits_;                     // of threads that have come home
+  CpuTime charged_;                                      // to its parent
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

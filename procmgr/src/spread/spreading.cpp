@@ -23,6 +23,7 @@
 #include "spread/spread_process.h"
 #include "spread/spread_start.h"
 #include "spread/spread_statistics.h"
+#include "spread/spread_texts.h"
 #include "spread/spread_writers.h"
 #include "spread/standing_spread.h"
 #include "touch.h"
@@ -44,7 +45,8 @@ struct Spreading::Impl {
         source(std::move(s)),
         replicas(parts.node, parts.kddm, parts.broker, parts.table, source, parts.resources,
                  parts.patience),
-        debuggers([this](pid_t pid) { return find_process(pid); }) {}
+        debuggers([this](pid_t pid) { return find_process(pid); }),
+        texts([this](pid_t tid) { return find_process_of(tid); }) {}
 
   void take_calls();
   void take_messages();
@@ -83,11 +85,14 @@ struct Spreading::Impl {
   void restored(pid_t pid, const Status& how);
   SpreadProcess* find(uint64_t set) const;
   SpreadProcess* find_process(pid_t pid) const;
+  SpreadProcess* find_process_of(pid_t tid) const;
+  void charge(pid_t pid, const CpuTime& used);
 
   const Parts parts;
   const UserfaultSource source;
   ReplicaHost replicas;
   SpreadDebuggers debuggers;
+  SpreadTexts texts;
   std::map<uint64_t, std::unique_ptr<SpreadProcess>> processes;
   std::map<pid_t, uint64_t> decided;  // processes that need not be looked at, by their start time
   std::set<pid_t> starting;           // being spread
@@ -259,6 +264,7 @@ void Spreading::Impl::on_started(pid_t pid, const std::shared_ptr<SpreadStart>& 
   const auto sets = parts.capabilities.of(pid);
   if (!sets || !sets->effective.has(Capability::kSeeLocalProcStat))
     spread->parts.processors = std::make_shared<SpreadProcessors>(parts.resources);
+  spread->parts.charge = [this](pid_t charged, const CpuTime& used) { charge(charged, used); };
   auto& process = processes[set];
   process = std::make_unique<SpreadProcess>(std::move(spread->parts), [this, set] { ended(set); });
   const auto again = restoring.find(pid);
@@ -340,6 +346,21 @@ SpreadProcess* Spreading::Impl::find_process(pid_t pid) const {
   return nullptr;
 }
 
+SpreadProcess* Spreading::Impl::find_process_of(pid_t tid) const {
+  for (const auto& [set, process] : processes)
+    if (process->place_of(tid)) return process.get();
+  return nullptr;
+}
+
+void Spreading::Impl::charge(pid_t pid, const CpuTime& used) {
+  const auto time = [](int64_t ns) { return timeval{ns / 1'000'000'000, ns / 1000 % 1'000'000}; };
+  struct rusage usage {};
+  usage.ru_utime = time(used.user_ns);
+  usage.ru_stime = time(used.system_ns);
+
+  parts.charge(pid, usage);
+}
+
 void Spreading::Impl::take_messages() {
   Messenger& messenger = parts.node.messenger;
   messenger.on_request<CallAtHome>(
@@ -385,11 +406,14 @@ void Spreading::Impl::take_messages() {
         if (!woken) return reply.fail(woken.error());
         reply.ok({reinterpret_cast<const char*>(&*woken), sizeof *woken});
       });
-  messenger.on<ReturnThread>([this](NodeId, const ReturnThread& back, std::string_view payload) {
-    SpreadProcess* process = find(back.set);
-    auto state = ThreadState::parse(payload);
-    if (process && state) process->returned(back.tid, std::move(*state));
-  });
+  messenger.on<ReturnThread>(
+      [this](NodeId from, const ReturnThread& back, std::string_view payload) {
+        SpreadProcess* process = find(back.set);
+        auto state = ThreadState::parse(payload);
+        if (!process || !state) return;
+        process->visited(from, back.tid, back.used);
+        process->returned(back.tid, std::move(*state));
+      });
   messenger.on<TellHomeOfWriters>(
       [this](NodeId from, const TellHomeOfWriters& tell, std::string_view message) {
         if (SpreadProcess* process = find(tell.set)) process->take_writers_message(from, message);
@@ -522,9 +546,12 @@ void Spreading::restore(std::shared_ptr<FrozenProcess> process, const std::strin
 }
 
 pid_t Spreading::process_of(pid_t tid) const {
-  for (const auto& [set, process] : impl_->processes)
-    if (process->place_of(tid)) return process->pid();
-  return 0;
+  const SpreadProcess* process = impl_->find_process_of(tid);
+  return process ? process->pid() : 0;
+}
+
+ProcTexts Spreading::process_texts() {
+  return impl_->texts.texts();
 }
 
 std::optional<std::set<unsigned>> Spreading::affinity_of(pid_t tid) const {

@@ -15,6 +15,7 @@
 #include "krg/procmgr/node_context.h"
 #include "krg/procmgr/node_resources.h"
 #include "krg/procmgr/proc_folder.h"
+#include "krg/procmgr/proc_texts.h"
 #include "krg/procmgr/process_table.h"
 #include "krg/procmgr/session_fs.h"
 
@@ -38,6 +39,8 @@ class ProcView {
   // Makes the texts of /proc/sysvipc; see ProcTree::IpcText. REQUIRES: as create().
   void set_ipc_text(
       std::function<bool(std::string_view name, std::function<void(Result<std::string>)>)> text);
+  // Completes texts of processes that run here, for all nodes.
+  void set_process_texts(ProcTexts texts);
   // The process whose directory of ours (/proc/PID where that is no link) descriptor `fd` of thread
   // `tid` is; 0 for any other descriptor.
   pid_t process_of_directory(pid_t tid, int fd) const;

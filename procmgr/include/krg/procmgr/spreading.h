@@ -6,6 +6,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <sys/resource.h>
+
 #include <functional>
 #include <map>
 #include <memory>
@@ -14,6 +16,7 @@
 
 #include "krg/procmgr/capability_table.h"
 #include "krg/procmgr/node_resources.h"
+#include "krg/procmgr/proc_texts.h"
 #include "krg/procmgr/process_table.h"
 #include "krg/procmgr/syscall_broker.h"
 #include "krg/runtime/control_server.h"
@@ -36,6 +39,8 @@ class Spreading {
     std::function<bool(NodeId)> is_online;
     NodeResources& resources;
     Patience& patience;
+    // What a process of this node has used on others, before its end: its parent is to be charged.
+    std::function<void(pid_t, const struct rusage&)> charge;
   };
   // Takes the broker's clone3. Errors: ENOTSUP with the reason, where page faults of programs
   // cannot be served.
@@ -53,6 +58,9 @@ class Spreading {
   //   "spread.read" {"pid", "address", "bytes"}: {"bytes"}: its memory, 16 KiB at the most. Error:
   // EFAULT. Bytes are told as hexadecimal digits.
   void add_commands(ControlServer& server);
+
+  // Completes what /proc says of such processes; used for as long as this is there.
+  ProcTexts process_texts();
 
   // The threads of a process that is spread and started here, and where they run; none: it is not.
   std::map<pid_t, NodeId> threads_of(pid_t pid) const;

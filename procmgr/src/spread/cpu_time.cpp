@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "spread/cpu_time.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "process_status.h"
+#include "text_scan.h"
+
+namespace krg {
+namespace {
+
+constexpr int64_t kNsPerSecond = 1'000'000'000;
+// Behind the command's closing parenthesis; proc(5) counts from 1, the state is 3.
+constexpr size_t kState = 0, kUserTicks = 14 - 3, kSystemTicks = 15 - 3;
+
+}  // namespace
+
+std::optional<TaskTimes> parse_task_times(std::string_view stat, std::string_view schedstat,
+                                          int64_t ticks_per_s) {
+  const size_t command_end = stat.rfind(')');
+  if (command_end == std::string_view::npos) return std::nullopt;
+  const auto fields = split_words(trimmed(stat.substr(command_end + 1)));
+  if (fields.size() <= kSystemTicks) return std::nullopt;
+  const auto user = to_number<int64_t>(fields[kUserTicks]);
+  const auto system = to_number<int64_t>(fields[kSystemTicks]);
+  if (!user || !system) return std::nullopt;
+  const int64_t ticks = *user + *system;
+  std::string_view rest = trimmed(schedstat);
+  const int64_t all =
+      to_number<int64_t>(next_word(rest)).value_or(ticks * (kNsPerSecond / ticks_per_s));
+  TaskTimes times;
+  times.state = fields[kState].front();
+  if (ticks > 0)
+    times.used.system_ns = static_cast<int64_t>(
+        static_cast<double>(all) * static_cast<double>(*system) / static_cast<double>(ticks));
+  times.used.user_ns = all - times.used.system_ns;
+  return times;
+}
+
+std::optional<TaskTimes> read_task_times(pid_t pid, pid_t tid) {
+  const auto text = [&](const char* name) {
+    return read_proc_text(pid, fmt::format("task/{}/{}", tid, name).c_str());
+  };
+  auto stat = text("stat");
+  if (!stat) return std::nullopt;
+  auto schedstat = text("schedstat");
+  return parse_task_times(*stat, schedstat ? *schedstat : std::string_view{}, sysconf(_SC_CLK_TCK));
+}
+
+}  // namespace krg
