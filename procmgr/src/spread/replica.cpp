@@ -198,10 +198,10 @@ void Replica::start(const ThreadPtr& thread, pid_t task, ThreadState state,
   auto first = std::make_shared<std::function<void(Status)>>(std::move(done));
   thread->traced = std::make_unique<TracedThread>(
       *parts_.node.children, task,
-      [this, thread = std::weak_ptr(thread), state = std::move(state),
-       first](const TraceStop& stop) {
-        auto alive = thread.lock();
-        if (!alive) return;
+      [this, replica = std::weak_ptr(alive_), thread = std::weak_ptr(thread),
+       state = std::move(state), first](const TraceStop& stop) {
+        auto alive = thread.lock();  // what it waits for may hold it longer than this
+        if (!alive || replica.expired()) return;
         if (!*first) return on_stop(alive, stop);
         auto started = std::exchange(*first, nullptr);
         TracedThread& traced = *alive->traced;

@@ -95,8 +95,10 @@ SpreadProcess::ThreadPtr SpreadProcess::add(pid_t tid, bool is_new) {
 
 std::unique_ptr<TracedThread> SpreadProcess::traced(pid_t tid, const ThreadPtr& thread) {
   return std::make_unique<TracedThread>(
-      *parts_.node.children, tid, [this, weak = std::weak_ptr(thread)](const TraceStop& stop) {
-        if (auto alive = weak.lock()) on_stop(alive, stop);
+      *parts_.node.children, tid,
+      [this, alive = std::weak_ptr(alive_), weak = std::weak_ptr(thread)](const TraceStop& stop) {
+        auto known = weak.lock();  // what it waits for may hold it longer than this
+        if (known && !alive.expired()) on_stop(known, stop);
       });
 }
 
@@ -175,16 +177,6 @@ void SpreadProcess::on_event(const ThreadPtr& thread, int event) {
     if (status && status->pid == parts_.pid) add(made, true)->tid_address = thread->new_tid_address;
   }
   resume(thread);
-}
-
-// Another program, whose only thread this is, whichever it was before.
-void SpreadProcess::on_exec(const ThreadPtr& thread) {
-  thread->stands = Stands::kRunning;
-  thread->is_in_call = false;
-  charge_parent(thread, [this, thread] {
-    thread->traced->detach();
-    end();
-  });
 }
 
 void SpreadProcess::on_gone(pid_t tid) {

@@ -30,6 +30,12 @@ bool ends_by_default(int signal) {
   }
 }
 
+std::vector<ThreadUsage> parse_usage(std::string_view answer) {
+  std::vector<ThreadUsage> all(answer.size() / sizeof(ThreadUsage));
+  std::memcpy(all.data(), answer.data(), all.size() * sizeof(ThreadUsage));
+  return all;
+}
+
 }  // namespace
 
 bool SpreadProcess::is_fatal(pid_t tid, int signal) {
@@ -56,9 +62,7 @@ void SpreadProcess::add_usage_of(NodeId node, std::string_view answer, Usage& su
   for (const auto& [tid, thread] : threads_)
     if (auto visit = thread->visits.find(node); visit != thread->visits.end())
       sum.threads[tid].used += visit->second;
-  ThreadUsage one;
-  for (size_t at = 0; at + sizeof one <= answer.size(); at += sizeof one) {
-    std::memcpy(&one, answer.data() + at, sizeof one);
+  for (const ThreadUsage& one : parse_usage(answer)) {
     sum.process += one.used;
     if (one.tid == 0) continue;
     sum.threads[one.tid].used += one.used;
@@ -145,6 +149,31 @@ void SpreadProcess::charge_parent(const ThreadPtr& thread, std::function<void()>
     charged_ = all.process;
     then();
   });
+}
+
+// Another program, whose only thread this is, whichever it was before: nothing that is under way is
+// for it. It is let go when what its predecessor used is told.
+void SpreadProcess::on_exec(const ThreadPtr& thread) {
+  alive_ = std::make_shared<bool>(true);
+  thread->traced->give_up();
+  auto more = std::make_shared<CpuTime>(CpuTime{-charged_.user_ns, -charged_.system_ns});
+  for (const auto& [node, used] : visits_) *more += used;
+  auto left = std::make_shared<size_t>(parts_.nodes.size() + 1);
+  const auto answered = [left, more, pid = parts_.pid, charge = parts_.charge] {
+    if (--*left > 0) return;
+    if (more->user_ns > 0 || more->system_ns > 0) charge(pid, *more);
+    ptrace(PTRACE_DETACH, pid, nullptr, nullptr);
+  };
+  TellUsage ask;
+  ask.set = set().value;
+  for (NodeId node : parts_.nodes)
+    parts_.node.messenger.request(node, ask, {}, [more, answered](Result<std::string> reply) {
+      for (const ThreadUsage& one : parse_usage(reply ? *reply : std::string_view{}))
+        *more += one.used;
+      answered();
+    });
+  answered();
+  end();
 }
 
 bool SpreadProcess::is_last(const ThreadPtr& thread) const {
