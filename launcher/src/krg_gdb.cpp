@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <initializer_list>
 #include <iterator>
 #include <optional>
 #include <string>
@@ -44,17 +45,50 @@ constexpr size_t kMostPacketBytes = 0x4000;
 constexpr const char* kArchitecture =
     "<target><architecture>i386:x86-64</architecture><osabi>GNU/Linux</osabi></target>";
 
-// As gdb numbers them: the general ones, whose number is known; it asks for no others.
+class RegisterBytes {
+ public:
+  void add(uint64_t value, size_t width) { add(&value, width); }
+  void add(const void* bytes, size_t count) {
+    bytes_.append(static_cast<const char*>(bytes), count);
+  }
+  std::string take() { return std::move(bytes_); }
+
+ private:
+  std::string bytes_;
+};
+
+// As gdb numbers them: the general ones.
 std::string general_registers(const user_regs_struct& r) {
-  std::string bytes;
-  const auto add = [&](uint64_t value, size_t width) {
-    bytes.append(reinterpret_cast<const char*>(&value), width);
-  };
+  RegisterBytes bytes;
+  const auto add = [&](uint64_t value, size_t width) { bytes.add(value, width); };
   for (uint64_t value : {r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rbp, r.rsp, r.r8, r.r9, r.r10,
                          r.r11, r.r12, r.r13, r.r14, r.r15, r.rip})
     add(value, sizeof value);
   for (uint64_t value : {r.eflags, r.cs, r.ss, r.ds, r.es, r.fs, r.gs}) add(value, 4);
-  return bytes;
+  return bytes.take();
+}
+
+// Behind those: the floating-point stack, its control words, the vector registers (SSE).
+std::string vector_registers(const user_fpregs_struct& r) {
+  constexpr size_t kOfStack = 8, kStackBytes = 10, kSlotBytes = 16;
+  RegisterBytes bytes;
+  const auto* stack = reinterpret_cast<const char*>(r.st_space);
+  for (size_t i = 0; i < kOfStack; ++i) bytes.add(stack + i * kSlotBytes, kStackBytes);
+  const std::initializer_list<uint64_t> control = {
+      r.cwd, r.swd, r.ftw, r.rip >> 32, r.rip & UINT32_MAX, r.rdp >> 32, r.rdp & UINT32_MAX, r.fop};
+  for (uint64_t value : control) bytes.add(value, 4);
+  bytes.add(r.xmm_space, sizeof r.xmm_space);
+  bytes.add(r.mxcsr, 4);
+  return bytes.take();
+}
+
+template <class T>
+std::optional<T> from_told(const nlohmann::json& told, const char* name) {
+  const std::string bytes = from_hex(told.value(name, ""));
+  if (bytes.size() != sizeof(T)) return std::nullopt;
+  T value{};
+  std::memcpy(&value, bytes.data(), bytes.size());
+  return value;
 }
 
 class Stub {
@@ -65,16 +99,17 @@ class Stub {
     auto held = krgd_.call("spread.hold", {{"pid", pid_}});
     if (!held) return held.error();
     for (const nlohmann::json& told : held->result["threads"]) {
-      Thread thread{told.value("tid", 0), told.value("node", 0), std::nullopt};
-      const std::string bytes = from_hex(told.value("registers", ""));
-      if (bytes.size() == sizeof(user_regs_struct))
-        std::memcpy(&thread.registers.emplace(), bytes.data(), bytes.size());
-      threads_.push_back(thread);
+      threads_.push_back({told.value("tid", 0), told.value("node", 0),
+                          from_told<user_regs_struct>(told, "registers"),
+                          from_told<user_fpregs_struct>(told, "vectors")});
     }
     if (threads_.empty()) return errno_error("it has no threads any more", ESRCH);
     chosen_ = threads_.front().tid;
     return {};
   }
+
+  // gdb shows why there is no answer when it reads, not when it cannot write.
+  void await_question() { receive(); }
 
   // Until gdb has gone.
   void serve() {
@@ -88,9 +123,10 @@ class Stub {
 
  private:
   struct Thread {
-    pid_t tid;
-    int node;
+    pid_t tid = 0;
+    int node = 0;
     std::optional<user_regs_struct> registers;
+    std::optional<user_fpregs_struct> vectors;
   };
 
   std::optional<std::string> receive() {
@@ -181,10 +217,14 @@ class Stub {
 
   std::string registers() const {
     const Thread* thread = find(fmt::format("{:x}", chosen_));
-    const std::string bytes =
-        general_registers(thread && thread->registers ? *thread->registers : user_regs_struct{});
-    if (thread && thread->registers) return to_hex(bytes);
-    return std::string(2 * bytes.size(), 'x');  // not known
+    const auto told = [](const auto& known, auto make) {
+      const std::string bytes =
+          make(known.value_or(typename std::decay_t<decltype(known)>::value_type{}));
+      return known ? to_hex(bytes) : std::string(2 * bytes.size(), 'x');  // not known
+    };
+    const Thread none{};
+    if (!thread) thread = &none;
+    return told(thread->registers, general_registers) + told(thread->vectors, vector_registers);
   }
 
   std::string memory(const std::string& what) {
@@ -235,7 +275,10 @@ int serve_gdb(pid_t pid) {
   auto krgd = ControlClient::connect_to_session();
   if (!krgd) return fail(krgd.error());
   Stub stub(std::move(*krgd), pid);
-  if (auto held = stub.hold(); !held) return fail(held.error());
+  if (auto held = stub.hold(); !held) {
+    stub.await_question();
+    return fail(held.error());
+  }
   stub.serve();
   return EXIT_SUCCESS;
 }

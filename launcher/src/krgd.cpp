@@ -226,7 +226,11 @@ void Krgd::start_spreading() {
   auto made = Spreading::create(
       {node, kddm, syscalls, capabilities, processes,
        [this](NodeId n) { return membership.is_online(n); }, resources, patience,
-       [this](pid_t pid, const rusage& usage) { remote_usage.body_ended(pid, usage); }});
+       [this](pid_t pid, const rusage& usage) { remote_usage.body_ended(pid, usage); },
+       [this](pid_t pid, pid_t child) {
+         return child == 0 ? remote_usage.of_children(pid)
+                           : remote_usage.of_waited_child(pid, child);
+       }});
   if (!made) return capabilities.refuse(Capability::kDistantThread, made.error().message());
   spreading = std::move(*made);
   spreading->add_commands(control);

@@ -221,6 +221,14 @@ void RemoteUsage::body_ended(pid_t shadow, const struct rusage& usage) {
   impl_->disturb_blocked_waits(impl_->accounts.child_ends(shadow, usage));
 }
 
+std::optional<struct rusage> RemoteUsage::of_children(pid_t pid) {
+  return impl_->accounts.of_children(pid);
+}
+
+std::optional<struct rusage> RemoteUsage::of_waited_child(pid_t pid, pid_t child) {
+  return impl_->accounts.of_waited_child(pid, child);
+}
+
 std::optional<struct rusage> RemoteUsage::close(pid_t pid) {
   return impl_->accounts.close(pid);
 }

@@ -30,7 +30,9 @@ static pthread_t thread[kMost];
 static pid_t tid[kMost];
 static int failures;
 
-static double seconds(struct timespec t) { return (double)t.tv_sec + (double)t.tv_nsec / 1e9; }
+static double seconds(struct timespec t) {
+  return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
 static double clock_of(clockid_t clock) {
   struct timespec now;
   if (clock_gettime(clock, &now) != 0) abort();
@@ -137,8 +139,7 @@ int main(int count, char** arguments) {
   threads = ending ? kEnding : (unsigned)atoi(arguments[2]);
   if (threads > kMost) return 2;
   pthread_barrier_init(&barrier, NULL, threads);
-  for (unsigned i = 1; i < threads; ++i)
-    pthread_create(&thread[i], NULL, run, (void*)(long)i);
+  for (unsigned i = 1; i < threads; ++i) pthread_create(&thread[i], NULL, run, (void*)(long)i);
   burn(0);
   pthread_barrier_wait(&barrier);
   if (ending && strcmp(ending, "exit") == 0) exit(3);

@@ -256,8 +256,10 @@ std::vector<HeldThread> Replica::held_threads() const {
   std::vector<HeldThread> held;
   for (const auto& [tid, thread] : threads_) {
     if (!thread->traced) continue;  // it has yet to begin
-    if (auto registers = thread->traced->registers())
-      held.push_back({.tid = tid, .registers = *registers});
+    auto registers = thread->traced->registers();
+    auto vectors = thread->traced->vector_registers();
+    if (registers && vectors)
+      held.push_back({.tid = tid, .registers = *registers, .vectors = *vectors});
   }
   return held;
 }

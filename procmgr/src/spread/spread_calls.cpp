@@ -180,7 +180,8 @@ void SpreadProcess::after_call(const ThreadPtr& thread, uint64_t result) {
     case SYS_getrusage:
     case SYS_times:
     case SYS_clock_gettime:
-      return add_usage(thread);
+    case SYS_wait4:
+      return add_usage(thread, result);
     default:
       return finish(thread);
   }

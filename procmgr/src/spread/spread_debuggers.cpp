@@ -16,13 +16,15 @@ constexpr size_t kMostReadBytes = 16384;  // at once
 
 nlohmann::json described(const std::vector<SpreadProcess::Held>& held) {
   nlohmann::json threads = nlohmann::json::array();
-  for (const SpreadProcess::Held& thread : held) {
-    std::string_view bytes;
-    if (thread.registers)
-      bytes = {reinterpret_cast<const char*>(&*thread.registers), sizeof *thread.registers};
-    threads.push_back(
-        {{"tid", thread.tid}, {"node", thread.node.value}, {"registers", to_hex(bytes)}});
-  }
+  const auto bytes_of = [](const auto& known) {
+    if (!known) return std::string();
+    return to_hex({reinterpret_cast<const char*>(&*known), sizeof *known});
+  };
+  for (const SpreadProcess::Held& thread : held)
+    threads.push_back({{"tid", thread.tid},
+                       {"node", thread.node.value},
+                       {"registers", bytes_of(thread.registers)},
+                       {"vectors", bytes_of(thread.vectors)}});
   return {{"threads", std::move(threads)}};
 }
 

@@ -45,7 +45,7 @@ void SpreadProcess::hold(std::function<void(Result<std::vector<Held>>)> done) {
           for (size_t at = 0; alive && reply && at + sizeof held <= reply->size();
                at += sizeof held) {
             std::memcpy(&held, reply->data() + at, sizeof held);
-            alive->elsewhere[held.tid] = held.registers;
+            alive->elsewhere[held.tid] = held;
           }
           stands();
         });
@@ -57,12 +57,14 @@ void SpreadProcess::tell_held() {
   inspection_->limit.reset();
   std::vector<Held> all;
   for (const auto& [tid, thread] : threads_) {
-    Held held{tid, thread->node, std::nullopt};
+    Held held{tid, thread->node, std::nullopt, std::nullopt};
     if (thread->node == parts_.node.self) {
       if (auto registers = thread->traced->registers()) held.registers = *registers;
+      if (auto vectors = thread->traced->vector_registers()) held.vectors = *vectors;
     } else if (auto found = inspection_->elsewhere.find(tid);
                found != inspection_->elsewhere.end()) {
-      held.registers = found->second;
+      held.registers = found->second.registers;
+      held.vectors = found->second.vectors;
     }
     all.push_back(held);
   }

@@ -266,9 +266,10 @@ struct HeldThread {
   int32_t tid = 0;  // at home
   uint8_t unused[4] = {};
   user_regs_struct registers{};
+  user_fpregs_struct vectors{};
 };
 static_assert(sizeof(TellThreads) == 16 && sizeof(HoldThreads) == 16 &&
-              sizeof(HeldThread) == 8 + sizeof(user_regs_struct));
+              sizeof(HeldThread) == 8 + sizeof(user_regs_struct) + sizeof(user_fpregs_struct));
 static_assert(sizeof(AskMapping) == 24);
 static_assert(sizeof(QueueFutex) == 32 && sizeof(LeaveFutex) == 16 && sizeof(WakeFutex) == 32 &&
               sizeof(FutexWoken) == 16);

@@ -48,6 +48,7 @@ class SpreadChild;
 class StandingSpread;
 struct SpreadAgain;
 struct SpreadStatistics;
+struct MoreUsage;
 struct UsageCall;
 
 class SpreadProcess {
@@ -70,6 +71,10 @@ class SpreadProcess {
     WaitPolicy waiting = {};  // of its teams' members
     // What it has used on other nodes, which its parent's kernel does not know, before its end.
     std::function<void(pid_t pid, const CpuTime&)> charge = [](pid_t, const CpuTime&) {};
+    // What its children used on other nodes: one that it has waited for, or (0) all of them.
+    std::function<CpuTime(pid_t pid, pid_t child)> of_children = [](pid_t, pid_t) {
+      return CpuTime();
+    };
   };
 
   // `ended` runs when the process has no thread any more, or is another program's.
@@ -132,6 +137,7 @@ class SpreadProcess {
     pid_t tid;
     NodeId node;
     std::optional<user_regs_struct> registers;  // none: it is on its way between two nodes
+    std::optional<user_fpregs_struct> vectors;
   };
   void hold(std::function<void(Result<std::vector<Held>>)> done);
   void release();
@@ -217,7 +223,7 @@ class SpreadProcess {
   };
 
   struct Inspection {  // by a debugger
-    std::map<pid_t, user_regs_struct> elsewhere;
+    std::map<pid_t, HeldThread> elsewhere;
     std::function<void(Result<std::vector<Held>>)> done;
     EventLoop::Timer limit;
   };
@@ -320,8 +326,9 @@ class SpreadProcess {
 
   static bool is_fatal(pid_t tid, int signal);
   void add_usage_of(NodeId node, std::string_view answer, Usage& sum) const;
-  void add_usage(const ThreadPtr& thread);
-  void add_to_answer(const ThreadPtr& thread, const UsageCall& call, const CpuTime& more);
+  void add_usage(const ThreadPtr& thread, uint64_t result);
+  void add_own_usage(const ThreadPtr& thread, const UsageCall& call);
+  void add_to_answer(const ThreadPtr& thread, const UsageCall& call, const MoreUsage& more);
   void charge_parent(const ThreadPtr& thread, std::function<void()> then);
   bool is_last(const ThreadPtr& thread) const;
 

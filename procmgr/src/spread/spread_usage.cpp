@@ -2,7 +2,7 @@
 // where somebody asks: the process itself, who reads /proc, and at its end its parent's kernel,
 // which has only home's part.
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include <sys/uio.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -97,33 +97,42 @@ void SpreadProcess::usage(std::function<void(const Usage&)> done, std::optional<
 // --- for the process itself ---
 
 // Stands behind a call that the kernel has answered.
-void SpreadProcess::add_usage(const ThreadPtr& thread) {
+void SpreadProcess::add_usage(const ThreadPtr& thread, uint64_t result) {
   auto call = usage_call(thread->entry);
   if (!call) return finish(thread);
-  pid_t tid = call->pid != 0 ? call->pid : thread->traced->tid();
-  if (!call->of_thread) tid = parts_.pid;
+  if (!call->of_children) return add_own_usage(thread, *call);
+  const bool waits = thread->number == SYS_wait4;
+  if (waits && result == 0) return finish(thread);  // for nobody
+  const pid_t child = waits ? static_cast<pid_t>(result) : 0;
+  add_to_answer(thread, *call, {{}, parts_.of_children(parts_.pid, child)});
+}
+
+void SpreadProcess::add_own_usage(const ThreadPtr& thread, const UsageCall& call) {
+  pid_t tid = call.pid != 0 ? call.pid : thread->traced->tid();
+  if (!call.of_thread) tid = parts_.pid;
   const auto asked = threads_.find(tid);
   const bool is_known =
-      call->of_thread ? asked != threads_.end() : call->pid == 0 || call->pid == parts_.pid;
+      call.of_thread ? asked != threads_.end() : call.pid == 0 || call.pid == parts_.pid;
   if (!is_known) return finish(thread);  // another process's clock
   std::optional<NodeId> only;
-  if (call->of_thread) only = asked->second->node;
+  if (call.of_thread) only = asked->second->node;
   usage(
-      [this, thread, call = *call, tid, alive = std::weak_ptr(alive_)](const Usage& all) {
+      [this, thread, call, tid, alive = std::weak_ptr(alive_)](const Usage& all) {
         if (alive.expired() || thread->is_gone) return;
-        CpuTime more = all.process;
+        MoreUsage more{all.process, {}};
         if (call.of_thread) {
           const auto found = all.threads.find(tid);
-          more = found != all.threads.end() ? found->second.used : CpuTime();
+          more.own = found != all.threads.end() ? found->second.used : CpuTime();
         }
+        if (thread->number == SYS_times) more.children = parts_.of_children(parts_.pid, 0);
         add_to_answer(thread, call, more);
       },
       only);
 }
 
 void SpreadProcess::add_to_answer(const ThreadPtr& thread, const UsageCall& call,
-                                  const CpuTime& more) {
-  if (more == CpuTime()) return finish(thread);
+                                  const MoreUsage& more) {
+  if (more == MoreUsage()) return finish(thread);
   read_memory(
       call.answer, call.bytes,
       [this, thread, call, more, alive = std::weak_ptr(alive_)](const Result<std::string>& read) {

@@ -35,6 +35,14 @@ constexpr uint64_t kFirstSet = uint64_t{0x5350} << 48;  // among all sets of the
 constexpr size_t kFirstPages = 16384;
 constexpr size_t kMostCounted = 64;  // processes whose statistics nobody has asked for yet
 
+CpuTime cpu_time_of(const std::optional<struct rusage>& usage) {
+  if (!usage) return {};
+  const auto ns = [](const timeval& time) {
+    return time.tv_sec * int64_t{1'000'000'000} + time.tv_usec * 1000;
+  };
+  return {ns(usage->ru_utime), ns(usage->ru_stime)};
+}
+
 }  // namespace
 
 struct Spreading::Impl {
@@ -265,6 +273,9 @@ void Spreading::Impl::on_started(pid_t pid, const std::shared_ptr<SpreadStart>& 
   if (!sets || !sets->effective.has(Capability::kSeeLocalProcStat))
     spread->parts.processors = std::make_shared<SpreadProcessors>(parts.resources);
   spread->parts.charge = [this](pid_t charged, const CpuTime& used) { charge(charged, used); };
+  spread->parts.of_children = [this](pid_t parent, pid_t child) {
+    return cpu_time_of(parts.of_children(parent, child));
+  };
   auto& process = processes[set];
   process = std::make_unique<SpreadProcess>(std::move(spread->parts), [this, set] { ended(set); });
   const auto again = restoring.find(pid);

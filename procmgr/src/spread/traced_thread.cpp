@@ -47,6 +47,12 @@ Status TracedThread::set_registers(const user_regs_struct& registers) {
   return {};
 }
 
+Result<user_fpregs_struct> TracedThread::vector_registers() const {
+  user_fpregs_struct registers{};
+  if (ptrace(PTRACE_GETFPREGS, tid_, nullptr, &registers) != 0) return died();
+  return registers;
+}
+
 Result<ThreadState> TracedThread::state() const {
   ThreadState state;
   auto all = registers();

@@ -41,6 +41,7 @@ class TracedThread {
   // Of a stopped thread. Errors: ESRCH.
   Result<user_regs_struct> registers() const;
   Status set_registers(const user_regs_struct& registers);
+  Result<user_fpregs_struct> vector_registers() const;
   Result<ThreadState> state() const;
   Status set_extended_state(const std::string& state);
   Status set_options(long options);

@@ -60,11 +60,17 @@ std::optional<UsageCall> usage_call(const user_regs_struct& call) {
   const auto which = static_cast<int>(call.rdi);
   switch (call.orig_rax) {
     case SYS_getrusage:
-      if (which == RUSAGE_SELF || which == RUSAGE_THREAD)
-        found = UsageCall{.form = Form::kUsage,
-                          .of_thread = which == RUSAGE_THREAD,
-                          .answer = RemoteAddr{call.rsi},
-                          .bytes = sizeof(rusage)};
+      found = UsageCall{.form = Form::kUsage,
+                        .of_thread = which == RUSAGE_THREAD,
+                        .of_children = which == RUSAGE_CHILDREN,
+                        .answer = RemoteAddr{call.rsi},
+                        .bytes = sizeof(rusage)};
+      break;
+    case SYS_wait4:
+      found = UsageCall{.form = Form::kUsage,
+                        .of_children = true,
+                        .answer = RemoteAddr{call.r10},
+                        .bytes = sizeof(rusage)};
       break;
     case SYS_times:
       found = UsageCall{
@@ -80,8 +86,10 @@ std::optional<UsageCall> usage_call(const user_regs_struct& call) {
   return found;
 }
 
-std::string with_more(const UsageCall& call, std::string bytes, const CpuTime& more,
+std::string with_more(const UsageCall& call, std::string bytes, const MoreUsage& all,
                       int64_t ticks_per_s) {
+  const CpuTime& more = call.of_children ? all.children : all.own;
+  const int64_t ns_per_tick = kNsPerSecond / ticks_per_s;
   switch (call.form) {
     case Form::kUsage:
       return changed<rusage>(std::move(bytes), [&](rusage& usage) {
@@ -90,8 +98,10 @@ std::string with_more(const UsageCall& call, std::string bytes, const CpuTime& m
       });
     case Form::kTimes:
       return changed<struct tms>(std::move(bytes), [&](struct tms& times) {
-        times.tms_utime += more.user_ns / (kNsPerSecond / ticks_per_s);
-        times.tms_stime += more.system_ns / (kNsPerSecond / ticks_per_s);
+        times.tms_utime += all.own.user_ns / ns_per_tick;
+        times.tms_stime += all.own.system_ns / ns_per_tick;
+        times.tms_cutime += all.children.user_ns / ns_per_tick;
+        times.tms_cstime += all.children.system_ns / ns_per_tick;
       });
     case Form::kClock:
     case Form::kUserClock:

@@ -13,7 +13,7 @@
 namespace krg {
 namespace {
 
-constexpr CpuTime kMore{1'700'000'000, 600'000'000};
+constexpr MoreUsage kMore{{1'700'000'000, 600'000'000}, {900'000'000, 20'000'000}};
 
 std::optional<UsageCall> called(long number, uint64_t first, uint64_t second = 4096) {
   user_regs_struct call{};
@@ -44,7 +44,6 @@ TEST(UsageCalls, OfTheProcessAndOfOneThread) {
   auto thread = called(SYS_getrusage, RUSAGE_THREAD);
   ASSERT_TRUE(thread);
   EXPECT_TRUE(thread->of_thread);
-  EXPECT_FALSE(called(SYS_getrusage, static_cast<uint64_t>(RUSAGE_CHILDREN)));
   rusage before{};
   before.ru_utime = {2, 500'000};
   before.ru_nvcsw = 7;
@@ -55,6 +54,19 @@ TEST(UsageCalls, OfTheProcessAndOfOneThread) {
   EXPECT_EQ(after.ru_nvcsw, 7);
 }
 
+TEST(UsageCalls, OfChildren) {
+  auto all = called(SYS_getrusage, static_cast<uint64_t>(RUSAGE_CHILDREN));
+  ASSERT_TRUE(all && all->of_children);
+  EXPECT_EQ(answer(*all, rusage{}).ru_utime.tv_usec, 900'000);
+  user_regs_struct call{};
+  call.orig_rax = SYS_wait4;
+  EXPECT_FALSE(usage_call(call)) << "it has no place for it";
+  call.r10 = 12288;
+  auto one = usage_call(call);
+  ASSERT_TRUE(one && one->of_children);
+  EXPECT_EQ(one->answer, RemoteAddr{12288});
+}
+
 TEST(UsageCalls, Times) {
   EXPECT_FALSE(called(SYS_times, 0));
   auto call = called(SYS_times, 8192);
@@ -62,8 +74,8 @@ TEST(UsageCalls, Times) {
   const struct tms after = answer(*call, tms{1, 2, 3, 4});
   EXPECT_EQ(after.tms_utime, 171);
   EXPECT_EQ(after.tms_stime, 62);
-  EXPECT_EQ(after.tms_cutime, 3);
-  EXPECT_EQ(after.tms_cstime, 4);
+  EXPECT_EQ(after.tms_cutime, 93);
+  EXPECT_EQ(after.tms_cstime, 6);
 }
 
 TEST(UsageCalls, Clocks) {

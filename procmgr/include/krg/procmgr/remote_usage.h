@@ -31,6 +31,10 @@ class RemoteUsage {
   // The body of `shadow`, a shadow of this node, has ended and used so much.
   // REQUIRES: called before the shadow is told to end.
   void body_ended(pid_t shadow, const struct rusage& usage);
+  // For who traces a process otherwise, whose calls are left alone here: what is to be added to its
+  // RUSAGE_CHILDREN, or to the usage of a child that it has just waited for. None: nothing.
+  std::optional<struct rusage> of_children(pid_t pid);
+  std::optional<struct rusage> of_waited_child(pid_t pid, pid_t child);
   // What the ended body `pid` of this node is to be charged for beside what the kernel counted: its
   // children that executed on yet other nodes.
   std::optional<struct rusage> close(pid_t pid);

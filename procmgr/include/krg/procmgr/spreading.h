@@ -41,6 +41,9 @@ class Spreading {
     Patience& patience;
     // What a process of this node has used on others, before its end: its parent is to be charged.
     std::function<void(pid_t, const struct rusage&)> charge;
+    // What a process's children used on other nodes: one that it has just waited for, or (0) all
+    // that it has.
+    std::function<std::optional<struct rusage>(pid_t pid, pid_t child)> of_children;
   };
   // Takes the broker's clone3. Errors: ENOTSUP with the reason, where page faults of programs
   // cannot be served.
@@ -52,7 +55,8 @@ class Spreading {
   // Adds "spread.statistics" {"job"}: {"processes": [...]}, what processes with KRG_STATS=JOB in
   // their environment have waited for (SpreadStatistics::report), when all of them have ended;
   // once.
-  //   "spread.hold" {"pid"}: {"threads": [{"tid", "node", "registers"}]}: all threads of a process
+  //   "spread.hold" {"pid"}: {"threads": [{"tid", "node", "registers", "vectors"}]}: all threads of
+  //   a process
   // that is spread and was started here stand still till the connection ends; registers: of
   // user_regs_struct, empty where the thread is on its way. Errors: ESRCH, EBUSY, EAGAIN.
   //   "spread.read" {"pid", "address", "bytes"}: {"bytes"}: its memory, 16 KiB at the most. Error:
