@@ -68,12 +68,14 @@ struct SettlePids {
 };
 
 // Request: the contents of pages of bodies that stand there. Payload: the folder and their pids
-// (payloads.h). Errors: those of reading.
+// (payloads.h). The reply: they may run. Errors: those of reading.
 struct LoadPages {
   static constexpr uint16_t kId = message_ids::kCheckpoint + 4;
   uint8_t version = kVersion;
+  uint8_t is_lazy = 0;  // pages may come while they run: AwaitPages follows
   uint32_t number = 0;  // of the version
   uint64_t id = 0;
+  uint64_t load = 0;  // with `is_lazy`: a number of the asker's
   Audience audience;
 };
 
@@ -83,6 +85,14 @@ struct PartProgress {
   uint8_t version = kVersion;
   uint64_t connection = 0;
   uint64_t done = 0, total = 0;
+};
+
+// Request, after LoadPages with `is_lazy`. The reply: all pages are there. Errors: what is lost;
+// the members there have been killed.
+struct AwaitPages {
+  static constexpr uint16_t kId = message_ids::kCheckpoint + 7;
+  uint8_t version = kVersion;
+  uint64_t load = 0;  // LoadPages'
 };
 
 // Request: the members of an application that want to be called (callbacks.h). Errors: ETIMEDOUT.

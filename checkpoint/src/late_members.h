@@ -1,19 +1,19 @@
-// LateMembers: members of restarted families that run while their pages are still to come out of
-// the checkpoint (krgrun --lazy). What cannot be read then ends the whole family.
+// LateMembers: members of restarted families that run on this node, or elsewhere, while their pages
+// are still to come out of the checkpoint (krgrun --lazy). What cannot be read then ends the whole
+// family.
 //
 // Threads: the loop's thread. Owned by the restarts' commands (restarts.cpp).
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
 #include <functional>
-#include <map>
 #include <memory>
 #include <set>
+#include <string>
 #include <vector>
 
-#include "krg/procmgr/family_installer.h"
 #include "krg/procmgr/page_moves.h"
-#include "krg/runtime/control_server.h"
+#include "krg/procmgr/process_family.h"
 #include "late_pages.h"
 
 namespace krg {
@@ -21,40 +21,42 @@ namespace krg {
 class LateMembers : public std::enable_shared_from_this<LateMembers> {
  public:
   // `pages`: null: there are none.
-  LateMembers(NodeContext& node, ControlServer& control, PageMoves* pages)
-      : node_(node), control_(control), pages_(pages) {}
+  LateMembers(NodeContext& node, PageMoves* pages) : node_(node), pages_(pages) {}
 
   // Errors: why all pages are loaded before a process runs here.
   Status can_come_later() const;
 
-  struct Restarted {
-    ControlServer::ConnectionId connection;  // who is told: krgrun
+  // `pids` are killed when pages of one are lost. `ended` is called once, from the loop, when all
+  // that was added has come (or nothing was): an error: why they have been killed.
+  struct Family;
+  using FamilyPtr = std::shared_ptr<Family>;
+  FamilyPtr add_family(std::vector<pid_t> pids, std::function<void(Status)> ended);
+  // A member of this node, which stands. `may_run` is called once, from the loop, when what it
+  // needs at once is there; after an error nobody awaits its pages. Error: EBADMSG.
+  struct Arrival {
     const VersionInfo& info;
     SharedParts parts;
-    FamilyInstaller& installer;  // laid out, with late pages
+    uint32_t member;  // index of ProcessFamily::members
+    UniqueFd userfaultfd;
   };
-  // Brings the pages of those members that can run meanwhile; their pids. `may_run` is called once
-  // for each, from the loop, when what it needs at once is there. Notices to the connection, after
-  // that: `loaded` {}, when all is there; `restart_lost` {reason}: the family has been killed.
-  std::set<pid_t> begin(const Restarted& restarted, const std::function<void(Status)>& may_run);
+  Status add(const FamilyPtr& family, Arrival arrival, std::function<void(Status)> may_run);
+  // Whatever is awaited on another node: what it returns is to be called once.
+  std::function<void(Status)> add_others(const FamilyPtr& family);
+
+  // Of a body of this node that stands and whose pages may come later; none: they may not.
+  UniqueFd take_lent(pid_t body) { return pages_ ? pages_->take_lent(body) : UniqueFd(); }
 
   // Whether the process belongs to a family that has such members.
   bool has(pid_t pid) const;
 
  private:
-  struct Family {
-    ControlServer::ConnectionId connection;
-    std::vector<pid_t> pids;
-    size_t late = 0;  // members whose pages are to come
-    bool is_lost = false;
-  };
-  using FamilyPtr = std::shared_ptr<Family>;
+  void begin_to_await(const FamilyPtr& family);
   void one_is_complete(const FamilyPtr& family, const Status& all_here);
+  void one_less(const FamilyPtr& family);
 
   NodeContext& node_;
-  ControlServer& control_;
   PageMoves* const pages_;
-  std::set<FamilyPtr> families_;
+  std::set<FamilyPtr> families_;  // that await something
 };
 
 }  // namespace krg

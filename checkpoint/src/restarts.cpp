@@ -18,8 +18,8 @@
 #include "krg/runtime/run_after.h"
 #include "krg/runtime/unix_socket.h"
 #include "late_members.h"
+#include "member_loads.h"
 #include "payloads.h"
-#include "progress_desk.h"
 #include "socket_plan.h"
 
 namespace krg {
@@ -36,7 +36,8 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
       : node_(parts.capture.node),
         parts_(parts),
         control_(parts.control),
-        late_(std::make_shared<LateMembers>(node_, control_, parts.capture.pages)) {}
+        late_(std::make_shared<LateMembers>(node_, parts.capture.pages)),
+        loads_(std::make_shared<MemberLoads>(node_, late_)) {}
 
   void add_commands() {
     add("restart.open", &Restarts::open);
@@ -48,11 +49,7 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
           self->settle_here(from, ask, split_rows<pid_t>(pids),
                             std::make_shared<Messenger::Reply>(std::move(reply)));
         });
-    node_.messenger.on_request<LoadPages>([self = shared_from_this()](NodeId, const LoadPages& ask,
-                                                                      std::string_view payload,
-                                                                      Messenger::Reply reply) {
-      self->load_here(ask, payload, std::move(reply));
-    });
+    loads_->listen();
     control_.on_disconnect([self = shared_from_this()](ControlServer::ConnectionId connection) {
       std::erase_if(self->restarts_, [connection](const auto& entry) {
         return entry.second->connection == connection;
@@ -78,6 +75,7 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
     SharedParts parts;
     std::optional<Error> failure;
     bool is_lazy = false;  // pages come while it runs
+    bool is_late = false;  // so they do
     bool puts_files_back = false;
     bool shows_progress = false;
     bool closes_lost = false;  // connections to outside
@@ -316,9 +314,9 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
     RestartPtr restart = *found;
     restart->made.clear();  // it has them
     const uint32_t job = request.arguments.value("job", 0u);
-    const bool is_late = restart->is_lazy && late_->can_come_later();
+    restart->is_late = restart->is_lazy && late_->can_come_later();
     auto holding = restart->installer->hold(
-        is_late, [self = shared_from_this(), restart, job](Status laid_out) {
+        restart->is_late, [self = shared_from_this(), restart, job](Status laid_out) {
           laid_out ? self->load(restart, job) : self->end(restart, job, std::move(laid_out));
         });
     holding ? reply->ok() : reply->fail(holding.error());
@@ -334,24 +332,64 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
       restart->failure ? self->end(restart, job, *restart->failure)
                        : self->put_files_back(restart, job);
     };
-    const auto late = late_->begin(
-        {restart->connection, restart->info, restart->parts, *restart->installer}, one_has);
-    std::map<NodeId, std::vector<pid_t>> members;
     const auto& family = restart->installer->family().members;
-    for (uint32_t i = 0; i < family.size(); ++i)
-      if (!family[i].has_ended() && !late.contains(family[i].pid))
+    std::map<NodeId, std::vector<pid_t>> members;
+    std::vector<pid_t> pids;
+    std::map<uint32_t, UniqueFd> late;
+    for (uint32_t i = 0; i < family.size(); ++i) {
+      if (family[i].has_ended()) continue;
+      pids.push_back(family[i].pid);
+      if (auto userfaultfd = restart->installer->take_userfaultfd(i))
+        late.emplace(i, std::move(userfaultfd));
+      else
         members[restart->installer->node_of(i)].push_back(family[i].pid);
+    }
     *left = late.size() + members.size() + 1;
     load_memory(restart, one_has);
+    const auto awaited = restart->is_late ? await_late(restart, std::move(pids)) : nullptr;
+    for (auto& [member, userfaultfd] : late) {
+      auto added = late_->add(
+          awaited, {restart->info, restart->parts, member, std::move(userfaultfd)}, one_has);
+      if (!added) one_has(added);
+    }
+    for (const auto& [to, there] : members) load_there(restart, awaited, to, there, one_has);
+  }
+
+  LateMembers::FamilyPtr await_late(const RestartPtr& restart, std::vector<pid_t> pids) {
+    return late_->add_family(
+        std::move(pids), [this, connection = restart->connection](const Status& all) {
+          all ? control_.notify(connection, "loaded", {})
+              : control_.notify(connection, "restart_lost", {{"reason", all.error().message()}});
+        });
+  }
+
+  // `awaited`: not null: pages may come while the members run.
+  void load_there(const RestartPtr& restart, const LateMembers::FamilyPtr& awaited, NodeId to,
+                  const std::vector<pid_t>& pids, const std::function<void(Status)>& may_run) {
     LoadPages ask;
     ask.number = restart->info.version;
     ask.id = restart->info.id;
     ask.audience = {node_.self, restart->shows_progress ? restart->connection : 0};
-    for (const auto& [to, pids] : members)
-      node_.messenger.request(to, ask, with_text(restart->folder, rows(pids)),
-                              [one_has](const Result<std::string>& reply) {
-                                one_has(reply ? Status() : Status(reply.error()));
-                              });
+    ask.is_lazy = awaited && to != node_.self;
+    ask.load = ++last_load_;
+    const auto all_here = ask.is_lazy ? late_->add_others(awaited) : [](const Status&) {};
+    node_.messenger.request(
+        to, ask, with_text(restart->folder, rows(pids)),
+        [self = shared_from_this(), to, ask, all_here, may_run](const Result<std::string>& reply) {
+          if (reply && ask.is_lazy) self->await_there(to, ask.load, all_here);
+          if (!reply) all_here({});  // nothing comes any more
+          may_run(reply ? Status() : Status(reply.error()));
+        });
+  }
+
+  // Members whose node fails end with it; the others go on.
+  void await_there(NodeId to, uint64_t load, const std::function<void(Status)>& all_here) {
+    AwaitPages ask;
+    ask.load = load;
+    node_.messenger.request(to, ask, {}, [all_here](const Result<std::string>& reply) {
+      const bool is_lost = !reply && reply.error().errno_or(0) != EHOSTDOWN;
+      all_here(is_lost ? Status(reply.error()) : Status());
+    });
   }
 
   // That which nodes shared.
@@ -399,41 +437,6 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
         });
   }
 
-  void load_here(const LoadPages& ask, std::string_view payload, Messenger::Reply reply) {
-    struct Load {
-      Messenger::Reply reply;
-      Status outcome = {};
-      SharedProgress progress = std::make_shared<Progress>();
-      std::shared_ptr<void> report = {};
-    };
-    const auto [folder, pids] = split_text(payload);
-    auto load = std::make_shared<Load>(Load{std::move(reply)});
-    load->report = report_progress(node_, ask.audience, load->progress);
-    node_.workers.submit(
-        [load, ask, folder = folder, pids = split_rows<pid_t>(pids)] {
-          load->outcome = load_members(folder, ask, {pids.begin(), pids.end()}, load->progress);
-        },
-        [load] {
-          load->report.reset();
-          if (load->outcome) return load->reply.ok();
-          load->reply.fail(load->outcome.error());
-        });
-  }
-
-  static Status load_members(const std::string& folder, const LoadPages& ask,
-                             const std::set<pid_t>& members, const SharedProgress& progress) {
-    auto store = CheckpointStore::open(folder, false);
-    if (!store) return store.error();
-    auto info = store->info(ask.number);
-    if (!info) return info.error();
-    if (info->id != ask.id) return errno_error(folder + " has been changed", ESTALE);
-    auto parts = store->open_parts(*info);
-    if (!parts) return parts.error();
-    return load_pages(
-        *info, *parts, [&](pid_t pid) { return members.contains(pid); }, FamilyInstaller::write,
-        progress);
-  }
-
   void end(const RestartPtr& restart, uint32_t job, Status how) {
     const VersionInfo& info = restart->info;
     if (how) {
@@ -452,6 +455,8 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
   const Checkpoints::Parts& parts_;
   ControlServer& control_;
   const std::shared_ptr<LateMembers> late_;
+  const std::shared_ptr<MemberLoads> loads_;
+  uint64_t last_load_ = 0;
   std::map<uint32_t, RestartPtr> restarts_;  // by job
 };
 

@@ -93,6 +93,16 @@ wait
 """
 
 
+# On node 1, where there is one.
+ELSEWHERE = """
+python3 work.py &
+krg_migrate $! 1 2>/dev/null
+[ "$(krg_where $! 2>/dev/null | awk '{print $2}')" != n0 ] || echo "it is on node 0"
+wait
+echo ended
+"""
+
+
 class LazyCheckpointTest(CheckpointCase):
     restart_options = ("--lazy",)
 
@@ -108,22 +118,42 @@ class LazyCheckpointTest(CheckpointCase):
     def test_a_family(self):
         self.compare("bash", "-c", FAMILY_WORK, times=3, nodes=(2, 1, 3), caps=("--caps=+CHECKPOINTABLE,+DISTANT_FORK",))
 
+    def test_members_of_other_nodes(self):
+        """They run there before their pages are there, use their memory in all ways, and are saved and restarted again."""
+        (self.work / "work.py").write_text(MEMORY_WORK)
+        self.compare("bash", "-c", ELSEWHERE, times=3, nodes=(2, 4, 3, 2), caps=("--caps=+CHECKPOINTABLE,+CAN_MIGRATE",))
+
+    def test_damaged_pages_of_another_node(self):
+        """The member there has run already when its pages are found damaged: the whole family is killed, and why is told."""
+        (self.work / "work.py").write_text(LARGE_WORK)
+        process = self.start("-N", "2", f"--checkpoint-dir={self.work / 'ckpt'}", "--caps=+CHECKPOINTABLE,+CAN_MIGRATE", "bash", "-c", ELSEWHERE)
+        self.wait_for_file("ready", process)
+        self.save_and_kill(process)
+        self.damage(self.work / "ckpt" / "v1.n1.h5")
+        lazily = self.restart("-N", "2", "--lazy")
+        self.assertEqual(lazily.returncode, 125 if self.as_user else 128 + signal.SIGKILL, lazily.stderr)
+        what = "cannot restart" if self.as_user else "the rest of the checkpoint cannot be read"
+        self.assertRegex(lazily.stderr, what + r": .*v1\.n1\.h5: it is damaged \(block \d+ of its pages\)")
+
     def test_moves_before_all_is_loaded(self):
         """It goes along with what is still to come."""
         output = self.interrupted("bash", "-c", MOVED_WORK, times=1, nodes=(2,), caps=("--caps=+CHECKPOINTABLE,+CAN_MIGRATE",), ready="ready")
         self.assertEqual([line.split()[-2] if "python3" in line else line for line in output.splitlines()], ["n0", "n1", "True"])
+
+    @staticmethod
+    def damage(part):
+        with open(part, "r+b") as file:
+            file.seek(part.stat().st_size // 2)
+            byte = file.read(1)
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([byte[0] ^ 4]))
 
     def test_damaged_pages(self):
         """All is killed, and why is told, when a block that was to come is damaged; without --lazy nothing starts."""
         process = self.start(f"--checkpoint-dir={self.work / 'ckpt'}", "/usr/bin/python3", "-c", LARGE_WORK)
         self.wait_for_file("ready", process)
         self.save_and_kill(process)
-        part = next((self.work / "ckpt").glob("v1.n0.h5"))
-        with open(part, "r+b") as file:
-            file.seek(part.stat().st_size // 2)
-            byte = file.read(1)
-            file.seek(-1, os.SEEK_CUR)
-            file.write(bytes([byte[0] ^ 4]))
+        self.damage(self.work / "ckpt" / "v1.n0.h5")
         lazily = self.restart("--lazy")
         self.assertEqual(lazily.returncode, 125 if self.as_user else 128 + signal.SIGKILL, lazily.stderr)
         what = "cannot restart" if self.as_user else "the rest of the checkpoint cannot be read"

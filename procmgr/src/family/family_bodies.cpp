@@ -17,7 +17,7 @@ using namespace exec_messages;
 struct FamilyBodies::Start {
   std::shared_ptr<FrozenProcess> process;
   CapabilitySets capabilities;
-  ProcessImage image;
+  MovedProcess moved;
   NodeId to;
   bool has_children = false;
   std::vector<ExportedFd> fds = {};
@@ -26,11 +26,11 @@ struct FamilyBodies::Start {
 };
 
 void FamilyBodies::start(std::shared_ptr<FrozenProcess> process, const FamilyMember& member,
-                         ProcessImage image, NodeId to, bool has_children,
+                         MovedProcess moved, NodeId to, bool has_children,
                          std::function<void()> exported, std::function<void(Status)> done) {
   auto start = std::make_shared<Start>(Start{std::move(process),
                                              member.capabilities,
-                                             std::move(image),
+                                             std::move(moved),
                                              to,
                                              has_children,
                                              {},
@@ -62,9 +62,7 @@ void FamilyBodies::ask(const std::shared_ptr<Start>& start) {
     ask.job = job->value;
   }
   BodyRequest request;
-  MovedProcess moved;
-  moved.image = start->image;
-  request.what = std::move(moved);
+  request.what = start->moved;
   request.fds = start->fds;
   if (start->has_children) request.children_on = {parts_.node.self};
   parts_.node.messenger.request(

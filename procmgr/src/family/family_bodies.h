@@ -11,6 +11,7 @@
 
 #include "image/frozen_process.h"
 #include "image/process_image.h"
+#include "image/moved_process.h"
 #include "krg/procmgr/family_installer.h"
 
 namespace krg {
@@ -20,8 +21,9 @@ class FamilyBodies : public std::enable_shared_from_this<FamilyBodies> {
   explicit FamilyBodies(const FamilyInstaller::Parts& parts) : parts_(parts) {}
 
   // `process` has the member's descriptors and place. `exported` runs when they have been looked
-  // at. Errors: what the other node says; the process is as it was then.
-  void start(std::shared_ptr<FrozenProcess> process, const FamilyMember& member, ProcessImage image,
+  // at; of `moved` neither pages nor a move are needed. Errors: what the other node says; the
+  // process is as it was then.
+  void start(std::shared_ptr<FrozenProcess> process, const FamilyMember& member, MovedProcess moved,
              NodeId to, bool has_children, std::function<void()> exported,
              std::function<void(Status)> done);
   // All run.

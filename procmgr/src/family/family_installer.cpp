@@ -199,9 +199,12 @@ void FamilyInstaller::Impl::start_body(uint32_t index) {
   auto image = ProcessImage::parse(member.image);
   check(image.has_value(), "an image that could be read can be read again");
   memory.rename(*image);
+  MovedProcess moved;
+  moved.image = std::move(*image);
+  moved.is_supplied = has_late_pages && may_be_late(index);
   ++starting;
   bodies->start(
-      tree->process(index), member, std::move(*image), places[index], has_children,
+      tree->process(index), member, std::move(moved), places[index], has_children,
       [self = shared_from_this(), index] { self->take_files_to_cut(index); },
       [self = shared_from_this(), index](const Status& started) {
         if (started && self->tree) self->tree->release(index);
@@ -227,6 +230,11 @@ void FamilyInstaller::Impl::take_files_to_cut(uint32_t index) {
   }
 }
 
+bool FamilyInstaller::Impl::may_be_late(uint32_t index) const {
+  const FamilyMember& member = family.members[index];
+  return member.spread.empty() && !sharing_again.contains(member.pid);
+}
+
 Status FamilyInstaller::Impl::install(uint32_t index) {
   const FamilyMember& member = family.members[index];
   std::shared_ptr<FrozenProcess> process = tree->process(index);
@@ -237,9 +245,8 @@ Status FamilyInstaller::Impl::install(uint32_t index) {
                ? memory.install(held, image, first_mapped + static_cast<int>(*first_shared))
                : Status();
   };
-  const bool may_be_late = member.spread.empty() && !sharing_again.contains(member.pid);
   auto made = ImageInstaller::install_into(process, images[index], first_mapped, program,
-                                           has_late_pages && may_be_late, maps_shared);
+                                           has_late_pages && may_be_late(index), maps_shared);
   if (!made) return made.error();
   installed.emplace(index, std::move(*made));
   if (auto placed = place_descriptors(*process, member); !placed) return placed;
@@ -346,9 +353,11 @@ UniqueFd FamilyInstaller::take_userfaultfd(uint32_t member) {
   return found == impl_->installed.end() ? UniqueFd() : found->second->take_userfaultfd();
 }
 
-std::vector<PageRange> FamilyInstaller::mark_first_pages(
-    uint32_t member, const std::vector<PageRange>& ranges) const {
-  return krg::mark_first_pages(ranges, impl_->images.at(member));
+Result<std::vector<PageRange>> FamilyInstaller::mark_first_pages(
+    const FamilyMember& member, const std::vector<PageRange>& ranges) {
+  auto image = ProcessImage::parse(member.image);
+  if (!image) return image.error();
+  return krg::mark_first_pages(ranges, *image);
 }
 
 Status FamilyInstaller::write(pid_t member, std::span<const PageRange> ranges,

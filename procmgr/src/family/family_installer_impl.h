@@ -60,6 +60,7 @@ struct FamilyInstaller::Impl : std::enable_shared_from_this<Impl> {
   void choose_places(const std::function<NodeId(const FamilyMember&)>& place);
   bool may_go(uint32_t member) const;
   bool stays(const FamilyFile& file) const;
+  bool may_be_late(uint32_t member) const;
   Status install(uint32_t member);
   void start_bodies();
   void start_body(uint32_t member);

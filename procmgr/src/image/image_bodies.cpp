@@ -33,7 +33,8 @@ void ImageBodies::install(Request request, std::function<void(Status)> done) {
   wanted.home = request.home;
   wanted.shared = shared_;
   wanted.on_created = std::move(request.on_created);
-  if (!moved->late_pages.empty() && userfaults_) wanted.late_pages = &*userfaults_;
+  const bool are_late = !moved->late_pages.empty() || moved->is_supplied;
+  if (are_late && userfaults_) wanted.late_pages = &*userfaults_;
   installer_.install(std::move(wanted),
                      [this, moved, sender = request.sender, done = std::move(done)](
 
@@ -42,7 +43,10 @@ void ImageBodies::install(Request request, std::function<void(Status)> done) {
                        if (auto all = write_contents(**installed, *moved); !all) return done(all);
                        const pid_t pid = (*installed)->pid();
                        if (sleeps_) sleeps_->note(moved->image);
-                       (*installed)->on_end([this, pid] { frozen_.erase(pid); });
+                       (*installed)->on_end([this, pid] {
+                         if (pages_) pages_->take_lent(pid);
+                         frozen_.erase(pid);
+                       });
                        InstalledProcess& process = **installed;
                        frozen_.insert_or_assign(pid, Frozen{sender, std::move(*installed)});
                        bring_pages(sender, *moved, process, done);
@@ -61,8 +65,9 @@ Status ImageBodies::write_contents(InstalledProcess& process, const MovedProcess
 
 void ImageBodies::bring_pages(NodeId sender, const MovedProcess& moved, InstalledProcess& process,
                               std::function<void(Status)> done) {
-  if (moved.late_pages.empty()) return done({});
   const pid_t pid = process.pid();
+  if (moved.is_supplied) return done(lend(process));
+  if (moved.late_pages.empty()) return done({});
   if (!pages_) {
     frozen_.erase(pid);
     return done(errno_error("its pages cannot come later", ENOTSUP));
@@ -84,6 +89,15 @@ void ImageBodies::bring_pages(NodeId sender, const MovedProcess& moved, Installe
                          log_trace("image", "body {}: all pages are here", pid);
                          if (!all) log_warn("image", "body {}: {}", pid, all.error().message());
                        }});
+}
+
+Status ImageBodies::lend(InstalledProcess& process) {
+  UniqueFd userfaultfd = process.take_userfaultfd();
+  if (!userfaultfd) return {};  // all comes before it runs
+  const pid_t pid = process.pid();
+  auto touched = process.touch_first_pages();
+  touched ? pages_->lend(pid, std::move(userfaultfd)) : void(frozen_.erase(pid));
+  return touched;
 }
 
 bool ImageBodies::thaw(pid_t pid) {

@@ -58,6 +58,8 @@ class ImageBodies {
   void bring_pages(NodeId sender, const MovedProcess& moved, InstalledProcess& process,
                    std::function<void(Status)> done);
 
+  Status lend(InstalledProcess& process);
+
   NodeContext& node_;
   PageMoves* const pages_;
   SharedMemory* const shared_;

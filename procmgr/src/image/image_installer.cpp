@@ -277,9 +277,7 @@ Result<std::unique_ptr<InstalledProcess>> ImageInstaller::install_into(
     auto userfaultfd = open_userfaultfd(held, device);
     if (device >= 0) held.call(SYS_close, {static_cast<uint64_t>(device)});
     if (!userfaultfd) return userfaultfd.error();
-    // What has no content would be waited for, too.
-    for (RemoteAddr page : pages_before_thaw(what))
-      if (auto touched = held.write_value(page, char{0}); !touched) return touched.error();
+    if (auto touched = installed->touch_first_pages(); !touched) return touched.error();
     installed->userfaultfd_ = std::move(*userfaultfd);
   }
   if (auto done = install_settings(held, what, program); !done) return done.error();

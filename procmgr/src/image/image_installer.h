@@ -42,6 +42,10 @@ class InstalledProcess {
   // was asked for.
   UniqueFd take_userfaultfd() { return std::move(userfaultfd_); }
 
+  // Whatever pages_before_thaw() tells is there, so that nobody waits for what has no content.
+  // Errors: EFAULT, ESRCH.
+  Status touch_first_pages() const;
+
   // Contents of pages, also of such as the program may only read. Errors: EFAULT, ESRCH.
   Status write_pages(RemoteAddr to, std::span<const char> bytes) {
     return process_->write(to, bytes);

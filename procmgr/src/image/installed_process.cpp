@@ -41,6 +41,15 @@ std::vector<RemoteAddr> pages_before_thaw(const ProcessImage& image) {
   return pages;
 }
 
+Status InstalledProcess::touch_first_pages() const {
+  for (RemoteAddr page : pages_before_thaw(image_)) {
+    const auto first = process_->read_value<char>(page);
+    if (!first) return first.error();
+    if (auto touched = process_->write_value(page, *first); !touched) return touched;
+  }
+  return {};
+}
+
 InstalledProcess::~InstalledProcess() {
   if (!process_ || has_thawed_) return;
   process_->on_end(nullptr);

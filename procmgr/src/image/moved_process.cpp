@@ -30,7 +30,7 @@ uint64_t total_bytes(const std::vector<PageRange>& pages) {
 
 std::string MovedProcess::serialize() const {
   PackedWriter out;
-  out.put_string(image.serialize()).put(move);
+  out.put_string(image.serialize()).put(move).put(is_supplied);
   put_ranges(out, pages);
   put_ranges(out, late_pages);
   out.put_string(contents);
@@ -44,6 +44,7 @@ Result<MovedProcess> MovedProcess::parse(std::string_view bytes) {
   MovedProcess moved;
   moved.image = std::move(*image);
   moved.move = in.get<uint64_t>();
+  moved.is_supplied = in.get<uint8_t>();
   moved.pages = get_ranges(in);
   moved.late_pages = get_ranges(in);
   moved.contents = in.get_string();

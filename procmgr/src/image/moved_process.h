@@ -18,6 +18,8 @@ struct MovedProcess {
   std::vector<PageRange> pages, late_pages;
   std::string contents;
   uint64_t move = 0;
+  // Not null: pages come by PageMoves::receive() with a supply, which somebody on its node calls.
+  uint8_t is_supplied = 0;
 
   // Error: EBADMSG.
   static Result<MovedProcess> parse(std::string_view bytes);

@@ -38,6 +38,7 @@ struct PageMoves::Impl {
   uint64_t next_move = 1;
   std::map<uint64_t, std::shared_ptr<PageSource>> sources;
   std::map<Key, std::shared_ptr<PageTarget>> targets;
+  std::map<pid_t, UniqueFd> lent;
   Alive alive;
 };
 
@@ -104,6 +105,15 @@ void PageMoves::receive(Arrival arrival) {
                                    impl.alive.guard([&impl, key] { impl.targets.erase(key); }));
   impl.targets.insert_or_assign(key, target);
   target->start();
+}
+
+void PageMoves::lend(pid_t pid, UniqueFd userfaultfd) {
+  impl_->lent[pid] = std::move(userfaultfd);
+}
+
+UniqueFd PageMoves::take_lent(pid_t pid) {
+  auto found = impl_->lent.extract(pid);
+  return found.empty() ? UniqueFd() : std::move(found.mapped());
 }
 
 void PageMoves::begin(pid_t pid) {

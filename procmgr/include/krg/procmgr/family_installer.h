@@ -96,11 +96,12 @@ class FamilyInstaller {
   // REQUIRES: the process has the root's pid and does not exec before this returns.
   Status hold(bool has_late_pages, std::function<void(Status)> laid_out);
   // Once laid out: for pages of a member that come while it runs (PageMoves::receive()). None: it
-  // executes elsewhere, or its threads do.
+  // executes elsewhere (PageMoves::take_lent() there), or its threads do.
   UniqueFd take_userfaultfd(uint32_t member);
   // Marks those pages of a member that it must have before it runs. `ranges`: in order of address.
-  std::vector<PageRange> mark_first_pages(uint32_t member,
-                                          const std::vector<PageRange>& ranges) const;
+  // Error: EBADMSG.
+  static Result<std::vector<PageRange>> mark_first_pages(const FamilyMember& member,
+                                                         const std::vector<PageRange>& ranges);
   // Contents of pages of a member that executes on this node, one range after the other. Any
   // thread, once laid out. Errors: ESRCH, EFAULT.
   static Status write(pid_t member, std::span<const PageRange> ranges,

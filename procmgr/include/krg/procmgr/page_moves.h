@@ -102,6 +102,11 @@ class PageMoves {
   // Callbacks are called from the loop, not in here.
   void receive(Arrival arrival);
 
+  // A process that stands here and whose pages are to come by a supply: its userfaultfd is kept for
+  // whoever calls receive() for it. Taken: once; none: it has none.
+  void lend(pid_t pid, UniqueFd userfaultfd);
+  UniqueFd take_lent(pid_t pid);
+
   // The process runs: what is left may come.
   void begin(pid_t pid);
 
