@@ -54,6 +54,35 @@ for step in range(5):
     print(step, zlib.crc32(memory), flush=True)
 """
 
+# Likewise with memory that it shares: with a child that stays, and with children that write and have ended when it is saved.
+SHARED_INCREMENTS_WORK = """
+import mmap, os, random, subprocess, zlib
+memory = mmap.mmap(-1, 32 << 20)
+memory.write(os.urandom(1 << 20) * 32)
+told, tell = os.pipe()
+answered, answer = os.pipe()
+child = os.fork()
+if child == 0:
+    os.close(tell)
+    while step := os.read(told, 1):
+        memory[7000 * 4096 + step[0]] = 1
+        os.write(answer, step)
+    os._exit(0)
+os.close(told)
+for step in range(1, 6):
+    if step == 5: memory[:16 << 20] = random.Random(1).randbytes(16 << 20)
+    if os.fork() == 0:
+        for page in range(step, 8192, 300): memory[page * 4096 + step] = 65 + step
+        os._exit(0)
+    os.wait()
+    os.write(tell, bytes([step])); os.read(answered, 1)
+    if step == 4: memory.madvise(mmap.MADV_REMOVE, 20 << 20, 1 << 20)
+    subprocess.run(["krg_checkpoint", "-o", "ckpt", str(os.getpid())], stdout=open("log", "a"), check=True)
+    print(step, zlib.crc32(memory), flush=True)
+os.close(tell)
+assert os.waitpid(child, 0) == (child, 0)
+"""
+
 # Overwrites a file in its middle, appends to another, and saves itself after each step with their contents.
 FILES_WORK = """
 import os, subprocess, time, zlib
@@ -250,7 +279,13 @@ os.kill(child, signal.SIGKILL); print(os.waitpid(child, 0)[1])
         self.assertEqual((self.work / "output").read_text(), self.native("/usr/bin/python3", "work.py"))
 
     def test_increments_hold_what_was_written_since(self):
-        (self.work / "work.py").write_text(INCREMENTS_WORK, encoding="ascii")
+        self.check_increments(INCREMENTS_WORK)
+
+    def test_increments_of_shared_memory(self):
+        self.check_increments(SHARED_INCREMENTS_WORK)
+
+    def check_increments(self, work):
+        (self.work / "work.py").write_text(work, encoding="ascii")
         (self.work / "script").write_text("exec /usr/bin/python3 work.py", encoding="ascii")
         first = self.krgrun("--cluster=none", "bash", "script", caps=CAPS, nodes=1)
         self.assertEqual((first.returncode, first.stderr), (0, ""))

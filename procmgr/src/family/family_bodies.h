@@ -10,8 +10,8 @@
 #include <memory>
 
 #include "image/frozen_process.h"
-#include "image/process_image.h"
 #include "image/moved_process.h"
+#include "image/process_image.h"
 #include "krg/procmgr/family_installer.h"
 
 namespace krg {

@@ -65,6 +65,12 @@ struct FamilyTracking::Impl {
     PageMarks pages;
   };
   std::map<uint64_t, Memory> memories;  // by file
+
+  struct Shared {
+    uint64_t capture = 0;
+    std::shared_ptr<const PageDigests> pages;
+  };
+  std::map<pid_t, Shared> shared;
 };
 
 FamilyTracking::FamilyTracking() : impl_(std::make_unique<Impl>()) {}
@@ -122,6 +128,17 @@ void FamilyTracking::begin_memory(uint64_t capture, uint64_t file, size_t nodes,
   impl_->memories[file] = {capture, nodes, std::move(pages)};
 }
 
+std::shared_ptr<const PageDigests> FamilyTracking::shared_since(uint64_t capture, pid_t pid) const {
+  const auto known = impl_->shared.find(pid);
+  return known == impl_->shared.end() || known->second.capture != capture ? nullptr
+                                                                          : known->second.pages;
+}
+
+void FamilyTracking::begin_shared(uint64_t capture, pid_t pid,
+                                  std::shared_ptr<const PageDigests> now) {
+  impl_->shared[pid] = {capture, std::move(now)};
+}
+
 // One that was written a moment ago may be written again without a new time: the kernel's clock for
 // files ticks.
 void FamilyTracking::begin_file(uint64_t capture, const struct stat& file,
@@ -137,6 +154,8 @@ void FamilyTracking::begin_file(uint64_t capture, const struct stat& file,
 void FamilyTracking::clean_up() {
   while (impl_->files.size() > kMostFiles) impl_->files.erase(impl_->files.begin());
   while (impl_->memories.size() > kMostFiles) impl_->memories.erase(impl_->memories.begin());
+  std::erase_if(impl_->shared,
+                [](const auto& entry) { return process_start_time(entry.first) == 0; });
   std::erase_if(impl_->processes, [](const auto& entry) {
     return process_start_time(entry.first) != entry.second.incarnation.start_time;
   });

@@ -431,8 +431,16 @@ Status LocalCapture::take_shared_memory(const std::vector<FamilyMember>& members
     return members_.contains(pid) || parts_.table.is_hidden(pid);
   });
   if (!copied) return copied.error();
-  for (size_t i = 0; i < copied->size(); ++i)
-    taken_.at(members[i].pid).pages->shared = std::move((*copied)[i]);
+  for (size_t i = 0; i < copied->size(); ++i) {
+    if ((*copied)[i].ranges.empty()) continue;
+    const pid_t pid = members[i].pid;
+    MemberPages& pages = *taken_.at(pid).pages;
+    pages.shared = std::move((*copied)[i]);
+    if (!parts_.tracking) continue;
+    if (base_ != 0) pages.shared_before = parts_.tracking->shared_since(base_, pid);
+    pages.shared_now = std::make_shared<PageDigests>();
+    parts_.tracking->begin_shared(number_, pid, pages.shared_now);
+  }
   return {};
 }
 

@@ -156,7 +156,8 @@ Result<std::vector<PageRange>> MemberPages::pages() const {
     std::erase_if(ranges, [&](const PageRange& r) { return copied.find(r.start); });
     ranges.insert(ranges.end(), copied.ranges.begin(), copied.ranges.end());
   }
-  ranges.insert(ranges.end(), shared.ranges.begin(), shared.ranges.end());
+  const auto of_shared = shared_now ? shared_now->take(shared, shared_before.get()) : shared.ranges;
+  ranges.insert(ranges.end(), of_shared.begin(), of_shared.end());
   std::sort(ranges.begin(), ranges.end(),
             [](const PageRange& a, const PageRange& b) { return a.start < b.start; });
   return ranges;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "family/family_memory.h"
+#include "family/page_digests.h"
 #include "image/frozen_process.h"
 #include "image/process_image.h"
 #include "krg/procmgr/family_tracking.h"
@@ -27,10 +28,12 @@ struct MemberPages {
   ProcessTable& table;
   pid_t task = 0;  // a copy of the process; 0: all that read() has was copied
   bool is_tracked = false;
-  std::vector<PageRange> tracked;  // where it is
-  CopiedPages shared;              // what it has for all members
-  CopiedPages copied;              // with a task: memory that no copy has (MADV_DONTFORK, …)
-  CopiedPages of_set;              // with no task: of one that is spread
+  std::vector<PageRange> tracked;                    // where it is
+  CopiedPages shared;                                // what it has for all members
+  std::shared_ptr<const PageDigests> shared_before;  // in the capture before; null: all is new
+  std::shared_ptr<PageDigests> shared_now;           // filled by pages(); null: not wanted
+  CopiedPages copied;  // with a task: memory that no copy has (MADV_DONTFORK, …)
+  CopiedPages of_set;  // with no task: of one that is spread
 
   // `written`: what is known since the capture that this one goes on from; taken. Null: nothing.
   Status take(FrozenProcess& process, const ProcessImage& image, WrittenPages* written);
@@ -38,7 +41,7 @@ struct MemberPages {
   // rest, or all.
   Status take_at_home(const FrozenProcess& process, WrittenPages* written);
   void add(StandingSpread::Memory memory);
-  // Sorted by address. Errors: ESRCH.
+  // Sorted by address; once. Errors: ESRCH.
   Result<std::vector<PageRange>> pages() const;
   // Contents of `ranges`, one after the other, where they lie so in memory; null: read() has them.
   const std::byte* find_all(std::span<const PageRange> ranges) const;

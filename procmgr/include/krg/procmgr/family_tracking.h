@@ -18,6 +18,7 @@
 namespace krg {
 
 class FrozenProcess;
+class PageDigests;
 class PageMarks;
 class WrittenPages;
 struct ProcessImage;
@@ -46,6 +47,11 @@ class FamilyTracking {
   // many nodes lived; to be taken. None: it is not known.
   std::optional<PageMarks> memory_since(uint64_t capture, uint64_t file, size_t nodes);
   void begin_memory(uint64_t capture, uint64_t file, size_t nodes, PageMarks pages);
+
+  // What the pages were in that capture that a process had for all with whom it shares memory of
+  // this kernel; null: it is not known. `now`: is filled while this capture is written.
+  std::shared_ptr<const PageDigests> shared_since(uint64_t capture, pid_t pid) const;
+  void begin_shared(uint64_t capture, pid_t pid, std::shared_ptr<const PageDigests> now);
 
   // Those that have ended are forgotten, and files that no capture of late had.
   void clean_up();
