@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "job_table.h"
 
+#include <fmt/format.h>
 #include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "krg/runtime/log.h"
 #include "session_messages.h"
@@ -91,6 +95,7 @@ void JobTable::started(ControlServer::Request request, ControlServer::Reply repl
     if (auto prepared = prepare(Task{*id, request.peer.pid, job.options, listener}); !prepared)
       return reply.fail(prepared.error());
   job.tasks.push_back(request.peer.pid);
+  note_streams(request.peer.pid, job);
   log_info("jobs", "job {}: task {} starts", id->value, request.peer.pid);
   reply.ok();
 }
@@ -151,6 +156,25 @@ void JobTable::tell_node_failure(NodeId failed) {
 std::vector<pid_t> JobTable::tasks_of(JobId job) const {
   auto found = jobs_.find(job);
   return found == jobs_.end() ? std::vector<pid_t>() : found->second.tasks;
+}
+
+// It has krgrun's still, which it may have by other numbers later.
+void JobTable::note_streams(pid_t task, Job& job) {
+  for (int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    struct stat found {};
+    if (stat(fmt::format("/proc/{}/fd/{}", task, stream).c_str(), &found) != 0) found = {};
+    job.streams.emplace_back(found.st_dev, found.st_ino);
+  }
+}
+
+int JobTable::stream_of(dev_t device, ino_t inode, bool is_written) const {
+  constexpr size_t kStreams = STDERR_FILENO + 1;
+  for (const auto& [id, job] : jobs_)
+    for (size_t i = 0; i < job.streams.size(); ++i)
+      if (job.streams[i] == std::pair(device, inode) &&
+          (i % kStreams != STDIN_FILENO) == is_written)
+        return static_cast<int>(i % kStreams);
+  return -1;
 }
 
 json JobTable::describe() const {

@@ -48,6 +48,9 @@ class JobTable {
   nlohmann::json describe() const;
   // The first processes of a job whose home is this node, ended ones, too.
   std::vector<pid_t> tasks_of(JobId job) const;
+  // Which standard stream of a job, of those whose home is this node, that file is to who has it
+  // open to read it or to write: 0 to 2; -1: none.
+  int stream_of(dev_t device, ino_t inode, bool is_written) const;
   size_t job_count() const { return jobs_.size(); }
   // Programs may have threads on several nodes here.
   void offer_distant_threads() { has_distant_threads_ = true; }
@@ -57,7 +60,9 @@ class JobTable {
     ControlServer::ConnectionId connection;
     nlohmann::json options;
     std::vector<pid_t> tasks;
+    std::vector<std::pair<dev_t, ino_t>> streams = {};  // three of each task
   };
+  static void note_streams(pid_t task, Job& job);
   // One job being ended on this node: its processes are killed until none is left.
   struct Ending {
     std::vector<std::function<void(unsigned killed)>> done;

@@ -163,7 +163,10 @@ struct Krgd {
       {.capture = {node, processes, capabilities, &page_moves,
                    [this](dev_t device) { return files.is_serving() && device == files.device(); },
                    &descriptors, nullptr, spread_members(), &ipc,
-                   [this] { return shared_memory.get(); }},
+                   [this] { return shared_memory.get(); },
+                   [this](dev_t device, ino_t inode, bool is_written) {
+                     return jobs.stream_of(device, inode, is_written);
+                   }},
        .control = control,
        .tasks_of = [this](uint32_t job) { return jobs.tasks_of(JobId{job}); },
        .start_pids_after = [this](pid_t pid) { pids->skip_to(pid); },

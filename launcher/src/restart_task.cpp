@@ -124,6 +124,11 @@ Result<UniqueFd> RestartPlan::open_file(const File& file) const {
   return opened;
 }
 
+bool RestartPlan::is_put_back(const std::string& path) const {
+  return std::any_of(files.begin(), files.end(),
+                     [&](const File& file) { return file.is_put_back && file.path == path; });
+}
+
 Result<UniqueFd> RestartPlan::open_mapped(const Mapped& file) const {
   if (file.path.starts_with(kSharedMemoryPrefix)) {
     // What was in it is put there with the pages of the processes.
@@ -133,14 +138,30 @@ Result<UniqueFd> RestartPlan::open_mapped(const Mapped& file) const {
       return errno_error(path);
     return made;
   }
-  UniqueFd opened(open(file.path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!opened) return errno_error(file.path);
+  const bool may_change = file.modified_ns < 0;
+  UniqueFd opened(open(file.path.c_str(), (may_change ? O_RDWR : O_RDONLY) | O_CLOEXEC));
+  if (!opened) return errno_error("it had mapped " + file.path);
   struct stat found {};
   if (fstat(opened.get(), &found) != 0) return errno_error(file.path);
+  if (may_change) {
+    if (static_cast<uint64_t>(found.st_size) >= file.bytes || is_put_back(file.path)) return opened;
+    return text_error(file.path + " is shorter than what the program had mapped");
+  }
   if (static_cast<uint64_t>(found.st_size) != file.bytes ||
       found.st_mtim.tv_sec * 1'000'000'000 + found.st_mtim.tv_nsec != file.modified_ns)
     return text_error(file.path + " is not the file any more that the program had mapped");
   return opened;
+}
+
+Status RestartPlan::open_mapped(std::vector<UniqueFd>& slots, bool may_change) const {
+  for (size_t i = 0; i < mapped.size(); ++i) {
+    UniqueFd& slot = slots[files.size() + i];
+    if (slot || (mapped[i].modified_ns < 0) != may_change) continue;
+    auto opened = open_mapped(mapped[i]);
+    if (!opened) return opened.error();
+    slot = std::move(*opened);
+  }
+  return {};
 }
 
 Result<std::vector<UniqueFd>> RestartPlan::open_slots(ControlClient& krgd) const {
@@ -154,12 +175,7 @@ Result<std::vector<UniqueFd>> RestartPlan::open_slots(ControlClient& krgd) const
       slots.at(numbers[i].get<size_t>()) = std::move(made->fds[i]);
     got += numbers.size();
   }
-  for (size_t i = 0; i < mapped.size(); ++i) {
-    if (slots[files.size() + i]) continue;
-    auto opened = open_mapped(mapped[i]);
-    if (!opened) return opened.error();
-    slots[files.size() + i] = std::move(*opened);
-  }
+  if (auto opened = open_mapped(slots, false); !opened) return opened.error();
   if (auto opened = open_sockets(slots); !opened) return opened.error();
   for (size_t i = 0; i < files.size(); ++i) {
     if (slots[i]) continue;
@@ -167,6 +183,8 @@ Result<std::vector<UniqueFd>> RestartPlan::open_slots(ControlClient& krgd) const
     if (!opened) return opened.error();
     slots[i] = std::move(*opened);
   }
+  // Those that are made anew, to be filled, are there now.
+  if (auto opened = open_mapped(slots, true); !opened) return opened.error();
   return slots;
 }
 

@@ -57,7 +57,10 @@ struct RestartPlan {
   Status open_sockets(std::vector<UniqueFd>& slots) const;
   Result<std::vector<UniqueFd>> open_slots(ControlClient& krgd) const;
   Result<UniqueFd> open_file(const File& file) const;
+  bool is_put_back(const std::string& path) const;
   Result<UniqueFd> open_mapped(const Mapped& file) const;
+  // Those that are not made elsewhere, `may_change` or not.
+  Status open_mapped(std::vector<UniqueFd>& slots, bool may_change) const;
 };
 
 }  // namespace krg

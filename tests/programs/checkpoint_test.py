@@ -99,6 +99,46 @@ for step in range(4):
     print(step, zlib.crc32(table.read()), open("log.txt").read().count("line"), zlib.crc32(open("still", "rb").read(99)), os.path.getsize("still"), seen.readline().strip(), flush=True)
 """
 
+# Two processes that write to one mapped file of the disk, by mappings made with and without a descriptor that stays open.
+MAPPED_WORK = """
+import mmap, os, time, zlib
+with open("table", "wb") as table: table.truncate(4 << 20)
+table = os.open("table", os.O_RDWR)
+memory = mmap.mmap(table, 4 << 20)
+os.close(table)
+told, tell = os.pipe()
+answered, answer = os.pipe()
+if os.fork() == 0:
+    os.close(tell)
+    while step := os.read(told, 1):
+        memory[step[0] * 8192 : step[0] * 8192 + 4096] = bytes([step[0]]) * 4096
+        os.write(answer, step)
+    os._exit(0)
+os.close(told)
+for step in range(1, 41):
+    memory[step * 8192 + 4096 : step * 8192 + 8192] = bytes([100 + step]) * 4096
+    os.write(tell, bytes([step])); os.read(answered, 1)
+    print(step, zlib.crc32(memory[: (step + 1) * 8192]), flush=True)
+    if step == 5: open("ready", "w").close()
+    while step == 30 and not os.path.exists("end"): time.sleep(0.01)
+    time.sleep(0.02)
+os.close(tell)
+os.wait()
+print(zlib.crc32(memory), zlib.crc32(open("table", "rb").read()))
+"""
+
+# Writes to a mapped file that is open, and saves itself with its contents; nothing tells that the file has changed.
+MAPPED_FILES_WORK = """
+import mmap, os, subprocess, time, zlib
+file = open("table", "w+b"); file.truncate(1 << 20)
+memory = mmap.mmap(file.fileno(), 1 << 20)
+for step in range(4):
+    for page in range(256): memory[page * 4096 + step] = page % 251 + step
+    time.sleep(0.1)
+    subprocess.run(["krg_checkpoint", "--files", "-o", "ckpt", str(os.getpid())], stdout=open("saves", "a"), check=True)
+    print(step, zlib.crc32(memory), zlib.crc32(open("table", "rb").read()), flush=True)
+"""
+
 # Workers that add to numbers in shared memory: anonymous, of multiprocessing (unlinked, with locks), and named in /dev/shm.
 SHARING_WORK = """
 import hashlib, mmap, multiprocessing as mp, multiprocessing.shared_memory, os, time, zlib
@@ -326,6 +366,24 @@ os.kill(child, signal.SIGKILL); print(os.waitpid(child, 0)[1])
         out = self.interrupted("/usr/bin/python3", "work.py", times=2)
         self.assertEqual(out, self.native("/usr/bin/python3", "work.py"))
 
+    def test_mapped_files_of_a_disk(self):
+        self.compare("/usr/bin/python3", "-c", MAPPED_WORK, times=2, nodes=(1, 2, 1))
+
+    def test_contents_of_mapped_files(self):
+        (self.work / "work.py").write_text(MAPPED_FILES_WORK, encoding="ascii")
+        first = self.krgrun("--cluster=none", "/usr/bin/python3", "work.py", caps=CAPS, nodes=1)
+        self.assertEqual((first.returncode, first.stderr), (0, ""))
+        for version in (2, 1, 3, 4):
+            (self.work / "table").unlink()
+            again = self.restart("--files", f"--restart-version={version}")
+            self.assertEqual((again.returncode, again.stdout, again.stderr), (0, "".join(first.stdout.splitlines(True)[version - 1:]), ""), version)
+            for newer in (v for v in self.versions() if v > 4):
+                (self.work / f"ckpt/v{newer}.h5").unlink()
+        os.truncate(self.work / "table", 4096)
+        refused = self.restart("--restart-version=4")
+        self.assertEqual(refused.returncode, 125)
+        self.assertRegex(refused.stderr, "table is shorter than what the program had mapped")
+
     def test_memory_shared_with_others_is_refused(self):
         program = ("import mmap, os, subprocess, sys; m = mmap.mmap(-1, 4096)\n"
                    "if os.fork() == 0:\n    m[0] = 1\n    subprocess.run(['krg_capset', '-e', '+CHECKPOINTABLE', str(os.getpid())], check=True)\n"
@@ -345,6 +403,17 @@ os.kill(child, signal.SIGKILL); print(os.waitpid(child, 0)[1])
         self.assertIn("a socket: neither unix, TCP nor UDP", result.stderr)
         self.assertIn("alive", result.stdout)
         self.assertEqual(self.versions(), [])
+
+    def test_standard_streams_by_other_numbers(self):
+        """What a shell does while it redirects: krgrun's pipes are those of who restarts it then; what was in one that has ended is kept."""
+        (self.work / "script").write_text("exec 5>&1 6>&2 7<&0 >log 2>&1 </dev/null; krg_checkpoint -o ckpt $$ || exit 3\n"
+                                          "echo told >&5; echo failed >&6; cat <&7 >&5", encoding="ascii")
+        command = ("krgrun", "--cluster=none", "-N", "1", CAPS, "bash", "script")
+        first = self.run_program(command, input="asked")
+        log = (self.work / "log").read_text()
+        self.assertEqual((first.returncode, first.stdout, first.stderr), (0, "told\nasked", "failed\n"), log)
+        again = self.restart()
+        self.assertEqual((again.returncode, again.stdout, again.stderr), (0, "told\nasked", "failed\n"), log)
 
     def test_an_application_stands_until_it_is_told_to_go_on(self):
         """It is saved meanwhile, twice; SIGTERM comes when it goes on."""

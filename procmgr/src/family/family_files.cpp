@@ -171,8 +171,17 @@ uint32_t FamilyFiles::insert(Open open) {
   return static_cast<uint32_t>(opens_.size() - 1);
 }
 
+// By its number, or as it was when the job began: a shell that redirects has it by another number
+// meanwhile.
+int FamilyFiles::standard_of(const StolenFd& fd) const {
+  if (0 <= fd.number && fd.number <= STDERR_FILENO) return fd.number;
+  const bool is_stream = S_ISFIFO(fd.attributes.st_mode) || S_ISSOCK(fd.attributes.st_mode);
+  if (!is_stream || !stream_of_) return -1;
+  return stream_of_(fd.attributes.st_dev, fd.attributes.st_ino, writes(fd));
+}
+
 Result<uint32_t> FamilyFiles::index_of(StolenFd fd, pid_t owner) {
-  const int standard = fd.number <= STDERR_FILENO ? fd.number : -1;
+  const int standard = standard_of(fd);
   auto home = descriptors_ ? descriptors_->home_of(fd.attributes) : std::nullopt;
   std::optional<Descriptors::RelayedSocket> relayed;
   if (descriptors_ && S_ISSOCK(fd.attributes.st_mode)) {
@@ -217,6 +226,7 @@ Result<uint32_t> FamilyFiles::add(const StreamUse& use) {
   auto fd = stolen_from_here(std::move(*copy));
   if (!fd) return fd.error();
   fd->number = use.standard;
+  const int standard = standard_of(*fd);
   // What was set there (O_NONBLOCK) is meant.
   fd->flags |= use.flags & O_NONBLOCK;
   if (use.offset < 0) {
@@ -224,7 +234,7 @@ Result<uint32_t> FamilyFiles::add(const StreamUse& use) {
     for (uint32_t i = 0; i < opens_.size(); ++i) {
       fd->flags = opens_[i].fd.flags;
       if (!is_same(opens_[i], *fd, std::nullopt)) continue;
-      if (use.standard >= 0 && opens_[i].standard < 0) opens_[i].standard = use.standard;
+      if (standard >= 0 && opens_[i].standard < 0) opens_[i].standard = standard;
       if (auto added = add_relay(opens_[i], use); !added) return added.error();
       return i;
     }
@@ -232,7 +242,7 @@ Result<uint32_t> FamilyFiles::add(const StreamUse& use) {
   } else {
     fd->offset = use.offset;
   }
-  Open open{std::move(*fd), use.owner, use.standard};
+  Open open{std::move(*fd), use.owner, standard};
   open.is_apart = use.offset >= 0;
   if (auto added = add_relay(open, use); !added) return added.error();
   return insert(std::move(open));
@@ -335,6 +345,13 @@ Status FamilyFiles::describe(const std::set<pid_t>& members, FamilyDescription& 
   return {};
 }
 
+void FamilyFiles::add_mapped(const ProcessImage& image) {
+  for (const ImageFile& file : image.files)
+    if (struct stat found{};
+        file.modified_ns == ImageFile::kMayChange && stat(file.path.c_str(), &found) == 0)
+      mapped_.insert({found.st_dev, found.st_ino});
+}
+
 Result<std::map<uint32_t, SavedFile>> FamilyFiles::save(FamilyTracking* tracking, uint64_t base,
                                                         uint64_t number,
                                                         FamilyDescription& described) const {
@@ -347,7 +364,9 @@ Result<std::map<uint32_t, SavedFile>> FamilyFiles::save(FamilyTracking* tracking
     const auto& attributes = open.fd.attributes;
     if (file.kind != FamilyFile::Kind::kPath || !file.is_regular || !writes(open.fd)) continue;
     if (!known.insert({attributes.st_dev, attributes.st_ino}).second) continue;
-    auto taken = SavedFile::take(open.fd.copy.get(), tracking, base, number, most);
+    const bool is_mapped = mapped_.contains({attributes.st_dev, attributes.st_ino});
+    auto taken =
+        SavedFile::take(open.fd.copy.get(), is_mapped ? nullptr : tracking, base, number, most);
     if (!taken) return Error{taken.error().code, file.path + ": " + taken.error().context};
     file.is_saved = 1;
     saved.emplace(i, std::move(*taken));

@@ -31,6 +31,7 @@ class FamilyFiles {
         descriptors_(parts.descriptors),
         ipc_(parts.ipc),
         shared_(parts.shared_memory()),
+        stream_of_(parts.stream_of),
         asker_(asker) {}
 
   // Takes in the descriptors and locks of a member that is stopped, parents first; but `not_its`, a
@@ -47,6 +48,8 @@ class FamilyFiles {
   // contents where they are. `members`: of the whole family. Errors: ENOTSUP with the reason why
   // one cannot be had again.
   Status describe(const std::set<pid_t>& members, FamilyDescription& into);
+  // Files that a member's mappings may write: nothing tells for certain that they have not.
+  void add_mapped(const ProcessImage& image);
   // Contents of those that may be written to, each file once, by its place in `described`, which is
   // told. Errors: those of SavedFile::take().
   Result<std::map<uint32_t, SavedFile>> save(FamilyTracking* tracking, uint64_t base,
@@ -56,8 +59,8 @@ class FamilyFiles {
   struct Open {
     StolenFd fd;
     pid_t first_owner;
-    int standard = -1;                           // by which number of 0, 1 and 2 it is had
-    std::optional<Descriptors::Home> home = {};  // its description is there
+    int standard = -1;                                       // as which of 0, 1 and 2 it is had
+    std::optional<Descriptors::Home> home = {};              // its description is there
     std::optional<Descriptors::RelayedSocket> relayed = {};  // a socket there
     SocketRelay relay = {};                                  // of a socket that is used elsewhere
     bool is_relayed = false;
@@ -82,6 +85,7 @@ class FamilyFiles {
   Result<FamilyFile> describe_queue(const Open& open, FamilyFile file);
   Result<FamilyFile> describe_socket(const Open& open, FamilyFile file, FamilyDescription& into);
   bool is_krgds(ino_t peer) const;
+  int standard_of(const StolenFd& fd) const;
   Status add_relay(Open& open, const StreamUse& use) const;
   Status describe_pipe(const Open& open, FamilyFile& file, std::vector<FamilyPipe>& pipes);
   Result<PipeEnds*> pipe_of(const Open& open, std::vector<FamilyPipe>& pipes);
@@ -94,12 +98,14 @@ class FamilyFiles {
   const Descriptors* descriptors_;
   const Ipc* ipc_;
   const SharedMemory* shared_;  // null: nodes share none
+  std::function<int(dev_t, ino_t, bool)> stream_of_;
   pid_t asker_;
   std::vector<Open> opens_;
   std::map<pid_t, std::vector<FamilyFd>> fds_;  // of each member
   std::vector<uint32_t> flocks_;                // of each
   std::vector<NativePosixQueue> queues_;
-  std::vector<UniqueFd> to_close_;  // of describe_inotify()
+  std::set<std::pair<dev_t, ino_t>> mapped_;  // of add_mapped()
+  std::vector<UniqueFd> to_close_;            // of describe_inotify()
   std::vector<std::pair<ino_t, PipeEnds>> pipes_;
   std::optional<std::set<std::string>> outside_;  // links of what others have open
 };

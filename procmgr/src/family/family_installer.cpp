@@ -95,15 +95,17 @@ bool FamilyInstaller::Impl::stays(const FamilyFile& file) const {
   return socket.state != FamilySocket::State::kConnected || socket.type == SOCK_DGRAM;
 }
 
-// Shared memory is made here, and locks are a process's.
+// Shared memory is made here, locks are a process's, and only the user opens files to be written.
 bool FamilyInstaller::Impl::may_go(uint32_t index) const {
   const FamilyMember& member = family.members[index];
   const auto& files = images[index].files;
   return !member.has_ended() && member.locks.empty() && member.spread.empty() &&
          may_go_with_events(family, member) &&
-         std::none_of(
-             files.begin(), files.end(),
-             [](const ImageFile& file) { return file.path.starts_with(kSharedMemoryPrefix); }) &&
+         std::none_of(files.begin(), files.end(),
+                      [](const ImageFile& file) {
+                        return file.path.starts_with(kSharedMemoryPrefix) ||
+                               file.modified_ns == ImageFile::kMayChange;
+                      }) &&
          std::none_of(member.fds.begin(), member.fds.end(), [this](const FamilyFd& fd) {
            const FamilyFile& file = family.files[fd.file];
            return file.flock != 0 || !file.memory.empty() || stays(file);

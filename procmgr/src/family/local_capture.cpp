@@ -368,6 +368,7 @@ Status LocalCapture::take_member(pid_t pid, FamilyMember& member) {
   shared_.add(static_cast<uint32_t>(taken_.size()), *image);
   if (auto added = ipc_.add(*image); !added) return added;
   if (auto named = name_shared_memory(*image); !named) return named;
+  files_.add_mapped(*image);
   if (auto added = files_.add(member, spread ? spread->memory_fd() : -1); !added) return added;
   Taken& taken = taken_[pid];
   taken.image = image->serialize();

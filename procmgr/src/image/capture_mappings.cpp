@@ -25,14 +25,19 @@ bool is_kernels(std::string_view name) {
   return name.starts_with("[vdso") || name.starts_with("[vvar");
 }
 
-// Why it cannot be taken along; empty: it can.
-std::string obstacle(const MappingText& m) {
+// A file's own contents, which the mapping may write.
+bool is_written_file(const MappingText& m) {
+  return m.is_shared() && m.has("mw") && m.inode != 0 && !m.is_deleted() && m.name.starts_with('/');
+}
+
+// Why it cannot be taken along; empty: it can. `may_stay`: it goes on where its files are the same.
+std::string obstacle(const MappingText& m, bool may_stay) {
   // "uw" alone is krgd's own (written_pages.h): a program's userfaultfd is among its descriptors.
   if (m.has("um") || m.has("ui")) return "memory that a userfaultfd serves";
   if (m.has("ht")) return "huge pages of hugetlbfs";
   if (m.has("ss")) return "a shadow stack";
   if (m.has("io") || m.has("pf")) return fmt::format("a mapping of a device ({})", m.name);
-  if (m.is_shared() && (m.inode == 0 || m.has("mw")))
+  if (m.is_shared() && (m.inode == 0 || m.has("mw")) && !(may_stay && is_written_file(m)))
     return m.name.empty() ? "memory that it shares with other processes"
                           : fmt::format("memory that it shares with other processes ({})", m.name);
   if (m.is_deleted())
@@ -189,7 +194,7 @@ Result<std::vector<ImageMapping>> read_mappings(pid_t pid, std::vector<ImageFile
       continue;
     }
     const bool is_families = before.takes_shared && is_native_memory(m);
-    if (std::string why = is_families ? "" : obstacle(m); !why.empty())
+    if (std::string why = is_families ? "" : obstacle(m, before.takes_shared); !why.empty())
       return cannot_move(std::move(why));
     mapping.advice = advice_of(m);
     // No file leads to a deleted one's contents: they go along, and are its own from then on.
@@ -198,6 +203,7 @@ Result<std::vector<ImageMapping>> read_mappings(pid_t pid, std::vector<ImageFile
     if (!file) return file.error();
     mapping.kind = ImageMapping::Kind::kFile;
     mapping.file = *file;
+    if (!is_families && is_written_file(m)) files[*file].modified_ns = ImageFile::kMayChange;
     if (is_families && is_segment(m)) {
       mapping.name = shared_memory_name(m);
       if (m.has("mw")) mapping.advice |= ImageMapping::kMayWrite;

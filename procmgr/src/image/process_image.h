@@ -27,6 +27,8 @@ struct ImageFile {
   std::string path;
   uint64_t bytes = 0;
   int64_t modified_ns = 0;
+  // As modified_ns: a shared mapping may write it. What is in it is the file's.
+  static constexpr int64_t kMayChange = -1;
   auto operator<=>(const ImageFile&) const = default;
 };
 

@@ -111,6 +111,9 @@ struct FamilyCaptureParts {
   SpreadMembers spread = {};
   Ipc* ipc = nullptr;                          // null: nodes share no objects
   std::function<SharedMemory*()> shared = {};  // none, or null: nodes share no memory
+  // Which standard stream of whoever started processes here that is to who has it open to read or
+  // to write: 0 to 2; -1, or null: none.
+  std::function<int(dev_t, ino_t, bool is_written)> stream_of = {};
   SharedMemory* shared_memory() const { return shared ? shared() : nullptr; }
 };
 

@@ -45,7 +45,7 @@ class FamilyInstaller {
   struct MappedFile {
     std::string path;
     uint64_t bytes = 0;
-    int64_t modified_ns = 0;
+    int64_t modified_ns = 0;  // ImageFile::kMayChange, -1: it is mapped to be written
     // Shared memory without a name (kSharedMemoryPrefix): only krgd can make it.
     bool is_memory() const;
   };
