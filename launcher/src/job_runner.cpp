@@ -99,7 +99,7 @@ Result<int> JobRunner::run(const std::string& control_path) {
 Result<int> JobRunner::run_in_session() {
   TaskLaunch launch;
   launch.environment = exported_environment(options_.exports);
-  choose_openmp_runtime(launch.environment);
+  if (wants_libkrgomp(launch)) choose_openmp_runtime(launch.environment);
   auto status = launch_and_wait(launch);
   if (io_) io_->drain();
   take_terminal_back();
@@ -158,8 +158,10 @@ Status JobRunner::begin(const std::string& control_path, TaskLaunch& launch,
     tell_allocations(launch.environment);
   }
   if (options_.multiple_writers) set_variable(launch.environment, "KRG_MULTIPLE_WRITERS", "1");
-  choose_openmp_runtime(launch.environment);
-  spread_openmp_teams(job.value("distant_threads", false), launch);
+  if (wants_libkrgomp(launch)) {
+    choose_openmp_runtime(launch.environment);
+    spread_openmp_teams(job.value("distant_threads", false), launch);
+  }
   return options_.restart_folder.empty() ? Status() : open_restart(launch);
 }
 
@@ -191,15 +193,21 @@ void JobRunner::tell_statistics() {
       : fmt::print(stderr, "{}", format_spread_report(processes));
 }
 
+bool JobRunner::wants_libkrgomp(const TaskLaunch& launch) const {
+  if (options_.openmp != OpenmpRuntime::kAuto) return options_.openmp == OpenmpRuntime::kKrg;
+  return launch.node_count > 1 && !options_.program.empty() &&
+         needs_libgomp(launch.environment, options_.program.front());
+}
+
 void JobRunner::choose_openmp_runtime(std::vector<std::string>& environment) const {
-  if (options_.openmp == OpenmpRuntime::kNative || options_.program.empty()) return;
+  if (options_.program.empty()) return;
   const auto used = use_libkrgomp(environment, options_.program.front());
   if (!used && options_.verbosity >= 0) fmt::print(stderr, "krgrun: {}\n", used.error().message());
 }
 
 // libkrgomp asks krgd to spread its process when it comes to a team of several threads.
 void JobRunner::spread_openmp_teams(bool is_offered, TaskLaunch& launch) const {
-  if (options_.openmp != OpenmpRuntime::kKrg || launch.node_count < 2) return;
+  if (launch.node_count < 2) return;
   if (!is_offered) {
     if (options_.verbosity >= 0)
       fmt::print(stderr,

@@ -43,6 +43,7 @@ class JobRunner {
   };
   Status begin(const std::string& control_path, TaskLaunch& launch, NamespaceSet& namespaces);
   Status open_restart(TaskLaunch& launch);
+  bool wants_libkrgomp(const TaskLaunch& launch) const;
   void choose_openmp_runtime(std::vector<std::string>& environment) const;
   void spread_openmp_teams(bool is_offered, TaskLaunch& launch) const;
   void tell_statistics();

@@ -2,25 +2,30 @@
 #include "openmp_runtime.h"
 
 #include <elf.h>
+#include <fcntl.h>
 #include <fmt/core.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
-#include <fstream>
-#include <iterator>
 #include <optional>
 
 #include "environment_variables.h"
+#include "krg/runtime/unique_fd.h"
 #include "launch_environment.h"
 
 namespace krg {
 namespace {
 
-// A file's bytes as ELF sections; every access is checked against its length.
+constexpr size_t kLongestName = 256;
+constexpr const char* kLibgomp = "libgomp.so.1";
+
+// An ELF file's sections; a few of its bytes are read when they are asked for, since programs may
+// be large.
 class ElfFile {
  public:
-  explicit ElfFile(std::string bytes) : bytes_(std::move(bytes)) {
+  explicit ElfFile(UniqueFd file) : file_(std::move(file)) {
     const auto header = at<Elf64_Ehdr>(0);
     if (!header || std::memcmp(header->e_ident, ELFMAG, SELFMAG) != 0) return;
     if (header->e_ident[EI_CLASS] != ELFCLASS64 || header->e_shentsize != sizeof(Elf64_Shdr))
@@ -33,9 +38,9 @@ class ElfFile {
 
   template <class T>
   [[nodiscard]] std::optional<T> at(uint64_t offset) const {
-    if (offset > bytes_.size() || bytes_.size() - offset < sizeof(T)) return std::nullopt;
     T value;
-    std::memcpy(&value, bytes_.data() + offset, sizeof value);
+    if (pread(file_.get(), &value, sizeof value, static_cast<off_t>(offset)) != sizeof value)
+      return std::nullopt;
     return value;
   }
   [[nodiscard]] const Elf64_Shdr* section(uint32_t type) const {
@@ -43,26 +48,25 @@ class ElfFile {
       if (one.sh_type == type) return &one;
     return nullptr;
   }
-  // A string of the table that `section` is linked with.
+  // A string of the table that `section` is linked with; empty when it is longer than a name may
+  // be.
   [[nodiscard]] std::string text(const Elf64_Shdr& section, uint64_t index) const {
     if (section.sh_link >= sections_.size()) return "";
+    std::array<char, kLongestName> name{};
     const uint64_t offset = sections_[section.sh_link].sh_offset + index;
-    return offset < bytes_.size() ? std::string(bytes_.c_str() + offset) : "";
+    if (pread(file_.get(), name.data(), name.size(), static_cast<off_t>(offset)) < 0) return "";
+    return std::memchr(name.data(), 0, name.size()) ? name.data() : "";
   }
 
  private:
-  std::string bytes_;
+  UniqueFd file_;
   std::vector<Elf64_Shdr> sections_;
 };
 
 Result<ElfFile> read_elf(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
+  UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (!file) return text_error("cannot read " + path);
-  char magic[SELFMAG] = {};
-  file.read(magic, sizeof magic);
-  if (std::memcmp(magic, ELFMAG, SELFMAG) != 0) return ElfFile("");
-  file.seekg(0);
-  return ElfFile(std::string(std::istreambuf_iterator<char>(file), {}));
+  return ElfFile(std::move(file));
 }
 
 // Empty: not found; whoever executes it will say so.
@@ -120,13 +124,18 @@ Result<std::vector<std::string>> versions_defined(const std::string& file) {
   return names;
 }
 
+bool needs_libgomp(const std::vector<std::string>& environment, const std::string& program) {
+  const auto needed = versions_needed(path_of(program, environment), kLibgomp);
+  return needed && !needed->empty();
+}
+
 Status use_libkrgomp(std::vector<std::string>& environment, const std::string& program) {
   const std::string folder = libexec_dir() + "/omp";
   const auto defined = versions_defined(folder + "/libgomp.so.1");
   if (!defined) return defined.error();
   const std::string path = path_of(program, environment);
   // Of a program that cannot be read, ld.so will tell what it lacks.
-  const auto needed = versions_needed(path, "libgomp.so.1");
+  const auto needed = versions_needed(path, kLibgomp);
   for (const std::string& version : needed ? *needed : std::vector<std::string>()) {
     if (std::find(defined->begin(), defined->end(), version) == defined->end())
       return text_error(

@@ -8,7 +8,8 @@
 
 namespace krg {
 
-enum class OpenmpRuntime { kNative, kKrg };
+// kAuto: libkrgomp where there are several nodes and the program's own file needs libgomp.
+enum class OpenmpRuntime { kAuto, kNative, kKrg };
 
 // The symbol versions of `library` that an ELF file of this machine's kind needs; none when it is
 // no such file, or does not need the library. A file that cannot be read is an error.
@@ -16,6 +17,10 @@ Result<std::vector<std::string>> versions_needed(const std::string& file,
                                                  const std::string& library);
 // Those that a library defines.
 Result<std::vector<std::string>> versions_defined(const std::string& file);
+
+// Whether the file of `program` (a path, or a name to find by PATH of `environment`) was linked
+// with libgomp; not when it cannot be read.
+bool needs_libgomp(const std::vector<std::string>& environment, const std::string& program);
 
 // Puts libkrgomp's folder at the front of LD_LIBRARY_PATH in `environment`, unless it lacks a
 // symbol version that `program` (a path, or a name to find by PATH) needs: then one sentence says

@@ -74,9 +74,12 @@ po::options_description describe(RawOptions& raw) {
       "connections to outside, at --restart: fail, or close: they are closed (fail)");
   add("restart-version", po::value(&run.restart_version), "of that folder (0: the newest)");
   add("omp", po::value(&raw.openmp),
-      "OpenMP programs' runtime: native (the system's libgomp) or krg (libkrgomp)");
+      "OpenMP programs' runtime: native (the system's libgomp: threads on one node), krg "
+      "(libkrgomp:\n"
+      "on all), or auto (krg when PROGRAM itself needs libgomp)");
   add("multiple-writers", po::bool_switch(&run.multiple_writers),
-      "pages that threads of several nodes write may be written by all at a time (with --omp=krg)");
+      "pages that threads of several nodes write may be written by all at a time (not with "
+      "--omp=native)");
   add("stats", po::value(&raw.statistics)->implicit_value("text"),
       "tell at the end what threads over nodes waited for (or =json)");
   add("caps", po::value(&run.caps), "capabilities of the program: +NAME,-NAME,...");
@@ -206,15 +209,19 @@ Status finish(RawOptions& raw, const po::variables_map& given) {
   if (auto checked = finish_checkpoints(raw); !checked) return checked;
   if (raw.network != "" && raw.network != "veth" && raw.network != "host")
     return text_error("--network is veth or host");
-  if (raw.openmp != "" && raw.openmp != "native" && raw.openmp != "krg")
-    return text_error("--omp is native or krg");
+  static const std::map<std::string, OpenmpRuntime> kRuntimes = {{"", OpenmpRuntime::kAuto},
+                                                                 {"auto", OpenmpRuntime::kAuto},
+                                                                 {"native", OpenmpRuntime::kNative},
+                                                                 {"krg", OpenmpRuntime::kKrg}};
+  auto runtime = kRuntimes.find(raw.openmp);
+  if (runtime == kRuntimes.end()) return text_error("--omp is auto, native or krg");
+  run.openmp = runtime->second;
   if (raw.statistics != "" && raw.statistics != "text" && raw.statistics != "json")
     return text_error("--stats is given alone, or as --stats=json");
   if (raw.statistics != "")
     run.statistics = raw.statistics == "json" ? StatisticsForm::kJson : StatisticsForm::kText;
-  if (raw.openmp == "krg") run.openmp = OpenmpRuntime::kKrg;
-  if (run.multiple_writers && run.openmp != OpenmpRuntime::kKrg)
-    return text_error("--multiple-writers needs --omp=krg");
+  if (run.multiple_writers && run.openmp == OpenmpRuntime::kNative)
+    return text_error("--multiple-writers needs libkrgomp: --omp=krg or auto");
   run.own_network = raw.network != "host";
   run.verbosity = static_cast<int>(raw.verbose) - static_cast<int>(raw.quiet);
   if (run.pty && run.tasks > 1) return text_error("--pty is for one copy (-n 1)");

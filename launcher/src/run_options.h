@@ -43,7 +43,7 @@ struct RunOptions {
   std::string restart_folder;                         // absolute; the program comes from there
   unsigned restart_version = 0;                       // 0: the newest
   StatisticsForm statistics = StatisticsForm::kNone;  // of processes spread over nodes
-  OpenmpRuntime openmp = OpenmpRuntime::kNative;
+  OpenmpRuntime openmp = OpenmpRuntime::kAuto;
   bool multiple_writers = false;  // of a page of a process spread over nodes
   bool own_network = true;
   bool label = false;

@@ -42,7 +42,8 @@ TEST(RunOptions, StatisticsAreAskedForAloneOrWithAForm) {
 TEST(RunOptions, SeveralWritersAreOfOurOpenmpRuntimeOnly) {
   EXPECT_FALSE(parse({"--omp=krg", "prog"})->multiple_writers);
   EXPECT_TRUE(parse({"--omp=krg", "--multiple-writers", "prog"})->multiple_writers);
-  EXPECT_FALSE(parse({"--multiple-writers", "prog"}));
+  EXPECT_TRUE(parse({"--multiple-writers", "prog"})->multiple_writers);
+  EXPECT_FALSE(parse({"--omp=native", "--multiple-writers", "prog"}));
 }
 
 TEST(RunOptions, TakeDefaultsFromTheEnvironment) {
@@ -97,8 +98,9 @@ TEST(RunOptions, TimeLimitsAsSrun) {
   EXPECT_FALSE(parse_time_limit(""));
 }
 
-TEST(RunOptions, TheOpenmpRuntimeIsNativeUnlessAskedFor) {
-  EXPECT_EQ(parse({"true"})->openmp, OpenmpRuntime::kNative);
+TEST(RunOptions, TheOpenmpRuntimeIsChosenByTheProgramUnlessSaid) {
+  EXPECT_EQ(parse({"true"})->openmp, OpenmpRuntime::kAuto);
+  EXPECT_EQ(parse({"--omp=auto", "true"})->openmp, OpenmpRuntime::kAuto);
   EXPECT_EQ(parse({"--omp=native", "true"})->openmp, OpenmpRuntime::kNative);
   EXPECT_EQ(parse({"--omp", "krg", "true"})->openmp, OpenmpRuntime::kKrg);
   EXPECT_FALSE(parse({"--omp=other", "true"}));

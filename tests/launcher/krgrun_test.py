@@ -47,6 +47,13 @@ class Krgrun(LauncherCase):
                 result = self.run_one(option, "sh", "-c", f"exec {program}", env=show)
                 self.assertIn("3 threads", result.stdout, result.stderr)
                 self.assertEqual("KRG_SPIN_NS" in result.stderr, ours)
+        result = self.run_one(program, env=show)
+        self.assertNotIn("KRG_SPIN_NS", result.stderr, "one node: nothing to spread over")
+        for options, command, ours in (([], [program], True), (["--omp=native"], [program], False), ([], ["sh", "-c", program], False)):
+            with self.subTest("several nodes", options=options, command=command):
+                result = self.krgrun("-q", *options, *command, caps=None, env=show)
+                self.assertIn("3 threads", result.stdout, result.stderr)
+                self.assertEqual("KRG_SPIN_NS" in result.stderr, ours)
         result = self.krgrun("-q", "--omp=krg", "bash", "-c", f"{program} & {program}; wait", caps=None,
                              env={"OMP_NUM_THREADS": "4"})
         self.assertEqual((result.stdout, result.stderr), ("4 threads\n" * 2, ""))

@@ -41,7 +41,7 @@ class SpreadTeamsTest(SessionCase):
 
     def test_threads_are_as_many_as_the_nodes_have_processors(self):
         alone = self.run_program([self.build / "test-bin/omp_nodes"], check=True)
-        spread = self.run_program(["krgrun", "-N", "2", "-q", "--omp=krg", self.build / "test-bin/omp_nodes"], timeout=60)
+        spread = self.run_program(["krgrun", "-N", "2", "-q", self.build / "test-bin/omp_nodes"], timeout=60)
         self.assertEqual((spread.returncode, spread.stderr), (0, ""))
         self.assertEqual(int(spread.stdout.split()[0]), 2 * int(alone.stdout.split()[0]))
 
@@ -49,9 +49,9 @@ class SpreadTeamsTest(SessionCase):
         done = self.run_program(["krgrun", "-N", "2", "--omp=krg", "true"])
         self.assertEqual((done.returncode, done.stderr), (0, ""))
 
-    def test_without_krgrun_asking_threads_stay(self):
+    def test_native_threads_stay(self):
         where = self.work / "where.native"
-        done = self.run_program(["krgrun", "-N", "2", self.build / "test-bin/omp_nodes", f"krg_where --json > {where}"],
+        done = self.run_program(["krgrun", "-N", "2", "--omp=native", self.build / "test-bin/omp_nodes", f"krg_where --json > {where}"],
                                 env={"OMP_NUM_THREADS": "2"})
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertFalse([p for p in json.loads(where.read_text(encoding="ascii")) if "threads" in p])
