@@ -7,7 +7,10 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstring>
 #include <filesystem>
+#include <fstream>
 
 #include "krg/runtime/unix_socket.h"
 #include "launch_environment.h"
@@ -20,6 +23,16 @@ using nlohmann::json;
 
 namespace {
 constexpr std::chrono::seconds kOrderlyLimit{5};
+// A rank that does not come up says so on its launcher's output only, while the others wait for it.
+constexpr std::chrono::milliseconds kFailureLook{200};
+
+// What the first rank that failed has said there; empty: none has.
+std::string boot_failure(const std::string& launch_log) {
+  std::ifstream log(launch_log);
+  for (std::string line; std::getline(log, line) && !log.eof();)
+    if (line.starts_with(kBootFailure)) return line.substr(std::strlen(kBootFailure));
+  return "";
+}
 }  // namespace
 
 Result<RunningCluster> RunningCluster::start_virtual(const ClusterPlan& plan) {
@@ -32,7 +45,7 @@ Result<RunningCluster> RunningCluster::start_virtual(const ClusterPlan& plan) {
   RunningCluster cluster(std::move(*dir));
   if (auto listens = cluster.listen_for_ready(); !listens) return listens.error();
   UniqueFd null(open("/dev/null", O_RDWR | O_CLOEXEC));
-  const std::string log_path = cluster.path() + "/host.log";
+  const std::string log_path = cluster.log_ = cluster.path() + "/host.log";
   UniqueFd log(open(log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
   if (!null || !log) return errno_error(log_path);
   std::vector<std::string> command = {libexec_dir() + "/krg_host",
@@ -66,7 +79,7 @@ Result<RunningCluster> RunningCluster::start_ranks(ClusterDir dir, std::vector<s
                                                    std::chrono::seconds start_limit) {
   RunningCluster cluster(std::move(dir));
   if (auto listens = cluster.listen_for_ready(); !listens) return listens.error();
-  const std::string log_path = cluster.path() + "/launch.log";
+  const std::string log_path = cluster.log_ = cluster.path() + "/launch.log";
   UniqueFd null(open("/dev/null", O_RDWR | O_CLOEXEC));
   UniqueFd log(open(log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
   if (!null || !log) return errno_error(log_path);
@@ -105,8 +118,10 @@ Status RunningCluster::await_owner_socket(std::chrono::seconds limit) {
         std::chrono::ceil<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
     if (left.count() <= 0) return errno_error("the cluster did not start in time", ETIMEDOUT);
     pollfd awaited[] = {{listener_.get(), POLLIN, 0}, {host_->descriptor(), POLLIN, 0}};
+    left = std::min(left, kFailureLook);
     if (poll(awaited, 2, static_cast<int>(left.count())) < 0 && errno != EINTR)
       return errno_error("poll");
+    if (auto why = boot_failure(log_); !why.empty()) return text_error(why);
     if (awaited[0].revents) {
       auto connection = accept_connection(listener_.get());
       if (!connection) continue;
@@ -145,7 +160,10 @@ void RunningCluster::keep_running() {
 
 void RunningCluster::stop() {
   if (!host_) return;
-  if (ask_to_shut_down(control_path())) host_->wait_for(kOrderlyLimit);
+  if (ask_to_shut_down(control_path()))
+    host_->wait_for(kOrderlyLimit);
+  else
+    host_->signal(SIGTERM);  // srun and mpirun then end their ranks
   owner_.reset();
   lifeline_.reset();
   host_->wait_for(kOrderlyLimit);

@@ -58,6 +58,7 @@ class RunningCluster {
   void print_logs() const;
 
   ClusterDir dir_;
+  std::string log_;  // what the launcher prints
   std::optional<ChildProcess> host_;
   UniqueFd lifeline_;  // krg_host ends when it closes
   UniqueFd owner_;     // node 0's krgd likewise

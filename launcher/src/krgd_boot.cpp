@@ -19,16 +19,22 @@
 
 #include <boost/program_options.hpp>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
 #include <string>
 
 #include "krg/runtime/unique_fd.h"
 #include "launch_environment.h"
 #include "namespaces.h"
 #include "processor_share.h"
+#include "small_files.h"
 #include "state_dir.h"
 
 namespace krg {
 namespace {
+
+constexpr int kSignalled = 128;  // an exit status above tells of a signal, as a shell's
 
 struct Arguments {
   std::string cluster_dir;
@@ -51,9 +57,8 @@ Arguments parse(int argc, char** argv) {
 }
 
 // Makes the node's folder and sends what this process and krgd print to its log.
-Status open_log(const std::string& dir) {
+Status open_log(const std::string& dir, const std::string& path) {
   if (mkdir(dir.c_str(), 0700) != 0 && errno != EEXIST) return errno_error(dir);
-  const std::string path = dir + "/krgd.log";
   UniqueFd log(open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
   UniqueFd null(open("/dev/null", O_RDONLY | O_CLOEXEC));
   if (!log || !null) return errno_error(path);
@@ -79,6 +84,8 @@ Status make_namespaces(bool name_host, unsigned rank) {
   if (!die_with_parent(SIGKILL, detach_fd)) _exit(1);
   const std::string libexec = libexec_dir(), program = libexec + "/krgd";
   const std::string fd = std::to_string(detach_fd);
+  // libinfinipath (by libfabric) handles SIGSEGV, and a crash looks like exit(1).
+  setenv("IPATH_NO_BACKTRACE", "1", 0);
   execl(program.c_str(), "krgd", "--cluster-dir", arguments.cluster_dir.c_str(), "--libexec-dir",
         libexec.c_str(), "--detach-fd", fd.c_str(), nullptr);
   std::perror(program.c_str());
@@ -90,29 +97,45 @@ void forward_signal(int signal) {
   kill(forwarded_to, signal);
 }
 
-// Waits until krgd has detached (true) or ended (false).
-bool wait_for_detach(int detach_fd) {
-  char byte;
+// Waits until krgd says that it has started (krgd_main.cpp), or has ended: 0.
+char wait_for_start(int fd) {
+  char byte = 0;
   ssize_t got;
-  do got = read(detach_fd, &byte, 1);
+  do got = read(fd, &byte, 1);
   while (got < 0 && errno == EINTR);
-  return got == 1;
+  return got == 1 ? byte : '\0';
+}
+
+// To the launcher: the log goes with this process, and the other ranks may wait for this one.
+void tell_failure(int launcher, unsigned rank, int status, const std::string& log) {
+  const auto text = read_small_file(log);
+  const std::string last = text ? text->substr(text->rfind('\n') + 1) : text.error().message();
+  const std::string how = status > kSignalled
+                              ? "was ended by " + std::string(strsignal(status - kSignalled))
+                              : "ended with status " + std::to_string(status);
+  dprintf(launcher, "%snode %u: krgd %s before it was ready: %s\n", kBootFailure, rank, how.c_str(),
+          last.c_str());
 }
 
 int wait_for_end(pid_t krgd) {
   int status = 0;
   while (waitpid(krgd, &status, 0) < 0 && errno == EINTR) {
   }
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : kSignalled + WTERMSIG(status);
 }
 
 Result<int> run(const Arguments& arguments) {
   const unsigned rank = launch_position().rank;
   setsid();  // not in the launcher's session, whose end it is to outlive
+  // On this machine nothing but this may ever clear away what a killed job has left.
+  if (arguments.stay)
+    living_clusters(std::filesystem::path(arguments.cluster_dir).parent_path().string());
   auto dir = ClusterDir::open(arguments.cluster_dir, true);
   if (!dir) return dir.error();
-  if (auto log = open_log(node_dir(dir->path(), NodeId{static_cast<uint16_t>(rank)})); !log)
-    return log.error();
+  const UniqueFd launcher(fcntl(2, F_DUPFD_CLOEXEC, 3));
+  const std::string node = node_dir(dir->path(), NodeId{static_cast<uint16_t>(rank)});
+  const std::string log = node + "/krgd.log";
+  if (auto opened = open_log(node, log); !opened) return opened.error();
   if (arguments.processors > 0)
     if (auto taken = take_processor_share(rank, arguments.processors); !taken) return taken.error();
   if (auto made = make_namespaces(arguments.name_host, rank); !made) return made.error();
@@ -127,8 +150,10 @@ Result<int> run(const Arguments& arguments) {
   close(detached[1]);
   forwarded_to = krgd;
   for (int signal : {SIGTERM, SIGINT, SIGHUP}) ::signal(signal, forward_signal);
-  if (!arguments.stay && wait_for_detach(detached[0])) return 0;
+  const char started = wait_for_start(detached[0]);
+  if (started == kKrgdDetached && !arguments.stay) return 0;
   const int status = wait_for_end(krgd);
+  if (started == 0 && status != 0) tell_failure(launcher.get(), rank, status, log);
   dir->remove_if_last();
   return status;
 }

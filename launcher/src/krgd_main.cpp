@@ -3,7 +3,7 @@
 //
 //   krgd --cluster-dir DIR --libexec-dir DIR [--detach-fd FD]
 //
-// --detach-fd: a byte is written there when krgd no longer needs the MPI launcher that started it.
+// --detach-fd: a byte is written there when krgd has started (launch_environment.h).
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <malloc.h>
 #include <signal.h>
@@ -21,6 +21,7 @@
 #include "krg/runtime/loop_precedence.h"
 #include "krg/runtime/short_slice.h"
 #include "krgd.h"
+#include "launch_environment.h"
 #include "memory_size.h"
 #include "node_transport.h"
 
@@ -54,10 +55,11 @@ Arguments parse(int argc, char** argv) {
   return arguments;
 }
 
-// Lets the launcher go: its end no longer ends this node.
-void detach_from_launcher(int fd) {
-  prctl(PR_SET_PDEATHSIG, 0);
-  if (write(fd, "d", 1) != 1) log_warn("krgd", "the launcher has gone already");
+// Lets the launcher go where it is not needed: its end no longer ends this node.
+void tell_launcher(int fd, bool needs_it) {
+  if (!needs_it) prctl(PR_SET_PDEATHSIG, 0);
+  const char word = needs_it ? kKrgdStarted : kKrgdDetached;
+  if (write(fd, &word, 1) != 1) log_warn("krgd", "the launcher has gone already");
   close(fd);
 }
 
@@ -97,8 +99,7 @@ Status run(const Arguments& arguments) {
   });
   if (!terminated) return terminated.error();
   if (auto started = krgd.start(); !started) return started;
-  if (arguments.detach_fd >= 0 && !(*transport)->needs_launcher())
-    detach_from_launcher(arguments.detach_fd);
+  if (arguments.detach_fd >= 0) tell_launcher(arguments.detach_fd, (*transport)->needs_launcher());
   if (auto taken = take_short_slices(kSlice); !taken)
     log_debug("krgd", "{}", taken.error().message());
   const LoopPrecedence woken_first(*loop);

@@ -116,6 +116,10 @@ Result<int> run_on_allocation(const RunOptions& options, const SlurmAllocation& 
   if (!root) return root.error();
   auto dir = ClusterDir::create(*root, allocation.cluster_name());
   if (!dir) return dir.error();
+  // Slurm's default, "mixed", takes one way for fences with data and another for those without, and
+  // lets ranks out of MPI_Init before others have left its first fence (22.05): messages then reach
+  // an MPI that is not ready for them, and crash it.
+  setenv("SLURM_PMIX_FENCE", "tree", 0);
   const auto command = SlurmAllocation::launch_command(*hosts, options, dir->path());
   JobRunner runner(options);
   auto cluster = RunningCluster::start_ranks(std::move(*dir), command, kStartLimit);

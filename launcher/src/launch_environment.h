@@ -7,6 +7,11 @@
 
 namespace krg {
 
+// With this a line begins that krgd_boot prints to its launcher when its node does not come up.
+inline constexpr const char* kBootFailure = "krgd_boot: ";
+// What krgd writes to --detach-fd when it has started: it needs the MPI launcher no more, or still.
+inline constexpr char kKrgdDetached = 'd', kKrgdStarted = 's';
+
 // This process's place in the MPI job that it was started in; {0, 1} outside of one.
 struct LaunchPosition {
   unsigned rank = 0;

@@ -15,6 +15,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr int kOpenAttempts = 3;
+
 std::string chosen_state_root() {
   if (const char* given = std::getenv("KRG_STATE_DIR"); given && *given) return given;
   if (const char* runtime = std::getenv("XDG_RUNTIME_DIR"); runtime && *runtime) {
@@ -85,12 +87,15 @@ Result<ClusterDir> ClusterDir::create(const std::string& state_root, const std::
 }
 
 Result<ClusterDir> ClusterDir::open(const std::string& path, bool make) {
-  if (make)
-    for (const std::string& folder : {fs::path(path).parent_path().string(), path})
-      if (auto made = make_private_dir(folder); !made) return made.error();
-  auto lock = lock_file(path, LOCK_SH);
-  if (!lock) return lock.error();
-  return ClusterDir(path, std::move(*lock));
+  for (int attempt = 1;; ++attempt) {
+    if (make)
+      for (const std::string& folder : {fs::path(path).parent_path().string(), path})
+        if (auto made = make_private_dir(folder); !made) return made.error();
+    auto lock = lock_file(path, LOCK_SH);
+    if (lock) return ClusterDir(path, std::move(*lock));
+    // Whoever clears away what is stale may have met the folder before its lock.
+    if (!make || attempt == kOpenAttempts) return lock.error();
+  }
 }
 
 void ClusterDir::remove() {

@@ -4,6 +4,8 @@ way to start, and that a job ends when its program does.
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 import json
+import os
+import pathlib
 import time
 import unittest
 
@@ -13,6 +15,15 @@ from cluster import HOME, NODES, Job, SlurmTest, alice, processes_of_alice, wait
 # (slurmstepd exports HOSTNAME to batch jobs; without it bash asks the kernel.)
 EIGHT_CHILDREN = 'unset HOSTNAME; for i in 1 2 3 4 5 6 7 8; do bash -c "echo \\$HOSTNAME; sleep 2" & done; wait'
 SPREAD = f"krgrun --caps=+DISTANT_FORK bash -c '{EIGHT_CHILDREN}'"
+# Tells how many threads it has, and checks every construct.
+OPENMP_PROGRAM = pathlib.Path(os.environ["KRG_OMP_PROGRAM"])
+# docs/LIMITS.md says why; krgrun's own srun gets the variable from krgrun.
+SRUN = ("env", "SLURM_PMIX_FENCE=tree", "srun", "--mpi=pmix")
+# A krgd that does not come up on n2.
+KRGD = """#!/bin/sh
+[ $(hostname) != n2 ] || { echo it is broken >&2; exit 3; }
+exec /srv/kerrighed/libexec/kerrighed/krgd "$@"
+"""
 # An end that takes longer than this was a time-out, not an end "at once".
 AT_ONCE_S = 10
 
@@ -36,12 +47,35 @@ class KrgrunJobs(SlurmTest):
         self.assert_ends(job, "COMPLETED", "0:0")
         self.assertEqual(set(job.output().split()), {"n2", "n3"})
 
+    @unittest.skipUnless(os.path.exists("/dev/userfaultfd"), "no /dev/userfaultfd")
+    def test_an_openmp_programs_threads_are_on_all_nodes(self):
+        job = Job(f"OMP_NUM_THREADS=4 krgrun {OPENMP_PROGRAM} 'krg_where --json'", "-N4")
+        self.assert_ends(job, "COMPLETED", "0:0")
+        lines = job.output().splitlines()
+        processes = [p for p in json.loads("".join(lines[:-1])) if p["command"] == OPENMP_PROGRAM.name]
+        self.assertEqual([sorted(t["node"] for t in p["threads"]) for p in processes], [[0, 1, 2, 3]], job.errors())
+
     def test_the_clusters_nodes_are_the_allocations(self):
         run = alice("salloc", "-N3", "-w", "n1,n3,n4", "krgrun", "kradm", "nodes", "status", "--json")
         self.assertEqual(run.returncode, 0, run.stderr)
         nodes = json.loads(run.stdout)["nodes"]
         self.assertEqual([(n["host"], n["state"]) for n in nodes],
                          [("n1", "online"), ("n3", "online"), ("n4", "online")])
+
+    def test_a_node_that_does_not_come_up_ends_the_start(self):
+        libexec = HOME / "libexec"
+        libexec.mkdir(exist_ok=True)
+        for file in pathlib.Path("/srv/kerrighed/libexec/kerrighed").iterdir():
+            if file.name != "krgd":
+                (libexec / file.name).symlink_to(file)
+        (libexec / "krgd").write_text(KRGD)
+        (libexec / "krgd").chmod(0o755)
+        run = alice("env", f"KRG_LIBEXEC_DIR={libexec}", "salloc", "-N3", "-w", "n1,n2,n3", "krgrun", "true", timeout=40)
+        self.assertEqual(run.returncode, 125, run.stderr)
+        self.assertIn("krgrun: node 1: krgd ended with status 3 before it was ready: it is broken\n", run.stderr)
+        # Slurm kills the other ranks at once, and the next start takes away what is left of them.
+        run = alice("salloc", "-N3", "-w", "n1,n2,n3", "krgrun", "true")
+        self.assertEqual(run.returncode, 0, run.stderr)
 
     def test_exit_code_is_the_programs(self):
         job = Job("exec krgrun bash -c 'exit 7'", "-N4")
@@ -69,13 +103,12 @@ class KrgrunJobs(SlurmTest):
 
     def test_srun_starts_a_rank_a_node(self):
         # One krgrun on each node: they are the ranks of one cluster, and the program runs once.
-        run = alice("srun", "-N4", "--mpi=pmix", "krgrun", "bash", "-c", "echo ran; exit 5")
+        run = alice(*SRUN, "-N4", "krgrun", "bash", "-c", "echo ran; exit 5")
         self.assertEqual((run.returncode, run.stdout), (5, "ran\n"), run.stderr)
 
     def test_srun_spreads(self):
         # srun's streams are pipes that slurmstepd, of root, has made.
-        run = alice("srun", "-N4", "--mpi=pmix", "krgrun", "--caps=+DISTANT_FORK", "bash", "-c",
-                    EIGHT_CHILDREN)
+        run = alice(*SRUN, "-N4", "krgrun", "--caps=+DISTANT_FORK", "bash", "-c", EIGHT_CHILDREN)
         self.assertEqual(run.returncode, 0, run.stderr)
         self.assert_spread(run.stdout, run.stderr)
 
