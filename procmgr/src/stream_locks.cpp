@@ -1,5 +1,6 @@
-// Locks of files of krgfs. Those of streams are kept at their homes; those by flock(2) of other
-// files by a table, those by fcntl(2) by the kernel, on files that krgd makes for that.
+// Locks of files of krgfs. Those of streams are kept at their homes, those of /dev/shm for all
+// nodes by one (SharedLocks); those by flock(2) of other files by a table, those by fcntl(2) by the
+// kernel, on files that krgd makes for that.
 //
 // Nobody tells which process closes a descriptor of a description that it shares with others, so
 // locks by fcntl(2) end when the description is closed by all.
@@ -15,6 +16,7 @@
 #include "krg/runtime/log.h"
 #include "process_fds.h"
 #include "process_status.h"
+#include "shared_tree.h"
 #include "stream_replies.h"
 #include "stream_tree.h"
 #include "text_scan.h"
@@ -64,9 +66,22 @@ void StreamTree::flock(const FsCaller& caller, ino_t inode, uint64_t handle,
 
 void StreamTree::flock_here(const FsCaller& caller, ino_t inode, const FlockRequest& asked,
                             FsReply<int> reply) {
+  if (const FileId file = fs_.file_of(SharedTree::kName, inode))
+    return shared_locks_.flock(caller.unique, file, asked, std::move(reply));
   auto later = std::make_shared<FsReply<int>>(std::move(reply));
   flocks_.lock(inode, asked, caller.unique,
                [later](Status had) { had ? (*later)(0) : (*later)(had.error()); });
+}
+
+void StreamTree::drop_flock(ino_t inode, uint64_t owner) {
+  if (const FileId file = fs_.file_of(SharedTree::kName, inode))
+    return shared_locks_.drop_flock(file, owner);
+  flocks_.release(inode, owner);
+}
+
+bool StreamTree::is_flocked(ino_t inode) const {
+  return flocks_.is_locked(inode) ||
+         shared_locks_.is_flocked(fs_.file_of(SharedTree::kName, inode));
 }
 
 // ---- by fcntl(2) ----
@@ -124,6 +139,8 @@ void StreamTree::record_lock_at_home(const FsCaller& caller, uint64_t handle,
 void StreamTree::record_lock_here(const FsCaller& caller, ino_t inode,
                                   const RecordLockRequest& asked, const LockOwner& owner,
                                   FsReply<RecordLock> reply) {
+  if (const FileId file = fs_.file_of(SharedTree::kName, inode))
+    return shared_locks_.record_lock(caller.unique, file, asked, owner, std::move(reply));
   LockedFile& locked = locked_files_[inode];
   if (!locked.file) locked.file = std::make_shared<UniqueFd>(memfd_create("locks", MFD_CLOEXEC));
   locked.owners.insert(owner);
@@ -136,10 +153,14 @@ void StreamTree::record_lock_here(const FsCaller& caller, ino_t inode,
 
 // Which open file it was, the trees do not tell apart: those who have one no more have no locks.
 void StreamTree::drop_record_locks(ino_t inode) {
+  const auto has_it = [identity = FdIdentity{fs_.device(), inode}](pid_t process) {
+    return has_open(process, identity);
+  };
+  shared_locks_.drop_record_locks(fs_.file_of(SharedTree::kName, inode), has_it);
   auto locked = locked_files_.find(inode);
   if (locked == locked_files_.end()) return;
   std::erase_if(locked->second.owners, [&](const LockOwner& owner) {
-    if (has_open(owner.process, {fs_.device(), inode})) return false;
+    if (has_it(owner.process)) return false;
     record_locks_.let_go(owner, locked->second.file->get());
     return true;
   });
@@ -147,6 +168,7 @@ void StreamTree::drop_record_locks(ino_t inode) {
 }
 
 bool StreamTree::is_record_locked(ino_t inode) const {
+  if (shared_locks_.is_record_locked(fs_.file_of(SharedTree::kName, inode))) return true;
   auto locked = locked_files_.find(inode);
   if (locked == locked_files_.end()) return false;
   struct flock any {};

@@ -335,6 +335,7 @@ void StreamTree::release(FileId file, uint64_t handle) {
 void StreamTree::interrupt(uint64_t unique) {
   flocks_.cancel(unique);
   record_locks_.cancel({node_.self, unique});
+  shared_locks_.cancel(unique);
   if (auto finding = finding_owners_.find(unique); finding != finding_owners_.end())
     finding->second = true;
   auto found = operations_.find(unique);

@@ -16,6 +16,7 @@
 #include "flock_keeper.h"
 #include "home_record_locks.h"
 #include "krg/procmgr/session_fs.h"
+#include "shared_locks.h"
 #include "stream_messages.h"
 
 namespace krg {
@@ -39,7 +40,7 @@ class StreamTree : public FsTree, public FlockKeeper {
 
   // `locks`: of this node.
   StreamTree(NodeContext& node, SessionFs& fs, HomeRecordLocks& locks)
-      : node_(node), fs_(fs), record_locks_(locks) {
+      : node_(node), fs_(fs), record_locks_(locks), shared_locks_(node) {
     handle_messages();
   }
 
@@ -81,12 +82,12 @@ class StreamTree : public FsTree, public FlockKeeper {
             FsReply<uint32_t> reply) override;
   void flock(const FsCaller& caller, ino_t inode, uint64_t handle, const FlockRequest& asked,
              FsReply<int> reply) override;
-  void drop_flock(ino_t inode, uint64_t owner) override { flocks_.release(inode, owner); }
+  void drop_flock(ino_t inode, uint64_t owner) override;
   void record_lock(const FsCaller& caller, ino_t inode, uint64_t handle,
                    const RecordLockRequest& asked, FsReply<RecordLock> reply) override;
   void drop_record_locks(ino_t inode) override;
   // Whether a process of this node has locked a file of another tree by flock(2).
-  bool is_flocked(ino_t inode) const { return flocks_.is_locked(inode); }
+  bool is_flocked(ino_t inode) const;
   // The same by fcntl(2).
   bool is_record_locked(ino_t inode) const;
   void release(FileId file, uint64_t handle) override;
@@ -161,6 +162,7 @@ class StreamTree : public FsTree, public FlockKeeper {
   std::unordered_map<uint64_t, Handle> handles_;
   FlockTable flocks_;  // of files of other trees, by inode
   HomeRecordLocks& record_locks_;
+  SharedLocks shared_locks_;
   std::map<ino_t, LockedFile> locked_files_;
   std::map<uint64_t, bool> finding_owners_;  // by request: whether it is interrupted
   std::map<std::pair<pid_t, uint64_t>, LockOwner> known_owners_;  // by process and FUSE's owner

@@ -1,5 +1,5 @@
 """A node is killed that has pages of memory which others share: what somebody else has a copy of goes on, who touches what is
-lost gets SIGBUS, and nobody waits for ever. SPDX-License-Identifier: GPL-2.0-or-later
+lost gets SIGBUS, its locks are free, and nobody waits for ever. SPDX-License-Identifier: GPL-2.0-or-later
 """
 import os
 import signal
@@ -12,18 +12,29 @@ NODES = 3
 
 # On the node that is killed: it writes pages so far apart that it gets no others with them.
 FAR = """
-import mmap, os, time
+import fcntl, mmap, os, time
 while not os.path.exists("moved"): time.sleep(0.01)
 file = os.open("/dev/shm/pages", os.O_RDWR)
+fcntl.lockf(file, fcntl.LOCK_EX)
+fcntl.flock(file, fcntl.LOCK_EX)
 memory = mmap.mmap(file, 512 * 4096)
 for page, text in ((0, b"kept"), (100, b"lost"), (300, b"mine")): memory[page * 4096:page * 4096 + 4] = text
 os.write(1, f"{os.uname().nodename} has written\\n".encode())
 while True: time.sleep(1)
 """
 
-# On the first node: it has a copy of page 0, and touches the others when the node has gone, in a child of its own each.
+# On the first node: it has a copy of page 0, and touches the others when the node has gone, in a child of its own each. Two
+# children wait for the locks of who is lost with it.
 NEAR = """
-import mmap, os, signal, sys
+import fcntl, mmap, os, signal, sys
+def waiting(lock):
+    child = os.fork()
+    if child != 0: return child
+    file = os.open("/dev/shm/pages", os.O_RDWR)
+    try: lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB); os._exit(1)
+    except BlockingIOError: lock(file, fcntl.LOCK_EX)
+    os._exit(0)
+waiters = [waiting(fcntl.lockf), waiting(fcntl.flock)]
 file = os.open("/dev/shm/pages", os.O_RDWR)
 memory = mmap.mmap(file, 512 * 4096)
 def text(page): return memory[page * 4096:page * 4096 + 4]
@@ -42,6 +53,7 @@ for page, write in ((100, False), (300, True)):
         os._exit(0)
     status = os.waitpid(child, 0)[1]
     tell(signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else f"page {page}: exit {status}")
+for child in waiters: tell("lock" if os.waitpid(child, 0)[1] == 0 else "no lock")
 """
 
 SESSION = """
@@ -72,7 +84,7 @@ class SharedLoss(LauncherCase):
         os.kill(self.krgd_of(2), signal.SIGKILL)
         self.assertIn("node 2 has failed", process.stderr.readline())
         self.say("gone")
-        self.assertEqual(list(lines), ["kept", "anew", "True", "SIGBUS", "SIGBUS", f"far {128 + signal.SIGKILL}"])
+        self.assertEqual(list(lines), ["kept", "anew", "True", "SIGBUS", "SIGBUS", "lock", "lock", f"far {128 + signal.SIGKILL}"])
         process.wait(20)
         self.assert_nothing_left()
 

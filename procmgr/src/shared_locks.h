@@ -1,0 +1,64 @@
+// SharedLocks: locks by flock(2) and fcntl(2) of the session's shared files (/dev/shm). They are
+// kept by the node that keeps the names, whoever has the file open where; each node knows which
+// ones its own processes have.
+//
+// Owner: StreamTree. Threads: the loop's thread.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <map>
+#include <memory>
+#include <set>
+
+#include "flock_keeper.h"
+#include "home_record_locks.h"
+#include "ipc/exit_watch.h"
+#include "krg/procmgr/node_context.h"
+#include "record_lock_table.h"
+
+namespace krg {
+
+class SharedLocks {
+ public:
+  explicit SharedLocks(NodeContext& node);
+  SharedLocks(const SharedLocks&) = delete;
+  SharedLocks& operator=(const SharedLocks&) = delete;
+
+  // `operation` names a wait for cancel(), which ends it with EINTR.
+  void flock(uint64_t operation, FileId file, const FlockRequest& asked, FsReply<int> reply);
+  void record_lock(uint64_t operation, FileId file, const RecordLockRequest& asked,
+                   const LockOwner& owner, FsReply<RecordLock> reply);
+  void cancel(uint64_t operation);
+  // The description has been closed.
+  void drop_flock(FileId file, uint64_t owner);
+  // A description of the file has been closed: who has none any more has no locks.
+  void drop_record_locks(FileId file, const std::function<bool(pid_t)>& has_open);
+  // Whether a process of this node has locked it, or waits for that.
+  bool is_flocked(FileId file) const;
+  bool is_record_locked(FileId file) const;
+
+ private:
+  // Of one node, kSharedHome.
+  struct Home {
+    RecordLockTable records, flocks;
+  };
+  struct Mine {
+    std::set<uint64_t> flockers;
+    std::set<LockOwner> owners;
+  };
+  using Answered = std::function<void(Result<RecordLock>)>;
+
+  void keep_all();
+  void ask(uint64_t operation, struct SharedLock message, Answered done);
+  void unlock(FileId file, bool by_flock, uint64_t process, uint64_t description);
+  void process_ended(pid_t process);
+  void forget_if_unused(FileId file);
+
+  NodeContext& node_;
+  std::unique_ptr<Home> home_;
+  std::map<FileId, Mine> mine_;
+  std::set<uint64_t> asking_;
+  ExitWatch exits_;
+};
+
+}  // namespace krg
