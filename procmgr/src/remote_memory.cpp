@@ -16,7 +16,7 @@
 #include "page_set_mapper.h"
 #include "process_status.h"
 #include "remote_programs.h"
-#include "touch.h"
+#include "set_memory.h"
 
 namespace krg {
 namespace {
@@ -80,13 +80,15 @@ struct RemoteMemory::Impl {
 
 void RemoteMemory::Impl::take_calls(SyscallBroker& broker, UserfaultSource source) {
   mapper.emplace(node, std::move(source));
-  broker.add_memory_guard([this](pid_t tid, RemoteAddr address, size_t bytes, bool write) {
-    return programs.any() &&
-           touch_would_fault(tid, address, bytes, write, [this](pid_t pid, RemoteAddr at) {
-             auto program = programs.find(pid);
-             return program && !program->pages->mapped_in(at, 1).empty();
-           });
-  });
+  broker.add_memory_guard(
+      memory_of_sets([this] { return programs.any(); },
+                     [this](pid_t pid, RemoteAddr at) -> std::optional<PlaceInSet> {
+                       auto program = programs.find(pid);
+                       const auto found = program ? program->pages->locate(pid, at) : std::nullopt;
+                       if (!found) return {};
+                       return PlaceInSet{program, program->pages.get(),
+                                         found->page.value * kPageBytes + found->offset};
+                     }));
   broker.set_taker(SYS_mmap, [this](Call& call) { return takes_mmap(call); });
   broker.set_handler(SYS_brk, [this](Call call) { on_brk(std::move(call)); });
   broker.set_handler(SYS_mremap, [this](Call call) { on_mremap(std::move(call)); });

@@ -15,9 +15,11 @@
 #include <map>
 
 #include "krg/procmgr/process_table.h"
+#include "krg/procmgr/shared_window.h"
 #include "krg/runtime/log.h"
 #include "process_status.h"
 #include "seized_thread.h"
+#include "touch.h"
 #include "usage_accounts.h"
 
 namespace krg {
@@ -39,8 +41,18 @@ bool will_restart(int64_t result) {
   return result <= -kRestartSys && result >= -kRestartBlock;
 }
 
+// Whether touching that memory, as the kernel does for the thread, would wait for this loop, which
+// itself waits for the thread: memory that nodes share, not here just now.
+bool waits_for_loop(pid_t tid, uint64_t address, size_t bytes) {
+  const auto is_shared = [](pid_t, RemoteAddr at) {
+    return at.value - kSharedWindow < kSharedWindowBytes;
+  };
+  return address != 0 && touch_would_fault(tid, RemoteAddr{address}, bytes, true, is_shared);
+}
+
 template <class T>
 bool transfer(pid_t tid, uint64_t address, T& value, bool write) {
+  if (waits_for_loop(tid, address, sizeof value)) return false;
   iovec local{&value, sizeof value};
   iovec remote{reinterpret_cast<void*>(address), sizeof value};
   const ssize_t moved = write ? process_vm_writev(tid, &local, 1, &remote, 1, 0)
@@ -74,11 +86,18 @@ struct Wait {
   int number = 0;
   uint64_t info_address = 0;  // waitid: of the siginfo that names the child
   uint64_t usage_address = 0;
+  uint64_t status_address = 0;  // wait4
 };
 
+bool writes_where_loop_is_waited_for(pid_t tid, const Wait& wait) {
+  return waits_for_loop(tid, wait.info_address, sizeof(siginfo_t)) ||
+         waits_for_loop(tid, wait.usage_address, sizeof(struct rusage)) ||
+         waits_for_loop(tid, wait.status_address, sizeof(int));
+}
+
 Wait wait_of(const Call& call, pid_t process) {
-  if (call.number() == SYS_wait4) return {process, SYS_wait4, 0, call.arg(3)};
-  return {process, SYS_waitid, call.arg(2), call.arg(4)};
+  if (call.number() == SYS_wait4) return {process, SYS_wait4, 0, call.arg(3), call.arg(1)};
+  return {process, SYS_waitid, call.arg(2), call.arg(4), 0};
 }
 
 // True while the thread sleeps in this system call.
@@ -129,6 +148,7 @@ void RemoteUsage::Impl::on_children_usage(Call call) {
   const pid_t tid = call.tid();
   const bool in_ticks = call.number() == SYS_times;
   const uint64_t address = call.arg(in_ticks ? 0 : 1);
+  if (waits_for_loop(tid, address, sizeof(struct rusage))) return call.go_on();
   auto thread = SeizedThread::seize_and_interrupt(tid);
   call.go_on();
   if (!thread || thread->wait() == SeizedThread::Stop::kGone) return;
@@ -145,7 +165,8 @@ void RemoteUsage::Impl::on_wait(Call call) {
   auto status = read_process_status(tid);
   if (!status) return call.go_on();
   const Wait wait = wait_of(call, status->pid);
-  if (accounts.concerns_waits_of(status->pid)) return attend(std::move(call), wait);
+  if (accounts.concerns_waits_of(status->pid) && !writes_where_loop_is_waited_for(tid, wait))
+    return attend(std::move(call), wait);
   blocked[tid] = wait;
   call.go_on();
 }

@@ -10,9 +10,7 @@
 
 #include "in_worker.h"
 #include "krg/runtime/log.h"
-#include "process_status.h"
 #include "shared_messages.h"
-#include "touch.h"
 
 namespace krg {
 namespace {
@@ -203,13 +201,16 @@ Status SharedFiles::serve(FileId id, UniqueFd userfaultfd, pid_t pid, RemoteAddr
   return attached;
 }
 
-bool SharedFiles::would_fault(pid_t tid, RemoteAddr address, size_t bytes, bool write) const {
-  const bool any_mapped = std::any_of(files_.begin(), files_.end(),
-                                      [](const auto& entry) { return entry.second->is_held; });
-  return any_mapped &&
-         touch_would_fault(tid, address, bytes, write, [this](pid_t pid, RemoteAddr at) {
-           return locate(pid, at).has_value();
-         });
+bool SharedFiles::any_held() const {
+  return std::any_of(files_.begin(), files_.end(),
+                     [](const auto& entry) { return entry.second->is_held; });
+}
+
+std::optional<PlaceInSet> SharedFiles::at(pid_t pid, RemoteAddr address) const {
+  for (const auto& [id, file] : files_)
+    if (auto found = file->pages->locate(pid, address))
+      return PlaceInSet{file, file->pages.get(), found->page.value * kPageBytes + found->offset};
+  return {};
 }
 
 bool SharedFiles::is_mapped_by(pid_t pid) const {

@@ -13,6 +13,7 @@
 #include "krg/procmgr/shared_memory.h"
 #include "krg/shmem/page_set.h"
 #include "mapped_file.h"
+#include "set_memory.h"
 
 namespace krg {
 
@@ -81,8 +82,9 @@ class SharedFiles {
   void let_go(SetId set, PageIndex page) const;
   // The file whose first byte `pid` has mapped there.
   std::shared_ptr<SharedFile> beginning_at(pid_t pid, RemoteAddr address) const;
-  // Whether a touch of that memory would fault, to be served by this very loop.
-  bool would_fault(pid_t tid, RemoteAddr address, size_t bytes, bool write) const;
+  std::optional<PlaceInSet> at(pid_t pid, RemoteAddr address) const;
+  // Whether programs have any mapped.
+  bool any_held() const;
   size_t size() const { return files_.size(); }
 
  private:

@@ -11,6 +11,7 @@
 #include "packed_bytes.h"
 #include "segment_calls.h"
 #include "segment_home.h"
+#include "set_memory.h"
 #include "shared_files.h"
 #include "shared_home.h"
 #include "shared_mappings.h"
@@ -31,9 +32,9 @@ struct SharedMemory::Impl {
         mappings(node, fs, broker, files, std::move(source)),
         segments(node, broker, files, mappings) {
     fs.add_tree(std::string(SharedTree::kName), tree);
-    broker.add_memory_guard([this](pid_t tid, RemoteAddr address, size_t bytes, bool write) {
-      return files.would_fault(tid, address, bytes, write);
-    });
+    broker.add_memory_guard(
+        memory_of_sets([this] { return files.any_held(); },
+                       [this](pid_t pid, RemoteAddr at) { return files.at(pid, at); }));
     if (node.self == kSharedHome) {
       segment_home.emplace(node, home.emplace(node, files));
       saving.emplace(node, *home, files, segment_home->segments());

@@ -3,11 +3,11 @@
 
 #include <fcntl.h>
 #include <sys/ioctl.h>
-#include <sys/uio.h>
 
-#include <algorithm>
 #include <thread>
 
+#include "alive.h"
+#include "caller_memory.h"
 #include "krg/runtime/log.h"
 #include "syscall_receiver.h"
 
@@ -17,24 +17,24 @@ namespace {
 constexpr size_t kMaxSyscallNumber = 512;
 constexpr uint64_t kPageBytes = 4096;
 
-struct Guard {
-  std::vector<SyscallBroker::MemoryGuard> waits;
-  std::thread::id loop;
+// Of one broker; calls may outlive it.
+struct Dispatcher {
+  EventLoop& loop;
+  std::shared_ptr<MemoryGuards> memory = std::make_shared<MemoryGuards>();
+  std::function<void(std::shared_ptr<SyscallBroker::Call>)> dispatch = {};  // none: it has gone
 };
 
 }  // namespace
 
 struct SyscallBroker::Call::State {
   std::shared_ptr<const UniqueFd> listener;  // open until the call is answered
-  std::shared_ptr<const Guard> guard;
+  std::shared_ptr<const Dispatcher> broker;
   seccomp_notif request{};
+  CallerMemory memory;
 
-  // Any other thread may wait for the loop.
-  bool may_touch(RemoteAddr address, size_t bytes, bool write) const {
-    if (bytes == 0 || guard->loop != std::this_thread::get_id()) return true;
-    return std::none_of(guard->waits.begin(), guard->waits.end(), [&](const auto& waits) {
-      return waits(static_cast<pid_t>(request.pid), address, bytes, write);
-    });
+  bool is_valid() const {
+    uint64_t id = request.id;
+    return ioctl(listener->get(), SECCOMP_IOCTL_NOTIF_ID_VALID, &id) == 0;
   }
 
   // ENOENT means that the caller died meanwhile: there is nobody to answer.
@@ -50,7 +50,42 @@ struct SyscallBroker::Call::State {
                 request.data.nr, errno_error({}).message());
     return false;
   }
+
+  static bool succeed(std::unique_ptr<State> state, int64_t value);
+  static void fail(std::unique_ptr<State> state, int error);
 };
+
+// Only once what it has written is there.
+bool SyscallBroker::Call::State::succeed(std::unique_ptr<State> state, int64_t value) {
+  if (!state->memory.owes_any()) return state->answer(value, 0, 0);
+  if (!state->is_valid()) return false;
+  State& self = *state;
+  self.memory.settle(
+      [state = std::shared_ptr<State>(std::move(state)), value](const Status& written) {
+        state->answer(written ? value : 0, written ? 0 : EFAULT, 0);
+      });
+  return true;
+}
+
+// For want of memory: the call is made again when that is there.
+void SyscallBroker::Call::State::fail(std::unique_ptr<State> state, int error) {
+  if (error != EFAULT || !state->memory.lacks_any()) {
+    state->answer(0, error, 0);
+    return;
+  }
+  State& self = *state;
+  self.memory.bring([state = shared(std::move(state))](const Status& brought) {
+    if (!brought) {
+      (*state)->answer(0, EFAULT, 0);
+      return;
+    }
+    EventLoop& loop = (*state)->broker->loop;
+    loop.post([call = std::make_shared<Call>(Call(std::move(*state)))] {
+      const Dispatcher& broker = *call->state_->broker;
+      if (broker.dispatch && call->is_valid()) broker.dispatch(call);
+    });
+  });
+}
 
 SyscallBroker::Call::Call(std::unique_ptr<State> state) : state_(std::move(state)) {}
 SyscallBroker::Call::Call(Call&&) noexcept = default;
@@ -80,19 +115,11 @@ uint64_t SyscallBroker::Call::instruction_pointer() const {
 }
 
 bool SyscallBroker::Call::is_valid() const {
-  uint64_t id = state_->request.id;
-  return ioctl(state_->listener->get(), SECCOMP_IOCTL_NOTIF_ID_VALID, &id) == 0;
+  return state_->is_valid();
 }
 
 Result<std::string> SyscallBroker::Call::read_memory(RemoteAddr from, size_t bytes) const {
-  if (!state_->may_touch(from, bytes, false)) return errno_error("memory of other nodes", EFAULT);
-  std::string data(bytes, '\0');
-  iovec local{data.data(), bytes};
-  iovec remote{reinterpret_cast<void*>(from.value), bytes};
-  ssize_t got = process_vm_readv(tid(), &local, 1, &remote, 1, 0);
-  if (got < 0) return errno_error("process_vm_readv");
-  if (static_cast<size_t>(got) != bytes) return errno_error("process_vm_readv", EFAULT);
-  return data;
+  return state_->memory.read(from, bytes);
 }
 
 Result<std::string> SyscallBroker::Call::read_string(RemoteAddr from, size_t limit) const {
@@ -113,14 +140,7 @@ Result<std::string> SyscallBroker::Call::read_string(RemoteAddr from, size_t lim
 }
 
 Status SyscallBroker::Call::write_memory(RemoteAddr to, std::string_view bytes) const {
-  if (!state_->may_touch(to, bytes.size(), true))
-    return errno_error("memory of other nodes", EFAULT);
-  iovec local{const_cast<char*>(bytes.data()), bytes.size()};
-  iovec remote{reinterpret_cast<void*>(to.value), bytes.size()};
-  ssize_t put = process_vm_writev(tid(), &local, 1, &remote, 1, 0);
-  if (put < 0) return errno_error("process_vm_writev");
-  if (static_cast<size_t>(put) != bytes.size()) return errno_error("process_vm_writev", EFAULT);
-  return {};
+  return state_->memory.write(to, bytes);
 }
 
 Result<int> SyscallBroker::Call::add_fd(int fd) const {
@@ -152,28 +172,33 @@ void SyscallBroker::Call::succeed(int64_t value) {
   try_succeed(value);
 }
 bool SyscallBroker::Call::try_succeed(int64_t value) {
-  return std::exchange(state_, nullptr)->answer(value, 0, 0);
+  return State::succeed(std::exchange(state_, nullptr), value);
 }
 void SyscallBroker::Call::fail(int number) {
   check(number > 0, "a failed call has an errno value");
-  std::exchange(state_, nullptr)->answer(0, number, 0);
+  State::fail(std::exchange(state_, nullptr), number);
 }
 
 struct SyscallBroker::Impl {
   std::array<Handler, kMaxSyscallNumber> handlers;
   std::array<Taker, kMaxSyscallNumber> takers;
-  std::shared_ptr<Guard> guard = std::make_shared<Guard>();
+  std::shared_ptr<Dispatcher> shared;
   Delay delay;
   SyscallReceiver receiver;
 
   Impl(EventLoop& loop, Precedence precedence)
-      : receiver(
+      : shared(std::make_shared<Dispatcher>(Dispatcher{loop})),
+        receiver(
             loop, [this](const auto& listener, const auto& request) { receive(listener, request); },
-            precedence == Precedence::kFirst) {}
+            precedence == Precedence::kFirst) {
+    shared->dispatch = [this](const std::shared_ptr<Call>& call) { dispatch(std::move(*call)); };
+  }
+  ~Impl() { shared->dispatch = nullptr; }
 
   void receive(const std::shared_ptr<const UniqueFd>& listener, const seccomp_notif& request) {
-    auto call = std::make_shared<Call>(
-        Call(std::make_unique<Call::State>(Call::State{listener, guard, request})));
+    auto call = std::make_shared<Call>(Call(std::make_unique<Call::State>(
+        Call::State{listener, shared, request,
+                    CallerMemory(shared->memory, static_cast<pid_t>(request.pid))})));
     if (delay && delay(*call, [this, call] { dispatch(std::move(*call)); })) return;
     dispatch(std::move(*call));
   }
@@ -204,8 +229,8 @@ void SyscallBroker::set_taker(int number, Taker taker) {
 }
 
 void SyscallBroker::add_memory_guard(MemoryGuard waits) {
-  impl_->guard->waits.push_back(std::move(waits));
-  impl_->guard->loop = std::this_thread::get_id();
+  impl_->shared->memory->all.push_back(std::move(waits));
+  impl_->shared->memory->loop = std::this_thread::get_id();
 }
 
 void SyscallBroker::set_delay(Delay delay) {

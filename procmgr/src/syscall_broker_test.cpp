@@ -8,11 +8,13 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
+#include <sys/uio.h>
 
 #include <filesystem>
 #include <fstream>
 #include <thread>
 
+#include "caller_memory.h"
 #include "krg/procmgr/shared_window.h"
 #include "testing/filtered_child.h"
 
@@ -266,6 +268,90 @@ TEST_F(SyscallBrokerTest, ReadsAndWritesTheCallersMemoryAndDescriptors) {
               return fcntl(77, F_GETFD) == 0 ? 0 : 5;
             }));
   EXPECT_EQ(seen, "world");
+}
+
+// Memory of a child that the loop must not touch: all that is said to wait, page by page.
+struct Elsewhere {
+  RemoteAddr page{};
+  std::string contents;  // what is brought
+  bool is_lost = false;
+  int reads = 0;
+
+  MemorySource source() {
+    MemorySource made;
+    made.waits = [this](pid_t, RemoteAddr at, size_t bytes, bool) {
+      return at.value < page.value + kPage && page.value < at.value + bytes;
+    };
+    made.read = [this](pid_t, RemoteAddr at, size_t bytes, auto done) {
+      ++reads;
+      EXPECT_EQ(at, page);
+      EXPECT_EQ(bytes, kPage);
+      is_lost ? done(errno_error("lost", EOWNERDEAD)) : done(contents);
+    };
+    made.write = [this](pid_t tid, RemoteAddr at, const std::string& bytes, auto done) {
+      if (is_lost) return done(errno_error("lost", EOWNERDEAD));
+      iovec local{const_cast<char*>(bytes.data()), bytes.size()};
+      iovec remote{reinterpret_cast<void*>(at.value), bytes.size()};
+      EXPECT_EQ(process_vm_writev(tid, &local, 1, &remote, 1, 0),
+                static_cast<ssize_t>(bytes.size()));
+      done({});
+    };
+    return made;
+  }
+  static constexpr size_t kPage = 4096;
+};
+struct TwoPages {
+  char here[4096], elsewhere[4096];
+};
+alignas(4096) TwoPages two_pages;
+
+TEST_F(SyscallBrokerTest, MemoryThatTheLoopBringsIsReadBeforeTheCallIsMadeAgain) {
+  Elsewhere other{.page = {reinterpret_cast<uint64_t>(two_pages.elsewhere)},
+                  .contents = std::string(4096, 'b')};
+  broker.add_memory_guard(other.source());
+  int calls = 0;
+  std::string seen;
+  broker.set_handler(SYS_times, [&](SyscallBroker::Call call) {
+    ++calls;
+    auto read = call.read_memory(RemoteAddr{call.arg(0)}, 8);
+    if (!read) return call.fail(EFAULT);
+    seen = *read;
+    call.succeed(5);
+  });
+  EXPECT_EQ(0, status_of([] {
+              memset(two_pages.here, 'a', sizeof two_pages.here);
+              return syscall(SYS_times, two_pages.elsewhere - 4) == 5 ? 0 : 1;
+            }));
+  EXPECT_EQ(seen, "aaaabbbb");
+  EXPECT_EQ(calls, 2);
+  EXPECT_EQ(other.reads, 1);
+
+  other.is_lost = true;
+  EXPECT_EQ(0, status_of([] {
+              return syscall(SYS_times, two_pages.elsewhere) == -1 && errno == EFAULT ? 0 : 1;
+            }));
+  EXPECT_EQ(calls, 3);
+  EXPECT_EQ(other.reads, 2);
+  EXPECT_EQ(0, status_of([] { return syscall(SYS_times, 1L) == -1 && errno == EFAULT ? 0 : 1; }))
+      << "what is nobody's is not asked for";
+  EXPECT_EQ(calls, 4);
+}
+
+TEST_F(SyscallBrokerTest, WhatIsWrittenToMemoryThatTheLoopBringsIsThereWhenTheCallSucceeds) {
+  Elsewhere other{.page = {reinterpret_cast<uint64_t>(two_pages.elsewhere)}, .contents = {}};
+  broker.add_memory_guard(other.source());
+  broker.set_handler(SYS_times, [&](SyscallBroker::Call call) {
+    EXPECT_TRUE(call.write_memory(RemoteAddr{call.arg(0)}, "overboth"));
+    EXPECT_TRUE(call.try_succeed(6));
+  });
+  EXPECT_EQ(0, status_of([] {
+              char* const at = two_pages.elsewhere - 4;
+              return syscall(SYS_times, at) == 6 && memcmp(at, "overboth", 8) == 0 ? 0 : 1;
+            }));
+  other.is_lost = true;
+  EXPECT_EQ(0, status_of([] {
+              return syscall(SYS_times, two_pages.elsewhere) == -1 && errno == EFAULT ? 0 : 1;
+            }));
 }
 
 TEST_F(SyscallBrokerTest, SeesExecsButNotUnnotifiedOnes) {

@@ -195,6 +195,16 @@ class SharedMemoryTest(SessionCase):
         self.assert_spread(out[:6], 3)
         self.assertEqual(out[6], "0")
 
+    def test_calls_that_krgd_answers_use_shared_memory_wherever_it_is(self):
+        program = self.build / "test-bin/programs/shared_answers"
+        for nodes in (2, 4):
+            for kind in ("file", "segment", "anonymous"):
+                with self.subTest(nodes=nodes, kind=kind):
+                    lines = self.shell("krg_capset -e -DISTANT_FORK; krg_capset -d +DISTANT_FORK\n"
+                                       f"{program} {kind} | cat", nodes=nodes, timeout=120).split("\n")
+                    self.assertEqual([line.split()[1:] for line in lines], [["0", "failures"]] * 4, lines)
+                    self.assert_spread((line.split()[0] for line in lines), nodes=2)
+
     def test_a_forks_child_here_shares_on(self):
         """A process on one node, its forks' children, and one on another node count in the same memory."""
         (self.work / "family.py").write_text(FAMILY, encoding="ascii")
@@ -240,7 +250,8 @@ class SharedMemoryTest(SessionCase):
 # As a user, above all what forks: there krgd serves each child's memory anew.
 AS_USER = ("test_counters_and_semaphores_on_two_and_four_nodes", "test_segments_on_two_and_four_nodes",
            "test_anonymous_memory_of_forks_children_on_other_nodes", "test_a_forks_child_here_shares_on",
-           "test_memory_without_a_name_lives_as_long_as_its_mappings")
+           "test_memory_without_a_name_lives_as_long_as_its_mappings",
+           "test_calls_that_krgd_answers_use_shared_memory_wherever_it_is")
 
 
 def load_tests(loader, _tests, _pattern):

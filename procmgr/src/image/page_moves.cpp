@@ -2,11 +2,13 @@
 #include "krg/procmgr/page_moves.h"
 
 #include <sched.h>
+#include <sys/uio.h>
 
 #include <algorithm>
 #include <map>
 
 #include "alive.h"
+#include "caller_memory.h"
 #include "page_messages.h"
 #include "page_source.h"
 #include "page_target.h"
@@ -44,7 +46,8 @@ struct PageMoves::Impl {
 
 // The loop's, its program's, and two for copying.
 constexpr int kLeastProcessors = 4;
-// An argument may point to memory. One that needs more than this from there on has the call fail.
+// An argument may point to memory: so much of it is brought first. Of what a call needs besides,
+// the broker tells (MemorySource).
 constexpr uint64_t kMostArgumentBytes = 16u << 10;
 
 PageMoves::PageMoves(NodeContext& node, SyscallBroker& broker, bool aside)
@@ -52,11 +55,32 @@ PageMoves::PageMoves(NodeContext& node, SyscallBroker& broker, bool aside)
   broker.set_delay([this](const SyscallBroker::Call& call, const std::function<void()>& resume) {
     return !impl_->targets.empty() && delay(call, resume);
   });
-  broker.add_memory_guard([this](pid_t tid, RemoteAddr address, size_t bytes, bool) {
+  MemorySource memory;
+  memory.waits = [this](pid_t tid, RemoteAddr address, size_t bytes, bool) {
     if (impl_->targets.empty()) return false;
     auto process = read_process_status(tid);
     return process && awaits(process->pid, address, bytes);
-  });
+  };
+  memory.read = [this](pid_t tid, RemoteAddr address, size_t bytes, auto done) {
+    when_touchable(tid, address, bytes, [tid, address, bytes, done = std::move(done)] {
+      std::string read(bytes, '\0');
+      const iovec local{read.data(), bytes};
+      const iovec remote{reinterpret_cast<void*>(address.value), bytes};
+      if (process_vm_readv(tid, &local, 1, &remote, 1, 0) != static_cast<ssize_t>(bytes))
+        return done(errno_error("memory of a moved process", EFAULT));
+      done(std::move(read));
+    });
+  };
+  memory.write = [this](pid_t tid, RemoteAddr address, const std::string& bytes, auto done) {
+    when_touchable(tid, address, bytes.size(), [tid, address, bytes, done = std::move(done)] {
+      const iovec local{const_cast<char*>(bytes.data()), bytes.size()};
+      const iovec remote{reinterpret_cast<void*>(address.value), bytes.size()};
+      if (process_vm_writev(tid, &local, 1, &remote, 1, 0) != static_cast<ssize_t>(bytes.size()))
+        return done(errno_error("memory of a moved process", EFAULT));
+      done({});
+    });
+  };
+  broker.add_memory_guard(std::move(memory));
 }
 
 PageMoves::~PageMoves() = default;
@@ -142,6 +166,12 @@ void PageMoves::when_here(pid_t pid, RemoteAddr address, uint64_t bytes,
     if (target->awaits(pid, address, bytes))
       return target->when_here(pid, address, bytes, std::move(done));
   impl_->node.loop.post(std::move(done));
+}
+
+void PageMoves::when_touchable(pid_t tid, RemoteAddr address, size_t bytes,
+                               std::function<void()> done) {
+  auto process = read_process_status(tid);
+  process ? when_here(process->pid, address, bytes, std::move(done)) : done();
 }
 
 // The arguments are brought one after the other: each is looked at again then.

@@ -90,6 +90,12 @@ struct SpreadProcess::Reading {
   std::function<void(Result<std::string>)> done;
 };
 
+std::optional<PlaceInSet> SpreadProcess::find(RemoteAddr address) const {
+  const auto offset = parts_.memory.offset_of(address, 1);
+  if (!offset || !parts_.pages) return {};
+  return PlaceInSet{parts_.pages, parts_.pages.get(), *offset};
+}
+
 void SpreadProcess::read_memory(RemoteAddr start, size_t bytes,
                                 std::function<void(Result<std::string>)> done) {
   read_next(std::make_shared<Reading>(

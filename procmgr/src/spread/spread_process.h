@@ -24,6 +24,7 @@
 #include "ipc/futex_queues.h"
 #include "krg/procmgr/node_context.h"
 #include "krg/shmem/page_set.h"
+#include "set_memory.h"
 #include "spread/call_arguments.h"
 #include "spread/cpu_time.h"
 #include "spread/fault_counts.h"
@@ -96,8 +97,8 @@ class SpreadProcess {
   // Where a thread runs; nothing when it is none of the process's.
   std::optional<NodeId> place_of(pid_t tid) const;
   std::vector<pid_t> threads() const;
-  // Whether memory of the process lies in the page set.
-  bool is_spread(RemoteAddr address) const { return parts_.memory.find(address).has_value(); }
+  // Where memory of the process lies in the page set, if it does.
+  std::optional<PlaceInSet> find(RemoteAddr address) const;
 
   // Processor time on other nodes: of the process, and of each of its threads that has been there;
   // the state of those that are.

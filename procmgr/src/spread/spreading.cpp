@@ -16,6 +16,7 @@
 #include "krg/procmgr/team_call.h"
 #include "krg/runtime/log.h"
 #include "process_status.h"
+#include "set_memory.h"
 #include "spread/allocation_book.h"
 #include "spread/replica_host.h"
 #include "spread/spread_again.h"
@@ -26,7 +27,6 @@
 #include "spread/spread_texts.h"
 #include "spread/spread_writers.h"
 #include "spread/standing_spread.h"
-#include "touch.h"
 
 namespace krg {
 namespace {
@@ -131,14 +131,13 @@ void Spreading::Impl::take_calls() {
     if (may_be_spread(process->pid, is_asked)) return begin(process->pid, std::move(call));
     is_asked ? answer_whether_spread(process->pid, std::move(call)) : call.go_on();
   });
-  parts.broker.add_memory_guard([this](pid_t tid, RemoteAddr address, size_t bytes, bool write) {
-    return !processes.empty() &&
-           touch_would_fault(tid, address, bytes, write, [this](pid_t pid, RemoteAddr at) {
-             for (const auto& [set, process] : processes)
-               if (process->pid() == pid) return process->is_spread(at);
-             return false;
-           });
-  });
+  parts.broker.add_memory_guard(
+      memory_of_sets([this] { return !processes.empty(); },
+                     [this](pid_t pid, RemoteAddr at) -> std::optional<PlaceInSet> {
+                       for (const auto& [set, process] : processes)
+                         if (process->pid() == pid) return process->find(at);
+                       return {};
+                     }));
 }
 
 // Who asks needs to be permitted, who only makes a thread has the capability effective.

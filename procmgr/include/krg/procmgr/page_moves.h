@@ -128,6 +128,7 @@ class PageMoves {
  private:
   struct Impl;
   bool delay(const SyscallBroker::Call& call, std::function<void()> resume);
+  void when_touchable(pid_t tid, RemoteAddr address, size_t bytes, std::function<void()> done);
   std::unique_ptr<Impl> impl_;
 };
 
