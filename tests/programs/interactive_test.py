@@ -219,7 +219,7 @@ class InteractiveTest(SessionCase):
 # still be at its progress bar.
 KEYS = """
 import os, signal, subprocess, sys, termios, tty
-signal.signal(signal.SIGWINCH, lambda *_: print("size {} {}".format(*os.get_terminal_size(0))))
+signal.signal(signal.SIGWINCH, lambda *_: os.write(1, b"size %d %d\\n" % os.get_terminal_size(0)))
 before = termios.tcgetattr(0)
 tty.setcbreak(0)
 keys = termios.tcgetattr(0)

@@ -20,7 +20,9 @@ class JobControlTest(SessionCase):
         self.terminal.expect(re.escape(PROMPT))
         self.run_line = self.terminal.run
         self.run_line(BUSY)
-        time.sleep(0.3)  # till the nodes have told each other
+        end = time.monotonic() + TIME_LIMIT_S
+        while "n1" not in self.run_line("hostname"):  # the nodes have yet to tell each other
+            self.assertLess(time.monotonic(), end, "nothing is placed elsewhere")
 
     def assert_elsewhere(self, job="%1"):
         """The job executes on another node than the shell."""
