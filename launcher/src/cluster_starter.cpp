@@ -45,9 +45,9 @@ Result<RunningCluster> RunningCluster::start_virtual(const ClusterPlan& plan) {
   RunningCluster cluster(std::move(*dir));
   if (auto listens = cluster.listen_for_ready(); !listens) return listens.error();
   UniqueFd null(open("/dev/null", O_RDWR | O_CLOEXEC));
-  const std::string log_path = cluster.log_ = cluster.path() + "/host.log";
-  UniqueFd log(open(log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
-  if (!null || !log) return errno_error(log_path);
+  cluster.log_ = cluster.path() + "/host.log";
+  UniqueFd log(open(cluster.log_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+  if (!null || !log) return errno_error(cluster.log_);
   std::vector<std::string> command = {libexec_dir() + "/krg_host",
                                       "--nodes",
                                       std::to_string(plan.nodes),
@@ -79,10 +79,10 @@ Result<RunningCluster> RunningCluster::start_ranks(ClusterDir dir, std::vector<s
                                                    std::chrono::seconds start_limit) {
   RunningCluster cluster(std::move(dir));
   if (auto listens = cluster.listen_for_ready(); !listens) return listens.error();
-  const std::string log_path = cluster.log_ = cluster.path() + "/launch.log";
+  cluster.log_ = cluster.path() + "/launch.log";
   UniqueFd null(open("/dev/null", O_RDWR | O_CLOEXEC));
-  UniqueFd log(open(log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
-  if (!null || !log) return errno_error(log_path);
+  UniqueFd log(open(cluster.log_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+  if (!null || !log) return errno_error(cluster.log_);
   // Ranks are pid 1 of namespaces of their own: no shared memory between them (btl vader), TCP
   // only.
   setenv("OMPI_MCA_pml", "ob1", 0);

@@ -45,41 +45,32 @@ constexpr size_t kMostPacketBytes = 0x4000;
 constexpr const char* kArchitecture =
     "<target><architecture>i386:x86-64</architecture><osabi>GNU/Linux</osabi></target>";
 
-class RegisterBytes {
- public:
-  void add(uint64_t value, size_t width) { add(&value, width); }
-  void add(const void* bytes, size_t count) {
-    bytes_.append(static_cast<const char*>(bytes), count);
-  }
-  std::string take() { return std::move(bytes_); }
-
- private:
-  std::string bytes_;
-};
+void append(std::string& bytes, uint64_t value, size_t width) {
+  bytes.append(reinterpret_cast<const char*>(&value), width);
+}
 
 // As gdb numbers them: the general ones.
 std::string general_registers(const user_regs_struct& r) {
-  RegisterBytes bytes;
-  const auto add = [&](uint64_t value, size_t width) { bytes.add(value, width); };
+  std::string bytes;
   for (uint64_t value : {r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rbp, r.rsp, r.r8, r.r9, r.r10,
                          r.r11, r.r12, r.r13, r.r14, r.r15, r.rip})
-    add(value, sizeof value);
-  for (uint64_t value : {r.eflags, r.cs, r.ss, r.ds, r.es, r.fs, r.gs}) add(value, 4);
-  return bytes.take();
+    append(bytes, value, sizeof value);
+  for (uint64_t value : {r.eflags, r.cs, r.ss, r.ds, r.es, r.fs, r.gs}) append(bytes, value, 4);
+  return bytes;
 }
 
 // Behind those: the floating-point stack, its control words, the vector registers (SSE).
 std::string vector_registers(const user_fpregs_struct& r) {
   constexpr size_t kOfStack = 8, kStackBytes = 10, kSlotBytes = 16;
-  RegisterBytes bytes;
+  std::string bytes;
   const auto* stack = reinterpret_cast<const char*>(r.st_space);
-  for (size_t i = 0; i < kOfStack; ++i) bytes.add(stack + i * kSlotBytes, kStackBytes);
+  for (size_t i = 0; i < kOfStack; ++i) bytes.append(stack + i * kSlotBytes, kStackBytes);
   const std::initializer_list<uint64_t> control = {
       r.cwd, r.swd, r.ftw, r.rip >> 32, r.rip & UINT32_MAX, r.rdp >> 32, r.rdp & UINT32_MAX, r.fop};
-  for (uint64_t value : control) bytes.add(value, 4);
-  bytes.add(r.xmm_space, sizeof r.xmm_space);
-  bytes.add(r.mxcsr, 4);
-  return bytes.take();
+  for (uint64_t value : control) append(bytes, value, 4);
+  bytes.append(reinterpret_cast<const char*>(r.xmm_space), sizeof r.xmm_space);
+  append(bytes, r.mxcsr, 4);
+  return bytes;
 }
 
 template <class T>

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "caller_memory.h"
 
-#include <sys/uio.h>
-
 #include <algorithm>
+#include <span>
+
+#include "process_memory.h"
 
 namespace krg {
 namespace {
@@ -18,22 +19,6 @@ Error fault(const char* what) {
 
 size_t up_to_page_end(RemoteAddr at, size_t bytes) {
   return std::min<size_t>(bytes, kPageBytes - at.value % kPageBytes);
-}
-
-Status read_natively(pid_t tid, RemoteAddr from, char* to, size_t bytes) {
-  iovec local{to, bytes};
-  iovec remote{reinterpret_cast<void*>(from.value), bytes};
-  const ssize_t got = process_vm_readv(tid, &local, 1, &remote, 1, 0);
-  if (got < 0) return errno_error("process_vm_readv");
-  return static_cast<size_t>(got) == bytes ? Status() : Status(fault("process_vm_readv"));
-}
-
-Status write_natively(pid_t tid, RemoteAddr to, std::string_view bytes) {
-  iovec local{const_cast<char*>(bytes.data()), bytes.size()};
-  iovec remote{reinterpret_cast<void*>(to.value), bytes.size()};
-  const ssize_t put = process_vm_writev(tid, &local, 1, &remote, 1, 0);
-  if (put < 0) return errno_error("process_vm_writev");
-  return static_cast<size_t>(put) == bytes.size() ? Status() : Status(fault("process_vm_writev"));
 }
 
 // Several that are under way at once. When the last one has ended, or been dropped, it is told
@@ -62,7 +47,7 @@ const CallerMemory::Guard* CallerMemory::guard_of(RemoteAddr at, size_t bytes, b
 Result<std::string> CallerMemory::read(RemoteAddr from, size_t bytes) {
   std::string data(bytes, '\0');
   if (!guard_of(from, bytes, false)) {
-    if (Status got = read_natively(tid_, from, data.data(), bytes); !got) return got.error();
+    if (Status got = read_process_memory(tid_, from, data); !got) return got.error();
     return data;
   }
   data.clear();
@@ -82,7 +67,7 @@ Status CallerMemory::read_page(RemoteAddr from, size_t bytes, std::string& to) {
   const Guard* guard = guard_of(from, bytes, false);
   if (!guard) {
     to.resize(to.size() + bytes);
-    return read_natively(tid_, from, to.data() + to.size() - bytes, bytes);
+    return read_process_memory(tid_, from, std::span(to).last(bytes));
   }
   const auto known = brought_.find(page);
   if (known != brought_.end() && known->second.size() == kPageBytes) {
@@ -96,7 +81,7 @@ Status CallerMemory::read_page(RemoteAddr from, size_t bytes, std::string& to) {
 }
 
 Status CallerMemory::write(RemoteAddr to, std::string_view bytes) {
-  if (!guard_of(to, bytes.size(), true)) return write_natively(tid_, to, bytes);
+  if (!guard_of(to, bytes.size(), true)) return write_process_memory(tid_, to, bytes);
   while (!bytes.empty()) {
     const std::string_view piece = bytes.substr(0, up_to_page_end(to, bytes.size()));
     const Guard* guard = guard_of(to, piece.size(), true);
@@ -104,7 +89,7 @@ Status CallerMemory::write(RemoteAddr to, std::string_view bytes) {
     if (guard && !source) return fault("memory of other nodes");
     if (source)
       owed_.push_back({source, to, std::string(piece)});
-    else if (Status put = write_natively(tid_, to, piece); !put)
+    else if (Status put = write_process_memory(tid_, to, piece); !put)
       return put;
     to = to + piece.size();
     bytes.remove_prefix(piece.size());

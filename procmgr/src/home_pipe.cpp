@@ -139,11 +139,10 @@ ssize_t HomePipe::add_to_counter(std::string_view value) const {
   constexpr uint64_t kMost = UINT64_MAX - 1;  // eventfd(2)
   uint64_t added = 0;
   if (value.size() >= sizeof added) memcpy(&added, value.data(), sizeof added);
-  if (added > 1 && added <= kMost && added > kMost - count_of_eventfd(real())) {
-    errno = EAGAIN;
-    return -1;
-  }
-  if (added == 1 && !(ready_events() & EPOLLOUT)) {
+  const bool has_no_room =
+      added == 1 ? !(ready_events() & EPOLLOUT)
+                 : added > 1 && added <= kMost && added > kMost - count_of_eventfd(real());
+  if (has_no_room) {
     errno = EAGAIN;
     return -1;
   }

@@ -90,6 +90,15 @@ std::optional<PidStat> parse_pid_stat(std::string_view text) {
                  .start_ticks = number_at<uint64_t>(*stat, kStartTicks)};
 }
 
+std::optional<StatTimes> parse_stat_times(std::string_view text) {
+  auto stat = split_stat(text);
+  if (!stat) return std::nullopt;
+  const auto user = to_number<int64_t>(stat->fields[kUserTicks]);
+  const auto system = to_number<int64_t>(stat->fields[kSystemTicks]);
+  if (!user || !system) return std::nullopt;
+  return StatTimes{stat->fields[kState].front(), *user, *system};
+}
+
 std::string rewrite_pid_stat(std::string_view text, const PidIdentity& identity,
                              std::optional<uint64_t> start_ticks) {
   auto stat = split_stat(text);

@@ -38,6 +38,13 @@ struct PidStat {
 // Nothing when the text is not a stat.
 std::optional<PidStat> parse_pid_stat(std::string_view text);
 
+// A stat text's state and times. Nothing when it does not tell them.
+struct StatTimes {
+  char state = '?';
+  int64_t user_ticks = 0, system_ticks = 0;
+};
+std::optional<StatTimes> parse_stat_times(std::string_view text);
+
 // Puts the identity's relatives in; `start_ticks` replaces the start time unless it is empty. A
 // text that is not understood comes back as it is.
 std::string rewrite_pid_stat(std::string_view text, const PidIdentity& identity,

@@ -2,7 +2,6 @@
 #include "krg/procmgr/page_moves.h"
 
 #include <sched.h>
-#include <sys/uio.h>
 
 #include <algorithm>
 #include <map>
@@ -12,6 +11,7 @@
 #include "page_messages.h"
 #include "page_source.h"
 #include "page_target.h"
+#include "process_memory.h"
 #include "process_status.h"
 
 namespace krg {
@@ -64,20 +64,13 @@ PageMoves::PageMoves(NodeContext& node, SyscallBroker& broker, bool aside)
   memory.read = [this](pid_t tid, RemoteAddr address, size_t bytes, auto done) {
     when_touchable(tid, address, bytes, [tid, address, bytes, done = std::move(done)] {
       std::string read(bytes, '\0');
-      const iovec local{read.data(), bytes};
-      const iovec remote{reinterpret_cast<void*>(address.value), bytes};
-      if (process_vm_readv(tid, &local, 1, &remote, 1, 0) != static_cast<ssize_t>(bytes))
-        return done(errno_error("memory of a moved process", EFAULT));
+      if (Status got = read_process_memory(tid, address, read); !got) return done(got.error());
       done(std::move(read));
     });
   };
   memory.write = [this](pid_t tid, RemoteAddr address, const std::string& bytes, auto done) {
     when_touchable(tid, address, bytes.size(), [tid, address, bytes, done = std::move(done)] {
-      const iovec local{const_cast<char*>(bytes.data()), bytes.size()};
-      const iovec remote{reinterpret_cast<void*>(address.value), bytes.size()};
-      if (process_vm_writev(tid, &local, 1, &remote, 1, 0) != static_cast<ssize_t>(bytes.size()))
-        return done(errno_error("memory of a moved process", EFAULT));
-      done({});
+      done(write_process_memory(tid, address, bytes));
     });
   };
   broker.add_memory_guard(std::move(memory));

@@ -2,12 +2,12 @@
 #include "dead_owners.h"
 
 #include <linux/futex.h>
-#include <sys/uio.h>
 
 #include "futex_messages.h"
 #include "in_worker.h"
 #include "ipc_home.h"
 #include "krg/runtime/log.h"
+#include "process_memory.h"
 #include "process_status.h"
 
 namespace krg {
@@ -47,14 +47,14 @@ bool mark(pid_t waiter, RemoteAddr address, uint32_t word) {
 
 std::optional<uint32_t> read_word_of(pid_t tid, RemoteAddr address) {
   uint32_t word;
-  iovec local{&word, sizeof word}, remote{reinterpret_cast<void*>(address.value), sizeof word};
-  if (process_vm_readv(tid, &local, 1, &remote, 1, 0) != sizeof word) return std::nullopt;
+  if (!read_process_memory(tid, address, {reinterpret_cast<char*>(&word), sizeof word}))
+    return std::nullopt;
   return word;
 }
 
 bool write_word_of(pid_t tid, RemoteAddr address, uint32_t word) {
-  iovec local{&word, sizeof word}, remote{reinterpret_cast<void*>(address.value), sizeof word};
-  return process_vm_writev(tid, &local, 1, &remote, 1, 0) == sizeof word;
+  return static_cast<bool>(
+      write_process_memory(tid, address, {reinterpret_cast<const char*>(&word), sizeof word}));
 }
 
 DeadOwners::DeadOwners(NodeContext& node) : node_(node) {

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include "pid_texts.h"
 #include "process_status.h"
 #include "text_scan.h"
 
@@ -11,29 +12,23 @@ namespace krg {
 namespace {
 
 constexpr int64_t kNsPerSecond = 1'000'000'000;
-// Behind the command's closing parenthesis; proc(5) counts from 1, the state is 3.
-constexpr size_t kState = 0, kUserTicks = 14 - 3, kSystemTicks = 15 - 3;
 
 }  // namespace
 
 std::optional<TaskTimes> parse_task_times(std::string_view stat, std::string_view schedstat,
                                           int64_t ticks_per_s) {
-  const size_t command_end = stat.rfind(')');
-  if (command_end == std::string_view::npos) return std::nullopt;
-  const auto fields = split_words(trimmed(stat.substr(command_end + 1)));
-  if (fields.size() <= kSystemTicks) return std::nullopt;
-  const auto user = to_number<int64_t>(fields[kUserTicks]);
-  const auto system = to_number<int64_t>(fields[kSystemTicks]);
-  if (!user || !system) return std::nullopt;
-  const int64_t ticks = *user + *system;
+  const auto told = parse_stat_times(stat);
+  if (!told) return std::nullopt;
+  const int64_t ticks = told->user_ticks + told->system_ticks;
   std::string_view rest = trimmed(schedstat);
   const int64_t all =
       to_number<int64_t>(next_word(rest)).value_or(ticks * (kNsPerSecond / ticks_per_s));
   TaskTimes times;
-  times.state = fields[kState].front();
+  times.state = told->state;
   if (ticks > 0)
-    times.used.system_ns = static_cast<int64_t>(
-        static_cast<double>(all) * static_cast<double>(*system) / static_cast<double>(ticks));
+    times.used.system_ns =
+        static_cast<int64_t>(static_cast<double>(all) * static_cast<double>(told->system_ticks) /
+                             static_cast<double>(ticks));
   times.used.user_ns = all - times.used.system_ns;
   return times;
 }

@@ -25,7 +25,8 @@ TEST(CpuTime, TicksSayItWhereNothingElseDoes) {
 }
 
 TEST(CpuTime, LessThanATickIsTheUsers) {
-  const auto times = parse_task_times("1 (x) S 1 1 1 0 -1 0 5 0 0 0 0 0 0 0", "9000 1 1", 100);
+  const auto times =
+      parse_task_times("1 (x) S 1 1 1 0 -1 0 5 0 0 0 0 0 0 0 20 0 1 0 99", "9000 1 1", 100);
   ASSERT_TRUE(times);
   EXPECT_EQ(times->used, (CpuTime{9000, 0}));
 }

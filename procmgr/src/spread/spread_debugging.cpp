@@ -1,12 +1,11 @@
 // SpreadProcess: a debugger looks at it (krg_gdb). All threads stand still meanwhile; memory is
 // read where it is. SPDX-License-Identifier: GPL-2.0-or-later
-#include <sys/uio.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
 
+#include "process_memory.h"
 #include "spread/spread_process.h"
 
 namespace krg {
@@ -122,10 +121,7 @@ void SpreadProcess::read_next(const std::shared_ptr<Reading>& reading) {
           });
     }
     std::string native(length, '\0');
-    const iovec local{native.data(), length};
-    const iovec remote{reinterpret_cast<void*>(at.value), length};
-    if (process_vm_readv(parts_.pid, &local, 1, &remote, 1, 0) != static_cast<ssize_t>(length))
-      break;
+    if (!read_process_memory(parts_.pid, at, native)) break;
     reading->bytes += native;
     reading->next = at + length;
     reading->left -= length;

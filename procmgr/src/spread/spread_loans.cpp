@@ -4,10 +4,10 @@
 // written goes to the program's pages as any node's writes do, wherever they are.
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <sys/mman.h>
-#include <sys/uio.h>
 
 #include <cstring>
 
+#include "process_memory.h"
 #include "spread/spread_process.h"
 
 namespace krg {
@@ -114,9 +114,7 @@ void SpreadProcess::return_next(const std::shared_ptr<Returning>& returning) {
   returning->pieces.pop_back();
   const auto offset = parts_.memory.offset_of(piece.to, piece.bytes.size());
   if (!offset) {  // at home only, or unmapped meanwhile
-    const iovec local{const_cast<char*>(piece.bytes.data()), piece.bytes.size()};
-    const iovec remote{reinterpret_cast<void*>(piece.to.value), piece.bytes.size()};
-    process_vm_writev(parts_.pid, &local, 1, &remote, 1, 0);
+    static_cast<void>(write_process_memory(parts_.pid, piece.to, piece.bytes));
     return return_next(returning);
   }
   parts_.pages->write(*offset, piece.bytes,

@@ -134,9 +134,9 @@ void Spreading::Impl::take_calls() {
   parts.broker.add_memory_guard(
       memory_of_sets([this] { return !processes.empty(); },
                      [this](pid_t pid, RemoteAddr at) -> std::optional<PlaceInSet> {
-                       for (const auto& [set, process] : processes)
-                         if (process->pid() == pid) return process->find(at);
-                       return {};
+                       const SpreadProcess* process = find_process(pid);
+                       if (!process) return {};
+                       return process->find(at);
                      }));
 }
 
@@ -367,7 +367,6 @@ void Spreading::Impl::charge(pid_t pid, const CpuTime& used) {
   struct rusage usage {};
   usage.ru_utime = time(used.user_ns);
   usage.ru_stime = time(used.system_ns);
-
   parts.charge(pid, usage);
 }
 

@@ -56,9 +56,9 @@ class Spreading {
   // their environment have waited for (SpreadStatistics::report), when all of them have ended;
   // once.
   //   "spread.hold" {"pid"}: {"threads": [{"tid", "node", "registers", "vectors"}]}: all threads of
-  //   a process
-  // that is spread and was started here stand still till the connection ends; registers: of
-  // user_regs_struct, empty where the thread is on its way. Errors: ESRCH, EBUSY, EAGAIN.
+  // a process that is spread and was started here stand still till the connection ends; registers
+  // (user_regs_struct) and vectors (user_fpregs_struct) are empty where the thread is on its way.
+  // Errors: ESRCH, EBUSY, EAGAIN.
   //   "spread.read" {"pid", "address", "bytes"}: {"bytes"}: its memory, 16 KiB at the most. Error:
   // EFAULT. Bytes are told as hexadecimal digits.
   void add_commands(ControlServer& server);
