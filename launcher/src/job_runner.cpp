@@ -148,6 +148,7 @@ Status JobRunner::begin(const std::string& control_path, TaskLaunch& launch,
   launch.distant_threads = options_.caps.find("DISTANT_THREAD") != std::string::npos;
   launch.remote_memory = job.value("memory_per_node", uint64_t{0}) > 0;
   launch.shared_files = job.value("shared_files", false);
+  launch.forks_by_clone = job.value("forks_by_clone", false);
   launch.environment = exported_environment(options_.exports);
   for (const auto& [name, value] : job.at("environment").items()) {
     set_variable(launch.environment, name, value.get<std::string>());

@@ -11,6 +11,7 @@
 #include <string>
 #include <utility>
 
+#include "krg/procmgr/fork_sight.h"
 #include "krg/runtime/log.h"
 #include "session_messages.h"
 
@@ -72,6 +73,7 @@ void JobTable::begin(ControlServer::Request request, ControlServer::Reply reply)
             {"nodes", node_.node_count},
             {"memory_per_node", node_.memory_per_node},
             {"shared_files", !node_.shared_files.empty()},
+            {"forks_by_clone", has_to_see_forks()},
             {"distant_threads", has_distant_threads_},
             {"environment", environment_of(node_, session_, id)},
             {"namespaces", names}},

@@ -3,9 +3,8 @@
 // processes are killed on every node.
 //
 // Commands that krgrun calls, in this order (arguments -> result):
-//   job.begin {options} -> {job, node, nodes, memory_per_node, shared_files, environment,
-//   namespaces:
-//     [names]} + descriptors
+//   job.begin {options} -> {job, node, nodes, memory_per_node, shared_files, forks_by_clone,
+//     distant_threads, environment, namespaces: [names]} + descriptors
 //   job.started {job} + listener -> {}   from the task itself, just before it execs
 //   job.finish {job} -> {killed}         when nothing of the job is left on any node
 // Notices to krgrun: node_failed {node, name}.

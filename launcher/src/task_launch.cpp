@@ -123,7 +123,8 @@ Status TaskLaunch::register_with_krgd() const {
   auto listener = install_syscall_filter({.pids = PidRange(self, node_count),
                                           .remote_memory = remote_memory,
                                           .distant_threads = distant_threads,
-                                          .shared_files = shared_files});
+                                          .shared_files = shared_files,
+                                          .forks_by_clone = forks_by_clone});
   if (!listener) return listener.error();
   const int fd = listener->get();
   auto go = client->call("job.started", {{"job", job}}, {&fd, 1});

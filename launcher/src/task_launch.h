@@ -42,6 +42,7 @@ struct TaskLaunch {
   unsigned node = 0, node_count = 1;
   bool distant_threads = false;  // the tasks' threads may run on other nodes
   bool shared_files = false;     // mappings of files are krgd's business
+  bool forks_by_clone = false;   // krgd has to see each fork
   bool remote_memory = false;    // what the tasks do with memory is krgd's business
   std::string directory;
   std::vector<std::string> program;

@@ -16,6 +16,7 @@
 #include <map>
 
 #include "body_plan.h"
+#include "krg/procmgr/fork_sight.h"
 #include "krg/runtime/log.h"
 #include "krg/runtime/unix_socket.h"
 #include "raw_syscall.h"
@@ -140,12 +141,14 @@ struct BodySpawner::Impl {
         filter({.pids = n.pids,
                 .standard_streams = true,
                 .remote_memory = n.memory_per_node > 0,
-                .shared_files = !n.shared_files.empty()}),
+                .shared_files = !n.shared_files.empty(),
+                .forks_by_clone = has_to_see_forks()}),
         filter_of_parents({.pids = n.pids,
                            .standard_streams = true,
                            .all_waits = true,
                            .remote_memory = n.memory_per_node > 0,
-                           .shared_files = !n.shared_files.empty()}) {
+                           .shared_files = !n.shared_files.empty(),
+                           .forks_by_clone = has_to_see_forks()}) {
     make_room_for_descriptors();
   }
 

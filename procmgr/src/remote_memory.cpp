@@ -3,15 +3,15 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
-#include <sched.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
-#include <cstring>
 #include <fstream>
 #include <iterator>
 #include <sstream>
 
+#include "clone_call.h"
+#include "krg/procmgr/fork_sight.h"
 #include "krg/runtime/log.h"
 #include "page_set_mapper.h"
 #include "process_status.h"
@@ -43,16 +43,6 @@ uint64_t start_of_heap(pid_t pid) {
   return std::strtoull(word.c_str(), nullptr, 10);
 }
 
-bool shares_memory(const SyscallBroker::Call& call) {
-  if (call.number() == SYS_clone) return (call.arg(0) & CLONE_VM) != 0;
-  if (call.number() != SYS_clone3) return false;
-  uint64_t flags = 0;
-  auto arguments = call.read_memory(RemoteAddr{call.arg(0)}, sizeof flags);
-  if (!arguments) return false;
-  std::memcpy(&flags, arguments->data(), sizeof flags);
-  return (flags & CLONE_VM) != 0;
-}
-
 }  // namespace
 
 struct RemoteMemory::Impl {
@@ -75,6 +65,7 @@ struct RemoteMemory::Impl {
   NodeContext& node;
   const CapabilityTable& capabilities;
   RemotePrograms programs;
+  const bool sees_forks = has_to_see_forks();
   std::optional<PageSetMapper> mapper;
 };
 
@@ -213,6 +204,10 @@ void RemoteMemory::Impl::on_madvise(Call call) {
 bool RemoteMemory::Impl::refuses_fork(Call& call) {
   auto process = programs.any() ? read_process_status(call.tid()) : errno_error("", ESRCH);
   auto program = process ? programs.find(process->pid) : nullptr;
+  if (!program && sees_forks && call.number() == SYS_clone3 && !shares_memory(call)) {
+    call.fail(ENOSYS);  // the C library makes it by clone(2) then
+    return true;
+  }
   if (!program || shares_memory(call)) return false;
   log_warn("memory", "pid {} uses memory of other nodes: it cannot fork (posix_spawn, vfork can)",
            process->pid);

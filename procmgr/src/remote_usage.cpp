@@ -9,11 +9,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <map>
 
+#include "image/known_mappings.h"
 #include "krg/procmgr/process_table.h"
 #include "krg/procmgr/shared_window.h"
 #include "krg/runtime/log.h"
@@ -41,13 +43,20 @@ bool will_restart(int64_t result) {
   return result <= -kRestartSys && result >= -kRestartBlock;
 }
 
+bool is_page_set(pid_t pid, RemoteAddr at) {
+  if (at.value - kSharedWindow < kSharedWindowBytes) return true;
+  const auto mappings = MappingTexts::read_maps(pid);
+  return mappings && std::any_of(mappings->all().begin(), mappings->all().end(),
+                                 [at](const MappingText& mapping) {
+                                   return mapping.start <= at.value && at.value < mapping.end &&
+                                          mapping.name.starts_with(kPageSetName);
+                                 });
+}
+
 // Whether touching that memory, as the kernel does for the thread, would wait for this loop, which
 // itself waits for the thread: memory that nodes share, not here just now.
 bool waits_for_loop(pid_t tid, uint64_t address, size_t bytes) {
-  const auto is_shared = [](pid_t, RemoteAddr at) {
-    return at.value - kSharedWindow < kSharedWindowBytes;
-  };
-  return address != 0 && touch_would_fault(tid, RemoteAddr{address}, bytes, true, is_shared);
+  return address != 0 && touch_would_fault(tid, RemoteAddr{address}, bytes, true, is_page_set);
 }
 
 template <class T>

@@ -235,6 +235,15 @@ void SharedFiles::let_go(SetId set, PageIndex page) const {
   if (auto file = find(FileId{set.value ^ kFirstSet})) file->pages->let_go(page);
 }
 
+void SharedFiles::update(SetId set, uint64_t offset, std::function<uint32_t(uint32_t)> change,
+                         std::function<void(Result<uint32_t>)> done) const {
+  auto file = find(FileId{set.value ^ kFirstSet});
+  if (!file) return done(errno_error("shared memory that is gone", ENOENT));
+  file->pages->update(
+      offset, std::move(change),
+      [file, done = std::move(done)](Result<uint32_t> was) { done(std::move(was)); });
+}
+
 std::optional<SharedFiles::Place> SharedFiles::locate(pid_t pid, RemoteAddr address) const {
   for (const auto& [id, file] : files_)
     if (auto location = file->pages->locate(pid, address))

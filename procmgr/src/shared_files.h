@@ -80,6 +80,9 @@ class SharedFiles {
   // The memory file of that set; -1: none.
   int memory_of(SetId set) const;
   void let_go(SetId set, PageIndex page) const;
+  // See PageSet::update(). Errors: ENOENT, too.
+  void update(SetId set, uint64_t offset, std::function<uint32_t(uint32_t)> change,
+              std::function<void(Result<uint32_t>)> done) const;
   // The file whose first byte `pid` has mapped there.
   std::shared_ptr<SharedFile> beginning_at(pid_t pid, RemoteAddr address) const;
   std::optional<PlaceInSet> at(pid_t pid, RemoteAddr address) const;

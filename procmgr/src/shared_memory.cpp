@@ -7,6 +7,8 @@
 
 #include "alive.h"
 #include "in_worker.h"
+#include "ipc/priority_locks.h"
+#include "krg/procmgr/fork_sight.h"
 #include "krg/shmem/page_set.h"
 #include "packed_bytes.h"
 #include "segment_calls.h"
@@ -49,6 +51,9 @@ struct SharedMemory::Impl {
             written ? reply->ok() : reply->fail(written.error());
           });
         });
+    node.messenger.on_request<futex_messages::ChangeLock>(
+        [this](NodeId, const futex_messages::ChangeLock& message, std::string_view,
+               Messenger::Reply reply) { change_lock(message, std::move(reply)); });
     node.messenger.on<SharedGone>(
         [this](NodeId, const SharedGone& message, std::string_view) { files.drop(message.file); });
   }
@@ -71,6 +76,17 @@ struct SharedMemory::Impl {
         [resize, reply = shared(std::move(reply))](Opened mapped) {
           if (!mapped) return reply->fail(mapped.error());
           resize(std::move(*mapped), *reply);
+        });
+  }
+
+  void change_lock(const futex_messages::ChangeLock& message, Messenger::Reply reply) {
+    const SharedPlace place = message.place.value();
+    files.update(
+        place.set, place.page.value * kPageBytes + place.offset,
+        [message](uint32_t word) { return priority_lock::changed(word, message); },
+        [reply = shared(std::move(reply))](const Result<uint32_t>& before) {
+          if (!before) return reply->fail(before.error());
+          reply->ok({reinterpret_cast<const char*>(&*before), sizeof *before});
         });
   }
 
@@ -127,6 +143,10 @@ class RestoredFiles : public RestoredMemory {
 };
 
 }  // namespace
+
+bool has_to_see_forks() {
+  return !PageSet::follows_forks() && UserfaultSource::find();
+}
 
 Result<std::unique_ptr<SharedMemory>> SharedMemory::create(NodeContext& node, Kddm& kddm,
                                                            SessionFs& fs, SyscallBroker& broker) {

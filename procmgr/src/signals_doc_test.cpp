@@ -11,6 +11,7 @@
 #include <set>
 #include <string>
 
+#include "ipc/futex_abi.h"
 #include "krg/procmgr/syscall_filter.h"
 
 namespace krg {
@@ -65,6 +66,9 @@ const std::map<std::string, int> kNumbers = {
     {"wait4", SYS_wait4},
     {"waitid", SYS_waitid},
     {"futex", SYS_futex},
+    {"futex_waitv", kFutexWaitv},
+    {"futex_wait", kFutexWait},
+    {"futex_requeue", kFutexRequeue},
     {"semget", SYS_semget},
     {"semop", SYS_semop},
     {"semtimedop", SYS_semtimedop},

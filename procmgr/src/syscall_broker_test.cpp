@@ -15,7 +15,7 @@
 #include <thread>
 
 #include "caller_memory.h"
-#include "krg/procmgr/shared_window.h"
+#include "ipc/futex_abi.h"
 #include "testing/filtered_child.h"
 
 namespace krg {
@@ -57,16 +57,22 @@ TEST_F(SyscallBrokerTest, TheFilterStopsWhatNeedsAClusterWideAnswerOnly) {
       {"getpid", SYS_getpid, {}, false},
       {"getppid", SYS_getppid, {}, true},
       {"futex", SYS_futex, {reinterpret_cast<long>(usage), FUTEX_WAKE, 1}, false},
-      {"futex in the window", SYS_futex, {kSharedWindow + (5L << 34), FUTEX_WAIT, 1}, true},
-      {"futex by a clock in the window",
+      {"shared futex", SYS_futex, {reinterpret_cast<long>(usage), FUTEX_WAIT, 1}, true},
+      {"shared futex by a clock",
        SYS_futex,
-       {kSharedWindow, FUTEX_WAIT_BITSET | FUTEX_CLOCK_REALTIME, 1},
+       {reinterpret_cast<long>(usage), FUTEX_WAIT_BITSET | FUTEX_CLOCK_REALTIME, 1},
        true},
-      {"wake in the window", SYS_futex, {kSharedWindow, FUTEX_WAKE, 1}, false},
-      {"private futex in the window",
+      {"wake and change",
        SYS_futex,
-       {kSharedWindow, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 1},
+       {reinterpret_cast<long>(usage), FUTEX_WAKE_OP, 1, 0, reinterpret_cast<long>(usage)},
        false},
+      {"private futex",
+       SYS_futex,
+       {reinterpret_cast<long>(usage), FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 1},
+       false},
+      {"futex_waitv", SYS_futex_waitv, {}, true},
+      {"futex_wait, private", kFutexWait, {0, 0, 0, kFutexPrivate | 2}, false},
+      {"futex_wait", kFutexWait, {0, 0, 0, 2}, true},
       {"mmap private", SYS_mmap, {0, 4096, PROT_READ, MAP_PRIVATE, -1, 0}, false},
       {"mmap anonymous", SYS_mmap, {0, 4096, PROT_READ, MAP_SHARED | MAP_ANONYMOUS, -1, 0}, true},
       {"mmap shared", SYS_mmap, {0, 4096, PROT_READ, MAP_SHARED, -1, 0}, true},

@@ -19,6 +19,7 @@
 #include <initializer_list>
 #include <map>
 
+#include "ipc/futex_abi.h"
 #include "krg/procmgr/remote_memory.h"
 #include "krg/procmgr/shared_window.h"
 
@@ -28,12 +29,13 @@ namespace {
 // When a rule stops a call; `arg` is the argument it looks at.
 enum class When {
   kAlways,
+  kRefused,            // always; it is not stopped then, but fails as one that does not exist
   kForeignPid,         // a pid, neither 0 nor of this node
   kGroupOrForeignPid,  // 0, negative, or of another node
   kNonZero,            // the lower 32 bits are not 0
   kPointer,            // all 64 bits: not null
   kValue,              // the lower 32 bits are `value`
-  kSharedFutex,        // of futex: an address in the window of shared memory, not private; no wake
+  kSharedFutex,        // of futex: not private, no wake
   kSharedPlace,        // an address in the window of shared memory
   kShared,             // flags of mmap: shared
   kBitClear,           // none of the bits `value` is set
@@ -114,6 +116,9 @@ constexpr Rule kRules[] = {
     {SYS_wait4, When::kPointer, 3},
     {SYS_waitid, When::kPointer, 4},
     {SYS_futex, When::kSharedFutex},
+    {kFutexWaitv, When::kAlways},
+    {kFutexWait, When::kBitClear, 3, kFutexPrivate},
+    {kFutexRequeue, When::kAlways},
     {SYS_semget, When::kAlways},
     {SYS_semop, When::kAlways},
     {SYS_semtimedop, When::kAlways},
@@ -162,6 +167,9 @@ constexpr Rule kSharedFileRules[] = {
 constexpr Rule kDistantThreadRules[] = {
     {SYS_clone3, When::kAlways},
 };
+constexpr Rule kForksByCloneRules[] = {
+    {SYS_clone3, When::kRefused},
+};
 static_assert(kPriorityOfProcess == 0 && kIoPriorityOfProcess == 1, "who is a pid then");
 
 constexpr sock_filter load(size_t offset) {
@@ -204,11 +212,15 @@ class Builder {
       for (const Rule& rule : kRemoteMemoryRules) rules[rule.number].push_back(rule);
     if (config_.distant_threads)
       for (const Rule& rule : kDistantThreadRules) rules[rule.number].push_back(rule);
+    // What a clone3 shares stands in memory, which a filter does not see. Who is told of each does.
+    if (config_.forks_by_clone && !rules.contains(SYS_clone3))
+      for (const Rule& rule : kForksByCloneRules) rules[rule.number].push_back(rule);
     if (config_.shared_files)
       for (const Rule& rule : kSharedFileRules) rules[rule.number].push_back(rule);
     const std::vector<std::pair<int, std::vector<Rule>>> sorted(rules.begin(), rules.end());
     add_tree(sorted);
-    add_stop();
+    add_end(stops_, SECCOMP_RET_USER_NOTIF);
+    add_end(refusals_, SECCOMP_RET_ERRNO | ENOSYS);
     return std::move(program_);
   }
 
@@ -242,17 +254,18 @@ class Builder {
     check(length < 256, "a conditional jump of BPF reaches 255 instructions");
     return static_cast<uint8_t>(length);
   }
-  // Where the calls go that are to be stopped: but for the cookie, they are.
-  void add_stop() {
-    for (size_t jump : stops_) program_[jump].k = static_cast<uint32_t>(program_.size() - jump - 1);
+  // Where the calls go that are to be stopped, or refused: but for the cookie, they are.
+  void add_end(const std::vector<size_t>& jumps, uint32_t action) {
+    if (jumps.empty()) return;
+    for (size_t jump : jumps) program_[jump].k = static_cast<uint32_t>(program_.size() - jump - 1);
     add({load_low(kCookieArgument), branch(static_cast<uint32_t>(kUnnotifiedCookie), 0, 3),
          load_high(kCookieArgument), branch(kUnnotifiedCookie >> 32, 0, 1),
-         answer(SECCOMP_RET_ALLOW), answer(SECCOMP_RET_USER_NOTIF)});
+         answer(SECCOMP_RET_ALLOW), answer(action)});
   }
   // Goes to where calls are stopped when the rule holds, else falls through.
   void add_rule(const Rule& rule) {
     add_condition(rule);
-    stops_.push_back(program_.size());
+    (rule.when == When::kRefused ? refusals_ : stops_).push_back(program_.size());
     add({BPF_STMT(BPF_JMP | BPF_JA, 0)});
   }
   // Skips the one instruction behind it unless the rule holds.
@@ -260,6 +273,7 @@ class Builder {
     const sock_filter node_of_pid = BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, shift_);
     switch (rule.when) {
       case When::kAlways:
+      case When::kRefused:
         return;
       case When::kForeignPid:
         return add({load_low(rule.arg), branch(0, 3, 0), node_of_pid, branch(self_, 1, 0)});
@@ -278,9 +292,7 @@ class Builder {
         return add({load_high(rule.arg), BPF_STMT(BPF_ALU | BPF_AND | BPF_K, kWindowMask),
                     branch(kSharedWindow >> 32, 0, 1)});
       case When::kSharedFutex:
-        return add({load_high(0), BPF_STMT(BPF_ALU | BPF_AND | BPF_K, kWindowMask),
-                    branch(kSharedWindow >> 32, 0, 6), load_low(1),
-                    BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, FUTEX_PRIVATE_FLAG, 4, 0),
+        return add({load_low(1), BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, FUTEX_PRIVATE_FLAG, 4, 0),
                     BPF_STMT(BPF_ALU | BPF_AND | BPF_K, static_cast<uint32_t>(FUTEX_CMD_MASK)),
                     branch(FUTEX_WAKE, 2, 0), branch(FUTEX_WAKE_OP, 1, 0)});
       case When::kLargePrivate:  // the length's upper half says more than its lower one
@@ -302,7 +314,7 @@ class Builder {
   const SyscallFilterConfig& config_;
   const uint32_t shift_, self_;
   std::vector<sock_filter> program_;
-  std::vector<size_t> stops_;  // jumps to add_stop()'s
+  std::vector<size_t> stops_, refusals_;  // jumps to add_end()'s
 };
 
 }  // namespace

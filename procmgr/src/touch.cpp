@@ -20,11 +20,11 @@ bool touch_would_fault(pid_t tid, RemoteAddr address, size_t bytes, bool write,
   if (!status || !map) return false;
   const uint64_t end = address.value + bytes;
   for (uint64_t at = address.value; at < end; at = (at / kPageBytes + 1) * kPageBytes) {
-    if (!is_served(status->pid, RemoteAddr{at})) continue;
     uint64_t entry = 0;
     const auto offset = static_cast<off_t>(at / kPageBytes * sizeof entry);
     if (pread(map.get(), &entry, sizeof entry, offset) != sizeof entry) continue;
-    if (!(entry & kPresent) || (write && (entry & kWriteProtected))) return true;
+    if ((entry & kPresent) && !(write && (entry & kWriteProtected))) continue;
+    if (is_served(status->pid, RemoteAddr{at})) return true;
   }
   return false;
 }

@@ -1,6 +1,7 @@
 // answers.h's calls, made by processes that share the memory: a file of /dev/shm, a System V
-// segment, or memory without a name, as the argument says ("file", "segment", "anonymous"). Each
-// prints its node and its failures. SPDX-License-Identifier: GPL-2.0-or-later
+// segment, or memory without a name, as the argument says ("file", "segment", "anonymous", or
+// "fixed": at an address of the program's choice). Each prints its node and its failures.
+// SPDX-License-Identifier: GPL-2.0-or-later
 #include "answers.h"
 
 #include <stdatomic.h>
@@ -27,6 +28,11 @@ static void wait_for_all(void) {
 static void* memory(const char* kind) {
   if (strcmp(kind, "anonymous") == 0)
     return mmap(NULL, kBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (strcmp(kind, "fixed") == 0) {
+    void* reserved = mmap(NULL, kBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return mmap(reserved, kBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED,
+                -1, 0);
+  }
   if (strcmp(kind, "segment") == 0) {
     const int id = shmget(IPC_PRIVATE, kBytes, 0600);
     void* at = shmat(id, NULL, 0);

@@ -198,12 +198,30 @@ class SharedMemoryTest(SessionCase):
     def test_calls_that_krgd_answers_use_shared_memory_wherever_it_is(self):
         program = self.build / "test-bin/programs/shared_answers"
         for nodes in (2, 4):
-            for kind in ("file", "segment", "anonymous"):
+            for kind in ("file", "segment", "anonymous", "fixed"):
                 with self.subTest(nodes=nodes, kind=kind):
                     lines = self.shell("krg_capset -e -DISTANT_FORK; krg_capset -d +DISTANT_FORK\n"
                                        f"{program} {kind} | cat", nodes=nodes, timeout=120).split("\n")
                     self.assertEqual([line.split()[1:] for line in lines], [["0", "failures"]] * 4, lines)
                     self.assert_spread((line.split()[0] for line in lines), nodes=2)
+
+    def test_mutexes_of_all_kinds_wherever_the_memory_is_mapped(self):
+        program = self.build / "test-bin/programs/shared_mutexes"
+        both = [(kind, "fixed") for kind in ("plain", "robust", "priority", "priority-robust")]
+        for kind, place in [*both, ("priority", "kernel"), ("plain", "hint"), ("plain", "segment")]:
+            with self.subTest(kind=kind, place=place):
+                hosts = self.shell("krg_capset -e -DISTANT_FORK; krg_capset -d +DISTANT_FORK\n"
+                                   f"{program} {kind} {place} 200 fork | cat", timeout=60).split()
+                self.assertEqual(len(hosts), 4, hosts)
+                self.assert_spread(hosts)
+
+    def test_children_made_by_clone3_share(self):
+        program = self.build / "test-bin/programs/shared_mutexes"
+        hosts = self.shell("krg_capset -e -DISTANT_FORK; krg_capset -d +DISTANT_FORK\n"
+                           f"{program} plain kernel 200 clone3 | cat", timeout=60).split()
+        self.assertEqual(len(hosts), 4, hosts)
+        if self.as_user:  # then it is refused, and fork taken, which goes elsewhere
+            self.assert_spread(hosts)
 
     def test_a_forks_child_here_shares_on(self):
         """A process on one node, its forks' children, and one on another node count in the same memory."""
@@ -251,7 +269,8 @@ class SharedMemoryTest(SessionCase):
 AS_USER = ("test_counters_and_semaphores_on_two_and_four_nodes", "test_segments_on_two_and_four_nodes",
            "test_anonymous_memory_of_forks_children_on_other_nodes", "test_a_forks_child_here_shares_on",
            "test_memory_without_a_name_lives_as_long_as_its_mappings",
-           "test_calls_that_krgd_answers_use_shared_memory_wherever_it_is")
+           "test_calls_that_krgd_answers_use_shared_memory_wherever_it_is",
+           "test_mutexes_of_all_kinds_wherever_the_memory_is_mapped", "test_children_made_by_clone3_share")
 
 
 def load_tests(loader, _tests, _pattern):

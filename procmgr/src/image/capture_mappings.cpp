@@ -12,12 +12,12 @@
 #include "image/known_mappings.h"
 #include "krg/procmgr/process_family.h"
 #include "process_spec.h"
+#include "touch.h"
 #include "whole_file.h"
 
 namespace krg {
 namespace {
 
-constexpr std::string_view kPageSet = "/memfd:krg-pages";  // page_frames.cpp
 constexpr uint64_t kMostVdsoBytes = 1u << 20;
 
 // The kernel makes these itself wherever a program is.
@@ -56,7 +56,8 @@ bool is_segment(const MappingText& m) {
 // Memory that processes of this system share: without a name, or in /dev/shm.
 bool is_native_memory(const MappingText& m) {
   if (is_segment(m)) return true;
-  if (!m.is_shared() || m.inode == 0 || m.has("ht") || m.name.starts_with(kPageSet)) return false;
+  if (!m.is_shared() || m.inode == 0 || m.has("ht") || m.name.starts_with(kPageSetName))
+    return false;
   if (!m.is_deleted()) return m.name.starts_with("/dev/shm/") && m.has("mw");
   return m.name.starts_with("/dev/zero") || m.name.starts_with("/memfd:") ||
          m.name.starts_with("/dev/shm/");
@@ -186,7 +187,7 @@ Result<std::vector<ImageMapping>> read_mappings(pid_t pid, std::vector<ImageFile
       mapping.name = m.name;
       continue;
     }
-    if (m.is_shared() && m.name.starts_with(kPageSet)) {
+    if (m.is_shared() && m.name.starts_with(kPageSetName)) {
       mapping.kind = ImageMapping::Kind::kShared;
       mapping.advice = advice_of(m) | (m.has("mw") ? uint32_t{ImageMapping::kMayWrite} : 0);
       mapping.shared_file = m.inode;

@@ -2,12 +2,11 @@
 #include "futex_calls.h"
 
 #include <linux/futex.h>
-#include <signal.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 
 #include <cstring>
 
+#include "futex_abi.h"
 #include "futex_messages.h"
 #include "gather.h"
 #include "in_worker.h"
@@ -39,21 +38,13 @@ Result<std::optional<Clock::time_point>> deadline_of(const SyscallBroker::Call& 
   // A century is as good as for ever.
   auto distance = std::chrono::seconds(std::min<int64_t>(time.tv_sec, 3'000'000'000)) +
                   std::chrono::nanoseconds(time.tv_nsec);
-  if (command_of(call) != FUTEX_WAIT) {  // then it is a point in time
+  if (const int command = command_of(call); command != FUTEX_WAIT) {  // then a point in time
+    const bool real = command == FUTEX_LOCK_PI || (call.arg(1) & FUTEX_CLOCK_REALTIME);
     timespec now;
-    clock_gettime(call.arg(1) & FUTEX_CLOCK_REALTIME ? CLOCK_REALTIME : CLOCK_MONOTONIC, &now);
+    clock_gettime(real ? CLOCK_REALTIME : CLOCK_MONOTONIC, &now);
     distance -= std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
   }
   return std::optional(Clock::now() + distance);
-}
-
-// The C library takes any error of these for the lock, so that two would have it: the program ends.
-void refuse_lock(SyscallBroker::Call call, pid_t process) {
-  log_error("ipc",
-            "process {}: a mutex with priority inheritance in memory of several nodes: SIGSYS",
-            process);
-  if (call.is_valid()) syscall(SYS_tgkill, process, call.tid(), SIGSYS);
-  call.fail(ENOSYS);
 }
 
 }  // namespace
@@ -71,9 +62,12 @@ FutexCalls::FutexCalls(NodeContext& node, SyscallBroker& broker, WaitingCalls& w
       exits_(exits),
       words_(std::move(words)),
       owners_(node),
+      locks_(node, waits, words_, owners_),
       bells_(node.loop, words_.memory,
              [this](const SharedPlace& place, uint32_t count) { rung(place, count); }) {
   broker.set_handler(SYS_futex, [this](Call call) { on_call(std::move(call)); });
+  for (int number : {kFutexWaitv, kFutexWait, kFutexRequeue})
+    broker.set_handler(number, [this](Call call) { on_newer_call(std::move(call)); });
   node.messenger.on<WaiterWoken>([this](NodeId, const WaiterWoken& message, std::string_view) {
     woken(message.ticket, message.place.value());
   });
@@ -114,10 +108,45 @@ void FutexCalls::on_call(Call call) {
       return on_requeue(std::move(call), state->process, *place);
     case FUTEX_LOCK_PI:
     case FUTEX_LOCK_PI2:
-      return refuse_lock(std::move(call), state->process);
-    default:  // what else there is of priority inheritance
+      return on_lock(std::move(call), state->process, *place);
+    case FUTEX_TRYLOCK_PI:
+      return locks_.try_lock(std::move(call), *place);
+    case FUTEX_UNLOCK_PI:
+      return locks_.unlock(std::move(call), *place);
+    default:  // conditions with priority inheritance, which the C library uses no more
       return call.fail(ENOSYS);
   }
+}
+
+// Calls of newer kernels, which a program does without where the kernel is older.
+void FutexCalls::on_newer_call(Call call) {
+  if (!words_.exist()) return call.go_on();
+  const auto state = read_signal_state(call.tid());
+  if (!state) return call.fail(ESRCH);
+  std::vector<RemoteAddr> words;
+  if (call.number() == kFutexWait) {
+    words.push_back(RemoteAddr{call.arg(0)});
+  } else {
+    const uint64_t count = call.number() == kFutexRequeue ? 2 : call.arg(1) & 0xffff'ffff;
+    if (count > FUTEX_WAITV_MAX) return call.go_on();  // to be refused
+    auto bytes = call.read_memory(RemoteAddr{call.arg(0)}, count * sizeof(futex_waitv));
+    if (!call.is_valid()) return call.fail(ESRCH);
+    if (!bytes) return call.fail(EFAULT);
+    std::vector<futex_waitv> waits(count);
+    std::memcpy(waits.data(), bytes->data(), bytes->size());
+    for (const futex_waitv& wait : waits)
+      if (!(wait.flags & FUTEX_PRIVATE_FLAG)) words.push_back(RemoteAddr{wait.uaddr});
+  }
+  for (RemoteAddr word : words)
+    if (words_.locate(state->process, word)) return call.fail(ENOSYS);
+  call.go_on();
+}
+
+void FutexCalls::on_lock(Call call, pid_t process, const SharedPlace& place) {
+  auto deadline = deadline_of(call);
+  if (!call.is_valid()) return call.fail(ESRCH);
+  if (!deadline) return call.fail(deadline.error().errno_or(EINVAL));
+  locks_.lock(std::move(call), process, place, *deadline, next_ticket_++);
 }
 
 void FutexCalls::on_wait(Call call, pid_t process, const SharedPlace& place) {
@@ -179,6 +208,7 @@ void FutexCalls::look_at_word(uint64_t ticket) {
 void FutexCalls::look_at_set(SetId set) {
   for (const auto& [ticket, waiter] : waiters_)
     if (waiter.place.set == set) look_at_word(ticket);  // looks later, from a worker
+  locks_.look_at_set(set);
 }
 
 void FutexCalls::look_again(uint64_t ticket) {
@@ -211,6 +241,7 @@ void FutexCalls::left(uint64_t ticket, bool waited) {
 }
 
 void FutexCalls::woken(uint64_t ticket, const SharedPlace& place) {
+  if (locks_.woken(ticket)) return;
   auto waiter = waiters_.extract(ticket);
   if (waiter.empty()) return;
   if (waits_.finish(waiter.mapped().wait).try_succeed(0)) return;
@@ -270,6 +301,7 @@ void FutexCalls::on_home_failure(NodeId failed) {
   for (const auto& [ticket, waiter] : waiters_)
     if (waiter.home == failed) lost.push_back(ticket);
   for (uint64_t ticket : lost) left(ticket, false);
+  locks_.home_failed(failed);
   if (bells_home_ == failed) follow_home(kNoNode);
 }
 

@@ -21,13 +21,14 @@
 #include "dead_owners.h"
 #include "futex_bells.h"
 #include "krg/procmgr/ipc.h"
+#include "priority_locks.h"
 #include "waiting_calls.h"
 
 namespace krg {
 
 class FutexCalls {
  public:
-  // Registers the handler of futex(2).
+  // Registers the handlers of futex(2) and its like.
   FutexCalls(NodeContext& node, SyscallBroker& broker, WaitingCalls& waits, ExitWatch& exits,
              SharedWords words);
   FutexCalls(const FutexCalls&) = delete;
@@ -52,6 +53,8 @@ class FutexCalls {
   };
   struct Ask;
   void on_call(Call call);
+  void on_newer_call(Call call);
+  void on_lock(Call call, pid_t process, const SharedPlace& place);
   void on_wait(Call call, pid_t process, const SharedPlace& place);
   void on_wake(Call call, const SharedPlace& place);
   void on_requeue(Call call, pid_t process, const SharedPlace& place);
@@ -76,6 +79,7 @@ class FutexCalls {
   std::map<uint64_t, Waiter> waiters_;  // by ticket
   std::map<pid_t, std::set<SetId>> used_;
   DeadOwners owners_;
+  PriorityLocks locks_;
   FutexBells bells_;
   NodeId bells_home_ = kNoNode;  // who has had them hung
   uint64_t next_ticket_ = 1;

@@ -121,4 +121,18 @@ struct BellsRung {
 };
 static_assert(sizeof(BellsRung) == 32);
 
+// To the sender's own shared memory: an owner's or waiter's change of a lock's word, with priority
+// inheritance (priority_locks.h). Answered with the word before it (4 bytes). Errors: of
+// PageSet::update(); ENOENT.
+struct ChangeLock {
+  static constexpr uint16_t kId = message_ids::kSharedMemory + 13;
+  enum What : uint8_t { kTake, kTry, kFree };
+  uint8_t version = 1;
+  uint8_t what = kTake;
+  uint8_t padding[2] = {};
+  int32_t tid = 0;
+  Place place;
+};
+static_assert(sizeof(ChangeLock) == 32);
+
 }  // namespace krg::futex_messages

@@ -14,6 +14,8 @@
 #include <memory>
 #include <vector>
 
+#include "ipc/futex_abi.h"
+#include "ipc/priority_locks.h"
 #include "krg/procmgr/ipc.h"
 #include "krg/procmgr/shared_window.h"
 #include "testing/filtered_child.h"
@@ -54,6 +56,23 @@ class FutexesTest : public ::testing::Test {
     SessionFs fs;
     Ipc ipc;
   };
+
+  // As SharedMemory does, whose word it is on that node.
+  void change_locks(NodeContext& context) {
+    using futex_messages::ChangeLock;
+    context.messenger.on_request<ChangeLock>(
+        [this](NodeId, const ChangeLock& message, std::string_view, Messenger::Reply reply) {
+          auto& word = *reinterpret_cast<std::atomic<uint32_t>*>(reinterpret_cast<char*>(shared) +
+                                                                 message.place.offset);
+          uint32_t before = word;
+          while (!word.compare_exchange_weak(before, priority_lock::changed(before, message))) {
+          }
+          reply.ok({reinterpret_cast<const char*>(&before), sizeof before});
+        });
+  }
+  FutexesTest() {
+    for (unsigned node : {0, 1}) change_locks(nodes_[node]);
+  }
 
   Shared* make_memory() const {
     EXPECT_EQ(ftruncate(memory_.get(), kPage), 0);
@@ -261,11 +280,69 @@ TEST_F(FutexesTest, EachWakeOfOneIsOneWaiters) {
   EXPECT_TRUE(nodes_.run_until([&] { return wake(1) == 0; }));
 }
 
-// The C library would go on as if it had the lock.
-TEST_F(FutexesTest, AMutexWithPriorityInheritanceEndsTheProgram) {
-  FilteredChild child(far_.broker, [&] { return futex(shared->word, FUTEX_LOCK_PI, 0) < 0; });
-  const int status = end_of(child) - 1000;
-  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS) << status;
+// So a program takes futex(2) for them.
+TEST_F(FutexesTest, NewerCallsAreRefusedForSharedWordsOnly) {
+  EXPECT_EQ(run(far_,
+                [&] {
+                  std::atomic<uint32_t> own = 1;
+                  futex_waitv waits[2] = {
+                      {0, reinterpret_cast<uint64_t>(&own), FUTEX_32, 0},
+                      {0, reinterpret_cast<uint64_t>(&shared->word), FUTEX_32, 0}};
+                  if (syscall(kFutexWaitv, waits, 2, 0, nullptr, 0) == 0 || errno != ENOSYS)
+                    return 1;
+                  if (syscall(kFutexWaitv, waits, 1, 0, nullptr, 0) == 0 || errno != EAGAIN)
+                    return 2;
+                  waits[1].flags |= FUTEX_PRIVATE_FLAG;
+                  if (syscall(kFutexWaitv, waits, 2, 0, nullptr, 0) == 0 || errno != EAGAIN)
+                    return 3;
+                  return 0;
+                }),
+            0);
+}
+
+TEST_F(FutexesTest, ALockWithPriorityInheritanceIsHandedOn) {
+  FilteredChild owner(home_.broker, [&] {
+    shared->word = static_cast<uint32_t>(getpid());  // which takes no system call
+    while (shared->count == 0) usleep(1000);
+    return futex(shared->word, FUTEX_UNLOCK_PI, 0) == 0 ? 0 : errno;
+  });
+  ASSERT_TRUE(nodes_.run_until([&] { return shared->word != 0; }));
+  const auto lock = [&] {
+    if (futex(shared->word, FUTEX_UNLOCK_PI, 0) == 0 || errno != EPERM) return 1;
+    if (futex(shared->word, FUTEX_TRYLOCK_PI, 0) == 0 || errno != EAGAIN) return 2;
+    const timespec past{1, 0};
+    if (futex(shared->word, FUTEX_LOCK_PI, 0, &past) == 0 || errno != ETIMEDOUT) return 3;
+    handle(SIGUSR1,
+           0);  // it is no error to be interrupted: the C library takes errors for the lock
+    if (futex(shared->word, FUTEX_LOCK_PI, 0) != 0) return errno;
+    if ((shared->word & FUTEX_TID_MASK) != static_cast<uint32_t>(getpid())) return 4;
+    if (futex(shared->word, FUTEX_LOCK_PI, 0) == 0 || errno != EDEADLK) return 5;
+    return futex(shared->word, FUTEX_UNLOCK_PI, 0) == 0 ? 0 : errno;
+  };
+  FilteredChild first(far_.broker, lock), second(home_.broker, lock);
+  ASSERT_TRUE(run_until_waiting(far_, 1) && run_until_waiting(home_, 1));
+  for (FilteredChild* child : {&first, &second}) kill(child->pid(), SIGUSR1);
+  ASSERT_TRUE(run_until_waiting(far_, 1) && run_until_waiting(home_, 1));
+  shared->count = 1;
+  for (FilteredChild* child : {&owner, &first, &second}) EXPECT_EQ(end_of(*child), 0);
+  EXPECT_EQ(shared->word, 0u);
+}
+
+TEST_F(FutexesTest, ALockOfADeadThreadWithPriorityInheritanceIsGivenToTheNext) {
+  FilteredChild owner(home_.broker, [&] {
+    shared->word = static_cast<uint32_t>(getpid());
+    for (;;) pause();
+    return 0;
+  });
+  ASSERT_TRUE(nodes_.run_until([&] { return shared->word != 0; }));
+  FilteredChild waiter(far_.broker, [&] {
+    if (futex(shared->word, FUTEX_LOCK_PI, 0) != 0) return errno;
+    return shared->word == (static_cast<uint32_t>(getpid()) | FUTEX_OWNER_DIED | FUTEX_WAITERS) ? 0
+                                                                                                : 1;
+  });
+  ASSERT_TRUE(run_until_waiting(far_));
+  kill(owner.pid(), SIGKILL);
+  EXPECT_EQ(end_of(waiter), 0);
 }
 
 TEST_F(FutexesTest, MutexConditionBarrierAndSemaphoreWorkBetweenNodes) {

@@ -9,6 +9,17 @@
 namespace krg {
 namespace {
 
+int restart_code(WaitingCalls::Restart restart) {
+  switch (restart) {
+    case WaitingCalls::Restart::kAlways:
+      return kRestartAlways;
+    case WaitingCalls::Restart::kAsHandlerSays:
+      return kRestartAsHandlerSays;
+    default:
+      return kRestartWithoutHandler;
+  }
+}
+
 // How long after a call began it is looked at first, and how rarely at the end.
 constexpr auto kFirstPause = std::chrono::milliseconds(4);
 constexpr auto kLongestPause = std::chrono::milliseconds(50);
@@ -49,8 +60,7 @@ void WaitingCalls::interrupted(uint64_t number) {
   auto state = read_signal_state(call.tid());
   const bool has_own_signal = state && state->has_own_signal();
   if (restart == Restart::kNever && (has_own_signal || !has_to_stop)) return call.fail(EINTR);
-  const int code =
-      restart == Restart::kAsHandlerSays ? kRestartAsHandlerSays : kRestartWithoutHandler;
+  const int code = restart_code(restart);
   if (has_own_signal) return call.fail(code);
   auto thread = SeizedThread::seize_and_interrupt(call.tid());
   call.fail(thread || has_to_stop ? code : EINTR);  // seized by who freezes it

@@ -36,6 +36,7 @@ class WaitingCalls {
     kNever,           // EINTR; made again when the caller was merely to be frozen
     kWithoutHandler,  // EINTR after a handler; made again when none ran
     kAsHandlerSays,   // made again, also after a handler with SA_RESTART
+    kAlways,          // made again, whatever the handler says
   };
   struct Wait {
     std::optional<Clock::time_point> deadline;
@@ -97,6 +98,7 @@ class WaitingCalls {
 
 // What the kernel calls its restart codes (linux/errno.h, not for programs).
 inline constexpr int kRestartAsHandlerSays = 512;   // ERESTARTSYS
+inline constexpr int kRestartAlways = 513;          // ERESTARTNOINTR
 inline constexpr int kRestartWithoutHandler = 514;  // ERESTARTNOHAND
 
 }  // namespace krg

@@ -11,8 +11,10 @@
 #include <set>
 #include <utility>
 
+#include "clone_call.h"
 #include "image/frozen_process.h"
 #include "krg/procmgr/allocation_call.h"
+#include "krg/procmgr/fork_sight.h"
 #include "krg/procmgr/team_call.h"
 #include "krg/runtime/log.h"
 #include "process_status.h"
@@ -110,6 +112,7 @@ struct Spreading::Impl {
   // ended.
   std::set<uint64_t> one_writer_instead;  // of several, which were asked for
   std::map<uint64_t, std::shared_ptr<SpreadStatistics>> counting;
+  const bool sees_forks = has_to_see_forks();
   AllocationBook allocations;  // of processes that have yet to be spread
   std::deque<std::shared_ptr<SpreadStatistics>> counted;
   struct Question {
@@ -129,7 +132,9 @@ void Spreading::Impl::take_calls() {
     const bool is_asked = call.arg(0) == kAskToSpread;
     if (restoring.contains(process->pid)) return begin(process->pid, std::move(call));
     if (may_be_spread(process->pid, is_asked)) return begin(process->pid, std::move(call));
-    is_asked ? answer_whether_spread(process->pid, std::move(call)) : call.go_on();
+    if (is_asked) return answer_whether_spread(process->pid, std::move(call));
+    // A fork that krgd has to see is made by clone(2).
+    sees_forks && !shares_memory(call) ? call.fail(ENOSYS) : call.go_on();
   });
   parts.broker.add_memory_guard(
       memory_of_sets([this] { return !processes.empty(); },

@@ -23,9 +23,10 @@
 // getrusage                                    RUSAGE_CHILDREN
 // wait4, waitid                                with a place for the children's usage; always in a
 //                                                body that has left children at its origin
-// futex                                        without FUTEX_PRIVATE_FLAG, of a word in the window
-//                                                that shared memory is mapped in (shared_window.h);
-//                                                neither FUTEX_WAKE nor FUTEX_WAKE_OP
+// futex                                        without FUTEX_PRIVATE_FLAG; neither FUTEX_WAKE nor
+//                                                FUTEX_WAKE_OP
+// futex_wait                                   without FUTEX2_PRIVATE
+// futex_waitv, futex_requeue                   always
 // semget, semop, semtimedop, semctl,           always
 //   msgget, msgsnd, msgrcv, msgctl,
 //   mq_open, mq_unlink, mq_timedsend,
@@ -40,6 +41,8 @@
 // clone3                                       always; where threads may run on other nodes, too
 // msync, munmap                                from an address in that window; where files may be
 //                                                mapped over nodes
+// clone3                                       refused (ENOSYS) where krgd is to see each fork, and
+//                                                nothing above has it stopped
 // fstat, newfstatat, statx                     of descriptor 0, 1 or 2 itself; bodies only
 //
 // "of another node" is a comparison of the pid's upper bits: a shadow has a pid of this node, so a
@@ -79,6 +82,8 @@ struct SyscallFilterConfig {
   bool distant_threads = false;
   // Files may be mapped over nodes (shared_memory.h).
   bool shared_files = false;
+  // Krgd has to see each fork (fork_sight.h).
+  bool forks_by_clone = false;
 };
 
 class SyscallFilter {
