@@ -2,6 +2,7 @@
 #include "record_lock_table.h"
 
 #include <algorithm>
+#include <set>
 
 namespace krg {
 
@@ -27,6 +28,27 @@ const RecordLockTable::Held* RecordLockTable::in_the_way(const File& file, const
     if (held.owner != owner && held.range.meets(range) && (type == F_WRLCK || held.type == F_WRLCK))
       return &held;
   return nullptr;
+}
+
+bool RecordLockTable::would_wait_for_itself(const File& file, const Request& asked,
+                                            Range range) const {
+  std::vector<Owner> awaited;
+  std::set<Owner> known;
+  const auto add = [&](const File& of, const Request& waits, Range where) {
+    for (const Held& held : of.held)
+      if (held.owner != waits.owner && held.range.meets(where) &&
+          (waits.lock.type == F_WRLCK || held.type == F_WRLCK) && known.insert(held.owner).second)
+        awaited.push_back(held.owner);
+  };
+  add(file, asked, range);
+  while (!awaited.empty()) {
+    const Owner owner = awaited.back();
+    awaited.pop_back();
+    for (const auto& [number, other] : files_)
+      for (const Waiter& waiter : other.waiters)
+        if (waiter.asked.owner == owner) add(other, waiter.asked, waiter.range);
+  }
+  return known.contains(asked.owner);
 }
 
 // In the place of what the owner has had there; neighbours of one type become one.
@@ -62,6 +84,8 @@ void RecordLockTable::lock(uint64_t number, const Request& asked, Done done) {
   if (asked.lock.type == F_UNLCK || !in_the_way(file, asked.owner, asked.lock.type, *range)) {
     put(file, asked, *range);
     done({});
+  } else if (asked.waits && asked.may_deadlock && would_wait_for_itself(file, asked, *range)) {
+    done(errno_error("a wait for itself", EDEADLK));
   } else if (asked.waits) {
     file.waiters.push_back({asked, *range, std::move(done)});
   } else {

@@ -1,5 +1,6 @@
 // RecordLockTable: locks of ranges of files, as fcntl(2) makes them, of owners on any node. Pure.
-// Deadlocks are not looked for. Threads: the loop's thread. Source: POSIX, fcntl(); fcntl(2).
+// A wait that would be for itself, through others' waits, is refused (EDEADLK).
+// Threads: the loop's thread. Source: POSIX, fcntl(); fcntl(2).
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
@@ -26,12 +27,13 @@ class RecordLockTable {
     Owner owner;
     RecordLock lock;  // `pid`: what others are told
     bool waits = false;
-    uint64_t operation = 0;  // names a wait of the owner's node for cancel()
+    uint64_t operation = 0;     // names a wait of the owner's node for cancel()
+    bool may_deadlock = false;  // it is looked whether it would wait for itself (POSIX locks)
   };
   using Done = std::function<void(Status)>;
 
   // F_SETLK: `done` runs when it is had, now or later, or with EAGAIN; EINTR after cancel(). Errors
-  // also: EINVAL, a range that does not begin in the file.
+  // also: EINVAL, a range that does not begin in the file; EDEADLK.
   void lock(uint64_t file, const Request& asked, Done done);
   // F_GETLK: a lock that keeps the owner from having it; F_UNLCK if none does.
   RecordLock blocking(uint64_t file, const Owner& owner, const RecordLock& wanted) const;
@@ -65,6 +67,7 @@ class RecordLockTable {
 
   static std::optional<Range> range_of(const RecordLock& lock);
   static const Held* in_the_way(const File& file, const Owner& owner, int32_t type, Range range);
+  bool would_wait_for_itself(const File& file, const Request& asked, Range range) const;
   static void put(File& file, const Request& asked, Range range);
   void grant(uint64_t number);
 

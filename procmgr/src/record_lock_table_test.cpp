@@ -23,7 +23,7 @@ class RecordLockTableTest : public ::testing::Test {
   Answer ask(const Owner& owner, int type, int64_t start, int64_t length, bool waits = false) {
     auto answer = std::make_shared<std::optional<int>>();
     const RecordLock lock{start, length, type, static_cast<pid_t>(owner.process)};
-    table.lock(kFile, {owner, lock, waits, owner.process},
+    table.lock(kFile, {owner, lock, waits, owner.process, owner.description == 0},
                [answer](const Status& had) { *answer = had ? 0 : had.error().errno_or(EIO); });
     return answer;
   }
@@ -82,6 +82,22 @@ TEST_F(RecordLockTableTest, WaitersAreServedInOrderCancelledAndForgotten) {
   EXPECT_EQ(*fifth, 0);
   table.release(kFile, process(5));
   EXPECT_FALSE(table.is_locked(kFile));
+}
+
+TEST_F(RecordLockTableTest, AWaitForItselfIsRefused) {
+  for (uint64_t owner : {1, 2, 3}) EXPECT_EQ(*ask(process(owner), F_WRLCK, owner, 1), 0);
+  const auto first = ask(process(1), F_WRLCK, 2, 1, true);
+  const auto second = ask(process(2), F_RDLCK, 3, 1, true);
+  EXPECT_EQ(*ask(process(3), F_RDLCK, 1, 1, true), EDEADLK) << "through the second and the first";
+  EXPECT_EQ(*ask(process(3), F_RDLCK, 1, 1), EAGAIN);
+  const Owner description{NodeId{0}, 3, 7};
+  EXPECT_EQ(*ask(description, F_RDLCK, 1, 1, true), std::nullopt)
+      << "descriptions are not looked at";
+  table.release(kFile, process(3));
+  EXPECT_EQ(*second, 0);
+  EXPECT_EQ(*first, std::nullopt);
+  table.release(kFile, process(2));
+  EXPECT_EQ(*first, 0);
 }
 
 // Against a table of bytes.

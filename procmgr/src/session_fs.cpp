@@ -4,7 +4,9 @@
 #include <algorithm>
 
 #include "krg/runtime/log.h"
+#include "process_status.h"
 #include "session_fs_impl.h"
+#include "stored_files.h"
 
 namespace krg {
 namespace {
@@ -122,6 +124,8 @@ void SessionFs::Impl::handle_file_request(const fuse_in_header& header, const Re
     case FUSE_FLUSH:
       return tree.flush(request.caller, request.file, parse<fuse_flush_in>(body).fh,
                         reply_done(request));
+    case FUSE_ACCESS:
+      return check_access(request, static_cast<int>(parse<fuse_access_in>(body).mask));
     case FUSE_SETLK:
     case FUSE_SETLKW:
     case FUSE_GETLK:
@@ -130,7 +134,7 @@ void SessionFs::Impl::handle_file_request(const fuse_in_header& header, const Re
       return release(request, body);
     case FUSE_IOCTL:
       return channel.reply(header.unique, ENOTTY);
-    // The kernel takes ENOSYS as "never ask again" for fsync, access, xattr and SEEK_DATA.
+    // The kernel takes ENOSYS as "never ask again" for fsync, xattr and SEEK_DATA.
     default:
       return channel.reply(header.unique, ENOSYS);
   }
@@ -220,6 +224,33 @@ void SessionFs::Impl::lock(const Request& request, std::string_view body, uint32
                                                    : What::kExclusive,
                            waits};
   flocks->flock(request.caller, request.node, in.fh, asked, reply_done(request));
+}
+
+// The other trees' files may be looked for only; what may be done with them, opening them tells.
+void SessionFs::Impl::check_access(const Request& request, int mode) {
+  if (mode == F_OK || !dynamic_cast<StoredFiles*>(request.tree))
+    return channel.reply(request.unique, 0);
+  const FsCaller caller = request.caller;
+  request.tree->getattr(
+      caller, request.file,
+      reply_to<FsEntry>(request, [caller, mode](Impl& self, uint64_t unique, const FsEntry& file) {
+        const auto groups = read_supplementary_groups(caller.tid);
+        const bool granted =
+            grants_access(caller, groups ? *groups : std::vector<gid_t>(), file.attributes, mode);
+        self.channel.reply(unique, granted ? 0 : EACCES);
+      }));
+}
+
+bool grants_access(const FsCaller& caller, const std::vector<gid_t>& groups,
+                   const struct stat& file, int mode) {
+  if (caller.uid == 0) return !(mode & X_OK) || S_ISDIR(file.st_mode) || (file.st_mode & 0111);
+  mode_t granted = file.st_mode;
+  if (caller.uid == file.st_uid)
+    granted >>= 6;
+  else if (caller.gid == file.st_gid ||
+           std::find(groups.begin(), groups.end(), file.st_gid) != groups.end())
+    granted >>= 3;
+  return (granted & static_cast<mode_t>(mode)) == static_cast<mode_t>(mode);
 }
 
 void SessionFs::Impl::release(const Request& request, std::string_view body) {

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 
 #include "session_fs_impl.h"
+#include "stored_files.h"
 
 namespace krg {
 namespace {
@@ -76,7 +77,12 @@ bool SessionFs::Impl::handle_change(const fuse_in_header& header, const Request&
     }
     case FUSE_FALLOCATE: {
       const auto in = parse<fuse_fallocate_in>(body);
-      if (in.mode != 0)
+      auto* stored = dynamic_cast<StoredFiles*>(&tree);
+      if (in.mode == (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE) && stored)
+        stored->punch_hole(request.file, in.offset, in.length, reply_done(request));
+      else if (in.mode == FALLOC_FL_KEEP_SIZE && stored)
+        channel.reply(header.unique, 0);  // room is found when it is used
+      else if (in.mode != 0)
         channel.reply(header.unique, EOPNOTSUPP);
       else
         tree.extend(caller, request.file, in.offset + in.length, reply_done(request));

@@ -10,7 +10,7 @@
 namespace krg {
 
 // Request to the home: a lock for a process, or a description, of the sender's node. Reply: a
-// RecordLock, what F_GETLK tells. Errors: EAGAIN; EINTR for a SharedLockCancel.
+// RecordLock, what F_GETLK tells. Errors: EAGAIN, EDEADLK; EINTR for a SharedLockCancel.
 struct SharedLock {
   static constexpr uint16_t kId = message_ids::kSharedMemory + 9;
   enum What : uint8_t { kRecord, kTest, kFlock };
@@ -66,21 +66,25 @@ SharedLocks::SharedLocks(NodeContext& node)
 
 void SharedLocks::keep_all() {
   home_ = std::make_unique<Home>();
-  node_.messenger.on_request<SharedLock>([this](NodeId from, const SharedLock& asked,
-                                                std::string_view, Messenger::Reply reply) {
-    const RecordLockTable::Request request{
-        {from, asked.process, asked.description}, asked.lock, asked.waits != 0, asked.operation};
-    if (asked.what == SharedLock::kTest)
-      return reply.ok(bytes_of(home_->records.blocking(asked.file, request.owner, asked.lock)));
-    const bool by_flock = asked.what == SharedLock::kFlock;
-    // As the kernel does: another lock of the same description is given back first.
-    if (by_flock) home_->flocks.release(asked.file, request.owner);
-    RecordLockTable& table = by_flock ? home_->flocks : home_->records;
-    table.lock(asked.file, request,
-               [lock = asked.lock, reply = shared(std::move(reply))](const Status& had) {
-                 had ? reply->ok(bytes_of(lock)) : reply->fail(had.error());
-               });
-  });
+  node_.messenger.on_request<SharedLock>(
+      [this](NodeId from, const SharedLock& asked, std::string_view, Messenger::Reply reply) {
+        const RecordLockTable::Request request{
+            {from, asked.process, asked.description},
+            asked.lock,
+            asked.waits != 0,
+            asked.operation,
+            asked.what == SharedLock::kRecord && asked.description == 0};
+        if (asked.what == SharedLock::kTest)
+          return reply.ok(bytes_of(home_->records.blocking(asked.file, request.owner, asked.lock)));
+        const bool by_flock = asked.what == SharedLock::kFlock;
+        // As the kernel does: another lock of the same description is given back first.
+        if (by_flock) home_->flocks.release(asked.file, request.owner);
+        RecordLockTable& table = by_flock ? home_->flocks : home_->records;
+        table.lock(asked.file, request,
+                   [lock = asked.lock, reply = shared(std::move(reply))](const Status& had) {
+                     had ? reply->ok(bytes_of(lock)) : reply->fail(had.error());
+                   });
+      });
   node_.messenger.on<SharedUnlock>(
       [this](NodeId from, const SharedUnlock& asked, std::string_view) {
         RecordLockTable& table = asked.by_flock ? home_->flocks : home_->records;

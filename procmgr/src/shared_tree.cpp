@@ -5,6 +5,7 @@
 #include <fmt/core.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
@@ -253,6 +254,31 @@ void SharedTree::write_inside(FileId file, uint64_t offset, const std::string& d
                  tell_home(file, SharedNotice::kWritten);
                  (*reply)(size);
                });
+}
+
+// Pages that lie in it go, of the others its part is written over.
+void SharedTree::punch_hole(FileId file, uint64_t offset, uint64_t bytes, FsReply<int> reply) {
+  const auto found = files_.find(file);
+  if (!found) return reply(0);  // it has no contents yet
+  const uint64_t size = found->pages->pages() * kPageBytes;
+  const uint64_t begin = std::min(offset, size), end = begin + std::min(bytes, size - begin);
+  const uint64_t first = std::min(end, (begin + kPageBytes - 1) / kPageBytes * kPageBytes);
+  const uint64_t last = std::max(first, end / kPageBytes * kPageBytes);
+  const auto later = std::make_shared<FsReply<int>>(std::move(reply));
+  const auto discard = [this, file, found, first, last, later](const Status& written) {
+    if (!written) return (*later)(written.error());
+    found->pages->discard(PageIndex{first / kPageBytes}, (last - first) / kPageBytes,
+                          [this, file, found, later] {
+                            tell_home(file, SharedNotice::kWritten);
+                            (*later)(0);
+                          });
+  };
+  const auto zero_end = [this, file, last, end, discard](const Status& written) {
+    if (!written || last >= end) return discard(written);
+    files_.write(file, last, std::string(end - last, '\0'), discard);
+  };
+  if (begin >= first) return zero_end({});
+  files_.write(file, begin, std::string(first - begin, '\0'), zero_end);
 }
 
 void SharedTree::release(FileId file, uint64_t) {

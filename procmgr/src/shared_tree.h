@@ -10,10 +10,11 @@
 
 #include "shared_files.h"
 #include "shared_messages.h"
+#include "stored_files.h"
 
 namespace krg {
 
-class SharedTree : public FsTree {
+class SharedTree : public FsTree, public StoredFiles {
  public:
   static constexpr std::string_view kName = "shm";
 
@@ -50,6 +51,7 @@ class SharedTree : public FsTree {
               std::string_view new_name, unsigned flags, FsReply<int> reply) override;
   void statfs(const FsCaller& caller, FsReply<FsSpace> reply) override;
   void release(FileId file, uint64_t handle) override;
+  void punch_hole(FileId file, uint64_t offset, uint64_t bytes, FsReply<int> reply) override;
 
  private:
   struct Names {

@@ -79,6 +79,16 @@ print(os.uname().nodename, *tests, flush=True)
 note("end")
 """
 
+# Each of three has a byte, then waits for the next one's.
+CIRCLE = COMMON + """
+mine = int(sys.argv[1])
+fcntl.lockf(file, fcntl.LOCK_EX, 1, mine)
+note(f"has{mine}")
+for other in range(3): wait_for(f"has{other}")
+try: fcntl.lockf(file, fcntl.LOCK_EX, 1, (mine + 1) % 3); print(True)
+except OSError as error: print("deadlock" if error.errno == errno.EDEADLK else error)
+"""
+
 START = """
 : > /dev/shm/locked; rm -f moved held waits end
 start() {  # NODE PROGRAM ARGUMENT...
@@ -92,7 +102,7 @@ class SharedLocksTest(SessionCase):
     def setUp(self):
         if not self.has_shared_memory():
             self.skipTest("no /dev/userfaultfd for an ordinary user")
-        for name, text in (("counting.py", COUNTING), ("holder.py", HOLDER), ("other.py", OTHER)):
+        for name, text in (("counting.py", COUNTING), ("holder.py", HOLDER), ("other.py", OTHER), ("circle.py", CIRCLE)):
             (self.work / name).write_text(text, encoding="ascii")
 
     def test_one_at_a_time_over_nodes(self):
@@ -113,6 +123,13 @@ class SharedLocksTest(SessionCase):
                     out = self.shell(f"{START}start {holder} holder.py {how}; start {other} other.py; : > moved\n"
                                      "exec 2>/dev/null; wait ${pids[*]}; :", nodes=3, caps=CAPS, timeout=60)
                     self.assertEqual(out.split(), [f"n{holder}", f"n{other}", *["True"] * 12])
+
+    def test_a_wait_for_itself_is_refused(self):
+        for nodes, places in ((2, (0, 1, 0)), (3, (0, 1, 2))):
+            with self.subTest(nodes=nodes):
+                starts = "; ".join(f"start {place} circle.py {number}" for number, place in enumerate(places))
+                out = self.shell(f"{START}rm -f has? ; {starts}; : > moved; wait ${{pids[*]}}; rm has?", nodes=nodes, caps=CAPS, timeout=60)
+                self.assertEqual(sorted(out.split()), ["True"] * 2 + ["deadlock"])
 
     def test_locked_files_keep_their_processes(self):
         out = self.shell(f"{START}start 1 holder.py unlock; : > moved\n"

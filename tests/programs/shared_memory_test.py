@@ -37,6 +37,30 @@ assert not os.path.exists("/dev/shm/going")
 print(os.uname().nodename)
 """
 
+# The first makes a hole in what all have mapped and written, from within a page to within another.
+HOLE = """
+import mmap, os, subprocess, sys, time
+fd = os.open("/dev/shm/hole", os.O_RDWR | os.O_CREAT)
+os.ftruncate(fd, 6 * 4096)
+memory = mmap.mmap(fd, 6 * 4096); mine = int(sys.argv[1])
+def meet(at):
+    memory[5 * 4096 + 8 * at + mine] = 1
+    while sum(memory[5 * 4096 + 8 * at:5 * 4096 + 8 * at + 3]) < 3: time.sleep(0.001)
+meet(0)
+if mine == 0: memory[:5 * 4096] = bytes([1]) * (5 * 4096)
+meet(1)
+assert sum(memory[:5 * 4096]) == 5 * 4096
+meet(2)
+if mine == 0: subprocess.run(["fallocate", "-p", "-o", "4096", "-l", "8292", "/dev/shm/hole"], check=True)
+meet(3)
+assert sum(memory[:4096]) == 4096 and sum(memory[4096:4096 + 8292]) == 0 and sum(memory[4096 + 8292:5 * 4096]) == 4 * 4096 - 8292
+meet(4)
+if mine == 1: memory[5000] = 7
+meet(5)
+assert memory[5000] == 7
+print(os.uname().nodename)
+"""
+
 # The end of a fork's child is noticed within a second.
 ALL_GONE = ("for ((t = 0; t < 100; t++)); do [ $(df --output=used /dev/shm | tail -1) = 0 ] && break; sleep 0.1; done\n"
             "df --output=used /dev/shm | tail -1")
@@ -139,6 +163,19 @@ class SharedMemoryTest(SessionCase):
         self.assertEqual(out.split("\n")[:2], ["1777", "2 6 644"])
         self.assertEqual([" ".join(line.split()) for line in out.split("\n")[2:]],
                          ["a c", "h e l \\0 \\0", "full", "400 1000", "5", "9000"])
+
+    def test_access_tells_what_may_be_done(self):
+        ask = "for a in r w x; do if [ -$a $f ]; then said+=$a; else said+=-; fi; done"
+        lines = self.in_background(f"bash -c 'for f in a d s; do {ask}; done; echo $said'", 3,
+                                   before="cd /dev/shm; : > a; chmod 400 a; mkdir d; chmod 555 d; : > s; chmod 711 s",
+                                   after="rm -r a d s")
+        self.assertEqual(lines, ["r--r-xrwx" if self.as_user else "rw-rwxrwx"] * 3)
+
+    def test_a_hole_is_zeros_on_all_nodes(self):
+        (self.work / "hole.py").write_text(HOLE, encoding="ascii")
+        lines = self.in_background("timeout 40 /usr/bin/python3 hole.py $i", 3, after="od -An -tx1 -j 4095 -N 2 /dev/shm/hole; rm /dev/shm/*")
+        self.assert_spread(lines[:3])
+        self.assertEqual(lines[3].split(), ["01", "00"])
 
     def test_counters_and_semaphores_on_two_and_four_nodes(self):
         for nodes in (2, 4):
@@ -270,7 +307,7 @@ AS_USER = ("test_counters_and_semaphores_on_two_and_four_nodes", "test_segments_
            "test_anonymous_memory_of_forks_children_on_other_nodes", "test_a_forks_child_here_shares_on",
            "test_memory_without_a_name_lives_as_long_as_its_mappings",
            "test_calls_that_krgd_answers_use_shared_memory_wherever_it_is",
-           "test_mutexes_of_all_kinds_wherever_the_memory_is_mapped", "test_children_made_by_clone3_share")
+           "test_access_tells_what_may_be_done", "test_mutexes_of_all_kinds_wherever_the_memory_is_mapped", "test_children_made_by_clone3_share")
 
 
 def load_tests(loader, _tests, _pattern):
