@@ -86,6 +86,9 @@ struct Gathering {
     if (--pending > 0) return;
     std::sort(found.begin(), found.end(),
               [](const Found& a, const Found& b) { return a.pid < b.pid; });
+    // One that is moving just now stands on two nodes.
+    const auto same = [](const Found& a, const Found& b) { return a.pid == b.pid; };
+    found.erase(std::unique(found.begin(), found.end(), same), found.end());
     done(std::move(found));
   }
 };

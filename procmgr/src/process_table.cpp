@@ -102,6 +102,7 @@ std::vector<pid_t> ProcessTable::shadows() const {
 
 void ProcessTable::add_body(pid_t pid, Body body) {
   impl_->ended_bodies.erase(pid);
+  impl_->hidden.erase(pid);
   impl_->bodies.insert_or_assign(pid, body);
 }
 void ProcessTable::remove_body(pid_t pid) {
@@ -130,6 +131,7 @@ bool ProcessTable::has_groups() const {
 }
 
 void ProcessTable::hide(pid_t pid) {
+  std::erase_if(impl_->hidden, [](pid_t hidden) { return !exists(hidden); });
   impl_->hidden.insert(pid);
 }
 void ProcessTable::forget_hidden(pid_t pid) {

@@ -56,6 +56,10 @@ TEST(ProcessTable, ListsLocalProcessesWithoutShadows) {
     return std::count(all.begin(), all.end(), child) == 1;
   };
   EXPECT_TRUE(listed());
+  table.hide(child);  // what a body leaves that has moved on
+  EXPECT_FALSE(listed());
+  table.add_body(child, {NodeId{0}, JobId{}, 42, 41});
+  EXPECT_TRUE(listed()) << "it has come again";
   table.add_shadow(child, {NodeId{0}, JobId{}});
   EXPECT_FALSE(listed());
   kill(child, SIGKILL);

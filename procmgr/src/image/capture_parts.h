@@ -25,6 +25,9 @@ std::vector<ImageMapping> kernel_mappings(const std::vector<ImageMapping>& all);
 Result<ImageFile> identify_file(const std::string& path);
 
 Result<ImageThread> capture_thread(FrozenProcess& process, FrozenThread& thread);
+// All threads stand as the program left them: a SIGSTOP that came while they ran for krgd waits
+// again.
+Status settle_all(FrozenProcess& process);
 // `flags`: PTRACE_PEEKSIGINFO_SHARED or 0.
 Result<std::vector<ImageSignal>> read_pending_signals(pid_t tid, uint32_t flags);
 // Those that wait for the process or its main thread, which have been delivered then. Errors:

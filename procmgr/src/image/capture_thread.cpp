@@ -142,9 +142,16 @@ Result<std::vector<ImageSignal>> read_pending_signals(pid_t tid, uint32_t flags)
   }
 }
 
+Status settle_all(FrozenProcess& process) {
+  for (const auto& thread : process.threads())
+    if (auto settled = thread->settle(); !settled) return settled;
+  return {};
+}
+
 Result<std::vector<ImageSignal>> take_pending_signals(FrozenProcess& process) {
   constexpr size_t kAtOnce = 32;
   std::vector<ImageSignal> taken;
+  if (auto settled = settle_all(process); !settled) return settled.error();
   for (;;) {
     auto waiting = read_pending_signals(process.pid(), PTRACE_PEEKSIGINFO_SHARED);
     auto of_main = waiting ? read_pending_signals(process.pid(), 0) : waiting.error();
@@ -161,7 +168,12 @@ Result<std::vector<ImageSignal>> take_pending_signals(FrozenProcess& process) {
     if (auto run = batch.run(); !run) return run.error();
     for (size_t i = 0; i < count; ++i)
       if (batch.result(i) > 0) taken.push_back({batch.value<decltype(ImageSignal::info)>(at[i])});
-    if (batch.result(0) <= 0) return taken;  // a stop signal, which nobody can take
+    if (batch.result(0) > 0) continue;
+    // Nobody can take it; krgd holds it since the batch.
+    for (const auto* signals : {&*waiting, &*of_main})
+      for (const ImageSignal& signal : *signals)
+        if (signal.number() == SIGSTOP) taken.push_back(signal);
+    return taken;
   }
 }
 

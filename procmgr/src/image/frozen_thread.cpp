@@ -273,13 +273,14 @@ Status FrozenThread::settle() {
         ptrace(PTRACE_SETSIGMASK, tid_, sizeof signal_mask_, &signal_mask_) != 0)
       return died;
   is_borrowed_ = is_changed_ = false;
+  // It waits again, for whoever reads what does.
+  if (std::exchange(holds_stop_, false)) kill(tid_, SIGSTOP);
   return {};
 }
 
 void FrozenThread::let_go() {
   if (is_gone()) return;
   if (!settle()) return forget();
-  if (holds_stop_) kill(tid_, SIGSTOP);
   ptrace(PTRACE_DETACH, tid_, nullptr, nullptr);
   forget();
 }

@@ -183,6 +183,7 @@ Status capture_memory(FrozenProcess& process, ImageMemory memory, ProcessImage& 
 }
 
 Status capture_signals(FrozenProcess& process, ProcessImage& image) {
+  if (auto settled = settle_all(process); !settled) return settled;
   auto pending = read_pending_signals(process.pid(), PTRACE_PEEKSIGINFO_SHARED);
   if (!pending) return pending.error();
   image.pending = std::move(*pending);

@@ -99,6 +99,16 @@ TEST_F(ImageTest, OneThatIsStoppedStaysSo) {
   expect_success();
 }
 
+TEST_F(ImageTest, OneThatIsContinuedWhileItStandsGoesOn) {
+  start(KRG_IMAGE_TRACEE, {"poll"});
+  kill(pid, SIGSTOP);
+  ASSERT_TRUE(nodes.run_until([&] { return read_process_status(pid)->state == 'T'; }));
+  move([&] { kill(pid, SIGCONT); });
+  ASSERT_TRUE(is_asleep());
+  send_byte();
+  expect_success();
+}
+
 // A body under the filter, whose forks are stopped.
 class ForkImageTest : public ImageTest {
  protected:

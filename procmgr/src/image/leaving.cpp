@@ -26,6 +26,13 @@ std::vector<int> files_that_hold_locks(const std::vector<ExportedFd>& fds) {
   return numbers;
 }
 
+// One that krgd has had to send again is krgd's.
+auto is_same_as(const ImageSignal& captured) {
+  return [&captured](const ImageSignal& signal) {
+    return signal == captured || (signal.number() == SIGSTOP && captured.number() == SIGSTOP);
+  };
+}
+
 }  // namespace
 
 using namespace exec_messages;
@@ -101,7 +108,10 @@ bool ProcessMover::Impl::holds_locks(const Move& move) {
 void ProcessMover::Impl::end_here(Move& move) {
   if (parts.table.find_shadow(move.pid)) return pass_on(move, std::move(move.late_signals));
   parts.table.remove_body(move.pid);
-  auto signals = read_pending_signals(move.pid, PTRACE_PEEKSIGINFO_SHARED);
+  parts.table.hide(move.pid);  // it takes a moment to die
+  const Status settled = settle_all(*move.process);
+  auto signals = settled ? read_pending_signals(move.pid, PTRACE_PEEKSIGINFO_SHARED)
+                         : Result<std::vector<ImageSignal>>(settled.error());
   if (signals) pass_on(move, std::move(*signals));
   node.children->unwatch(move.pid);
   move.process->detach_from_memory();
@@ -111,7 +121,8 @@ void ProcessMover::Impl::end_here(Move& move) {
 // Those that came here after the image was taken.
 void ProcessMover::Impl::pass_on(const Move& move, std::vector<ImageSignal> signals) {
   for (const ImageSignal& captured : move.signals)
-    if (auto found = std::find(signals.begin(), signals.end(), captured); found != signals.end())
+    if (auto found = std::find_if(signals.begin(), signals.end(), is_same_as(captured));
+        found != signals.end())
       signals.erase(found);
   for (const ImageSignal& late : signals) {
     siginfo_t info;

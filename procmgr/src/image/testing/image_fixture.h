@@ -141,10 +141,12 @@ class ImageTest : public ::testing::Test {
     kill(pid, SIGKILL);
     EXPECT_EQ(end_of(), 128 + SIGKILL);
   }
-  // From the running process to a new one that is as it.
-  void move() {
+  // From the running process to a new one that is as it. `meanwhile`: while it stands, before its
+  // image is taken.
+  void move(const std::function<void()>& meanwhile = {}) {
     auto process = freeze();
     ASSERT_TRUE(process);
+    if (meanwhile) meanwhile();
     auto image = capture_image(*process, -1);
     ASSERT_TRUE(image) << image.error().message();
     const Contents contents = copy(*process);
