@@ -31,6 +31,24 @@ for number in range(10):
     if os.wait()[1] != 0: os.write(1, b"the child failed\n")
 """
 
+# An event loop whose ten children make one of their own, as libevent's and libuv's do: they close what they have of their parent's.
+EVENTS = r"""
+import os, select, time
+loop, (there, here) = select.epoll(), os.pipe()
+loop.register(there, select.EPOLLIN)
+for number in range(10):
+    if os.fork() == 0:
+        loop.close()
+        own, (ready, go) = select.epoll(), os.pipe()
+        own.register(ready, select.EPOLLIN)
+        time.sleep(0.1)
+        os.write(go, b"x")
+        os._exit(0 if own.poll(10) == [(ready, select.EPOLLIN)] and os.write(here, f"{number} {os.uname().nodename}\n".encode()) else 1)
+    assert loop.poll(30) == [(there, select.EPOLLIN)]
+    os.write(1, os.read(there, 100))
+    if os.wait()[1] != 0: os.write(1, b"the child failed\n")
+"""
+
 # Its data, a busy first node, a server there whose children may go elsewhere; four clients that change the same rows.
 POSTGRESQL = r"""
 PATH=$POSTGRESQL:$PATH
@@ -57,8 +75,8 @@ cut -c1-20 where
 
 
 class ServersTest(SessionCase):
-    def answers(self, what):
-        (self.work / "server.py").write_text(SERVER, encoding="ascii")
+    def answers(self, what, server=SERVER):
+        (self.work / "server.py").write_text(server, encoding="ascii")
         out = self.shell(f"krg_capset -d +DISTANT_FORK; {BUSY}\n{BUSY}\n{BUSY}\nsleep 0.3; krg_capset -e -DISTANT_FORK; /usr/bin/python3 server.py {what}; true")
         lines = [line.split() for line in out.split("\n")]
         self.assertEqual([line[0] for line in lines], [str(i) for i in range(10)], out)
@@ -67,6 +85,11 @@ class ServersTest(SessionCase):
     def test_children_that_close_the_listening_socket_go_elsewhere(self):
         hosts = self.answers("closes")
         self.assertEqual(hosts[0], "n0", "what its children do was not known yet")
+        self.assertGreater(len(set(hosts)), 1, hosts)
+
+    def test_children_that_close_an_epoll_instance_go_elsewhere(self):
+        hosts = self.answers("", EVENTS)
+        self.assertEqual(hosts[:2], ["n0"] * 2, "what its children do was not known yet")
         self.assertGreater(len(set(hosts)), 1, hosts)
 
     def test_children_that_accept_go_elsewhere(self):

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/kcmp.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -39,11 +40,20 @@ std::string local_service(int fd) {
   return {reinterpret_cast<const char*>(&address), size};
 }
 
+// It may have others of its own, by the same numbers.
+bool have_same_events(pid_t forker, pid_t child) {
+  const auto theirs = server_sockets(forker).events, its = server_sockets(child).events;
+  for (const ListeningFd& a : theirs)
+    for (const ListeningFd& b : its)
+      if (syscall(SYS_kcmp, forker, child, KCMP_FILE, a.number, b.number) == 0) return true;
+  return false;
+}
+
 }  // namespace
 
 constexpr size_t kMostForkers = 1024;  // that are remembered
 
-// Most descriptors are no sockets: only those are looked at.
+// Most descriptors are neither: only those are looked at.
 ServerSockets server_sockets(pid_t pid) {
   ServerSockets found;
   std::vector<std::string> addresses, connected;
@@ -51,8 +61,11 @@ ServerSockets server_sockets(pid_t pid) {
   for (const auto& entry :
        std::filesystem::directory_iterator(fmt::format("/proc/{}/fd", pid), error)) {
     const auto link = std::filesystem::read_symlink(entry.path(), error);
-    if (error || !link.native().starts_with("socket:")) continue;
+    if (error) continue;
     const int number = std::atoi(entry.path().filename().c_str());
+    if (link == "anon_inode:[eventpoll]" || link == "anon_inode:[timerfd]")
+      found.events.push_back({number, closes_on_exec(pid, number)});
+    if (!link.native().starts_with("socket:")) continue;
     auto copy = steal_fd(pid, number);
     if (!copy) continue;
     const bool listens = is_listening(copy->get());
@@ -99,7 +112,8 @@ bool ListenerHabits::look_at(pid_t forker, pid_t child, bool is_last_look) {
   auto status = read_process_stat(child);
   const uint64_t start_time = process_start_time(forker);
   if (!status || status->is_zombie() || start_time == 0) return true;
-  const bool closed = server_sockets(child).listening.empty();
+  const bool closed = of_ == Of::kListeners ? server_sockets(child).listening.empty()
+                                            : !have_same_events(forker, child);
   if (!closed && !is_last_look) return false;
   if (seen_.size() >= kMostForkers && !seen_.contains(forker)) seen_.clear();
   Seen& seen = seen_[forker];

@@ -1,5 +1,6 @@
 // ListenerHabits: whether the children that a process forks to serve a connection each, which it
-// has accepted, close the listening sockets that they have from it. It costs each connection a
+// has accepted, close the listening sockets that they have from it; and whether children close its
+// epoll instances and timerfds, which are its node's. It costs each connection a
 // question to another node where such a socket has gone along; where such children have all closed
 // theirs at once, the next one gets something in its place that says so (ENOTSOCK) to who uses it
 // all the same. Children without a connection are there to accept some themselves: nothing is
@@ -24,7 +25,8 @@ struct ListeningFd {
 };
 struct ServerSockets {
   std::vector<ListeningFd> listening;
-  bool has_connection = false;  // that came in by one of them
+  std::vector<ListeningFd> events;  // epoll instances and timerfds
+  bool has_connection = false;      // that came in by one of them
 };
 // Of a process of this node; none of one that has ended, or may not be looked at.
 ServerSockets server_sockets(pid_t pid);
@@ -33,9 +35,12 @@ Status replace_by_null(FrozenProcess& process, const std::vector<ListeningFd>& f
 
 class ListenerHabits {
  public:
+  enum class Of { kListeners, kEvents };
+  explicit ListenerHabits(Of of = Of::kListeners) : of_(of) {}
+
   enum class Expects { kNothing, kClosed, kKept };
   Expects expects(pid_t forker) const;
-  // A child had listening sockets at its fork: whether it has any now. Nothing is learnt of one
+  // A child had some of them at its fork: whether it has any now. Nothing is learnt of one
   // that has ended. False: it still has some, and it is too early to say that it keeps them.
   bool look_at(pid_t forker, pid_t child, bool is_last_look);
 
@@ -46,6 +51,7 @@ class ListenerHabits {
     int closed = 0;           // children in turn
     bool kept = false;        // any child: never again
   };
+  const Of of_;
   std::map<pid_t, Seen> seen_;
 };
 

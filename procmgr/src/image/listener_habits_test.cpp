@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <signal.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -82,6 +84,46 @@ TEST_F(ListenerHabitsTest, OneThatKeepsThemEndsItForGood) {
   EXPECT_TRUE(look_at_child(false));
   for (int i = 0; i < 3; ++i) EXPECT_TRUE(look_at_child(true));
   EXPECT_EQ(habits_.expects(getpid()), Expects::kKept);
+}
+
+TEST_F(ListenerHabitsTest, FindsWhatTellsOfEvents) {
+  const int timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC), poll = epoll_create1(0);
+  const auto found = server_sockets(getpid()).events;
+  ASSERT_EQ(found.size(), 2u);
+  for (const ListeningFd& fd : found) EXPECT_EQ(fd.close_on_exec, fd.number == timer);
+  close(timer);
+  close(poll);
+  EXPECT_TRUE(server_sockets(getpid()).events.empty());
+}
+
+TEST_F(ListenerHabitsTest, ChildrenMayHaveEventsOfTheirOwn) {
+  const int poll = epoll_create1(0);
+  ListenerHabits habits(ListenerHabits::Of::kEvents);
+  for (const bool keeps : {false, false, true}) {
+    int ready[2];
+    ASSERT_EQ(pipe(ready), 0);
+    const pid_t child = fork();
+    if (child == 0) {
+      if (!keeps) close(poll);
+      epoll_create1(0);
+      close(ready[1]);
+      for (;;) pause();
+    }
+    close(ready[1]);
+    char byte;
+    EXPECT_EQ(read(ready[0], &byte, 1), 0);
+    close(ready[0]);
+    EXPECT_NE(habits.expects(getpid()), Expects::kKept);
+    EXPECT_EQ(habits.look_at(getpid(), child, false), !keeps);
+    if (keeps) {
+      EXPECT_EQ(habits.expects(getpid()), Expects::kClosed);
+      EXPECT_TRUE(habits.look_at(getpid(), child, true));
+    }
+    kill(child, SIGKILL);
+    EXPECT_EQ(waitpid(child, nullptr, 0), child);
+  }
+  EXPECT_EQ(habits.expects(getpid()), Expects::kKept);
+  close(poll);
 }
 
 TEST_F(ListenerHabitsTest, NothingIsLearntOfTheDead) {

@@ -45,7 +45,7 @@ struct RemoteFork::Impl : std::enable_shared_from_this<Impl> {
   ExecPlacer::Parts parts;
   ProcessMover& mover;
   ForkHabits habits;
-  ListenerHabits listeners;
+  ListenerHabits listeners{ListenerHabits::Of::kListeners}, events{ListenerHabits::Of::kEvents};
   // Moved, and may exec until the time is over.
   struct Undecided {
     ForkHabits::Program program;
@@ -53,7 +53,8 @@ struct RemoteFork::Impl : std::enable_shared_from_this<Impl> {
   };
   std::map<pid_t, Undecided> undecided;
   std::map<ForkHabits::Program, bool> tracers;  // programs that may trace their children
-  std::map<pid_t, EventLoop::Timer> watched;    // children that have listening sockets
+  // Children that have listening sockets, or event descriptors.
+  std::map<std::pair<ListenerHabits*, pid_t>, EventLoop::Timer> watched;
 
   Impl(NodeContext& n, const ExecPlacer::Parts& p, ProcessMover& m) : node(n), parts(p), mover(m) {}
 
@@ -63,7 +64,10 @@ struct RemoteFork::Impl : std::enable_shared_from_this<Impl> {
   bool may_trace(const KnownForkers::Forker& forker);
   void move(const KnownForkers::Forker& forker, Frozen child);
   bool may_go_with_listeners(pid_t forker, FrozenProcess& child, bool leaves);
-  void look_later(pid_t forker, pid_t child, std::vector<std::chrono::milliseconds> waits);
+  bool may_go_with(ListenerHabits& its_habits, pid_t forker, pid_t child,
+                   const std::vector<ListeningFd>& fds, std::vector<ListeningFd>& goes_without);
+  void look_later(ListenerHabits& its_habits, pid_t forker, pid_t child,
+                  std::vector<std::chrono::milliseconds> waits);
   void moved(const ForkHabits::Program& program, pid_t child);
 };
 
@@ -130,34 +134,48 @@ void RemoteFork::Impl::move(const KnownForkers::Forker& forker, Frozen child) {
 }
 
 // Who is there to accept shares them with its forker. A child that serves a connection may be about
-// to close them: what its forker's children do is found out by those that stay here.
+// to close them, and so may one that has an event loop of its own: what its forker's children do is
+// found out by those that stay here. What tells of events its forker has, too: nobody goes with it.
 bool RemoteFork::Impl::may_go_with_listeners(pid_t forker, FrozenProcess& child, bool leaves) {
-  const ServerSockets sockets = server_sockets(child.pid());
-  if (sockets.listening.empty() || !sockets.has_connection) return true;
-  switch (listeners.expects(forker)) {
+  ServerSockets had = server_sockets(child.pid());
+  if (!had.has_connection) had.listening.clear();
+  std::vector<ListeningFd> goes_without;
+  const pid_t pid = child.pid();
+  const bool may_go = may_go_with(listeners, forker, pid, had.listening, goes_without) &
+                      may_go_with(events, forker, pid, had.events, goes_without);
+  if (!may_go || !leaves || goes_without.empty()) return may_go;
+  if (auto replaced = replace_by_null(child, goes_without); !replaced)
+    log_debug("fork", "child {}: {}", pid, replaced.error().message());
+  return true;
+}
+
+bool RemoteFork::Impl::may_go_with(ListenerHabits& its_habits, pid_t forker, pid_t child,
+                                   const std::vector<ListeningFd>& fds,
+                                   std::vector<ListeningFd>& goes_without) {
+  if (fds.empty()) return true;
+  switch (its_habits.expects(forker)) {
     case ListenerHabits::Expects::kKept:
-      return true;
+      return &its_habits == &listeners;
     case ListenerHabits::Expects::kClosed:
-      if (!leaves) return true;
-      if (auto replaced = replace_by_null(child, sockets.listening); !replaced)
-        log_debug("fork", "child {}: {}", child.pid(), replaced.error().message());
+      goes_without.insert(goes_without.end(), fds.begin(), fds.end());
       return true;
     case ListenerHabits::Expects::kNothing:
-      look_later(forker, child.pid(), {kLookAfter, kLookAtLast});
+      look_later(its_habits, forker, child, {kLookAfter, kLookAtLast});
       return false;
   }
   return false;
 }
 
-void RemoteFork::Impl::look_later(pid_t forker, pid_t child,
+void RemoteFork::Impl::look_later(ListenerHabits& its_habits, pid_t forker, pid_t child,
                                   std::vector<std::chrono::milliseconds> waits) {
   const auto wait = waits.front();
   waits.erase(waits.begin());
-  auto timer = node.loop.after(wait, [this, forker, child, waits] {
-    watched.erase(child);
-    if (!listeners.look_at(forker, child, waits.empty())) look_later(forker, child, waits);
+  auto timer = node.loop.after(wait, [this, &its_habits, forker, child, waits] {
+    watched.erase({&its_habits, child});
+    if (!its_habits.look_at(forker, child, waits.empty()))
+      look_later(its_habits, forker, child, waits);
   });
-  watched.insert_or_assign(child, std::move(timer));
+  watched.insert_or_assign({&its_habits, child}, std::move(timer));
 }
 
 void RemoteFork::Impl::moved(const ForkHabits::Program& program, pid_t child) {
