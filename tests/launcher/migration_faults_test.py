@@ -56,6 +56,20 @@ krg_migrate $pid 1; echo moved $?
 wait $pid; echo ended $?
 """
 
+# Twice: to node 1 first, then, when all its memory is there, to node 2.
+MOVED_ON = """
+exec 2>/dev/null
+rm -f counted go; /usr/bin/python3 counter.py & pid=$!
+until [ -s counted ]; do sleep 0.05; done
+krg_migrate $pid 1; echo moved $?
+until [ -e go ]; do sleep 0.01; done
+krg_migrate $pid 2 &
+wait $pid; echo ended $?
+"""
+# What the nodes' logs say of such a move, in order; and which node says it.
+PHASES = ((1, ": frozen"), (1, ": captured"), (1, ": asks n2"), (1, "later pages are served"), (2, ": may run"), (1, ": answered"),
+          (2, ": to be thawed"), (2, ": thawed"), (1, ": moved"), (2, "all pages are here"))
+
 
 class LastThreadToEnd:
     """Holds one of a process's threads, but its main one, at its end: the process's children are not killed before that has ended."""
@@ -120,6 +134,39 @@ class MigrationFaults(LauncherCase):
                 self.assert_counted_once()
                 process.wait(20)
                 self.assert_nothing_left()
+
+    def test_a_node_dies_at_each_phase(self):
+        """Or as soon behind it as the kill comes: the one that it leaves, and the one where it goes."""
+        if not self.has_shared_memory():
+            self.skipTest("all pages come before it runs")
+        (self.work / "counter.py").write_text(COUNTER, encoding="ascii")
+        for speaks, phase in PHASES:
+            for victim in (1, 2):
+                with self.subTest(phase=phase, victim=victim):
+                    for left in self.work.glob("go*"):
+                        left.unlink()
+                    process = self.start("krgrun", "-N", str(NODES), "--caps=+CAN_MIGRATE", "bash", "-c", MOVED_ON)
+                    self.assertEqual([process.stdout.readline(), process.stdout.readline()], ["counting\n", "moved 0\n"])
+                    self.assertTrue(wait_until(lambda: "all pages are here" in self.log_of(1)))
+                    krgd, already = self.krgd_of(victim), len(self.log_of(speaks))
+                    (self.work / "go").touch()
+                    end = time.monotonic() + 10
+                    while phase not in self.log_of(speaks)[already:] and time.monotonic() < end:
+                        pass
+                    os.kill(krgd, signal.SIGKILL)
+                    self.assertLess(time.monotonic(), end, "no such phase")
+                    self.assertIn(f"node {victim} has failed", process.stderr.readline())
+                    before = len(self.numbers()[0])
+                    if not wait_until(lambda known=before, shell=process: shell.poll() is not None or len(self.numbers()[0]) > known + 20):
+                        self.fail("it neither goes on nor has ended")
+                    status = self.ended(process, 2)
+                    if status is None:
+                        os.kill(min(self.pids_of("bash")), signal.SIGKILL)
+                    else:
+                        self.assertEqual(status, 128 + signal.SIGKILL)
+                    self.assert_counted_once()
+                    process.wait(20)
+                    self.assert_nothing_left()
 
     def log_of(self, node):
         return next(self.state.glob(f"*/n{node}/krgd.log")).read_text(encoding="utf-8", errors="replace")

@@ -27,6 +27,8 @@ while [ ${#what[@]} -gt 0 ] && [ $SECONDS -lt $end ]; do
   if [ "$state" = Z -o -z "$state" ]; then
     wait $pid || echo "${what[$pid]} $pid: status $?"; unset what[$pid]; continue
   fi
+  # Its child is stopped and waited for: that one moves.
+  case ${what[$pid]} in stopped.*) pid=$(cat child.$pid 2>/dev/null) || continue;; esac
   krg_migrate $pid $node 2>refusal && moves=$((moves + 1)) || sed "s/^/${what[$pid]} to $node: /" refusal >>refusals
 done
 for pid in ${!what[@]}; do wait $pid || echo "${what[$pid]} $pid: status $?"; done

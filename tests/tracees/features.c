@@ -164,7 +164,7 @@ static void signals(void) {
   puts("all signals in order");
 }
 
-static volatile sig_atomic_t real_ticks, posix_ticks, alarms;
+static volatile sig_atomic_t real_ticks, posix_ticks;
 static void on_tick(int number) {
   if (number == SIGALRM) ++real_ticks;
   if (number == SIGUSR1) ++posix_ticks;
@@ -185,6 +185,22 @@ static void timers(void) {
   for (int i = 0; i < 1000 && (real_ticks <= 5 || posix_ticks <= 5); ++i) rest(20);
   check(real_ticks > 5 && posix_ticks > 5, "ticks");
   puts("timers tick");
+}
+
+/* An alarm comes when its time is over, and tells what is left of it. */
+static void alarms(void) {
+  signal(SIGALRM, on_tick);
+  while (goes_on()) {
+    real_ticks = 0;
+    const int64_t before = now_ns();
+    check(alarm(100) == 0, "alarm");
+    const unsigned left = alarm(1);
+    check(left > 60 && left <= 100, "what is left of an alarm");
+    while (real_ticks == 0) rest(20);
+    check(now_ns() - before >= 1000000000, "an alarm that came early");
+    check(alarm(0) == 0, "no alarm");
+  }
+  puts("all alarms came");
 }
 
 /* What is asked of the kernel about the process itself. */
@@ -268,7 +284,12 @@ static const struct {
                  {"children", children},
                  {"record_locks", record_locks},
                  {"inotify", inotify},
-                 {"pidfds", pidfds}};
+                 {"pidfds", pidfds},
+                 {"alarms", alarms},
+                 {"fifos", fifos},
+                 {"shared_memory", shared_memory},
+                 {"ttys", ttys},
+                 {"stopped", stopped}};
 
 int main(int argc, char** argv) {
   const size_t count = sizeof kFeatures / sizeof kFeatures[0];

@@ -51,3 +51,7 @@ void pipes(void);
 void sockets(void);
 void tcp(void);
 void listening(void);
+void fifos(void);
+void shared_memory(void);
+void ttys(void);
+void stopped(void);

@@ -162,6 +162,49 @@ void memfds(void) {
   puts("memory kept");
 }
 
+/* Memory that a child has, too: both count in it by turns, each waits for the other. */
+static void wait_while(volatile uint32_t* word, uint32_t value) {
+  while (__atomic_load_n(word, __ATOMIC_SEQ_CST) == value)
+    syscall(SYS_futex, word, 0 /* wait */, value, NULL, NULL, 0);
+}
+static void hand_on(volatile uint32_t* word, uint32_t value) {
+  __atomic_store_n(word, value, __ATOMIC_SEQ_CST);
+  syscall(SYS_futex, word, 1 /* wake */, 1, NULL, NULL, 0);
+}
+void shared_memory(void) {
+  enum { kMine, kYours, kOver, kWords = 4096 };
+  char name[64];
+  snprintf(name, sizeof name, "/dev/shm/features.%d", getpid());
+  const int file = open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
+  check(file >= 0 && ftruncate(file, kWords * 4) == 0, "file");
+  uint32_t* words = mmap(NULL, kWords * 4, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+  check(words != MAP_FAILED, "mmap");
+  close(file);
+  unlink(name);
+  const pid_t child = fork();
+  for (uint32_t round = 1; child == 0; ++round) {
+    wait_while(&words[0], kMine);
+    if (words[0] == kOver) _exit(7);
+    for (int i = 1; i < kWords; ++i) words[i] += 1;
+    hand_on(&words[0], kMine);
+  }
+  uint32_t round = 0;
+  while (goes_on()) {
+    rest(3);
+    hand_on(&words[0], kYours);
+    ++round;
+    wait_while(&words[0], kYours);
+    for (int i = 1; i < kWords; ++i) check(words[i] == round, "shared memory");
+  }
+  hand_on(&words[0], kOver);
+  int status = 0;
+  pid_t ended;
+  while ((ended = waitpid(child, &status, 0)) < 0 && errno == EINTR) {
+  }
+  check(ended == child && WIFEXITED(status) && WEXITSTATUS(status) == 7, "the child's end");
+  puts("memory shared");
+}
+
 static uint64_t sum_of(const unsigned char* bytes, size_t count) {
   uint64_t sum = 0;
   for (size_t i = 0; i < count; ++i) sum = sum * 31 + bytes[i];

@@ -50,6 +50,23 @@ void pipes(void) {
   close(back[1]);
   talk(there[1], back[0], child);
 }
+void fifos(void) {
+  char there[64], back[64];
+  snprintf(there, sizeof there, "there.%d", getpid());
+  snprintf(back, sizeof back, "back.%d", getpid());
+  check(mkfifo(there, 0600) == 0 && mkfifo(back, 0600) == 0, "mkfifo");
+  const pid_t child = fork();
+  if (child == 0) {
+    const int from = open(there, O_RDONLY), to = open(back, O_WRONLY);
+    echo(from, to);
+  }
+  int to, from;
+  while ((to = open(there, O_WRONLY)) < 0) check(errno == EINTR, "open");
+  while ((from = open(back, O_RDONLY)) < 0) check(errno == EINTR, "open");
+  unlink(there);
+  unlink(back);
+  talk(to, from, child);
+}
 void sockets(void) {
   int pair[2];
   if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0) fail("socketpair");

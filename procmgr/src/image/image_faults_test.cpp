@@ -1,10 +1,12 @@
 // Pages that come when they are touched; processes that are killed at any moment.
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include <linux/io_uring.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 
 #include <algorithm>
 #include <atomic>
@@ -112,13 +114,20 @@ INSTANTIATE_TEST_SUITE_P(
                       Obstacle{"deleted_file", "deleted file"}, Obstacle{"memfd", "shares with"},
                       Obstacle{"aio", "shares with"}, Obstacle{"chroot", "root directory"},
                       Obstacle{"ipc_namespace", "ipc namespace"}, Obstacle{"folders", "folders"},
-                      Obstacle{"cpu_timer", "clock"}, Obstacle{"main_thread", "main thread"}),
+                      Obstacle{"cpu_timer", "clock"}, Obstacle{"main_thread", "main thread"},
+                      Obstacle{"io_uring", "io_uring"}, Obstacle{"userfaultfd", "userfaultfd"},
+                      Obstacle{"securebits", "securebits"}, Obstacle{"deadline", "deadline"}),
     [](const auto& info) { return std::string(info.param.name); });
 
 // The reason is told, and the process goes on.
 TEST_P(ObstacleTest, IsTold) {
   const std::string name = GetParam().name;
-  if (geteuid() != 0 && (name == "chroot" || name == "ipc_namespace")) return;  // not for users
+  const bool is_roots =
+      name == "chroot" || name == "ipc_namespace" || name == "securebits" || name == "deadline";
+  if (geteuid() != 0 && is_roots) return;
+  io_uring_params params{};
+  const UniqueFd ring(static_cast<int>(syscall(SYS_io_uring_setup, 1, &params)));
+  if (name == "io_uring" && !ring) return;  // often forbidden (kernel.io_uring_disabled)
   start(KRG_IMAGE_TRACEE, {"obstacle", name});
   std::optional<Error> why;
   FrozenProcess::freeze(nodes.loop(), *reaper, pid, [&](auto frozen) {

@@ -1,8 +1,14 @@
 // What images cannot have. SPDX-License-Identifier: GPL-2.0-or-later
 #include <fcntl.h>
+#include <linux/io_uring.h>
+#include <linux/sched.h>
+#include <linux/securebits.h>
+#include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 
 #include <atomic>
@@ -37,6 +43,35 @@ void map_shared_file(bool deleted) {
   close(file);
 }
 
+void map_ring() {
+  io_uring_params params{};
+  const auto ring = static_cast<int>(syscall(SYS_io_uring_setup, 1, &params));
+  must(ring >= 0, "io_uring_setup");
+  void* queue = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, ring, IORING_OFF_SQ_RING);
+  must(queue != MAP_FAILED, "mmap of a ring");
+}
+
+void watch_memory() {
+  const auto file = static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY));
+  uffdio_api api{UFFD_API, 0, 0};
+  void* memory = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  uffdio_register range{
+      {reinterpret_cast<uint64_t>(memory), 4096}, UFFDIO_REGISTER_MODE_MISSING, 0};
+  must(file >= 0 && ioctl(file, UFFDIO_API, &api) == 0 && ioctl(file, UFFDIO_REGISTER, &range) == 0,
+       "userfaultfd");
+}
+
+void have_deadlines() {
+  struct {
+    uint32_t size = 48, policy = SCHED_DEADLINE;
+    uint64_t flags = 0;
+    int32_t nice = 0;
+    uint32_t priority = 0;
+    uint64_t runtime = 1'000'000, deadline = 100'000'000, period = 100'000'000;
+  } wanted;
+  must(syscall(SYS_sched_setattr, 0, &wanted, 0) == 0, "sched_setattr");
+}
+
 }  // namespace
 
 int meet_obstacle(const std::string& what) {
@@ -53,6 +88,10 @@ int meet_obstacle(const std::string& what) {
     unsigned long context = 0;
     must(syscall(SYS_io_setup, 1, &context) == 0, "io_setup");
   }
+  if (what == "io_uring") map_ring();
+  if (what == "userfaultfd") watch_memory();
+  if (what == "securebits") must(prctl(PR_SET_SECUREBITS, SECBIT_NOROOT) == 0, "securebits");
+  if (what == "deadline") have_deadlines();
   if (what == "chroot") must(chroot("/tmp") == 0, "chroot");
   if (what == "ipc_namespace") must(unshare(CLONE_NEWIPC) == 0, "unshare");
   if (what == "folders") {
