@@ -30,6 +30,33 @@ struct Descriptors::Impl {
         inotify_calls(node, broker, tree, home, watched_paths),
         pidfd_calls(node, broker, fs, tree, home) {
     fs.add_tree(StreamTree::kName, tree);
+    pass_descriptors();
+  }
+
+  void pass_descriptors() {
+    relays.passing() = {
+        .pack = [this](std::vector<UniqueFd> fds) -> Result<std::string> {
+          auto exported = exporter.export_passed(std::move(fds));
+          if (!exported) return exported.error();
+          return encode_passed(*exported);
+        },
+        .unpack =
+            [this](pid_t pid, std::string_view bytes, FdPassing::Unpacked done) {
+              auto fds = decode_passed(bytes);
+              if (!fds) return done(fds.error());
+              importer.import_passed(
+                  pid, *fds, [done = std::move(done)](Result<std::vector<ImportedFd>> imported) {
+                    if (!imported) return done(imported.error());
+                    std::vector<UniqueFd> made;
+                    for (ImportedFd& fd : *imported) made.push_back(std::move(fd.fd));
+                    done(std::move(made));
+                  });
+            },
+        .cancel =
+            [this](std::string_view bytes) {
+              if (auto fds = decode_passed(bytes)) exporter.cancel(*fds);
+            },
+    };
   }
 
   SessionFs& session_files;

@@ -5,8 +5,11 @@
 #include <signal.h>
 #include <sys/socket.h>
 
+#include <algorithm>
+#include <cstring>
 #include <utility>
 
+#include "passed_fds.h"
 #include "testing/descriptors_fixture.h"
 
 namespace krg::testing {
@@ -113,6 +116,66 @@ TEST_F(SocketsTest, AClosedPeerBreaksTheBodysSocket) {
   EXPECT_TRUE((WIFSIGNALED(status) && WTERMSIG(status) == SIGPIPE) ||
               (WIFEXITED(status) && WEXITSTATUS(status) == 1))
       << status;
+}
+
+// A descriptor passed with `data`.
+bool pass(int socket, std::string_view data, int fd) {
+  UniqueFd copy(fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  return send_piece(socket, data, {&copy, 1}) == static_cast<ssize_t>(data.size());
+}
+// What comes next of `size` bytes at the most, and the descriptor that came with it, as a process
+// reads it.
+std::pair<std::string, UniqueFd> take(int socket, size_t size) {
+  std::string data(size, 0);
+  alignas(cmsghdr) char control[CMSG_SPACE(2 * sizeof(int))];
+  iovec part{data.data(), size};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  const ssize_t got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+  data.resize(static_cast<size_t>(std::max<ssize_t>(got, 0)));
+  int fd = -1;
+  if (const cmsghdr* passed = CMSG_FIRSTHDR(&message)) memcpy(&fd, CMSG_DATA(passed), sizeof fd);
+  return {data, UniqueFd(fd)};
+}
+
+// They stay with the bytes that they were sent with, though all of it waits in one queue.
+TEST_F(SocketsTest, DescriptorsPassBothWays) {
+  for (const int type : {SOCK_STREAM, SOCK_SEQPACKET}) {
+    SCOPED_TRACE(type);
+    auto [ours, theirs] = unix_pair(type);
+    Pipe out;
+    ASSERT_TRUE(write_all(theirs.get(), "before"));
+    ASSERT_TRUE(pass(theirs.get(), "with one", out.writer.get()));
+    ASSERT_TRUE(write_all(theirs.get(), "behind"));
+    const pid_t body = place(kHome, kFar, {{5, ours.get()}}, [] {
+      auto [before, none] = take(5, 6);
+      if (before != "before" || none) return 1;
+      auto [first, passed] = take(5, 4);
+      auto [rest, no_more] = take(5, 4);
+      if (first != "with" || !passed || no_more) return 2;
+      if (!write_all(passed.get(), "hello")) return 3;
+      int ends[2];
+      if (pipe(ends) != 0 || !write_all(5, "back ") || !pass(5, "it comes", ends[0])) return 4;
+      close(ends[0]);
+      return write_all(ends[1], "good bye") ? kOk : 5;
+    });
+    ASSERT_GT(body, 0) << last_error_.message();
+    ours.reset();
+    out.writer.reset();
+    EXPECT_EQ(wait_for(body), 0);
+    settle();
+    char text[64];
+    EXPECT_EQ(read(out.reader.get(), text, sizeof text), 5);
+    auto [before, none] = take(theirs.get(), 5);
+    EXPECT_EQ(before, "back ");
+    EXPECT_FALSE(none);
+    auto [with, passed] = take(theirs.get(), 64);
+    EXPECT_EQ(with, "it comes");
+    ASSERT_TRUE(passed);
+  }
 }
 
 // A process that moves from node to node with a socket, whose end is `end` here meanwhile.
@@ -243,14 +306,9 @@ TEST_F(MovingSocketTest, KeepsItsHalfClosedEnds) {
 }
 
 TEST_F(SocketsTest, WhatIsNotConnectedStays) {
-  UniqueFd listening(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr address{AF_UNIX, {}};
-  ASSERT_EQ(bind(listening.get(), &address, sizeof(sa_family_t)), 0);
-  ASSERT_EQ(listen(listening.get(), 1), 0);
   UniqueFd alone(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   UniqueFd datagrams(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  const std::pair<int, const char*> cases[] = {{listening.get(), "a unix socket that listens"},
-                                               {alone.get(), "a socket, not connected"},
+  const std::pair<int, const char*> cases[] = {{alone.get(), "a socket, not connected"},
                                                {datagrams.get(), "a socket, neither"}};
   for (auto& [fd, why] : cases) {
     EXPECT_EQ(place(kHome, kFar, {{6, fd}}, [] { return kOk; }), -1);

@@ -172,6 +172,37 @@ bool FdExporter::is_standard_output(const StolenFd& fd, const std::vector<Stolen
   });
 }
 
+// They are krgd's own by now: their numbers here are those that it asks by.
+Result<std::vector<ExportedFd>> FdExporter::export_passed(std::vector<UniqueFd> fds) {
+  std::vector<ExportedFd> exported;
+  exported_terminals_.clear();
+  exported_sockets_.clear();
+  exported_relays_.clear();
+  for (UniqueFd& fd : fds) {
+    auto own = describe_own_fd(std::move(fd));
+    auto recipe = own ? export_passed_one(std::move(*own)) : own.error();
+    if (!recipe) {
+      cancel(exported);
+      return recipe.error();
+    }
+    exported.push_back({static_cast<int>(exported.size()), std::move(*recipe)});
+  }
+  return exported;
+}
+
+// Who passes a file mostly closes it: whoever gets it has an offset of his own.
+Result<std::string> FdExporter::export_passed_one(StolenFd fd) {
+  constexpr WhichFds kSenderStays = WhichFds::kForked;
+  const std::string_view obstacle = lock_obstacle(fd, kSenderStays, false);
+  if (!obstacle.empty()) return not_taken_along(fd, obstacle);
+  OthersDescriptors others(getpid());
+  if (event_kind_of(fd)) return export_event(std::move(fd), getpid(), kSenderStays, {}, others);
+  if (is_inotify(fd)) return export_inotify(std::move(fd), kSenderStays, others);
+  if (is_pidfd(fd)) return export_pidfd(std::move(fd), 0);
+  const bool has_own_offset = S_ISREG(fd.attributes.st_mode) && !fd.link.starts_with("/memfd:");
+  return export_one(std::move(fd), has_own_offset, kSenderStays, 0);
+}
+
 void FdExporter::cancel(const std::vector<ExportedFd>& fds) {
   for (const ExportedFd& fd : fds) {
     auto recipe = decode_recipe(fd.recipe);
@@ -243,7 +274,7 @@ Result<std::string> FdExporter::export_one(StolenFd fd, bool is_alone, WhichFds 
     return encode_recipe(recipe_for(FdKind::kPath, fd), fd.link);
   }
   if (type == S_IFCHR) return export_character_device(std::move(fd));
-  if (type == S_IFSOCK) return export_socket(std::move(fd), is_alone, which);
+  if (type == S_IFSOCK) return export_socket(std::move(fd), is_alone);
   if (type == S_IFIFO) return export_stream(std::move(fd));
   if (type != S_IFREG && type != S_IFDIR) return not_taken_along(fd);
   if (fd.link.starts_with("/memfd:")) {
@@ -298,7 +329,7 @@ Result<std::string> FdExporter::export_terminal(StolenFd fd, const TerminalSetti
   return encode(recipe, settings);
 }
 
-Result<std::string> FdExporter::export_socket(StolenFd fd, bool is_alone, WhichFds which) {
+Result<std::string> FdExporter::export_socket(StolenFd fd, bool is_alone) {
   auto option = [&](int name) {
     int value = 0;
     socklen_t size = sizeof value;
@@ -313,9 +344,6 @@ Result<std::string> FdExporter::export_socket(StolenFd fd, bool is_alone, WhichF
   if (!known) return not_taken_along(fd, "neither unix stream or packets nor TCP");
   if (option(SO_ACCEPTCONN) == 1) {
     if (type != SOCK_STREAM) return not_taken_along(fd, "listening for packets");
-    // Its connections may pass descriptors, which a relay cannot.
-    if (domain == AF_UNIX && which != WhichFds::kAll)
-      return not_taken_along(fd, "a unix socket that listens, which others may accept by, too");
     return export_listener(std::move(fd), is_alone);
   }
   if (getpeername(fd.copy.get(), reinterpret_cast<sockaddr*>(&peer), &size) != 0)
@@ -323,10 +351,11 @@ Result<std::string> FdExporter::export_socket(StolenFd fd, bool is_alone, WhichF
   if (auto moved = export_relay(fd)) return *moved;
   FdRecipe recipe = recipe_for(FdKind::kSocket, fd);
   recipe.offset = 0;
-  recipe.detail = static_cast<uint32_t>(type);
+  recipe.detail = static_cast<uint32_t>(type) | (domain == AF_UNIX ? kPassesFds : 0);
   auto made = exported_sockets_.find(fd.attributes.st_ino);
   if (made == exported_sockets_.end()) {
-    const HomeId id = home_.add(std::make_unique<HomeSocket>(node_, std::move(fd.copy)));
+    const HomeId id =
+        home_.add(std::make_unique<HomeSocket>(node_, relays_.passing(), std::move(fd.copy)));
     made = exported_sockets_.emplace(fd.attributes.st_ino, id).first;
   }
   recipe.id = recipe.guard = made->second;
@@ -342,7 +371,7 @@ std::optional<std::string> FdExporter::export_relay(StolenFd& fd) {
   if (number && !carried) relays_.resume(*number);
   if (!carried) return std::nullopt;
   FdRecipe recipe = recipe_for(FdKind::kSocket, fd);
-  recipe.detail = SOCK_STREAM;
+  recipe.detail = SOCK_STREAM | (carried->passes_fds ? kPassesFds : 0);
   recipe.home = carried->home;
   recipe.id = carried->id;
   recipe.offset = static_cast<int64_t>(*number);

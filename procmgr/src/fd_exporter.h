@@ -39,6 +39,8 @@ class FdExporter {
   std::vector<uint64_t> own_relays(pid_t pid) const;
   // All of them or none. Errors: ENOTSUP, naming the descriptor that cannot be taken along.
   Result<std::vector<ExportedFd>> export_all(pid_t pid, WhichFds which);
+  // The same of descriptors that a process passes by a socket, of which krgd has copies.
+  Result<std::vector<ExportedFd>> export_passed(std::vector<UniqueFd> fds);
   void cancel(const std::vector<ExportedFd>& fds);
   // The process goes on here, whether or not its descriptors were imported elsewhere: it has its
   // sockets again.
@@ -47,6 +49,7 @@ class FdExporter {
  private:
   // `is_alone`: it is moved, and no other process has the description.
   Result<std::string> export_one(StolenFd fd, bool is_alone, WhichFds which, pid_t pid);
+  Result<std::string> export_passed_one(StolenFd fd);
   std::string export_same(const StolenFd& fd, int first) const;
   Result<std::string> export_event(StolenFd fd, pid_t pid, WhichFds which,
                                    const std::vector<StolenFd>& all, OthersDescriptors& others);
@@ -55,7 +58,7 @@ class FdExporter {
   Result<std::string> export_counter(StolenFd fd);
   Result<std::string> export_character_device(StolenFd fd);
   Result<std::string> export_terminal(StolenFd fd, const TerminalSettings& settings);
-  Result<std::string> export_socket(StolenFd fd, bool is_alone, WhichFds which);
+  Result<std::string> export_socket(StolenFd fd, bool is_alone);
   std::optional<std::string> export_relay(StolenFd& fd);
   Result<std::string> export_listener(StolenFd fd, bool is_alone);
   Result<std::string> export_regular(StolenFd fd, bool is_alone);

@@ -79,10 +79,22 @@ void FdImporter::import_all(pid_t pid, const std::vector<ExportedFd>& fds, Done 
   auto job = std::make_shared<Job>();
   job->pid = pid;
   job->done = std::move(done);
-  bool needs_worker = false;
   // What it has here would be in the way of what it is to have.
   if (record_locks_.has_locks(pid))
     return fail(*job, errno_error("it has a lock by fcntl(2) of a file of this node", ENOTSUP));
+  begin(job, fds);
+}
+
+void FdImporter::import_passed(pid_t pid, const std::vector<ExportedFd>& fds, Done done) {
+  auto job = std::make_shared<Job>();
+  job->pid = pid;
+  job->done = std::move(done);
+  job->is_passed = true;
+  begin(job, fds);
+}
+
+void FdImporter::begin(const std::shared_ptr<Job>& job, const std::vector<ExportedFd>& fds) {
+  bool needs_worker = false;
   for (const ExportedFd& fd : fds) {
     auto recipe = decode_recipe(fd.recipe);
     if (!recipe) return fail(*job, recipe.error());
@@ -102,6 +114,10 @@ void FdImporter::import_all(pid_t pid, const std::vector<ExportedFd>& fds, Done 
 // What can be had without waiting is made here.
 Status FdImporter::prepare(const Job& job, Item& item) {
   const FdRecipe& recipe = item.recipe.fixed;
+  // What stands for one here asks which process has it.
+  if (job.pid == 0 && recipe.home != node_.self &&
+      (recipe.kind == FdKind::kTerminal || recipe.kind == FdKind::kListener))
+    return errno_error("a terminal or listening socket of another node", ENOTSUP);
   switch (recipe.kind) {
     case FdKind::kDevice:
       item.fd = UniqueFd(open(item.recipe.path.c_str(), recipe.flags | O_CLOEXEC));
@@ -224,8 +240,9 @@ Status FdImporter::prepare_socket(const Job& job, Item& item) {
   const auto carried = carried_by(item.recipe);
   if (!carried && !item.recipe.path.empty()) return errno_error("recipe of a socket", EPROTO);
   acquire(item);
-  auto opened = relays_.open(job.pid, recipe.home, recipe.id, static_cast<int>(recipe.detail),
-                             recipe.flags, carried ? &*carried : nullptr);
+  const SocketRelays::Shape shape{static_cast<int>(recipe.detail & ~kPassesFds), recipe.flags,
+                                  (recipe.detail & kPassesFds) != 0};
+  auto opened = relays_.open(job.pid, recipe.home, recipe.id, shape, carried ? &*carried : nullptr);
   if (!opened) return opened.error();
   item.fd = std::move(*opened);
   return {};
@@ -344,7 +361,7 @@ void FdImporter::finish(Job& job) {
       if (Status shared = share_description(job, item); !shared) return fail(job, shared.error());
   std::vector<ImportedFd> imported;
   for (Item& item : job.items) {
-    lend_offset(job.pid, item);
+    if (!job.is_passed) lend_offset(job.pid, item);
     if (!item.settled) tell_exporter(item.recipe.fixed);
     const FdRecipe& recipe = item.recipe.fixed;
     const bool polls =

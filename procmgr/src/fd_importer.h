@@ -32,6 +32,8 @@ class FdImporter {
         record_locks_(record_locks) {}
 
   void import_all(pid_t pid, const std::vector<ExportedFd>& fds, Done done);
+  // What was passed by a socket to body `pid`; 0: to some process of this node.
+  void import_passed(pid_t pid, const std::vector<ExportedFd>& fds, Done done);
   void body_ended(pid_t pid, std::function<void()> done);
 
  private:
@@ -50,6 +52,7 @@ class FdImporter {
     pid_t pid = 0;
     std::vector<Item> items;
     Done done;
+    bool is_passed = false;
   };
   // An offset to be handed back: the body's open file, and where its exporter keeps the original.
   struct Loan {
@@ -59,6 +62,7 @@ class FdImporter {
     int64_t lent = 0;
   };
 
+  void begin(const std::shared_ptr<Job>& job, const std::vector<ExportedFd>& fds);
   Status prepare(const Job& job, Item& item);
   Status prepare_event(Item& item);
   static Status share_description(const Job& job, Item& item);

@@ -40,6 +40,9 @@ struct FileIdentity {
   uint64_t filesystem = 0;  // the same on nodes that share the file system coherently
 };
 
+// Of a connected socket: a unix one, which passes descriptors.
+inline constexpr uint32_t kPassesFds = 1u << 16;
+
 // Where a stream's position is, and whether what is read may be kept.
 enum class Offsets : uint8_t { kAtHome, kOwn, kOwnUncached };
 
@@ -52,7 +55,7 @@ struct FdRecipe {
   int32_t flags = 0;  // as F_GETFL said
   NodeId home;
   NodeId exporter;      // who keeps `guard`
-  uint32_t detail = 0;  // of a socket: its type
+  uint32_t detail = 0;  // of a socket: its type, and kPassesFds
   HomeId id;
   HomeId guard;
   // kListener, kSocket: its number at the exporter, when it stands for another there, else 0.

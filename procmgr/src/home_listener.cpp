@@ -69,6 +69,7 @@ struct HomeListener::State : std::enable_shared_from_this<State> {
   void on_refused(std::chrono::milliseconds wait);
   bool accept_one();
   void offer(const ListenerPlace& whom);
+  std::optional<FileUser> peer_of_connection(HomeId connection) const;
   void on_answer(const ListenerPlace& whom, HomeId connection, const Result<std::string>& taken);
   bool is_lost(HomeId connection, int error);
   void let_go(HomeId connection);
@@ -136,8 +137,8 @@ void HomeListener::take_back(HomeId connection, std::string_view came) {
   if (socket == nullptr) return;
   UniqueFd copy(fcntl(socket->real(), F_DUPFD_CLOEXEC, 0));
   if (!copy) return log_warn("sockets", "a connection is lost: out of descriptors");
-  state_->wait(state_->home.add(
-      std::make_unique<HomeSocket>(state_->node, std::move(copy), std::string(came))));
+  state_->wait(state_->home.add(std::make_unique<HomeSocket>(
+      state_->node, state_->sockets.passing(), std::move(copy), std::string(came))));
   state_->settle();
   state_->pump();
 }
@@ -157,8 +158,8 @@ void HomeListener::end_loan() {
 }
 
 void HomeListener::take_in(UniqueFd accepted, std::string came) {
-  state_->wait(state_->home.add(
-      std::make_unique<HomeSocket>(state_->node, std::move(accepted), std::move(came))));
+  state_->wait(state_->home.add(std::make_unique<HomeSocket>(
+      state_->node, state_->sockets.passing(), std::move(accepted), std::move(came))));
   state_->settle();
   state_->pump();
 }
@@ -223,11 +224,19 @@ void HomeListener::State::offer(const ListenerPlace& whom) {
   ListenerOffer message;
   message.listener = whom.number;
   message.connection = *offered;
+  const auto peer = peer_of_connection(*offered);
+  message.has_peer = peer.has_value();
+  message.peer = peer.value_or(FileUser{});
   node.messenger.request(
       whom.node, message, {},
       [weak = weak_from_this(), whom, connection = *offered](Result<std::string> taken) {
         if (auto self = weak.lock()) self->on_answer(whom, connection, taken);
       });
+}
+
+std::optional<FileUser> HomeListener::State::peer_of_connection(HomeId connection) const {
+  const HomeFile* socket = home.find(connection);
+  return socket ? peer_of(socket->real()) : std::nullopt;
 }
 
 bool HomeListener::State::accept_one() {
@@ -236,7 +245,7 @@ bool HomeListener::State::accept_one() {
     if (errno != EAGAIN) retry(kRetry);
     return false;
   }
-  wait(home.add(std::make_unique<HomeSocket>(node, std::move(accepted))));
+  wait(home.add(std::make_unique<HomeSocket>(node, sockets.passing(), std::move(accepted))));
   return true;
 }
 
@@ -303,7 +312,7 @@ bool HomeListener::State::put_back_one() {
   auto next =
       std::find_if(waiting.begin(), waiting.end(), [this](HomeId one) { return one != offered; });
   const HomeId connection = *next;
-  auto local = connect_to_queue(fd);
+  auto local = connect_to_queue(fd, peer_of_connection(connection));
   if (!local) {
     log_debug("sockets", "a connection waits: {}", local.error().message());
     return false;

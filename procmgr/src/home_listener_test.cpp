@@ -128,7 +128,7 @@ class HomeListenerTest : public ::testing::Test {
   // A client that has connected and said `word`.
   UniqueFd client(std::string_view word) {
     auto shape = listener_shape_of(native_.get());
-    auto made = connect_to(*shape);
+    auto made = connect_to(*shape, {});
     EXPECT_TRUE(made);
     EXPECT_EQ(send(made->get(), word.data(), word.size(), MSG_NOSIGNAL),
               static_cast<ssize_t>(word.size()));

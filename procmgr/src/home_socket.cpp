@@ -9,10 +9,13 @@
 #include <optional>
 #include <utility>
 
+#include "krg/runtime/log.h"
+
 namespace krg {
 
 struct HomeSocket::State : std::enable_shared_from_this<State> {
   NodeContext& node;
+  FdPassing& passing;
   int fd;
   NodeId body_node;
   uint64_t relay = 0;
@@ -30,6 +33,9 @@ struct HomeSocket::State : std::enable_shared_from_this<State> {
     bool is_end;
     std::string data;
     Messenger::Reply reply;
+    bool is_complete = true;  // the descriptors are here that go with it
+    std::vector<UniqueFd> fds = {};
+    int error = 0;
   };
   std::deque<Output> outputs;
   struct Successor {
@@ -40,18 +46,20 @@ struct HomeSocket::State : std::enable_shared_from_this<State> {
   std::optional<Successor> successor;  // waits for the paused relay's end
   EventLoop::Watch watch;
 
-  State(NodeContext& context, int socket) : node(context), fd(socket) {}
+  State(NodeContext& context, FdPassing& passes, int socket)
+      : node(context), passing(passes), fd(socket) {}
 
   void watch_socket();
   void take_over();
   void push_input();
-  void push(bool is_end, size_t bytes);
+  void push(bool is_end, size_t bytes, const std::string& passed = {});
   void consume(size_t bytes);
   void write_output();
 };
 
-HomeSocket::HomeSocket(NodeContext& node, UniqueFd real, std::string came)
-    : RelayedHomeFile(std::move(real)), state_(std::make_shared<State>(node, HomeFile::real())) {
+HomeSocket::HomeSocket(NodeContext& node, FdPassing& passing, UniqueFd real, std::string came)
+    : RelayedHomeFile(std::move(real)),
+      state_(std::make_shared<State>(node, passing, HomeFile::real())) {
   state_->came = std::move(came);
 }
 
@@ -141,39 +149,41 @@ void HomeSocket::State::push_input() {
     return push(false, buffer.size());
   }
   buffer.resize(kMaxSocketPieceBytes);
-  iovec part{buffer.data(), buffer.size()};
-  msghdr message{};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  const ssize_t got = recvmsg(fd, &message, MSG_PEEK | MSG_DONTWAIT);
-  if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
-  // A packet too large for us, or passed descriptors, cannot be had elsewhere: the body sees the
-  // end rather than something else than was sent.
-  const bool unfit = message.msg_flags & (MSG_TRUNC | MSG_CTRUNC);
-  if (got <= 0 || unfit) return push(true, 0);
-  push(false, static_cast<size_t>(got));
+  SocketPiece piece = peek_piece(fd, buffer);
+  if (piece.bytes < 0 && (piece.error == EAGAIN || piece.error == EINTR)) return;
+  if (piece.bytes <= 0) return push(true, 0);
+  const auto bytes = static_cast<size_t>(piece.bytes);
+  auto passed = pack_passed(passing, std::move(piece));
+  if (passed) return push(false, bytes, *passed);
+  // The body sees the end rather than something else than was sent.
+  log_warn("sockets", "a connection is cut off: {}", passed.error().message());
+  push(true, 0);
 }
 
-void HomeSocket::State::push(bool is_end, size_t bytes) {
+void HomeSocket::State::push(bool is_end, size_t bytes, const std::string& passed) {
   pushing = true;
   pushed = bytes;
   ended = is_end;
   SocketToBody piece;
   piece.relay = relay;
   piece.is_end = is_end;
-  node.messenger.request(body_node, piece, std::string_view(buffer).substr(0, bytes),
-                         [weak = weak_from_this(), number = relays](Result<std::string> arrived) {
-                           auto self = weak.lock();
-                           if (!self || !self->watch || self->relays != number) return;
-                           if (!arrived && self->paused) return;  // who takes over has it
-                           self->pushing = false;
-                           if (!arrived) {
-                             self->ended = true;
-                             return;
-                           }
-                           self->consume(self->pushed);
-                           self->push_input();
-                         });
+  piece.passed_bytes = static_cast<uint32_t>(passed.size());
+  const std::string_view data = std::string_view(buffer).substr(0, bytes);
+  node.messenger.request(
+      body_node, piece, passed.empty() ? data : std::string_view(std::string(data) + passed),
+      [weak = weak_from_this(), number = relays, passed](Result<std::string> arrived) {
+        auto self = weak.lock();
+        if (!arrived && self && !passed.empty()) self->passing.cancel(passed);
+        if (!self || !self->watch || self->relays != number) return;
+        if (!arrived && self->paused) return;  // who takes over has it
+        self->pushing = false;
+        if (!arrived) {
+          self->ended = true;
+          return;
+        }
+        self->consume(self->pushed);
+        self->push_input();
+      });
 }
 
 void HomeSocket::State::consume(size_t bytes) {
@@ -211,21 +221,42 @@ std::string HomeSocket::unwritten() const {
   return all;
 }
 
-void HomeSocket::take(const SocketToHome& message, std::string_view data, Messenger::Reply reply) {
-  state_->outputs.push_back({message.is_end != 0, std::string(data), std::move(reply)});
-  if (state_->outputs.size() == 1) state_->write_output();
+void HomeSocket::take(const SocketToHome& message, std::string_view payload,
+                      Messenger::Reply reply) {
+  const size_t bytes = payload.size() - std::min<size_t>(message.passed_bytes, payload.size());
+  State& state = *state_;
+  state.outputs.push_back(
+      {message.is_end != 0, std::string(payload.substr(0, bytes)), std::move(reply)});
+  if (bytes == payload.size()) {
+    if (state.outputs.size() == 1) state.write_output();
+    return;
+  }
+  State::Output& output = state.outputs.back();  // where it stays until it is complete
+  output.is_complete = false;
+  state.passing.unpack(0, payload.substr(bytes),
+                       [weak = state.weak_from_this(), &output](Result<std::vector<UniqueFd>> fds) {
+                         auto self = weak.lock();
+                         if (!self) return;
+                         output.is_complete = true;
+                         if (fds)
+                           output.fds = std::move(*fds);
+                         else
+                           output.error = fds.error().errno_or(ENOTSUP);
+                         self->write_output();
+                       });
 }
 
 void HomeSocket::State::write_output() {
   while (!outputs.empty()) {
     Output& first = outputs.front();
-    int error = 0;
+    if (!first.is_complete) return;
+    int error = first.error;
     while (!first.data.empty() && error == 0) {
-      const ssize_t put =
-          send(fd, first.data.data(), first.data.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+      const ssize_t put = send_piece(fd, first.data, first.fds);
       if (put < 0 && errno == EAGAIN) return;
       if (put < 0) error = errno;
       if (put > 0) first.data.erase(0, static_cast<size_t>(put));
+      if (put > 0) first.fds.clear();
     }
     if (first.is_end) shutdown(fd, SHUT_WR);
     Output done = std::move(first);

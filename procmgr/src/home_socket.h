@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "home_file.h"
+#include "passed_fds.h"
 #include "socket_messages.h"
 
 namespace krg {
@@ -14,7 +15,7 @@ namespace krg {
 class HomeSocket : public RelayedHomeFile {
  public:
   // `came`: what was taken off the socket already, and nobody has had.
-  HomeSocket(NodeContext& node, UniqueFd real, std::string came = {});
+  HomeSocket(NodeContext& node, FdPassing& passing, UniqueFd real, std::string came = {});
   ~HomeSocket() override;
 
   // A relay has had what came by it.
@@ -29,8 +30,8 @@ class HomeSocket : public RelayedHomeFile {
   bool can_be_native(size_t unread) const;
   // Takes what it has read off the socket.
   void become_native(size_t unread) const;
-  // Takes what the body wrote; answered when the socket has all of it.
-  void take(const SocketToHome& message, std::string_view data, Messenger::Reply reply);
+  // Takes what the body wrote, and passed; answered when the socket has all of it.
+  void take(const SocketToHome& message, std::string_view payload, Messenger::Reply reply);
   void forget_node(NodeId node) override;
 
   // What a checkpoint has to know: bytes that have been taken off, what comes before the rest, and

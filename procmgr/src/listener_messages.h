@@ -4,6 +4,7 @@
 
 #include <sys/socket.h>
 
+#include "act_as.h"
 #include "stream_messages.h"
 
 namespace krg {
@@ -44,12 +45,14 @@ static_assert(sizeof(ListenerAttach) == 40);
 // home has it still.
 struct ListenerOffer {
   static constexpr uint16_t kId = message_ids::kDescriptors + 20;
-  uint8_t version = 1;
-  uint8_t unused[7] = {};
+  uint8_t version = 2;
+  uint8_t has_peer = 0;  // it is a unix socket, to which that user has connected
+  uint8_t unused[6] = {};
   uint64_t listener = 0;
   HomeId connection;
+  FileUser peer;
 };
-static_assert(sizeof(ListenerOffer) == 24);
+static_assert(sizeof(ListenerOffer) == 32);
 
 // Notice to the home: nothing is to be offered to `listener` of the sending node until its next
 // ListenerAttach.

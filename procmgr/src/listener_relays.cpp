@@ -244,7 +244,8 @@ void ListenerRelays::on_offer(NodeId from, const ListenerOffer& offer, Messenger
 
 void ListenerRelays::take_offer(NodeId from, const ListenerOffer& offer, Messenger::Reply reply) {
   Listener& listener = listeners_.at(offer.listener);
-  auto local = connect_to(listener.shape);
+  auto local =
+      connect_to(listener.shape, offer.has_peer ? std::optional(offer.peer) : std::nullopt);
   if (!local) {
     const int number = local.error().errno_or(EIO);
     return reply.fail(number == ECONNREFUSED ? EPIPE : EAGAIN, local.error().message());

@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstring>
+#include <memory>
 
 #include "text_scan.h"
 #include "whole_file.h"
@@ -89,7 +90,17 @@ bool is_place_of(const ListenerShape& place, const ListenerShape& shape) {
          memcmp(&place.address, &same.address, same.address_bytes) == 0;
 }
 
-Result<UniqueFd> connect_to_queue(int socket) {
+std::optional<FileUser> peer_of(int socket) {
+  ucred peer{};
+  int domain = 0;
+  socklen_t size = sizeof domain, peer_size = sizeof peer;
+  if (getsockopt(socket, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0 || domain != AF_UNIX ||
+      getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &peer_size) != 0)
+    return std::nullopt;
+  return FileUser{peer.uid, peer.gid};
+}
+
+Result<UniqueFd> connect_to_queue(int socket, std::optional<FileUser> as) {
   auto shape = listener_shape_of(socket);
   if (!shape) return shape.error();
   if (shape->domain != AF_UNIX) {
@@ -100,7 +111,7 @@ Result<UniqueFd> connect_to_queue(int socket) {
     if (getsockopt(socket, IPPROTO_TCP, TCP_INFO, &queue, &size) == 0 &&
         queue.tcpi_unacked > queue.tcpi_sacked)
       return errno_error("the queue is full", EAGAIN);
-    return connect_to(*shape);
+    return connect_to(*shape, as);
   }
   const UniqueFd file(ioctl(socket, SIOCUNIXFILE));
   if (file) {
@@ -110,10 +121,10 @@ Result<UniqueFd> connect_to_queue(int socket) {
     *end.out = 0;
     shape->address_bytes = sizeof address;
   }
-  return connect_to(*shape);
+  return connect_to(*shape, as);
 }
 
-Result<UniqueFd> connect_to(ListenerShape shape) {
+Result<UniqueFd> connect_to(ListenerShape shape, std::optional<FileUser> as) {
   UniqueFd made(socket(shape.domain, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!made) return errno_error("socket");
   if (shape.domain != AF_UNIX && is_any(shape)) set_loopback(shape);
@@ -122,6 +133,7 @@ Result<UniqueFd> connect_to(ListenerShape shape) {
   if (shape.domain == AF_UNIX)
     if (bind(made.get(), reinterpret_cast<const sockaddr*>(&own), sizeof(sa_family_t)) != 0)
       return errno_error("bind");
+  const std::unique_ptr<ActAs> acts = as ? std::make_unique<ActAs>(*as) : nullptr;
   if (connect(made.get(), address_of(shape), shape.address_bytes) != 0 && errno != EINPROGRESS)
     return errno_error("connect");
   return made;

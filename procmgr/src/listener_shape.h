@@ -4,8 +4,10 @@
 
 #include <sys/types.h>
 
+#include <optional>
 #include <set>
 
+#include "act_as.h"
 #include "krg/runtime/unique_fd.h"
 #include "listener_messages.h"
 
@@ -18,10 +20,13 @@ Result<UniqueFd> listen_at(ListenerShape& shape);
 // At the same address and port where these are free here, else at this node's own; a unix socket at
 // a name of the kernel's choice: the real one's is taken.
 Result<UniqueFd> listen_like(ListenerShape& shape);
-// Does not wait. Errors: EAGAIN when the queue is full, ECONNREFUSED when it is closed.
-Result<UniqueFd> connect_to(ListenerShape shape);
+// Who has connected to it, as unix(7) tells (SO_PEERCRED); none of other sockets.
+std::optional<FileUser> peer_of(int socket);
+// Does not wait. To a unix socket: in that user's name, where krgd may. Errors: EAGAIN when the
+// queue is full, ECONNREFUSED when it is closed.
+Result<UniqueFd> connect_to(ListenerShape shape, std::optional<FileUser> as);
 // The same to `socket` of this node itself, wherever its name leads by now. Errors: as above.
-Result<UniqueFd> connect_to_queue(int socket);
+Result<UniqueFd> connect_to_queue(int socket, std::optional<FileUser> as);
 // Whether `place` is the address and port of `shape`, or one of all that it listens at.
 bool is_place_of(const ListenerShape& place, const ListenerShape& shape);
 // The inodes of all sockets that listen in this network namespace.

@@ -76,9 +76,8 @@ Status read_attributes(StolenFd& fd) {
   return {};
 }
 
-Status steal_one(int pidfd, StolenFd& fd) {
-  fd.copy = UniqueFd(static_cast<int>(syscall(SYS_pidfd_getfd, pidfd, fd.number, 0)));
-  if (!fd.copy) return errno_error(fmt::format("pidfd_getfd of descriptor {}", fd.number));
+// What the copy says.
+Status describe_copy(StolenFd& fd) {
   if (Status read = read_attributes(fd); !read) return read;
   // The link of our copy says the same, and the kernel makes fewer entries of procfs for it.
   std::array<char, 4096> target;
@@ -87,6 +86,21 @@ Status steal_one(int pidfd, StolenFd& fd) {
   if (length < 0) return errno_error(fmt::format("link of descriptor {}", fd.number));
   fd.link.assign(target.data(), static_cast<size_t>(length));
   return {};
+}
+
+Status steal_one(int pidfd, StolenFd& fd) {
+  fd.copy = UniqueFd(static_cast<int>(syscall(SYS_pidfd_getfd, pidfd, fd.number, 0)));
+  if (!fd.copy) return errno_error(fmt::format("pidfd_getfd of descriptor {}", fd.number));
+  return describe_copy(fd);
+}
+
+void set_info(StolenFd& fd, const FdInfo& info) {
+  fd.close_on_exec = (info.flags & kOpenCloexec) != 0;
+  fd.flags = info.flags & ~kOpenCloexec;
+  fd.offset = info.offset;
+  fd.flocked = info.flocked;
+  fd.record_locked = info.record_locked;
+  fd.leased = info.leased;
 }
 
 }  // namespace
@@ -103,18 +117,24 @@ Result<std::vector<StolenFd>> steal_fds(pid_t pid, WhichFds which) {
     auto info = read_fdinfo(dirfd(directory.get()), entry->d_name);
     if (!info) return info.error();
     StolenFd fd;
-    fd.close_on_exec = (info->flags & kOpenCloexec) != 0;
+    set_info(fd, *info);
     if (fd.close_on_exec && which == WhichFds::kKeptByExec) continue;
     fd.number = std::atoi(entry->d_name);
-    fd.flags = info->flags & ~kOpenCloexec;
-    fd.offset = info->offset;
-    fd.flocked = info->flocked;
-    fd.record_locked = info->record_locked;
-    fd.leased = info->leased;
     if (Status one = steal_one(pidfd.get(), fd); !one) return one.error();
     stolen.push_back(std::move(fd));
   }
   return stolen;
+}
+
+Result<StolenFd> describe_own_fd(UniqueFd own) {
+  StolenFd fd;
+  fd.number = own.get();
+  auto info = read_fdinfo(AT_FDCWD, fmt::format("/proc/self/fdinfo/{}", fd.number).c_str());
+  if (!info) return info.error();
+  set_info(fd, *info);
+  fd.copy = std::move(own);
+  if (Status described = describe_copy(fd); !described) return described.error();
+  return fd;
 }
 
 bool holds_record_locks(pid_t pid) {

@@ -32,6 +32,9 @@ struct StolenFd {
 // allowed.
 Result<std::vector<StolenFd>> steal_fds(pid_t pid, WhichFds which = WhichFds::kKeptByExec);
 
+// The same of a descriptor of krgd's own, by its number here.
+Result<StolenFd> describe_own_fd(UniqueFd fd);
+
 // Whether it holds a lock by F_SETLK of fcntl(2). That it cannot be looked at means no.
 bool holds_record_locks(pid_t pid);
 

@@ -27,9 +27,10 @@ static_assert(sizeof(SocketAttach) == 24);
 // consumed all of it; EPIPE when it never will.
 struct SocketToBody {
   static constexpr uint16_t kId = message_ids::kDescriptors + 17;
-  uint8_t version = 1;
+  uint8_t version = 2;
   uint8_t is_end = 0;
-  uint8_t unused[6] = {};
+  uint8_t unused[2] = {};
+  uint32_t passed_bytes = 0;  // behind the data: descriptors that came with its first byte
   uint64_t relay = 0;
 };
 static_assert(sizeof(SocketToBody) == 16);
@@ -38,9 +39,10 @@ static_assert(sizeof(SocketToBody) == 16);
 // socket has taken all of it; EPIPE when it never will.
 struct SocketToHome {
   static constexpr uint16_t kId = message_ids::kDescriptors + 18;
-  uint8_t version = 1;
+  uint8_t version = 2;
   uint8_t is_end = 0;
-  uint8_t unused[6] = {};
+  uint8_t unused[2] = {};
+  uint32_t passed_bytes = 0;  // as in SocketToBody
   HomeId home;
 };
 static_assert(sizeof(SocketToHome) == 16);

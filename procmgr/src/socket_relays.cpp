@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cstring>
 #include <optional>
 
@@ -69,16 +70,20 @@ struct SocketRelays::Relay {
   pid_t body = 0;
   NodeId home;
   HomeId id;
-  UniqueFd local;                         // our end
-  bool tells_unread = true;               // a unix socket: what the body has not read yet
-  bool paused = false;                    // its body is moving
-  bool waits = false;                     // for the relay that it takes over from
-  bool home_ended = false;                // nothing more comes
-  bool told_end = false;                  // the body, after what came
-  bool sending = false;                   // a piece is under way home
-  bool ended = false;                     // the body has shut its writing down
-  uint64_t arrived = 0;                   // bytes that have come from home
-  std::string to_body;                    // not yet in the body's socket
+  UniqueFd local;                // our end
+  bool tells_unread = true;      // a unix socket: what the body has not read yet
+  bool paused = false;           // its body is moving
+  bool waits = false;            // for the relay that it takes over from
+  bool home_ended = false;       // nothing more comes
+  bool told_end = false;         // the body, after what came
+  bool sending = false;          // a piece is under way home
+  bool ended = false;            // the body has shut its writing down
+  bool passes_fds = false;       // what the body passes can be taken home
+  uint64_t arrived = 0;          // bytes that have come from home
+  std::string to_body;           // not yet in the body's socket
+  bool unpacking = false;        // descriptors that go with some of it: it waits
+  std::vector<UniqueFd> passed;  // they go with the byte there
+  size_t passed_at = 0;
   std::string to_home;                    // before what our end has
   std::optional<Messenger::Reply> piece;  // answered when the body has consumed it
   std::vector<std::function<void()>> drained;
@@ -115,33 +120,63 @@ SocketRelays::SocketRelays(NodeContext& node, RemoteHome& home) : node_(node) {
       [this](NodeId, const SocketToBody& message, std::string_view data, Messenger::Reply reply) {
         auto found = relays_.find(message.relay);
         if (found == relays_.end()) return reply.fail(EPIPE, "the body's socket is closed");
-        Relay& relay = *found->second;
-        if (message.is_end) {
-          relay.home_ended = true;
-          reply.ok();
-        } else {
-          relay.arrived += data.size();
-          relay.to_body += data;
-          relay.piece.emplace(std::move(reply));
-        }
-        if (!relay.paused) pump_to_body(relay);
+        take_from_home(*found->second, message, data, std::move(reply));
       });
 }
 SocketRelays::~SocketRelays() {
   *self_ = nullptr;
 }
 
-Result<UniqueFd> SocketRelays::open(pid_t body, NodeId home, HomeId id, int type, int flags,
+void SocketRelays::take_from_home(Relay& relay, const SocketToBody& message,
+                                  std::string_view payload, Messenger::Reply reply) {
+  if (message.is_end) {
+    relay.home_ended = true;
+    reply.ok();
+  } else {
+    const size_t bytes = payload.size() - std::min<size_t>(message.passed_bytes, payload.size());
+    relay.arrived += bytes;
+    relay.passed_at = relay.to_body.size();
+    relay.to_body += payload.substr(0, bytes);
+    relay.piece.emplace(std::move(reply));
+    relay.unpacking = bytes < payload.size();
+    if (relay.unpacking)
+      return passing_.unpack(relay.body, payload.substr(bytes),
+                             [this, number = relay.number](Result<std::vector<UniqueFd>> fds) {
+                               take_passed(number, std::move(fds));
+                             });
+  }
+  if (!relay.paused) pump_to_body(relay);
+}
+
+void SocketRelays::take_passed(uint64_t number, Result<std::vector<UniqueFd>> fds) {
+  auto found = relays_.find(number);
+  if (found == relays_.end()) return;
+  Relay& relay = *found->second;
+  relay.unpacking = false;
+  if (fds) {
+    relay.passed = std::move(*fds);
+  } else {
+    log_warn("sockets", "a connection is cut off: {}", fds.error().message());
+    relay.to_body.resize(relay.passed_at);
+    relay.home_ended = true;
+    if (auto piece = std::exchange(relay.piece, std::nullopt)) piece->fail(EPIPE);
+  }
+  if (!relay.paused) pump_to_body(relay);
+}
+
+Result<UniqueFd> SocketRelays::open(pid_t body, NodeId home, HomeId id, const Shape& shape,
                                     const Carried* carried) {
   int ends[2];
-  if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends) != 0) return errno_error("socketpair");
+  if (socketpair(AF_UNIX, shape.type | SOCK_CLOEXEC, 0, ends) != 0)
+    return errno_error("socketpair");
   UniqueFd given(ends[0]);
   auto relay = std::make_unique<Relay>();
   relay->local = UniqueFd(ends[1]);
   relay->body = body;
   relay->home = home;
   relay->id = id;
-  if (flags & O_NONBLOCK) fcntl(given.get(), F_SETFL, O_NONBLOCK);
+  relay->passes_fds = shape.passes_fds;
+  if (shape.flags & O_NONBLOCK) fcntl(given.get(), F_SETFL, O_NONBLOCK);
   if (carried) {
     relay->waits = true;
     relay->to_body = carried->came;
@@ -166,7 +201,7 @@ Status SocketRelays::join(UniqueFd local, pid_t body, NodeId home, HomeId id) {
   int domain = 0;
   socklen_t size = sizeof domain;
   getsockopt(relay->local.get(), SOL_SOCKET, SO_DOMAIN, &domain, &size);
-  relay->tells_unread = domain == AF_UNIX;
+  relay->tells_unread = relay->passes_fds = domain == AF_UNIX;
   return begin(std::move(relay), SocketAttach::kNew);
 }
 
@@ -254,6 +289,7 @@ std::optional<SocketRelays::Carried> SocketRelays::carried(uint64_t number, int 
   if ((state.revents & (POLLERR | POLLHUP)) || (body_ended && !relay.tells_unread))
     return std::nullopt;
   if (!relay.tells_unread && (is_on_the_way(local) || is_on_the_way(body_end))) return std::nullopt;
+  if (relay.unpacking || !relay.passed.empty()) return std::nullopt;
   auto came = unread_of(body_end), wrote = unread_of(local);
   if (!came || !wrote) return std::nullopt;
   Carried all{relay.home, relay.id, {}, *came + relay.to_body, relay.to_home + *wrote};
@@ -263,6 +299,7 @@ std::optional<SocketRelays::Carried> SocketRelays::carried(uint64_t number, int 
   all.sizes.home_ended = relay.home_ended;
   all.sizes.body_ended = body_ended;
   all.sizes.end_is_sent = relay.ended;
+  all.passes_fds = relay.passes_fds;
   return all;
 }
 
@@ -297,21 +334,24 @@ void SocketRelays::pump_to_home(Relay& relay) {
   }
   if (relay.ended) return end_if_closed(relay);
   buffer_.resize(kMaxSocketPieceBytes);
-  iovec part{buffer_.data(), buffer_.size()};
-  msghdr message{};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  const ssize_t got = recvmsg(relay.local.get(), &message, MSG_DONTWAIT);
-  if (got < 0 && errno == EAGAIN) {
+  SocketPiece piece = relay.passes_fds ? take_piece(relay.local.get(), buffer_)
+                                       : take_plain_piece(relay.local.get(), buffer_);
+  if (piece.bytes < 0 && piece.error == EAGAIN) {
     for (auto& done : std::exchange(relay.drained, {})) done();
     return;
   }
-  if (got > 0 && !(message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)))
-    return send_home(relay, false, std::string_view(buffer_).substr(0, static_cast<size_t>(got)));
-  if (got > 0) log_warn("sockets", "a body passed descriptors or too large a packet: cut off");
+  const ssize_t bytes = piece.bytes;
+  if (bytes > 0) {
+    auto passed = pack_passed(passing_, std::move(piece));
+    if (passed)
+      return send_home(relay, false,
+                       std::string_view(buffer_).substr(0, static_cast<size_t>(bytes)),
+                       std::move(*passed));
+    log_warn("sockets", "a connection of a body is cut off: {}", passed.error().message());
+  }
   pollfd hangup{relay.local.get(), 0, 0};
   ::poll(&hangup, 1, 0);
-  const bool closed = got != 0 || (hangup.revents & (POLLHUP | POLLERR));
+  const bool closed = bytes != 0 || (hangup.revents & (POLLHUP | POLLERR));
   if (closed) return close(relay.number);
   relay.ended = true;
   send_home(relay, true, {});
@@ -325,13 +365,16 @@ void SocketRelays::end_if_closed(Relay& relay) {
   if ((hangup.revents & (POLLHUP | POLLERR)) && !relay.piece) close(relay.number);
 }
 
-void SocketRelays::send_home(Relay& relay, bool is_end, std::string_view data) {
+void SocketRelays::send_home(Relay& relay, bool is_end, std::string_view data, std::string passed) {
   relay.sending = true;
   SocketToHome piece;
   piece.home = relay.id;
   piece.is_end = is_end;
-  node_.messenger.request(relay.home, piece, data,
-                          [this, number = relay.number](Result<std::string> taken) {
+  piece.passed_bytes = static_cast<uint32_t>(passed.size());
+  node_.messenger.request(relay.home, piece,
+                          passed.empty() ? data : std::string_view(std::string(data) + passed),
+                          [this, number = relay.number, passed](Result<std::string> taken) {
+                            if (!taken && !passed.empty()) passing_.cancel(passed);
                             auto found = relays_.find(number);
                             if (found == relays_.end()) return;
                             Relay& relay = *found->second;
@@ -350,14 +393,23 @@ void SocketRelays::pump_to_body(Relay& relay) {
     if (!piece) return;
     number != 0 ? piece->fail(number) : piece->ok();
   };
+  if (relay.unpacking) return;
   while (!relay.to_body.empty()) {
-    const ssize_t put = send(relay.local.get(), relay.to_body.data(), relay.to_body.size(),
-                             MSG_NOSIGNAL | MSG_DONTWAIT);
+    const bool passes = relay.passed_at == 0;
+    const size_t most = relay.passed.empty() || passes ? relay.to_body.size() : relay.passed_at;
+    const ssize_t put =
+        send_piece(relay.local.get(), std::string_view(relay.to_body).substr(0, most),
+                   passes ? std::span<const UniqueFd>(relay.passed) : std::span<const UniqueFd>());
     if (put < 0 && errno == EAGAIN) return;
     if (put < 0) {
       relay.to_body.clear();
+      relay.passed.clear();
       return answer(EPIPE);
     }
+    if (passes)
+      relay.passed.clear();
+    else
+      relay.passed_at -= std::min(static_cast<size_t>(put), relay.passed_at);
     relay.to_body.erase(0, static_cast<size_t>(put));
   }
   // Once: it wakes our own watch.
@@ -430,6 +482,8 @@ Result<std::optional<SocketRelays::Described>> SocketRelays::describe(int end) c
   std::optional<Described> none;
   const Relay* relay = relays_.empty() ? nullptr : find_by_end(end);
   if (relay == nullptr) return none;
+  if (relay->unpacking || !relay->passed.empty())
+    return errno_error("descriptors that a socket of another node passes are on their way", EAGAIN);
   if (!relay->tells_unread && (unacknowledged(end) > 0 || unacknowledged(relay->local.get()) > 0))
     return errno_error("what a socket of another node has sent is on its way", EAGAIN);
   int domain = 0, type = 0;

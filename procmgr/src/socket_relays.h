@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "krg/runtime/unique_fd.h"
+#include "passed_fds.h"
 #include "remote_home.h"
 #include "socket_messages.h"
 
@@ -23,17 +24,25 @@ class SocketRelays {
   SocketRelays(const SocketRelays&) = delete;
   SocketRelays& operator=(const SocketRelays&) = delete;
 
+  // How sockets of this node pass descriptors to other nodes. Set before any process runs.
+  FdPassing& passing() { return passing_; }
+
   // What a paused relay had, for the one that takes over.
   struct Carried {
     NodeId home;
     HomeId id;
     CarriedBytes sizes;
     std::string came, wrote;
+    bool passes_fds = false;
   };
 
   // The body's end. The relay takes over one reference at home, which the caller has asked for.
   // `carried`: in the place of a relay that is paused; it begins when that one has left.
-  Result<UniqueFd> open(pid_t body, NodeId home, HomeId id, int type, int flags,
+  struct Shape {
+    int type = 0, flags = 0;
+    bool passes_fds = false;  // it is a unix socket at home
+  };
+  Result<UniqueFd> open(pid_t body, NodeId home, HomeId id, const Shape& shape,
                         const Carried* carried = nullptr);
   // The same with an end that is connected to the body's, or will be: a socket that does not wait.
   Status join(UniqueFd local, pid_t body, NodeId home, HomeId id);
@@ -80,13 +89,17 @@ class SocketRelays {
   void pump(uint64_t number);
   void pump_to_home(Relay& relay);
   void end_if_closed(Relay& relay);
-  void send_home(Relay& relay, bool is_end, std::string_view data);
+  void send_home(Relay& relay, bool is_end, std::string_view data, std::string passed = {});
+  void take_from_home(Relay& relay, const SocketToBody& message, std::string_view payload,
+                      Messenger::Reply reply);
+  void take_passed(uint64_t number, Result<std::vector<UniqueFd>> fds);
   void pump_to_body(Relay& relay);
   void close(uint64_t number);
   const Relay* find_by_end(int end) const;
   void release();
 
   NodeContext& node_;
+  FdPassing passing_;
   std::unordered_map<uint64_t, std::unique_ptr<Relay>> relays_;
   std::string buffer_;
   uint64_t next_ = 1;

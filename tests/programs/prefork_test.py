@@ -153,6 +153,45 @@ for pid in workers: os.kill(pid, signal.SIGKILL)
 print([os.waitpid(pid, 0)[1] for pid in workers])
 """
 
+# Workers at a unix socket write who has asked them into the file that he has passed, until one of another node has.
+PASSING = """
+import os, signal, socket, struct, subprocess, sys
+CLIENT = '''
+import os, socket, sys
+nodes = set()
+for number in range(300):
+    with socket.socket(socket.AF_UNIX) as peer, os.fdopen(os.open("/tmp", os.O_TMPFILE | os.O_RDWR, 0o600), "r+") as file:
+        peer.connect(sys.argv[1])
+        socket.send_fds(peer, [b"%d" % number], [file.fileno()])
+        assert peer.recv(10) == b"written"
+        file.seek(0)
+        said, uid, gid, node = file.read().split()
+        assert (int(said), int(uid), int(gid)) == (number, os.getuid(), os.getgid()), (said, uid, gid)
+        nodes.add(node)
+    if nodes - {os.uname().nodename}: break
+print("asked as", os.getuid() == int(sys.argv[2]), len(nodes - {os.uname().nodename}))
+'''
+listener = socket.socket(socket.AF_UNIX)
+listener.bind("asked"); os.chmod("asked", 0o777); listener.listen(16)
+def work():
+    while True:
+        peer = listener.accept()[0]
+        said, fds, _, _ = socket.recv_fds(peer, 10, 2)
+        _, uid, gid = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        os.write(fds[0], f"{said.decode()} {uid} {gid} {os.uname().nodename}".encode()); os.close(fds[0])
+        peer.sendall(b"written"); peer.close()
+workers = []
+for _ in range(4):
+    pid = os.fork()
+    if pid == 0: work()
+    workers.append(pid)
+# Root's sessions have all users, an ordinary user's has one.
+for user in {os.getuid(), 12345 if "4294967295" in open("/proc/self/uid_map").read() else os.getuid()}:
+    who = {} if user == os.getuid() else {"user": user, "group": user}
+    subprocess.run([sys.executable, "-c", CLIENT, os.path.abspath("asked"), str(user)], cwd="/tmp", check=True, **who)
+for pid in workers: os.kill(pid, signal.SIGKILL); os.waitpid(pid, 0)
+"""
+
 
 class PreforkTest(SessionCase):
     def setUp(self):
@@ -227,9 +266,13 @@ class PreforkTest(SessionCase):
     def test_forked_workers_that_poll(self):
         self.assertTrue(self.fork_workers("poll"))
 
-    def test_forked_workers_at_a_unix_socket_stay(self):
-        """By its connections descriptors may be passed."""
-        self.assertFalse(self.fork_workers("accept", address=str(self.work / "socket")))
+    def test_forked_workers_at_a_unix_socket(self):
+        self.assertTrue(self.fork_workers("accept", address=str(self.work / "socket")))
+
+    def test_forked_workers_that_are_passed_descriptors(self):
+        (self.work / "passing.py").write_text(PASSING, encoding="ascii")
+        out = self.shell("\n".join([BUSY] * 3) + "\nsleep 0.3; exec /usr/bin/python3 passing.py", caps=session_case.SPREAD, nodes=3, timeout=120)
+        self.assertEqual(set(out.split("\n")), {"asked as True 1"})
 
     def test_forked_workers_in_c(self):
         server = str(self.build / "test-bin/tracees/prefork")
@@ -240,7 +283,7 @@ class PreforkTest(SessionCase):
                 left.unlink()
         for how in ("fork", "exec"):
             with self.subTest(how=how, at="a unix socket"):
-                self.assertFalse(self.fork_workers(how, server, str(self.work / f"socket-{how}")))
+                self.assertTrue(self.fork_workers(how, server, str(self.work / f"socket-{how}")))
             for left in self.work.glob("s*ed*"):
                 left.unlink()
 

@@ -184,6 +184,87 @@ for node in (1, 2, 3, 0): move(node); print(do("is_free()"))
 server.stdin.close(); print(server.wait())
 """
 
+# Descriptors passed by a unix socket to a child on another node, and back; each with the byte that it was sent with.
+PASSED = r"""
+import os, socket, subprocess, sys
+CHILD = r'''
+import os, socket, sys
+peer = socket.socket(fileno=int(sys.argv[1]))
+assert peer.recv(3) == b"abc"
+data, fds, _, _ = socket.recv_fds(peer, 5, 10)
+assert data == b"files" and len(fds) == 5, (data, fds)
+reads, writes, appends, null, counter = fds
+assert os.read(reads, 5) == b"line " and os.lseek(reads, 7, os.SEEK_SET) == 7 and os.read(reads, 8) == b"and more"
+assert os.lseek(writes, 0, os.SEEK_CUR) == 3 and os.write(writes, b"XYZ") == 3 and os.pread(writes, 8, 0) == b"012XYZ6\n"
+assert os.write(appends, b"from the child\n") == 15 and os.write(null, b"x") == 1 and os.read(null, 1) == b""
+os.eventfd_write(counter, 40)
+for fd in fds: os.close(fd)
+peer.sendall(b"done")
+data, fds, _, _ = socket.recv_fds(peer, 1, 10)
+pipe, served = fds
+served = socket.socket(fileno=served)
+assert served.recv(100) == b"who is there?"
+served.sendall(os.uname().nodename.encode() + b" " + os.read(pipe, 100)); served.close()
+reads, writes = os.pipe()
+own = open("own", "w+"); own.write("the child's"); own.flush(); own.seek(4)
+socket.send_fds(peer, [b"back"], [reads, own.fileno()])
+os.close(reads); own.close()
+assert peer.recv(5) == b"taken"
+os.write(writes, b"through a pipe of the child")
+'''
+near, far = socket.socketpair()
+child = subprocess.Popen([sys.executable, "-c", CHILD, str(far.fileno())], pass_fds=[far.fileno()])
+far.close()
+open("reads", "w").write("line 1 and more\n"); open("writes", "w").write("0123456\n"); open("appends", "w").write("first\n")
+reads, writes, appends = open("reads", "rb", 0), open("writes", "r+b", 0), open("appends", "ab", 0)
+writes.seek(3); counter = os.eventfd(2)
+near.sendall(b"abc")
+with open("/dev/null", "r+b", 0) as null:
+    socket.send_fds(near, [b"files"], [reads.fileno(), writes.fileno(), appends.fileno(), null.fileno(), counter])
+assert near.recv(4) == b"done"
+print(os.eventfd_read(counter), open("writes").read().strip(), open("appends").read().split())
+listener = socket.create_server(("127.0.0.1", 0))
+client = socket.create_connection(listener.getsockname()); served = listener.accept()[0]
+listener.close(); client.sendall(b"who is there?")
+there, here = os.pipe(); os.write(here, b"sent by a pipe"); os.close(here)
+socket.send_fds(near, [b"2"], [there, served.fileno()]); served.close()
+node, _, said = client.makefile().read().partition(" ")
+print(node != os.uname().nodename, said)
+data, fds, _, _ = socket.recv_fds(near, 4, 10)
+near.sendall(b"taken")
+print(data.decode(), os.read(fds[0], 100).decode(), os.pread(fds[1], 100, 0).decode(), os.lseek(fds[1], 0, os.SEEK_CUR), child.wait())
+"""
+
+# A process that accepts hands each connection to one of its workers on other nodes, which may hand it back, as prefork servers do.
+HANDED = r"""
+import multiprocessing, os, socket
+from multiprocessing import reduction
+def work(orders):
+    while (number := orders.recv()) is not None:
+        with socket.socket(fileno=reduction.recv_handle(orders)) as served:
+            served.sendall(f"{number} {served.recv(100).decode()} {os.uname().nodename}".encode())
+def main():
+    context = multiprocessing.get_context("spawn")
+    workers = []
+    for _ in range(3):
+        near, far = context.Pipe()
+        workers.append((near, context.Process(target=work, args=(far,))))
+        workers[-1][1].start()
+        far.close()
+    listener, nodes = socket.create_server(("127.0.0.1", 0)), set()
+    for number in range(60):
+        client = socket.create_connection(listener.getsockname()); client.sendall(f"asks {number}".encode())
+        served = listener.accept()[0]
+        near, worker = workers[number % 3]
+        near.send(number); reduction.send_handle(near, served.fileno(), worker.pid); served.close()
+        first, _, asked, node = client.makefile().read().split(); client.close()
+        assert (int(first), int(asked)) == (number, number)
+        nodes.add(node)
+    for near, worker in workers: near.send(None); worker.join()
+    print("all served", [worker.exitcode for _, worker in workers], len(nodes - {os.uname().nodename}) > 0)
+if __name__ == "__main__": main()
+"""
+
 
 class SocketsTest(SessionCase):
     def run_script(self, name, text):
@@ -208,6 +289,13 @@ class SocketsTest(SessionCase):
         self.assertEqual(self.run_script("spawn.py", SPAWN),
                          ["10", "5000000", "[0]", "40425", "570 [0, 0, 0]", "[0, 0, 0] 300", "[0] {5: 25}", "True [0]",
                           "2470", "[0] 8"])
+
+    def test_descriptors_that_are_passed(self):
+        self.assertEqual(self.run_script("passed.py", PASSED),
+                         ["42 012XYZ6 ['first', 'from', 'the', 'child']", "True sent by a pipe", "back through a pipe of the child the child's 4 0"])
+
+    def test_connections_that_are_handed_over(self):
+        self.assertEqual(self.run_script("handed.py", HANDED), ["all served [0, 0, 0] True"])
 
 
 if __name__ == "__main__":
