@@ -3,11 +3,13 @@
 
 #include <fmt/format.h>
 
+#include <csignal>
 #include <cstring>
 #include <fstream>
 #include <set>
 #include <string>
 
+#include "krg/procmgr/job_namespaces.h"
 #include "payloads.h"
 
 namespace krg {
@@ -22,6 +24,10 @@ pid_t parent_of(pid_t pid) {
   for (std::string line; std::getline(status, line);)
     if (line.starts_with("PPid:")) return std::atoi(line.c_str() + 5);
   return 0;
+}
+
+NodeId home_of(JobId job) {
+  return NodeId{static_cast<uint16_t>(job.value >> 16)};
 }
 
 Error not_checkpointable(pid_t pid) {
@@ -60,7 +66,9 @@ std::vector<pid_t> Applications::local_roots() const {
     for (pid_t parent = parent_of(root); parent > 1 && is_checkpointable(parent);
          parent = parent_of(root))
       root = parent;
-    roots.insert(root);
+    const auto job = job_of_orphan(root);
+    const auto task = job ? only_task_of(*job) : std::nullopt;
+    if (!task || !is_checkpointable(*task)) roots.insert(root);
   }
   return {roots.begin(), roots.end()};
 }
@@ -86,7 +94,29 @@ void Applications::find(pid_t pid, Done done) {
                 });
 }
 
+// None: it is no orphan, or of no job that is known.
+std::optional<uint32_t> Applications::job_of_orphan(pid_t pid) const {
+  if (parent_of(pid) != getpid() || table_.find_body(pid) || !node_.jobs) return std::nullopt;
+  const auto job = node_.jobs->job_of(pid);
+  return job ? std::optional(job->value) : std::nullopt;
+}
+
+std::optional<pid_t> Applications::only_task_of(uint32_t job) const {
+  const auto tasks = tasks_of_(job);
+  return tasks.size() == 1 ? std::optional(tasks.front()) : std::nullopt;
+}
+
+void Applications::climb_from_task(FindApplication ask, Done done) {
+  const auto task = only_task_of(std::exchange(ask.job, 0));
+  if (!task || *task == ask.root || kill(*task, 0) != 0)
+    return done(Application{ask.root, ask.root_node, 0});
+  ask.pid = *task;
+  ask.is_above = 0;
+  climb(ask, std::move(done));
+}
+
 void Applications::climb(FindApplication ask, Done done) {
+  if (ask.job != 0) return climb_from_task(ask, std::move(done));
   for (pid_t pid = ask.is_above ? parent_of(ask.pid) : ask.pid; pid > 1; pid = parent_of(pid)) {
     ask.pid = pid;
     ask.is_above = 0;
@@ -101,7 +131,15 @@ void Applications::climb(FindApplication ask, Done done) {
     }
   }
   if (ask.root == 0) return done(not_checkpointable(ask.pid));
-  done(Application{ask.root, ask.root_node});
+  if (const auto job = ask.pid == ask.root ? job_of_orphan(ask.pid) : std::nullopt) {
+    ask.job = *job;
+    return this->ask(home_of(JobId{*job}), ask, std::move(done));
+  }
+  // A job's first process is krgrun's child, whose shadow stays where it began.
+  const bool is_task = parent_of(ask.root) == 0 && node_.jobs;
+  const auto job = is_task ? node_.jobs->job_of(ask.root) : std::nullopt;
+  const bool is_all = job && only_task_of(job->value) == ask.root;
+  done(Application{ask.root, ask.root_node, is_all ? job->value : 0});
 }
 
 }  // namespace krg

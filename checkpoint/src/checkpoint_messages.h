@@ -20,18 +20,20 @@ struct Audience {
 };
 
 // Request to where `pid` executes, or, with `is_above`, to where its shadow is: the application
-// that it belongs to, `root` being the topmost process known so far. Reply: an Application. Errors:
-// ESRCH, EPERM.
+// that it belongs to, `root` being the topmost process known so far. With `job`, to where that has
+// begun: `root` is an orphan of it. Reply: an Application. Errors: ESRCH, EPERM.
 struct FindApplication {
   static constexpr uint16_t kId = message_ids::kCheckpoint;
   uint8_t version = kVersion;
   uint8_t is_above = 0;
   NodeId root_node;
+  uint32_t job = 0;
   pid_t pid = 0, root = 0;
 };
 struct Application {
   pid_t root = 0;
-  NodeId node;  // where that executes
+  NodeId node;       // where that executes
+  uint32_t job = 0;  // all of which it is: orphans belong to it; 0: of none
 };
 
 // Request to where an application's root executes: the command `checkpoint`. Payload: its
@@ -40,6 +42,7 @@ struct AskCheckpoint {
   static constexpr uint16_t kId = message_ids::kCheckpoint + 1;
   uint8_t version = kVersion;
   pid_t root = 0, asker = 0;
+  uint32_t job = 0;         // Application's
   uint64_t connection = 0;  // of the asking node: is told of the progress; 0: nobody
 };
 

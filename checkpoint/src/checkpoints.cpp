@@ -61,6 +61,7 @@ struct Checkpoints::Impl : std::enable_shared_from_this<Impl> {
     Reply reply;
     WriteOptions options;
     pid_t root = 0, asker = 0;
+    uint32_t job = 0;  // whose orphans are members, too; 0: none's
     Audience audience;
     uint64_t base = 0;  // the capture that it goes on from; 0: it has all pages
     int signal = 0;
@@ -97,7 +98,7 @@ struct Checkpoints::Impl : std::enable_shared_from_this<Impl> {
       : parts(std::move(p)),
         captures(capture_parts()),
         applications(std::make_shared<Applications>(parts.capture.node, parts.capture.table,
-                                                    parts.capture.capabilities)),
+                                                    parts.capture.capabilities, parts.tasks_of)),
         callbacks(std::make_shared<Callbacks>(parts.capture.node, parts.control, applications)),
         progress(parts.capture.node, parts.control) {}
   FamilyCaptureParts capture_parts() {
@@ -109,9 +110,9 @@ struct Checkpoints::Impl : std::enable_shared_from_this<Impl> {
   void find_application(const json& arguments, Applications::Done done);
   void find_when_restarted(pid_t pid, Clock::time_point until, Applications::Done done);
   void forward(const Request& request, const Applications::Application& to, const Reply& reply);
-  void checkpoint(pid_t root, pid_t asker, const Audience& audience, const json& arguments,
+  void checkpoint(const AskCheckpoint& ask, const Audience& audience, const json& arguments,
                   const Reply& reply);
-  void freeze(pid_t root, pid_t asker, const Reply& reply);
+  void freeze(const AskCheckpoint& ask, const Reply& reply);
   void unfreeze(pid_t root, int signal, const Reply& reply);
   void choose_base(Write& work);
   void capture(const Work& work);
@@ -156,8 +157,8 @@ void Checkpoints::Impl::add_commands() {
         auto self = weak.lock();
         if (!self) return;
         auto shared = std::make_shared<Messenger::Reply>(std::move(reply));
-        self->checkpoint(ask.root, ask.asker, {from, ask.connection},
-                         json::parse(payload, nullptr, false), [shared](Result<json> result) {
+        self->checkpoint(ask, {from, ask.connection}, json::parse(payload, nullptr, false),
+                         [shared](Result<json> result) {
                            if (result) return shared->ok(result->dump());
                            shared->fail(result.error());
                          });
@@ -194,6 +195,7 @@ void Checkpoints::Impl::forward(const Request& request, const Applications::Appl
                                 const Reply& reply) {
   AskCheckpoint ask;
   ask.root = to.root;
+  ask.job = to.job;
   const bool is_member = request.arguments.value("member", false);
   ask.asker = is_member || request.peer.pid == to.root ? 0 : request.peer.pid;
   if (request.arguments.value("progress", false)) ask.connection = request.connection;
@@ -204,11 +206,12 @@ void Checkpoints::Impl::forward(const Request& request, const Applications::Appl
                                        });
 }
 
-void Checkpoints::Impl::checkpoint(pid_t root, pid_t asker, const Audience& audience,
+void Checkpoints::Impl::checkpoint(const AskCheckpoint& ask, const Audience& audience,
                                    const json& arguments, const Reply& reply) {
+  const pid_t root = ask.root;
   if (arguments.is_discarded()) return reply(errno_error("checkpoint", EPROTO));
   const std::string action = arguments.value("action", std::string());
-  if (action == "freeze") return freeze(root, asker, reply);
+  if (action == "freeze") return freeze(ask, reply);
   if (action == "unfreeze") return unfreeze(root, arguments.value("signal", 0), reply);
   auto work = std::make_shared<Write>();
   work->reply = reply;
@@ -223,19 +226,21 @@ void Checkpoints::Impl::checkpoint(pid_t root, pid_t asker, const Audience& audi
   if (!busy.insert(root).second)
     return reply(errno_error(fmt::format("application {} is busy", root), EBUSY));
   work->root = root;
-  work->asker = asker;
+  work->asker = ask.asker;
+  work->job = ask.job;
   work->audience = audience;
   if (!arguments.value("full", false)) choose_base(*work);
   call_and_capture(work);
 }
 
-void Checkpoints::Impl::freeze(pid_t root, pid_t asker, const Reply& reply) {
+void Checkpoints::Impl::freeze(const AskCheckpoint& ask, const Reply& reply) {
+  const pid_t root = ask.root;
   if (frozen.contains(root))
     return reply(errno_error(fmt::format("application {} stands already", root), EBUSY));
   if (!busy.insert(root).second)
     return reply(errno_error(fmt::format("application {} is busy", root), EBUSY));
   captures.capture(
-      {.root = root, .asker = asker, .only_freezes = true},
+      {.root = root, .asker = ask.asker, .job = ask.job, .only_freezes = true},
       [self = shared_from_this(), root, reply](Result<FamilyCaptures::Captured> captured) {
         self->busy.erase(root);
         if (!captured) return reply(captured.error());
@@ -290,6 +295,7 @@ void Checkpoints::Impl::capture(const Work& work) {
   const auto stands = frozen.find(work->root);
   captures.capture({.root = work->root,
                     .asker = work->asker,
+                    .job = work->job,
                     .base = work->base,
                     .saves_files = work->saves_files,
                     .frozen = stands == frozen.end() ? 0 : stands->second},

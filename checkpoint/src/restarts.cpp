@@ -261,10 +261,13 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
                        {"stream", file.stream},
                        {"flock", file.flock},
                        {"socket", file.pipe},
+                       {"master", family.master_of(file).value_or(0)},
                        {"bytes", file.bytes},
                        {"modified_ns", file.is_regular ? file.modified_ns : 0},
                        {"mode", file.mode},
                        {"is_put_back", restart.puts_files_back && file.is_saved}});
+      for (const FamilyLock& lock : file.locks)
+        files.back()["locks"].push_back({lock.is_write != 0, lock.start, lock.bytes});
       if (const auto terminal = family.terminal_of(i))
         files.back()["terminal"] =
             to_hex({reinterpret_cast<const char*>(&terminal->settings), sizeof(termios)});

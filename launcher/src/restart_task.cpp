@@ -78,12 +78,13 @@ RestartPlan RestartPlan::parse(const json& answer, uint32_t job) {
   plan.program = answer.value("program", std::string());
   plan.first_slot = answer.value("first_slot", 3);
   for (const json& file : answer.value("files", json::array()))
-    plan.files.push_back({file.value("kind", 0u), file.value("path", std::string()),
-                          file.value("flags", 0), file.value("offset", int64_t{0}),
-                          file.value("stream", 0), file.value("flock", 0), file.value("socket", 0u),
-                          file.value("bytes", uint64_t{0}), file.value("modified_ns", int64_t{0}),
-                          file.value("mode", mode_t{0}), file.value("is_put_back", false),
-                          from_hex(file.value("terminal", std::string()))});
+    plan.files.push_back(
+        {file.value("kind", 0u), file.value("path", std::string()), file.value("flags", 0),
+         file.value("offset", int64_t{0}), file.value("stream", 0), file.value("flock", 0),
+         file.value("socket", 0u), file.value("master", 0u), file.value("bytes", uint64_t{0}),
+         file.value("modified_ns", int64_t{0}), file.value("mode", mode_t{0}),
+         file.value("is_put_back", false), from_hex(file.value("terminal", std::string())),
+         file.value("locks", std::vector<RestartPlan::Lock>())});
   for (const json& file : answer.value("mapped", json::array()))
     plan.mapped.push_back({file.value("path", std::string()), file.value("bytes", uint64_t{0}),
                            file.value("modified_ns", int64_t{0})});
@@ -121,6 +122,23 @@ Result<UniqueFd> RestartPlan::open_file(const File& file) const {
     return errno_error("the position in " + file.path);
   if (file.flock != 0 && flock(opened.get(), file.flock | LOCK_NB) != 0)
     return errno_error("the lock of " + file.path);
+  for (const auto& [is_write, start, bytes] : file.locks) {
+    struct flock lock {};
+    lock.l_type = is_write ? F_WRLCK : F_RDLCK;
+    lock.l_whence = SEEK_SET;
+    lock.l_start = start;
+    lock.l_len = bytes;
+    if (fcntl(opened.get(), F_OFD_SETLK, &lock) != 0)
+      return errno_error("the lock of " + file.path);
+  }
+  return opened;
+}
+
+Result<UniqueFd> RestartPlan::open_slave(const File& file, int master) {
+  char path[64];
+  if (ptsname_r(master, path, sizeof path) != 0) return errno_error("a pseudo-terminal");
+  UniqueFd opened(open(path, (file.flags & (O_ACCMODE | O_NONBLOCK)) | O_NOCTTY | O_CLOEXEC));
+  if (!opened) return errno_error(path);
   return opened;
 }
 
@@ -131,9 +149,9 @@ bool RestartPlan::is_put_back(const std::string& path) const {
 
 Result<UniqueFd> RestartPlan::open_mapped(const Mapped& file) const {
   if (file.path.starts_with(kSharedMemoryPrefix)) {
-    // What was in it is put there with the pages of the processes.
+    // What was in it is put there with the pages of the processes: but those of zeros.
     const std::string path = file.path.substr(kSharedMemoryPrefix.size());
-    UniqueFd made(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    UniqueFd made(open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
     if (!made || ftruncate(made.get(), static_cast<off_t>(file.bytes)) != 0)
       return errno_error(path);
     return made;
@@ -179,7 +197,9 @@ Result<std::vector<UniqueFd>> RestartPlan::open_slots(ControlClient& krgd) const
   if (auto opened = open_sockets(slots); !opened) return opened.error();
   for (size_t i = 0; i < files.size(); ++i) {
     if (slots[i]) continue;
-    auto opened = open_file(files[i]);
+    const bool is_slave = files[i].kind == static_cast<unsigned>(Kind::kSlave);
+    auto opened =
+        is_slave ? open_slave(files[i], slots.at(files[i].master).get()) : open_file(files[i]);
     if (!opened) return opened.error();
     slots[i] = std::move(*opened);
   }

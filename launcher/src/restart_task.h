@@ -9,6 +9,7 @@
 
 #include <nlohmann/json.hpp>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "krg/runtime/control_client.h"
@@ -19,18 +20,21 @@
 namespace krg {
 
 struct RestartPlan {
+  using Lock =
+      std::tuple<bool, int64_t, int64_t>;  // is to write, first byte, bytes (0: to the end)
   struct File {
     unsigned kind = 0;  // FamilyFile::Kind
     std::string path;
     int flags = 0;
     int64_t offset = 0;
     int stream = 0, flock = 0;
-    uint32_t socket = 0;
+    uint32_t socket = 0, master = 0;  // its socket; which file is the slave's master
     uint64_t bytes = 0;
     int64_t modified_ns = 0;  // of a regular file
     mode_t mode = 0;
     bool is_put_back = false;  // its contents are
     std::string terminal;      // a terminal's settings: struct termios
+    std::vector<Lock> locks;   // F_OFD_SETLK
   };
   struct Mapped {
     std::string path;
@@ -57,6 +61,7 @@ struct RestartPlan {
   Status open_sockets(std::vector<UniqueFd>& slots) const;
   Result<std::vector<UniqueFd>> open_slots(ControlClient& krgd) const;
   Result<UniqueFd> open_file(const File& file) const;
+  static Result<UniqueFd> open_slave(const File& file, int master);
   bool is_put_back(const std::string& path) const;
   Result<UniqueFd> open_mapped(const Mapped& file) const;
   // Those that are not made elsewhere, `may_change` or not.

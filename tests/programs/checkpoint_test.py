@@ -366,6 +366,45 @@ os.kill(child, signal.SIGKILL); print(os.waitpid(child, 0)[1])
         out = self.interrupted("/usr/bin/python3", "work.py", times=2)
         self.assertEqual(out, self.native("/usr/bin/python3", "work.py"))
 
+    def test_a_named_memory_that_others_have_written_to_since(self):
+        """Its pages are those of the checkpoint, those of zeros, too."""
+        name = f"/dev/shm/krg-test-{os.getpid()}"
+        self.addCleanup(lambda: os.path.exists(name) and os.unlink(name))
+        (self.work / "work.py").write_text(
+            f"import mmap, os, subprocess\nfile = open('{name}', 'w+b'); file.truncate(3 * 4096)\n"
+            "memory = mmap.mmap(file.fileno(), 0); memory[4096] = 7\n"
+            "subprocess.run(['krg_checkpoint', '-o', 'ckpt', str(os.getpid())], stdout=open('log', 'a'), check=True)\n"
+            "print(sum(memory[:]), len(memory), flush=True)\n", encoding="ascii")
+        first = self.krgrun("--cluster=none", "/usr/bin/python3", "work.py", caps=CAPS, nodes=1)
+        self.assertEqual((first.returncode, first.stdout, first.stderr), (0, "7 12288\n", ""))
+        with open(name, "wb") as file:
+            file.write(b"x" * 5 * 4096)
+        os.chown(name, *self.owner())
+        again = self.restart()
+        self.assertEqual((again.returncode, again.stdout, again.stderr), (0, "7 12288\n", ""))
+
+    def test_locks_of_open_files(self):
+        """Those by flock(2) and F_OFD_SETLK are the open file's: of the one that is open again."""
+        (self.work / "work.py").write_text(
+            "import fcntl, os, struct, subprocess\nopen('table', 'w').write('x' * 100)\n"
+            "def lock(fd, kind, start, length, get=False):\n"
+            "    words = struct.pack('hhqqi4x', kind, 0, start, length, 0)\n"
+            "    return struct.unpack('hhqqi4x', fcntl.fcntl(fd, fcntl.F_OFD_GETLK if get else fcntl.F_OFD_SETLK, words))[:4]\n"
+            "mine = os.open('table', os.O_RDWR); whole = open('whole', 'w'); fcntl.flock(whole, fcntl.LOCK_EX)\n"
+            "lock(mine, fcntl.F_WRLCK, 10, 5); lock(mine, fcntl.F_RDLCK, 50, 0)\n"
+            "subprocess.run(['krg_checkpoint', '-o', 'ckpt', str(os.getpid())], stdout=open('log', 'a'), check=True)\n"
+            "other = os.open('table', os.O_RDWR)\n"
+            "print([lock(other, fcntl.F_WRLCK, start, 1, True)[:1] + lock(other, fcntl.F_WRLCK, start, 1, True)[2:] for start in (9, 12, 60)])\n"
+            "lock(mine, fcntl.F_UNLCK, 10, 5); print(lock(other, fcntl.F_WRLCK, 12, 1, True)[0] == fcntl.F_UNLCK)\n"
+            "try: fcntl.flock(open('whole'), fcntl.LOCK_SH | fcntl.LOCK_NB)\n"
+            "except BlockingIOError: print('locked')\n", encoding="ascii")
+        first = self.krgrun("--cluster=none", "/usr/bin/python3", "work.py", caps=CAPS, nodes=1)
+        wanted = "[(2, 9, 1), (1, 10, 5), (0, 50, 0)]\nTrue\nlocked\n"
+        self.assertEqual((first.returncode, first.stdout, first.stderr), (0, wanted, ""))
+        for nodes in ("1", "2"):
+            again = self.restart("-N", nodes)
+            self.assertEqual((again.returncode, again.stdout, again.stderr), (0, wanted, ""))
+
     def test_mapped_files_of_a_disk(self):
         self.compare("/usr/bin/python3", "-c", MAPPED_WORK, times=2, nodes=(1, 2, 1))
 

@@ -6,18 +6,18 @@
 #include <fmt/format.h>
 #include <linux/kcmp.h>
 #include <poll.h>
-#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <memory>
 
 #include "family/family_pidfds.h"
+#include "family/family_terminals.h"
+#include "family/held_locks.h"
 #include "inotify_state.h"
 #include "process_spec.h"
 #include "process_status.h"
@@ -45,21 +45,6 @@ Error not_kept(pid_t owner, const StolenFd& fd, const Error& why) {
 bool is_same_open_file(int a, int b) {
   const pid_t self = getpid();
   return syscall(SYS_kcmp, self, self, KCMP_FILE, a, b) == 0;
-}
-
-bool is_terminal(const StolenFd& fd) {
-  termios settings;
-  return S_ISCHR(fd.attributes.st_mode) && tcgetattr(fd.copy.get(), &settings) == 0;
-}
-
-// Field 8 of /proc/PID/stat, proc(5): only those who have the terminal may ask it.
-std::string terminal_bytes(const StolenFd& fd, pid_t owner) {
-  FamilyTerminal terminal;
-  tcgetattr(fd.copy.get(), &terminal.settings);
-  ioctl(fd.copy.get(), TIOCGWINSZ, &terminal.size);
-  if (auto fields = stat_fields(owner))
-    terminal.foreground = std::max(stat_number<int32_t>(*fields, 8), 0);
-  return {reinterpret_cast<const char*>(&terminal), sizeof terminal};
 }
 
 bool reads(const StolenFd& fd) {
@@ -167,7 +152,6 @@ bool FamilyFiles::is_same(const Open& known, const StolenFd& fd,
 
 uint32_t FamilyFiles::insert(Open open) {
   opens_.push_back(std::move(open));
-  flocks_.push_back(0);
   return static_cast<uint32_t>(opens_.size() - 1);
 }
 
@@ -286,28 +270,15 @@ Status FamilyFiles::add(FamilyMember& member, int not_its) {
   return {};
 }
 
-// Lines "lock: 1: POSIX ADVISORY WRITE pid device:inode start end" of fdinfo, proc(5).
+// Those of a description every descriptor of it tells.
 Status FamilyFiles::add_locks(FamilyMember& member, const FamilyFd& fd) {
-  auto text = read_whole_file(fmt::format("/proc/{}/fdinfo/{}", member.pid, fd.number));
-  if (!text) return {};
-  for (std::string_view rest = *text; !rest.empty();) {
-    const std::string_view line = next_line(rest);
-    if (!line.starts_with("lock:")) continue;
-    const auto words = split_words(line.substr(5));
-    if (words.size() < 8) continue;
-    const bool is_write = words[3] == "WRITE";
-    if (words[1] == "FLOCK") {
-      flocks_[fd.file] = is_write ? LOCK_EX : LOCK_SH;
-    } else if (words[1] == "POSIX") {
-      FamilyLock lock{fd.file, is_write, to_number<int64_t>(words[6]).value_or(0), 0};
-      if (words[7] != "EOF")
-        lock.bytes = to_number<int64_t>(words[7]).value_or(lock.start) - lock.start + 1;
-      member.locks.push_back(lock);
-    } else {
-      return not_kept(member.pid, opens_[fd.file].fd,
-                      fmt::format("with a lock of kind {}", words[1]));
-    }
-  }
+  HeldLocks held = held_locks(member.pid, fd.number, fd.file);
+  if (!held.other.empty())
+    return not_kept(member.pid, opens_[fd.file].fd,
+                    fmt::format("with a lock of kind {}", held.other));
+  if (held.flock != 0) opens_[fd.file].flock = held.flock;
+  opens_[fd.file].locks = std::move(held.of_description);
+  std::move(held.of_process.begin(), held.of_process.end(), std::back_inserter(member.locks));
   return {};
 }
 
@@ -333,9 +304,11 @@ Status FamilyFiles::describe(const std::set<pid_t>& members, FamilyDescription& 
     if (open.home) continue;
     auto file = describe_one(open, members, outside, into);
     if (!file) return file.error();
-    file->flock = flocks_[i];
+    file->flock = open.flock;
+    file->locks = open.locks;
     const bool is_own = file->kind == FamilyFile::Kind::kPipe ||
                         file->kind == FamilyFile::Kind::kQueue ||
+                        file->kind == FamilyFile::Kind::kMaster ||
                         (file->kind == FamilyFile::Kind::kSocket && open.standard < 0);
     if (is_own && is_held_outside(open, members))
       return not_kept(open.first_owner, open.fd, "which a process outside of the family has, too");
@@ -414,8 +387,13 @@ Result<FamilyFile> FamilyFiles::describe_one(const Open& open, const std::set<pi
   if (type == S_IFSOCK) return describe_socket(open, std::move(file), into);
   if (type == S_IFCHR) {
     if (major(fd.attributes.st_rdev) == kMemoryDevices) return file;
-    if (!is_terminal(fd) || fd.link == "/dev/ptmx" || fd.link == "/dev/pts/ptmx")
-      return refused("");
+    if (number_of_master(fd.copy.get())) return describe_master(open, std::move(file));
+    if (!is_terminal(fd)) return refused("");
+    if (const auto number = number_of_slave(fd.copy.get()); number && master_of(*number)) {
+      file.kind = FamilyFile::Kind::kSlave;
+      file.stream = *number;
+      return file;
+    }
     file.kind = open.standard >= 0 ? FamilyFile::Kind::kStandard : FamilyFile::Kind::kTerminal;
     file.stream = static_cast<uint32_t>(std::max(open.standard, 0));
     file.contents = terminal_bytes(fd, open.first_owner);
@@ -436,6 +414,29 @@ Result<FamilyFile> FamilyFiles::describe_one(const Open& open, const std::set<pi
   file.kind = FamilyFile::Kind::kDeleted;
   file.memory = shared_memory_name(fd.attributes.st_dev, fd.attributes.st_ino);
   file.contents = std::move(*contents);
+  return file;
+}
+
+// The master of a pseudo-terminal, if it is a member's.
+const FamilyFiles::Open* FamilyFiles::master_of(uint32_t number) const {
+  const auto master = std::find_if(opens_.begin(), opens_.end(), [number](const Open& open) {
+    return !open.home && S_ISCHR(open.fd.attributes.st_mode) &&
+           number_of_master(open.fd.copy.get()) == number;
+  });
+  return master == opens_.end() ? nullptr : &*master;
+}
+
+Result<FamilyFile> FamilyFiles::describe_master(const Open& open, FamilyFile file) const {
+  const uint32_t number = *number_of_master(open.fd.copy.get());
+  const bool has_slaves = std::any_of(opens_.begin(), opens_.end(), [number](const Open& other) {
+    return !other.home && S_ISCHR(other.fd.attributes.st_mode) &&
+           number_of_slave(other.fd.copy.get()) == number;
+  });
+  auto description = describe_pseudo_terminal(open.fd.copy.get(), has_slaves);
+  if (!description) return not_kept(open.first_owner, open.fd, description.error());
+  file.kind = FamilyFile::Kind::kMaster;
+  file.stream = number;
+  file.contents = std::move(*description);
   return file;
 }
 

@@ -65,6 +65,8 @@ class FamilyFiles {
     SocketRelay relay = {};                                  // of a socket that is used elsewhere
     bool is_relayed = false;
     bool is_apart = false;  // has an offset of its own, and is no other one's description
+    uint32_t flock = 0;     // FamilyFile's
+    std::vector<FamilyLock> locks = {};
   };
   struct PipeEnds {
     const Open* reader = nullptr;
@@ -76,6 +78,8 @@ class FamilyFiles {
   Status add_locks(FamilyMember& member, const FamilyFd& fd);
   Result<FamilyFile> describe_one(const Open& open, const std::set<pid_t>& members,
                                   OthersDescriptors& outside, FamilyDescription& into);
+  const Open* master_of(uint32_t number) const;
+  Result<FamilyFile> describe_master(const Open& open, FamilyFile file) const;
   Result<FamilyFile> describe_event(const Open& open, FamilyFile file, OthersDescriptors& outside);
   Result<FamilyFile> describe_inotify(const Open& open, FamilyFile file,
                                       const std::set<pid_t>& members, OthersDescriptors& outside);
@@ -102,7 +106,6 @@ class FamilyFiles {
   pid_t asker_;
   std::vector<Open> opens_;
   std::map<pid_t, std::vector<FamilyFd>> fds_;  // of each member
-  std::vector<uint32_t> flocks_;                // of each
   std::vector<NativePosixQueue> queues_;
   std::set<std::pair<dev_t, ino_t>> mapped_;  // of add_mapped()
   std::vector<UniqueFd> to_close_;            // of describe_inotify()

@@ -18,6 +18,7 @@
 #include "family/family_installer_impl.h"
 #include "family/family_ipc.h"
 #include "family/family_pidfds.h"
+#include "family/family_terminals.h"
 #include "family/family_watches.h"
 #include "family/fill_sockets.h"
 #include "family/range_pieces.h"
@@ -90,6 +91,7 @@ void FamilyInstaller::Impl::choose_places(const std::function<NodeId(const Famil
 
 // Only connections of a stream or of packets in order can be had elsewhere.
 bool FamilyInstaller::Impl::stays(const FamilyFile& file) const {
+  if (file.kind == FamilyFile::Kind::kMaster || file.kind == FamilyFile::Kind::kSlave) return true;
   if (file.kind != FamilyFile::Kind::kSocket) return false;
   const FamilySocket& socket = family.sockets[file.pipe];
   return socket.state != FamilySocket::State::kConnected || socket.type == SOCK_DGRAM;
@@ -108,7 +110,7 @@ bool FamilyInstaller::Impl::may_go(uint32_t index) const {
                       }) &&
          std::none_of(member.fds.begin(), member.fds.end(), [this](const FamilyFd& fd) {
            const FamilyFile& file = family.files[fd.file];
-           return file.flock != 0 || !file.memory.empty() || stays(file);
+           return file.flock != 0 || !file.locks.empty() || !file.memory.empty() || stays(file);
          });
 }
 
@@ -134,9 +136,13 @@ Status FamilyInstaller::Impl::fill_all_sockets() const {
 
 Status FamilyInstaller::Impl::lay_out(FrozenThread root) {
   if (auto filled = fill_all_sockets(); !filled) return filled;
-  tree = std::make_unique<FamilyTree>(*node.children, family);
+  tree = std::make_unique<FamilyTree>(*node.children, family,
+                                      [this](const FamilyMember& leader, FrozenProcess& process) {
+                                        return take_terminal(family, first_slot, leader, process);
+                                      });
   if (auto grown = tree->grow(std::move(root)); !grown) return grown;
   const auto process = [this](uint32_t member) -> FrozenProcess& { return *tree->process(member); };
+  if (auto put = put_foregrounds_back(family, first_slot, process); !put) return put;
   if (auto opened = open_pidfds(family, first_slot, process); !opened) return opened;
   if (auto watched = add_watches(family, first_slot, process); !watched) return watched;
   for (uint32_t i = 0; i < family.members.size(); ++i) {
@@ -327,6 +333,8 @@ std::vector<pid_t> FamilyInstaller::all_ids() const {
   for (const ProcessImage& image : impl_->images)
     for (const ImageThread& thread : image.threads)
       if (thread.tid != image.threads.front().tid) ids.push_back(thread.tid);
+  // Nobody else may have a group by such a number.
+  for (pid_t leader : impl_->family.ended_leaders()) ids.push_back(leader);
   return ids;
 }
 NodeId FamilyInstaller::node_of(uint32_t member) const {

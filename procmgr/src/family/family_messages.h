@@ -14,12 +14,13 @@ namespace krg::family_messages {
 inline constexpr uint8_t kVersion = 1;
 
 // Request: stop all of the family that executes there. Payload: the pids that are known. Reply:
-// FoundProcess for each of those and of their descendants that is there.
+// FoundProcess for each of those, of the job's orphans, and of their descendants that is there.
 struct FamilyFreeze {
   static constexpr uint16_t kId = message_ids::kFamily;
   uint8_t version = kVersion;
   uint8_t only_look = 0;  // stop none yet
   pid_t root = 0, asker = 0;
+  uint32_t job = 0;  // whose orphans are members; 0: none's
   uint64_t capture = 0;
 };
 enum class FoundAs : uint32_t {

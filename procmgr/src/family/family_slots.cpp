@@ -7,6 +7,7 @@
 
 #include "family/family_installer_impl.h"
 #include "family/family_pidfds.h"
+#include "family/family_terminals.h"
 #include "family/family_watches.h"
 #include "in_worker.h"
 #include "inotify_state.h"
@@ -92,6 +93,8 @@ Result<UniqueFd> FamilyInstaller::Impl::make_file(const FamilyFile& file,
       return memory.open_native(file);
     case FamilyFile::Kind::kEvent:
       return make_event(file);
+    case FamilyFile::Kind::kMaster:
+      return make_pseudo_terminal(file);
     default:
       return UniqueFd();
   }

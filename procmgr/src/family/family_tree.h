@@ -1,11 +1,18 @@
 // FamilyTree: the tree of a family's processes, each a copy of its parent as it has just execed,
 // with its place in sessions and groups; what they are to be comes afterwards.
 //
+// A process is in the session that its parent was in when it forked it: who leads a session may
+// have made children before, which are made before here, too. Whose maker has ended (an orphan),
+// and what groups and sessions have ended leaders, is made by helpers, which end when all is there.
+//
 // Threads: the loop's thread, which is the tracer. All end with it unless they were let go.
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <functional>
+#include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "image/frozen_process.h"
@@ -15,11 +22,13 @@ namespace krg {
 
 class FamilyTree {
  public:
-  FamilyTree(ChildReaper& reaper, const ProcessFamily& family)
-      : reaper_(reaper), family_(family), processes_(family.members.size()) {}
+  // `leads`: runs when a member has become the leader of its session, before it has other children.
+  using Leads = std::function<Status(const FamilyMember&, FrozenProcess&)>;
+  FamilyTree(ChildReaper& reaper, const ProcessFamily& family, Leads leads);
   ~FamilyTree();
 
-  // Errors: EEXIST: a pid is taken; EPERM: pids may not be chosen; ESRCH.
+  // Errors: EEXIST: a pid is taken; EPERM: pids may not be chosen; ESRCH; ENOTSUP: its parent was
+  // never in its session.
   Status grow(FrozenThread root);
   const std::shared_ptr<FrozenProcess>& process(uint32_t member) const {
     return processes_.at(member);
@@ -32,12 +41,37 @@ class FamilyTree {
   Status end_zombies();
 
  private:
-  Status fork(uint32_t member);
+  struct Helper {
+    std::shared_ptr<FrozenProcess> process;
+    std::shared_ptr<FrozenProcess> maker;
+  };
+
+  void find_births();
+  Status raise(uint32_t member);
+  Status raise_children(uint32_t member, bool leads_already);
+  Status raise_orphans();
+  Result<std::shared_ptr<FrozenProcess>> fork(FrozenProcess& maker, pid_t pid, uint64_t end_signal);
+  Status fork_member(FrozenProcess& maker, uint32_t member);
+  Result<std::shared_ptr<FrozenProcess>> make_helper(std::shared_ptr<FrozenProcess> maker,
+                                                     pid_t pid);
+  Result<std::shared_ptr<FrozenProcess>> lead_ended_session(pid_t session);
+  Result<std::shared_ptr<FrozenProcess>> parent_of_orphan(pid_t session);
+  Result<std::shared_ptr<FrozenProcess>> process_in(pid_t session);
+  Status lead_ended_groups();
   Status join_groups();
+  Status end_helpers();
 
   ChildReaper& reaper_;
   const ProcessFamily& family_;
+  const Leads leads_;
   std::vector<std::shared_ptr<FrozenProcess>> processes_;
+  std::map<pid_t, std::vector<uint32_t>> children_;  // by parent
+  std::map<pid_t, uint32_t> members_;                // by pid
+  // By member: the session that it was born in; none: any will do, it leads its own.
+  std::vector<std::optional<pid_t>> births_;
+  std::vector<Helper> helpers_;                              // in the order in which they were made
+  std::map<pid_t, std::shared_ptr<FrozenProcess>> leaders_;  // by session, which they have ended
+  std::map<pid_t, std::shared_ptr<FrozenProcess>> adoptive_;  // by session: of orphans
 };
 
 }  // namespace krg

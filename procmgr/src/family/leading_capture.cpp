@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <csignal>
 #include <map>
 #include <optional>
 #include <set>
@@ -40,6 +41,8 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
 
   void begin() {
     known_.insert(order_.root);
+    // An orphan may be on any.
+    if (order_.job != 0) nodes_ = living_nodes();
     look(kMostRounds);
   }
 
@@ -100,6 +103,7 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
     ask.only_look = only_look;
     ask.root = order_.root;
     ask.asker = order_.asker;
+    ask.job = order_.job;
     ask.capture = order_.number;
     seen_.clear();
     ask_all(
@@ -284,6 +288,11 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
       for (FamilyMember& member : piece.members) executing[member.pid] = {from, &member};
     }
     std::vector<pid_t> sorted = {order_.root};
+    const auto is_orphan = [&](const FamilyPlace& place) {
+      return place.pid != order_.root && !places.contains(place.parent);
+    };
+    for (const auto& [pid, place] : places)
+      if (is_orphan(place)) sorted.push_back(pid);
     for (size_t i = 0; i < sorted.size(); ++i)
       for (const auto& [pid, place] : places)
         if (pid != order_.root && place.parent == sorted[i]) sorted.push_back(pid);
@@ -301,7 +310,9 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
         member.name = place->second.name.data();
       }
       member.pid = pid;
-      member.parent = pid == order_.root ? 0 : place->second.parent;
+      member.parent = pid == order_.root         ? 0
+                      : is_orphan(place->second) ? FamilyMember::kInit
+                                                 : place->second.parent;
       member.group = place->second.group;
       member.session = place->second.session;
       member.wait_status = place->second.wait_status;
@@ -310,22 +321,22 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
     return place_groups();
   }
 
-  // What the root has from outside, its members have from outside; a group or session of another
-  // process that is not among them cannot be made again.
+  // What the root has from outside, its members have from outside. Other leaders have ended, or are
+  // of another family.
   Status place_groups() {
     std::vector<FamilyMember>& members = family_.members;
     const pid_t outer_group = members.front().group, outer_session = members.front().session;
     const auto place_one = [&](pid_t& leader, pid_t outer) {
       const bool is_member = std::any_of(members.begin(), members.end(),
                                          [&](const FamilyMember& m) { return m.pid == leader; });
-      if (!is_member && leader != outer) return false;
-      if (!is_member) leader = 0;
-      return true;
+      if (!is_member && leader == outer) leader = 0;
+      return is_member || leader == 0 || (kill(leader, 0) != 0 && errno == ESRCH);
     };
     for (FamilyMember& member : members)
       if (!place_one(member.group, outer_group) || !place_one(member.session, outer_session))
         return errno_error(
-            fmt::format("process {}: the leader of its group or session has ended", member.pid),
+            fmt::format("process {}: its group or session is of a process outside of the family",
+                        member.pid),
             ENOTSUP);
     return {};
   }

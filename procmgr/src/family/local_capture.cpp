@@ -8,6 +8,7 @@
 
 #include "family/written_pages.h"
 #include "image/image_capture.h"
+#include "krg/procmgr/job_namespaces.h"
 #include "krg/procmgr/process_identity.h"
 #include "krg/runtime/run_after.h"
 #include "native_children.h"
@@ -67,6 +68,7 @@ LocalCapture::LocalCapture(FamilyCaptureParts parts, const FamilyFreeze& ask)
     : parts_(std::move(parts)),
       root_(ask.root),
       asker_(ask.asker),
+      job_(ask.job),
       number_(ask.capture),
       files_(parts_, ask.asker) {}
 
@@ -100,6 +102,28 @@ void LocalCapture::add_children_of(pid_t pid) {
   }
 }
 
+// krgd's children that nobody else has made: what was another's, who has ended. What krgd itself
+// has made to read pages from is traced by it before it is anybody's member.
+bool LocalCapture::is_orphan(pid_t child) const {
+  if (child == root_ || child == asker_ || parts_.table.find_body(child) ||
+      parts_.table.is_hidden(child) || parts_.node.jobs->job_of(child) != JobId{job_})
+    return false;
+  const bool is_spread =
+      parts_.spread.state_of && parts_.spread.state_of(child) != SpreadMembers::State::kOrdinary;
+  const auto status = StatusText::read(child);
+  return status &&
+         (is_spread || members_.contains(child) || status->number<pid_t>("TracerPid") != getpid());
+}
+
+void LocalCapture::add_orphans() {
+  if (job_ == 0 || !parts_.node.jobs) return;
+  for (pid_t child : native_children(getpid())) {
+    if (known_.contains(child) || !is_orphan(child)) continue;
+    add_known(child);
+    add_children_of(child);
+  }
+}
+
 void LocalCapture::read_mappings_of(pid_t pid) {
   if (mappings_.contains(pid)) return;
   if (auto texts = MappingTexts::read_smaps(pid)) mappings_[pid] = std::move(*texts);
@@ -110,6 +134,7 @@ LocalCapture::Found LocalCapture::look(const std::vector<pid_t>& known) {
     add_known(pid);
     if (pid != asker_) add_children_of(pid);
   }
+  add_orphans();
   for (pid_t pid : known_)
     if (state_of(pid) == FoundAs::kNative || state_of(pid) == FoundAs::kBody) read_mappings_of(pid);
   auto all = found();
@@ -128,6 +153,7 @@ void LocalCapture::freeze(const std::vector<pid_t>& known,
     return !members_.contains(pid) && kill(pid, 0) != 0 && errno == ESRCH;
   });
   for (pid_t pid : known) add_known(pid);
+  add_orphans();
   for (pid_t pid : std::vector(known_.begin(), known_.end()))
     if (!is_behind_its_parent(pid)) freeze_one(pid);
   for (pid_t pid : known)  // guardians, too

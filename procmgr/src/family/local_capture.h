@@ -68,6 +68,8 @@ class LocalCapture : public std::enable_shared_from_this<LocalCapture> {
 
   void add_known(pid_t pid);
   void add_children_of(pid_t pid);
+  void add_orphans();
+  bool is_orphan(pid_t child) const;
   void read_mappings_of(pid_t pid);
   void freeze_one(pid_t pid);
   bool is_behind_its_parent(pid_t pid) const;
@@ -95,6 +97,7 @@ class LocalCapture : public std::enable_shared_from_this<LocalCapture> {
 
   const FamilyCaptureParts parts_;
   const pid_t root_, asker_;
+  const uint32_t job_;  // whose orphans are members; 0: none's
   const uint64_t number_;
   uint64_t base_ = 0;
   std::set<pid_t> known_;  // that are here, in whatever way

@@ -10,9 +10,10 @@
 
 namespace krg::packed_family {
 
-inline constexpr uint8_t kFormatVersion = 8;
-inline constexpr uint8_t kNoMemories = 7;  // a version before
-inline constexpr uint8_t kNoSpread = 6;    // the one before that
+inline constexpr uint8_t kFormatVersion = 9;
+inline constexpr uint8_t kNoLocks = 8;     // a version before: of descriptions
+inline constexpr uint8_t kNoMemories = 7;  // an older one
+inline constexpr uint8_t kNoSpread = 6;    // an older one
 inline constexpr uint8_t kNoIpc = 5;       // an older one
 inline constexpr uint8_t kNoWatches = 4;   // an older one
 inline constexpr uint8_t kNoSockets = 3;   // an older one
@@ -43,6 +44,7 @@ inline void put(PackedWriter& out, const FamilyFile& file) {
   out.put(file.modified_ns).put(file.mode).put(file.is_saved);
   out.put_string(file.memory).put_string(file.path).put_string(file.contents);
   put_all(out, file.watches);
+  put_all(out, file.locks);
 }
 
 inline uint32_t get_node(PackedReader& in, uint8_t version) {
@@ -69,6 +71,7 @@ inline FamilyFile get_file(PackedReader& in, uint8_t version) {
   file.path = in.get_string();
   file.contents = in.get_string();
   if (version > kNoWatches) file.watches = get_all<FamilyWatch>(in);
+  if (version > kNoLocks) file.locks = get_all<FamilyLock>(in);
   return file;
 }
 

@@ -17,21 +17,36 @@ namespace {
 
 constexpr size_t kMostAddressBytes = 128;  // sockaddr_storage
 
+bool leads_somewhere(const ProcessFamily& family, const FamilyFile& file) {
+  const bool is_pseudo_terminals =
+      file.kind == FamilyFile::Kind::kMaster || file.kind == FamilyFile::Kind::kSlave;
+  if (file.kind > FamilyFile::Kind::kSlave || (file.stream > 2 && !is_pseudo_terminals))
+    return false;
+  if (std::any_of(file.watches.begin(), file.watches.end(), [&](const FamilyWatch& watch) {
+        return watch.file >= family.files.size() || watch.number < 0;
+      }))
+    return false;
+  switch (file.kind) {
+    case FamilyFile::Kind::kQueue:
+      return file.pipe < family.ipc.posix_queues.size();
+    case FamilyFile::Kind::kMemory:
+      return file.pipe < family.memories.size() && family.memories[file.pipe].is_file();
+    case FamilyFile::Kind::kPipe:
+      return file.pipe < family.pipes.size();
+    case FamilyFile::Kind::kSocket:
+      return file.pipe < family.sockets.size();
+    case FamilyFile::Kind::kSlave:
+      return family.master_of(file).has_value();
+    default:
+      return true;
+  }
+}
+
 // Every number leads somewhere, and parents come first.
 bool is_consistent(const ProcessFamily& family) {
   if (family.members.empty() || family.members.front().has_ended()) return false;
   for (const FamilyFile& file : family.files)
-    if (file.kind > FamilyFile::Kind::kMemory || file.stream > 2 ||
-        (file.kind == FamilyFile::Kind::kQueue && file.pipe >= family.ipc.posix_queues.size()) ||
-        (file.kind == FamilyFile::Kind::kMemory &&
-         (file.pipe >= family.memories.size() || !family.memories[file.pipe].is_file())) ||
-        std::any_of(file.watches.begin(), file.watches.end(),
-                    [&](const FamilyWatch& watch) {
-                      return watch.file >= family.files.size() || watch.number < 0;
-                    }) ||
-        (file.kind == FamilyFile::Kind::kPipe && file.pipe >= family.pipes.size()) ||
-        (file.kind == FamilyFile::Kind::kSocket && file.pipe >= family.sockets.size()))
-      return false;
+    if (!leads_somewhere(family, file)) return false;
   for (uint32_t i = 0; i < family.sockets.size(); ++i) {
     const FamilySocket& socket = family.sockets[i];
     if (socket.state > FamilySocket::State::kConnected || socket.name.size() > kMostAddressBytes ||
@@ -47,7 +62,8 @@ bool is_consistent(const ProcessFamily& family) {
     const bool has_parent = std::any_of(family.members.begin(), end, [&](const FamilyMember& m) {
       return m.pid == member.parent && !m.has_ended();
     });
-    if (member.pid <= 1 || (i > 0 && !has_parent)) return false;
+    const bool is_orphan = member.parent == FamilyMember::kInit;
+    if (member.pid <= 1 || (i > 0 && !has_parent && !is_orphan)) return false;
     for (const FamilyFd& fd : member.fds)
       if (fd.file >= family.files.size() || fd.number < 0) return false;
     for (const FamilyLock& lock : member.locks)
@@ -98,6 +114,14 @@ Result<ProcessFamily> ProcessFamily::parse(std::string_view bytes) {
   return family;
 }
 
+std::vector<pid_t> ProcessFamily::ended_leaders() const {
+  std::set<pid_t> leaders;
+  for (const FamilyMember& member : members) leaders.insert({member.group, member.session});
+  leaders.erase(0);
+  for (const FamilyMember& member : members) leaders.erase(member.pid);
+  return {leaders.begin(), leaders.end()};
+}
+
 uint32_t ProcessFamily::owner_of_memory(size_t memory) const {
   return static_cast<uint32_t>(members.size() + files.size() + memory);
 }
@@ -132,6 +156,14 @@ std::optional<FamilyTerminal> ProcessFamily::terminal_of(uint32_t number) const 
   if (!may_be || file.contents.size() != sizeof terminal) return std::nullopt;
   memcpy(&terminal, file.contents.data(), sizeof terminal);
   return terminal;
+}
+
+std::optional<uint32_t> ProcessFamily::master_of(const FamilyFile& slave) const {
+  for (uint32_t i = 0; i < files.size(); ++i)
+    if (files[i].kind == FamilyFile::Kind::kMaster && files[i].stream == slave.stream &&
+        files[i].node == slave.node)
+      return i;
+  return std::nullopt;
 }
 
 uint32_t ProcessFamily::file_of_socket(uint32_t socket) const {

@@ -134,6 +134,7 @@ class FamilyCaptures {
   struct Order {
     pid_t root = 0;
     pid_t asker = 0;            // the process that asked; 0: none
+    uint32_t job = 0;           // whose orphans are members, too; 0: none's
     uint64_t base = 0;          // the capture whose pages need not be had again; 0: none
     bool saves_files = false;   // contents of files that members have open for writing
     bool only_freezes = false;  // all stand until drop(); no share is had

@@ -47,6 +47,13 @@ struct FamilyWatch {
   uint64_t data = 0;
 };
 
+// A record lock, fcntl(2).
+struct FamilyLock {
+  uint32_t file = 0;
+  uint32_t is_write = 0;
+  int64_t start = 0, bytes = 0;  // 0: to the end
+};
+
 // An open file description (open(2)).
 struct FamilyFile {
   enum class Kind : uint32_t {
@@ -59,6 +66,8 @@ struct FamilyFile {
     kEvent,     // made anew: of EventKind `pipe`, `contents` being its description (event_fds.h)
     kQueue,     // POSIX message queue `pipe` of `ipc`
     kMemory,    // `memories[pipe]`
+    kMaster,    // of the pseudo-terminal of number `stream` (family/family_terminals.h)
+    kSlave,     // of that
   };
   Kind kind = Kind::kPath;
   int32_t flags = 0;  // F_GETFL
@@ -75,6 +84,7 @@ struct FamilyFile {
   std::string path;
   std::string contents;
   std::vector<FamilyWatch> watches = {};  // kEvent: of an epoll instance
+  std::vector<FamilyLock> locks = {};     // by F_OFD_SETLK: the description's
 };
 
 struct FamilyPipe {
@@ -119,15 +129,8 @@ struct FamilyFd {
   uint32_t close_on_exec = 0;
 };
 
-// A record lock, fcntl(2).
-struct FamilyLock {
-  uint32_t file = 0;
-  uint32_t is_write = 0;
-  int64_t start = 0, bytes = 0;  // 0: to the end
-};
-
 struct FamilyMember {
-  pid_t pid = 0, parent = 0;
+  pid_t pid = 0, parent = 0;     // kInit: it is an orphan
   pid_t group = 0, session = 0;  // 0: outside of the session
   int32_t wait_status = -1;      // >= 0: it has ended so and waits to be waited for
   uint32_t node = 0;             // where it executed
@@ -138,6 +141,7 @@ struct FamilyMember {
   std::vector<FamilyLock> locks;
   // What it is spread again by, over nodes (spread/spread_again.h); empty: it was not.
   std::string spread;
+  static constexpr pid_t kInit = 1;
   bool has_ended() const { return wait_status >= 0; }
 };
 
@@ -154,12 +158,16 @@ struct ProcessFamily {
   static Result<ProcessFamily> parse(std::string_view bytes);
   std::string serialize() const;
 
+  // Of groups and sessions that members are in, those whose leader is none of them: it has ended.
+  std::vector<pid_t> ended_leaders() const;
   // What pages of `memories[memory]` have for a member's number (FamilySnapshot::Pages).
   uint32_t owner_of_memory(size_t memory) const;
   bool may_change(uint32_t file) const;  // a regular file with a path that is open for writing
 
   // What `files[file]` is set to; none: it is no terminal.
   std::optional<FamilyTerminal> terminal_of(uint32_t file) const;
+  // The file of the master of a slave. Nothing: it was not a member's.
+  std::optional<uint32_t> master_of(const FamilyFile& slave) const;
   // The file of a socket; FamilySocket::kNone: none.
   uint32_t file_of_socket(uint32_t socket) const;
   // Of the connections that have one end here: how many come before that of `socket`.
