@@ -20,6 +20,8 @@ def work(number, value, array, lock, memory, queue, shared, start):
     shared[number] = os.uname().nodename
     queue.put((number, os.uname().nodename))
     block.close()
+def begin(all_are_there):
+    all_are_there.wait()
 def square(number):
     time.sleep(0.01)
     return number * number, os.uname().nodename
@@ -41,7 +43,7 @@ if __name__ == "__main__":
     print("counted", value.value, int.from_bytes(block.buf[0:2], "little"))
     print("array", list(array), "exit codes", [process.exitcode for process in all])
     print("queue and manager", [n for n, _ in told], same)
-    with context.Pool(4) as pool:
+    with context.Pool(4, begin, (start,)) as pool:
         squares = pool.map(square, range(12), chunksize=1)
     print("pool", [square for square, _ in squares])
     print("processes elsewhere", len(hosts) > 1, "pool elsewhere", len({host for _, host in squares}) > 1)
