@@ -4,7 +4,8 @@
 usage: checkpoint_cost.py BUILD_DIR [--mib 1024] [--rounds 5] [--dir DIR]
 
 Prints for each round and at the end (medians): the pause, the time to write a version with all pages (from the thaw to its commit) and its ratio
-to a raw write with fsync; the same of an increment, after 1 % of the pages were written, beside the one with all; the time of a restart till the program's next step and its ratio to a raw read with a cold cache.
+to a raw write with fsync; the same of an increment, after 1 % of the pages were written, beside the one with all; the time of a restart till the
+program's next step, into a cluster that runs, and its ratio to a raw read with a cold cache; what krgrun takes there for a program that does nothing.
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 import argparse
@@ -94,25 +95,16 @@ def main():
             shutil.rmtree(folder)
 
 
-def empty_cluster(start):
-    drop_caches()
-    begin = time.monotonic()
-    start("true").wait(30)
-    return (time.monotonic() - begin) * 1000
-
-
 def measure(build, folder, pages, options):
     (folder / "program.py").write_text(PROGRAM)
-    env = dict(os.environ, PATH=f"{build}/bin:{os.environ['PATH']}")
-    def start(*words):
-        return subprocess.Popen(["krgrun", "--cluster=none", *words], cwd=folder, env=env, stdin=subprocess.DEVNULL,
-                                stdout=subprocess.DEVNULL, start_new_session=True)
+    (folder / "state").mkdir(mode=0o700)
+    env = dict(os.environ, PATH=f"{build}/bin:{os.environ['PATH']}", KRG_STATE_DIR=str(folder / "state"))
     script = (f"/usr/bin/python3 program.py {options.mib} {pages} & while [ ! -e ready ]; do sleep 0.05; done\n"
               "while read -r how; do krg_checkpoint $how -o ckpt -K 2 $!; done <orders; kill $!")
     os.mkfifo(folder / "orders")
     log = open(folder / "log", "w+")
     krgrun = subprocess.Popen(["krgrun", "--cluster=none", "bash", "-c", f"{{ krg_capset -d +CHECKPOINTABLE; {script}; }}"], cwd=folder,
-                              env=env, stdin=subprocess.DEVNULL, stdout=log, start_new_session=True)
+                              env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     rows, increments = [], []
 
     def save(orders, number, how):
@@ -148,11 +140,28 @@ def measure(build, folder, pages, options):
         if krgrun.poll() is None:
             os.killpg(krgrun.pid, signal.SIGKILL)
             krgrun.wait()
-    def restart(*words):
+    subprocess.run(["kradm", "cluster", "start", "-N", "1"], env=env, stdout=subprocess.DEVNULL, check=True)
+    try:
+        read = measure_restarts(folder, pages, env, options.rounds)
+    finally:
+        subprocess.run(["kradm", "cluster", "stop"], env=env, stdout=subprocess.DEVNULL, check=False)
+    med = lambda rows, i: statistics.median(row[i] for row in rows)
+    print(f"{pages} pages, medians: increment {med(increments, 0):.2f} % of the bytes, {med(increments, 3):.1f} % of the time; written in "
+          f"{med(increments, 2):.1f} ms, pause {med(increments, 1):.1f} ms")
+    print(f"{pages} pages, medians: raw write {med(rows, 0):.0f} ms, version {med(rows, 2):.0f} ms = {med(rows, 0) / med(rows, 2) * 100:.0f} % of raw speed, pause "
+          f"{med(rows, 1):.1f} ms; raw read {med(read, 0):.0f} ms, restart {med(read, 1):.0f} ms = {med(read, 0) / med(read, 1) * 100:.0f} %, with --lazy {med(read, 2):.0f} ms, krgrun true {med(read, 3):.0f} ms")
+
+
+def measure_restarts(folder, pages, env, rounds):
+    """In a cluster that runs: (raw read, all pages first, --lazy, a program that does nothing), in ms."""
+    def start(*words):
         drop_caches()
         (folder / "step").unlink(missing_ok=True)
-        begin = time.monotonic()
-        again = start(*words)
+        return time.monotonic(), subprocess.Popen(["krgrun", *words], cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                                  start_new_session=True)
+
+    def restart(*words):
+        begin, again = start(*words)
         wait_for(folder / "step", again)
         took = time.monotonic() - begin
         (folder / "go").touch()
@@ -160,19 +169,19 @@ def measure(build, folder, pages, options):
         (folder / "go").unlink()
         return took * 1000
 
+    def nothing():
+        begin, program = start("true")
+        program.wait(30)
+        return (time.monotonic() - begin) * 1000
+
     read = []
-    for number in range(options.rounds):
+    for number in range(rounds):
         newest = max((folder / "ckpt").glob("v*.n0.h5"), key=lambda f: f.stat().st_mtime)
-        raw = raw_read(newest) * 1000
-        empty = empty_cluster(start)
-        read.append((raw, restart("--restart=ckpt"), restart("--restart=ckpt", "--lazy"), empty))
-        print(f"{pages} pages, round {number}: raw read {raw:7.0f} ms; restart to the first step {read[-1][1]:7.0f} ms, with --lazy {read[-1][2]:7.0f} ms "
-              f"(a new cluster in them, which with `true` takes {empty:.0f} ms)", flush=True)
-    med = lambda rows, i: statistics.median(row[i] for row in rows)
-    print(f"{pages} pages, medians: increment {med(increments, 0):.2f} % of the bytes, {med(increments, 3):.1f} % of the time; written in "
-          f"{med(increments, 2):.1f} ms, pause {med(increments, 1):.1f} ms")
-    print(f"{pages} pages, medians: raw write {med(rows, 0):.0f} ms, version {med(rows, 2):.0f} ms = {med(rows, 0) / med(rows, 2) * 100:.0f} % of raw speed, pause "
-          f"{med(rows, 1):.1f} ms; raw read {med(read, 0):.0f} ms, restart {med(read, 1):.0f} ms = {med(read, 0) / med(read, 1) * 100:.0f} %, with --lazy {med(read, 2):.0f} ms, a cluster for `true` {med(read, 3):.0f} ms")
+        read.append((raw_read(newest) * 1000, restart("--restart=ckpt"), restart("--restart=ckpt", "--lazy"), nothing()))
+        raw, whole, lazy, empty = read[-1]
+        print(f"{pages} pages, round {number}: raw read {raw:7.0f} ms; restart to the first step {whole:7.0f} ms, with --lazy {lazy:7.0f} ms; "
+              f"krgrun true {empty:.0f} ms", flush=True)
+    return read
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class Job:
     def wait(self, timeout_s=60):
         """Waits for the job's end; (state, exit code as Slurm prints it)."""
         def ended():
-            return self.field("JobState") not in ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING")
+            return self.field("JobState") not in ("PENDING", "RUNNING", "SIGNALING", "COMPLETING", "CONFIGURING")
         wait_for(ended, f"job {self.id} ends", timeout_s)
         return self.field("JobState"), self.field("ExitCode")
 
