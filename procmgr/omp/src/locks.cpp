@@ -34,19 +34,25 @@ void wait_until_free(const Mutex& mutex) {
     nanosleep(&moment, nullptr);
   }
 }
-// True: by the word.
-bool acquire(Mutex& mutex, const void* owner = nullptr) {
+[[gnu::noinline]] bool acquire_slowly(Mutex& mutex, const void* owner, bool is_taken) {
   if (!distant::is_on()) {
     mutex.lock(kLeastLooks);
+    is_taken = true;
     if (!distant::is_on()) return true;
-    mutex.unlock();
   }
+  if (is_taken) mutex.unlock();
   wait_until_free(mutex);
   distant::lock(&mutex, owner);
   return false;
 }
-void release(Mutex& mutex) {
-  mutex.is_held() || !distant::is_on() ? mutex.unlock() : distant::unlock(&mutex);
+// True: by the word.
+inline bool acquire(Mutex& mutex, const void* owner = nullptr) {
+  const bool is_taken = !distant::is_on() && mutex.try_lock();
+  if (__builtin_expect(is_taken && !distant::is_on(), 1)) return true;
+  return acquire_slowly(mutex, owner, is_taken);
+}
+inline void release(Mutex& mutex) {
+  distant::is_on() && !mutex.is_held() ? distant::unlock(&mutex) : mutex.unlock();
 }
 bool try_acquire(Mutex& mutex) {
   if (!distant::is_on()) return mutex.try_lock();

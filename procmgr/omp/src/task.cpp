@@ -140,6 +140,16 @@ void end_now(Thread& thread, Task& task) {
   release(thread, &task);
 }
 
+// At once, with nothing to wait for and nothing to be told of.
+void run_simply(Thread& thread, Function function, void* data, bool final) {
+  Task& task = new_task(thread, final);
+  task.arguments = data;
+  thread.at.task = &task;
+  function(data);
+  thread.at.task = task.parent;
+  release(thread, &task);
+}
+
 void give_event(Task& task, void* data, void* detach) {
   task.detachable = true;
   Task* event = &task;
@@ -283,6 +293,8 @@ void create_task(Function function, void* data, CopyFunction copy, long bytes, l
   TaskQueue& queue = *thread.at.tasks;
   const bool enough = queue.unfinished.load(std::memory_order_relaxed) > kMostPerMember * team.size;
   const bool at_once = runs_at_once(thread, if_clause) || (enough && !dependent && !detachable);
+  if (at_once && copy == nullptr && !dependent && !detachable && !team.distant)
+    return run_simply(thread, function, data, (flags & kTaskFinal) != 0);
   if (at_once && dependent) wait_for_dependences(depend);
 
   Task& task = new_task(thread, (flags & kTaskFinal) != 0);

@@ -236,6 +236,9 @@ void Replica::bind(pid_t tid, const ProcessorSet& processors) {
 
 void Replica::hold(HoldThreads::Why why, std::function<void()> done) {
   held_for_ |= static_cast<unsigned>(why);
+  if (why == HoldThreads::Why::kDebugger)
+    for (const auto& [tid, thread] : threads_)
+      if (thread->traced) thread->traced->end_step();
   auto left = std::make_shared<size_t>(threads_.size() + 1);
   const auto stands = [left, done = std::move(done)] {
     if (--*left == 0) done();
@@ -250,18 +253,6 @@ void Replica::release(HoldThreads::Why why) {
   if (held_for_ != 0) return;
   for (const auto& [tid, thread] : std::map(threads_))
     if (thread->traced) thread->traced->release();
-}
-
-std::vector<HeldThread> Replica::held_threads() const {
-  std::vector<HeldThread> held;
-  for (const auto& [tid, thread] : threads_) {
-    if (!thread->traced) continue;  // it has yet to begin
-    auto registers = thread->traced->registers();
-    auto vectors = thread->traced->vector_registers();
-    if (registers && vectors)
-      held.push_back({.tid = tid, .registers = *registers, .vectors = *vectors});
-  }
-  return held;
 }
 
 // One that stands at a call has its number in orig_rax until it is answered.
@@ -291,6 +282,7 @@ void Replica::on_stop(const ThreadPtr& thread, const TraceStop& stop) {
     case Kind::kSystemCall:
       return on_call(thread);
     case Kind::kSignal:
+      if (stop.signal == SIGTRAP && takes_trap(thread)) return;
       return stop.signal == SIGSEGV ? ask_mapping(thread) : send_home(thread, false);
     case Kind::kTrap:  // recalled; or held, and let go since
       if (!thread->is_recalled && stop.signal == SIGTRAP)

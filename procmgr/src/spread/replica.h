@@ -20,6 +20,7 @@
 #include "krg/procmgr/node_context.h"
 #include "krg/shmem/page_set.h"
 #include "processor_numbers.h"
+#include "spread/breakpoints.h"
 #include "spread/known_mapping.h"
 #include "spread/spread_image.h"
 #include "spread/spread_memory.h"
@@ -69,8 +70,10 @@ class Replica {
   void hold(HoldThreads::Why why, std::function<void()> done);
   void release(HoldThreads::Why why);
   // Of those that stand.
-  std::vector<HeldThread> held_threads() const;
   CapturedThreads captured_threads() const;
+  // A debugger's (spread_messages.h).
+  void set_breakpoint(const SetBreakpoint& ask);
+  void step(const StepThread& ask);
   // Processor time since each thread came; of all that have ended here, by number 0.
   std::vector<ThreadUsage> usage() const;
   // Members of a team have passed a barrier, or may when they have come.
@@ -116,6 +119,8 @@ class Replica {
   void start(const ThreadPtr& thread, pid_t task, ThreadState state,
              std::function<void(Status)> done);
   void on_stop(const ThreadPtr& thread, const TraceStop& stop);
+  bool takes_trap(const ThreadPtr& thread);
+  void tell_trap(const ThreadPtr& thread, bool at_breakpoint);
   void on_call(const ThreadPtr& thread);
   // `goes_on`: it was recalled, but makes this call first.
   void call_at_home(const ThreadPtr& thread, const user_regs_struct& call, bool goes_on = false);
@@ -154,6 +159,7 @@ class Replica {
   std::map<pid_t, ThreadPtr> threads_;  // by their number at home
   CpuTime ended_used_;                  // by threads that have ended here
   LocalBarriers barriers_;
+  Breakpoints breakpoints_;
   std::deque<Job> jobs_;  // of the keeper, the first one running
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

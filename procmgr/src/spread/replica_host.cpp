@@ -74,8 +74,7 @@ void ReplicaHost::take_messages() {
                                     shared = std::make_shared<Messenger::Reply>(std::move(reply))] {
       auto holding = weak.lock();
       if (why != HoldThreads::Why::kDebugger || !holding || !holding->replica) return shared->ok();
-      const auto held = holding->replica->held_threads();
-      shared->ok({reinterpret_cast<const char*>(held.data()), held.size() * sizeof(HeldThread)});
+      shared->ok(holding->replica->captured_threads().serialize());
     });
   });
   messenger.on_request<TellThreads>(
@@ -84,6 +83,15 @@ void ReplicaHost::take_messages() {
         if (!hosted || !hosted->replica) return reply.fail(ESRCH, "no replica");
         reply.ok(hosted->replica->captured_threads().serialize());
       });
+  messenger.on_request<SetBreakpoint>(
+      [this](NodeId, const SetBreakpoint& ask, std::string_view, Messenger::Reply reply) {
+        auto hosted = find(ask.set);
+        if (hosted && hosted->replica) hosted->replica->set_breakpoint(ask);
+        reply.ok();
+      });
+  messenger.on<StepThread>([this](NodeId, const StepThread& ask, std::string_view) {
+    if (auto hosted = find(ask.set); hosted && hosted->replica) hosted->replica->step(ask);
+  });
   messenger.on_request<TellUsage>(
       [this](NodeId, const TellUsage& ask, std::string_view, Messenger::Reply reply) {
         auto hosted = find(ask.set);

@@ -123,6 +123,7 @@ void Replica::map_file(const KnownMapping& known, int64_t file, std::function<vo
         const bool is_mapped = at == static_cast<int64_t>(range.start.value);
         files_.unmap(range.start, range.bytes);
         if (is_mapped) files_.map(range);
+        if (is_mapped) breakpoints_.set_again(pid(), range.start, range.bytes);
         keeper_->call(instruction_, SYS_close, {static_cast<uint64_t>(file)},
                       [done, is_mapped](int64_t) { done(is_mapped); });
       });

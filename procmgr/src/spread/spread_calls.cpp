@@ -182,6 +182,13 @@ void SpreadProcess::after_call(const ThreadPtr& thread, uint64_t result) {
     case SYS_clock_gettime:
     case SYS_wait4:
       return add_usage(thread, result);
+    case SYS_kill:
+    case SYS_tkill:
+    case SYS_tgkill:
+    case SYS_rt_sigqueueinfo:
+    case SYS_rt_tgsigqueueinfo:
+      finish(thread);
+      return look_for_signals();
     default:
       return finish(thread);
   }

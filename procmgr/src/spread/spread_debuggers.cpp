@@ -14,32 +14,59 @@ namespace {
 
 constexpr size_t kMostReadBytes = 16384;  // at once
 
+// The registers that every x86-64 processor has, and the upper halves of AVX's, as XSAVE lays them
+// out: what a debugger knows to show.
+constexpr size_t kMostExtendedBytes = 832;
+
 nlohmann::json described(const std::vector<SpreadProcess::Held>& held) {
   nlohmann::json threads = nlohmann::json::array();
-  const auto bytes_of = [](const auto& known) {
-    if (!known) return std::string();
-    return to_hex({reinterpret_cast<const char*>(&*known), sizeof *known});
-  };
-  for (const SpreadProcess::Held& thread : held)
+  for (const SpreadProcess::Held& thread : held) {
+    std::string registers, extended;
+    if (thread.state) {
+      registers = to_hex({reinterpret_cast<const char*>(&thread.state->registers),
+                          sizeof thread.state->registers});
+      extended = to_hex(thread.state->extended_state.substr(0, kMostExtendedBytes));
+    }
     threads.push_back({{"tid", thread.tid},
                        {"node", thread.node.value},
-                       {"registers", bytes_of(thread.registers)},
-                       {"vectors", bytes_of(thread.vectors)}});
+                       {"registers", std::move(registers)},
+                       {"extended", std::move(extended)}});
+  }
   return {{"threads", std::move(threads)}};
+}
+
+SpreadProcess::Done answered_by(ControlServer::Reply reply) {
+  return [shared = std::make_shared<ControlServer::Reply>(std::move(reply))](const Status& done) {
+    done ? shared->ok() : shared->fail(done.error());
+  };
 }
 
 }  // namespace
 
 void SpreadDebuggers::add_commands(ControlServer& server) {
-  server.add_command("spread.hold",
-                     [this](const ControlServer::Request& request, ControlServer::Reply reply) {
-                       hold(request, std::move(reply));
-                     });
-  server.add_command("spread.read",
-                     [this](const ControlServer::Request& request, ControlServer::Reply reply) {
-                       read(request, std::move(reply));
-                     });
+  const auto add = [&](const char* name, auto method) {
+    server.add_command(
+        name, [this, method](const ControlServer::Request& request, ControlServer::Reply reply) {
+          (this->*method)(request, std::move(reply));
+        });
+  };
+  add("spread.hold", &SpreadDebuggers::hold);
+  add("spread.read", &SpreadDebuggers::read);
+  add("spread.write", &SpreadDebuggers::write);
+  add("spread.breakpoint", &SpreadDebuggers::set_breakpoint);
+  server.add_command("spread.go_on", [this, &server](const ControlServer::Request& request,
+                                                     ControlServer::Reply reply) {
+    go_on(server, request, std::move(reply));
+  });
   server.on_disconnect([this](ControlServer::ConnectionId connection) { release(connection); });
+}
+
+// A process that the connection has held, and that is still the same.
+SpreadProcess* SpreadDebuggers::held_by(ControlServer::ConnectionId connection) const {
+  const auto found = holds_.find(connection);
+  if (found == holds_.end()) return nullptr;
+  SpreadProcess* process = find_(found->second.pid);
+  return process && process->set() == found->second.set ? process : nullptr;
 }
 
 void SpreadDebuggers::hold(const ControlServer::Request& request, ControlServer::Reply reply) {
@@ -49,15 +76,48 @@ void SpreadDebuggers::hold(const ControlServer::Request& request, ControlServer:
     return reply.fail(errno_error(
         fmt::format("process {} has no threads on other nodes, or began on another one", pid),
         ESRCH));
-  if (holds_.contains(request.connection)) return reply.fail(errno_error("it holds one", EBUSY));
+  const bool is_again = held_by(request.connection) == process;
+  for (const auto& [connection, hold] : holds_)
+    if (hold.pid == pid && !is_again)
+      return reply.fail(errno_error("a debugger looks at it already", EBUSY));
   holds_[request.connection] = {pid, process->set()};
-  process->hold([this, connection = request.connection,
+  process->hold([this, is_again, connection = request.connection,
                  shared = std::make_shared<ControlServer::Reply>(std::move(reply))](
-                    Result<std::vector<SpreadProcess::Held>> held) {
+                    const Result<std::vector<SpreadProcess::Held>>& held) {
     if (held) return shared->ok(described(*held));
-    holds_.erase(connection);
+    if (!is_again) holds_.erase(connection);
     shared->fail(held.error());
   });
+}
+
+void SpreadDebuggers::go_on(ControlServer& server, const ControlServer::Request& request,
+                            ControlServer::Reply reply) {
+  SpreadProcess* process = held_by(request.connection);
+  if (!process || !process->is_held()) return reply.fail(errno_error("it is not held", ESRCH));
+  reply.ok();
+  process->go_on(
+      request.arguments.value("step", 0), request.arguments.value("alone", false),
+      [&server, connection = request.connection](const SpreadProcess::Trap& trap) {
+        server.notify(
+            connection, "spread.trapped",
+            {{"tid", trap.tid}, {"breakpoint", trap.at_breakpoint}, {"status", trap.end_status}});
+      });
+}
+
+void SpreadDebuggers::set_breakpoint(const ControlServer::Request& request,
+                                     ControlServer::Reply reply) {
+  SpreadProcess* process = held_by(request.connection);
+  if (!process || !process->is_held()) return reply.fail(errno_error("it is not held", ESRCH));
+  process->set_breakpoint(RemoteAddr{request.arguments.value("address", uint64_t{0})},
+                          request.arguments.value("set", true), answered_by(std::move(reply)));
+}
+
+void SpreadDebuggers::write(const ControlServer::Request& request, ControlServer::Reply reply) {
+  SpreadProcess* process = held_by(request.connection);
+  if (!process || !process->is_held()) return reply.fail(errno_error("it is not held", ESRCH));
+  process->write_memory_of_all(RemoteAddr{request.arguments.value("address", uint64_t{0})},
+                               from_hex(request.arguments.value("bytes", "")),
+                               answered_by(std::move(reply)));
 }
 
 void SpreadDebuggers::read(const ControlServer::Request& request, ControlServer::Reply reply) {

@@ -1,5 +1,5 @@
 // SpreadDebuggers: the control commands by which a debugger (krg_gdb) looks at spread processes of
-// this node. What a connection holds goes on when the connection ends.
+// this node, and has them go on. What a connection holds goes on when the connection ends.
 //
 // Threads: the loop's thread. Owned by Spreading. spreading.h has the commands.
 // SPDX-License-Identifier: GPL-2.0-or-later
@@ -21,7 +21,12 @@ class SpreadDebuggers {
   void add_commands(ControlServer& server);
 
  private:
+  SpreadProcess* held_by(ControlServer::ConnectionId connection) const;
   void hold(const ControlServer::Request& request, ControlServer::Reply reply);
+  void go_on(ControlServer& server, const ControlServer::Request& request,
+             ControlServer::Reply reply);
+  void set_breakpoint(const ControlServer::Request& request, ControlServer::Reply reply);
+  void write(const ControlServer::Request& request, ControlServer::Reply reply);
   void read(const ControlServer::Request& request, ControlServer::Reply reply);
   void release(ControlServer::ConnectionId connection);
 

@@ -110,6 +110,7 @@ void SpreadProcess::make_child(const ThreadPtr& thread) {
 
 void SpreadProcess::fill_child(const ThreadPtr& thread, int64_t result) {
   const user_regs_struct& call = fork_->call;
+  if (inspection_) inspection_->breakpoints.take_from(fork_->child);
   const bool shares_files = call.orig_rax == SYS_clone && (call.rdi & CLONE_FILES) != 0;
   SpreadChild::Request request{.reaper = *parts_.node.children,
                                .pages = parts_.pages,
@@ -145,7 +146,7 @@ void SpreadProcess::end_fork() {
   HoldThreads tell;
   tell.set = set().value;
   for (NodeId node : parts_.nodes) static_cast<void>(parts_.node.messenger.send(node, tell));
-  if (inspection_) return;
+  if (is_held()) return;
   for (const auto& [tid, thread] : std::map(threads_)) thread->traced->release();
 }
 

@@ -159,7 +159,7 @@ struct AskMapping {
   uint64_t address = 0;
 };
 // H to R: all threads there stand still from now on, or go on when there is no reason any more. A
-// request when they are to stand: answered when they do; for a debugger with a HeldThread for each.
+// request when they are to stand: answered when they do; for a debugger with CapturedThreads.
 struct HoldThreads {
   static constexpr uint16_t kId = message_ids::kSpread + 14;
   enum class Why : uint8_t { kFork = 1, kStop = 2, kDebugger = 4, kCapture = 8 };  // bits
@@ -262,14 +262,36 @@ struct PageNumbers {  // in a row
   uint64_t first = 0, count = 0;
 };
 static_assert(sizeof(TellWritten) == 16 && sizeof(PageNumbers) == 16);
-struct HeldThread {
-  int32_t tid = 0;  // at home
-  uint8_t unused[4] = {};
-  user_regs_struct registers{};
-  user_fpregs_struct vectors{};
+// H to R, a request: a debugger's breakpoint.
+struct SetBreakpoint {
+  static constexpr uint16_t kId = message_ids::kSpread + 24;
+  uint8_t version = 1;
+  uint8_t is_set = 0;  // 0: it is cleared
+  uint8_t unused[6] = {};
+  uint64_t set = 0;
+  uint64_t address = 0;
 };
-static_assert(sizeof(TellThreads) == 16 && sizeof(HoldThreads) == 16 &&
-              sizeof(HeldThread) == 8 + sizeof(user_regs_struct) + sizeof(user_fpregs_struct));
+// H to R: a debugger has the thread make one step.
+struct StepThread {
+  static constexpr uint16_t kId = message_ids::kSpread + 25;
+  uint8_t version = 1;
+  uint8_t alone = 0;  // 1: all others stand meanwhile
+  uint8_t unused[2] = {};
+  int32_t tid = 0;
+  uint64_t set = 0;
+};
+// R to H: it has, or it has met a breakpoint; it stands.
+struct ThreadTrapped {
+  static constexpr uint16_t kId = message_ids::kSpread + 26;
+  uint8_t version = 1;
+  uint8_t at_breakpoint = 0;
+  uint8_t unused[2] = {};
+  int32_t tid = 0;
+  uint64_t set = 0;
+};
+static_assert(sizeof(SetBreakpoint) == 24 && sizeof(StepThread) == 16 &&
+              sizeof(ThreadTrapped) == 16);
+static_assert(sizeof(TellThreads) == 16 && sizeof(HoldThreads) == 16);
 static_assert(sizeof(AskMapping) == 24);
 static_assert(sizeof(QueueFutex) == 32 && sizeof(LeaveFutex) == 16 && sizeof(WakeFutex) == 32 &&
               sizeof(FutexWoken) == 16);

@@ -30,13 +30,18 @@ bool has_handler(pid_t tid, int signal) {
   return status && (signal_set(*status, "SigCgt") >> (signal - 1) & 1) != 0;
 }
 
+// That mean something to it.
 struct WaitingSignals {
   bool own, of_process;
 };
 WaitingSignals waiting_signals(pid_t tid) {
   auto status = read_proc_text(tid, "status");
   if (!status) return {};
-  const uint64_t open = ~signal_set(*status, "SigBlk");
+  constexpr auto bit = [](int signal) { return uint64_t{1} << (signal - 1); };
+  constexpr uint64_t kUsuallyIgnored = bit(SIGCHLD) | bit(SIGURG) | bit(SIGWINCH);
+  const uint64_t ignored =
+      signal_set(*status, "SigIgn") | (kUsuallyIgnored & ~signal_set(*status, "SigCgt"));
+  const uint64_t open = ~signal_set(*status, "SigBlk") & ~ignored;
   return {(signal_set(*status, "SigPnd") & open) != 0, (signal_set(*status, "ShdPnd") & open) != 0};
 }
 
@@ -89,7 +94,7 @@ SpreadProcess::ThreadPtr SpreadProcess::add(pid_t tid, bool is_new) {
   thread->slot = next_slot_++;
   threads_[tid] = thread;
   thread->traced = traced(tid, thread);
-  if (fork_ || inspection_ || capture_) thread->traced->hold([] {});
+  if (fork_ || is_held() || capture_) thread->traced->hold([] {});
   return thread;
 }
 
@@ -130,7 +135,10 @@ void SpreadProcess::on_stop(const ThreadPtr& thread, const TraceStop& stop) {
     case Kind::kSystemCall:
       if (thread->stands == Stands::kArming) return on_armed(thread);
       if (thread->stands == Stands::kDisarming) return arm(thread);
-      if (thread->stands == Stands::kLeaving) return stand_for_move(thread);
+      if (thread->stands == Stands::kLeaving) {
+        step_here(thread);
+        return stand_for_move(thread);
+      }
       if (thread->traced->was_emulated()) return on_emulated_entry(thread);
       return thread->traced->is_at_entry() ? on_entry(thread) : on_exit(thread);
     case Kind::kTrap:
@@ -157,6 +165,7 @@ void SpreadProcess::on_trap(const ThreadPtr& thread, const TraceStop& stop) {
 void SpreadProcess::on_signal(const ThreadPtr& thread, int signal) {
   TracedThread& traced = *thread->traced;
   if (thread->is_exiting) return traced.resume(PTRACE_SYSCALL);
+  if (signal == SIGTRAP && takes_trap(thread)) return;
   if (is_fatal(traced.tid(), signal))
     return charge_parent(thread,
                          [thread, signal] { thread->traced->resume(PTRACE_SYSCALL, signal); });
@@ -183,6 +192,7 @@ void SpreadProcess::on_gone(pid_t tid) {
   auto thread = threads_.extract(tid);
   if (!thread.empty()) {
     thread.mapped()->is_gone = true;
+    if (tid == parts_.pid) end_status_ = thread.mapped()->traced->end_status();
     if (fork_ && fork_->thread == thread.mapped()) end_fork();
     end_move(thread.mapped(), errno_error("it has ended", ESRCH));
     futexes_.leave(ticket_of(tid, thread.mapped()->node));
@@ -197,6 +207,7 @@ void SpreadProcess::end() {
   if (std::exchange(has_ended_, true)) return;
   give_up_capture(errno_error("it has ended", ESRCH));
   end_fork();
+  trapped(0, false);
   threads_.clear();
   changer_.reset();
   changers_.clear();
@@ -315,6 +326,8 @@ void SpreadProcess::returned(pid_t tid, ThreadState state) {
   const ThreadPtr thread = found->second;
   thread->call.reset();
   thread->returned = std::move(state);
+  if (inspection_ && inspection_->goes_on && inspection_->alone && inspection_->stepping == tid)
+    thread->traced->release();
   if (thread->stands == Stands::kArmed || thread->stands == Stands::kAtSignal) return leave(thread);
   if (thread->stands == Stands::kBehindCall) {
     stay_in_call(thread);
@@ -334,6 +347,7 @@ void SpreadProcess::leave(const ThreadPtr& thread) {
     static_cast<void>(thread->traced->set_registers(state.registers));
   static_cast<void>(thread->traced->set_extended_state(state.extended_state));
   if (thread->stands == Stands::kAtSignal) {
+    step_here(thread);
     resume(thread, thread->signal);
     if (thread->move) go_on_move(thread);
     return;
@@ -417,6 +431,8 @@ KnownMapping SpreadProcess::mapping_at(NodeId asker, RemoteAddr address) {
     found.kind = KnownMapping::Kind::kPages;
     found.range = *range;
     found.set_pages = parts_.pages->pages();
+  } else if (const KnownMapping* file = file_with_breakpoints(address)) {
+    found = *file;
   } else {
     found = KnownMapping::of_file(parts_.pid, address);
   }

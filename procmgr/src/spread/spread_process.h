@@ -25,6 +25,7 @@
 #include "krg/procmgr/node_context.h"
 #include "krg/shmem/page_set.h"
 #include "set_memory.h"
+#include "spread/breakpoints.h"
 #include "spread/call_arguments.h"
 #include "spread/cpu_time.h"
 #include "spread/fault_counts.h"
@@ -78,6 +79,8 @@ class SpreadProcess {
     };
   };
 
+  using Done = std::function<void(Status)>;
+
   // `ended` runs when the process has no thread any more, or is another program's.
   SpreadProcess(Parts parts, std::function<void()> ended);
   ~SpreadProcess();
@@ -113,7 +116,6 @@ class SpreadProcess {
   // Stopped as a whole, by a signal.
   bool is_stopped() const { return is_stopped_; }
 
-  using Done = std::function<void(Status)>;
   // The processors that a thread has been bound to since the process was spread, as far as its node
   // has them, by the cluster's numbers; nothing: to none, or it is none of its threads.
   std::optional<ProcessorSet> affinity_of(pid_t tid) const;
@@ -132,18 +134,35 @@ class SpreadProcess {
   void queue_futex(NodeId from, const QueueFutex& ask);
   bool leave_futex(NodeId from, pid_t tid);
   Result<int64_t> wake_futex(const WakeFutex& ask);
-  // For a debugger: all threads stand still, wherever they are, till release(). Errors: EBUSY
-  // (another one's, or a fork is under way); EAGAIN: a thread does not stand.
+  // For a debugger: all threads stand still, wherever they are, till go_on() or release(). Errors:
+  // EBUSY (another one's); EAGAIN: a fork or a capture is under way, or a thread does not stand.
   struct Held {
     pid_t tid;
     NodeId node;
-    std::optional<user_regs_struct> registers;  // none: it is on its way between two nodes
-    std::optional<user_fpregs_struct> vectors;
+    std::optional<ThreadState> state;  // none: it is on its way between two nodes
   };
   void hold(std::function<void(Result<std::vector<Held>>)> done);
+  bool is_held() const { return inspection_ && !inspection_->goes_on; }
+  // They go on till hold(). `step` is the thread that makes one step, 0 for none; `alone`: it alone
+  // goes on. `trapped` is told once, of the first that has made it or has met a breakpoint; of
+  // thread 0 when the process has ended, or has become another program's.
+  // REQUIRES: they are held.
+  struct Trap {
+    pid_t tid = 0;
+    bool at_breakpoint = false;
+    int end_status = 0;  // as wait(2) tells it
+  };
+  void go_on(pid_t step, bool alone, std::function<void(const Trap&)> trapped);
+  void trapped(pid_t tid, bool at_breakpoint);
+  // Errors: EIO where nothing is mapped; ENOTSUP: in code that the process has written itself.
+  // REQUIRES: they are held.
+  void set_breakpoint(RemoteAddr at, bool is_set, Done done);
+  // The debugger has gone, and with it its breakpoints.
   void release();
   // What the program would find there. Errors: EFAULT.
   void read_memory(RemoteAddr start, size_t bytes, std::function<void(Result<std::string>)> done);
+  // Errors: EFAULT where the threads have no memory in common that may be written.
+  void write_memory_of_all(RemoteAddr start, std::string_view bytes, Done done);
   void take_writers_message(NodeId from, std::string_view message) {
     parts_.pages->take_writers_message(from, message);
   }
@@ -224,9 +243,15 @@ class SpreadProcess {
   };
 
   struct Inspection {  // by a debugger
-    std::map<pid_t, HeldThread> elsewhere;
+    std::map<pid_t, ThreadState> elsewhere;
     std::function<void(Result<std::vector<Held>>)> done;
     EventLoop::Timer limit;
+    bool goes_on = false;  // they are not held
+    std::function<void(const Trap&)> trapped;
+    pid_t stepping = 0;
+    bool alone = false;
+    Breakpoints breakpoints;
+    std::map<RemoteAddr, KnownMapping> files;  // with breakpoints, as they were without, by start
   };
   struct Reading;
 
@@ -277,6 +302,12 @@ class SpreadProcess {
   void end_stop();
   void stop_standing(pid_t tid, const ThreadPtr& thread);
   void tell_held();
+  void let_go_on();
+  void hold_to_release();
+  void step_here(const ThreadPtr& thread);
+  bool takes_trap(const ThreadPtr& thread);
+  void tell_of_breakpoint(RemoteAddr at, bool is_set, std::function<void()> done);
+  const KnownMapping* file_with_breakpoints(RemoteAddr address) const;
   void read_next(const std::shared_ptr<Reading>& reading);
 
   void try_to_stand();
@@ -434,6 +465,7 @@ class SpreadProcess {
   ThreadPtr capture_turn_ = std::make_shared<Thread>();  // none: who changes mappings then
   uint64_t answers_ = 0;                                 // to threads elsewhere
   std::map<NodeId, CpuTime> visits_;                     // of threads that have come home
+  int end_status_ = 0;                                   // of its main thread
   CpuTime charged_;                                      // to its parent
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

@@ -432,6 +432,10 @@ void Spreading::Impl::take_messages() {
       [this](NodeId from, const TellHomeOfWriters& tell, std::string_view message) {
         if (SpreadProcess* process = find(tell.set)) process->take_writers_message(from, message);
       });
+  messenger.on<ThreadTrapped>([this](NodeId, const ThreadTrapped& tell, std::string_view) {
+    SpreadProcess* process = find(tell.set);
+    if (process) process->trapped(tell.tid, tell.at_breakpoint != 0);
+  });
   messenger.on<ReplicaLost>([this](NodeId from, const ReplicaLost& lost, std::string_view) {
     if (SpreadProcess* process = find(lost.set))
       process->fail(fmt::format("its threads on node {} were killed", from.value));

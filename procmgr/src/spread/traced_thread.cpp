@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "call_registers.h"
+#include "process_memory.h"
+#include "wait_status.h"
 
 namespace krg {
 namespace {
@@ -26,6 +28,7 @@ TracedThread::TracedThread(ChildReaper& reaper, pid_t tid,
                            std::function<void(const TraceStop&)> stopped)
     : reaper_(reaper), tid_(tid), stopped_(std::move(stopped)) {
   reaper_.watch_new_tracee(tid_, [this](const ChildEvent& event) {
+    if (event.is_end()) end_status_ = wait_status_of(event.code, event.status);
     on_stop(event.is_end() ? TraceStop{} : TraceStop::from(event.status));
   });
 }
@@ -99,8 +102,14 @@ void TracedThread::resume(__ptrace_request request, int signal) {
     resumption_ = Resumption{request, signal};
     return;
   }
+  if (stepped_ && !done_) {
+    if (is_stepping_ && is_behind_call()) return stand_behind_step(request, signal);
+    is_stepping_ = true;
+    goes_on_by_ = request;
+    request = step_by(request);
+  }
   is_stopped_ = false;
-  was_emulated_ = request == kSystemCallsAreOurs;
+  was_emulated_ = request == kSystemCallsAreOurs || request == kStepOrOurs;
   ptrace(request, tid_, nullptr, signal);  // one that has died is told of by its end
   reaper_.tracee_goes_on();
 }
@@ -129,6 +138,43 @@ void TracedThread::release() {
   is_held_ = false;
   if (auto waiting = std::exchange(resumption_, std::nullopt))
     resume(waiting->request, waiting->signal);
+}
+
+void TracedThread::step(std::function<void()> stepped) {
+  stepped_ = std::move(stepped);
+  is_stepping_ = false;
+}
+
+// A system call is not stepped: whoever watches the thread has to see both of its stops.
+__ptrace_request TracedThread::step_by(__ptrace_request request) const {
+  if (request == kSystemCallsAreOurs) return kStepOrOurs;
+  if (request != PTRACE_SYSCALL) return request;
+  if (last_stop_.kind == TraceStop::Kind::kSystemCall && is_at_entry()) return request;
+  constexpr uint16_t kSystemCall = 0x050f;
+  uint16_t instruction = 0;
+  auto registers = this->registers();
+  const bool is_call = registers &&
+                       read_process_memory(tid_, RemoteAddr{registers->rip},
+                                           {reinterpret_cast<char*>(&instruction), 2}) &&
+                       instruction == kSystemCall;
+  return is_call ? request : PTRACE_SINGLESTEP;
+}
+
+bool TracedThread::is_behind_call() const {
+  return last_stop_.kind == TraceStop::Kind::kSystemCall && (was_emulated_ || !is_at_entry());
+}
+
+bool TracedThread::has_stepped(const TraceStop& stop) const {
+  if (!stepped_ || !is_stepping_ || done_) return false;
+  if (stop.kind != TraceStop::Kind::kSignal || stop.signal != SIGTRAP) return false;
+  auto info = signal_info();
+  return info && is_of_step(*info);
+}
+
+void TracedThread::stand_behind_step(__ptrace_request request, int signal) {
+  is_held_ = true;
+  resumption_ = Resumption{request, signal};
+  std::exchange(stepped_, nullptr)();
 }
 
 bool TracedThread::is_settled() const {
@@ -161,7 +207,9 @@ void TracedThread::on_stop(const TraceStop& stop) {
   is_stopped_ = true;
   was_interrupted_ = std::exchange(is_interrupted_, false);
   const auto stands = std::exchange(stands_, nullptr);
-  if (done_) {
+  if (has_stepped(stop)) {
+    stand_behind_step(goes_on_by_, 0);
+  } else if (done_) {
     on_stop_in_call(stop);
   } else {
     auto stopped = stopped_;

@@ -24,6 +24,8 @@ namespace krg {
 
 // PTRACE_SYSEMU: on to the next system call, which the kernel does not carry out.
 inline constexpr auto kSystemCallsAreOurs = static_cast<__ptrace_request>(31);
+// PTRACE_SYSEMU_SINGLESTEP: or past one instruction.
+inline constexpr auto kStepOrOurs = static_cast<__ptrace_request>(32);
 
 class TracedThread {
  public:
@@ -49,6 +51,8 @@ class TracedThread {
   bool is_at_entry() const;
   // Of the signal that has stopped it. Errors: ESRCH.
   Result<siginfo_t> signal_info() const;
+  // Of one that has died, as wait(2) tells it.
+  int end_status() const { return end_status_; }
   // The pid that a PTRACE_EVENT_CLONE or PTRACE_EVENT_FORK tells.
   pid_t new_task() const;
 
@@ -70,6 +74,17 @@ class TracedThread {
   void release();
   // Held, in a stop, and told to go on from it without a signal: nothing else is to come of it.
   bool is_settled() const;
+
+  // For a debugger: the next time that it goes on with its program, for one instruction (a system
+  // call is one, however long it takes). `stepped` runs when it stands behind it, held; nobody
+  // else is told of that stop. Till end_step().
+  void step(std::function<void()> stepped);
+  void end_step() { stepped_ = nullptr; }
+  // Whether a SIGTRAP tells of an instruction that has been stepped.
+  static bool is_of_step(const siginfo_t& info) {
+    return info.si_code == TRAP_TRACE || info.si_code == TRAP_BRKPT;
+  }
+
   bool is_stopped() const { return is_stopped_; }
   const TraceStop& last_stop() const { return last_stop_; }
   // It stays in its stop, and is another one's to watch: before this is destroyed.
@@ -86,6 +101,10 @@ class TracedThread {
   void on_stop(const TraceStop& stop);
   void on_stop_in_call(const TraceStop& stop);
   void end_call(int64_t result);
+  __ptrace_request step_by(__ptrace_request request) const;
+  bool is_behind_call() const;
+  bool has_stepped(const TraceStop& stop) const;
+  void stand_behind_step(__ptrace_request request, int signal);
 
   ChildReaper& reaper_;
   const pid_t tid_;
@@ -99,12 +118,16 @@ class TracedThread {
     int signal;
   };
   TraceStop last_stop_{};
+  int end_status_ = 0;
   bool is_stopped_ = false;
   bool is_interrupted_ = false, was_interrupted_ = false;
   bool was_emulated_ = false;
   bool is_held_ = false;
   std::function<void()> stands_;
   std::optional<Resumption> resumption_;  // that waits
+  std::function<void()> stepped_;
+  bool is_stepping_ = false;       // has gone on for it
+  __ptrace_request goes_on_by_{};  // once it has stepped
 };
 
 }  // namespace krg

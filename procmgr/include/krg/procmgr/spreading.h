@@ -55,10 +55,18 @@ class Spreading {
   // Adds "spread.statistics" {"job"}: {"processes": [...]}, what processes with KRG_STATS=JOB in
   // their environment have waited for (SpreadStatistics::report), when all of them have ended;
   // once.
-  //   "spread.hold" {"pid"}: {"threads": [{"tid", "node", "registers", "vectors"}]}: all threads of
-  // a process that is spread and was started here stand still till the connection ends; registers
-  // (user_regs_struct) and vectors (user_fpregs_struct) are empty where the thread is on its way.
-  // Errors: ESRCH, EBUSY, EAGAIN.
+  //   "spread.hold" {"pid"}: {"threads": [{"tid", "node", "registers", "extended"}]}: all threads
+  //   of
+  // a process that is spread and was started here stand still till the connection ends or has them
+  // go on; registers (user_regs_struct) and extended ones (as XSAVE lays them out, 832 bytes at the
+  // most) are empty where the thread is on its way. Errors: ESRCH, EBUSY, EAGAIN.
+  //   "spread.go_on" {"step", "alone"}: they go on till "spread.hold" is asked for again; thread
+  // "step", if it is not 0, for one instruction, and nobody else if "alone". The notice
+  // "spread.trapped" {"tid", "breakpoint", "status"} tells once that one has made its step or has
+  // met a breakpoint; with tid 0 that the process has ended, with that status of wait(2). Error:
+  // ESRCH (it is not held).
+  //   "spread.breakpoint" {"address", "set"}; errors: ENOTSUP, EIO. "spread.write" {"address",
+  // "bytes"}: into memory that its threads have in common; error: EFAULT. Both of a held one.
   //   "spread.read" {"pid", "address", "bytes"}: {"bytes"}: its memory, 16 KiB at the most. Error:
   // EFAULT. Bytes are told as hexadecimal digits.
   void add_commands(ControlServer& server);
