@@ -217,6 +217,8 @@ void JobRunner::spread_openmp_teams(bool is_offered, TaskLaunch& launch) const {
   }
   launch.distant_threads = true;
   set_variable(launch.environment, "KRG_OMP_NODES", std::to_string(launch.node_count));
+  if (options_.openmp == OpenmpRuntime::kAuto)
+    set_variable(launch.environment, "KRG_OMP_GATHER", "1");
 }
 
 Result<int> JobRunner::launch_and_wait(TaskLaunch& launch) {

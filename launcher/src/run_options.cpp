@@ -75,7 +75,8 @@ po::options_description describe(RawOptions& raw) {
   add("restart-version", po::value(&run.restart_version), "of that folder (0: the newest)");
   add("omp", po::value(&raw.openmp),
       "OpenMP programs' runtime: native (the system's libgomp: threads on one node), krg "
-      "(libkrgomp: on all), or auto (krg when PROGRAM itself needs libgomp)");
+      "(libkrgomp: on all), or auto (krg when PROGRAM itself needs libgomp; threads that wait for "
+      "pages more than they compute come home)");
   add("multiple-writers", po::bool_switch(&run.multiple_writers),
       "pages that threads of several nodes write may be written by all at a time (not with "
       "--omp=native)");

@@ -1,6 +1,7 @@
 """Servers that fork: children that close the listening sockets which they have from their parent run on other nodes, and those that
-accept; PostgreSQL with backends on several nodes. SPDX-License-Identifier: GPL-2.0-or-later
+accept; PostgreSQL with backends and nginx with workers on several nodes. SPDX-License-Identifier: GPL-2.0-or-later
 """
+import hashlib
 import os
 import pathlib
 
@@ -73,6 +74,41 @@ grep -E 'ERROR|FATAL|PANIC|terminated' log | grep -v 'the database system is sta
 cut -c1-20 where
 """
 
+# Three workers, whom their master tells by sockets that it passes to them to end: when it reads its configuration anew, and at its own end.
+NGINX = r"""
+cat >nginx.conf <<END
+worker_processes 3; daemon off; pid $PWD/nginx.pid; error_log $PWD/nginx.log notice;
+events { worker_connections 64; }
+http {
+    access_log off;
+    client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+    server { listen unix:$PWD/http.sock; location / { root $PWD/pages; } }
+}
+END
+mkdir pages; seq 100000 >pages/numbers
+krg_capset -d +DISTANT_FORK
+""" + f"{BUSY}\n{BUSY}\n{BUSY}\n" + r"""sleep 0.3
+/usr/sbin/nginx -p $PWD -c nginx.conf 2>>nginx.log & server=$!
+krg_capset -d -DISTANT_FORK
+ask() {
+    for ((i = 0; i < 12; i++)); do
+        /usr/bin/python3 -c 'import hashlib, http.client, socket, sys
+class Local(http.client.HTTPConnection):
+    def connect(self): self.sock = socket.socket(socket.AF_UNIX); self.sock.connect("http.sock")
+link = Local("localhost"); link.request("GET", "/numbers"); print(hashlib.sha256(link.getresponse().read()).hexdigest())'
+    done | uniq -c
+}
+workers() { pgrep -P $server | sort -n; }
+until [ -s nginx.pid ] && [ "$(workers | wc -l)" = 3 ]; do sleep 0.05; done
+ask
+for worker in $(workers); do krg_where $worker; done >where
+before=$(workers); kill -HUP $server
+until [ "$(workers | wc -l)" = 3 ] && [ -z "$(comm -12 <(echo "$before") <(workers))" ]; do sleep 0.05; done
+ask
+kill -QUIT $server; wait $server; echo server $?
+cat where
+"""
+
 
 class ServersTest(SessionCase):
     def answers(self, what, server=SERVER):
@@ -105,6 +141,14 @@ class ServersTest(SessionCase):
         *balances, history = sums[0].split("|")
         self.assertEqual((len(set(balances)), history), (1, "100"), out)
         self.assertTrue({line[2] for line in backends} - {"n0"}, out)
+
+    def test_nginx_with_workers_on_several_nodes(self):
+        if not os.access("/usr/sbin/nginx", os.X_OK):
+            self.skipTest("no nginx")
+        out = self.shell(NGINX).split("\n")
+        page = hashlib.sha256("".join(f"{i}\n" for i in range(1, 100001)).encode()).hexdigest()
+        self.assertEqual([line.split() for line in out[:3]], [["12", page], ["12", page], ["server", "0"]], out)
+        self.assertGreater(len({line.split()[2] for line in out[3:]}), 1, out)
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ void SpreadProcess::bind(const ThreadPtr& thread, const ThreadPtr& target,
     // An error of the kernel's.
     if (target->is_gone || chosen == parts.end()) return resume(thread);
     target->affinity = wanted;
+    stop_gathering();
     if (chosen->first == self && present == self) return resume(thread);
     const NodeId node = chosen->first;
     const auto at_home = parts.find(self);

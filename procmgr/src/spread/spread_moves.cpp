@@ -38,6 +38,11 @@ void SpreadProcess::move(pid_t tid, NodeId target, Done done) {
   if (!is_known)
     return done(
         errno_error(fmt::format("its process is not spread to node {}", target.value), ENOTSUP));
+  stop_gathering();
+  begin_move(thread, target, std::move(done));
+}
+
+void SpreadProcess::begin_move(const ThreadPtr& thread, NodeId target, Done done) {
   thread->move = Thread::Move{target, std::move(done)};
   go_on_move(thread);
 }

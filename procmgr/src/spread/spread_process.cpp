@@ -11,6 +11,7 @@
 #include "call_registers.h"
 #include "krg/runtime/log.h"
 #include "process_status.h"
+#include "spread/gathering.h"
 #include "spread/spread_again.h"
 #include "spread/team_registers.h"
 
@@ -51,6 +52,7 @@ SpreadProcess::SpreadProcess(Parts parts, std::function<void()> ended)
     : parts_(std::move(parts)), ended_(std::move(ended)) {
   if (parts_.statistics) count_faults();
   if (parts_.multiple_writers) allow_multiple_writers();
+  if (parts_.gathers && !parts_.nodes.empty()) begin_gathering();
   teams_.on_last_node([this](const TeamServer::LastNode& last) { return let_last_go(last); });
   teams_.on_first_task([this](uint64_t team) { tell_of_tasks(team); });
 }
@@ -212,6 +214,7 @@ void SpreadProcess::end() {
   changer_.reset();
   changers_.clear();
   signals_timer_.reset();
+  stop_gathering();
   parts_.node.loop.post([ended = ended_] { ended(); });
 }
 
@@ -265,6 +268,7 @@ void SpreadProcess::look_for_signals() {
 
 // Where the fewest of its threads run; other nodes before this one.
 NodeId SpreadProcess::choose_node() const {
+  if (gathering_ && gathering_->is_gathered()) return parts_.node.self;
   std::map<NodeId, unsigned> threads;
   for (const auto& [tid, thread] : threads_)
     if (!thread->is_new) ++threads[thread->node];

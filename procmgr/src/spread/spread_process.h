@@ -46,6 +46,7 @@ struct iovec;
 namespace krg {
 
 class FrozenProcess;
+class Gathering;
 class SpreadChild;
 class StandingSpread;
 struct SpreadAgain;
@@ -71,6 +72,7 @@ class SpreadProcess {
     std::vector<SpreadRange> one_writer = {};  // what is never to have several
     std::shared_ptr<SpreadProcessors> processors = {};
     WaitPolicy waiting = {};  // of its teams' members
+    bool gathers = false;     // threads come home where several nodes do not pay
     // What it has used on other nodes, which its parent's kernel does not know, before its end.
     std::function<void(pid_t pid, const CpuTime&)> charge = [](pid_t, const CpuTime&) {};
     // What its children used on other nodes: one that it has waited for, or (0) all of them.
@@ -430,10 +432,17 @@ class SpreadProcess {
   static bool is_to_move(const ThreadPtr& thread) {
     return thread->move && thread->move->target != thread->node;
   }
+  void begin_move(const ThreadPtr& thread, NodeId target, Done done);
   void go_on_move(const ThreadPtr& thread);
   void stand_for_move(const ThreadPtr& thread);
   static void end_move(const ThreadPtr& thread, const Status& moved);
   void stay_in_call(const ThreadPtr& thread);
+  void begin_gathering();
+  void stop_gathering();
+  void look_whether_it_pays();
+  void take_advice(int64_t elsewhere_ns);
+  void gather();
+  void spread_again();
   void recall(const ThreadPtr& thread);
   // Those that show something there.
   void tell_replicas(const ChangeMemory& change, std::function<void()> done);
@@ -467,6 +476,10 @@ class SpreadProcess {
   std::map<NodeId, CpuTime> visits_;                     // of threads that have come home
   int end_status_ = 0;                                   // of its main thread
   CpuTime charged_;                                      // to its parent
+  std::unique_ptr<Gathering> gathering_;                 // none: threads stay where they are
+  EventLoop::Timer gathering_timer_;
+  bool is_asked_for_usage_ = false;
+  std::map<pid_t, NodeId> gathered_from_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

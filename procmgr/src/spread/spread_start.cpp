@@ -248,7 +248,8 @@ void SpreadStart::finish() {
                                         .brk = image_.image.layout.brk,
                                         .multiple_writers = request_.multiple_writers,
                                         .one_writer = std::move(one_writer_),
-                                        .waiting = request_.waiting},
+                                        .waiting = request_.waiting,
+                                        .gathers = request_.gathers},
                                        std::move(*tids)});
 }
 

@@ -17,6 +17,7 @@
 #include "krg/procmgr/fork_sight.h"
 #include "krg/procmgr/team_call.h"
 #include "krg/runtime/log.h"
+#include "process_environment.h"
 #include "process_status.h"
 #include "set_memory.h"
 #include "spread/allocation_book.h"
@@ -71,6 +72,7 @@ struct Spreading::Impl {
     std::vector<NodeId> nodes;
     bool multiple_writers = false;
     Patience::Kind patience = Patience::Kind::kUsual;
+    bool gathers = false;
     size_t left = 1;
   };
   void start(pid_t pid, Opening opening);
@@ -202,6 +204,7 @@ void Spreading::Impl::begin(pid_t pid, Call call) {
   ask.pages = opening->pages->pages();
   opening->multiple_writers = wants_multiple_writers(pid);
   opening->patience = patience_of_process(pid);
+  opening->gathers = environment_variable(pid, "KRG_OMP_GATHER").has_value();
   ask.multiple_writers = opening->multiple_writers;
   ask.patience = static_cast<uint8_t>(opening->patience);
   if (!opening->multiple_writers && asks_for_multiple_writers(pid))
@@ -224,7 +227,7 @@ void Spreading::Impl::begin(pid_t pid, Call call) {
 }
 
 void Spreading::Impl::start(pid_t pid, Opening opening) {
-  auto& [call, pages, nodes, multiple_writers, patience, left] = opening;
+  auto& [call, pages, nodes, multiple_writers, patience, gathers, left] = opening;
   int memory_there = -1, device_there = -1;
   const auto again = restoring.find(pid);
   if ((!nodes.empty() || again != restoring.end()) && call.is_valid()) {
@@ -246,6 +249,7 @@ void Spreading::Impl::start(pid_t pid, Opening opening) {
                                device_there,
                                multiple_writers,
                                {&parts.patience, patience},
+                               gathers,
                                again != restoring.end()};
   // Threads that wait in krgd's hand come out of it, and ask again when they are spread.
   const auto claim = std::make_shared<Result<ProcessTable::Claim>>(parts.table.claim(pid));

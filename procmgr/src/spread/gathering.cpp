@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "spread/gathering.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace krg {
+namespace {
+
+// What they compute must be worth so much of what home could.
+constexpr double kLeastWorth = 0.6;
+// What a page that comes back costs at the least: two faults, here and where it was. Where that is
+// a small part of what they compute, they wait for something else: input, sleeps, other programs.
+constexpr std::chrono::microseconds kReturnCost{120};
+constexpr double kSmallPart = 0.1;
+constexpr uint64_t kFewReturns = 20;
+constexpr unsigned kWastedInARow = 2;
+// After they were sent away, pages go there that do not come back.
+constexpr unsigned kFirstSamples = 1;
+
+}  // namespace
+
+bool Gathering::is_wasted(const Sample& before, const Sample& now) {
+  const uint64_t returns = now.returns - before.returns;
+  if (returns < kFewReturns) return false;
+  const auto computed = std::max(now.computed - before.computed, std::chrono::nanoseconds{0});
+  if (returns * kReturnCost < computed * kSmallPart) return false;
+  const auto could = (now.at - before.at) * std::min(now.threads, now.processors);
+  return computed < could * kLeastWorth;
+}
+
+Gathering::Advice Gathering::look(const Sample& sample) {
+  const auto before = std::exchange(last_, sample);
+  if (gathered_at_) {
+    if (sample.at - *gathered_at_ < rest_) return Advice::kStay;
+    gathered_at_.reset();
+    rest_ = std::min(rest_ * 2, kLongestRest);
+    wasted_ = 0;
+    unread_ = kFirstSamples;
+    return Advice::kSpread;
+  }
+  if (!before) return Advice::kStay;
+  if (unread_ > 0) {
+    --unread_;
+    return Advice::kStay;
+  }
+  wasted_ = is_wasted(*before, sample) ? wasted_ + 1 : 0;
+  if (wasted_ < kWastedInARow) return Advice::kStay;
+  gathered_at_ = sample.at;
+  return Advice::kGather;
+}
+
+}  // namespace krg
