@@ -85,6 +85,10 @@ class BodyChild {
                     raw_address(&parameter)));
     }
     if (plan_.timer_slack_ns) must(raw_call(SYS_prctl, PR_SET_TIMERSLACK, *plan_.timer_slack_ns));
+    // The processors may have become fewer meanwhile: then it is bound to none.
+    if (!plan_.processors.empty())
+      raw_call(SYS_sched_setaffinity, 0, plan_.processors.size(),
+               raw_address(plan_.processors.data()));
     if (attributes_.nice != plan_.own.nice)
       must(raw_call(SYS_setpriority, PRIO_PROCESS, 0, static_cast<uint64_t>(attributes_.nice)));
   }

@@ -11,12 +11,14 @@
 #include <csignal>
 
 #include "event_fds.h"
+#include "processor_numbers.h"
 
 namespace krg {
 namespace {
 
 constexpr int kSignals = 64;
 constexpr unsigned kCapabilities = 64;
+constexpr size_t kMaskBytes = 1024;  // 8,192 processors, the kernel's most (NR_CPUS)
 
 Result<UniqueFd> moved_above(UniqueFd fd, int lowest) {
   if (fd.get() >= lowest) return fd;
@@ -98,6 +100,10 @@ Result<std::unique_ptr<BodyPlan>> BodyPlan::make(ExecSpec spec, std::vector<Impo
   std::unique_ptr<BodyPlan> plan(new BodyPlan(std::move(spec), place, own));
   plan->filter.len = static_cast<unsigned short>(filter.size());
   plan->filter.filter = const_cast<sock_filter*>(filter.data());
+  if (const auto& places = plan->spec.processors; !places.empty()) {
+    const ProcessorSet own = processors_of_thread(getpid());
+    plan->processors = mask_of_set(at_places(places, own), kMaskBytes);
+  }
   int lowest = 0;
   for (const ImportedFd& wanted : fds) lowest = std::max(lowest, wanted.number + 1);
   for (ImportedFd& wanted : fds) {

@@ -92,6 +92,7 @@ struct BodyPlan {
   const std::vector<char*> argv, environment;  // of the spec
   uint64_t kept_capabilities = 0;  // that its exec leaves it although the spec has them not
   std::optional<uint64_t> timer_slack_ns;
+  std::string processors;              // a mask, as sched_setaffinity(2) takes it; empty: as krgd
   std::atomic<uint32_t> may_exec = 0;  // a futex: krgd has told its tables of the body
 
   const KrgdAttributes& own;

@@ -6,7 +6,7 @@
 namespace krg {
 namespace {
 
-constexpr uint8_t kFormatVersion = 1;
+constexpr uint8_t kFormatVersion = 2;
 constexpr size_t kMaxGroups = 65536;  // NGROUPS_MAX
 
 void put_list(PackedWriter& out, const StringList& list) {
@@ -56,6 +56,8 @@ std::string ExecSpec::serialize() const {
   put_list(out, environment);
   out.put(static_cast<uint32_t>(groups.size()));
   for (gid_t group : groups) out.put(group);
+  out.put(static_cast<uint32_t>(processors.size()));
+  for (uint32_t place : processors) out.put(place);
   return out.take();
 }
 
@@ -71,6 +73,9 @@ Result<ExecSpec> ExecSpec::parse(std::string_view bytes) {
   const auto group_count = in.get<uint32_t>();
   if (group_count > kMaxGroups) return malformed;
   for (uint32_t i = 0; i < group_count && in.ok(); ++i) spec.groups.push_back(in.get<gid_t>());
+  const auto place_count = in.get<uint32_t>();
+  for (uint32_t i = 0; i < place_count && in.ok(); ++i)
+    spec.processors.push_back(in.get<uint32_t>());
   if (!in.ok() || !in.at_end()) return malformed;
   return spec;
 }

@@ -25,6 +25,7 @@ ExecSpec example() {
   for (const char* text : {"tool", "", "two words", "-x"}) spec.argv.add(text);
   spec.environment.add("PATH=/bin");
   spec.groups = {4, 24, 70000};
+  spec.processors = {0, 5};
   spec.attributes.umask = 027;
   spec.attributes.uids = {1, 2, 3};
   spec.attributes.nice = -5;
@@ -41,6 +42,7 @@ TEST(ExecSpec, SurvivesTheWire) {
   EXPECT_EQ(back->argv, spec.argv);
   EXPECT_EQ(back->environment, spec.environment);
   EXPECT_EQ(back->groups, spec.groups);
+  EXPECT_EQ(back->processors, spec.processors);
   EXPECT_EQ(memcmp(&back->attributes, &spec.attributes, sizeof spec.attributes), 0);
   EXPECT_EQ(back->argv.strings(), (std::vector<std::string>{"tool", "", "two words", "-x"}));
   EXPECT_EQ(back->argv.pointers().size(), 5u);

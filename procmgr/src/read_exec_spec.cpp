@@ -14,6 +14,7 @@
 #include "krg/runtime/unique_fd.h"
 #include "local_shared_memory.h"
 #include "process_spec.h"
+#include "processor_numbers.h"
 #include "text_scan.h"
 #include "whole_file.h"
 
@@ -92,6 +93,7 @@ Status check_alone(pid_t tid, const ExecCaller& caller, const StatusText& status
   if (!children || !trimmed(*children).empty()) return cannot_move("children");
   if (syscall(SYS_kcmp, tid, caller.parent, KCMP_FILES, 0, 0) == 0)
     return cannot_move("a descriptor table that is its parent's too");
+  if (status.value("THP_enabled") == "0") return cannot_move("huge pages disabled by prctl(2)");
   if (maps_shared_memory(tid)) return cannot_move("shared memory that its program may look for");
   return {};
 }
@@ -141,6 +143,7 @@ Result<ExecSpec> read_exec_spec(const SyscallBroker::Call& exec, const ExecCalle
   if (spec.argv.size() == 0) return cannot_move("no arguments");
   spec.groups = groups_of(status);
   if (auto read = read_attributes(tid, caller, status, spec.attributes); !read) return read.error();
+  spec.processors = places_among(processors_of_thread(getpid()), processors_of_thread(tid));
   if (!exec.is_valid()) return errno_error("no such process", ESRCH);
   return spec;
 }

@@ -398,6 +398,18 @@ class MigrationTest(SessionCase):
         bound = [everything if last == 0 else str(node * (last + 1) + last) for node in (2, 3, 0)]
         self.assertEqual(out, [everything, *bound])
 
+    def test_programs_that_are_bound_start_bound(self):
+        """On another node: to the processor of the same place among that node's."""
+        total = int(self.shell("/usr/bin/python3 -c 'import os; print(len(os.sched_getaffinity(0)))'", caps=CAPS))
+        each = total // 4
+        if each == 1:
+            self.skipTest("each node has one processor: all of its programs are bound to that")
+        out = self.shell(f"{session_case.BUSY}; sleep 0.3; taskset -cp {each - 1} $$ >bound\n"
+                         "for i in 1 2 3 4 5 6; do /usr/bin/python3 -c 'import os; print(os.uname().nodename[1:], *os.sched_getaffinity(0))'; done")
+        found = [tuple(map(int, line.split())) for line in out.split("\n")]
+        self.assertEqual([processors for _, *processors in found], [[node * each + each - 1] for node, *_ in found], out)
+        self.assertGreater(max(node for node, _ in found), 0, out)
+
     def test_sqlite_in_a_transaction(self):
         """Moved while another process on the first node wants the database: both do what they were told."""
         if not shutil.which("sqlite3"):

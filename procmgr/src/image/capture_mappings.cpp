@@ -214,16 +214,19 @@ Result<std::vector<ImageMapping>> read_mappings(pid_t pid, std::vector<ImageFile
   return mappings;
 }
 
-Result<uint64_t> hash_of_vdso(const FrozenProcess& process,
-                              const std::vector<ImageMapping>& mappings) {
+const ImageMapping* find_vdso(const std::vector<ImageMapping>& mappings) {
   const auto vdso = std::find_if(mappings.begin(), mappings.end(),
                                  [](const ImageMapping& m) { return m.name == "[vdso]"; });
-  if (vdso == mappings.end() || vdso->bytes > kMostVdsoBytes) return uint64_t{0};
+  return vdso == mappings.end() ? nullptr : &*vdso;
+}
+
+Result<std::string> read_vdso(const FrozenProcess& process,
+                              const std::vector<ImageMapping>& mappings) {
+  const ImageMapping* vdso = find_vdso(mappings);
+  if (vdso == nullptr || vdso->bytes > kMostVdsoBytes) return std::string();
   std::string code(vdso->bytes, '\0');
   if (auto got = process.read(vdso->start, {code.data(), code.size()}); !got) return got.error();
-  uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
-  for (char byte : code) hash = (hash ^ static_cast<uint8_t>(byte)) * 0x100000001b3;
-  return hash;
+  return code;
 }
 
 }  // namespace krg

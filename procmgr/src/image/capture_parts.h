@@ -8,10 +8,12 @@
 
 namespace krg {
 
-// Of the kernel's code that it maps into every process: two kernels with the same have the same
-// functions at the same places. 0: there is none. Errors: ESRCH.
-Result<uint64_t> hash_of_vdso(const FrozenProcess& process,
+// The kernel's code that it maps into every process: two kernels with the same have the same
+// functions at the same places. Empty: there is none. Errors: ESRCH.
+Result<std::string> read_vdso(const FrozenProcess& process,
                               const std::vector<ImageMapping>& mappings);
+// That mapping of a list; nullptr: there is none.
+const ImageMapping* find_vdso(const std::vector<ImageMapping>& mappings);
 
 // All mappings of `pid`, and the files that they are of, which are added to `files`. `before`: how
 // they were read before, which saves the time; else how they are now, for the next time.

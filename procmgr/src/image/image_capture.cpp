@@ -172,9 +172,9 @@ Status capture_memory(FrozenProcess& process, ImageMemory memory, ProcessImage& 
   image.mappings = std::move(memory.mappings);
   image.spec.path = image.files.front().path;
   image.spec.argv.add(image.spec.path);  // its own are in its memory
-  auto hash = hash_of_vdso(process, image.mappings);
-  if (!hash) return hash.error();
-  image.vdso_hash = *hash;
+  auto vdso = read_vdso(process, image.mappings);
+  if (!vdso) return vdso.error();
+  image.vdso = std::move(*vdso);
   auto auxv = read_whole_file(fmt::format("/proc/{}/auxv", process.pid()));
   if (!auxv || auxv->empty() || auxv->size() > kMostAuxvBytes)
     return errno_error("no such process", ESRCH);

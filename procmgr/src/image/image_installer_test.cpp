@@ -47,6 +47,21 @@ TEST_P(ProgramTest, Threads) {
   expect_success();
 }
 
+// One that asks the kernel, or the processor's counter, by its own vdso would be killed.
+TEST_P(ProgramTest, AnotherKernelsVdso) {
+  start(GetParam(), {"clocks"});
+  for (int i = 0; i < 3; ++i)
+    move({}, [](ProcessImage& image) {
+      ASSERT_FALSE(image.vdso.empty());
+      for (const std::string code : {"\x0f\x05", "\x0f\x31", "\x0f\x01\xf9"})
+        for (size_t at = 0; (at = image.vdso.find(code, at)) != std::string::npos;
+             at += code.size())
+          image.vdso.replace(at, code.size(), code.size(), '\xcc');
+    });
+  send_byte();
+  expect_success();
+}
+
 // A program that knows nothing of tests, and starts others.
 TEST_F(ImageTest, AShell) {
   start("/bin/sh", {"-c",

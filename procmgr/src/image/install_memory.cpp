@@ -12,6 +12,7 @@
 #include "image/call_batch.h"
 #include "image/capture_parts.h"
 #include "image/install_parts.h"
+#include "image/other_vdso.h"
 #include "krg/procmgr/saved_ipc.h"
 #include "krg/procmgr/unnotified_cookie.h"
 #include "process_spec.h"
@@ -130,6 +131,30 @@ bool are_alike(const std::vector<ImageMapping>& a, const std::vector<ImageMappin
                     });
 }
 
+// Where krgd's own memory is until the process goes on, and that is as large as theirs at least.
+std::vector<ImageMapping> moved_to(std::vector<ImageMapping> mappings, uint64_t start) {
+  const uint64_t old = bounds(mappings).start;
+  for (ImageMapping& mapping : mappings) mapping.start.value += start - old;
+  return mappings;
+}
+
+// In its place there will be jumps to this kernel's. What else it has, none of that may be needed
+// any more.
+Status map_other_vdso(MemoryCalls& calls, const ProcessImage& image) {
+  const ImageMapping* vdso = find_vdso(image.mappings);
+  if (vdso == nullptr || vdso->bytes != image.vdso.size())
+    return cannot_move("another kernel's vdso");
+  for (const ImageThread& thread : image.threads)
+    if (thread.registers.rip >= vdso->start.value && thread.registers.rip < vdso->end().value)
+      return errno_error("one of its threads is just in its kernel's vdso", EAGAIN);
+  constexpr uint64_t kFlags =
+      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | kUnnotifiedMapFlags;
+  calls.add("mapping of the vdso", SYS_mmap,
+            {vdso->start.value, vdso->bytes, PROT_READ | PROT_EXEC, kFlags, ~0ULL, 0},
+            vdso->start.value);
+  return {};
+}
+
 uint64_t map_flags(const ImageMapping& m) {
   uint64_t flags = MAP_FIXED_NOREPLACE | kUnnotifiedMapFlags;
   if (m.advice & ImageMapping::kShared)
@@ -193,23 +218,28 @@ Status install_memory(FrozenProcess& process, const ProcessImage& image, int fir
   auto own = list_mappings(process.pid());
   if (!own) return own.error();
   const auto kernels = kernel_mappings(*own), wanted = kernel_mappings(image.mappings);
-  auto hash = hash_of_vdso(process, kernels);
-  if (!hash) return hash.error();
-  if (!wanted.empty() && (*hash != image.vdso_hash || !are_alike(kernels, wanted)))
-    return cannot_move("another kernel's vdso");
+  auto vdso = read_vdso(process, kernels);
+  if (!vdso) return vdso.error();
+  const bool is_led = !wanted.empty() && (*vdso != image.vdso || !are_alike(kernels, wanted));
+  if (is_led && (vdso->empty() || image.vdso.empty())) return cannot_move("another kernel's vdso");
 
   const uint64_t hole = find_hole(*own, image.mappings);
   if (auto in = process.move_in(RemoteAddr{hole}); !in) return in;
   const Range helpers{hole, hole + FrozenProcess::kHelperBytes};
   MemoryCalls calls(process);
   unmap_program(calls, bounds(kernels), helpers);
-  if (!wanted.empty()) move_kernel_mappings(calls, kernels, wanted, helpers.end);
+  const auto placed = is_led ? moved_to(kernels, helpers.end) : wanted;
+  if (!wanted.empty()) move_kernel_mappings(calls, kernels, placed, helpers.end);
+  if (is_led)
+    if (auto led = map_other_vdso(calls, image); !led) return led;
   for (const ImageMapping& mapping : image.mappings)
     if (is_attached(mapping) && mapping.offset == 0) attach(calls, mapping);
   for (const ImageMapping& mapping : image.mappings)
     if (mapping.kind != ImageMapping::Kind::kKernel && mapping.kind != ImageMapping::Kind::kShared)
       map(calls, mapping, first_file);
-  return calls.run();
+  if (auto run = calls.run(); !run || !is_led) return run;
+  auto led = lead_vdso(image.vdso, *vdso, find_vdso(placed)->start);
+  return led ? process.write(find_vdso(wanted)->start, *led) : led.error();
 }
 
 }  // namespace krg

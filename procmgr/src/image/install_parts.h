@@ -16,7 +16,8 @@ class SharedMemory;
 Status done_by_call(const char* what, int64_t result);
 
 // Unmaps all that the process has, and maps what the image has. `first_file`: the number that the
-// process has for the image's first file; the others follow. Errors: ENOTSUP: another vdso.
+// process has for the image's first file; the others follow. Errors: ENOTSUP, EAGAIN: another
+// kernel's vdso that cannot be led to this one's, or not now.
 Status install_memory(FrozenProcess& process, const ProcessImage& image, int first_file);
 // A userfaultfd of the process's memory, which it has no descriptor of then; no UFFDIO_API yet.
 // `device`: the process's descriptor of /dev/userfaultfd; -1: it calls userfaultfd(2).

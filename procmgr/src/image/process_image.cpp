@@ -9,7 +9,7 @@
 namespace krg {
 namespace {
 
-constexpr uint8_t kFormatVersion = 2;
+constexpr uint8_t kFormatVersion = 3;
 constexpr uint32_t kMostParts = 1u << 20;  // of anything: what is malformed must not take memory
 
 // Each part has one list of its fields, which both ways take: `bytes` is a Writing or a Reading.
@@ -111,7 +111,7 @@ void fields(auto& bytes, auto& image, const ProcessImage*) {
   bytes(image.stop_signal);
   bytes(image.layout);
   bytes(image.auxv);
-  bytes(image.vdso_hash);
+  bytes(image.vdso);
   bytes(image.interval_timers);
   list(bytes, image.files, [&](auto& file) {
     bytes(file.path);

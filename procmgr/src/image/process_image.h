@@ -130,7 +130,7 @@ struct ProcessImage {
   std::string auxv;
   std::vector<ImageFile> files;  // the first: the program
   std::vector<ImageMapping> mappings;
-  uint64_t vdso_hash = 0;                         // of its bytes
+  std::string vdso;                               // its bytes; empty: it has none
   std::vector<ImageSignalAction> signal_actions;  // those that are not the default
   std::vector<ImageSignal> pending;               // for the process, not one of its threads
   std::array<itimerval, 3> interval_timers{};     // ITIMER_REAL, …

@@ -3,9 +3,8 @@
 // that waits in a stopped execve; applied to a body by BodySpawner. Descriptors travel beside it
 // (descriptors.h).
 //
-// Not taken along: CPU affinity (the other node has other processors), timer slack (it carries our
-// tags), the itimer and PR_SET_PDEATHSIG (they stay with the shadow and their signals are passed
-// on), securebits other than the default, cgroups.
+// Not taken along: timer slack (it carries our tags), the itimer and PR_SET_PDEATHSIG (they stay
+// with the shadow and their signals are passed on), securebits other than the default, cgroups.
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
@@ -67,6 +66,8 @@ struct ExecSpec {
   StringList argv, environment;
   std::vector<gid_t> groups;
   ProcessAttributes attributes;
+  // The places among its node's processors that it is bound to; empty: to none.
+  std::vector<uint32_t> processors;
 
   // Error: EBADMSG.
   static Result<ExecSpec> parse(std::string_view bytes);

@@ -142,8 +142,9 @@ class ImageTest : public ::testing::Test {
     EXPECT_EQ(end_of(), 128 + SIGKILL);
   }
   // From the running process to a new one that is as it. `meanwhile`: while it stands, before its
-  // image is taken.
-  void move(const std::function<void()>& meanwhile = {}) {
+  // image is taken; `change`: what its image says here.
+  void move(const std::function<void()>& meanwhile = {},
+            const std::function<void(ProcessImage&)>& change = {}) {
     auto process = freeze();
     ASSERT_TRUE(process);
     if (meanwhile) meanwhile();
@@ -154,6 +155,7 @@ class ImageTest : public ::testing::Test {
     process.reset();
     auto travelled = ProcessImage::parse(image->serialize());
     ASSERT_TRUE(travelled);
+    if (change) change(*travelled);
     auto installed = install(std::move(*travelled));
     ASSERT_TRUE(installed) << installed.error().message();
     for (const auto& [at, piece] : contents.pieces) {

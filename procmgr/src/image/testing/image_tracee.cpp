@@ -212,6 +212,32 @@ int check_signals() {
   return 0;
 }
 
+// ---- functions of the kernel that the C library knows ----
+
+// Each says what the system call says.
+int check_clocks() {
+  say("ready");
+  wait_for_byte();
+  for (int i = 0; i < 1000; ++i) {
+    for (const clockid_t clock : {CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_BOOTTIME,
+                                  CLOCK_REALTIME_COARSE, CLOCK_PROCESS_CPUTIME_ID}) {
+      timespec before, here, after, resolution, told;
+      syscall(SYS_clock_gettime, clock, &before);
+      must(clock_gettime(clock, &here) == 0, "clock_gettime");
+      syscall(SYS_clock_gettime, clock, &after);
+      const auto ns = [](const timespec& time) { return time.tv_sec * 1e9 + time.tv_nsec; };
+      must(ns(before) <= ns(here) && ns(here) <= ns(after), "a clock");
+      syscall(SYS_clock_getres, clock, &told);
+      must(clock_getres(clock, &resolution) == 0 && resolution.tv_nsec == told.tv_nsec,
+           "clock_getres");
+    }
+    timeval now{};
+    must(gettimeofday(&now, nullptr) == 0 && std::abs(time(nullptr) - now.tv_sec) <= 1, "time");
+    must(sched_getcpu() >= 0, "getcpu");
+  }
+  return 0;
+}
+
 // ---- calls that last ----
 
 int check_sleep() {
@@ -349,6 +375,7 @@ int main(int argc, char** argv) {
   if (what == "signals") result = check_signals();
   if (what == "sleep") result = check_sleep();
   if (what == "poll") result = check_poll();
+  if (what == "clocks") result = check_clocks();
   if (what == "timers") result = check_timers();
   if (what == "obstacle") result = krg::testing::meet_obstacle(argc > 2 ? argv[2] : "");
   if (what == "fork") result = check_fork();
