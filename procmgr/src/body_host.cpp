@@ -32,11 +32,13 @@ void tell_failure(pid_t pid, const Status& taken) {
 }  // namespace
 
 struct BodyHost::Impl : std::enable_shared_from_this<Impl> {
-  // A body whose start has not been answered yet may end already.
+  // A body whose start has not been answered yet may end already. Nobody else may stop one before
+  // its exec: where it was forked its parent waits in vfork(2) for that.
   struct Starting {
     NodeId origin;
     Messenger::Reply reply;
     std::optional<ChildEvent> ended;
+    std::vector<ProcessTable::Claim> claim;
   };
 
   NodeContext& node;
@@ -164,7 +166,7 @@ void BodyHost::Impl::on_start(NodeId sender, const StartBody& ask, std::string_v
   if (const auto* shadow = table.find_shadow(ask.pid); shadow && shadow->is_guardian())
     return reply.fail(kNotImported, "it has left children on this node");
   log_trace("image", "body {}: asked for", ask.pid);
-  starting.emplace(ask.pid, Starting{ask.origin, std::move(reply), std::nullopt});
+  starting.emplace(ask.pid, Starting{ask.origin, std::move(reply), std::nullopt, {}});
   auto wanted = std::make_shared<BodyRequest>(std::move(*request));
   descriptors.import_fds(
       ask.pid, std::move(wanted->fds),
@@ -219,6 +221,7 @@ void BodyHost::Impl::spawn(const StartBody& ask, ExecSpec spec, std::vector<Impo
     tell_failure(ask.pid, slack.error());
   request.on_created = [this, ask] {
     on_created(ask, {});
+    if (auto claim = table.claim(ask.pid)) starting.at(ask.pid).claim.push_back(std::move(*claim));
     tell_failure(ask.pid, capabilities.adopt_marked(ask.pid, ask.capabilities));
   };
   spawner.spawn(std::move(request),

@@ -271,7 +271,11 @@ class TargetTest : public ::testing::Test {
     nodes[0].messenger.request(kThere, ask, request.serialize(), [&](Result<std::string> reply) {
       answer = reply ? 0 : reply.error().errno_or(EIO);
     });
-    nodes.run_until([&] { return answer.has_value(); });
+    nodes.run_until([&] {
+      if (!could_be_claimed && target.table.find_body(pid))
+        could_be_claimed = target.table.claim(pid).has_value();
+      return answer.has_value();
+    });
     return answer.value_or(-1);
   }
   bool wait_for_end() {
@@ -283,6 +287,7 @@ class TargetTest : public ::testing::Test {
   Node target{nodes[1], reaper.get()};
   std::optional<BodyEnded> ended;
   std::vector<int> stops;
+  std::optional<bool> could_be_claimed;  // when there was a body for the first time
 };
 
 TEST_F(TargetTest, ABodyRunsAndItsEndIsToldWithItsUsage) {
@@ -296,6 +301,16 @@ TEST_F(TargetTest, ABodyRunsAndItsEndIsToldWithItsUsage) {
   EXPECT_TRUE(WIFEXITED(ended->wait_status) && WEXITSTATUS(ended->wait_status) == 9);
   EXPECT_GT(ended->usage.ru_maxrss, 0);
   EXPECT_EQ(target.table.find_body(pid), nullptr);
+}
+
+// A family's capture would stop it before its exec, for which its parent may wait in vfork(2).
+TEST_F(TargetTest, NobodyStopsABodyBeforeItsExec) {
+  const pid_t pid = free_pid();
+  ASSERT_EQ(start(pid, "kill -STOP $$"), 0);
+  EXPECT_EQ(could_be_claimed, false);
+  EXPECT_TRUE(target.table.claim(pid).has_value());
+  ASSERT_EQ(kill(pid, SIGKILL), 0);
+  EXPECT_TRUE(wait_for_end());
 }
 
 TEST_F(TargetTest, DeathStopAndContinueAreTold) {
