@@ -91,6 +91,7 @@ Result<int> JobRunner::run(const std::string& control_path) {
     fmt::print(stderr, "krgrun: node 0 has failed: {}\n", finished.error().message());
   if (io_) io_->drain();
   take_terminal_back();
+  if (finished) tell_gathered();
   if (finished) tell_statistics();
   if (!status) return status;
   return final_status();
@@ -183,6 +184,20 @@ Status JobRunner::open_restart(TaskLaunch& launch) {
   return {};
 }
 
+// The user may have asked for these nodes, and waits for them in vain.
+void JobRunner::tell_gathered() {
+  if (options_.openmp != OpenmpRuntime::kAuto || options_.verbosity < 0) return;
+  auto told = krgd_->call("spread.gathered", {{"job", std::to_string(job_)}});
+  if (!told) return;
+  for (const json& process : told->result["processes"])
+    fmt::print(
+        stderr,
+        "krgrun: {} (pid {}): its threads waited for pages more than they computed, and came "
+        "home after {:.1f} s (--stats tells why, --omp=krg keeps them on all nodes)\n",
+        process.at("command").get<std::string>(), process.at("pid").get<pid_t>(),
+        process.at("after_s").get<double>());
+}
+
 void JobRunner::tell_statistics() {
   if (options_.statistics == StatisticsForm::kNone) return;
   auto told = krgd_->call("spread.statistics", {{"job", std::to_string(job_)}});
@@ -218,7 +233,7 @@ void JobRunner::spread_openmp_teams(bool is_offered, TaskLaunch& launch) const {
   launch.distant_threads = true;
   set_variable(launch.environment, "KRG_OMP_NODES", std::to_string(launch.node_count));
   if (options_.openmp == OpenmpRuntime::kAuto)
-    set_variable(launch.environment, "KRG_OMP_GATHER", "1");
+    set_variable(launch.environment, "KRG_OMP_GATHER", std::to_string(job_));
 }
 
 Result<int> JobRunner::launch_and_wait(TaskLaunch& launch) {

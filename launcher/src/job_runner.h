@@ -46,6 +46,7 @@ class JobRunner {
   bool wants_libkrgomp(const TaskLaunch& launch) const;
   void choose_openmp_runtime(std::vector<std::string>& environment) const;
   void spread_openmp_teams(bool is_offered, TaskLaunch& launch) const;
+  void tell_gathered();
   void tell_statistics();
   Result<int> launch_and_wait(TaskLaunch& launch);
   int wait_limit_ms() const;

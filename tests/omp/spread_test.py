@@ -53,18 +53,20 @@ class SpreadTeamsTest(SessionCase):
         (self.work / "stop").unlink(missing_ok=True)
         where = "krg_where --threads $MADE_BY | awk '/ thread$/ {print $2}' | sort | uniq -c | xargs"
         (self.work / "watch").write_text(f"where() {{ {where}; }}\n{watch}\nwhere >where; touch stop\n", encoding="ascii")
-        done = self.run_program(["krgrun", "-N", "2", "-q", *option, self.build / "test-bin/omp_handing", "MADE_BY=$PPID bash watch &"],
+        done = self.run_program(["krgrun", "-N", "2", *option, self.build / "test-bin/omp_handing", "MADE_BY=$PPID bash watch &"],
                                 timeout=100, env={"OMP_NUM_THREADS": "4"})
-        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "4 threads\n", ""))
-        return (self.work / "where").read_text(encoding="ascii").split()
+        self.assertEqual((done.returncode, done.stdout), (0, "4 threads\n"), done.stderr)
+        return (self.work / "where").read_text(encoding="ascii").split(), done.stderr
 
     def test_threads_for_which_several_nodes_do_not_pay_come_home(self):
-        self.assertEqual(self.handed_round([], 'until [ "$(where)" = "4 0" ] && sleep 0.5 && [ "$(where)" = "4 0" ]; do sleep 0.2; done'),
-                         ["4", "0"])
+        at_home = 'until [ "$(where)" = "4 0" ] && sleep 0.5 && [ "$(where)" = "4 0" ]; do sleep 0.2; done'
+        places, told = self.handed_round([], at_home)
+        self.assertEqual(places, ["4", "0"])
+        self.assertRegex(told, r"^krgrun: omp_handing \(pid \d+\): its threads waited for pages .* came home after [0-9.]+ s .*\n$")
 
     def test_threads_stay_on_their_nodes_where_that_is_asked_for(self):
         spread = 'until [ "$(where)" = "2 0 2 1" ]; do sleep 0.2; done; sleep 3'
-        self.assertEqual(self.handed_round(["--omp=krg"], spread), ["2", "0", "2", "1"])
+        self.assertEqual(self.handed_round(["--omp=krg"], spread), (["2", "0", "2", "1"], ""))
 
     def test_native_threads_stay(self):
         where = self.work / "where.native"

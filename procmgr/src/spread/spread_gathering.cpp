@@ -56,6 +56,7 @@ void SpreadProcess::take_advice(int64_t elsewhere_ns) {
 void SpreadProcess::gather() {
   log_info("spread", "process {} waits for pages more than it computes: its threads come home",
            parts_.pid);
+  parts_.on_gathered();
   gathered_from_.clear();
   for (const auto& [tid, thread] : std::map(threads_)) {
     if (thread->move || thread->node == parts_.node.self) continue;

@@ -52,7 +52,7 @@ SpreadProcess::SpreadProcess(Parts parts, std::function<void()> ended)
     : parts_(std::move(parts)), ended_(std::move(ended)) {
   if (parts_.statistics) count_faults();
   if (parts_.multiple_writers) allow_multiple_writers();
-  if (parts_.gathers && !parts_.nodes.empty()) begin_gathering();
+  if (parts_.on_gathered && !parts_.nodes.empty()) begin_gathering();
   teams_.on_last_node([this](const TeamServer::LastNode& last) { return let_last_go(last); });
   teams_.on_first_task([this](uint64_t team) { tell_of_tasks(team); });
 }

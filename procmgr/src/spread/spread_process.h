@@ -72,7 +72,8 @@ class SpreadProcess {
     std::vector<SpreadRange> one_writer = {};  // what is never to have several
     std::shared_ptr<SpreadProcessors> processors = {};
     WaitPolicy waiting = {};  // of its teams' members
-    bool gathers = false;     // threads come home where several nodes do not pay
+    // Threads come home where several nodes do not pay, which this is told; none: they stay.
+    std::function<void()> on_gathered = {};
     // What it has used on other nodes, which its parent's kernel does not know, before its end.
     std::function<void(pid_t pid, const CpuTime&)> charge = [](pid_t, const CpuTime&) {};
     // What its children used on other nodes: one that it has waited for, or (0) all of them.

@@ -249,7 +249,7 @@ void SpreadStart::finish() {
                                         .multiple_writers = request_.multiple_writers,
                                         .one_writer = std::move(one_writer_),
                                         .waiting = request_.waiting,
-                                        .gathers = request_.gathers},
+                                        .on_gathered = request_.on_gathered},
                                        std::move(*tids)});
 }
 

@@ -38,7 +38,7 @@ class SpreadStart : public std::enable_shared_from_this<SpreadStart> {
     int memory_there, device_there;
     bool multiple_writers = false;
     WaitPolicy waiting = {};
-    bool gathers = false;
+    std::function<void()> on_gathered = {};  // SpreadProcess::Parts
     // It has been spread before, and cannot go on otherwise: on this node alone, if need be.
     bool is_spread_again = false;
   };

@@ -21,6 +21,7 @@
 #include "process_status.h"
 #include "set_memory.h"
 #include "spread/allocation_book.h"
+#include "spread/gathered_processes.h"
 #include "spread/replica_host.h"
 #include "spread/spread_again.h"
 #include "spread/spread_debuggers.h"
@@ -72,7 +73,7 @@ struct Spreading::Impl {
     std::vector<NodeId> nodes;
     bool multiple_writers = false;
     Patience::Kind patience = Patience::Kind::kUsual;
-    bool gathers = false;
+    std::string gathers_for = {};  // a job; empty: for none
     size_t left = 1;
   };
   void start(pid_t pid, Opening opening);
@@ -105,6 +106,7 @@ struct Spreading::Impl {
   ReplicaHost replicas;
   SpreadDebuggers debuggers;
   SpreadTexts texts;
+  GatheredProcesses gathered;
   std::map<uint64_t, std::unique_ptr<SpreadProcess>> processes;
   std::map<pid_t, uint64_t> decided;  // processes that need not be looked at, by their start time
   std::set<pid_t> starting;           // being spread
@@ -204,7 +206,7 @@ void Spreading::Impl::begin(pid_t pid, Call call) {
   ask.pages = opening->pages->pages();
   opening->multiple_writers = wants_multiple_writers(pid);
   opening->patience = patience_of_process(pid);
-  opening->gathers = environment_variable(pid, "KRG_OMP_GATHER").has_value();
+  opening->gathers_for = environment_variable(pid, "KRG_OMP_GATHER").value_or("");
   ask.multiple_writers = opening->multiple_writers;
   ask.patience = static_cast<uint8_t>(opening->patience);
   if (!opening->multiple_writers && asks_for_multiple_writers(pid))
@@ -227,7 +229,7 @@ void Spreading::Impl::begin(pid_t pid, Call call) {
 }
 
 void Spreading::Impl::start(pid_t pid, Opening opening) {
-  auto& [call, pages, nodes, multiple_writers, patience, gathers, left] = opening;
+  auto& [call, pages, nodes, multiple_writers, patience, gathers_for, left] = opening;
   int memory_there = -1, device_there = -1;
   const auto again = restoring.find(pid);
   if ((!nodes.empty() || again != restoring.end()) && call.is_valid()) {
@@ -249,7 +251,7 @@ void Spreading::Impl::start(pid_t pid, Opening opening) {
                                device_there,
                                multiple_writers,
                                {&parts.patience, patience},
-                               gathers,
+                               gathered.reporter(gathers_for, pid),
                                again != restoring.end()};
   // Threads that wait in krgd's hand come out of it, and ask again when they are spread.
   const auto claim = std::make_shared<Result<ProcessTable::Claim>>(parts.table.claim(pid));
@@ -542,6 +544,7 @@ void Spreading::add_commands(ControlServer& server) {
     impl_->tell_statistics();
   });
   impl_->debuggers.add_commands(server);
+  impl_->gathered.add_commands(server);
 }
 
 bool Spreading::is_starting(pid_t pid) const {

@@ -55,6 +55,8 @@ class Spreading {
   // Adds "spread.statistics" {"job"}: {"processes": [...]}, what processes with KRG_STATS=JOB in
   // their environment have waited for (SpreadStatistics::report), when all of them have ended;
   // once.
+  //   "spread.gathered" {"job"}: {"processes": [{"pid", "command", "after_s"}]}, those with
+  //   KRG_OMP_GATHER=JOB in their environment whose threads have come home; once.
   //   "spread.hold" {"pid"}: {"threads": [{"tid", "node", "registers", "extended"}]}: all threads
   //   of
   // a process that is spread and was started here stand still till the connection ends or has them
