@@ -1,11 +1,13 @@
-// For a debugger: three threads compute until there is a file "end", the first one forks children
+// For a debugger: three threads compute until there is a file "end"; the first one forks children
 // meanwhile, which call the same function.
-//   spread_breakpoints       prints its pid and the threads' numbers, and at its end whether each
-//                            has computed
+//   spread_breakpoints         prints its pid and the threads' numbers, and at its end whether each
+//                              has computed
+//   spread_breakpoints alone   without children
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -37,7 +39,8 @@ static void* compute(void* argument) {
   return NULL;
 }
 
-int main(void) {
+int main(int argc, char** argv) {
+  const int is_alone = argc == 2 && strcmp(argv[1], "alone") == 0;
   pthread_t threads[kThreads];
   pthread_barrier_init(&begun, NULL, kThreads + 1);
   for (long i = 0; i < kThreads; ++i) pthread_create(&threads[i], NULL, compute, (void*)i);
@@ -45,6 +48,8 @@ int main(void) {
   printf("%d %d %d %d\n", getpid(), tids[0], tids[1], tids[2]);
   fflush(stdout);
   while (access("end", F_OK) != 0) {
+    usleep(200000);
+    if (is_alone) continue;
     const pid_t child = fork();
     if (child == 0) _exit(add_one(6) == 7 ? 0 : 1);
     int status = -1;
@@ -52,7 +57,6 @@ int main(void) {
       printf("a child ended with %#x\n", (unsigned)status);
       return 1;
     }
-    usleep(200000);
   }
   over = 1;
   for (int i = 0; i < kThreads; ++i) pthread_join(threads[i], NULL);

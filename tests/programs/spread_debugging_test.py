@@ -41,9 +41,9 @@ class SpreadDebuggingTest(SessionCase):
         self.assertIn("has no threads on other nodes", (self.work / "refused").read_text(encoding="utf-8"))
 
 
-    def begin(self):
+    def begin(self, how=""):
         """Of a script: starts the program, waits until its threads are on both nodes; $pid is its number."""
-        return (f"rm -f end; : > output; {self.program('spread_breakpoints')} >> output & until read pid first second < output; do sleep 0.05; done; "
+        return (f"rm -f end; : > output; {self.program('spread_breakpoints')} {how} >> output & until read pid first second < output; do sleep 0.05; done; "
                 "until krg_where --json --threads | grep -q '\"node\":1'; do sleep 0.05; done; ")
 
     END = "touch end; wait $!; echo status $?; tail -1 output"
@@ -56,7 +56,7 @@ class SpreadDebuggingTest(SessionCase):
         return (self.work / "told").read_text(encoding="utf-8")
 
     def test_breakpoints_stop_threads_of_all_nodes(self):
-        out = self.shell(self.begin() + self.debug(
+        out = self.shell(self.begin("alone") + self.debug(
             "tbreak add_one if own < 2000000", "continue", "info threads", "print own / 1000000", "set var $before = own", "next", "print own - $before",
             "print number >= 0", "stepi", "finish", "print turns[0] > 0",
             "tbreak add_one if own >= 3000000", "continue", "info threads", "print own / 1000000", "set var $before = own", "next", "print own - $before",
