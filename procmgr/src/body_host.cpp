@@ -38,7 +38,7 @@ struct BodyHost::Impl : std::enable_shared_from_this<Impl> {
     NodeId origin;
     Messenger::Reply reply;
     std::optional<ChildEvent> ended;
-    std::vector<ProcessTable::Claim> claim;
+    std::optional<ProcessTable::Claim> claim;
   };
 
   NodeContext& node;
@@ -221,7 +221,7 @@ void BodyHost::Impl::spawn(const StartBody& ask, ExecSpec spec, std::vector<Impo
     tell_failure(ask.pid, slack.error());
   request.on_created = [this, ask] {
     on_created(ask, {});
-    if (auto claim = table.claim(ask.pid)) starting.at(ask.pid).claim.push_back(std::move(*claim));
+    if (auto claim = table.claim(ask.pid)) starting.at(ask.pid).claim.emplace(std::move(*claim));
     tell_failure(ask.pid, capabilities.adopt_marked(ask.pid, ask.capabilities));
   };
   spawner.spawn(std::move(request),

@@ -9,6 +9,7 @@
 #include <iterator>
 
 #include "krg/procmgr/descriptors.h"
+#include "krg/runtime/unix_socket.h"
 #include "packed_bytes.h"
 
 namespace krg {
@@ -17,21 +18,6 @@ namespace {
 // The most that one message passes (SCM_MAX_FD of the kernel); other control messages besides.
 constexpr size_t kMostPassed = 253;
 constexpr size_t kControlBytes = CMSG_SPACE(kMostPassed * sizeof(int)) + 512;
-
-std::vector<UniqueFd> fds_of(msghdr& message) {
-  std::vector<UniqueFd> fds;
-  for (cmsghdr* part = CMSG_FIRSTHDR(&message); part != nullptr;
-       part = CMSG_NXTHDR(&message, part)) {
-    if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
-    const size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    for (size_t i = 0; i < count; ++i) {
-      int fd;
-      std::memcpy(&fd, CMSG_DATA(part) + i * sizeof fd, sizeof fd);
-      fds.emplace_back(fd);
-    }
-  }
-  return fds;
-}
 
 SocketPiece receive(int socket, std::span<char> room, int flags) {
   alignas(cmsghdr) char control[kControlBytes];
@@ -48,7 +34,7 @@ SocketPiece receive(int socket, std::span<char> room, int flags) {
     return piece;
   }
   piece.is_unfit = message.msg_flags & (MSG_TRUNC | MSG_CTRUNC);
-  piece.fds = fds_of(message);
+  piece.fds = received_fds(message);
   return piece;
 }
 

@@ -81,6 +81,20 @@ Status send_packet(int socket, std::string_view bytes, std::span<const int> fds)
   return {};
 }
 
+std::vector<UniqueFd> received_fds(msghdr& message) {
+  std::vector<UniqueFd> fds;
+  for (cmsghdr* header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
+    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
+    const size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (size_t i = 0; i < count; ++i) {
+      int fd;
+      std::memcpy(&fd, CMSG_DATA(header) + i * sizeof fd, sizeof fd);
+      fds.emplace_back(fd);
+    }
+  }
+  return fds;
+}
+
 Result<Packet> receive_packet(int socket) {
   Packet packet;
   packet.bytes.resize(kMaxPacketBytes);
@@ -95,15 +109,7 @@ Result<Packet> receive_packet(int socket) {
   do got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
   while (got < 0 && errno == EINTR);
   if (got < 0) return errno_error("recvmsg");
-  for (cmsghdr* header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
-    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
-    size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    for (size_t i = 0; i < count; ++i) {
-      int fd;
-      std::memcpy(&fd, CMSG_DATA(header) + i * sizeof fd, sizeof fd);
-      packet.fds.emplace_back(fd);
-    }
-  }
+  packet.fds = received_fds(message);
   packet.bytes.resize(static_cast<size_t>(got));
   packet.bytes.shrink_to_fit();
   packet.end_of_stream = got == 0 && packet.fds.empty();

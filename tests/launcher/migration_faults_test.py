@@ -115,6 +115,16 @@ class MigrationFaults(LauncherCase):
         words = process.stdout.read().split()
         return int(words[-1]) if words and words[-2:-1] == ["ended"] else process.returncode
 
+    def assert_one_went_on_or_was_killed(self, process, status):
+        """`status` as of ended(); ends it if it goes on."""
+        if status is None:
+            os.kill(min(self.pids_of("bash")), signal.SIGKILL)
+        else:
+            self.assertEqual(status, 128 + signal.SIGKILL)
+        self.assert_counted_once()
+        process.wait(20)
+        self.assert_nothing_left()
+
     def test_a_node_dies(self):
         chance = random.Random(4711)
         for node in (1, 2):
@@ -128,12 +138,7 @@ class MigrationFaults(LauncherCase):
                 status = self.ended(process, 3)
                 if status is None:  # it was on the other node, or had left for it: it goes on there
                     self.assertTrue(wait_until(lambda known=before: len(self.numbers()[0]) > known))
-                    os.kill(min(self.pids_of("bash")), signal.SIGKILL)
-                else:
-                    self.assertEqual(status, 128 + signal.SIGKILL)
-                self.assert_counted_once()
-                process.wait(20)
-                self.assert_nothing_left()
+                self.assert_one_went_on_or_was_killed(process, status)
 
     def test_a_node_dies_at_each_phase(self):
         """Or as soon behind it as the kill comes: the one that it leaves, and the one where it goes."""
@@ -159,14 +164,7 @@ class MigrationFaults(LauncherCase):
                     before = len(self.numbers()[0])
                     if not wait_until(lambda known=before, shell=process: shell.poll() is not None or len(self.numbers()[0]) > known + 20):
                         self.fail("it neither goes on nor has ended")
-                    status = self.ended(process, 2)
-                    if status is None:
-                        os.kill(min(self.pids_of("bash")), signal.SIGKILL)
-                    else:
-                        self.assertEqual(status, 128 + signal.SIGKILL)
-                    self.assert_counted_once()
-                    process.wait(20)
-                    self.assert_nothing_left()
+                    self.assert_one_went_on_or_was_killed(process, self.ended(process, 2))
 
     def log_of(self, node):
         return next(self.state.glob(f"*/n{node}/krgd.log")).read_text(encoding="utf-8", errors="replace")

@@ -15,6 +15,7 @@
 #include <optional>
 
 #include "family/unix_sockets.h"
+#include "krg/runtime/unix_socket.h"
 
 namespace krg {
 namespace {
@@ -103,18 +104,7 @@ class PeekOffset {
 
 // Descriptors that come along are closed: they are looked at, not taken.
 bool drop_descriptors(msghdr& message) {
-  bool any = (message.msg_flags & MSG_CTRUNC) != 0;
-  for (cmsghdr* part = CMSG_FIRSTHDR(&message); part; part = CMSG_NXTHDR(&message, part)) {
-    if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
-    any = true;
-    const size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    for (size_t i = 0; i < count; ++i) {
-      int fd;
-      memcpy(&fd, CMSG_DATA(part) + i * sizeof fd, sizeof fd);
-      close(fd);
-    }
-  }
-  return any;
+  return !received_fds(message).empty() || (message.msg_flags & MSG_CTRUNC) != 0;
 }
 
 // Nothing comes any more, by shutdown(2).

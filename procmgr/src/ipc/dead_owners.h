@@ -28,13 +28,14 @@ class DeadOwners {
 
   // `word` is what thread `waiter` of this node has been waiting at `address` for a while with.
   void check_owner(const SharedPlace& place, pid_t waiter, RemoteAddr address, uint32_t word);
+  // One of those who wait for a word, wherever it is.
+  void wake_one(const SharedPlace& place);
 
  private:
   using Clock = std::chrono::steady_clock;
   using Word = std::pair<SharedPlace, uint32_t>;
   void ask_owners_node(const Word& word, std::function<void()> owner_is_dead);
   void claim(const Word& word, std::function<void()> claimed);
-  void wake_one(const SharedPlace& place);
   bool may_claim(const Word& word);
 
   NodeContext& node_;

@@ -146,7 +146,7 @@ void PriorityLocks::leave(uint64_t ticket) {
       waiter.home, message, {}, alive_.guard([this, ticket](const Result<std::string>& answer) {
         const Waiter& waiter = waiters_.at(ticket);
         // It was woken: that is another one's now.
-        if (answer && *answer != std::string(1, '\1')) wake_next(waiter.place);
+        if (answer && *answer != std::string(1, '\1')) owners_.wake_one(waiter.place);
         if (waiter.why != Why::kSignal)
           return finish(ticket, waiter.why == Why::kTimeout ? ETIMEDOUT : ESRCH);
         waits_.interrupted(waiter.wait);
@@ -185,7 +185,7 @@ void PriorityLocks::unlock(Call call, const SharedPlace& place) {
                words_.let_go(place);
                if (!word) return call->fail(EFAULT);
                if (!is_owned(*word, tid)) return call->fail(EPERM);
-               wake_next(place);
+               owners_.wake_one(place);
                call->succeed(0);
              }));
 }
@@ -205,14 +205,6 @@ void PriorityLocks::change(const SharedPlace& place, pid_t tid, ChangeLock::What
                             std::memcpy(&before, answer->data(), sizeof before);
                             done(before);
                           });
-}
-
-void PriorityLocks::wake_next(const SharedPlace& place) {
-  WakeWaiters message;
-  message.wake = 1;
-  message.place = Place::of(place);
-  node_.messenger.request(ipc_home(node_.messenger), message, {},
-                          [](const Result<std::string>&) {});
 }
 
 }  // namespace krg

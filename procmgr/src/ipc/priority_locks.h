@@ -63,7 +63,6 @@ class PriorityLocks {
   void end(uint64_t ticket, WaitingCalls::Why why);
   void leave(uint64_t ticket);
   void finish(uint64_t ticket, int error);
-  void wake_next(const SharedPlace& place);
   void change(const SharedPlace& place, pid_t tid, futex_messages::ChangeLock::What what,
               std::function<void(Result<uint32_t>)> done);
 

@@ -32,7 +32,7 @@ bool Gathering::is_wasted(const Sample& before, const Sample& now) {
 Gathering::Advice Gathering::look(const Sample& sample) {
   const auto before = std::exchange(last_, sample);
   if (gathered_at_) {
-    if (sample.at - *gathered_at_ < rest_) return Advice::kStay;
+    if (rests(sample.at)) return Advice::kStay;
     gathered_at_.reset();
     rest_ = std::min(rest_ * 2, kLongestRest);
     wasted_ = 0;

@@ -31,6 +31,8 @@ class Gathering {
   // The advice is taken: they are at home after kGather, away after kSpread.
   Advice look(const Sample& sample);
   bool is_gathered() const { return gathered_at_.has_value(); }
+  // They are at home and are to stay: no sample says anything.
+  bool rests(Clock::time_point now) const { return gathered_at_ && now - *gathered_at_ < rest_; }
 
  private:
   static bool is_wasted(const Sample& before, const Sample& now);

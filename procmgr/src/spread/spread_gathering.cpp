@@ -21,7 +21,9 @@ void SpreadProcess::stop_gathering() {
 }
 
 void SpreadProcess::look_whether_it_pays() {
-  if (is_standing() || fork_ || inspection_ || is_stopped_ || is_asked_for_usage_) return;
+  if (is_standing() || fork_ || inspection_ || is_stopped_ || is_asked_for_usage_ ||
+      gathering_->rests(Gathering::Clock::now()))
+    return;
   is_asked_for_usage_ = true;
   usage([this, alive = std::weak_ptr(alive_)](const Usage& elsewhere) {
     if (alive.expired()) return;

@@ -40,6 +40,8 @@ Result<FdPair> seqpacket_pair();
 Status send_packet(int socket, std::string_view bytes, std::span<const int> fds = {});
 // Receives one packet. Errors: EAGAIN when the socket is non-blocking and empty.
 Result<Packet> receive_packet(int socket);
+// The descriptors that recvmsg(2) has put into `message` (SCM_RIGHTS), which are the caller's now.
+std::vector<UniqueFd> received_fds(msghdr& message);
 // The peer's credentials when it connected; its pid is as this process's PID namespace sees it (0:
 // outside).
 Result<ucred> peer_credentials(int socket);
