@@ -218,21 +218,27 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
     return node_.messenger.is_failed(place) || !parts_.is_online(place) ? node_.self : place;
   }
 
-  // Connections whose other end was outside of the family, each in a sentence.
+  // Connections and pipes whose other end was outside of the family, each in a sentence.
   static std::vector<std::string> lost_peers(const Restart& restart) {
     std::vector<std::string> lost;
     const ProcessFamily& family = restart.installer->family();
-    for (uint32_t i = 0; i < family.sockets.size(); ++i) {
-      const uint32_t file = family.file_of_socket(i);
-      if (!family.sockets[i].is_lost || file == FamilySocket::kNone) continue;
-      const auto owner = std::find_if(
-          family.members.begin(), family.members.end(), [file](const FamilyMember& member) {
-            return std::any_of(member.fds.begin(), member.fds.end(),
-                               [file](const FamilyFd& fd) { return fd.file == file; });
-          });
-      if (owner != family.members.end())
-        lost.push_back(fmt::format("process {} ({}) had a connection to outside: {}", owner->pid,
-                                   owner->name, family.files[file].path));
+    for (uint32_t i = 0; i < family.files.size(); ++i) {
+      const FamilyFile& file = family.files[i];
+      const bool is_socket = file.kind == FamilyFile::Kind::kSocket;
+      const bool is_pipe = file.kind == FamilyFile::Kind::kPipe;
+      if (!(is_socket && family.sockets[file.pipe].is_lost) &&
+          !(is_pipe && family.pipes[file.pipe].is_lost))
+        continue;
+      for (const FamilyMember& owner : family.members) {
+        const auto fd = std::find_if(owner.fds.begin(), owner.fds.end(),
+                                     [i](const FamilyFd& one) { return one.file == i; });
+        if (fd == owner.fds.end()) continue;
+        const std::string what = is_socket
+                                     ? "a connection to outside: " + file.path
+                                     : fmt::format("a pipe to outside: descriptor {}", fd->number);
+        lost.push_back(fmt::format("process {} ({}) had {}", owner.pid, owner.name, what));
+        break;
+      }
     }
     return lost;
   }

@@ -71,7 +71,7 @@ po::options_description describe(RawOptions& raw) {
   add("files", po::bool_switch(&run.checkpoints_files),
       "save files that are open for writing with checkpoints; --restart puts them back");
   add("lost-peers", po::value(&raw.lost_peers),
-      "connections to outside, at --restart: fail, or close: they are closed (fail)");
+      "connections and pipes to outside, at --restart: fail, or close: they are closed (fail)");
   add("restart-version", po::value(&run.restart_version), "of that folder (0: the newest)");
   add("omp", po::value(&raw.openmp),
       "OpenMP programs' runtime: native (the system's libgomp: threads on one node), krg "

@@ -1,6 +1,7 @@
 """Families whose members talk by sockets, saved with data in flight, killed, and restarted.
 SPDX-License-Identifier: GPL-2.0-or-later
 """
+import os
 import socket
 import threading
 import time
@@ -117,6 +118,21 @@ try: s.send(b"x"); print(s.recv(99), s.recv(99))
 except OSError as error: print(type(error).__name__)
 """
 
+# Pipes that krgrun's caller has the other ends of.
+PIPES = """
+import os, sys, time
+taker, giver = int(sys.argv[1]), int(sys.argv[2])
+os.write(giver, b"before")
+open("ready", "w").close()
+while not os.path.exists("end"):
+    time.sleep(0.02)
+print(os.read(taker, 100), os.read(taker, 100))
+try:
+    os.write(giver, b"after")
+except BrokenPipeError:
+    print("nobody reads")
+"""
+
 
 class CheckpointSocketsTest(CheckpointCase):
     def write(self, name, text):
@@ -170,6 +186,28 @@ class CheckpointSocketsTest(CheckpointCase):
         again = self.restart("--lost-peers=close")
         self.assertEqual((again.returncode, again.stdout), (0, "b', and more' b''\n"), again.stderr)
         self.assertIn("krgrun: process", again.stderr)
+
+    def test_pipes_to_outside(self):
+        taker, far_giver = os.pipe()
+        far_taker, giver = os.pipe()
+        ends = [os.fdopen(end, "wb" if end in (far_giver, giver) else "rb", buffering=0) for end in (taker, far_giver, far_taker, giver)]
+        for end in ends:
+            self.addCleanup(end.close)
+        self.write("work.py", PIPES)
+        process = self.start("-N", "1", f"--checkpoint-dir={self.work / 'ckpt'}", "/usr/bin/python3", "work.py", str(taker), str(giver),
+                             pass_fds=(taker, giver))
+        self.wait_for_file("ready", process)
+        ends[1].write(b"in flight")
+        self.save_and_kill(process)
+        self.assertEqual(ends[2].read(100), b"before")
+        (self.work / "end").touch()
+        refused = self.restart()
+        self.assertEqual((refused.returncode, refused.stdout), (125, ""))
+        self.assertIn(f"had a pipe to outside: descriptor {taker}", refused.stderr)
+        again = self.restart("--lost-peers=close")
+        self.assertEqual(again.returncode, 0, again.stderr)
+        self.assertEqual((self.work / "out").read_text(encoding="ascii"), "b'in flight' b''\nnobody reads\n")
+        self.assertIn(f"had a pipe to outside: descriptor {giver}", again.stderr)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/kcmp.h>
-#include <poll.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -18,6 +16,7 @@
 #include "family/family_pidfds.h"
 #include "family/family_terminals.h"
 #include "family/held_locks.h"
+#include "family/pipe_ends.h"
 #include "inotify_state.h"
 #include "process_spec.h"
 #include "process_status.h"
@@ -47,19 +46,6 @@ bool is_same_open_file(int a, int b) {
   return syscall(SYS_kcmp, self, self, KCMP_FILE, a, b) == 0;
 }
 
-bool reads(const StolenFd& fd) {
-  return (fd.flags & O_ACCMODE) != O_WRONLY;
-}
-bool writes(const StolenFd& fd) {
-  return (fd.flags & O_ACCMODE) != O_RDONLY;
-}
-
-// Nobody has the other end of a pipe any more.
-bool has_no_other_end(const StolenFd& fd) {
-  pollfd polled{fd.copy.get(), 0, 0};
-  return poll(&polled, 1, 0) == 1 && (polled.revents & (reads(fd) ? POLLHUP : POLLERR)) != 0;
-}
-
 // A descriptor of krgd's own, as steal_fds() tells of others.
 Result<StolenFd> stolen_from_here(UniqueFd fd) {
   StolenFd stolen;
@@ -72,34 +58,6 @@ Result<StolenFd> stolen_from_here(UniqueFd fd) {
   stolen.link = std::move(*link);
   stolen.copy = std::move(fd);
   return stolen;
-}
-
-// What is in flight, which stays there: tee(2) into a pipe of our own.
-Result<std::string> contents_of_pipe(const StolenFd& end, int capacity) {
-  UniqueFd opened;
-  int source = end.copy.get();
-  if (!reads(end)) {
-    opened = UniqueFd(
-        open(fmt::format("/proc/self/fd/{}", source).c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
-    if (!opened) return errno_error("opening a pipe to read");
-    source = opened.get();
-  }
-  int waiting = 0;
-  if (ioctl(source, FIONREAD, &waiting) != 0) return errno_error("FIONREAD of a pipe");
-  if (waiting == 0) return std::string();
-  int own[2];
-  if (pipe2(own, O_CLOEXEC | O_NONBLOCK) != 0) return errno_error("pipe");
-  UniqueFd from(own[0]), to(own[1]);
-  fcntl(to.get(), F_SETPIPE_SZ, capacity);
-  const ssize_t copied = tee(source, to.get(), static_cast<size_t>(waiting), SPLICE_F_NONBLOCK);
-  if (copied != waiting) return errno_error("what is in a pipe", copied < 0 ? errno : EMSGSIZE);
-  std::string bytes(static_cast<size_t>(waiting), '\0');
-  for (size_t done = 0; done < bytes.size();) {
-    const ssize_t got = read(from.get(), bytes.data() + done, bytes.size() - done);
-    if (got <= 0) return errno_error("what is in a pipe", got < 0 ? errno : EIO);
-    done += static_cast<size_t>(got);
-  }
-  return bytes;
 }
 
 Result<std::string> contents_of_file(const StolenFd& fd) {
@@ -128,15 +86,6 @@ void add_links_of(pid_t pid, std::set<std::string>& links) {
     if (auto target = read_link(fmt::format("{}/{}", path, entry->d_name)))
       links.insert(std::move(*target));
   }
-}
-
-// Whether a process has the other end of that pipe open.
-bool has_other_end(pid_t pid, const StolenFd& end) {
-  auto fds = steal_fds(pid, WhichFds::kAll);
-  if (!fds) return false;
-  return std::any_of(fds->begin(), fds->end(), [&](const StolenFd& fd) {
-    return fd.link == end.link && (reads(end) ? writes(fd) : reads(fd));
-  });
 }
 
 }  // namespace
@@ -306,10 +255,10 @@ Status FamilyFiles::describe(const std::set<pid_t>& members, FamilyDescription& 
     if (!file) return file.error();
     file->flock = open.flock;
     file->locks = open.locks;
-    const bool is_own = file->kind == FamilyFile::Kind::kPipe ||
-                        file->kind == FamilyFile::Kind::kQueue ||
-                        file->kind == FamilyFile::Kind::kMaster ||
-                        (file->kind == FamilyFile::Kind::kSocket && open.standard < 0);
+    const bool is_own =
+        (file->kind == FamilyFile::Kind::kPipe && !into.pipes[file->pipe].is_lost) ||
+        file->kind == FamilyFile::Kind::kQueue || file->kind == FamilyFile::Kind::kMaster ||
+        (file->kind == FamilyFile::Kind::kSocket && open.standard < 0);
     if (is_own && is_held_outside(open, members))
       return not_kept(open.first_owner, open.fd, "which a process outside of the family has, too");
     into.files.push_back(std::move(*file));
@@ -554,7 +503,7 @@ Result<FamilyFile> FamilyFiles::describe_socket(const Open& open, FamilyFile fil
   return file;
 }
 
-// Of a pipe both of whose ends are in the family, or one that nobody else has the other end of.
+// Of a pipe, but for a standard stream to outside.
 Result<FamilyFiles::PipeEnds*> FamilyFiles::pipe_of(const Open& open,
                                                     std::vector<FamilyPipe>& pipes) {
   const ino_t inode = open.fd.attributes.st_ino;
@@ -568,13 +517,16 @@ Result<FamilyFiles::PipeEnds*> FamilyFiles::pipe_of(const Open& open,
     if (writes(other.fd)) ends.writer = &other;
   }
   const bool is_whole = ends.reader && ends.writer;
-  if (!is_whole && !has_no_other_end(open.fd) && !(asker_ != 0 && has_other_end(asker_, open.fd)))
-    return nullptr;
+  const bool is_lost =
+      !is_whole && !has_no_other_end(open.fd) && !(asker_ != 0 && has_other_end(asker_, open.fd));
+  if (is_lost && open.standard >= 0) return nullptr;
   const int capacity = fcntl(open.fd.copy.get(), F_GETPIPE_SZ);
-  auto contents = contents_of_pipe(open.fd, capacity);
+  // What has been written to outside is not the family's any more.
+  auto contents = is_lost && !ends.reader ? std::string() : contents_of_pipe(open.fd, capacity);
   if (!contents) return contents.error();
   ends.number = static_cast<uint32_t>(pipes.size());
-  pipes.push_back({static_cast<uint32_t>(std::max(capacity, 0)), 0, std::move(*contents)});
+  pipes.push_back(
+      {static_cast<uint32_t>(std::max(capacity, 0)), 0, is_lost ? 1u : 0u, std::move(*contents)});
   return &pipes_.emplace_back(inode, ends).second;
 }
 
@@ -587,8 +539,6 @@ Status FamilyFiles::describe_pipe(const Open& open, FamilyFile& file,
     file.pipe = (*ends)->number;
     return {};
   }
-  if (open.standard < 0)
-    return not_kept(open.first_owner, open.fd, "whose other end is outside of the family");
   file.kind = FamilyFile::Kind::kStandard;
   file.stream = static_cast<uint32_t>(open.standard);
   return {};

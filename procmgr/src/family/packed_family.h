@@ -10,14 +10,15 @@
 
 namespace krg::packed_family {
 
-inline constexpr uint8_t kFormatVersion = 9;
-inline constexpr uint8_t kNoLocks = 8;     // a version before: of descriptions
-inline constexpr uint8_t kNoMemories = 7;  // an older one
-inline constexpr uint8_t kNoSpread = 6;    // an older one
-inline constexpr uint8_t kNoIpc = 5;       // an older one
-inline constexpr uint8_t kNoWatches = 4;   // an older one
-inline constexpr uint8_t kNoSockets = 3;   // an older one
-inline constexpr uint8_t kOneNode = 2;     // an older one: all is of node 0
+inline constexpr uint8_t kFormatVersion = 10;
+inline constexpr uint8_t kNoLostPipes = 9;  // a version before
+inline constexpr uint8_t kNoLocks = 8;      // an older one: of descriptions
+inline constexpr uint8_t kNoMemories = 7;   // an older one
+inline constexpr uint8_t kNoSpread = 6;     // an older one
+inline constexpr uint8_t kNoIpc = 5;        // an older one
+inline constexpr uint8_t kNoWatches = 4;    // an older one
+inline constexpr uint8_t kNoSockets = 3;    // an older one
+inline constexpr uint8_t kOneNode = 2;      // an older one: all is of node 0
 inline constexpr uint32_t kMostParts =
     1u << 20;  // of anything: what is malformed must not take memory
 
@@ -102,13 +103,14 @@ inline FamilyMember get_member(PackedReader& in, uint8_t version) {
 }
 
 inline void put(PackedWriter& out, const FamilyPipe& pipe) {
-  out.put(pipe.capacity).put(pipe.node).put_string(pipe.contents);
+  out.put(pipe.capacity).put(pipe.node).put(pipe.is_lost).put_string(pipe.contents);
 }
 
 inline FamilyPipe get_pipe(PackedReader& in, uint8_t version) {
   FamilyPipe pipe;
   pipe.capacity = in.get<uint32_t>();
   pipe.node = get_node(in, version);
+  if (version > kNoLostPipes) pipe.is_lost = in.get<uint32_t>();
   pipe.contents = in.get_string();
   return pipe;
 }

@@ -90,6 +90,7 @@ struct FamilyFile {
 struct FamilyPipe {
   uint32_t capacity = 0;
   uint32_t node = 0;
+  uint32_t is_lost = 0;  // the other end was outside
   std::string contents;  // in flight
 };
 
