@@ -45,7 +45,8 @@ std::string base_key(const ProcessFamily& family, uint32_t member) {
   if (member < family.members.size()) return std::to_string(family.members[member].pid);
   if (const uint32_t first = family.owner_of_memory(0); member >= first)
     return fmt::format("memory {}", family.memories.at(member - first).id);
-  return family.files.at(member - family.members.size()).path;
+  const FamilyFile& file = family.files.at(member - family.members.size());
+  return file.kind == FamilyFile::Kind::kDeleted ? file.memory : file.path;
 }
 
 Result<BaseRanges> BaseRanges::read(const CheckpointStore& store, const PartOrder& order) {

@@ -39,12 +39,15 @@ Status load_pages(const VersionInfo& info, const std::vector<std::unique_ptr<Par
 }
 
 Status load_files(const VersionInfo& info, const std::vector<std::unique_ptr<PartReader>>& parts,
-                  const FileSink& sink) {
+                  const std::function<bool(uint32_t file)>& is_wanted, const FileSink& sink) {
   const ProcessFamily& family = parts.at(0)->contents().family;
   const auto first = static_cast<uint32_t>(family.members.size());
   const uint32_t end = family.owner_of_memory(0);
   return load(
-      info, parts, [=](uint32_t owner) { return first <= owner && owner < end; },
+      info, parts,
+      [&, first, end](uint32_t owner) {
+        return first <= owner && owner < end && is_wanted(owner - first);
+      },
       [&](uint32_t owner, std::span<const PageRange> ranges, std::span<const std::byte> contents) {
         return sink(owner - first, ranges, contents);
       });

@@ -271,7 +271,8 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
                        {"bytes", file.bytes},
                        {"modified_ns", file.is_regular ? file.modified_ns : 0},
                        {"mode", file.mode},
-                       {"is_put_back", restart.puts_files_back && file.is_saved}});
+                       {"is_put_back", restart.puts_files_back && file.is_saved &&
+                                           file.kind == FamilyFile::Kind::kPath}});
       for (const FamilyLock& lock : file.locks)
         files.back()["locks"].push_back({lock.is_write != 0, lock.start, lock.bytes});
       if (const auto terminal = family.terminal_of(i))
@@ -428,19 +429,28 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
                          });
   }
 
-  // All is read, and so checked, before anything is written.
+  // All is read, and so checked, before anything is written that others see.
   static Status write_files(const Restart& restart) {
-    if (!restart.puts_files_back) return {};
-    auto checked =
-        load_files(restart.info, *restart.parts, [](auto, auto, auto) -> Status { return {}; });
-    if (!checked) return checked;
     const FamilyInstaller& installer = *restart.installer;
     const auto& files = installer.family().files;
-    for (uint32_t i = 0; i < files.size(); ++i)
-      if (files[i].is_saved)
-        if (auto cleared = installer.clear_file(i); !cleared) return cleared;
+    const auto is_written = [&](uint32_t file) {
+      return files[file].is_saved != 0 &&
+             (restart.puts_files_back || files[file].kind == FamilyFile::Kind::kDeleted);
+    };
+    if (restart.puts_files_back) {
+      auto checked = load_files(restart.info, *restart.parts, is_written,
+                                [](auto, auto, auto) -> Status { return {}; });
+      if (!checked) return checked;
+    }
+    bool has_any = false;
+    for (uint32_t i = 0; i < files.size(); ++i) {
+      if (!is_written(i)) continue;
+      has_any = true;
+      if (auto cleared = installer.clear_file(i); !cleared) return cleared;
+    }
+    if (!has_any) return {};
     return load_files(
-        restart.info, *restart.parts,
+        restart.info, *restart.parts, is_written,
         [&](uint32_t file, std::span<const PageRange> ranges, std::span<const std::byte> contents) {
           return installer.write_file(file, ranges, contents);
         });

@@ -27,8 +27,6 @@ namespace krg {
 namespace {
 
 constexpr unsigned kMemoryDevices = 1;  // their major number (Linux Documentation, devices.txt)
-constexpr uint64_t kMostSaved = 1ULL << 30;    // bytes of files that are copied while all stand
-constexpr uint64_t kMostDeleted = 256u << 20;  // bytes of a file without a name
 
 Error not_kept(pid_t owner, const StolenFd& fd, std::string_view why) {
   return errno_error(fmt::format("process {}: descriptor {} is {}{}{}", owner, fd.number,
@@ -58,23 +56,6 @@ Result<StolenFd> stolen_from_here(UniqueFd fd) {
   stolen.link = std::move(*link);
   stolen.copy = std::move(fd);
   return stolen;
-}
-
-Result<std::string> contents_of_file(const StolenFd& fd) {
-  std::string bytes(static_cast<size_t>(fd.attributes.st_size), '\0');
-  UniqueFd opened;
-  int source = fd.copy.get();
-  if (!reads(fd)) {
-    opened = UniqueFd(open(fmt::format("/proc/self/fd/{}", source).c_str(), O_RDONLY | O_CLOEXEC));
-    source = opened.get();
-  }
-  for (size_t done = 0; done < bytes.size();) {
-    const ssize_t got =
-        pread(source, bytes.data() + done, bytes.size() - done, static_cast<off_t>(done));
-    if (got <= 0) return errno_error("a file without a name", got < 0 ? errno : EIO);
-    done += static_cast<size_t>(got);
-  }
-  return bytes;
 }
 
 // What the links of all that a process has open read.
@@ -267,35 +248,6 @@ Status FamilyFiles::describe(const std::set<pid_t>& members, FamilyDescription& 
   return {};
 }
 
-void FamilyFiles::add_mapped(const ProcessImage& image) {
-  for (const ImageFile& file : image.files)
-    if (struct stat found{};
-        file.modified_ns == ImageFile::kMayChange && stat(file.path.c_str(), &found) == 0)
-      mapped_.insert({found.st_dev, found.st_ino});
-}
-
-Result<std::map<uint32_t, SavedFile>> FamilyFiles::save(FamilyTracking* tracking, uint64_t base,
-                                                        uint64_t number,
-                                                        FamilyDescription& described) const {
-  std::map<uint32_t, SavedFile> saved;
-  std::set<std::pair<dev_t, ino_t>> known;
-  uint64_t most = kMostSaved;
-  for (uint32_t i = 0; i < described.files.size(); ++i) {
-    FamilyFile& file = described.files[i];
-    const Open& open = opens_[described.numbers[i]];
-    const auto& attributes = open.fd.attributes;
-    if (file.kind != FamilyFile::Kind::kPath || !file.is_regular || !writes(open.fd)) continue;
-    if (!known.insert({attributes.st_dev, attributes.st_ino}).second) continue;
-    const bool is_mapped = mapped_.contains({attributes.st_dev, attributes.st_ino});
-    auto taken =
-        SavedFile::take(open.fd.copy.get(), is_mapped ? nullptr : tracking, base, number, most);
-    if (!taken) return Error{taken.error().code, file.path + ": " + taken.error().context};
-    file.is_saved = 1;
-    saved.emplace(i, std::move(*taken));
-  }
-  return saved;
-}
-
 Result<FamilyFile> FamilyFiles::describe_one(const Open& open, const std::set<pid_t>& members,
                                              OthersDescriptors& outside, FamilyDescription& into) {
   const StolenFd& fd = open.fd;
@@ -357,12 +309,9 @@ Result<FamilyFile> FamilyFiles::describe_one(const Open& open, const std::set<pi
   file.mode = fd.attributes.st_mode & 07777;
   if (fd.link.starts_with("/proc/") || fd.link.starts_with("/sys/")) file.is_regular = 0;
   if (fd.attributes.st_nlink > 0 && !fd.link.starts_with("/memfd:")) return file;
-  if (!file.is_regular || file.bytes > kMostDeleted) return refused("deleted");
-  auto contents = contents_of_file(fd);
-  if (!contents) return contents.error();
-  file.kind = FamilyFile::Kind::kDeleted;
-  file.memory = shared_memory_name(fd.attributes.st_dev, fd.attributes.st_ino);
-  file.contents = std::move(*contents);
+  if (!file.is_regular) return refused("deleted");
+  if (auto described = describe_deleted(fd, file); !described)
+    return not_kept(open.first_owner, fd, described.error());
   return file;
 }
 

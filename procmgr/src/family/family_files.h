@@ -50,10 +50,10 @@ class FamilyFiles {
   Status describe(const std::set<pid_t>& members, FamilyDescription& into);
   // Files that a member's mappings may write: nothing tells for certain that they have not.
   void add_mapped(const ProcessImage& image);
-  // Contents of those that may be written to, each file once, by its place in `described`, which is
-  // told. Errors: those of SavedFile::take().
-  Result<std::map<uint32_t, SavedFile>> save(FamilyTracking* tracking, uint64_t base,
-                                             uint64_t number, FamilyDescription& described) const;
+  // Contents of large ones without a name, `with_paths` of all that may be written to, each file
+  // once, by its place in `described`, which is told. Errors: those of SavedFile::take().
+  Result<std::map<uint32_t, SavedFile>> save(const SavedSince& since, bool with_paths,
+                                             FamilyDescription& described) const;
 
  private:
   struct Open {
@@ -78,6 +78,7 @@ class FamilyFiles {
   Status add_locks(FamilyMember& member, const FamilyFd& fd);
   Result<FamilyFile> describe_one(const Open& open, const std::set<pid_t>& members,
                                   OthersDescriptors& outside, FamilyDescription& into);
+  Status describe_deleted(const StolenFd& fd, FamilyFile& file);
   const Open* master_of(uint32_t number) const;
   Result<FamilyFile> describe_master(const Open& open, FamilyFile file) const;
   Result<FamilyFile> describe_event(const Open& open, FamilyFile file, OthersDescriptors& outside);
@@ -108,6 +109,8 @@ class FamilyFiles {
   std::map<pid_t, std::vector<FamilyFd>> fds_;  // of each member
   std::vector<NativePosixQueue> queues_;
   std::set<std::pair<dev_t, ino_t>> mapped_;  // of add_mapped()
+  std::set<std::string> mapped_memories_;     // likewise, by name
+  std::set<std::string> deleted_;             // of describe_deleted(), by name
   std::vector<UniqueFd> to_close_;            // of describe_inotify()
   std::vector<std::pair<ino_t, PipeEnds>> pipes_;
   std::optional<std::set<std::string>> outside_;  // links of what others have open

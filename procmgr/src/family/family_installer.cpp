@@ -381,6 +381,7 @@ Status FamilyInstaller::write(pid_t member, std::span<const PageRange> ranges,
 
 // By a description of our own: one that appends writes at the end, wherever it is told to.
 Status FamilyInstaller::clear_file(uint32_t file) const {
+  if (impl_->written.contains(file)) return {};  // made anew
   const auto cut = impl_->cuts.find(file);
   if (cut == impl_->cuts.end()) return errno_error("a saved file", EBADF);
   const FamilyFile& what = impl_->family.files[file];

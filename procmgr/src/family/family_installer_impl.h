@@ -67,6 +67,7 @@ struct FamilyInstaller::Impl : std::enable_shared_from_this<Impl> {
   void one_body_less();
   void take_files_to_cut(uint32_t member);
   Result<std::vector<MadeFile>> make_files();
+  Result<UniqueFd> make_deleted_file(uint32_t index, const std::vector<MadeFile>& made);
   Status make_memories(std::vector<MadeFile>& made) const;
   Result<UniqueFd> make_file(const FamilyFile& file, const std::vector<PipeEnds>& pipes) const;
   void make_shared_memory(std::function<void(Result<std::vector<MadeFile>>)> done);

@@ -46,22 +46,34 @@ Result<MadeFiles> FamilyInstaller::Impl::make_files() {
     if (!ends) return ends.error();
     pipes.push_back(std::move(*ends));
   }
-  const auto first_mapped = static_cast<uint32_t>(family.files.size());
-  const size_t memory_count = made.size();
   for (uint32_t i = 0; i < family.files.size(); ++i) {
     const FamilyFile& file = family.files[i];
-    // A file without a name that members have mapped, too.
-    const auto known = std::find_if(
-        made.begin(), made.begin() + static_cast<long>(memory_count), [&](const MadeFile& one) {
-          return !file.memory.empty() && mapped[one.file - first_mapped].path == file.memory;
-        });
-    const bool is_mapped = file.kind == FamilyFile::Kind::kDeleted &&
-                           known != made.begin() + static_cast<long>(memory_count);
-    auto fd = is_mapped ? fill_again(known->fd.get(), file) : make_file(file, pipes);
+    auto fd = file.kind == FamilyFile::Kind::kDeleted ? make_deleted_file(i, made)
+                                                      : make_file(file, pipes);
     if (!fd) return fd.error();
     if (*fd) made.push_back({i, std::move(*fd)});
   }
   return made;
+}
+
+// Members may have it mapped, too, or several descriptions of it.
+Result<UniqueFd> FamilyInstaller::Impl::make_deleted_file(uint32_t index, const MadeFiles& made) {
+  const FamilyFile& file = family.files[index];
+  const auto first_mapped = static_cast<uint32_t>(family.files.size());
+  const auto known = std::find_if(made.begin(), made.end(), [&](const MadeFile& one) {
+    if (file.memory.empty()) return false;
+    if (one.file >= first_mapped) return mapped[one.file - first_mapped].path == file.memory;
+    const FamilyFile& other = family.files[one.file];
+    return other.kind == FamilyFile::Kind::kDeleted && other.node == file.node &&
+           other.memory == file.memory;
+  });
+  if (known != made.end() && known->file < first_mapped) return share_again(known->fd.get(), file);
+  auto fd = known != made.end() ? fill_again(known->fd.get(), file) : make_deleted(file);
+  if (!fd || !file.is_saved) return fd;
+  auto own = open_again(fd->get(), O_WRONLY);
+  if (!own) return own.error();
+  written[index] = std::move(*own);
+  return fd;
 }
 
 Status FamilyInstaller::Impl::make_memories(MadeFiles& made) const {
@@ -83,8 +95,6 @@ Result<UniqueFd> FamilyInstaller::Impl::make_file(const FamilyFile& file,
   switch (file.kind) {
     case FamilyFile::Kind::kPipe:
       return open_again(pipes[file.pipe].reader.get(), file.flags);
-    case FamilyFile::Kind::kDeleted:
-      return make_deleted(file);
     case FamilyFile::Kind::kQueue:
       if (node.node_count > 1) return UniqueFd();
       return ipc.open_posix_queue(file.pipe, file.flags);

@@ -496,11 +496,9 @@ Result<FamilyDescription> LocalCapture::describe(const FamilyDescribe& ask,
   }
   if (auto done = files_.describe(members, description); !done) return done.error();
   if (auto done = take_ipc(members, description); !done) return done.error();
-  if (ask.saves_files) {
-    auto saved = files_.save(parts_.tracking, ask.base, ask.capture, description);
-    if (!saved) return saved.error();
-    saved_ = std::move(*saved);
-  }
+  auto saved = files_.save({parts_.tracking, ask.base, ask.capture}, ask.saves_files, description);
+  if (!saved) return saved.error();
+  saved_ = std::move(*saved);
   described_ = description;
   return description;
 }

@@ -41,6 +41,10 @@ Result<UniqueFd> fill_again(int made, const FamilyFile& file) {
   if (ftruncate(made, static_cast<off_t>(file.bytes)) != 0 || lseek(made, 0, SEEK_SET) != 0)
     return errno_error("a file without a name");
   if (auto put = write_all(made, file.contents); !put) return put.error();
+  return share_again(made, file);
+}
+
+Result<UniqueFd> share_again(int made, const FamilyFile& file) {
   auto again = open_again(made, file.flags);
   if (again && lseek(again->get(), file.offset, SEEK_SET) < 0)
     return errno_error("a file without a name");

@@ -16,8 +16,9 @@ struct PipeEnds {
 };
 Result<PipeEnds> make_pipe(const FamilyPipe& pipe);
 
-// Another description of a file without a name, with its contents.
+// Another description of a file without a name; the first one has it filled with its contents.
 Result<UniqueFd> fill_again(int made, const FamilyFile& file);
+Result<UniqueFd> share_again(int made, const FamilyFile& file);
 Result<UniqueFd> make_deleted(const FamilyFile& file);
 // What members share; its pages come through one of them (family_memory.h).
 Result<UniqueFd> make_memory(uint64_t bytes);

@@ -10,8 +10,9 @@
 
 namespace krg::packed_family {
 
-inline constexpr uint8_t kFormatVersion = 10;
-inline constexpr uint8_t kNoLostPipes = 9;  // a version before
+inline constexpr uint8_t kFormatVersion = 11;
+// 10: all contents of files without a name are in it.
+inline constexpr uint8_t kNoLostPipes = 9;  // an older one
 inline constexpr uint8_t kNoLocks = 8;      // an older one: of descriptions
 inline constexpr uint8_t kNoMemories = 7;   // an older one
 inline constexpr uint8_t kNoSpread = 6;     // an older one

@@ -12,15 +12,19 @@
 
 namespace krg {
 
+// What may tell that a file has not changed: the captures to go on from, and this one.
+struct SavedSince {
+  FamilyTracking* tracking = nullptr;
+  uint64_t base = 0, number = 0;
+};
+
 struct SavedFile {
   std::vector<PageRange> pages;  // by offset; holes and pages of zeros are none
   CopiedPages copied;            // those that are not clean
 
-  // `fd`: of the file, open for whatever. `tracking`: may be null. `base`, `number`: the captures
-  // to go on from, and this one. `most`: how much may be copied; less by what was. Errors: ENOTSUP:
-  // it is too much; of read(2).
-  static Result<SavedFile> take(int fd, FamilyTracking* tracking, uint64_t base, uint64_t number,
-                                uint64_t& most);
+  // `fd`: of the file, open for whatever. `most`: how much may be copied; less by what was.
+  // Errors: ENOTSUP: it is too much; of read(2).
+  static Result<SavedFile> take(int fd, SavedSince since, uint64_t& most);
 };
 
 }  // namespace krg

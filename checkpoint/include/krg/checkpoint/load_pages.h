@@ -26,9 +26,9 @@ using FileSink = std::function<Status(uint32_t file, std::span<const PageRange> 
 Status load_pages(const VersionInfo& info, const std::vector<std::unique_ptr<PartReader>>& parts,
                   const std::function<bool(pid_t member)>& is_wanted, const PageSink& sink,
                   const SharedProgress& progress = {});
-// All saved files.
+// The same of saved files.
 Status load_files(const VersionInfo& info, const std::vector<std::unique_ptr<PartReader>>& parts,
-                  const FileSink& sink);
+                  const std::function<bool(uint32_t file)>& is_wanted, const FileSink& sink);
 // The same of memory that nodes shared, by its number in the family.
 using MemorySink = std::function<Status(uint32_t memory, std::span<const PageRange> ranges,
                                         std::span<const std::byte> contents)>;

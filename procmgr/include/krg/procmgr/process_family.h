@@ -61,7 +61,8 @@ struct FamilyFile {
     kStandard,  // leads out of the family: krgrun's stream of the number `stream`
     kTerminal,  // krgrun's terminal, or its stream where it has none
     kPipe,      // an end of pipe `pipe`
-    kDeleted,   // a file without a name: `contents` is in it
+    kDeleted,   // a file without a name: `contents` is in it, or `is_saved`, or that of another one
+                // of its `memory` before it
     kSocket,    // socket `pipe`
     kEvent,     // made anew: of EventKind `pipe`, `contents` being its description (event_fds.h)
     kQueue,     // POSIX message queue `pipe` of `ipc`
@@ -78,8 +79,8 @@ struct FamilyFile {
   uint32_t flock = 0;       // the lock that it holds: LOCK_SH, LOCK_EX; 0: none
   int64_t modified_ns = 0;  // of a regular file
   uint32_t mode = 0;        // its permissions
-  uint32_t is_saved = 0;    // kPath: its contents are among the pages, too
-  std::string memory;       // kDeleted: its name where members have it mapped, too
+  uint32_t is_saved = 0;    // its contents are among the pages
+  std::string memory;       // kDeleted: its name, also where members have it mapped
   uint32_t node = 0;
   std::string path;
   std::string contents;
