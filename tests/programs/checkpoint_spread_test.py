@@ -3,6 +3,7 @@ nodes or on others.
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 import json
+import os
 import re
 import signal
 import time
@@ -183,6 +184,30 @@ class CheckpointSpreadTest(CheckpointCase):
         after = self.where(process)
         self.assertEqual((sorted(after), sorted(after.values())), (sorted(before), [0, 0, 0, 1, 1, 1]))
         self.finish(process, "6 threads, as it should be\n")
+
+    def test_threads_are_bound_to_the_same_processors(self):
+        """Where they go to a node that has some of them."""
+        (self.work / "work.py").write_text(
+            "import os, sys, threading, time\n"
+            "each, found, bound = int(sys.argv[1]), {}, threading.Barrier(4)\n"
+            "def work(name, processors):\n"
+            "    os.sched_setaffinity(0, processors)\n"
+            "    before = os.sched_getaffinity(0)\n"
+            "    bound.wait()\n"
+            "    while not os.path.exists('end'): time.sleep(0.01)\n"
+            "    found[name] = os.sched_getaffinity(0), os.sched_getaffinity(0) == before\n"
+            "threads = [threading.Thread(target=work, args=one) for one in (('home', {0}), ('away', {2 * each - 1}), ('both', {0, each}))]\n"
+            "[t.start() for t in threads]\n"
+            "bound.wait()\n"
+            "open('ready', 'w')\n"
+            "[t.join() for t in threads]\n"
+            "print(found['home'], found['away'], found['both'][1])\n", encoding="ascii")
+        each = len(os.sched_getaffinity(0))
+        process = self.begin("/usr/bin/python3", "work.py", each, nodes=2, options=("--caps=+DISTANT_THREAD",))
+        self.save_and_kill(process)
+        process = self.go_on(2)
+        self.save_and_kill(process)  # and again of what has been restarted
+        self.finish(self.go_on(2), f"({{0}}, True) ({{{2 * each - 1}}}, True) True\n")
 
     def test_a_version_that_is_being_written_is_lost_alone(self):
         process = self.begin(self.program())

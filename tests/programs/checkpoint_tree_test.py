@@ -76,6 +76,48 @@ while os.read(told, 1): pass  # all that have the other end
 print("all have ended")
 """
 
+# Whose children's children come to it when their makers end (PR_SET_CHILD_SUBREAPER): of sessions that it was never in, one of which has its leader still.
+ADOPTERS = """
+import ctypes, os, signal, subprocess, sys
+told, tell = os.pipe()
+def wait_here(name):
+    os.write(tell, b"%s %d\\n" % (name.encode(), os.getpid()))
+    while True: signal.pause()
+def fork(work):
+    pid = os.fork()
+    if pid == 0: work(); os._exit(0)
+    return pid
+def ends(work):
+    assert os.waitpid(fork(work), 0)[1] == 0
+def adopts():
+    assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0
+def in_ended_session(name):
+    def work(): os.setsid(); fork(lambda: wait_here(name))
+    ends(work)
+def leads():
+    os.setsid(); ends(lambda: fork(lambda: wait_here("of the leader's"))); wait_here("leader")
+def other():
+    adopts(); in_ended_session("of the other's"); wait_here("other")
+adopts()
+in_ended_session("own"); fork(leads); fork(other)
+names = 5
+lines = b""
+while lines.count(b"\\n") < names: lines += os.read(told, 999)
+pids = {name: int(pid) for name, pid in (line.rsplit(" ", 1) for line in lines.decode().splitlines())}
+def place(pid):
+    with open("/proc/%d/status" % pid) as status: return dict(line.split(":", 1) for line in status)["PPid"].strip(), os.getpgid(pid), os.getsid(pid)
+def tell_all():
+    for name, pid in sorted(pids.items()): print(name, pid, *place(pid))
+tell_all(); sys.stdout.flush()
+subprocess.run(["krg_checkpoint", "-o", "ckpt", str(os.getpid())], stdout=open("log", "a"), check=True)
+print("saved"); tell_all()
+for name in ("own", "of the leader's"):
+    os.kill(pids[name], signal.SIGTERM); print(os.waitpid(pids[name], 0)[1])
+os.kill(pids["other"], signal.SIGTERM); os.waitpid(pids["other"], 0)
+for name in ("of the other's", "leader"):  # it has come here
+    os.kill(pids[name], signal.SIGTERM); print(os.waitpid(pids[name], 0)[1])
+"""
+
 # What a shell leaves behind, which works on when it has ended; it is heard of by a pipe that the first shell reads.
 LEFT_BEHIND = """
 set -m
@@ -106,6 +148,20 @@ class CheckpointTreeTest(CheckpointCase):
         moves = "\n".join(f'subprocess.run(["krg_migrate", str(pids["{name}"]), "{node}"], check=True)'
                           for name, node in (("orphan", 1), ("daemon", 2), ("younger", 1), ("orphan that leads", 2)))
         self.check_tree(moves, 3, (3, 1))
+
+    def test_adopted_by_members(self):
+        (self.work / "work.py").write_text(ADOPTERS, encoding="utf-8")
+        first = self.krgrun("--cluster=none", "/usr/bin/python3", "work.py", caps=CAPS, nodes=1)
+        self.assertEqual((first.returncode, first.stderr), (0, ""), first.stdout)
+        before, after = first.stdout.split("saved\n")
+        self.assertEqual(after, before + "15\n" * 4)
+        places = {name: tuple(map(int, numbers)) for name, *numbers in (line.rsplit(None, 4) for line in before.splitlines())}
+        self.assertEqual(places["own"][1], places["leader"][1], before)  # the root
+        self.assertEqual(places["of the leader's"][1], places["own"][1], before)
+        self.assertEqual(places["of the other's"][1], places["other"][0], before)
+        for number in (1, 2):
+            again = self.restart("-N", str(number))
+            self.assertEqual((again.returncode, again.stdout, again.stderr), (0, "saved\n" + after, ""))
 
     def test_a_job_in_the_background_of_a_shell_that_has_ended(self):
         (self.work / "script").write_text("mkfifo told 2>/dev/null\n" + LEFT_BEHIND, encoding="ascii")

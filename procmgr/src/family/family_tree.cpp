@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 #include <linux/sched.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -16,6 +17,10 @@ namespace {
 Status done(std::string what, int64_t result) {
   if (result >= 0) return {};
   return errno_error(std::move(what), static_cast<int>(-result));
+}
+
+Error about_member(pid_t pid, const Error& why) {
+  return {why.code, fmt::format("process {}: {}", pid, why.context)};
 }
 
 }  // namespace
@@ -39,7 +44,7 @@ FamilyTree::~FamilyTree() {
 }
 
 // Of one that leads its own session its children tell: those that are in another one were made
-// before it. Children come behind their parents.
+// before it, or are adopted. Children come behind their parents.
 void FamilyTree::find_births() {
   births_.resize(family_.members.size());
   for (auto i = static_cast<uint32_t>(births_.size()); i-- > 0;) {
@@ -47,9 +52,24 @@ void FamilyTree::find_births() {
     if (member.session != member.pid) births_[i] = member.session;
     const auto parent = members_.find(member.parent);
     if (!births_[i] || parent == members_.end()) continue;
-    const FamilyMember& above = family_.members[parent->second];
-    if (above.session == above.pid && *births_[i] != above.pid)
+    if (*births_[i] == family_.members[parent->second].session) continue;
+    if (is_adopted(parent->second, *births_[i]))
+      adopted_.insert(adopted_.begin(), i);
+    else
       births_[parent->second] = births_[i];
+  }
+}
+
+// Its parent has not forked it in that session, which is another one than the parent's: it does not
+// lead its own, or nobody above it is in that session whom it may have it from.
+bool FamilyTree::is_adopted(uint32_t parent, pid_t born_in) const {
+  const FamilyMember* above = &family_.members[parent];
+  if (above->session != above->pid) return true;
+  for (;;) {
+    if (above->parent == FamilyMember::kInit || above->session == born_in) return false;
+    const auto next = members_.find(above->parent);
+    if (next == members_.end()) return born_in != 0;
+    above = &family_.members[next->second];
   }
 }
 
@@ -57,6 +77,7 @@ Status FamilyTree::grow(FrozenThread root) {
   processes_[0] = FrozenProcess::adopt(reaper_, std::move(root));
   if (auto raised = raise(0); !raised) return raised;
   if (auto raised = raise_orphans(); !raised) return raised;
+  if (auto raised = raise_adopted(); !raised) return raised;
   if (auto led = lead_ended_groups(); !led) return led;
   if (auto joined = join_groups(); !joined) return joined;
   return end_helpers();
@@ -79,13 +100,10 @@ Status FamilyTree::raise_children(uint32_t index, bool leads_already) {
   const auto children = children_.find(member.pid);
   if (children == children_.end()) return {};
   for (uint32_t child : children->second) {
+    if (std::ranges::find(adopted_, child) != adopted_.end()) continue;
     const auto birth = births_[child];
     const bool is_of_own = !birth || *birth == member.session;
     if (leads && is_of_own != leads_already) continue;
-    if (!leads && !is_of_own)
-      return errno_error(fmt::format("process {}: session {}, which its parent is not in",
-                                     family_.members[child].pid, *birth),
-                         ENOTSUP);
     if (auto forked = fork_member(*processes_[index], child); !forked) return forked;
     if (auto raised = raise(child); !raised) return raised;
   }
@@ -117,6 +135,68 @@ Status FamilyTree::raise_orphans() {
                          ENOTSUP);
   }
   return {};
+}
+
+// One may be adopted by another, or lead its session.
+Status FamilyTree::raise_adopted() {
+  std::vector<uint32_t> left = adopted_;
+  while (!left.empty()) {
+    const size_t before = left.size();
+    for (uint32_t child : std::exchange(left, {})) {
+      const auto leader = members_.find(*births_[child]);
+      const bool is_led = leader == members_.end() || processes_[leader->second];
+      if (!is_led || !processes_[members_.at(family_.members[child].parent)])
+        left.push_back(child);
+      else if (auto adopted = adopt(child); !adopted)
+        return adopted;
+    }
+    if (left.size() == before)
+      return errno_error(fmt::format("process {}: the session of its own descendant",
+                                     family_.members[left.front()].pid),
+                         ENOTSUP);
+  }
+  return {};
+}
+
+// What a helper below the adopter has made is the adopter's when the helper has ended: none between
+// them is told to adopt yet.
+Status FamilyTree::adopt(uint32_t child) {
+  const uint32_t parent = members_.at(family_.members[child].parent);
+  auto maker = maker_of_adopted(parent, *births_[child]);
+  if (!maker) return about_member(family_.members[child].pid, maker.error());
+  if (adopters_.insert(parent).second)
+    if (auto told = done("PR_SET_CHILD_SUBREAPER",
+                         processes_[parent]->call(SYS_prctl, {PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0}));
+        !told)
+      return told;
+  if (auto forked = fork_member(**maker, child); !forked) return forked;
+  return raise(child);
+}
+
+// A helper in that session, below its adopter.
+Result<std::shared_ptr<FrozenProcess>> FamilyTree::maker_of_adopted(uint32_t parent,
+                                                                    pid_t session) {
+  const auto leader = members_.find(session);
+  if (leader != members_.end()) {
+    if (!descends(leader->second, parent))
+      return errno_error(fmt::format("session {}, whose leader its parent has not", session),
+                         ENOTSUP);
+    return make_helper(processes_[leader->second], 0);
+  }
+  auto helper = lead_ended_session(session, parent);
+  if (helper && makers_[session] != parent)
+    return errno_error(fmt::format("session {}, which another one's children are in", session),
+                       ENOTSUP);
+  return helper;
+}
+
+bool FamilyTree::descends(uint32_t member, uint32_t from) const {
+  while (member != from) {
+    const auto parent = members_.find(family_.members[member].parent);
+    if (parent == members_.end()) return false;
+    member = parent->second;
+  }
+  return true;
 }
 
 // ---- processes ----
@@ -165,11 +245,13 @@ Result<std::shared_ptr<FrozenProcess>> FamilyTree::make_helper(std::shared_ptr<F
 
 // ---- those that have ended ----
 
-Result<std::shared_ptr<FrozenProcess>> FamilyTree::lead_ended_session(pid_t session) {
+Result<std::shared_ptr<FrozenProcess>> FamilyTree::lead_ended_session(pid_t session,
+                                                                      uint32_t maker) {
   if (const auto known = leaders_.find(session); known != leaders_.end()) return known->second;
-  auto leader = make_helper(processes_[0], session);
+  auto leader = make_helper(processes_[maker], session);
   if (!leader) return leader.error();
   if (auto led = done("setsid", (*leader)->call(SYS_setsid, {})); !led) return led.error();
+  makers_[session] = maker;
   return leaders_[session] = *leader;
 }
 
@@ -221,6 +303,8 @@ Status FamilyTree::end_helpers() {
         helper.maker->call(SYS_wait4, {static_cast<uint64_t>(pid), 0, __WALL, 0});
     if (auto ended = done("a process that led others", reaped); !ended) return ended;
   }
+  for (uint32_t adopter : std::exchange(adopters_, {}))
+    processes_[adopter]->call(SYS_prctl, {PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0});
   return {};
 }
 

@@ -1,10 +1,11 @@
 // SpreadAgain: what of a spread process is not in its image as an ordinary one: where its threads
-// ran, and what krgd knew of its OpenMP teams. Kept in checkpoints. Threads: a value.
-// SPDX-License-Identifier: GPL-2.0-or-later
+// ran, to which processors they were bound, and what krgd knew of its OpenMP teams. Kept in
+// checkpoints. Threads: a value. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -15,11 +16,14 @@
 namespace krg {
 
 struct SpreadAgain {
-  static constexpr uint8_t kFormatVersion = 1;
+  static constexpr uint8_t kFormatVersion = 2;
+  static constexpr uint8_t kNoBounds = 1;  // an older one
 
   uint32_t nodes = 0;              // that it had a part on
   std::map<pid_t, NodeId> places;  // of its threads
-  std::string teams;               // TeamServer::save(); empty: it never had one
+  std::map<pid_t, std::set<unsigned>>
+      bounds;         // of those that asked for it: by the cluster's numbers
+  std::string teams;  // TeamServer::save(); empty: it never had one
 
   // Error: EBADMSG.
   static Result<SpreadAgain> parse(std::string_view bytes) {
@@ -33,7 +37,13 @@ struct SpreadAgain {
       again.places[tid] = in.get<NodeId>();
     }
     again.teams = in.get_string();
-    if (version != kFormatVersion || !in.ok() || !in.at_end())
+    const auto bound = version == kNoBounds ? 0 : in.get<uint32_t>();
+    for (uint32_t i = 0; i < bound && in.ok(); ++i) {
+      auto& processors = again.bounds[in.get<pid_t>()];
+      for (auto left = in.get<uint32_t>(); left > 0 && in.ok(); --left)
+        processors.insert(in.get<unsigned>());
+    }
+    if ((version != kFormatVersion && version != kNoBounds) || !in.ok() || !in.at_end())
       return errno_error("state of a spread process", EBADMSG);
     return again;
   }
@@ -41,7 +51,11 @@ struct SpreadAgain {
     PackedWriter out;
     out.put(kFormatVersion).put(nodes).put(static_cast<uint32_t>(places.size()));
     for (const auto& [tid, node] : places) out.put(tid).put(node);
-    out.put_string(teams);
+    out.put_string(teams).put(static_cast<uint32_t>(bounds.size()));
+    for (const auto& [tid, processors] : bounds) {
+      out.put(tid).put(static_cast<uint32_t>(processors.size()));
+      for (unsigned processor : processors) out.put(processor);
+    }
     return out.take();
   }
 };

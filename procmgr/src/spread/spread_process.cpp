@@ -71,6 +71,18 @@ Status SpreadProcess::begin(const std::vector<pid_t>& tids, const SpreadAgain* a
     for (const SpreadRange& range : parts_.constants) known_[node].map(range);
   }
   for (pid_t tid : tids) add(tid, false);
+  // Where a thread goes to a node without any of its processors, it is not bound any more.
+  const auto bind_again = [this](const ThreadPtr& thread, const ProcessorSet& wanted) {
+    parts_.processors->divide(wanted, [this, thread, wanted, alive = std::weak_ptr(alive_)](
+                                          const SpreadProcessors::Parts& parts) {
+      const auto own = alive.expired() ? parts.end() : parts.find(thread->node);
+      if (own == parts.end() || thread->is_gone) return;
+      thread->affinity = wanted;
+      stop_gathering();
+      if (thread->node != parts_.node.self) return bind_elsewhere(thread);
+      bind_thread(thread->traced->tid(), parts_.processors->own_numbers(own->second));
+    });
+  };
   signals_timer_ = parts_.node.loop.every(kSignalPeriod, [this] { look_for_signals(); });
   for (const auto& [tid, thread] : std::map(threads_)) {
     if (!thread->traced->set_options(kTraceOptions)) continue;  // its end is told
@@ -81,6 +93,9 @@ Status SpreadProcess::begin(const std::vector<pid_t>& tids, const SpreadAgain* a
     if (known != places.end()) teams_.runs_on(tid, known->second);
     const bool stays = tid == parts_.pid || again || has_bound_itself(tid);
     place(thread, known != places.end() ? known->second : stays ? parts_.node.self : choose_node());
+    if (again && parts_.processors)
+      if (const auto bound = again->bounds.find(tid); bound != again->bounds.end())
+        bind_again(thread, bound->second);
   }
   return {};
 }

@@ -24,7 +24,10 @@ SpreadProcess::StandingProcess::~StandingProcess() {
 std::string SpreadProcess::StandingProcess::state() const {
   SpreadAgain again;
   again.nodes = static_cast<uint32_t>(of_.parts_.nodes.size() + 1);
-  for (const auto& [tid, thread] : of_.threads_) again.places[tid] = thread->node;
+  for (const auto& [tid, thread] : of_.threads_) {
+    again.places[tid] = thread->node;
+    if (thread->affinity) again.bounds[tid] = *thread->affinity;
+  }
   if (!of_.teams_.is_unused()) again.teams = of_.teams_.save();
   return again.serialize();
 }
