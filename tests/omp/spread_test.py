@@ -68,6 +68,16 @@ class SpreadTeamsTest(SessionCase):
         spread = 'until [ "$(where)" = "2 0 2 1" ]; do sleep 0.2; done; sleep 3'
         self.assertEqual(self.handed_round(["--omp=krg"], spread), (["2", "0", "2", "1"], ""))
 
+    def test_threads_that_look_for_each_others_words_have_short_turns_at_home(self):
+        state = self.work / "state"
+        state.mkdir(mode=0o700)
+        os.chown(state, *self.owner())
+        (self.work / "watch").write_text("until grep -qs 'gets on faster with short turns' state/run*/n0/krgd.log; do sleep 0.2; done; touch stop\n",
+                                         encoding="ascii")
+        done = self.run_program(["krgrun", "-N", "2", "-c", "1", "-q", self.build / "test-bin/omp_looking", "bash watch &"], timeout=100,
+                                env={"OMP_NUM_THREADS": "2", "KRG_LOG": "info", "KRG_STATE_DIR": str(state)})
+        self.assertEqual((done.returncode, done.stdout), (0, "2 threads\n"), done.stderr)
+
     def test_native_threads_stay(self):
         where = self.work / "where.native"
         done = self.run_program(["krgrun", "-N", "2", "--omp=native", self.build / "test-bin/omp_nodes", f"krg_where --json > {where}"],

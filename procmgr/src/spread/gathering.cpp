@@ -21,9 +21,13 @@ constexpr unsigned kFirstSamples = 1;
 }  // namespace
 
 bool Gathering::is_wasted(const Sample& before, const Sample& now) {
-  const uint64_t returns = now.returns - before.returns;
+  // A page that goes to and fro between home and another node comes back to both.
+  const uint64_t at_home = now.returns - before.returns;
+  const uint64_t returns =
+      std::max(at_home, (at_home + now.returns_elsewhere - before.returns_elsewhere) / 2);
   if (returns < kFewReturns) return false;
-  const auto computed = std::max(now.computed - before.computed, std::chrono::nanoseconds{0});
+  const auto computed = std::max(now.computed - now.spun - (before.computed - before.spun),
+                                 std::chrono::nanoseconds{0});
   if (returns * kReturnCost < computed * kSmallPart) return false;
   const auto could = (now.at - before.at) * std::min(now.threads, now.processors);
   return computed < could * kLeastWorth;

@@ -2,7 +2,8 @@
 // (krgrun --omp=auto). Threads that hand the same pages round wait for them most of the time; one
 // node then does as much alone. It looks at what they got done: processor time of all threads, on
 // all nodes, beside what home's processors could have done in the same time, and how many pages
-// came back home, which it had before. Pure. Threads: the loop's thread. Owned by SpreadProcess.
+// came back to a node that had had them. Time that threads looked for each other's words (spun,
+// fault_signs.h) is not work. Pure. Threads: the loop's thread. Owned by SpreadProcess.
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
@@ -22,7 +23,9 @@ class Gathering {
   struct Sample {
     Clock::time_point at;
     std::chrono::nanoseconds computed;  // in the program's own code, all threads, since it began
+    std::chrono::nanoseconds spun{0};   // of that, by threads that looked for a word
     uint64_t returns = 0;               // faults at home that waited for another node, likewise
+    uint64_t returns_elsewhere = 0;     // pages that came back to other nodes, likewise
     unsigned threads = 1;
     unsigned processors = 1;  // of home
   };

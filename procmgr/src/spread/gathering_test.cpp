@@ -18,6 +18,11 @@ class GatheringTest : public testing::Test {
     sample_.returns += returns;
     return gathering_.look(sample_);
   }
+  // The same of threads that look for words meanwhile.
+  Advice look(milliseconds computed, milliseconds spun, uint64_t returns) {
+    sample_.spun += spun;
+    return look(computed, returns);
+  }
   // Until there is advice, or `most` periods have gone by.
   Advice look_for(milliseconds computed, uint64_t returns, int most) {
     for (int i = 0; i < most; ++i)
@@ -42,6 +47,21 @@ TEST_F(GatheringTest, ThoseThatWaitForSomethingElseAreNot) {
   EXPECT_EQ(look_for(milliseconds(0), 0, 100), Advice::kStay);
   EXPECT_EQ(look_for(milliseconds(5), 10, 100), Advice::kStay);
   EXPECT_EQ(look_for(milliseconds(100), 40, 100), Advice::kStay);
+}
+
+TEST_F(GatheringTest, LookingForWordsIsNoWork) {
+  EXPECT_EQ(look(milliseconds(380), milliseconds(300), 500), Advice::kStay);
+  EXPECT_EQ(look(milliseconds(380), milliseconds(300), 500), Advice::kStay);
+  EXPECT_EQ(look(milliseconds(380), milliseconds(300), 500), Advice::kGather);
+}
+
+TEST_F(GatheringTest, PagesThatOtherNodesHandRoundCount) {
+  Advice advice = Advice::kStay;
+  for (int i = 0; i < 4 && advice == Advice::kStay; ++i) {
+    sample_.returns_elsewhere += 1000;
+    advice = look(milliseconds(60), 0);
+  }
+  EXPECT_EQ(advice, Advice::kGather);
 }
 
 TEST_F(GatheringTest, OneBadMomentIsNotEnough) {

@@ -276,6 +276,7 @@ void Replica::on_stop(const ThreadPtr& thread, const TraceStop& stop) {
   using Kind = TraceStop::Kind;
   // Whatever it does now may tell others that it has written something.
   if (stop.kind != Kind::kGone) parts_.pages.publish(parts_.home);
+  parts_.signs.stops(thread->traced->tid());
   switch (stop.kind) {
     case Kind::kGone:
       return forget(thread);

@@ -40,6 +40,7 @@ class Replica {
     SetId set;
     NodeId home;
     WaitPolicy waiting;
+    FaultSigns& signs;
   };
   // The number that the process has the page set's memory under.
   static constexpr int kMemoryFd = 3;

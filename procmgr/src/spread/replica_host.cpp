@@ -97,7 +97,9 @@ void ReplicaHost::take_messages() {
         auto hosted = find(ask.set);
         if (!hosted || !hosted->replica) return reply.fail(ESRCH, "no replica");
         const auto all = hosted->replica->usage();
-        reply.ok({reinterpret_cast<const char*>(all.data()), all.size() * sizeof all.front()});
+        std::string answer(reinterpret_cast<const char*>(&hosted->signs.sum()), sizeof(FaultSum));
+        answer.append(reinterpret_cast<const char*>(all.data()), all.size() * sizeof all.front());
+        reply.ok(answer);
       });
   messenger.on_request<TellWritten>(
       [this](NodeId, const TellWritten& ask, std::string_view, Messenger::Reply reply) {
@@ -145,7 +147,8 @@ Status ReplicaHost::open(NodeId home, const OpenSpreadSet& ask) {
   auto hosted = std::make_shared<Hosted>(Hosted{.home = home, .pages = std::move(*pages)});
   hosted_[ask.set] = hosted;
   hosted->patience = static_cast<Patience::Kind>(ask.patience);
-  if (ask.counts) count_faults(hosted);
+  if (ask.counts) hosted->counts.emplace();
+  watch_faults(hosted);
   if (ask.multiple_writers) allow_multiple_writers(*hosted);
   return {};
 }
@@ -163,15 +166,16 @@ void ReplicaHost::allow_multiple_writers(const Hosted& hosted) {
   hosted.pages->allow_multiple_writers(std::move(options));
 }
 
-void ReplicaHost::count_faults(const HostedPtr& hosted) {
-  hosted->counts.emplace();
+void ReplicaHost::watch_faults(const HostedPtr& hosted) {
   hosted->pages->on_fault([weak = std::weak_ptr(hosted)](const PageFault& fault) {
-    auto counting = weak.lock();
-    if (!counting || !counting->replica) return;
-    const pid_t thread = counting->replica->thread_at_home(fault.thread);
-    const TeamPhase phase = counting->replica->phase_of(thread);
-    counting->counts->enter(thread, {phase.region(), phase.site()});
-    counting->counts->add_fault(thread, fault);
+    auto watching = weak.lock();
+    if (!watching || !watching->replica) return;
+    watching->signs.add(fault, FaultSigns::Clock::now());
+    if (!watching->counts) return;
+    const pid_t thread = watching->replica->thread_at_home(fault.thread);
+    const TeamPhase phase = watching->replica->phase_of(thread);
+    watching->counts->enter(thread, {phase.region(), phase.site()});
+    watching->counts->add_fault(thread, fault);
   });
 }
 
@@ -213,9 +217,13 @@ void ReplicaHost::on_installed(uint64_t set, const SpreadImage& image,
     return reply.fail(installed.error());
   }
   if (!hosted || hosted->is_ending) return;
-  auto replica = Replica::create(
-      {node_, *hosted->pages, SetId{set}, hosted->home, {&patience_, hosted->patience}},
-      **installed, image, [this, set] { replica_ended(set); });
+  auto replica = Replica::create({node_,
+                                  *hosted->pages,
+                                  SetId{set},
+                                  hosted->home,
+                                  {&patience_, hosted->patience},
+                                  hosted->signs},
+                                 **installed, image, [this, set] { replica_ended(set); });
   if (!replica) return reply.fail(replica.error());
   hosted->replica = std::move(*replica);
   reply.ok();

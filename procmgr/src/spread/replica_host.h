@@ -33,7 +33,8 @@ class ReplicaHost {
     pid_t pid = 0;
     bool is_ending = false;
     std::vector<Messenger::Reply> ended = {};  // who waits for the end
-    std::optional<FaultCounts> counts = {};
+    FaultSigns signs = {};
+    std::optional<FaultCounts> counts = {};  // where they are wanted
     Patience::Kind patience = Patience::Kind::kUsual;
   };
   using HostedPtr = std::shared_ptr<Hosted>;
@@ -41,7 +42,7 @@ class ReplicaHost {
   void take_messages();
   HostedPtr find(uint64_t set) const;
   void allow_multiple_writers(const Hosted& hosted);
-  static void count_faults(const HostedPtr& hosted);
+  static void watch_faults(const HostedPtr& hosted);
   Status open(NodeId home, const OpenSpreadSet& ask);
   void start(uint64_t set, std::string_view payload, Messenger::Reply reply);
   void on_installed(uint64_t set, const SpreadImage& image,

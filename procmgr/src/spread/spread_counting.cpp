@@ -1,4 +1,4 @@
-// SpreadProcess: what is counted for krgrun --stats.
+// SpreadProcess: what its faults here say: for krgrun --stats, and about where threads belong.
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <fmt/format.h>
 
@@ -7,11 +7,12 @@
 
 namespace krg {
 
-void SpreadProcess::count_faults() {
-  parts_.pages->on_fault(
-      [statistics = parts_.statistics, self = parts_.node.self](const PageFault& fault) {
-        statistics->counts[self].add_fault(fault.thread, fault);
-      });
+void SpreadProcess::watch_faults() {
+  parts_.pages->on_fault([statistics = parts_.statistics, signs = signs_,
+                          self = parts_.node.self](const PageFault& fault) {
+    signs->add(fault, FaultSigns::Clock::now());
+    if (statistics) statistics->counts[self].add_fault(fault.thread, fault);
+  });
 }
 
 FaultCounts* SpreadProcess::counts() {

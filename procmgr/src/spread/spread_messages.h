@@ -12,6 +12,7 @@
 #include "krg/procmgr/team_call.h"
 #include "krg/shmem/page_set.h"
 #include "spread/cpu_time.h"
+#include "spread/fault_signs.h"
 
 namespace krg {
 
@@ -243,8 +244,8 @@ struct BindThread {
   uint64_t set = 0;
 };
 static_assert(sizeof(BindThread) == 16);
-// H to R, a request. The reply: a ThreadUsage for each thread that runs at R, and one with tid 0
-// for all that have ended there.
+// H to R, a request. The reply: a FaultSum of R, then a ThreadUsage for each thread that runs
+// there, and one with tid 0 for all that have ended there.
 struct TellUsage {
   static constexpr uint16_t kId = message_ids::kSpread + 23;
   uint8_t version = 1;
@@ -257,7 +258,7 @@ struct ThreadUsage {
   uint8_t unused[3] = {};
   CpuTime used{};  // at R, since it came
 };
-static_assert(sizeof(TellUsage) == 16 && sizeof(ThreadUsage) == 24);
+static_assert(sizeof(TellUsage) == 16 && sizeof(FaultSum) == 16 && sizeof(ThreadUsage) == 24);
 struct PageNumbers {  // in a row
   uint64_t first = 0, count = 0;
 };

@@ -10,6 +10,7 @@
 
 #include "call_registers.h"
 #include "krg/runtime/log.h"
+#include "krg/runtime/short_turns.h"
 #include "process_status.h"
 #include "spread/gathering.h"
 #include "spread/spread_again.h"
@@ -50,7 +51,7 @@ WaitingSignals waiting_signals(pid_t tid) {
 
 SpreadProcess::SpreadProcess(Parts parts, std::function<void()> ended)
     : parts_(std::move(parts)), ended_(std::move(ended)) {
-  if (parts_.statistics) count_faults();
+  watch_faults();
   if (parts_.multiple_writers) allow_multiple_writers();
   if (parts_.on_gathered && !parts_.nodes.empty()) begin_gathering();
   teams_.on_last_node([this](const TeamServer::LastNode& last) { return let_last_go(last); });
@@ -142,6 +143,8 @@ void SpreadProcess::on_stop(const ThreadPtr& thread, const TraceStop& stop) {
   using Kind = TraceStop::Kind;
   log_trace("spread", "thread {}: stop {} signal {} event {}", thread->traced->tid(),
             static_cast<int>(stop.kind), stop.signal, stop.event);
+  ++stops_;
+  signs_->stops(thread->traced->tid());
   if (stop.kind == Kind::kGone) return on_gone(thread->traced->tid());
   if (stop.kind == Kind::kSystemCall) thread->waits_natively = false;
   if (thread->returned && thread->is_in_call && stop.kind == Kind::kSystemCall)

@@ -37,6 +37,7 @@
 #include "spread/spread_scratch.h"
 #include "spread/team_phase.h"
 #include "spread/traced_thread.h"
+#include "spread/turn_trial.h"
 #include "spread/wait_policy.h"
 #include "teams/team_server.h"
 
@@ -47,6 +48,7 @@ namespace krg {
 
 class FrozenProcess;
 class Gathering;
+class ShortTurns;
 class SpreadChild;
 class StandingSpread;
 struct SpreadAgain;
@@ -111,6 +113,7 @@ class SpreadProcess {
   struct Usage {
     CpuTime process;
     std::map<pid_t, TaskTimes> threads = {};
+    FaultSum faults = {};  // of other nodes
   };
   // `only`: what that node has to tell, and what others have told before.
   void usage(std::function<void(const Usage&)> done, std::optional<NodeId> only = std::nullopt);
@@ -370,8 +373,8 @@ class SpreadProcess {
   void allow_multiple_writers();
   void note_writers(RemoteAddr start, uint64_t bytes, bool one_writer);
 
+  void watch_faults();
   // For the statistics, if they are wanted.
-  void count_faults();
   FaultCounts* counts();
   void count_team_call(const ThreadPtr& thread, const TeamWords& asked);
   void count_phase(const ThreadPtr& thread);
@@ -441,7 +444,10 @@ class SpreadProcess {
   void begin_gathering();
   void stop_gathering();
   void look_whether_it_pays();
-  void take_advice(int64_t elsewhere_ns);
+  void take_advice(const Usage& elsewhere);
+  int64_t computed_at_home() const;  // ns
+  ProcessorSet processors_at_home() const;
+  void take_short_turns();
   void gather();
   void spread_again();
   void recall(const ThreadPtr& thread);
@@ -479,8 +485,13 @@ class SpreadProcess {
   CpuTime charged_;                                      // to its parent
   std::unique_ptr<Gathering> gathering_;                 // none: threads stay where they are
   EventLoop::Timer gathering_timer_;
+  std::shared_ptr<FaultSigns> signs_ = std::make_shared<FaultSigns>();  // of faults here
+  uint64_t stops_ = 0;                                                  // of threads here
+  TurnTrial turn_trial_;
+  std::unique_ptr<ShortTurns> short_turns_;  // of gathered threads
   bool is_asked_for_usage_ = false;
   std::map<pid_t, NodeId> gathered_from_;
+  int64_t computed_gathered_ = 0;  // ns, of them at home till the last look
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

@@ -30,10 +30,19 @@ bool ends_by_default(int signal) {
   }
 }
 
-std::vector<ThreadUsage> parse_usage(std::string_view answer) {
-  std::vector<ThreadUsage> all(answer.size() / sizeof(ThreadUsage));
-  std::memcpy(all.data(), answer.data(), all.size() * sizeof(ThreadUsage));
-  return all;
+struct NodeUsage {
+  FaultSum faults;
+  std::vector<ThreadUsage> threads;
+};
+
+NodeUsage parse_usage(std::string_view answer) {
+  NodeUsage usage;
+  if (answer.size() < sizeof usage.faults) return usage;
+  std::memcpy(&usage.faults, answer.data(), sizeof usage.faults);
+  answer.remove_prefix(sizeof usage.faults);
+  usage.threads.resize(answer.size() / sizeof(ThreadUsage));
+  std::memcpy(usage.threads.data(), answer.data(), usage.threads.size() * sizeof(ThreadUsage));
+  return usage;
 }
 
 }  // namespace
@@ -62,7 +71,9 @@ void SpreadProcess::add_usage_of(NodeId node, std::string_view answer, Usage& su
   for (const auto& [tid, thread] : threads_)
     if (auto visit = thread->visits.find(node); visit != thread->visits.end())
       sum.threads[tid].used += visit->second;
-  for (const ThreadUsage& one : parse_usage(answer)) {
+  const NodeUsage told = parse_usage(answer);
+  sum.faults += told.faults;
+  for (const ThreadUsage& one : told.threads) {
     sum.process += one.used;
     if (one.tid == 0) continue;
     sum.threads[one.tid].used += one.used;
@@ -177,8 +188,8 @@ void SpreadProcess::on_exec(const ThreadPtr& thread) {
   ask.set = set().value;
   for (NodeId node : parts_.nodes)
     parts_.node.messenger.request(node, ask, {}, [more, answered](Result<std::string> reply) {
-      for (const ThreadUsage& one : parse_usage(reply ? *reply : std::string_view{}))
-        *more += one.used;
+      const NodeUsage told = parse_usage(reply ? *reply : std::string_view{});
+      for (const ThreadUsage& one : told.threads) *more += one.used;
       answered();
     });
   answered();
