@@ -39,6 +39,21 @@ class SpreadTeamsTest(SessionCase):
                 self.assertEqual(sum(per_node), threads, places)
                 self.assertLessEqual(max(per_node) - min(per_node), 1, places)
 
+    def test_each_program_of_constructs_on_each_number_of_nodes(self):
+        """What constructs_test.py runs on one node, with each number of threads."""
+        if self.as_user:
+            self.skipTest("constructs are the same for each user")
+        programs = ["nodes", "loops", "regions", "tasks", "objects", "constructs"]
+        # Nested regions, whose threads come and go, take long over nodes: with 8 threads half a minute.
+        for nodes, most_nested in ((1, 8), (2, 2), (4, 1)):
+            runs = [f"OMP_NUM_THREADS={threads} omp_{name}" for name in programs for threads in (1, 2, 4, 8)
+                    if name != "regions" or threads <= most_nested]
+            script = "\n".join(f"env {run} >/dev/null || echo {run}: status $?" for run in runs)
+            with self.subTest(nodes=nodes):
+                done = self.run_program(["krgrun", "-N", str(nodes), "-q", "--omp=krg", "bash", "-c", f"PATH={self.build}/test-bin:$PATH\n{script}"],
+                                        timeout=280, env={"OMP_CANCELLATION": "true", "OMP_MAX_TASK_PRIORITY": "100"})
+                self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+
     def test_threads_are_as_many_as_the_nodes_have_processors(self):
         alone = self.run_program([self.build / "test-bin/omp_nodes"], check=True)
         spread = self.run_program(["krgrun", "-N", "2", "-q", self.build / "test-bin/omp_nodes"], timeout=60)
