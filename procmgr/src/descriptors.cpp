@@ -30,6 +30,8 @@ struct Descriptors::Impl {
         inotify_calls(node, broker, tree, home, watched_paths),
         pidfd_calls(node, broker, fs, tree, home) {
     fs.add_tree(StreamTree::kName, tree);
+    tree.set_settling([this] { importer.settle_offsets(); });
+    relays.set_settling([this] { importer.settle_offsets(); });
     pass_descriptors();
   }
 
@@ -124,7 +126,7 @@ std::optional<Descriptors::Home> Descriptors::home_of(const struct stat& attribu
     return std::nullopt;
   const auto source = impl_->tree.source_of(attributes.st_ino);
   if (!source) return std::nullopt;
-  return Home{source->home, source->id.value, source->seekable};
+  return Home{source->home, source->id.value, source->seekable && !source->shared_offset};
 }
 
 std::optional<pid_t> Descriptors::process_of_pidfd(pid_t tid, int number) const {

@@ -209,6 +209,42 @@ class OtherProcess {
   const pid_t pid_;
 };
 
+// Reads a line byte by byte, as a shell does of what it cannot seek in.
+std::string line_of(int file) {
+  std::string line;
+  for (char c; read(file, &c, 1) == 1 && c != '\n';) line += c;
+  return line;
+}
+
+TEST_F(DescriptorsTest, ReadersOfSeveralNodesTakeTurnsAtOneOffset) {
+  UniqueFd input = file("turns", "1\n2\n3\n4\n5\n6\n7\n8\n", O_RDONLY);
+  const OtherProcess other;
+  Pipe go, done;
+  const auto reads = [](std::string_view first, std::string_view second) {
+    return [first, second] {
+      char byte;
+      if (read(4, &byte, 1) != 1 || line_of(3) != first || write(5, "d", 1) != 1) return 1;
+      return read(4, &byte, 1) == 1 && line_of(3) == second && write(5, "d", 1) == 1 ? kOk : 2;
+    };
+  };
+  const std::vector<GivenFd> fds = {{3, input.get()}, {4, go.reader.get()}, {5, done.writer.get()}};
+  const pid_t far = place(kHome, kFar, fds, reads("2", "5"));
+  ASSERT_GT(far, 0) << last_error_.message();
+  const auto turn = [&] {
+    char byte;
+    EXPECT_EQ(write(go.writer.get(), "g", 1), 1);
+    fcntl(done.reader.get(), F_SETFL, O_NONBLOCK);
+    EXPECT_TRUE(pump_until([&] { return read(done.reader.get(), &byte, 1) == 1; }));
+  };
+  EXPECT_EQ(line_of(input.get()), "1");
+  turn();
+  EXPECT_EQ(line_of(input.get()), "3");
+  EXPECT_EQ(line_of(input.get()), "4");
+  turn();
+  EXPECT_EQ(wait_for(far), 0);
+  EXPECT_EQ(line_of(input.get()), "6");
+}
+
 TEST_F(DescriptorsTest, AnEventfdThatOthersHaveIsCountedAtHome) {
   const UniqueFd counter(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   const OtherProcess other;

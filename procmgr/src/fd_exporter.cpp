@@ -3,9 +3,11 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
+#include <linux/kcmp.h>
 #include <netinet/in.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 
 #include <algorithm>
@@ -16,6 +18,7 @@
 
 #include "home_socket.h"
 #include "ipc/posix_queue_tree.h"
+#include "krg/procmgr/exec_spec.h"
 #include "local_shared_memory.h"
 #include "shadow_protocol.h"
 #include "shared_tree.h"
@@ -28,6 +31,12 @@ constexpr unsigned kMemoryDevices = 1;  // their major number (Linux Documentati
 // What open(2) is given again elsewhere.
 constexpr int kKeptFlags = O_ACCMODE | O_APPEND | O_NONBLOCK | O_DIRECT | O_SYNC | O_DSYNC |
                            O_NOATIME | O_DIRECTORY | O_PATH;
+
+// Mostly it does, and others need not be looked for then.
+bool shares_with_parent(pid_t pid, const StolenFd& fd) {
+  const auto caller = read_exec_caller(pid);
+  return caller && syscall(SYS_kcmp, pid, caller->parent, KCMP_FILE, fd.number, fd.number) == 0;
+}
 
 std::string_view memory_device_path(dev_t device) {
   if (major(device) != kMemoryDevices) return {};
@@ -105,8 +114,11 @@ Result<std::vector<ExportedFd>> FdExporter::export_all(pid_t pid, WhichFds which
   for (StolenFd& fd : *stolen) {
     const int number = fd.number;
     const bool close_on_exec = fd.close_on_exec;
-    const bool stays =
-        which == WhichFds::kForked && uses_offset(fd) && !is_standard_output(fd, *stolen);
+    const bool may_share = may_share_offset(fd);
+    const bool stays = which == WhichFds::kForked && uses_offset(fd) && !may_share &&
+                       !is_standard_output(fd, *stolen);
+    const bool has_sharers = may_share && (which == WhichFds::kForked ||
+                                           shares_with_parent(pid, fd) || have(others, fd));
     const bool has_own_state = event_kind_of(fd) || is_inotify(fd) || is_pidfd(fd) ||
                                S_ISREG(fd.attributes.st_mode) || is_listening(fd);
     const int first =
@@ -119,7 +131,7 @@ Result<std::vector<ExportedFd>> FdExporter::export_all(pid_t pid, WhichFds which
                                                              : is_listening(fd);
     const bool leaves =
         which == WhichFds::kAll || (which == WhichFds::kKeptByExec && is_listening(fd));
-    const bool is_alone = leaves && may_be_alone && !others.have(fd);
+    const bool is_alone = leaves && may_be_alone && !have(others, fd);
     const bool holds_lock = fd.record_locked;
     const std::string_view obstacle = lock_obstacle(fd, which, is_alone);
     auto recipe = !obstacle.empty()   ? not_taken_along(fd, obstacle)
@@ -128,7 +140,7 @@ Result<std::vector<ExportedFd>> FdExporter::export_all(pid_t pid, WhichFds which
                   : event_kind_of(fd) ? export_event(std::move(fd), pid, which, *stolen, others)
                   : is_inotify(fd)    ? export_inotify(std::move(fd), which, others)
                   : is_pidfd(fd)      ? export_pidfd(std::move(fd), pid)
-                                      : export_one(std::move(fd), is_alone, which, pid);
+                                 : export_one(std::move(fd), is_alone, has_sharers, which, pid);
     if (!recipe) {
       cancel(exported);
       return recipe.error();
@@ -136,6 +148,12 @@ Result<std::vector<ExportedFd>> FdExporter::export_all(pid_t pid, WhichFds which
     exported.push_back({number, std::move(*recipe), close_on_exec, holds_lock});
   }
   return exported;
+}
+
+// Here, or on other nodes.
+bool FdExporter::have(OthersDescriptors& others, const StolenFd& fd) const {
+  return others.have(fd) ||
+         (S_ISREG(fd.attributes.st_mode) && home_.of_description(fd.copy.get()).value != 0);
 }
 
 // A lock by fcntl(2) ends when its process closes any of its descriptors of the file.
@@ -200,7 +218,7 @@ Result<std::string> FdExporter::export_passed_one(StolenFd fd) {
   if (is_inotify(fd)) return export_inotify(std::move(fd), kSenderStays, others);
   if (is_pidfd(fd)) return export_pidfd(std::move(fd), 0);
   const bool has_own_offset = S_ISREG(fd.attributes.st_mode) && !fd.link.starts_with("/memfd:");
-  return export_one(std::move(fd), has_own_offset, kSenderStays, 0);
+  return export_one(std::move(fd), has_own_offset, false, kSenderStays, 0);
 }
 
 void FdExporter::cancel(const std::vector<ExportedFd>& fds) {
@@ -235,7 +253,20 @@ bool FdExporter::uses_offset(const StolenFd& fd) const {
   if (!fs_.is_serving() || fd.attributes.st_dev != fs_.device()) return true;
   const ino_t inode = fd.attributes.st_ino;
   if (fs_.file_of(SharedTree::kName, inode) != 0) return fd.offset != 0;
-  return !tree_.source_of(inode) && fs_.file_of(PosixQueueTree::kName, inode) == 0;
+  if (auto source = tree_.source_of(inode)) return source->seekable && !source->shared_offset;
+  return fs_.file_of(PosixQueueTree::kName, inode) == 0;
+}
+
+// Its offset can be had from its home with each read (shared_offset.h).
+bool FdExporter::may_share_offset(const StolenFd& fd) const {
+  const bool is_read_only = (fd.flags & (O_ACCMODE | O_PATH)) == O_RDONLY;
+  if (!S_ISREG(fd.attributes.st_mode) || !is_read_only || !fs_.is_serving()) return false;
+  if (fd.attributes.st_dev == fs_.device()) {
+    const auto source = tree_.source_of(fd.attributes.st_ino);
+    return source && source->shared_offset;
+  }
+  return !fd.link.starts_with("/proc/") && !fd.link.starts_with("/sys/") &&
+         !fd.link.starts_with("/memfd:") && !is_posix_shared_memory(fd.link);
 }
 
 FdRecipe FdExporter::recipe_for(FdKind kind, const StolenFd& fd) const {
@@ -255,7 +286,8 @@ std::string FdExporter::export_same(const StolenFd& fd, int first) const {
   return encode_recipe(same, {});
 }
 
-Result<std::string> FdExporter::export_one(StolenFd fd, bool is_alone, WhichFds which, pid_t pid) {
+Result<std::string> FdExporter::export_one(StolenFd fd, bool is_alone, bool has_sharers,
+                                           WhichFds which, pid_t pid) {
   // A fork's child does not: its parent's locks stay.
   const pid_t leaves = which == WhichFds::kForked ? 0 : pid;
   const mode_t type = fd.attributes.st_mode & S_IFMT;
@@ -290,7 +322,7 @@ Result<std::string> FdExporter::export_one(StolenFd fd, bool is_alone, WhichFds 
     if (fd.attributes.st_nlink == 0) return not_taken_along(fd, "deleted");
     return encode_recipe(recipe_for(FdKind::kDirectory, fd), fd.link);
   }
-  return export_regular(std::move(fd), is_alone);
+  return export_regular(std::move(fd), is_alone, has_sharers);
 }
 
 Result<std::string> FdExporter::export_character_device(StolenFd fd) {
@@ -402,17 +434,19 @@ Result<std::string> FdExporter::export_listener(StolenFd fd, bool is_alone) {
   return encode_recipe(recipe, {reinterpret_cast<const char*>(&*shape), sizeof *shape});
 }
 
-// By path where offsets need not be shared: read-only, every write at the end, or nobody else's.
-Result<std::string> FdExporter::export_regular(StolenFd fd, bool is_alone) {
+// By path where offsets need not be shared: every write at the end, or nobody else's.
+Result<std::string> FdExporter::export_regular(StolenFd fd, bool is_alone, bool has_sharers) {
   const int mode = fd.flags & O_ACCMODE;
   const bool read_only = mode == O_RDONLY;
   const bool append_only = mode == O_WRONLY && (fd.flags & O_APPEND);
   const bool linked = fd.attributes.st_nlink > 0;
   FdRecipe recipe = recipe_for(FdKind::kFile, fd);
   const bool is_locked = fd.flocked || fd.record_locked;
-  if (!linked || is_locked || !(read_only || append_only || is_alone))
+  if (!linked || is_locked || has_sharers || !(read_only || append_only || is_alone))
     recipe.kind = FdKind::kStream;
   if (read_only || is_alone) recipe.offsets = is_locked ? Offsets::kOwnUncached : Offsets::kOwn;
+  if (has_sharers) recipe.offsets = Offsets::kShared;
+  recipe.known_offset = fd.offset;
   recipe.pollable = 0;
   const std::string path = fd.link;
   recipe.id = recipe.guard =
@@ -450,9 +484,16 @@ Result<std::string> FdExporter::export_again(StolenFd fd, const StreamSource& so
   recipe.detail = static_cast<uint32_t>(source.process.value_or(0));
   recipe.home = source.home;
   recipe.id = source.id;
-  recipe.offsets = !source.seekable ? Offsets::kAtHome
-                   : source.cached  ? Offsets::kOwn
-                                    : Offsets::kOwnUncached;
+  recipe.offsets = !source.seekable       ? Offsets::kAtHome
+                   : source.shared_offset ? Offsets::kShared
+                   : source.cached        ? Offsets::kOwn
+                                          : Offsets::kOwnUncached;
+  if (source.shared_offset) {
+    const auto [known, now] =
+        tree_.settle_offset(tree_.import_of(fd.attributes.st_ino), fd.copy.get(), false);
+    recipe.known_offset = known;
+    recipe.offset = now;
+  }
   recipe.pollable = source.pollable;
   recipe.guard = home_.add_guard(std::move(fd.copy));
   return encode_recipe(recipe, {});

@@ -48,7 +48,9 @@ class FdExporter {
 
  private:
   // `is_alone`: it is moved, and no other process has the description.
-  Result<std::string> export_one(StolenFd fd, bool is_alone, WhichFds which, pid_t pid);
+  // `has_sharers`: other processes move its offset, too.
+  Result<std::string> export_one(StolenFd fd, bool is_alone, bool has_sharers, WhichFds which,
+                                 pid_t pid);
   Result<std::string> export_passed_one(StolenFd fd);
   std::string export_same(const StolenFd& fd, int first) const;
   Result<std::string> export_event(StolenFd fd, pid_t pid, WhichFds which,
@@ -61,11 +63,13 @@ class FdExporter {
   Result<std::string> export_socket(StolenFd fd, bool is_alone);
   std::optional<std::string> export_relay(StolenFd& fd);
   Result<std::string> export_listener(StolenFd fd, bool is_alone);
-  Result<std::string> export_regular(StolenFd fd, bool is_alone);
+  Result<std::string> export_regular(StolenFd fd, bool is_alone, bool has_sharers);
   Result<std::string> export_shared(StolenFd fd, FdKind kind, FileId file);
   Result<std::string> export_stream(StolenFd fd);
   Result<std::string> export_again(StolenFd fd, const StreamSource& source, pid_t leaves);
+  bool have(OthersDescriptors& others, const StolenFd& fd) const;
   bool uses_offset(const StolenFd& fd) const;
+  bool may_share_offset(const StolenFd& fd) const;
   static void mark_locked(std::vector<StolenFd>& fds);
   std::string_view lock_obstacle(const StolenFd& fd, WhichFds which, bool is_alone) const;
   static bool is_standard_output(const StolenFd& fd, const std::vector<StolenFd>& all);

@@ -30,6 +30,10 @@ UniqueFd open_in(int root, const std::string& path, int flags) {
   return UniqueFd(static_cast<int>(syscall(SYS_openat2, root, path.c_str(), &how, sizeof how)));
 }
 
+bool has_offset_of_its_own(const FdRecipe& recipe) {
+  return recipe.offsets == Offsets::kOwn || recipe.offsets == Offsets::kOwnUncached;
+}
+
 bool is_stream(FdKind kind) {
   return kind == FdKind::kStream || kind == FdKind::kInotify || kind == FdKind::kPidfd;
 }
@@ -155,7 +159,10 @@ Status FdImporter::prepare_stream(pid_t pid, Item& item) {
     auto copy = home_.native_copy(recipe.id);
     if (!copy) return copy.error();
     item.fd = std::move(*copy);
-    if (recipe.offsets != Offsets::kAtHome) lseek(item.fd.get(), recipe.offset, SEEK_SET);
+    const bool moved_by_others = recipe.offsets == Offsets::kShared &&
+                                 lseek(item.fd.get(), 0, SEEK_CUR) != recipe.known_offset;
+    if (recipe.offsets != Offsets::kAtHome && !moved_by_others)
+      lseek(item.fd.get(), recipe.offset, SEEK_SET);
     return {};
   }
   if (!fs_.is_serving())
@@ -164,6 +171,10 @@ Status FdImporter::prepare_stream(pid_t pid, Item& item) {
   acquire(item);
   StreamSource source{recipe.home, recipe.id, recipe.offsets != Offsets::kAtHome,
                       recipe.pollable != 0, recipe.offsets != Offsets::kOwnUncached};
+  if (recipe.offsets == Offsets::kShared) {
+    source.cached = false;
+    source.shared_offset = recipe.known_offset;
+  }
   source.is_inotify = recipe.kind == FdKind::kInotify;
   if (recipe.kind == FdKind::kPidfd) source.process = static_cast<pid_t>(recipe.detail);
   if (auto ready = tree_.take_from_stock(source, recipe.flags, pid))
@@ -308,8 +319,7 @@ void FdImporter::open_in_worker(const std::shared_ptr<Job>& job) {
       const FdRecipe& recipe = item.recipe.fixed;
       if (item.fd || recipe.kind == FdKind::kSame) continue;
       if (item.import != 0) {
-        auto opened =
-            tree.open_import(item.import, recipe.offsets != Offsets::kAtHome, recipe.flags);
+        auto opened = tree.open_import(item.import, has_offset_of_its_own(recipe), recipe.flags);
         if (!opened) {
           item.error = opened.error();
           continue;
@@ -392,9 +402,10 @@ void FdImporter::tell_exporter(const FdRecipe& recipe) {
 // ended expects it where the body left it.
 void FdImporter::lend_offset(pid_t pid, const Item& item) {
   const FdRecipe& recipe = item.recipe.fixed;
+  if (item.import != 0 && recipe.offsets == Offsets::kShared) return share_offset(pid, item);
   const bool by_path = recipe.kind == FdKind::kFile && (recipe.flags & O_ACCMODE) == O_RDONLY;
-  const bool by_stream = item.import != 0 && recipe.offsets != Offsets::kAtHome &&
-                         (recipe.flags & O_ACCMODE) == O_RDONLY;
+  const bool by_stream =
+      item.import != 0 && has_offset_of_its_own(recipe) && (recipe.flags & O_ACCMODE) == O_RDONLY;
   if (!by_path && !by_stream) return;
   Loan loan{UniqueFd(fcntl(item.fd.get(), F_DUPFD_CLOEXEC, 0)), recipe.exporter, recipe.guard,
             recipe.offset};
@@ -405,13 +416,34 @@ void FdImporter::lend_offset(pid_t pid, const Item& item) {
   loans_[pid].push_back(std::move(loan));
 }
 
+// Where it has sought to last is told when it ends.
+void FdImporter::share_offset(pid_t pid, const Item& item) {
+  const FdRecipe& recipe = item.recipe.fixed;
+  Loan loan{UniqueFd(fcntl(item.fd.get(), F_DUPFD_CLOEXEC, 0)), recipe.home, recipe.id, 0,
+            item.import};
+  if (!loan.fd) return log_warn("streams", "dup for the offset of descriptor {}", item.number);
+  loans_[pid].push_back(std::move(loan));
+}
+
+void FdImporter::settle_offsets() {
+  for (const auto& [pid, loans] : loans_) settle(loans, true);
+}
+
+void FdImporter::settle(const std::vector<Loan>& loans, bool may_be_reading) {
+  for (const Loan& loan : loans) {
+    if (loan.shared != 0) tree_.settle_offset(loan.shared, loan.fd.get(), may_be_reading);
+  }
+}
+
 void FdImporter::body_ended(pid_t pid, std::function<void()> done) {
   auto found = loans_.find(pid);
   if (found == loans_.end()) return done();
   const std::vector<Loan> loans = std::move(found->second);
+  settle(loans, false);
   loans_.erase(found);
   auto all_home = std::shared_ptr<void>(nullptr, [done = std::move(done)](void*) { done(); });
   for (const Loan& loan : loans) {
+    if (loan.shared != 0) continue;
     const int64_t now = lseek(loan.fd.get(), 0, SEEK_CUR);
     if (now < 0 || now == loan.lent) {
       StreamClose close;

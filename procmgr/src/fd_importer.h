@@ -35,6 +35,8 @@ class FdImporter {
   // What was passed by a socket to body `pid`; 0: to some process of this node.
   void import_passed(pid_t pid, const std::vector<ExportedFd>& fds, Done done);
   void body_ended(pid_t pid, std::function<void()> done);
+  // Tells homes where bodies, and who has their descriptors here, too, have sought to.
+  void settle_offsets();
 
  private:
   // A descriptor being made.
@@ -60,6 +62,7 @@ class FdImporter {
     NodeId exporter;
     HomeId guard;
     int64_t lent = 0;
+    FileId shared = 0;  // one whose offset is shared: the import
   };
 
   void begin(const std::shared_ptr<Job>& job, const std::vector<ExportedFd>& fds);
@@ -78,6 +81,8 @@ class FdImporter {
   void finish(Job& job);
   void fail(Job& job, Error error);
   void lend_offset(pid_t pid, const Item& item);
+  void share_offset(pid_t pid, const Item& item);
+  void settle(const std::vector<Loan>& loans, bool may_be_reading);
   void tell_exporter(const FdRecipe& recipe);
   Status find_session_root();
 

@@ -43,12 +43,13 @@ struct FileIdentity {
 // Of a connected socket: a unix one, which passes descriptors.
 inline constexpr uint32_t kPassesFds = 1u << 16;
 
-// Where a stream's position is, and whether what is read may be kept.
-enum class Offsets : uint8_t { kAtHome, kOwn, kOwnUncached };
+// Where a stream's position is, and whether what is read may be kept. kShared: at home, and the
+// process may seek (shared_offset.h).
+enum class Offsets : uint8_t { kAtHome, kOwn, kOwnUncached, kShared };
 
 // The fixed part; `path` follows it.
 struct FdRecipe {
-  uint8_t version = 4;
+  uint8_t version = 5;
   FdKind kind = FdKind::kDevice;
   Offsets offsets = Offsets::kAtHome;
   uint8_t pollable = 1;
@@ -61,8 +62,9 @@ struct FdRecipe {
   // kListener, kSocket: its number at the exporter, when it stands for another there, else 0.
   int64_t offset = 0;
   FileIdentity identity;
+  int64_t known_offset = 0;  // kShared: the home's, as far as the exporter knows
 };
-static_assert(sizeof(FdRecipe) == 80);
+static_assert(sizeof(FdRecipe) == 88);
 
 std::string encode_recipe(const FdRecipe& recipe, std::string_view path);
 struct DecodedRecipe {

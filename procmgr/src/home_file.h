@@ -37,6 +37,7 @@ struct StreamRequest {
   StreamOperation operation;
   int64_t offset = -1;  // kAtPosition: where the description stands
   bool nonblocking = false;
+  bool at_shared_offset = false;  // see StreamRead
 };
 
 class HomeFile {

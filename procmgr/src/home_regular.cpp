@@ -2,6 +2,8 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include <cstring>
+
 #include "home_file.h"
 #include "stream_messages.h"
 
@@ -31,14 +33,21 @@ void HomeRegular::read(const StreamRequest& request, size_t size, Messenger::Rep
     Messenger::Reply reply;
   };
   auto work = std::make_shared<Work>(Work{{}, 0, 0, std::move(reply)});
-  enqueue([&workers = workers_, real = real_, work, offset = request.offset,
-           size](std::function<void()> next) {
+  enqueue([&workers = workers_, real = real_, work, offset = request.offset, size,
+           is_shared = request.at_shared_offset](std::function<void()> next) {
     workers.submit(
-        [real, work, offset, size] {
-          work->data.resize(size);
-          work->got = offset == kAtPosition ? ::read(real->get(), work->data.data(), size)
-                                            : pread(real->get(), work->data.data(), size, offset);
+        [real, work, offset, size, is_shared] {
+          const size_t before = is_shared ? sizeof(int64_t) : 0;
+          work->data.resize(before + size);
+          char* to = work->data.data() + before;
+          if (is_shared && offset != kAtPosition) lseek(real->get(), offset, SEEK_SET);
+          work->got = is_shared || offset == kAtPosition ? ::read(real->get(), to, size)
+                                                         : pread(real->get(), to, size, offset);
           work->error = errno;
+          if (!is_shared || work->got < 0) return;
+          const int64_t was_at = lseek(real->get(), 0, SEEK_CUR) - work->got;
+          std::memcpy(work->data.data(), &was_at, sizeof was_at);
+          work->got += static_cast<ssize_t>(before);
         },
         [work, next] {
           if (work->got < 0) {

@@ -164,16 +164,30 @@ Result<std::string> link_of_fd(pid_t tid, int number) {
   return link;
 }
 
-bool has_open(pid_t pid, const FdIdentity& file) {
-  const std::string path = fmt::format("/proc/{}/fd", pid);
+std::vector<int> descriptors_of(pid_t tid, const std::function<bool(const FdIdentity&)>& is_meant) {
+  std::vector<int> numbers;
+  const std::string path = fmt::format("/proc/{}/fd", tid);
   std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir(path.c_str()), closedir);
-  if (!directory) return false;
-  while (dirent* entry = readdir(directory.get())) {
+  while (const dirent* entry = directory ? readdir(directory.get()) : nullptr) {
     if (entry->d_name[0] == '.') continue;
-    auto found = fd_identity(pid, std::atoi(entry->d_name));
-    if (found && found->device == file.device && found->inode == file.inode) return true;
+    const int number = std::atoi(entry->d_name);
+    auto found = fd_identity(tid, number);
+    if (found && is_meant(*found)) numbers.push_back(number);
   }
-  return false;
+  return numbers;
+}
+
+Result<int64_t> offset_of_fd(pid_t tid, int number) {
+  auto info = read_fdinfo(AT_FDCWD, fmt::format("/proc/{}/fdinfo/{}", tid, number).c_str());
+  if (!info) return info.error();
+  return info->offset;
+}
+
+bool has_open(pid_t pid, const FdIdentity& file) {
+  const auto is_meant = [&file](const FdIdentity& found) {
+    return found.device == file.device && found.inode == file.inode;
+  };
+  return !descriptors_of(pid, is_meant).empty();
 }
 
 Result<UniqueFd> steal_fd(pid_t tid, int number) {

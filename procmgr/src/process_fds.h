@@ -4,6 +4,7 @@
 
 #include <sys/stat.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -46,6 +47,10 @@ struct FdIdentity {
 Result<FdIdentity> fd_identity(pid_t tid, int number);
 // What /proc shows for it: a path, where it has one. Errors: EBADF.
 Result<std::string> link_of_fd(pid_t tid, int number);
+// The descriptors of a thread's process that are a file that is meant.
+std::vector<int> descriptors_of(pid_t tid, const std::function<bool(const FdIdentity&)>& is_meant);
+// The offset of descriptor `number`: that of its description, which a read(2) may have locked.
+Result<int64_t> offset_of_fd(pid_t tid, int number);
 // Whether a process has that file open.
 bool has_open(pid_t pid, const FdIdentity& file);
 // A copy of it. Errors: EBADF, EPERM where ptrace is not allowed.

@@ -148,7 +148,10 @@ void RemoteHome::handle_input_output() {
       [this](NodeId from, const StreamRead& message, std::string_view, Messenger::Reply reply) {
         HomeFile* file = find(message.home);
         if (file == nullptr) return reply.fail(EIO, "the description is gone");
-        file->read({{from, message.operation}, message.offset, message.nonblocking != 0},
+        file->read({{from, message.operation},
+                    message.offset,
+                    message.nonblocking != 0,
+                    message.at_shared_offset != 0},
                    message.size, std::move(reply));
       });
   messenger.on_request<StreamWrite>([this](NodeId from, const StreamWrite& message,
@@ -233,6 +236,9 @@ void RemoteHome::handle_references() {
       [this](NodeId from, const StreamReopen& message, std::string_view, Messenger::Reply reply) {
         reopen(from, message, std::move(reply));
       });
+  messenger.on<StreamSeek>([this](NodeId, const StreamSeek& seek, std::string_view) {
+    if (HomeFile* file = find(seek.home)) set_offset(*file, seek.from, seek.to);
+  });
   messenger.on_request<StreamOffsetBack>(
       [this](NodeId from, const StreamOffsetBack& message, std::string_view,
              Messenger::Reply reply) { take_offset_back(from, message, std::move(reply)); });
@@ -269,12 +275,13 @@ void RemoteHome::reopen(NodeId from, const StreamReopen& message, Messenger::Rep
   reply.ok(bytes_of(add_held_by(from, std::move(*made))));
 }
 
+void RemoteHome::set_offset(const HomeFile& file, int64_t from, int64_t to) {
+  if (lseek(file.real(), 0, SEEK_CUR) == from) lseek(file.real(), to, SEEK_SET);
+}
+
 void RemoteHome::take_offset_back(NodeId from, const StreamOffsetBack& message,
                                   Messenger::Reply reply) {
-  if (HomeFile* file = find(message.home)) {
-    if (lseek(file->real(), 0, SEEK_CUR) == message.lent)
-      lseek(file->real(), message.returned, SEEK_SET);
-  }
+  if (HomeFile* file = find(message.home)) set_offset(*file, message.lent, message.returned);
   drop_reference(from, message.home);
   reply.ok();
 }

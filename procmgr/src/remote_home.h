@@ -67,6 +67,8 @@ class RemoteHome {
   void reopen(NodeId from, const StreamReopen& message, Messenger::Reply reply);
   void handle_locks();
   void record_lock(NodeId from, const StreamRecordLock& message, Messenger::Reply reply);
+  // Unless somebody else has moved it.
+  static void set_offset(const HomeFile& file, int64_t from, int64_t to);
   void take_offset_back(NodeId from, const StreamOffsetBack& message, Messenger::Reply reply);
 
   NodeContext& node_;

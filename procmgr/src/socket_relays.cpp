@@ -367,6 +367,7 @@ void SocketRelays::end_if_closed(Relay& relay) {
 
 void SocketRelays::send_home(Relay& relay, bool is_end, std::string_view data, std::string passed) {
   relay.sending = true;
+  settle_offsets_();
   SocketToHome piece;
   piece.home = relay.id;
   piece.is_end = is_end;

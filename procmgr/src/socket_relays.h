@@ -26,6 +26,10 @@ class SocketRelays {
 
   // How sockets of this node pass descriptors to other nodes. Set before any process runs.
   FdPassing& passing() { return passing_; }
+  // Called before what a body has written goes home (StreamTree::set_settling()).
+  void set_settling(std::function<void()> settle_offsets) {
+    settle_offsets_ = std::move(settle_offsets);
+  }
 
   // What a paused relay had, for the one that takes over.
   struct Carried {
@@ -100,6 +104,7 @@ class SocketRelays {
 
   NodeContext& node_;
   FdPassing passing_;
+  std::function<void()> settle_offsets_ = [] {};
   std::unordered_map<uint64_t, std::unique_ptr<Relay>> relays_;
   std::string buffer_;
   uint64_t next_ = 1;

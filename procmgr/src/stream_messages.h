@@ -25,9 +25,12 @@ inline constexpr int64_t kAtPosition = -1;
 // Request. Reply: the bytes; none is end of file.
 struct StreamRead {
   static constexpr uint16_t kId = message_ids::kDescriptors;
-  uint8_t version = 1;
+  uint8_t version = 2;
   uint8_t nonblocking = 0;
-  uint16_t unused = 0;
+  // Where the description stands, which the reply begins with (int64_t). `offset`: where it is to
+  // be set to before that, or kAtPosition.
+  uint8_t at_shared_offset = 0;
+  uint8_t unused = 0;
   uint32_t size = 0;
   HomeId home;
   uint64_t operation = 0;  // for StreamCancel
@@ -137,6 +140,17 @@ struct StreamOffsetBack {
   int64_t returned = 0;  // the offset when the body ended
 };
 static_assert(sizeof(StreamOffsetBack) == 32);
+
+// Notice: a process has set the offset that it shares, unless others have moved it meanwhile.
+struct StreamSeek {
+  static constexpr uint16_t kId = message_ids::kDescriptors + 27;
+  uint8_t version = 1;
+  uint8_t unused[7] = {};
+  HomeId home;
+  int64_t from = 0;
+  int64_t to = 0;
+};
+static_assert(sizeof(StreamSeek) == 32);
 
 // Notice to a home that exported the description itself: a StreamAcquire and the StreamExportDone
 // in one.

@@ -124,11 +124,11 @@ void StreamTree::refill(int access_mode) {
       });
 }
 
-Result<UniqueFd> StreamTree::open_import(FileId import, bool seekable, int flags) const {
+Result<UniqueFd> StreamTree::open_import(FileId import, bool cached, int flags) const {
   const std::string path = fmt::format("{}/{}", kName, import);
   // splice(2) from a FUSE file goes through the page cache, where a stream has nothing, unless the
   // file is O_DIRECT (Linux 6.5: vfs_splice_read, copy_splice_read).
-  if (!seekable) flags |= O_DIRECT;
+  if (!cached) flags |= O_DIRECT;
   UniqueFd opened(openat(fs_.root(), path.c_str(), flags | O_CLOEXEC));
   if (!opened) return errno_error("opening a stream of another node");
   return opened;
@@ -229,6 +229,7 @@ FsOpened StreamTree::opened_as(uint64_t handle, const StreamSource& source) {
 uint64_t StreamTree::add_handle(FileId file, const StreamSource& source, pid_t owner) {
   const uint64_t handle = next_handle_++;
   Handle made{source, {}};
+  if (source.shared_offset) made.offset.emplace(*source.shared_offset);
   if (owner > 0) made.owners.insert(owner);
   handles_.emplace(handle, std::move(made));
   imports_.at(file).handles.push_back(handle);
@@ -259,6 +260,7 @@ void StreamTree::reopen(FileId file, int flags, FsReply<FsOpened> reply) {
                             if (!id) return (*later)(as_io_error(id.error()));
                             StreamSource opened = from;
                             opened.id = *id;
+                            opened.shared_offset.reset();
                             opened.seekable = !from.pollable && (flags & O_ACCMODE) == O_RDONLY;
                             if (!imports_.count(file)) {
                               close_at_home(opened);
@@ -268,11 +270,14 @@ void StreamTree::reopen(FileId file, int flags, FsReply<FsOpened> reply) {
                           });
 }
 
-void StreamTree::read(const FsCaller& caller, FileId, uint64_t handle, uint64_t offset, size_t size,
-                      int flags, FsReply<std::string> reply) {
+void StreamTree::read(const FsCaller& caller, FileId file, uint64_t handle, uint64_t offset,
+                      size_t size, int flags, FsReply<std::string> reply) {
   auto found = handles_.find(handle);
   if (found == handles_.end()) return reply(errno_error("", EBADF));
   const StreamSource& source = found->second.source;
+  if (found->second.offset &&
+      read_at_shared_offset(caller, file, handle, static_cast<int64_t>(offset), size, reply))
+    return;
   StreamRead message;
   message.size = static_cast<uint32_t>(size);
   message.nonblocking = (flags & O_NONBLOCK) != 0;
@@ -289,6 +294,7 @@ void StreamTree::write(const FsCaller& caller, FileId, uint64_t handle, uint64_t
   auto found = handles_.find(handle);
   if (found == handles_.end()) return reply(errno_error("", EBADF));
   const StreamSource& source = found->second.source;
+  settle_offsets_();
   StreamWrite message;
   message.offset = source.seekable ? static_cast<int64_t>(offset) : kAtPosition;
   message.nonblocking = (flags & O_NONBLOCK) != 0;

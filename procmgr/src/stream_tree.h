@@ -17,6 +17,7 @@
 #include "home_record_locks.h"
 #include "krg/procmgr/session_fs.h"
 #include "shared_locks.h"
+#include "shared_offset.h"
 #include "stream_messages.h"
 
 namespace krg {
@@ -30,6 +31,9 @@ struct StreamSource {
   bool seekable = false;
   bool pollable = true;  // false: a regular file, always ready
   bool cached = true;    // what is read by offset; false: others may write it between two locks
+  // The home's offset when it was imported, which others share (shared_offset.h); seekable, not
+  // cached.
+  std::optional<int64_t> shared_offset = {};
   bool is_inotify = false;
   std::optional<pid_t> process = {};  // of a pidfd; 0: one that has ended
 };
@@ -52,7 +56,7 @@ class StreamTree : public FsTree, public FlockKeeper {
   // has none for these flags.
   std::optional<UniqueFd> take_from_stock(const StreamSource& source, int flags, pid_t owner);
   // Opens the import for a process. Any thread but the loop's: it waits for the loop.
-  Result<UniqueFd> open_import(FileId import, bool seekable, int flags) const;
+  Result<UniqueFd> open_import(FileId import, bool cached, int flags) const;
   // The import was not opened after all: gives its reference back.
   void drop_import(FileId import);
   // What an open krgfs file of this tree is a copy of.
@@ -63,6 +67,15 @@ class StreamTree : public FsTree, public FlockKeeper {
   // that it stays.
   void leaves(ino_t inode, pid_t owner);
   void stays(ino_t inode);
+  // Tells the home where processes here have sought to in a file with a shared offset, of which
+  // `descriptor` is one of krgd's. Result: from where, as far as known, to where.
+  SharedOffset::Seek settle_offset(FileId file, int descriptor, bool may_be_reading);
+  // What settles all of this node's, called before a process here can tell others by a stream that
+  // it has sought.
+  void set_settling(std::function<void()> settle_offsets) {
+    settle_offsets_ = std::move(settle_offsets);
+  }
+  FileId import_of(ino_t inode) const { return fs_.file_of(kName, inode); }
   size_t open_files() const { return handles_.size() - in_stock_; }
   // The attributes that `file` has at its home, its type too. Errors: ESTALE; EIO when the home is
   // lost.
@@ -112,6 +125,7 @@ class StreamTree : public FsTree, public FlockKeeper {
     std::function<void()> wake;   // of who waits in poll
     std::set<pid_t> owners = {};  // whose locks end when it is closed
     std::set<pid_t> left = {};    // those that have left with it, or are about to
+    std::optional<SharedOffset> offset = {};
   };
   // A file of another tree, locked by fcntl(2): the kernel keeps such locks for krgd, of a file
   // that has no other use.
@@ -130,6 +144,9 @@ class StreamTree : public FsTree, public FlockKeeper {
   void find_owner(pid_t caller, uint64_t owner, std::function<void(LockOwner)> done);
   void let_go_at_home(const Handle& handle);
   void wake_pollers(Handle& handle);
+  bool read_at_shared_offset(const FsCaller& caller, FileId file, uint64_t handle, int64_t offset,
+                             size_t size, FsReply<std::string>& reply);
+  void move_offset(const SharedOffset& offset, pid_t tid, int number, int64_t by);
   void refill_soon(int access_mode);
   void refill(int access_mode);
   uint64_t add_handle(FileId file, const StreamSource& source, pid_t owner = 0);
@@ -155,6 +172,7 @@ class StreamTree : public FsTree, public FlockKeeper {
 
   NodeContext& node_;
   SessionFs& fs_;
+  std::function<void()> settle_offsets_ = [] {};
   std::map<int, std::vector<Spare>> stock_;  // by access mode; of no source yet
   std::map<int, EventLoop::Timer> refills_;  // by access mode: armed or under way
   size_t in_stock_ = 0;                      // opened or being opened for it
