@@ -284,6 +284,7 @@ static const struct {
                  {"children", children},
                  {"record_locks", record_locks},
                  {"inotify", inotify},
+                 {"events", events},
                  {"pidfds", pidfds},
                  {"alarms", alarms},
                  {"fifos", fifos},

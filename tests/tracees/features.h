@@ -45,6 +45,7 @@ void flocks(void);
 void record_locks(void);
 void memfds(void);
 void inotify(void);
+void events(void);
 void pidfds(void);
 void mappings(void);
 void pipes(void);

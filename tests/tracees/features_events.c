@@ -1,7 +1,12 @@
-/* What tells of other things: inotify instances and pidfds. See features.c.
+/* What tells of other things: inotify instances, pidfds, eventfds, timerfds, signalfds, and epoll
+ * instances. See features.c.
  * SPDX-License-Identifier: GPL-2.0-or-later */
 #include <poll.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/inotify.h>
+#include <sys/signalfd.h>
+#include <sys/timerfd.h>
 
 #include "features.h"
 
@@ -118,4 +123,71 @@ void pidfds(void) {
     close(pidfd);
   }
   puts("all pidfds told");
+}
+
+enum { COUNTER, SEMAPHORE, TIMER, SIGNALS, EVENT_FILES };
+
+static void watch_all(int instance, const int* files) {
+  for (int i = 0; i < EVENT_FILES; ++i) {
+    struct epoll_event wanted = {.events = EPOLLIN | (i == COUNTER ? EPOLLET : 0),
+                                 .data.u64 = 0x1234567800000000u + (uint64_t)i};
+    check(epoll_ctl(instance, EPOLL_CTL_ADD, files[i], &wanted) == 0, "epoll_ctl");
+  }
+}
+/* Adds up what is to be read, by kind. */
+static void take_events(int instance, const int* files, uint64_t* sums) {
+  struct epoll_event events[EVENT_FILES];
+  const int count = epoll_wait(instance, events, EVENT_FILES, 1000);
+  check(count >= 0 || errno == EINTR, "epoll_wait");
+  for (int i = 0; i < count; ++i) {
+    const uint32_t which = (uint32_t)events[i].data.u64;
+    check(events[i].data.u64 >> 32 == 0x12345678 && which < EVENT_FILES, "data of an event");
+    struct signalfd_siginfo info;
+    uint64_t value = 0;
+    if (which == SIGNALS) {
+      while (read(files[which], &info, sizeof info) == sizeof info) {
+        check(info.ssi_signo == SIGUSR1, "signal");
+        ++sums[which];
+      }
+    } else {
+      while (read(files[which], &value, sizeof value) == sizeof value) sums[which] += value;
+    }
+    check(errno == EAGAIN || errno == EINTR, "read of events");
+  }
+}
+/* All that is told arrives, and once, wherever the process is meanwhile. */
+void events(void) {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGUSR1);
+  sigprocmask(SIG_BLOCK, &set, NULL);
+  const int files[EVENT_FILES] = {
+      eventfd(0, EFD_NONBLOCK), eventfd(0, EFD_SEMAPHORE | EFD_NONBLOCK),
+      timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK), signalfd(-1, &set, SFD_NONBLOCK)};
+  const int again = dup(files[COUNTER]), instance = epoll_create1(EPOLL_CLOEXEC);
+  const struct itimerspec period = {{0, 3000000}, {0, 3000000}};
+  check(timerfd_settime(files[TIMER], 0, &period, NULL) == 0, "timerfd_settime");
+  watch_all(instance, files);
+  uint64_t sums[EVENT_FILES] = {0}, wanted[EVENT_FILES] = {0};
+  for (uint64_t round = 1; goes_on(); ++round) {
+    const uint64_t units = round % 5;
+    wanted[COUNTER] += round;
+    wanted[SEMAPHORE] += units;
+    ++wanted[SIGNALS];
+    check(write(round % 2 ? files[COUNTER] : again, &round, sizeof round) == sizeof round, "write");
+    check(write(files[SEMAPHORE], &units, sizeof units) == sizeof units, "write");
+    check(kill(getpid(), SIGUSR1) == 0, "kill");
+    const uint64_t ticks = sums[TIMER];
+    for (int i = 0; i < 2000; ++i) {
+      take_events(instance, files, sums);
+      if (sums[COUNTER] >= wanted[COUNTER] && sums[SEMAPHORE] >= wanted[SEMAPHORE] &&
+          sums[SIGNALS] >= wanted[SIGNALS] && sums[TIMER] > ticks)
+        break;
+    }
+    check(sums[TIMER] > ticks, "ticks");
+    check(sums[COUNTER] == wanted[COUNTER] && sums[SEMAPHORE] == wanted[SEMAPHORE] &&
+              sums[SIGNALS] == wanted[SIGNALS],
+          "sums");
+  }
+  puts("all events told");
 }
