@@ -97,7 +97,7 @@ struct Krgd {
   SyscallBroker syscalls{node, SyscallBroker::Precedence::kFirst};
   Descriptors descriptors{node, files, syscalls};
   NodeResources resources{node};
-  ProcessTable processes{node};
+  ProcessTable processes{node, &kddm};
   CapabilityTable capabilities{node};
   KnownForkers forkers{capabilities};
   std::unique_ptr<ProcView> view;

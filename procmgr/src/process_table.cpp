@@ -12,6 +12,7 @@
 #include <set>
 
 #include "exec_messages.h"
+#include "process_places.h"
 
 namespace krg {
 namespace {
@@ -40,8 +41,13 @@ struct ProcessTable::Impl {
   std::set<pid_t> hidden;
   std::map<pid_t, NodeId> strays;      // and where they are
   std::map<pid_t, Body> ended_bodies;  // that may have left processes in their group
+  std::unique_ptr<ProcessPlaces> places;
 
-  explicit Impl(NodeContext& n) : node(n) {
+  Impl(NodeContext& n, Kddm* kddm) : node(n) {
+    if (kddm) {
+      places = std::make_unique<ProcessPlaces>(node, *kddm);
+      node.messenger.on_peer_failure([this](NodeId peer) { places->forget_node(peer); });
+    }
     node.messenger.on_request<exec_messages::Locate>(
         [this](NodeId, const exec_messages::Locate& ask, std::string_view, Messenger::Reply reply) {
           auto where = locate_here(ask.pid);
@@ -56,12 +62,17 @@ struct ProcessTable::Impl {
     if (exists(pid)) return node.self;
     return errno_error("no such process", ESRCH);
   }
+  // What another node's process, or one that has left this node, was last said to be.
+  std::optional<NodeId> copy_of(GlobalPid pid, NodeId home) const {
+    return places && !node.messenger.is_failed(home) ? places->copy_of(pid.value) : std::nullopt;
+  }
   void forget_empty_groups() {
     std::erase_if(ended_bodies, [](const auto& entry) { return !exists(-entry.first); });
   }
 };
 
-ProcessTable::ProcessTable(NodeContext& node) : impl_(std::make_unique<Impl>(node)) {}
+ProcessTable::ProcessTable(NodeContext& node, Kddm* kddm)
+    : impl_(std::make_unique<Impl>(node, kddm)) {}
 ProcessTable::~ProcessTable() = default;
 
 Result<ProcessTable::Claim> ProcessTable::claim(pid_t pid) {
@@ -88,9 +99,14 @@ ProcessTable::Claim::~Claim() {
 
 void ProcessTable::add_shadow(pid_t pid, Shadow shadow) {
   impl_->shadows.insert_or_assign(pid, shadow);
+  if (impl_->places && !shadow.is_guardian()) impl_->places->tell(pid, shadow.body_node);
 }
 void ProcessTable::remove_shadow(pid_t pid) {
-  impl_->shadows.erase(pid);
+  auto gone = impl_->shadows.extract(pid);
+  if (gone && impl_->places && !gone.mapped().is_guardian()) impl_->places->tell(pid, kNoNode);
+}
+void ProcessTable::when_known(pid_t pid, std::function<void()> known) {
+  impl_->places ? impl_->places->when_known(pid, std::move(known)) : known();
 }
 const ProcessTable::Shadow* ProcessTable::find_shadow(pid_t pid) const {
   auto found = impl_->shadows.find(pid);
@@ -175,10 +191,11 @@ void ProcessTable::locate(GlobalPid pid, std::function<void(Result<NodeId>)> don
   const NodeId origin = home_of(pid);
   if (origin == impl_->node.self || origin.value >= impl_->node.node_count)
     return done(impl_->locate_here(pid.value));
+  if (const auto known = impl_->copy_of(pid, origin)) return done(*known);
   exec_messages::Locate ask;
   ask.pid = pid.value;
   impl_->node.messenger.request(
-      origin, ask, {}, [this, pid, done = std::move(done)](Result<std::string> reply) {
+      origin, ask, {}, [this, pid, origin, done = std::move(done)](Result<std::string> reply) {
         NodeId where;
         // A stray that has ended: the number may be another's by now.
         if (!reply && reply.error().errno_or(0) == ESRCH && impl_->strays.erase(pid.value) > 0)
@@ -186,6 +203,7 @@ void ProcessTable::locate(GlobalPid pid, std::function<void(Result<NodeId>)> don
         if (!reply) return done(reply.error());
         if (reply->size() != sizeof where) return done(errno_error("locate", EPROTO));
         memcpy(&where, reply->data(), sizeof where);
+        if (where != origin && impl_->places) impl_->places->fetch(pid.value);
         done(where);
       });
 }

@@ -78,12 +78,13 @@ void ShadowHost::Impl::listen() {
         Hosted* shadow = find(moves.pid);
         if (!shadow || shadow->is_ending) return reply.fail(ESRCH);
         if (moves.leaves_guardian) shadow->guardians.push_back(from);
-        if (moves.body_node == node.self) {
-          if (auto home = came_home(moves.pid); !home) return reply.fail(ESRCH);
-          return reply.ok();
-        }
-        on_body_moved(moves);
-        reply.ok();
+        if (moves.body_node != node.self)
+          on_body_moved(moves);
+        else if (auto home = came_home(moves.pid); !home)
+          return reply.fail(ESRCH);
+        // It leaves nothing behind before nobody looks for it there any more.
+        auto shared = std::make_shared<Messenger::Reply>(std::move(reply));
+        table.when_known(moves.pid, [shared] { shared->ok(); });
       });
   m.on<GuardianFollows>([this](NodeId, const GuardianFollows& follows, std::string_view) {
     on_guardian_follows(follows);

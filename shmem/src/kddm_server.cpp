@@ -102,11 +102,13 @@ NodeId Server::tail_of(const Set& set, ObjectId object) const {
   return found == set.directory.end() ? messenger.self() : found->second.tail;
 }
 
-// Spreads neighbours over the nodes, whatever stride a program uses.
+// By its hash, unless the options say otherwise: so that neighbours are spread over the nodes,
+// whatever stride a program uses.
 uint16_t Server::slot_of(const Set& set, ObjectId object) const {
   const unsigned nodes = ring_.size();
   if (set.options.home != kNoNode) return static_cast<uint16_t>(set.options.home.value % nodes);
   const uint64_t block = object.value / set.options.objects_per_manager;
+  if (set.options.blocks_in_order) return static_cast<uint16_t>(block % nodes);
   uint64_t mixed = (block + set.id.value * 0x9e3779b97f4a7c15ull) * 0xff51afd7ed558ccdull;
   mixed ^= mixed >> 33;
   return static_cast<uint16_t>(mixed % nodes);

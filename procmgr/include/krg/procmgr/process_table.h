@@ -1,7 +1,8 @@
 // ProcessTable: which processes of the session are not simply native: shadows (their body is
 // elsewhere) and bodies (born elsewhere, executing here), and the jobs that processes belong to. It
 // answers "on which node does this pid execute?". Everything about native processes is read from
-// the kernel (the session's procfs) when it is needed.
+// the kernel (the session's procfs) when it is needed. Where processes execute that are not at home
+// is told to other nodes by a KDDM set (process_places.h).
 //
 // Threads: the loop's thread. Owned by krgd's main.
 // SPDX-License-Identifier: GPL-2.0-or-later
@@ -17,6 +18,8 @@
 #include "krg/procmgr/node_context.h"
 
 namespace krg {
+
+class Kddm;
 
 // The start time that /proc/PID/stat shows (field 22), so that a reused pid is told apart; 0 when
 // there is none.
@@ -72,7 +75,8 @@ class ProcessTable {
   bool ends_waits_for_children(pid_t pid) const;
   bool ends_waits(pid_t pid) const;
 
-  explicit ProcessTable(NodeContext& node);
+  // Without `kddm` a home is asked each time.
+  explicit ProcessTable(NodeContext& node, Kddm* kddm = nullptr);
   ~ProcessTable();
   ProcessTable(const ProcessTable&) = delete;
   ProcessTable& operator=(const ProcessTable&) = delete;
@@ -81,6 +85,8 @@ class ProcessTable {
   void remove_shadow(pid_t pid);
   const Shadow* find_shadow(pid_t pid) const;
   std::vector<pid_t> shadows() const;
+  // `known` runs when every node would find what was last said of this shadow, or of its end.
+  void when_known(pid_t pid, std::function<void()> known);
 
   void add_body(pid_t pid, Body body);
   void remove_body(pid_t pid);

@@ -38,6 +38,8 @@ struct KddmSetOptions {
   std::shared_ptr<ObjectMemory> memory = nullptr;
   // Locality: this many neighbours have the same manager, so that a range costs few messages ...
   uint64_t objects_per_manager = 1;
+  // ... the n-th such range that of node n; else a hash says whose each is ...
+  bool blocks_in_order = false;
   // ... or one node manages all of them, while it lives.
   NodeId home = kNoNode;
 };
