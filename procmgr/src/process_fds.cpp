@@ -183,11 +183,11 @@ Result<int64_t> offset_of_fd(pid_t tid, int number) {
   return info->offset;
 }
 
-bool has_open(pid_t pid, const FdIdentity& file) {
+unsigned count_open(pid_t pid, const FdIdentity& file) {
   const auto is_meant = [&file](const FdIdentity& found) {
     return found.device == file.device && found.inode == file.inode;
   };
-  return !descriptors_of(pid, is_meant).empty();
+  return static_cast<unsigned>(descriptors_of(pid, is_meant).size());
 }
 
 Result<UniqueFd> steal_fd(pid_t tid, int number) {

@@ -51,8 +51,8 @@ Result<std::string> link_of_fd(pid_t tid, int number);
 std::vector<int> descriptors_of(pid_t tid, const std::function<bool(const FdIdentity&)>& is_meant);
 // The offset of descriptor `number`: that of its description, which a read(2) may have locked.
 Result<int64_t> offset_of_fd(pid_t tid, int number);
-// Whether a process has that file open.
-bool has_open(pid_t pid, const FdIdentity& file);
+// How many descriptors of that file a process has.
+unsigned count_open(pid_t pid, const FdIdentity& file);
 // A copy of it. Errors: EBADF, EPERM where ptrace is not allowed.
 Result<UniqueFd> steal_fd(pid_t tid, int number);
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "shared_locks.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "alive.h"
@@ -141,7 +142,8 @@ void SharedLocks::flock(uint64_t operation, FileId file, const FlockRequest& ask
 }
 
 void SharedLocks::record_lock(uint64_t operation, FileId file, const RecordLockRequest& asked,
-                              const LockOwner& owner, FsReply<RecordLock> reply) {
+                              const LockOwner& owner, const CountOpen& count_open,
+                              FsReply<RecordLock> reply) {
   const bool only_asks = asked.command == F_GETLK;
   SharedLock message;
   message.what = only_asks ? SharedLock::kTest : SharedLock::kRecord;
@@ -152,7 +154,9 @@ void SharedLocks::record_lock(uint64_t operation, FileId file, const RecordLockR
   message.lock = asked.lock;
   message.lock.pid = owner.process;
   if (!only_asks && asked.lock.type != F_UNLCK) {
-    mine_[file].owners.insert(owner);
+    const unsigned has = count_open(owner.process);
+    if (has > 0) end_if_closed(file, owner, mine_[file].owners[owner], has);
+    mine_[file].owners[owner] = has;
     exits_.add(owner.process);
   }
   ask(operation, message,
@@ -182,14 +186,21 @@ void SharedLocks::drop_flock(FileId file, uint64_t owner) {
   forget_if_unused(file);
 }
 
-void SharedLocks::drop_record_locks(FileId file, const std::function<bool(pid_t)>& has_open) {
+bool SharedLocks::end_if_closed(FileId file, const LockOwner& owner, unsigned& had, unsigned has) {
+  const bool ends = has == 0 || (owner.description == 0 && has < had);
+  had = std::max(had, has);
+  if (ends) unlock(file, false, static_cast<uint64_t>(owner.process), owner.description);
+  return ends;
+}
+
+void SharedLocks::drop_record_locks(FileId file, const CountOpen& count_open) {
   auto found = mine_.find(file);
   if (found == mine_.end()) return;
-  std::erase_if(found->second.owners, [&](const LockOwner& owner) {
-    if (has_open(owner.process)) return false;
-    unlock(file, false, static_cast<uint64_t>(owner.process), owner.description);
-    return true;
-  });
+  auto& owners = found->second.owners;
+  for (auto at = owners.begin(); at != owners.end();) {
+    const bool ends = end_if_closed(file, at->first, at->second, count_open(at->first.process));
+    at = ends ? owners.erase(at) : std::next(at);
+  }
   forget_if_unused(file);
 }
 

@@ -26,13 +26,16 @@ class SharedLocks {
 
   // `operation` names a wait for cancel(), which ends it with EINTR.
   void flock(uint64_t operation, FileId file, const FlockRequest& asked, FsReply<int> reply);
+  // How many descriptors of a file a process has.
+  using CountOpen = std::function<unsigned(pid_t)>;
   void record_lock(uint64_t operation, FileId file, const RecordLockRequest& asked,
-                   const LockOwner& owner, FsReply<RecordLock> reply);
+                   const LockOwner& owner, const CountOpen& count_open, FsReply<RecordLock> reply);
   void cancel(uint64_t operation);
   // The description has been closed.
   void drop_flock(FileId file, uint64_t owner);
-  // A description of the file has been closed: who has none any more has no locks.
-  void drop_record_locks(FileId file, const std::function<bool(pid_t)>& has_open);
+  // A description of the file has been closed: a process that has fewer descriptors than when it
+  // locked has closed one, and so has no locks any more (but those of descriptions that it has).
+  void drop_record_locks(FileId file, const CountOpen& count_open);
   // Whether a process of this node has locked it, or waits for that.
   bool is_flocked(FileId file) const;
   bool is_record_locked(FileId file) const;
@@ -44,13 +47,15 @@ class SharedLocks {
   };
   struct Mine {
     std::set<uint64_t> flockers;
-    std::set<LockOwner> owners;
+    std::map<LockOwner, unsigned> owners;  // and how many descriptors of the file each has had
   };
   using Answered = std::function<void(Result<RecordLock>)>;
 
   void keep_all();
   void ask(uint64_t operation, struct SharedLock message, Answered done);
   void unlock(FileId file, bool by_flock, uint64_t process, uint64_t description);
+  // Has its locks end if it has closed a descriptor since it locked; whether that is so.
+  bool end_if_closed(FileId file, const LockOwner& owner, unsigned& had, unsigned has);
   void process_ended(pid_t process);
   void forget_if_unused(FileId file);
 

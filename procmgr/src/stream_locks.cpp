@@ -140,7 +140,8 @@ void StreamTree::record_lock_here(const FsCaller& caller, ino_t inode,
                                   const RecordLockRequest& asked, const LockOwner& owner,
                                   FsReply<RecordLock> reply) {
   if (const FileId file = fs_.file_of(SharedTree::kName, inode))
-    return shared_locks_.record_lock(caller.unique, file, asked, owner, std::move(reply));
+    return shared_locks_.record_lock(caller.unique, file, asked, owner, descriptors_of(inode),
+                                     std::move(reply));
   LockedFile& locked = locked_files_[inode];
   if (!locked.file) locked.file = std::make_shared<UniqueFd>(memfd_create("locks", MFD_CLOEXEC));
   locked.owners.insert(owner);
@@ -151,16 +152,20 @@ void StreamTree::record_lock_here(const FsCaller& caller, ino_t inode,
                      });
 }
 
+SharedLocks::CountOpen StreamTree::descriptors_of(ino_t inode) const {
+  return [identity = FdIdentity{fs_.device(), inode}](pid_t process) {
+    return count_open(process, identity);
+  };
+}
+
 // Which open file it was, the trees do not tell apart: those who have one no more have no locks.
 void StreamTree::drop_record_locks(ino_t inode) {
-  const auto has_it = [identity = FdIdentity{fs_.device(), inode}](pid_t process) {
-    return has_open(process, identity);
-  };
-  shared_locks_.drop_record_locks(fs_.file_of(SharedTree::kName, inode), has_it);
+  const SharedLocks::CountOpen descriptors = descriptors_of(inode);
+  shared_locks_.drop_record_locks(fs_.file_of(SharedTree::kName, inode), descriptors);
   auto locked = locked_files_.find(inode);
   if (locked == locked_files_.end()) return;
   std::erase_if(locked->second.owners, [&](const LockOwner& owner) {
-    if (has_it(owner.process)) return false;
+    if (descriptors(owner.process) > 0) return false;
     record_locks_.let_go(owner, locked->second.file->get());
     return true;
   });

@@ -137,6 +137,7 @@ class StreamTree : public FsTree, public FlockKeeper {
   void handle_messages();
   void flock_here(const FsCaller& caller, ino_t inode, const FlockRequest& asked,
                   FsReply<int> reply);
+  SharedLocks::CountOpen descriptors_of(ino_t inode) const;
   void record_lock_here(const FsCaller& caller, ino_t inode, const RecordLockRequest& asked,
                         const LockOwner& owner, FsReply<RecordLock> reply);
   void record_lock_at_home(const FsCaller& caller, uint64_t handle, const RecordLockRequest& asked,

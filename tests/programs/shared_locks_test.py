@@ -44,6 +44,7 @@ wait_for("waits")
 time.sleep(0.05)
 if how == "unlock": fcntl.lockf(file, fcntl.LOCK_UN); fcntl.flock(second, fcntl.LOCK_UN)
 elif how in ("close", "description"): os.close(file); os.close(second)
+elif how == "close of another": os.close(second)
 elif how == "kill": os.kill(os.getpid(), signal.SIGKILL)
 elif how == "exit": os._exit(0)
 wait_for("end")
@@ -118,9 +119,9 @@ class SharedLocksTest(SessionCase):
 
     def test_what_a_process_of_another_node_has(self):
         for holder, other in ((1, 0), (0, 1), (1, 2)):
-            for how in ("unlock", "close", "exit", "kill", "description"):
+            for how in ("unlock", "close", "close of another", "exit", "kill", "description"):
                 with self.subTest(holder=holder, other=other, how=how):
-                    out = self.shell(f"{START}start {holder} holder.py {how}; start {other} other.py; : > moved\n"
+                    out = self.shell(f"{START}start {holder} holder.py '{how}'; start {other} other.py; : > moved\n"
                                      "exec 2>/dev/null; wait ${pids[*]}; :", nodes=3, caps=CAPS, timeout=60)
                     self.assertEqual(out.split(), [f"n{holder}", f"n{other}", *["True"] * 12])
 
