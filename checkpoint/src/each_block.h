@@ -1,7 +1,8 @@
-// each_block(): work on the blocks of a part, by two threads: while one waits for the disk, the
-// other has the processor. Threads: any; it blocks. SPDX-License-Identifier: GPL-2.0-or-later
+// each_block(): work on the blocks of a part, by two threads and more: while one waits for the
+// disk, another has the processor. Threads: any; it blocks. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <mutex>
@@ -33,7 +34,7 @@ class BlockBuffer {
 // Errors: the first one of `work`.
 template <class Work>
 Status each_block(uint64_t count, const Work& work) {
-  constexpr unsigned kThreads = 2;
+  const unsigned threads = std::clamp(std::thread::hardware_concurrency() / 2, 2u, 4u);
   std::atomic<uint64_t> next{0};
   std::atomic<bool> has_failed{false};
   std::mutex mutex;
@@ -50,7 +51,7 @@ Status each_block(uint64_t count, const Work& work) {
   };
   {
     std::vector<std::jthread> helpers;
-    for (unsigned i = 1; i < kThreads; ++i) helpers.emplace_back(take_blocks);
+    for (unsigned i = 1; i < threads; ++i) helpers.emplace_back(take_blocks);
     take_blocks();
   }
   return failure ? Status(*failure) : Status();
