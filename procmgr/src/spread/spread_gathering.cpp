@@ -15,6 +15,9 @@ namespace {
 
 // As short as krgd's own: a word that was written is found by who looks for it behind one of them.
 constexpr std::chrono::microseconds kShortTurn{100};
+// Threads that use less of home's processors than one part of so many rest most of the time; others
+// that get no more may have to share them with other programs.
+constexpr int64_t kBusyPart = 10;
 
 }  // namespace
 
@@ -78,6 +81,7 @@ void SpreadProcess::gather() {
            parts_.pid);
   parts_.on_gathered();
   computed_gathered_ = computed_at_home();
+  turn_trial_ = TurnTrial(stops_);
   gathered_from_.clear();
   for (const auto& [tid, thread] : std::map(threads_)) {
     if (thread->move || thread->node == parts_.node.self) continue;
@@ -92,7 +96,7 @@ void SpreadProcess::take_short_turns() {
   const auto period_ns = std::chrono::nanoseconds(Gathering::kPeriod).count();
   const int64_t computed = computed_at_home();
   const bool is_busy = computed - std::exchange(computed_gathered_, computed) >
-                       static_cast<int64_t>(processors.size()) * period_ns / 2;
+                       static_cast<int64_t>(processors.size()) * period_ns / kBusyPart;
   const bool had_shown = turn_trial_.has_shown();
   const bool wanted = turn_trial_.look(stops_, is_busy && threads_.size() > processors.size());
   if (turn_trial_.has_shown() && !had_shown)

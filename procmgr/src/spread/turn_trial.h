@@ -16,6 +16,9 @@ class TurnTrial {
   // for kKept, usual ones for kFirstRest at first and twice as long each time.
   static constexpr unsigned kHalf = 2, kKept = 50, kFirstRest = 10, kLongestRest = 640;
 
+  // `stops`: before. The first sample, in which threads may still be coming, is part of no trial.
+  explicit TurnTrial(uint64_t stops = 0) : last_(stops) {}
+
   // To be called at equal intervals. `stops`: since they began; `crowded`: the threads are more
   // than their processors, and keep them busy. Whether turns are to be short from now on.
   bool look(uint64_t stops, bool crowded);
@@ -26,11 +29,11 @@ class TurnTrial {
   enum class State { kUsual, kShort, kKept, kRests };
   void begin(State state, unsigned samples);
 
-  State state_ = State::kUsual;
-  unsigned left_ = kHalf;  // samples of this state
-  uint64_t last_ = 0;      // stops
-  uint64_t stops_ = 0;     // in this state
-  uint64_t usual_ = 0;     // in the trial's first half
+  State state_ = State::kRests;
+  unsigned left_ = 1;   // samples of this state
+  uint64_t last_;       // stops
+  uint64_t stops_ = 0;  // in this state
+  uint64_t usual_ = 0;  // in the trial's first half
   unsigned rest_ = kFirstRest;
 };
 

@@ -27,6 +27,7 @@ class TurnTrialTest : public testing::Test {
 
 TEST_F(TurnTrialTest, ThreadsThatWaitForEachOtherKeepThem) {
   constexpr unsigned kRound = TurnTrial::kKept + 2 * TurnTrial::kHalf;
+  EXPECT_EQ(short_turns(1, 10, 200), 0u);
   EXPECT_EQ(short_turns(10 * kRound, 10, 200), 10 * (kRound - TurnTrial::kHalf));
 }
 
@@ -40,6 +41,14 @@ TEST_F(TurnTrialTest, SoHaveThoseThatNeverStop) {
 
 TEST_F(TurnTrialTest, WhoHasAProcessorToItselfHasNone) {
   EXPECT_EQ(short_turns(100, 10, 200, false), 0u);
+}
+
+TEST_F(TurnTrialTest, WhatWasBeforeDoesNotCount) {
+  stops_ = 1'000'000;
+  trial_ = TurnTrial(stops_);
+  EXPECT_EQ(short_turns(1, 5000, 5000), 0u) << "they come home";
+  short_turns(2 * TurnTrial::kHalf, 10, 200);
+  EXPECT_TRUE(trial_.has_shown());
 }
 
 TEST_F(TurnTrialTest, AMomentOfRestChangesNothing) {
