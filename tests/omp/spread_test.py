@@ -84,6 +84,8 @@ class SpreadTeamsTest(SessionCase):
         self.assertEqual(self.handed_round(["--omp=krg"], spread), (["2", "0", "2", "1"], ""))
 
     def test_threads_that_look_for_each_others_words_have_short_turns_at_home(self):
+        if self.as_user:
+            self.skipTest("an ordinary user's krgd, which cannot go first, finds it out in 10 to 100 s")
         state = self.work / "state"
         state.mkdir(mode=0o700)
         os.chown(state, *self.owner())

@@ -7,11 +7,10 @@ namespace krg {
 
 void FaultSigns::add(const PageFault& fault, Clock::time_point served) {
   if (is_return(fault)) ++sum_.returns;
-  if (fault.write) return stops(fault.thread);
   auto [look, is_first] = looks_.try_emplace(fault.thread, Look{fault.address, served});
   if (is_first) return;
   const auto looked = served - fault.waited - look->second.since;
-  if (look->second.word == fault.address)
+  if (!fault.write && look->second.word == fault.address)
     sum_.spun_ns += std::clamp<Clock::duration>(looked, Clock::duration{0}, kLongestLook) /
                     std::chrono::nanoseconds(1);
   look->second = {fault.address, served};

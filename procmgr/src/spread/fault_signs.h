@@ -1,9 +1,9 @@
 // FaultSigns: what the page faults of a node's threads say about whether they belong there
 // (gathering.h): pages that come back, which it has had before, and time that a thread looked for a
 // word to change. A page that others write is taken from who reads it; who meets the very same word
-// again, to read it, and has touched nothing else meanwhile that it had to wait for, nor stopped
-// for anything, waits for it, however busy its processor was. Pure. Threads: the loop's thread.
-// SPDX-License-Identifier: GPL-2.0-or-later
+// again, to read it (having read or written it before), and has touched nothing else meanwhile that
+// it had to wait for, nor stopped for anything, waits for it, however busy its processor was. Pure.
+// Threads: the loop's thread. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
 #include <sys/types.h>
@@ -49,7 +49,7 @@ class FaultSigns {
   bool is_return(const PageFault& fault);
 
   FaultSum sum_;
-  std::unordered_map<pid_t, Look> looks_;  // the last fault of each thread, if it was one
+  std::unordered_map<pid_t, Look> looks_;  // the last fault of each thread
   std::vector<bool> had_;                  // by page: to read, to write
 };
 

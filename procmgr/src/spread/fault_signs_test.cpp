@@ -43,8 +43,15 @@ TEST_F(FaultSignsTest, AnotherWordOrAWriteIsWork) {
   fault(microseconds(300), kWord + 8);
   fault(microseconds(300), kWord);
   fault(microseconds(300), kWord, true);
-  fault(microseconds(300), kWord);
+  fault(microseconds(300), kWord, true);
   EXPECT_EQ(spun(), microseconds(0));
+}
+
+TEST_F(FaultSignsTest, WhoHasWrittenAWordMayLookForTheNextOnes) {
+  fault(microseconds(300), kWord);
+  fault(microseconds(300), kWord, true);
+  fault(microseconds(200), kWord);
+  EXPECT_EQ(spun(), microseconds(200));
 }
 
 TEST_F(FaultSignsTest, SoIsWhatIsBehindAStop) {
