@@ -1,5 +1,6 @@
-// each_block(): work on the blocks of a part, by two threads and more: while one waits for the
-// disk, another has the processor. Threads: any; it blocks. SPDX-License-Identifier: GPL-2.0-or-later
+// each_block(): work on the blocks of a part, by two to four threads: while one waits for the
+// disk, another has the processor. Threads: any; it blocks.
+// SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
 #include <algorithm>

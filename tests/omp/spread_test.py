@@ -85,7 +85,7 @@ class SpreadTeamsTest(SessionCase):
 
     def test_threads_that_look_for_each_others_words_have_short_turns_at_home(self):
         if self.as_user:
-            self.skipTest("an ordinary user's krgd, which cannot go first, finds it out in 10 to 100 s")
+            self.skipTest("an ordinary user's krgd takes 10 to 100 s to find it out (LIMITS)")
         state = self.work / "state"
         state.mkdir(mode=0o700)
         os.chown(state, *self.owner())
