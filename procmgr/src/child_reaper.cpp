@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <map>
+#include <vector>
 
 #include "krg/runtime/unique_fd.h"
 
@@ -46,7 +47,9 @@ struct ChildReaper::Impl {
   explicit Impl(EventLoop& of) : loop(of) {}
 
   void take_signal() const;
-  bool reap_one();
+  void reap();
+  // Reports what has come of `whom` (waitid(2)); false: nothing.
+  bool take_one(idtype_t whom, pid_t pid, int what);
   void report(const ChildEvent& event);
   void report_tracee(const ChildEvent& event);
   static void report_to(std::map<pid_t, Changed>& watchers, const ChildEvent& event);
@@ -58,12 +61,21 @@ void ChildReaper::Impl::take_signal() const {
   [[maybe_unused]] const ssize_t got = read(signals.get(), &info, sizeof info);
 }
 
+// That a child goes on is told once, and a tracer that asks takes it from the parent
+// (kernel/exit.c, wait_task_continued): so only of children that are krgd's own.
+void ChildReaper::Impl::reap() {
+  while (take_one(P_ALL, 0, WEXITED | WSTOPPED)) {
+  }
+  std::vector<pid_t> own;
+  for (const auto& [pid, changed] : watched) own.push_back(pid);
+  for (pid_t pid : own) take_one(P_PID, pid, WCONTINUED);
+}
+
 // waitid(2) as the kernel has it: glibc's wrapper leaves out the fifth argument, the child's usage.
-bool ChildReaper::Impl::reap_one() {
+bool ChildReaper::Impl::take_one(idtype_t whom, pid_t pid, int what) {
   siginfo_t info{};
   ChildEvent event;
-  long waited =
-      syscall(SYS_waitid, P_ALL, 0, &info, WEXITED | WSTOPPED | WCONTINUED | WNOHANG, &event.usage);
+  const long waited = syscall(SYS_waitid, whom, pid, &info, what | WNOHANG, &event.usage);
   if (waited != 0 || info.si_pid == 0) return false;
   event.pid = info.si_pid;
   event.code = info.si_code;
@@ -111,8 +123,7 @@ Result<std::unique_ptr<ChildReaper>> ChildReaper::create(EventLoop& loop) {
   if (!impl->signals) return errno_error("signalfd");
   auto watch = loop.watch(impl->signals.get(), EPOLLIN, [reaper = impl.get()](uint32_t) {
     reaper->take_signal();
-    while (reaper->reap_one()) {
-    }
+    reaper->reap();
   });
   if (!watch) return watch.error();
   impl->watch = std::move(*watch);

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <optional>
 #include <vector>
 
 using namespace krg;
@@ -85,6 +86,57 @@ TEST_F(ChildReaperTest, LetsGoOfTraceesThatNobodyClaims) {
   run_until([&] { return poll(&ready, 1, 0) == 1; });
   EXPECT_TRUE(has_forked);
   for (int fd : {go[0], go[1], gone[0], gone[1]}) close(fd);
+}
+
+// A parent whose child is traced here hears that the child goes on, though the tracer could be told
+// in its place.
+TEST_F(ChildReaperTest, LeavesToTheParentThatATraceeGoesOn) {
+  int pids[2], go[2];
+  ASSERT_EQ(pipe(pids), 0);
+  ASSERT_EQ(pipe(go), 0);
+  const pid_t parent = fork();
+  if (parent == 0) {
+    const pid_t child = fork();
+    if (child == 0) {
+      for (;;) pause();
+    }
+    char byte;
+    if (write(pids[1], &child, sizeof child) != sizeof child || read(go[0], &byte, 1) != 1)
+      _exit(1);
+    int status = 0;
+    const bool is_told =
+        waitpid(child, &status, WCONTINUED | WNOHANG) == child && WIFCONTINUED(status);
+    kill(child, SIGKILL);
+    _exit(is_told ? 7 : 2);
+  }
+  pid_t child = 0;
+  ASSERT_EQ(read(pids[0], &child, sizeof child), ssize_t{sizeof child});
+  ASSERT_EQ(ptrace(PTRACE_SEIZE, child, nullptr, 0), 0);
+  bool is_stopped = false, goes_on = false;
+  reaper_->watch_tracee(child, [&](const ChildEvent& event) {
+    if (event.is_end()) return;
+    const int signal = event.status & 0x7f;
+    const bool is_by_ptrace = event.status >> 8 == PTRACE_EVENT_STOP;
+    if (is_by_ptrace && signal == SIGSTOP) {
+      is_stopped = true;
+      ptrace(PTRACE_LISTEN, child, nullptr, 0);
+    } else {
+      goes_on |= signal == SIGCONT;
+      ptrace(PTRACE_CONT, child, nullptr, is_by_ptrace ? 0 : signal);
+    }
+  });
+  kill(child, SIGSTOP);
+  run_until([&] { return is_stopped; });
+  kill(child, SIGCONT);
+  run_until([&] { return goes_on; });
+  std::optional<ChildEvent> end;
+  reaper_->watch(parent, [&](const ChildEvent& event) {
+    if (event.is_end()) end = event;
+  });
+  ASSERT_EQ(write(go[1], "x", 1), 1);
+  run_until([&] { return end.has_value(); });
+  EXPECT_EQ(end->status, 7);
+  for (int fd : {pids[0], pids[1], go[0], go[1]}) close(fd);
 }
 
 }  // namespace

@@ -5,11 +5,15 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
+#include <chrono>
+#include <csignal>
 #include <cstring>
 
 #include "krg/runtime/log.h"
+#include "krg/runtime/run_after.h"
 #include "pid_call_table.h"
 #include "process_status.h"
+#include "stop_state.h"
 
 namespace krg {
 namespace {
@@ -28,6 +32,9 @@ struct RemoteCall {
 static_assert(sizeof(RemoteCall) == 104);
 
 constexpr unsigned kIoPriorityOfProcess = 1;  // IOPRIO_WHO_PROCESS, ioprio_set(2)
+// How often a process that moves on is followed, and one that is about to stop is looked at.
+constexpr std::chrono::milliseconds kLookPeriod{2};
+constexpr int kLooks = 500;
 
 // kill may name a group (Signals); masks of processors are the cluster's (ClusterView).
 bool has_an_owner(int number) {
@@ -68,6 +75,15 @@ void answer(Call call, const PidCall& shape, Result<std::string> reply) {
   if (!written.empty() && !call.write_memory(RemoteAddr{call.arg(shape.out.arg)}, written))
     return call.fail(EFAULT);
   call.succeed(value);
+}
+
+bool signals_a_process(const RawCall& call) {
+  return call.number == SYS_kill || call.number == SYS_rt_sigqueueinfo;
+}
+
+bool continues_too_early(const RawCall& call) {
+  return signals_a_process(call) && static_cast<int>(call.args[1]) == SIGCONT &&
+         is_about_to_stop(static_cast<pid_t>(call.args[0]));
 }
 
 // The other node's side: the kernel does it in the sender's name.
@@ -112,6 +128,17 @@ struct PidCalls::Impl : std::enable_shared_from_this<PidCalls::Impl> {
   void route(Call call, pid_t pid, Elsewhere elsewhere);
   // Has node `to` carry `raw` out in the caller's name; its result answers `call`.
   void send(Call call, const RawCall& raw, NodeId to);
+  struct Sending {
+    Call call;
+    const PidCall& shape;
+    RemoteCall message;
+    std::string input;
+    int looks = kLooks;
+  };
+  void send(const std::shared_ptr<Sending>& sending, NodeId to);
+  void follow(const std::shared_ptr<Sending>& sending);
+  void on_remote_call(const RemoteCall& message, std::string input, Messenger::Reply reply,
+                      int looks);
   void trace_me(Call call);
   bool is_here(pid_t pid) const {
     return !table.find_shadow(pid) && (table.is_at_home(GlobalPid{pid}) || table.find_body(pid));
@@ -151,10 +178,39 @@ void PidCalls::Impl::send(Call call, const RawCall& raw, NodeId to) {
   auto sender = read_sender(call.tid());
   if (!sender) return;  // the caller has died
   message.sender = *sender;
-  auto waiting = std::make_shared<Call>(std::move(call));
-  node.messenger.request(to, message, input, [waiting, shape](Result<std::string> reply) {
-    answer(std::move(*waiting), *shape, std::move(reply));
+  send(std::make_shared<Sending>(Sending{std::move(call), *shape, message, std::move(input)}), to);
+}
+
+void PidCalls::Impl::send(const std::shared_ptr<Sending>& sending, NodeId to) {
+  node.messenger.request(
+      to, sending->message, sending->input,
+      [self = shared_from_this(), sending](Result<std::string> reply) {
+        if (reply || reply.error().errno_or(0) != ESTALE || sending->looks-- == 0)
+          return answer(std::move(sending->call), sending->shape, std::move(reply));
+        run_after(self->node.loop, kLookPeriod, [self, sending] { self->follow(sending); });
+      });
+}
+
+// It has moved on while the message was on its way.
+void PidCalls::Impl::follow(const std::shared_ptr<Sending>& sending) {
+  const auto pid = static_cast<pid_t>(sending->message.call.args[sending->shape.pid_arg]);
+  table.locate(GlobalPid{pid}, [self = shared_from_this(), sending](Result<NodeId> where) {
+    if (!where) return sending->call.fail(ESRCH);
+    self->send(sending, *where);
   });
+}
+
+void PidCalls::Impl::on_remote_call(const RemoteCall& message, std::string input,
+                                    Messenger::Reply reply, int looks) {
+  if (signals_a_process(message.call) && !is_here(static_cast<pid_t>(message.call.args[0])))
+    return reply.fail(ESTALE);
+  if (looks == 0 || !continues_too_early(message.call))
+    return carry_out(message, input, masks, std::move(reply));
+  auto waiting = std::make_shared<Messenger::Reply>(std::move(reply));
+  run_after(node.loop, kLookPeriod,
+            [self = shared_from_this(), message, input = std::move(input), waiting, looks] {
+              self->on_remote_call(message, input, std::move(*waiting), looks - 1);
+            });
 }
 
 // By its parent, that is: a body's is on another node, and krgd, which the kernel takes for it,
@@ -170,7 +226,7 @@ PidCalls::PidCalls(NodeContext& node, SyscallBroker& broker, ProcessTable& table
   node.messenger.on_request<RemoteCall>([impl = impl_](NodeId, const RemoteCall& message,
                                                        std::string_view input,
                                                        Messenger::Reply reply) {
-    carry_out(message, input, impl->masks, std::move(reply));
+    impl->on_remote_call(message, std::string(input), std::move(reply), kLooks);
   });
   for (const PidCall& shape : pid_calls()) {
     if (has_an_owner(shape.number)) continue;

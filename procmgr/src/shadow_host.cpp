@@ -14,6 +14,7 @@
 #include "process_fds.h"
 #include "process_status.h"
 #include "shadow_host_impl.h"
+#include "stop_state.h"
 
 namespace krg {
 namespace {
@@ -27,6 +28,9 @@ constexpr int kSettleTries = 50;
 // How long the signal of a child follows a process that moves.
 constexpr std::chrono::milliseconds kFollowPeriod{20};
 constexpr int kFollowTries = 100;
+// One that is about to stop.
+constexpr std::chrono::milliseconds kStopPeriod{2};
+constexpr int kStopLooks = 500;
 
 // Signals a process, or all of its kernel group, with krgd as the sender.
 Status signal_natively(pid_t body, int signal, bool whole_group) {
@@ -55,8 +59,8 @@ void ShadowHost::Impl::listen() {
       [this](NodeId, const GroupChanged& c, std::string_view) { on_group_changed(c); });
   m.on_request<SignalProcess>(
       [this](NodeId, const SignalProcess& s, std::string_view, Messenger::Reply reply) {
-        auto sent = deliver(s.pid, {s.signal, s.code, s.sender, s.sender_uid, s.value});
-        sent ? reply.ok() : reply.fail(sent.error().errno_or(ESRCH));
+        take_signal(s.pid, {s.signal, s.code, s.sender, s.sender_uid, s.value},
+                    std::make_shared<Messenger::Reply>(std::move(reply)), kStopLooks);
       });
   m.on_request<SetGroup>(
       [this](NodeId, const SetGroup& change, std::string_view, Messenger::Reply reply) {
@@ -225,21 +229,32 @@ void ShadowHost::Impl::on_report(pid_t pid, const ShadowReport& report) {
     return answer(report);
   }
   const SignalInfo info{report.signal, report.code, report.sender, report.sender_uid, report.value};
-  if (!shadow->is_guardian()) return forward(shadow->body_node, pid, info, nullptr);
-  // All other signals reach the process by its shadow.
-  if (info.signal == SIGCHLD) pass_child_signal_on(pid, info, kFollowTries);
+  // All other signals than SIGCHLD reach the process by its shadow.
+  if (!shadow->is_guardian() || info.signal == SIGCHLD) pass_signal_on(pid, info, kFollowTries);
 }
 
-// The process may just be on its way to where the guardian has still to follow.
-void ShadowHost::Impl::pass_child_signal_on(pid_t pid, const SignalInfo& info, int tries) {
-  Hosted* guardian = find(pid);
-  if (!guardian || guardian->is_ending || tries == 0) return;
-  forward(guardian->body_node, pid, info, [this, pid, info, tries](Status passed) {
-    Hosted* guardian = find(pid);
-    if (passed || !guardian) return;
-    guardian->settling = node.loop.after(
-        kFollowPeriod, [this, pid, info, tries] { pass_child_signal_on(pid, info, tries - 1); });
+// The process may just be on its way to where the guardian, or this signal, has still to follow.
+void ShadowHost::Impl::pass_signal_on(pid_t pid, const SignalInfo& info, int tries) {
+  const Hosted* shadow = find(pid);
+  if (!shadow || shadow->is_ending || tries == 0) return;
+  forward(shadow->body_node, pid, info, [this, pid, info, tries](Status passed) {
+    if (!passed)
+      run_after(node.loop, kFollowPeriod,
+                [this, pid, info, tries] { pass_signal_on(pid, info, tries - 1); });
   });
+}
+
+// SIGCONT comes after a stop that is about to be: it would take the news of both away (signal(7)).
+void ShadowHost::Impl::take_signal(pid_t pid, const SignalInfo& info,
+                                   std::shared_ptr<Messenger::Reply> reply, int looks) {
+  const bool is_here =
+      !table.find_shadow(pid) && (table.is_at_home(GlobalPid{pid}) || table.find_body(pid));
+  if (!is_here) return reply->fail(ESRCH);
+  if (info.signal == SIGCONT && looks > 0 && is_about_to_stop(pid))
+    return run_after(node.loop, kStopPeriod,
+                     [this, pid, info, reply, looks] { take_signal(pid, info, reply, looks - 1); });
+  auto sent = deliver(pid, info);
+  sent ? reply->ok() : reply->fail(sent.error().errno_or(ESRCH));
 }
 
 void ShadowHost::Impl::on_group_answer(pid_t pid, NodeId body_node, int32_t result) {
@@ -283,6 +298,19 @@ void ShadowHost::Impl::forget(pid_t pid) {
 
 // ---- the operations ----
 
+void ShadowHost::Impl::send_signal(GlobalPid to, const SignalInfo& info, int tries,
+                                   std::function<void(Status)> done) {
+  table.locate(to, [this, to, info, tries, done = std::move(done)](Result<NodeId> where) {
+    if (!where) return done ? done(where.error()) : void();
+    forward(*where, to.value, info, [this, to, info, tries, done](Status sent) {
+      const bool has_left = !sent && sent.error().errno_or(0) == ESRCH && tries > 0;
+      if (!has_left) return done ? done(std::move(sent)) : void();
+      run_after(node.loop, kFollowPeriod,
+                [this, to, info, tries, done] { send_signal(to, info, tries - 1, done); });
+    });
+  });
+}
+
 void ShadowHost::Impl::forward(NodeId to, pid_t pid, const SignalInfo& info,
                                std::function<void(Status)> done) {
   SignalProcess message;
@@ -325,9 +353,12 @@ void ShadowHost::Impl::wait_for_child(const WaitForChild& wait, Messenger::Reply
     return reply.ok({reinterpret_cast<const char*>(&none), sizeof none});
   }
   auto shared = std::make_shared<Messenger::Reply>(std::move(reply));
-  shadow->answers.push_back([shared](const ShadowReport& answer) {
+  shadow->answers.push_back([this, shared](const ShadowReport& answer) {
     if (answer.result < 0) return shared->fail(-answer.result);
     ChildChange change{answer.sender, answer.code, answer.signal, answer.sender_uid};
+    // One that krgd has go on for a moment only is not continued.
+    const Hosted* child = find(change.pid);
+    if (child && change.code == CLD_CONTINUED && child->is_resumed) change = {};
     static_assert(sizeof change.usage == sizeof answer.usage);
     memcpy(&change.usage, answer.usage, sizeof change.usage);
     shared->ok({reinterpret_cast<const char*>(&change), sizeof change});
@@ -422,11 +453,7 @@ void ShadowHost::set_delivery(std::function<Status(pid_t, const SignalInfo&)> de
 
 void ShadowHost::send_signal(GlobalPid to, const SignalInfo& info,
                              std::function<void(Status)> done) {
-  impl_->table.locate(to,
-                      [impl = impl_.get(), to, info, done = std::move(done)](Result<NodeId> where) {
-                        if (where) return impl->forward(*where, to.value, info, done);
-                        if (done) done(where.error());
-                      });
+  impl_->send_signal(to, info, kFollowTries, std::move(done));
 }
 
 void ShadowHost::set_group(GlobalPid body, pid_t group, std::function<void(Status)> done) {

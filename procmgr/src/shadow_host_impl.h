@@ -35,6 +35,7 @@ struct ShadowHost::Impl {
     std::vector<NodeId> guardians = {};                             // where it has some
     bool is_told_to_stop = false;                                   // as its body has
     std::vector<ShadowFile> files = {};                             // see shadow_locks.cpp
+    bool is_resumed = false;                                        // to return; it is stopped
     bool is_guardian() const { return origin != kNoNode; }
   };
 
@@ -63,7 +64,11 @@ struct ShadowHost::Impl {
   void on_report(pid_t pid, const ShadowReport& report);
   void on_group_answer(pid_t pid, NodeId body_node, int32_t result);
   void on_shadow_end(pid_t pid);
-  void pass_child_signal_on(pid_t pid, const SignalInfo& info, int tries);
+  void pass_signal_on(pid_t pid, const SignalInfo& info, int tries);
+  void take_signal(pid_t pid, const SignalInfo& info, std::shared_ptr<Messenger::Reply> reply,
+                   int looks);
+  void send_signal(GlobalPid to, const SignalInfo& info, int tries,
+                   std::function<void(Status)> done);
   void on_body_moved(const exec_messages::BodyMoves& moves);
   void on_guardian_follows(const exec_messages::GuardianFollows& follows);
   // Of one that has gone, or is the process itself again.

@@ -155,8 +155,8 @@ class ShadowExec {
       if (ignored >> (signal - 1) & 1)
         batch.add(SYS_rt_sigaction, {signal, by_default.value, 0, sizeof(uint64_t)});
     if (auto set = run_all(batch, "attributes"); !set) return set;
-    if (process_->main().stop_signal() == 0) return {};
-    // The one that has it go on, which krgd has sent.
+    // Those that had the shadow go on, which krgd has sent: what the process is to take comes by
+    // its body, and it would seem to have been continued.
     CallBatch taking(*process_);
     const RemoteAddr at_once = taking.put(timespec{});
     const RemoteAddr set = taking.put(uint64_t{1} << (SIGCONT - 1));

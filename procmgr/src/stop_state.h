@@ -1,0 +1,20 @@
+// What a process is about to do by job control (signal(7)). Threads: any.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <sys/types.h>
+
+#include <csignal>
+#include <cstdint>
+
+#include "process_spec.h"
+
+namespace krg {
+
+// A SIGSTOP waits, which a SIGCONT would take away, and the news of both with it. Source: proc(5).
+inline bool is_about_to_stop(pid_t pid) {
+  const auto status = StatusText::read(pid);
+  return status && (status->number<uint64_t>("ShdPnd", 16) >> (SIGSTOP - 1) & 1) != 0;
+}
+
+}  // namespace krg
