@@ -383,8 +383,8 @@ class MigrationTest(SessionCase):
         if not self.has_shared_memory():
             self.skipTest("/dev/shm is each node's own")
         states = self.build / "test-bin/tracees/states"
-        out = self.shell(f"{states} hold mutex.$$ >held & held=$!; until grep -q has held; do sleep 0.02; done; krg_migrate $held 2; krg_migrate $held 1\n"
-                         f"{states} take mutex.$$ >taken & taken=$!; until grep -q waits taken; do sleep 0.02; done; krg_migrate $taken 3\n"
+        out = self.shell(f"{states} hold mutex.$$ >held & held=$!; until grep -qs has held; do sleep 0.02; done; krg_migrate $held 2; krg_migrate $held 1\n"
+                         f"{states} take mutex.$$ >taken & taken=$!; until grep -qs waits taken; do sleep 0.02; done; krg_migrate $taken 3\n"
                          "krg_where $held $taken | awk '{print $2}'; kill -9 $held; wait $held 2>noise; echo $?; wait $taken; cat taken; rm /dev/shm/mutex.$$", caps=CAPS)
         self.assertEqual(out.split("\n"), ["1", "3", "137", "waits", "locked: Owner died, mended: 0"])
 
