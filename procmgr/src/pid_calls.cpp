@@ -140,9 +140,6 @@ struct PidCalls::Impl : std::enable_shared_from_this<PidCalls::Impl> {
   void on_remote_call(const RemoteCall& message, std::string input, Messenger::Reply reply,
                       int looks);
   void trace_me(Call call);
-  bool is_here(pid_t pid) const {
-    return !table.find_shadow(pid) && (table.is_at_home(GlobalPid{pid}) || table.find_body(pid));
-  }
 
   NodeContext& node;
   ProcessTable& table;
@@ -152,7 +149,7 @@ struct PidCalls::Impl : std::enable_shared_from_this<PidCalls::Impl> {
 void PidCalls::Impl::route(Call call, pid_t pid, Elsewhere elsewhere) {
   if (const auto* shadow = table.find_shadow(pid))
     return elsewhere(std::move(call), shadow->body_node);
-  if (pid <= 0 || is_here(pid)) return call.go_on();
+  if (pid <= 0 || table.executes_here(pid)) return call.go_on();
   auto waiting = std::make_shared<Call>(std::move(call));
   table.locate(GlobalPid{pid},
                [self = node.self, waiting, elsewhere = std::move(elsewhere)](Result<NodeId> where) {
@@ -202,7 +199,8 @@ void PidCalls::Impl::follow(const std::shared_ptr<Sending>& sending) {
 
 void PidCalls::Impl::on_remote_call(const RemoteCall& message, std::string input,
                                     Messenger::Reply reply, int looks) {
-  if (signals_a_process(message.call) && !is_here(static_cast<pid_t>(message.call.args[0])))
+  if (signals_a_process(message.call) &&
+      !table.executes_here(static_cast<pid_t>(message.call.args[0])))
     return reply.fail(ESTALE);
   if (looks == 0 || !continues_too_early(message.call))
     return carry_out(message, input, masks, std::move(reply));
@@ -249,7 +247,7 @@ PidCalls::PidCalls(NodeContext& node, SyscallBroker& broker, ProcessTable& table
   // kcmp compares two processes: both must be here.
   broker.set_handler(SYS_kcmp, [impl = impl_.get()](Call call) {
     const auto first = static_cast<pid_t>(call.arg(0)), second = static_cast<pid_t>(call.arg(1));
-    impl->route(std::move(call), impl->is_here(first) ? second : first,
+    impl->route(std::move(call), impl->table.executes_here(first) ? second : first,
                 [](Call refused, NodeId) { refused.fail(EREMOTE); });
   });
 }
@@ -275,8 +273,7 @@ void PidCalls::signal_by_pidfd(Call call, pid_t pid) {
   RawCall raw{SYS_kill, {static_cast<uint64_t>(pid), call.arg(1)}};
   if (call.arg(2) != 0) raw = {SYS_rt_sigqueueinfo, {raw.args[0], call.arg(1), call.arg(2)}};
   if (call.arg(3) != 0) return call.fail(EINVAL);  // flags: none is known
-  if (!impl_->table.find_shadow(pid) && impl_->is_here(pid))
-    return impl_->send(std::move(call), raw, impl_->node.self);
+  if (impl_->table.executes_here(pid)) return impl_->send(std::move(call), raw, impl_->node.self);
   impl_->route(std::move(call), pid, [self = impl_, raw](Call remote, NodeId to) {
     self->send(std::move(remote), raw, to);
   });

@@ -181,6 +181,9 @@ NodeId ProcessTable::home_of(GlobalPid pid) const {
   const auto stray = impl_->strays.find(pid.value);
   return stray == impl_->strays.end() ? impl_->node.pids.origin(pid) : stray->second;
 }
+bool ProcessTable::executes_here(pid_t pid) const {
+  return !find_shadow(pid) && (is_at_home(GlobalPid{pid}) || impl_->bodies.contains(pid));
+}
 bool ProcessTable::is_at_home(GlobalPid pid) const {
   return pid.value > 0 && home_of(pid) == impl_->node.self;
 }

@@ -247,9 +247,7 @@ void ShadowHost::Impl::pass_signal_on(pid_t pid, const SignalInfo& info, int tri
 // SIGCONT comes after a stop that is about to be: it would take the news of both away (signal(7)).
 void ShadowHost::Impl::take_signal(pid_t pid, const SignalInfo& info,
                                    std::shared_ptr<Messenger::Reply> reply, int looks) {
-  const bool is_here =
-      !table.find_shadow(pid) && (table.is_at_home(GlobalPid{pid}) || table.find_body(pid));
-  if (!is_here) return reply->fail(ESRCH);
+  if (!table.executes_here(pid)) return reply->fail(ESRCH);
   if (info.signal == SIGCONT && looks > 0 && is_about_to_stop(pid))
     return run_after(node.loop, kStopPeriod,
                      [this, pid, info, reply, looks] { take_signal(pid, info, reply, looks - 1); });

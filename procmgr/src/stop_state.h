@@ -17,4 +17,13 @@ inline bool is_about_to_stop(pid_t pid) {
   return status && (status->number<uint64_t>("ShdPnd", 16) >> (SIGSTOP - 1) & 1) != 0;
 }
 
+// A SIGCONT waits, of the process or of its main thread, which stopping it anew would take away.
+inline bool is_about_to_go_on(pid_t pid) {
+  const auto status = StatusText::read(pid);
+  if (!status) return false;
+  const auto waiting =
+      status->number<uint64_t>("ShdPnd", 16) | status->number<uint64_t>("SigPnd", 16);
+  return (waiting >> (SIGCONT - 1) & 1) != 0;
+}
+
 }  // namespace krg

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "family/family_files.h"
+#include "family/pipe_ends.h"
 
 namespace krg {
 namespace {
@@ -24,10 +25,6 @@ Result<std::string> contents_of_file(const StolenFd& fd) {
     done += static_cast<size_t>(got);
   }
   return bytes;
-}
-
-bool may_be_written(const StolenFd& fd) {
-  return (fd.flags & O_ACCMODE) != O_RDONLY;
 }
 
 }  // namespace
@@ -65,8 +62,8 @@ Result<std::map<uint32_t, SavedFile>> FamilyFiles::save(const SavedSince& since,
     FamilyFile& file = described.files[i];
     const Open& open = opens_[described.numbers[i]];
     const std::pair key(open.fd.attributes.st_dev, open.fd.attributes.st_ino);
-    if (with_paths && file.kind == FamilyFile::Kind::kPath && file.is_regular &&
-        may_be_written(open.fd) && known.insert(key).second)
+    if (with_paths && file.kind == FamilyFile::Kind::kPath && file.is_regular && writes(open.fd) &&
+        known.insert(key).second)
       file.is_saved = 1;
     if (!file.is_saved) continue;
     const bool is_mapped = mapped_.contains(key) || mapped_memories_.contains(file.memory);

@@ -9,7 +9,7 @@
 #include "image/image_installer.h"
 #include "image/install_parts.h"
 #include "krg/procmgr/shadow_host.h"
-#include "process_spec.h"
+#include "stop_state.h"
 
 namespace krg {
 namespace {
@@ -22,15 +22,6 @@ uint64_t touched_by_sleep(const user_regs_struct& registers) {
   return registers.orig_rax == SYS_futex       ? registers.rdi
          : registers.orig_rax == SYS_nanosleep ? registers.rsi
                                                : registers.r10;
-}
-
-// While it stood: a SIGCONT waits, which stopping it anew would take away (signal(7)).
-bool is_continued(pid_t pid) {
-  auto status = StatusText::read(pid);
-  if (!status) return false;
-  const auto waiting =
-      status->number<uint64_t>("ShdPnd", 16) | status->number<uint64_t>("SigPnd", 16);
-  return waiting >> (SIGCONT - 1) & 1;
 }
 
 }  // namespace
@@ -80,7 +71,7 @@ Status InstalledProcess::finish() {
   if (image_.no_new_code != 0) process.call(SYS_prctl, {kSetMdwe, image_.no_new_code, 0, 0, 0});
   process.drop_scratch();
   // Before it is let go: it is stopped before its first instruction.
-  if (image_.stop_signal != 0 && !is_continued(process.pid())) ::kill(process.pid(), SIGSTOP);
+  if (image_.stop_signal != 0 && !is_about_to_go_on(process.pid())) ::kill(process.pid(), SIGSTOP);
   for (const auto& thread : process.threads())
     if (auto settled = thread->settle(); !settled) return settled;
   return {};

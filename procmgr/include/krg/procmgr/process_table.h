@@ -113,6 +113,8 @@ class ProcessTable {
   // Where the place of `pid` is: it is native, or has its shadow there. REQUIRES: pid.value > 0.
   NodeId home_of(GlobalPid pid) const;
   bool is_at_home(GlobalPid pid) const;
+  // Whether a process of that number would execute on this node: at home, or as a body.
+  bool executes_here(pid_t pid) const;
 
   // On which node `pid` executes. Errors: ESRCH; EHOSTDOWN when its origin is dead.
   void locate(GlobalPid pid, std::function<void(Result<NodeId>)> done);
