@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <csignal>
+#include <memory>
+#include <optional>
 
 #include "krg/shmem/kddm.h"
 #include "process_places.h"
@@ -55,11 +57,11 @@ struct CoherentTables {
   }
   // Whether node 0 knows without asking, and what.
   std::optional<NodeId> at_once() {
-    std::optional<NodeId> found;
-    zero.locate(GlobalPid{born_on_one}, [&](Result<NodeId> where) {
-      if (where) found = *where;
+    const auto found = std::make_shared<std::optional<NodeId>>();  // the answer may come later
+    zero.locate(GlobalPid{born_on_one}, [found](Result<NodeId> where) {
+      if (where) *found = *where;
     });
-    return found;
+    return *found;
   }
 };
 
