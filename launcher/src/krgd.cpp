@@ -235,7 +235,9 @@ void Krgd::start_spreading() {
   spreading = std::move(*made);
   spreading->add_commands(control);
   view->set_process_texts(spreading->process_texts());
-  cluster_view.set_bound([this](pid_t tid) { return spreading->affinity_of(tid); });
+  cluster_view.set_spread(
+      {.bound = [this](pid_t tid) { return spreading->affinity_of(tid); },
+       .is_starting = [this](pid_t pid) { return spreading->is_starting(pid); }});
   jobs.offer_distant_threads();
 }
 

@@ -7,10 +7,16 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <utility>
+#include <vector>
 
+#include "ipc/waiting_calls.h"
 #include "pid_call_table.h"
+#include "process_status.h"
 #include "processor_numbers.h"
+#include "seized_thread.h"
 #include "stand_in.h"
 
 namespace krg {
@@ -21,6 +27,8 @@ using Call = SyscallBroker::Call;
 // sysinfo's figures may be so old; a node's processors stay what they are.
 constexpr std::chrono::milliseconds kMaxAge{1000};
 constexpr std::chrono::hours kProcessorsMaxAge{24};
+// Till it may be known whether a process is a spread one.
+constexpr std::chrono::milliseconds kPutOff{1};
 constexpr size_t kWord = sizeof(unsigned long);  // masks are counted in words
 
 std::string_view bytes_of(const struct sysinfo& info) {
@@ -49,6 +57,9 @@ struct sysinfo to_sysinfo(const NodeFigures& sum) {
 struct ClusterView::Impl {
   void get_affinity(Call call);
   void set_affinity(Call call);
+  bool is_being_spread(pid_t tid) const;
+  void put_off(Call call);
+  void ask_again();
   void tell_affinity(Call call, const ProcessorSet& told);
   void restrict_to(Call call, const ProcessorSet& wanted);
   void tell_sysinfo(Call call);
@@ -73,7 +84,9 @@ struct ClusterView::Impl {
   PidCalls& pid_calls;
   NodeResources& resources;
   std::function<bool(pid_t)> sees_node_only;
-  std::function<std::optional<ProcessorSet>(pid_t)> bound_of = [](pid_t) { return std::nullopt; };
+  Spread spread = {};
+  std::vector<Call> calls_put_off = {};
+  EventLoop::Timer timer = {};
 };
 
 void ClusterView::Impl::get_affinity(Call call) {
@@ -89,7 +102,8 @@ void ClusterView::Impl::get_affinity(Call call) {
   auto waiting = std::make_shared<Call>(std::move(call));
   resources.get(kProcessorsMaxAge, [this, waiting, allowed = set_of_mask(mask)](const auto&) {
     const auto named = static_cast<pid_t>(waiting->arg(0));
-    const auto bound = bound_of(named == 0 ? waiting->tid() : named);
+    const auto bound =
+        spread.bound ? spread.bound(named == 0 ? waiting->tid() : named) : std::nullopt;
     tell_affinity(std::move(*waiting), bound ? *bound : to_cluster(allowed, numbers()));
   });
 }
@@ -107,6 +121,7 @@ void ClusterView::Impl::set_affinity(Call call) {
   const auto named = static_cast<pid_t>(call.arg(0));
   if (is_elsewhere(named)) return pid_calls.forward(std::move(call));
   if (is_native(call) || named < 0) return call.go_on();
+  if (is_being_spread(call.tid())) return put_off(std::move(call));
   const size_t bytes = std::min<size_t>(static_cast<uint32_t>(call.arg(1)), kMaxCallBuffer);
   auto mask = call.read_memory(RemoteAddr{call.arg(2)}, bytes);
   if (!mask) return call.fail(EFAULT);
@@ -114,6 +129,29 @@ void ClusterView::Impl::set_affinity(Call call) {
   resources.get(kProcessorsMaxAge, [this, waiting, wanted = set_of_mask(*mask)](const auto&) {
     restrict_to(std::move(*waiting), wanted);
   });
+}
+
+bool ClusterView::Impl::is_being_spread(pid_t tid) const {
+  if (!spread.is_starting) return false;
+  const auto thread = read_process_status(tid);
+  return thread && spread.is_starting(thread->pid);
+}
+
+// A thread may bind itself while its process is not yet on the nodes that it asks for: it makes the
+// call again, which SpreadProcess takes by then.
+void ClusterView::Impl::put_off(Call call) {
+  calls_put_off.push_back(std::move(call));
+  if (calls_put_off.size() == 1) timer = node.loop.after(kPutOff, [this] { ask_again(); });
+}
+
+void ClusterView::Impl::ask_again() {
+  for (Call& call : std::exchange(calls_put_off, {})) {
+    if (!call.is_valid()) continue;
+    // Interrupted, it makes the call again; where it cannot be seized, who freezes it has done it.
+    auto thread = SeizedThread::seize_and_interrupt(call.tid());
+    call.fail(kRestartAlways);
+    if (thread) thread->wait();
+  }
 }
 
 void ClusterView::Impl::restrict_to(Call call, const ProcessorSet& wanted) {
@@ -170,8 +208,8 @@ ClusterView::~ClusterView() {
   impl_->pid_calls.set_masks({});
 }
 
-void ClusterView::set_bound(std::function<std::optional<ProcessorSet>(pid_t)> bound) {
-  impl_->bound_of = std::move(bound);
+void ClusterView::set_spread(Spread spread) {
+  impl_->spread = std::move(spread);
 }
 
 }  // namespace krg

@@ -209,6 +209,36 @@ class CheckpointSpreadTest(CheckpointCase):
         self.save_and_kill(process)  # and again of what has been restarted
         self.finish(self.go_on(2), f"({{0}}, True) ({{{2 * each - 1}}}, True) True\n")
 
+    def test_who_was_bound_before_the_process_was_spread_stays_bound(self):
+        """Who bound itself, and who was bound when it was started."""
+        last = len(os.sched_getaffinity(0)) - 1
+        for caps in ("", ",+SEE_LOCAL_PROC_STAT"):
+            with self.subTest(caps=caps):
+                self.setUp()
+                (self.work / "work.py").write_text(
+                    "import os, subprocess, threading, time\n"
+                    "found, bound = {}, threading.Barrier(3)\n"
+                    "def work(name, *processors):\n"
+                    "    if processors: os.sched_setaffinity(0, processors)\n"
+                    "    bound.wait()\n"
+                    "    while not os.path.exists('end'): time.sleep(0.01)\n"
+                    "    found[name] = os.sched_getaffinity(0)\n"
+                    "def start(*one): threads.append(threading.Thread(target=work, args=one)); threads[-1].start()\n"
+                    "threads = []\n"
+                    "start('early', 0)\n"
+                    "while os.sched_getaffinity(threads[0].native_id) != {0}: time.sleep(0.01)\n"
+                    "subprocess.run(['krg_capset', str(os.getpid()), '-e', '+DISTANT_THREAD'], check=True)\n"
+                    "start('late')\n"
+                    "bound.wait()\n"
+                    "open('ready', 'w')\n"
+                    "[t.join() for t in threads]\n"
+                    "print(found['early'], os.sched_getaffinity(0))\n", encoding="ascii")
+                process = self.begin("taskset", "-c", last, "/usr/bin/python3", "work.py", nodes=2, options=(f"--caps=-DISTANT_THREAD{caps}",))
+                self.save_and_kill(process)
+                process = self.go_on(2)
+                self.save_and_kill(process)
+                self.finish(self.go_on(2), f"{{0}} {{{last}}}\n")
+
     def test_a_version_that_is_being_written_is_lost_alone(self):
         process = self.begin(self.program())
         for _ in range(4):

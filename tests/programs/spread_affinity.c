@@ -1,6 +1,7 @@
 // Threads that bind themselves and each other to processors, by the numbers that the program sees.
 // Arguments are shell commands that run when each has bound itself to one of its own, and when the
-// first one has bound them otherwise.
+// first one has bound them otherwise. "made bound": one thread, which is bound when it is made, the
+// process being spread meanwhile.
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <errno.h>
 #include <pthread.h>
@@ -64,12 +65,31 @@ static void* work(void* argument) {
   return NULL;
 }
 
+static void* look(void* unused) {
+  (void)unused;
+  expect(is_bound_to(0, one(processors - 1)), "is made bound", processors - 1);
+  return NULL;
+}
+
+static int make_bound(void) {
+  const cpu_set_t last = one(processors - 1);
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setaffinity_np(&attributes, sizeof last, &last);
+  pthread_t thread;
+  errno = pthread_create(&thread, &attributes, look, NULL);
+  expect(errno == 0, "is made", processors - 1);
+  if (errno == 0) pthread_join(thread, NULL);
+  return failures != 0;
+}
+
 int main(int count, char** arguments) {
   cpu_set_t all;
   CPU_ZERO(&all);
   sched_getaffinity(0, sizeof all, &all);
   processors = CPU_COUNT(&all);
   if (processors > kMost) return 2;
+  if (count > 1 && strcmp(arguments[1], "made bound") == 0) return make_bound();
   pthread_barrier_init(&turn, NULL, (unsigned)processors + 1);
   pthread_t threads[kMost];
   for (long i = 0; i < processors; ++i) pthread_create(&threads[i], NULL, work, (void*)i);

@@ -127,6 +127,10 @@ class SpreadTest(SessionCase):
             spread = self.run_spread(self.program("spread_affinity"), bound, f"until {others}; do sleep 0.1; done", nodes=nodes)
             self.assertEqual((spread.returncode, spread.stdout, spread.stderr), (0, f"{nodes * each} processors\n", ""))
 
+    def test_a_thread_is_made_bound_while_its_process_is_being_spread(self):
+        done = self.run_spread("sh", "-c", 'for i in 1 2 3 4 5 6 7 8; do "$1" "made bound"; done', "sh", self.program("spread_affinity"), nodes=2)
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+
     def test_calls_find_what_is_behind_second_pointers(self):
         for nodes in (2, 3):
             self.assert_as_natively(self.program("spread_vectors"), nodes=nodes)

@@ -19,6 +19,16 @@ bool SpreadProcess::has_bound_itself(pid_t tid) const {
   return processors_of_thread(tid) != processors_of_thread(parts_.pid);
 }
 
+// It stays bound wherever it is from now on, and behind a restart.
+void SpreadProcess::note_binding(const ThreadPtr& thread) {
+  stop_gathering();
+  if (!parts_.processors) return;
+  parts_.processors->name(processors_of_thread(thread->traced->tid()),
+                          [thread, alive = std::weak_ptr(alive_)](const ProcessorSet& bound) {
+                            if (!alive.expired() && !thread->affinity) thread->affinity = bound;
+                          });
+}
+
 void SpreadProcess::begin_affinity(const ThreadPtr& thread) {
   const auto named = static_cast<pid_t>(thread->entry.rdi);
   const auto found = named == 0 ? threads_.end() : threads_.find(named);

@@ -92,7 +92,9 @@ Status SpreadProcess::begin(const std::vector<pid_t>& tids, const SpreadAgain* a
           is_remembered_by_kernel(*registers) && registers->orig_rax == SYS_futex;
     const auto known = places.find(tid);
     if (known != places.end()) teams_.runs_on(tid, known->second);
-    const bool stays = tid == parts_.pid || again || has_bound_itself(tid);
+    const bool is_bound = !again && has_bound_itself(tid);
+    if (is_bound) note_binding(thread);
+    const bool stays = tid == parts_.pid || again || is_bound;
     place(thread, known != places.end() ? known->second : stays ? parts_.node.self : choose_node());
     if (again && parts_.processors)
       if (const auto bound = again->bounds.find(tid); bound != again->bounds.end())

@@ -298,6 +298,7 @@ class SpreadProcess {
   void clear_tid(const ThreadPtr& thread);
   void exit(const ThreadPtr& thread);
   bool has_bound_itself(pid_t tid) const;
+  void note_binding(const ThreadPtr& thread);
   void begin_affinity(const ThreadPtr& thread);
   void bind(const ThreadPtr& thread, const ThreadPtr& target, const ProcessorSet& wanted);
   void bind_elsewhere(const ThreadPtr& thread);

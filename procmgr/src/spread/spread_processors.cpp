@@ -22,6 +22,14 @@ void SpreadProcessors::divide(const ProcessorSet& wanted, std::function<void(con
   });
 }
 
+void SpreadProcessors::name(const ProcessorSet& own,
+                            std::function<void(const ProcessorSet&)> done) {
+  resources_.get(kMaxAge, [this, own, done = std::move(done)](const auto&) {
+    done(to_cluster(own, {resources_.own_processors(), resources_.first_processor(),
+                          resources_.total_processors()}));
+  });
+}
+
 ProcessorSet SpreadProcessors::part(const ProcessorSet& wanted, NodeId node) const {
   unsigned first = 0;
   for (const NodeReport& report : resources_.known()) {

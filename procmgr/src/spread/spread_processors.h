@@ -21,6 +21,9 @@ class SpreadProcessors {
   // that have none are not there. `done` runs when all nodes have told their processors.
   using Parts = std::map<NodeId, ProcessorSet>;
   void divide(const ProcessorSet& wanted, std::function<void(const Parts&)> done);
+  // The numbers in the cluster of what this node has, by its own ones; likewise, when all are
+  // known.
+  void name(const ProcessorSet& own, std::function<void(const ProcessorSet&)> done);
   // What the node has of it, by the cluster's numbers. Of the nodes known so far.
   ProcessorSet part(const ProcessorSet& wanted, NodeId node) const;
   // How many all nodes have.

@@ -40,7 +40,9 @@ Result<ProcessImage> SpreadProcess::StandingProcess::image(int session_mount_ns,
   for (ImageThread& thread : image->threads) {
     const CapturedThreadAtHome& captured = of_.capture_->threads.at(thread.tid);
     if (captured.extended) thread.extended_state = *captured.extended;
-    thread.processors.clear();  // which it has is its node's to say
+    // Of one that asked for its processors state() says which; its original has a part of them.
+    const auto known = of_.threads_.find(thread.tid);
+    if (known != of_.threads_.end() && known->second->affinity) thread.processors.clear();
   }
   put_ranges(image->mappings);
   return image;

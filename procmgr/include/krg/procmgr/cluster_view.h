@@ -26,9 +26,15 @@ class ClusterView {
   ClusterView(NodeContext& node, SyscallBroker& broker, ProcessTable& table, PidCalls& pid_calls,
               NodeResources& resources, std::function<bool(pid_t)> sees_node_only);
   ~ClusterView();
-  // `bound`: the processors, by the cluster's numbers, that a thread of a process on several nodes
-  // is bound to, perhaps on another one; nothing: the kernel of this node knows.
-  void set_bound(std::function<std::optional<std::set<unsigned>>(pid_t)> bound);
+  // Of processes on several nodes.
+  struct Spread {
+    // The processors, by the cluster's numbers, that a thread is bound to, perhaps on another node;
+    // nothing: the kernel of this node knows.
+    std::function<std::optional<std::set<unsigned>>(pid_t tid)> bound;
+    // Whether a process is about to become one.
+    std::function<bool(pid_t pid)> is_starting;
+  };
+  void set_spread(Spread spread);
   ClusterView(const ClusterView&) = delete;
   ClusterView& operator=(const ClusterView&) = delete;
 
