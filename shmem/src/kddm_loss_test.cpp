@@ -121,7 +121,7 @@ TEST_F(KddmLossTest, SurvivorsGoOnWhateverTheMomentOfDeath) {
 }
 
 TEST_F(KddmLossTest, AnotherDeathDuringTheRecoveryIsSurvivedToo) {
-  for (unsigned seed = 1; seed <= seeds(80); ++seed) {
+  for (unsigned seed = 1; seed <= seeds(1200); ++seed) {
     SCOPED_TRACE(seed);
     std::mt19937 random(seed);
     make(4 + seed % 4, 64, nullptr);

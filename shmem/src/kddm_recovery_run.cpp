@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 #include <utility>
 
 #include "krg/runtime/log.h"
@@ -27,7 +28,7 @@ struct RecoveryRun::Marker {
 // Payload: RecoveryItems. It belongs to the dead set of its sender's last marker.
 struct RecoveryRun::Chunk {
   static constexpr uint16_t kId = kMessageIds + 3;
-  uint8_t version = 1;
+  uint8_t version = 2;
   Phase phase = Phase::kIdle;
   uint16_t unused = 0;
   uint32_t count = 0;
@@ -178,38 +179,47 @@ void RecoveryRun::send_reports() {
   for (const auto& [number, set] : server_->sets())
     for (const auto& [number_in_set, object] : set->objects) {
       const ObjectId id{number_in_set};
-      const NodeId manager = server_->next_ring().manager(server_->slot_of(*set, id));
+      const uint16_t slot = server_->slot_of(*set, id);
+      const NodeId manager = server_->next_ring().manager(slot);
       items[manager.value].push_back(
-          RecoveryItem::of(set->id, id, report(object.entry, {messenger_.self(), manager})));
+          RecoveryItem::of(set->id, id, slot, report(object.entry, {messenger_.self(), manager})));
     }
   send_items(Phase::kReported, items);
 }
 
 void RecoveryRun::send_decisions() {
-  std::map<std::pair<uint64_t, uint64_t>, std::vector<Report>> reports;
+  struct Reported {
+    uint16_t slot;
+    std::vector<Report> reports;
+  };
+  std::map<std::pair<uint64_t, uint64_t>, Reported> reported;
+  const auto of = [&](uint64_t set, uint64_t object, uint16_t slot) -> auto& {
+    return reported.try_emplace({set, object}, Reported{slot, {}}).first->second.reports;
+  };
   for (unsigned n = 0; n < peers_.size(); ++n)
     for (const RecoveryItem& item : peers_[n].reports)
-      reports[{item.set, item.object}].push_back(item.report(NodeId{static_cast<uint16_t>(n)}));
+      of(item.set, item.object, item.slot).push_back(item.report(NodeId{static_cast<uint16_t>(n)}));
   // What only a dead node had.
   for (const auto& [set, objects] : server_->existence())
     for (const auto& [object, known] : objects)
       if (known.exists && server_->next_ring().manager(known.slot) == messenger_.self())
-        reports[{set, object}];
+        of(set, object, known.slot);
   for (const auto& [number, set] : server_->sets())
     for (const auto& [object, promised] : set->directory)
-      if (server_->is_muted(promised.tail)) reports[{number, object}];
+      if (server_->is_muted(promised.tail))
+        of(number, object, server_->slot_of(*set, ObjectId{object}));
   std::vector<Items> items(peers_.size());
   size_t lost = 0;
-  for (const auto& [key, of_object] : reports) {
-    const bool existed = server_->existed(SetId{key.first}, ObjectId{key.second});
-    const Decision decision = decide(of_object, messenger_.self(), existed);
-    const RecoveryItem item = RecoveryItem::of(SetId{key.first}, ObjectId{key.second}, decision);
-    bool told_self = false;
-    for (const Report& report : of_object) {
-      items[report.node.value].push_back(item);
-      told_self |= report.node == messenger_.self();
-    }
-    if (!told_self) items[messenger_.self().value].push_back(item);
+  for (const auto& [key, object] : reported) {
+    const SetId set{key.first};
+    const ObjectId id{key.second};
+    const Decision decision = decide(object.reports, messenger_.self(), server_->existed(set, id));
+    std::set<NodeId> told = {messenger_.self()};
+    for (const Report& report : object.reports) told.insert(report.node);
+    // Who becomes the manager after us is to know of a loss before anybody is told of it.
+    if (decision.lost) told.insert(server_->next_ring().mirror(object.slot));
+    for (const NodeId node : told)
+      items[node.value].push_back(RecoveryItem::of(set, id, object.slot, decision));
     lost += decision.lost;
   }
   if (lost > 0) log_warn("kddm", "{} objects were lost with their node", lost);
@@ -223,10 +233,12 @@ void RecoveryRun::apply_decisions() {
   for (Peer& peer : peers_) {
     for (const RecoveryItem& item : peer.decisions) {
       const ObjectId object{item.object};
+      const Decision decision = item.decision();
+      if (decision.lost) server_->note_loss(SetId{item.set}, object, item.slot, decision.version);
       if (Set* set = server_->find_set(SetId{item.set})) {
-        server_->apply(*set, object, item.decision());
+        server_->apply(*set, object, decision);
       } else {
-        server_->late_decisions[item.set].push_back({object, item.decision()});
+        server_->late_decisions[item.set].push_back({object, decision});
       }
     }
     peer.reports.clear();

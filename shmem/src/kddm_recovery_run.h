@@ -31,26 +31,29 @@ struct RecoveryItem {
   uint64_t set = 0;
   uint64_t object = 0;
   uint64_t object_version = 0;
-  uint32_t acks = 0;
+  uint16_t acks = 0;
+  uint16_t slot = 0;
   NodeId owner;  // of a Decision
   uint8_t flags = 0;
   uint8_t unused = 0;
 
-  static RecoveryItem of(SetId set, ObjectId object, const Report& report) {
+  static RecoveryItem of(SetId set, ObjectId object, uint16_t slot, const Report& report) {
     return {
         .set = set.value,
         .object = object.value,
         .object_version = report.version,
+        .slot = slot,
         .owner = report.node,
         .flags = static_cast<uint8_t>((report.owner ? kOwner : 0) | (report.copy ? kCopy : 0) |
                                       (report.pinned ? kPinned : 0) |
                                       (report.exists ? kExists : 0) | (report.lost ? kLost : 0))};
   }
-  static RecoveryItem of(SetId set, ObjectId object, const Decision& decision) {
+  static RecoveryItem of(SetId set, ObjectId object, uint16_t slot, const Decision& decision) {
     return {.set = set.value,
             .object = object.value,
             .object_version = decision.version,
-            .acks = decision.acks,
+            .acks = static_cast<uint16_t>(decision.acks),
+            .slot = slot,
             .owner = decision.owner,
             .flags = static_cast<uint8_t>((decision.exists ? kExists : 0) |
                                           (decision.lost ? kLost : 0))};

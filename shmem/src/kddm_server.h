@@ -129,6 +129,8 @@ class Server : public std::enable_shared_from_this<Server> {
   // Whether somebody had the object, for all that this node, its manager, knows.
   bool existed(SetId set, ObjectId object) const;
   void note(const ExistenceNote& note);
+  // What is lost counts as existing until it is removed, for the manager and the mirror.
+  void note_loss(SetId set, ObjectId object, uint16_t slot, uint64_t version);
   // Tells the mirrors, which may have changed.
   void mirror_notes();
 

@@ -30,6 +30,11 @@ void Server::note(const ExistenceNote& note) {
     at->second = {note.version, note.slot, note.exists};
 }
 
+void Server::note_loss(SetId set, ObjectId object, uint16_t slot, uint64_t version) {
+  if (ring_.manager(slot) == messenger.self() || ring_.mirror(slot) == messenger.self())
+    note({set, object, version, slot, true});
+}
+
 bool Server::existed(SetId id, ObjectId object) const {
   if (auto set = existence_.find(id.value); set != existence_.end())
     if (auto known = set->second.find(object.value); known != set->second.end())
