@@ -19,6 +19,10 @@ extern std::atomic<State> state;
 // Whether the process's threads run on several nodes. Asks for it at the first call in a process
 // that krgrun started for it (KRG_OMP_NODES); then it stays as it is. `is_on` does not ask.
 bool begins();
+// For good: krgrun did not start the process for several nodes, or krgd could not spread it.
+inline bool is_off() {
+  return state.load(std::memory_order_relaxed) == State::off;
+}
 inline bool is_on() {
   return state.load(std::memory_order_seq_cst) == State::on;
 }

@@ -47,11 +47,16 @@ void wait_until_free(const Mutex& mutex) {
 }
 // True: by the word.
 inline bool acquire(Mutex& mutex, const void* owner = nullptr) {
+  if (__builtin_expect(distant::is_off(), 1)) {
+    mutex.lock(kLeastLooks);
+    return true;
+  }
   const bool is_taken = !distant::is_on() && mutex.try_lock();
   if (__builtin_expect(is_taken && !distant::is_on(), 1)) return true;
   return acquire_slowly(mutex, owner, is_taken);
 }
 inline void release(Mutex& mutex) {
+  if (__builtin_expect(distant::is_off(), 1)) return mutex.unlock();
   distant::is_on() && !mutex.is_held() ? distant::unlock(&mutex) : mutex.unlock();
 }
 bool try_acquire(Mutex& mutex) {

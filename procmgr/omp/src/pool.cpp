@@ -134,6 +134,7 @@ void forget_pools_in_child() {
 void prepare_process() {
   if (pthread_key_create(&end_of_thread, end_thread) != 0) fatal("no key for threads' ends");
   pthread_atfork(nullptr, nullptr, forget_pools_in_child);
+  if (distant::nodes() == 1) distant::state.store(distant::State::off);
 }
 
 Thread& adopt_thread() {

@@ -24,20 +24,32 @@ void add_to_lists(TaskQueue& queue, Task& task) {
   if (task.group != nullptr) task.group->queued.insert(task.in_group);
 }
 
-// Whoever could run a task that has just been queued.
+// Whoever could run a task that has just been queued. REQUIRES: since then the mutex was freed, or
+// a fence: an atomic operation of x86-64, so that whoever is about to sleep is seen, or sees the
+// task.
 void wake_for(Team& team, const Task& parent, TaskGroup* group) {
   if (team.distant) return;  // those who wait ask krgd
-  std::atomic_thread_fence(std::memory_order_seq_cst);
   if (!team.idle.wake_one()) team.master_idle.wake_one();
   const_cast<Task&>(parent).waiter.wake_all();
   if (group != nullptr) group->waiter.wake_all();
 }
 
+// Under the mutex, by which all change these counts; who waits for 0 looks without it, so only that
+// is an atomic operation.
+void count_up(std::atomic<unsigned>& count) {
+  count.store(count.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+}
+bool count_down(std::atomic<unsigned>& count) {
+  const unsigned left = count.load(std::memory_order_relaxed) - 1;
+  count.store(left, left != 0 ? std::memory_order_release : std::memory_order_seq_cst);
+  return left == 0;
+}
+
 // Under the mutex: `task` begins to count as one that others wait for.
 void count_in(TaskQueue& queue, Task& task) {
-  task.parent->unfinished_children.fetch_add(1, std::memory_order_relaxed);
-  if (task.group != nullptr) task.group->unfinished.fetch_add(1, std::memory_order_relaxed);
-  queue.unfinished.fetch_add(1, std::memory_order_relaxed);
+  count_up(task.parent->unfinished_children);
+  if (task.group != nullptr) count_up(task.group->unfinished);
+  count_up(queue.unfinished);
 }
 
 // Under the mutex: its successors and its parent need not wait for it any more.
@@ -48,28 +60,27 @@ void leave_family(Thread& thread, TaskQueue& queue, Task& task) {
     task.successors = successor->next;
     Task& waiting = *successor->task;
     thread.blocks.free(Side::node, successor, sizeof *successor);
-    if (waiting.predecessors.fetch_sub(1, std::memory_order_seq_cst) != 1) continue;
+    if (!count_down(waiting.predecessors)) continue;
     if (waiting.is_wait) {
       waiting.parent->waiter.wake_all();
     } else {
       add_to_lists(queue, waiting);
+      std::atomic_thread_fence(std::memory_order_seq_cst);
       wake_for(team, *waiting.parent, waiting.group);
     }
   }
-  if (task.parent->unfinished_children.fetch_sub(1, std::memory_order_seq_cst) == 1)
-    task.parent->waiter.wake_all();
+  if (count_down(task.parent->unfinished_children)) task.parent->waiter.wake_all();
 }
 
 // Under the mutex: nor its group and the team.
 void leave_group(Thread& thread, TaskQueue& queue, Task& task) {
-  if (task.group != nullptr &&
-      task.group->unfinished.fetch_sub(1, std::memory_order_seq_cst) == 1) {
+  if (task.group != nullptr && count_down(task.group->unfinished)) {
     if (task.group->given != 0)
       distant::end_given(thread, *task.group, kTeamAllOver);
     else
       task.group->waiter.wake_all();
   }
-  if (queue.unfinished.fetch_sub(1, std::memory_order_seq_cst) == 1) release_barriers(*task.team);
+  if (count_down(queue.unfinished)) release_barriers(*task.team);
 }
 
 // Under the mutex. Afterwards the parent and the group may be gone as soon as the mutex is free.
@@ -140,14 +151,34 @@ void end_now(Thread& thread, Task& task) {
   release(thread, &task);
 }
 
-// At once, with nothing to wait for and nothing to be told of.
-void run_simply(Thread& thread, Function function, void* data, bool final) {
-  Task& task = new_task(thread, final);
-  task.arguments = data;
-  thread.at.task = &task;
-  function(data);
-  thread.at.task = task.parent;
+// The end of one by run_simply that its children, or what they depend on, refer to: it is none of
+// the spare ones yet, and refers to its parent from now on.
+[[gnu::noinline]] void outlive(Thread& thread, Task& task) {
+  --thread.spare_task_count;
+  if (!task.parent->implicit) task.parent->references.fetch_add(1, std::memory_order_relaxed);
   release(thread, &task);
+}
+
+// At once, with nothing to wait for and nothing to be told of, in a team on one node. As short as
+// can be: its parent, which waits, is not counted, nor that it is out of the spare ones.
+inline void run_simply(Thread& thread, Function function, void* data, bool final) {
+  Task& parent = *thread.at.task;
+  Task* task = thread.spare_tasks;
+  if (__builtin_expect(task == nullptr, 0)) task = add_spare_task(thread);
+  thread.spare_tasks = task->parent;
+  task->parent = &parent;
+  task->group = parent.group;
+  task->team = thread.at.team;
+  inherit(task->icvs, parent.icvs);
+  task->final = final || parent.final;
+  thread.at.task = task;
+  function(data);
+  thread.at.task = &parent;
+  if (__builtin_expect(
+          task->references.load(std::memory_order_acquire) != 1 || task->depends != nullptr, 0))
+    return outlive(thread, *task);
+  task->parent = thread.spare_tasks;
+  thread.spare_tasks = task;
 }
 
 void give_event(Task& task, void* data, void* detach) {
@@ -226,6 +257,7 @@ void free_spare_tasks(Thread& thread) {
 }
 
 bool is_cancelled(const Thread& thread) {
+  if (!settings.cancellation) return false;
   const TaskGroup* group = thread.at.task->group;
   return thread.at.team->cancelled.load(std::memory_order_relaxed) ||
          (group != nullptr && group->is_cancelled());
@@ -252,7 +284,7 @@ Task& new_task(Thread& thread, bool final) {
   task->team = thread.at.team;
   task->member = thread.at.number;
   task->ancestor = parent.ancestor;
-  task->icvs = parent.icvs;
+  inherit(task->icvs, parent.icvs);
   task->final = final || parent.final;
   if (!parent.implicit) parent.references.fetch_add(1, std::memory_order_relaxed);
   return *task;
@@ -283,18 +315,22 @@ void queue_tasks(Thread& thread, Task** tasks, unsigned count) {
   for (unsigned i = 0; i < count; ++i) wake_for(team, *thread.at.task, thread.at.task->group);
 }
 
-void create_task(Function function, void* data, CopyFunction copy, long bytes, long alignment,
-                 bool if_clause, unsigned flags, void** depend, int priority, void* detach) {
+namespace {
+
+bool has_enough(const Team& team, const TaskQueue& queue) {
+  return queue.unfinished.load(std::memory_order_relaxed) > kMostPerMember * team.size;
+}
+
+[[gnu::noinline]] void create_any_task(Function function, void* data, CopyFunction copy, long bytes,
+                                       long alignment, bool if_clause, unsigned flags,
+                                       void** depend, int priority, void* detach) {
   Thread& thread = this_thread();
-  if (is_cancelled(thread)) return;
   Team& team = *thread.at.team;
   const bool dependent = (flags & kTaskDepend) != 0;
   const bool detachable = (flags & kTaskDetach) != 0;
   TaskQueue& queue = *thread.at.tasks;
-  const bool enough = queue.unfinished.load(std::memory_order_relaxed) > kMostPerMember * team.size;
-  const bool at_once = runs_at_once(thread, if_clause) || (enough && !dependent && !detachable);
-  if (at_once && copy == nullptr && !dependent && !detachable && !team.distant)
-    return run_simply(thread, function, data, (flags & kTaskFinal) != 0);
+  const bool at_once =
+      runs_at_once(thread, if_clause) || (!dependent && !detachable && has_enough(team, queue));
   if (at_once && dependent) wait_for_dependences(depend);
 
   Task& task = new_task(thread, (flags & kTaskFinal) != 0);
@@ -327,6 +363,21 @@ void create_task(Function function, void* data, CopyFunction copy, long bytes, l
     // `task` may be gone by now.
     wake_for(team, *thread.at.task, thread.at.task->group);
   }
+}
+
+}  // namespace
+
+void create_task(Function function, void* data, CopyFunction copy, long bytes, long alignment,
+                 bool if_clause, unsigned flags, void** depend, int priority, void* detach) {
+  Thread& thread = this_thread();
+  if (__builtin_expect(settings.cancellation, 0) && is_cancelled(thread)) return;
+  const Team& team = *thread.at.team;
+  const bool is_simple =
+      copy == nullptr && (flags & (kTaskDepend | kTaskDetach)) == 0 && !team.distant;
+  if (is_simple && (runs_at_once(thread, if_clause) || has_enough(team, team.tasks)))
+    return run_simply(thread, function, data, (flags & kTaskFinal) != 0);
+  create_any_task(function, data, copy, bytes, alignment, if_clause, flags, depend, priority,
+                  detach);
 }
 
 void wait_for_children() {

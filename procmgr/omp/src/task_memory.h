@@ -13,10 +13,11 @@ inline constexpr unsigned kMostSpare = 64;
 
 // A task that has ended and that nothing refers to any more: its lists and counts are empty again.
 inline void put_away(Thread& thread, Task* task) {
-  if (thread.spare_task_count == kMostSpare) {
+  if (thread.spare_task_count >= kMostSpare) {
     thread.blocks.free(Side::node, task, sizeof(Task));
     return;
   }
+  task->references.store(1, std::memory_order_relaxed);
   task->priority = 0;
   task->has_copied = task->detachable = task->body_done = task->fulfilled = task->is_wait = false;
   task->away = task->over = false;
@@ -25,17 +26,25 @@ inline void put_away(Thread& thread, Task* task) {
   ++thread.spare_task_count;
 }
 
+// The only spare one then.
+[[gnu::noinline]] inline Task* add_spare_task(Thread& thread) {
+  Task* task = new (thread.blocks.allocate(Side::node, sizeof(Task))) Task;
+  task->in_team.task = task->in_parent.task = task->in_group.task = task;
+  thread.spare_tasks = task;
+  ++thread.spare_task_count;
+  return task;
+}
+
 inline Task* make_task(Thread& thread) {
   Task* task = thread.spare_tasks;
-  if (task != nullptr) {
-    thread.spare_tasks = task->parent;
-    --thread.spare_task_count;
-    task->references.store(1, std::memory_order_relaxed);
-    return task;
-  }
-  task = new (thread.blocks.allocate(Side::node, sizeof(Task))) Task;
-  task->in_team.task = task->in_parent.task = task->in_group.task = task;
+  if (task == nullptr) task = add_spare_task(thread);
+  thread.spare_tasks = task->parent;
+  --thread.spare_task_count;
   return task;
+}
+
+inline void inherit(Icvs& icvs, const Icvs& from) {
+  std::memcpy(&icvs, &from, sizeof icvs);  // whole words, unlike an assignment of the members
 }
 
 inline void release(Thread& thread, Task* task) {

@@ -18,10 +18,11 @@ namespace {
 constexpr unsigned kMostPauses = 16;
 }
 
-void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t seen) {
+bool futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t seen) {
   const int kept = errno;
-  syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, seen, nullptr, nullptr, 0);
+  const long result = syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, seen, nullptr, nullptr, 0);
   errno = kept;
+  return result == 0;
 }
 
 long futex_wake(const std::atomic<std::uint32_t>& word, int waiters) {

@@ -26,7 +26,8 @@ extern Spinning spinning;
 inline void pause_processor() {
   __builtin_ia32_pause();
 }
-void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t seen);
+// True: woken by futex_wake; else the word was another one, or a signal came.
+bool futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t seen);
 // Returns how many it woke.
 long futex_wake(const std::atomic<std::uint32_t>& word, int waiters);
 std::uint64_t now_ns();
@@ -62,14 +63,14 @@ class EventCount {
   template <class Ready>
   void wait(const Ready& ready) {
     if (look_for(ready)) return;
-    sleepers_.fetch_add(1, std::memory_order_seq_cst);
     for (;;) {
+      sleepers_.fetch_add(1, std::memory_order_seq_cst);
       const std::uint32_t seen = events_.load(std::memory_order_seq_cst);
-      if (ready()) break;
-      futex_wait(events_, seen);
+      const bool is_ready = ready();
+      if (is_ready || !futex_wait(events_, seen)) sleepers_.fetch_sub(1, std::memory_order_relaxed);
+      if (is_ready) return;
       leave_processor(waker_processor_.load(std::memory_order_relaxed));
     }
-    sleepers_.fetch_sub(1, std::memory_order_relaxed);
   }
 
   void wake_all() { wake(INT_MAX); }
@@ -82,10 +83,14 @@ class EventCount {
     if (sleepers_.load(std::memory_order_seq_cst) == 0) return false;
     waker_processor_.store(processor_here(), std::memory_order_relaxed);
     events_.fetch_add(1, std::memory_order_seq_cst);
-    return futex_wake(events_, waiters) > 0;
+    const long woken = futex_wake(events_, waiters);
+    if (woken <= 0) return false;
+    sleepers_.fetch_sub(std::uint32_t(woken), std::memory_order_seq_cst);
+    return true;
   }
 
   std::atomic<std::uint32_t> events_{0};
+  // Whoever wakes one counts it out: until it has a processor nobody wakes it again.
   std::atomic<std::uint32_t> sleepers_{0};
   std::atomic<int> waker_processor_{-1};
 };
