@@ -113,6 +113,35 @@ Result<SharedSet> Client::open_or_create_set(std::string_view name, size_t objec
   return name_set(static_cast<uint8_t>(SetNames::Verb::kOpenOrCreate), name, object_bytes);
 }
 
+Result<SharedBarrier> Client::join_barrier(std::string_view name, unsigned members) const {
+  auto reply = connection_->call({.op = Op::kJoinBarrier, .object = members}, name.substr(0, 4096));
+  if (!reply) return reply.error();
+  return SharedBarrier(connection_, reply->pin);
+}
+
+SharedBarrier& SharedBarrier::operator=(SharedBarrier&& other) noexcept {
+  if (this == &other) return *this;
+  leave();
+  connection_ = std::move(other.connection_);
+  member_ = other.member_;
+  return *this;
+}
+
+Status SharedBarrier::wait() const {
+  return wait_for_status(connection_, {.op = Op::kWaitBarrier, .pin = member_});
+}
+
+std::future<Status> SharedBarrier::wait_async() const {
+  auto [done, future] = promised<Status>();
+  start_status(connection_, {.op = Op::kWaitBarrier, .pin = member_}, {}, std::move(done));
+  return std::move(future);
+}
+
+void SharedBarrier::leave() {
+  if (auto connection = std::exchange(connection_, nullptr))
+    connection->tell({.op = Op::kLeaveBarrier, .pin = member_});
+}
+
 Result<ReadPin> SharedSet::get(ObjectId object, Touch touch) const {
   return wait_for_pin<ReadPin>(connection_, object_bytes_,
                                request_for(Op::kGet, id_, object, touch));

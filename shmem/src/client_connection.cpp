@@ -9,7 +9,6 @@
 
 #include <array>
 #include <cstring>
-#include <future>
 
 #include "krg/runtime/control_client.h"
 #include "pin_arena.h"
@@ -19,6 +18,9 @@ namespace {
 
 Error broken() {
   return errno_error("the connection to krgd", ECONNRESET);
+}
+Error forked() {
+  return errno_error("a fork's child connects anew", ECONNRESET);
 }
 
 }  // namespace
@@ -52,21 +54,26 @@ ClientConnection::ClientConnection(UniqueFd socket, std::byte* memory, NodeId no
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  reader_ = std::thread([shared = shared_] { read_replies(shared); });
+  thread_ = std::thread([shared = shared_] { run_callbacks(shared); });
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 ClientConnection::~ClientConnection() {
   if (!is_ours()) {
     // There is no such thread here to join or detach, and the parent goes on using the socket.
-    new std::thread(std::move(reader_));
+    new std::thread(std::move(thread_));
     return;
   }
   shutdown(shared_->socket.get(), SHUT_RDWR);
-  if (reader_.get_id() == std::this_thread::get_id()) {
-    reader_.detach();  // the last pin went in a callback
+  {
+    const std::lock_guard lock(shared_->mutex);
+    shared_->closing = true;
+    shared_->work.notify_one();
+  }
+  if (thread_.get_id() == std::this_thread::get_id()) {
+    thread_.detach();  // the last pin went in a callback
   } else {
-    reader_.join();
+    thread_.join();
   }
   munmap(memory_, kPinArenaBytes);
 }
@@ -76,28 +83,40 @@ bool ClientConnection::is_ours() const {
 }
 
 void ClientConnection::start(Request request, std::string_view payload, Completion done) {
-  if (!is_ours()) return done(errno_error("a fork's child connects anew", ECONNRESET));
+  if (!is_ours()) return done(forked());
   request.call = next_call_.fetch_add(1, std::memory_order_relaxed);
   {
     const std::lock_guard lock(shared_->mutex);
-    if (!shared_->broken) shared_->waiting.emplace(request.call, std::move(done));
+    if (!shared_->broken) {
+      shared_->waiting.emplace(request.call, std::move(done));
+      if (!shared_->reading) shared_->work.notify_one();
+    }
   }
   if (done) return done(broken());
   send(request, payload);
 }
 
-Result<client_wire::ClientReply> ClientConnection::call(const Request& request,
-                                                        std::string_view payload) {
-  std::promise<Result<client_wire::ClientReply>> promise;
-  auto future = promise.get_future();
-  start(request, payload, [&](Result<Answer> answer) {
-    if (answer) {
-      promise.set_value(answer->reply);
+Result<client_wire::ClientReply> ClientConnection::call(Request request, std::string_view payload) {
+  if (!is_ours()) return forked();
+  request.call = next_call_.fetch_add(1, std::memory_order_relaxed);
+  Shared& shared = *shared_;
+  Caller self;
+  {
+    const std::lock_guard lock(shared.mutex);
+    if (shared.broken) return broken();
+    shared.callers.emplace(request.call, &self);
+  }
+  send(request, payload);
+  std::unique_lock lock(shared.mutex);
+  while (!self.answer) {
+    if (shared.reading) {
+      self.changed.wait(lock);
     } else {
-      promise.set_value(answer.error());
+      read_one(shared, lock);
     }
-  });
-  return future.get();
+  }
+  find_reader(shared);
+  return std::move(*self.answer);
 }
 
 void ClientConnection::tell(const Request& request) {
@@ -118,41 +137,82 @@ void ClientConnection::send(const Request& request, std::string_view payload) {
   if (sent < 0) shutdown(socket, SHUT_RDWR);
 }
 
-void ClientConnection::read_replies(const std::shared_ptr<Shared>& shared) {
-  std::array<char, client_wire::kMaxClientPacket> packet;
+void ClientConnection::run_callbacks(const std::shared_ptr<Shared>& shared) {
+  std::unique_lock lock(shared->mutex);
   while (true) {
-    const ssize_t got = recv(shared->socket.get(), packet.data(), packet.size(), 0);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < static_cast<ssize_t>(sizeof(client_wire::ClientReply))) return break_off(*shared);
-    complete(*shared, {packet.data(), static_cast<size_t>(got)});
+    if (!shared->arrived.empty()) {
+      Arrived next = std::move(shared->arrived.front());
+      shared->arrived.pop_front();
+      lock.unlock();
+      run(next);
+      next.done = nullptr;  // its connection may end with it, which takes the lock
+      lock.lock();
+    } else if (!shared->reading && !shared->waiting.empty()) {
+      read_one(*shared, lock);
+    } else if (shared->closing || shared->broken) {
+      return;
+    } else {
+      shared->work.wait(lock);
+    }
   }
+}
+
+void ClientConnection::run(const Arrived& arrived) {
+  if (arrived.broken) return arrived.done(broken());
+  if (arrived.reply.error != 0)
+    return arrived.done(errno_error(arrived.payload, arrived.reply.error));
+  arrived.done(Answer{arrived.reply, arrived.payload});
+}
+
+void ClientConnection::read_one(Shared& shared, std::unique_lock<std::mutex>& lock) {
+  std::array<char, client_wire::kMaxClientPacket> packet;
+  shared.reading = true;
+  lock.unlock();
+  ssize_t got;
+  do got = recv(shared.socket.get(), packet.data(), packet.size(), 0);
+  while (got < 0 && errno == EINTR);
+  lock.lock();
+  shared.reading = false;
+  if (got < static_cast<ssize_t>(sizeof(Reply))) return break_off(shared);
+  complete(shared, {packet.data(), static_cast<size_t>(got)});
 }
 
 void ClientConnection::complete(Shared& shared, std::string_view packet) {
-  Answer answer;
-  std::memcpy(&answer.reply, packet.data(), sizeof answer.reply);
-  answer.payload = packet.substr(sizeof answer.reply);
-  Completion done;
-  {
-    const std::lock_guard lock(shared.mutex);
-    auto found = shared.waiting.find(answer.reply.call);
-    if (found == shared.waiting.end()) return;
-    done = std::move(found->second);
-    shared.waiting.erase(found);
+  Reply reply;
+  std::memcpy(&reply, packet.data(), sizeof reply);
+  const std::string_view payload = packet.substr(sizeof reply);
+  if (auto caller = shared.callers.extract(reply.call)) {
+    if (reply.error != 0) {
+      caller.mapped()->answer = errno_error(std::string(payload), reply.error);
+    } else {
+      caller.mapped()->answer = reply;
+    }
+    caller.mapped()->changed.notify_one();
+  } else if (auto callback = shared.waiting.extract(reply.call)) {
+    shared.arrived.push_back({std::move(callback.mapped()), reply, std::string(payload)});
+    shared.work.notify_one();
   }
-  if (answer.reply.error != 0)
-    return done(errno_error(std::string(answer.payload), answer.reply.error));
-  done(answer);
 }
 
 void ClientConnection::break_off(Shared& shared) {
-  std::unordered_map<uint64_t, Completion> waiting;
-  {
-    const std::lock_guard lock(shared.mutex);
-    shared.broken = true;
-    waiting.swap(shared.waiting);
+  shared.broken = true;
+  for (auto& [call, caller] : std::exchange(shared.callers, {})) {
+    caller->answer = broken();
+    caller->changed.notify_one();
   }
-  for (auto& [call, done] : waiting) done(broken());
+  for (auto& [call, done] : std::exchange(shared.waiting, {}))
+    shared.arrived.push_back({.done = std::move(done), .reply = {}, .payload = {}, .broken = true});
+  shared.work.notify_one();
+}
+
+// Who has read until its own reply came leaves the socket to another one that waits.
+void ClientConnection::find_reader(Shared& shared) {
+  if (shared.reading) return;
+  if (!shared.callers.empty()) {
+    shared.callers.begin()->second->changed.notify_one();
+  } else if (!shared.waiting.empty()) {
+    shared.work.notify_one();
+  }
 }
 
 ReadPin ClientConnection::read_pin(const client_wire::ClientReply& reply, size_t bytes) {

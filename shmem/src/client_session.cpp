@@ -79,6 +79,12 @@ void ClientSession::dispatch(const Request& request, std::string_view payload) {
       return answer(request, {});
     case Op::kName:
       return name(request, payload);
+    case Op::kJoinBarrier:
+      return join_barrier(request, payload);
+    case Op::kWaitBarrier:
+      return wait_at_barrier(request);
+    case Op::kLeaveBarrier:
+      return leave_barrier(request);
     default:
       break;
   }
@@ -232,6 +238,32 @@ void ClientSession::statistics(const Request& request) {
   reply({.call = request.call}, {reinterpret_cast<const char*>(&counted), sizeof counted});
 }
 
+void ClientSession::join_barrier(const Request& request, std::string_view name) {
+  auto member = std::make_shared<uint64_t>();
+  *member = parts_.barriers.join(name, request.object,
+                                 [weak = weak_from_this(), request, member](const Status& joined) {
+                                   auto self = weak.lock();
+                                   if (!self) return;
+                                   if (joined)
+                                     return self->reply({.call = request.call, .pin = *member});
+                                   self->memberships_.erase(*member);
+                                   self->answer(request, joined);
+                                 });
+  memberships_.insert(*member);
+}
+
+void ClientSession::wait_at_barrier(const Request& request) {
+  if (!memberships_.contains(request.pin))
+    return answer(request, errno_error("a barrier that was not joined", EINVAL));
+  parts_.barriers.wait(request.pin, [weak = weak_from_this(), request](const Status& over) {
+    if (auto self = weak.lock()) self->answer(request, over);
+  });
+}
+
+void ClientSession::leave_barrier(const Request& request) {
+  if (memberships_.erase(request.pin) > 0) parts_.barriers.leave(request.pin);
+}
+
 void ClientSession::answer(const Request& request, const Status& status) {
   if (status) return reply({.call = request.call});
   const int number = status.error().errno_or(EIO);
@@ -269,6 +301,7 @@ void ClientSession::end() {
   watch_.reset();  // from here on nothing is granted to it
   auto pins = std::exchange(pins_, {});
   for (auto& [id, pin] : pins) release(pin, false);
+  for (const uint64_t member : std::exchange(memberships_, {})) parts_.barriers.leave(member);
   if (auto ended = std::exchange(ended_, nullptr)) ended();
 }
 

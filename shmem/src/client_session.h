@@ -16,7 +16,9 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 
+#include "client_barriers.h"
 #include "client_wire.h"
 #include "krg/runtime/event_loop.h"
 #include "krg/runtime/messenger.h"
@@ -33,6 +35,7 @@ class ClientSession : public std::enable_shared_from_this<ClientSession> {
     Messenger& messenger;
     Kddm& kddm;
     SetNames& names;
+    ClientBarriers& barriers;
     std::shared_ptr<SetUses> uses;
   };
 
@@ -73,6 +76,9 @@ class ClientSession : public std::enable_shared_from_this<ClientSession> {
   void remove(const Request& request);
   void flush(const Request& request);
   void statistics(const Request& request);
+  void join_barrier(const Request& request, std::string_view name);
+  void wait_at_barrier(const Request& request);
+  void leave_barrier(const Request& request);
 
   void answer(const Request& request, const Status& status);
   void reply(const Reply& reply, std::string_view payload = {});
@@ -86,7 +92,8 @@ class ClientSession : public std::enable_shared_from_this<ClientSession> {
   std::function<void()> ended_;
   std::unordered_map<uint64_t, Pin> pins_;
   uint64_t next_pin_ = 1;
-  std::deque<std::string> replies_;  // that the socket did not take yet
+  std::unordered_set<uint64_t> memberships_;  // of barriers, those that it joins at the moment too
+  std::deque<std::string> replies_;           // that the socket did not take yet
   bool lacks_room_ = false;
 };
 

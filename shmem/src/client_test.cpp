@@ -409,6 +409,144 @@ TEST_F(ClientTest, AKilledProgramLetsGoOfWhatItHeld) {
   EXPECT_EQ(clients_of(2), 0u);
 }
 
+SharedBarrier joined(const Client& client, unsigned members) {
+  auto barrier = client.join_barrier("barrier", members);
+  check(barrier.has_value(), "the barrier is joined");
+  return std::move(*barrier);
+}
+
+TEST_F(ClientTest, NobodyPassesABarrierBeforeAllHaveCome) {
+  constexpr unsigned kRounds = 60;
+  // On all nodes, on some, on one; one or two members on each.
+  for (const std::vector<unsigned>& nodes :
+       {std::vector<unsigned>{0, 1, 2, 3}, {1, 2, 3}, {2, 0}, {3}, {0, 0, 1, 1, 3}}) {
+    const auto members = static_cast<unsigned>(nodes.size());
+    std::atomic<unsigned> come = 0;
+    std::vector<std::thread> programs;
+    for (unsigned i = 0; i < members; ++i)
+      programs.emplace_back([&, i] {
+        const Client client = connect(nodes[i]);
+        const SharedSet set = *client.open_or_create_set("set", 8);
+        const SharedBarrier barrier = joined(client, members);
+        for (unsigned round = 1; round <= kRounds; ++round) {
+          set.grab({i})->as<uint64_t>() = round;
+          ++come;
+          ASSERT_TRUE(barrier.wait());
+          EXPECT_GE(come, round * members);
+          EXPECT_LT(come, (round + 1) * members) << "nobody is two rounds ahead";
+          EXPECT_GE(set.get({(i + 1) % members})->as<uint64_t>(), round)
+              << "put before the barrier";
+        }
+      });
+    for (auto& program : programs) program.join();
+    EXPECT_EQ(come, kRounds * members);
+  }
+}
+
+TEST_F(ClientTest, WhoLeavesABarrierEndsItAfterItsLastRound) {
+  std::vector<Client> clients;
+  for (unsigned node = 0; node < 3; ++node) clients.push_back(connect(node));
+  std::vector<std::future<SharedBarrier>> joining;
+  for (const Client& client : clients)
+    joining.push_back(std::async(std::launch::async, [&client] { return joined(client, 3); }));
+  std::vector<SharedBarrier> members;
+  for (auto& one : joining) members.push_back(one.get());
+
+  auto first = members[0].wait_async();
+  auto second = members[1].wait_async();
+  EXPECT_EQ(error_of(members[1].wait()), EBUSY);
+  EXPECT_EQ(first.wait_for(30ms), std::future_status::timeout);
+  members[2].wait_async();  // has come, and goes before it hears of the others
+  members[2].leave();
+  EXPECT_EQ(error_of(first.get()), 0);
+  EXPECT_EQ(error_of(second.get()), 0);
+  EXPECT_EQ(error_of(members[0].wait()), EOWNERDEAD);
+  EXPECT_EQ(error_of(members[1].wait()), EOWNERDEAD);
+  EXPECT_EQ(error_of(members[1].wait()), EOWNERDEAD);
+}
+
+TEST_F(ClientTest, WhoDiesBeforeABarrierEndsItForTheOthers) {
+  int ready[2];
+  ASSERT_EQ(pipe(ready), 0);
+  const pid_t program = fork();
+  if (program == 0) {
+    const SharedBarrier mine = joined(connect(2), 2);
+    if (!mine.wait() || write(ready[1], "x", 1) != 1) _exit(1);
+    pause();
+  }
+  const SharedBarrier barrier = joined(connect(1), 2);
+  EXPECT_EQ(error_of(barrier.wait()), 0);
+  char byte;
+  ASSERT_EQ(read(ready[0], &byte, 1), 1);
+  auto waiting = barrier.wait_async();
+  EXPECT_EQ(waiting.wait_for(30ms), std::future_status::timeout);
+  kill(program, SIGKILL);
+  waitpid(program, nullptr, 0);
+  EXPECT_EQ(error_of(waiting.get()), EOWNERDEAD);
+  close(ready[0]);
+  close(ready[1]);
+}
+
+TEST_F(ClientTest, ABarrierIsJoinedByAsManyAsAllSay) {
+  const Client one = connect(1), other = connect(2);
+  EXPECT_EQ(error_of(one.join_barrier("", 2)), EINVAL);
+  EXPECT_EQ(error_of(one.join_barrier(std::string(256, 'n'), 2)), EINVAL);
+  EXPECT_EQ(error_of(one.join_barrier("barrier", 0)), EINVAL);
+
+  auto waits = std::async(std::launch::async, [] { return connect(3).join_barrier("barrier", 2); });
+  int error = 0;  // until it has asked, whoever says another number waits for others who say it
+  while (error != EINVAL) {
+    auto wrong = std::async(std::launch::async, [&] { return one.join_barrier("barrier", 1); });
+    error = error_of(wrong.get());
+  }
+  const SharedBarrier barrier = joined(other, 2);
+  const SharedBarrier second = std::move(*waits.get());
+  auto coming = second.wait_async();
+  EXPECT_EQ(error_of(barrier.wait()), 0);
+  EXPECT_EQ(error_of(coming.get()), 0);
+}
+
+TEST_F(ClientTest, WhoJoinsWithOneThatGoesIsToldSo) {
+  auto waits = std::async(std::launch::async, [] { return connect(1).join_barrier("barrier", 3); });
+  // Some of these may not have joined yet when they are killed.
+  do {
+    const pid_t program = fork();
+    if (program == 0) _exit(connect(2).join_barrier("barrier", 3).has_value());
+    std::this_thread::sleep_for(20ms);
+    kill(program, SIGKILL);
+    waitpid(program, nullptr, 0);
+  } while (waits.wait_for(20ms) != std::future_status::ready);
+  EXPECT_EQ(error_of(waits.get()), EOWNERDEAD);
+}
+
+TEST_F(ClientTest, ALostNodeEndsTheBarriersOfItsMembers) {
+  for (const unsigned lost : {3u, 0u}) {  // node 0 has formed the barriers
+    std::vector<std::thread> programs;
+    std::atomic<unsigned> in_round = 0;
+    std::atomic<bool> dies = false;
+    for (const unsigned node : {0u, 1u, 2u, 3u}) {
+      if (node == 3 && lost == 0) continue;  // dead by then
+      programs.emplace_back([&, node] {
+        const SharedBarrier barrier = joined(connect(node), lost == 0 ? 3 : 4);
+        EXPECT_EQ(error_of(barrier.wait()), 0);
+        ++in_round;
+        if (node == lost) {
+          while (!dies) std::this_thread::sleep_for(1ms);
+          return;
+        }
+        EXPECT_EQ(error_of(barrier.wait()), EOWNERDEAD);
+        EXPECT_EQ(error_of(barrier.wait()), EOWNERDEAD);
+      });
+    }
+    while (in_round < programs.size()) std::this_thread::sleep_for(1ms);
+    in_loop([&] {
+      fabric_.kill(NodeId{static_cast<uint16_t>(lost)}, LoopbackFabric::Death::kNoticed);
+    });
+    dies = true;
+    for (auto& program : programs) program.join();
+  }
+}
+
 TEST_F(ClientTest, TheLastPinMayGoInACallback) {
   std::promise<uint64_t> seen;
   {

@@ -3,9 +3,9 @@
 // the memory of the client's pins. Private to shmem: both ends are of one release, the version says
 // so.
 //
-//   client -> krgd  ClientRequest, then a name (kName) or bytes (kSet)
-//   krgd -> client  ClientReply to each request but puts, in any order; then an error's text, or
-//                   KddmStatistics
+//   client -> krgd  ClientRequest, then a name (kName, kJoinBarrier) or bytes (kSet)
+//   krgd -> client  ClientReply to each request but puts and kLeaveBarrier, in any order; then an
+//                   error's text, or KddmStatistics
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
@@ -14,7 +14,7 @@
 
 namespace krg::client_wire {
 
-inline constexpr uint8_t kVersion = 1;
+inline constexpr uint8_t kVersion = 2;
 inline constexpr const char* kConnectCommand = "kddm.connect";
 // Bytes of an object that a set() sends in its packet; larger ones go through a pin.
 inline constexpr size_t kMaxInlineBytes = 32 * 1024;
@@ -32,6 +32,9 @@ enum class Op : uint8_t {
   kFlush,
   kSync,
   kStatistics,
+  kJoinBarrier,   // its members' number in `object`; the reply has the member's id in `pin`
+  kWaitBarrier,   // the member in `pin`
+  kLeaveBarrier,  // likewise; no reply
 };
 
 struct ClientRequest {

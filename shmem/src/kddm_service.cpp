@@ -19,6 +19,8 @@ struct KddmService::Impl {
                    stop(set, std::move(stopped));
                  }};
 
+  ClientBarriers barriers{messenger};
+
   Impl(Messenger& m, Kddm& k) : messenger(m), kddm(k) {}
 
   void stop(SetId set, std::function<void()> stopped) {
@@ -34,9 +36,9 @@ struct KddmService::Impl {
     if (!arena) return reply.fail(arena.error());
     auto pair = seqpacket_pair();
     if (!pair) return reply.fail(pair.error());
-    auto session =
-        std::make_shared<ClientSession>(ClientSession::Parts{messenger, kddm, names, uses},
-                                        std::move(pair->first), std::move(*arena));
+    auto session = std::make_shared<ClientSession>(
+        ClientSession::Parts{messenger, kddm, names, barriers, uses}, std::move(pair->first),
+        std::move(*arena));
     const uint64_t id = next_session++;
     auto started = session->start([this, id] { sessions.erase(id); });
     if (!started) return reply.fail(started.error());

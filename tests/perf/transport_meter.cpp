@@ -19,12 +19,6 @@ constexpr HandlerId kPing = 200, kPong = 201, kRegion = 202;
 
 }  // namespace
 
-void require(const Status& status) {
-  if (status) return;
-  std::fprintf(stderr, "%s\n", status.error().message().c_str());
-  std::exit(1);
-}
-
 void print_row(const char* what, double ours, double bare, const char* unit) {
   std::printf("%-44s %9.1f %9.1f %7.2f  %s\n", what, ours, bare, ours / bare, unit);
 }

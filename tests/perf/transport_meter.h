@@ -11,16 +11,9 @@
 #include <vector>
 
 #include "krg/runtime/transport.h"
+#include "require.h"
 
 namespace krg::perf {
-
-// Prints why and ends the process when it is an error.
-void require(const Status& status);
-template <class T>
-T require(Result<T> result) {
-  if (!result) require(Status(result.error()));
-  return std::move(*result);
-}
 
 class TransportMeter {
  public:

@@ -71,6 +71,16 @@ class KddmClientTest(SessionCase):
         self.assertGreater(len(set(words[::2])), 1)
         self.assertNotIn("Read -1", result.stderr)
 
+    def test_processes_meet_at_a_barrier(self):
+        program = self.build / "test-bin/programs/shared_barriers"
+        for nodes, members in ((2, 2), (4, 7)):
+            result = self.krgrun("bash", "-c", f"{BUSY}; {program} {members} 100", nodes=nodes, check=True)
+            lines = [line.split() for line in result.stdout.splitlines()]
+            self.assertEqual(sorted(line[1] for line in lines), [str(i) for i in range(members)], result.stdout)
+            self.assertEqual({line[5] for line in lines}, {"100"}, result.stdout)
+            if members > nodes:
+                self.assertGreater(len({line[3] for line in lines}), 1, result.stdout)
+
     def test_outside_of_a_session_it_says_so(self):
         result = self.run_program(["shared_histogram"])
         self.assertEqual(result.returncode, 1)

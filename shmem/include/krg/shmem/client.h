@@ -13,6 +13,11 @@
 // nodes: pins are locks as well. All operations of all programs together are sequentially
 // consistent. When a program dies, its pins are put; what it was writing is dropped.
 //
+// A member of a barrier waits for the others:
+//
+//   auto phases = client->join_barrier("phases", 4);  // returns when four have joined
+//   phases->wait();                                   // returns when all four have come here
+//
 // Threads: everything here may be used by any thread, but one pin by one thread at a time.
 // Callbacks run in a thread of the client, one after the other; they must not wait for another
 // operation (futures, and the calls that return what they got, wait), and may start some. A child
@@ -160,6 +165,31 @@ class SharedSet {
   size_t object_bytes_;
 };
 
+// A member of a barrier; movable. It leaves when it goes. Who waits need not flush anything: what a
+// member put before it came to the barrier is what the others see behind it.
+class SharedBarrier {
+ public:
+  SharedBarrier(SharedBarrier&& other) noexcept = default;
+  SharedBarrier& operator=(SharedBarrier&& other) noexcept;
+  ~SharedBarrier() { leave(); }
+
+  // Returns when every member has called it as often as this one. Errors: EOWNERDEAD (a member went
+  // before it came, or a node that has members died; so it is from now on), EBUSY (another thread
+  // waits for this member).
+  Status wait() const;
+  std::future<Status> wait_async() const;
+  // Not a member any more: the others get EOWNERDEAD from the next round on.
+  void leave();
+
+ private:
+  friend class Client;
+  SharedBarrier(std::shared_ptr<ClientConnection> connection, uint64_t member)
+      : connection_(std::move(connection)), member_(member) {}
+
+  std::shared_ptr<ClientConnection> connection_;  // none: left
+  uint64_t member_;
+};
+
 class Client {
  public:
   // Connects to the krgd of this program's node ($KRG_CONTROL). Errors: ENOENT outside of a
@@ -176,6 +206,12 @@ class Client {
   Result<SharedSet> create_set(std::string_view name, size_t object_bytes) const;
   Result<SharedSet> open_set(std::string_view name) const;
   Result<SharedSet> open_or_create_set(std::string_view name, size_t object_bytes) const;
+
+  // Becomes one of the `members` of a barrier; returns when there are that many, in programs on
+  // whichever nodes. The name is free again then. Errors: EINVAL (a name of 0 or more than 255
+  // bytes; 0 members or more than 2^20; others join with another number), EOWNERDEAD (one that had
+  // joined went, or a node died: all have to join anew).
+  Result<SharedBarrier> join_barrier(std::string_view name, unsigned members) const;
 
  private:
   explicit Client(std::shared_ptr<ClientConnection> connection)

@@ -1,0 +1,239 @@
+// krg_bench_client: what a program pays for shared objects through the library
+// (krg/shmem/client.h): barriers, locks, reads and writes of what other nodes have. Run under
+// krgrun, one member on each node:
+//
+//   krgrun -N 2 --caps=+DISTANT_FORK build/dev/test-bin/krg_bench_client 2
+//
+// The first process starts the members, which execute this program anew (then they are placed).
+// Member 0 prints; all are on one machine, and have one clock.
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <numeric>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "krg/shmem/client.h"
+#include "require.h"
+#include "timing.h"
+
+namespace krg::perf {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr size_t kPageBytes = 4096, kBlockBytes = 256 * 1024;
+constexpr uint64_t kScannedBytes = 64u << 20;
+constexpr unsigned kBarriers = 500, kFaults = 2'000, kTold = 200, kInvalidated = 1'000;
+constexpr unsigned kInvalidations = 10, kHandOvers = 200;
+constexpr ObjectId kLock{1u << 20};
+
+// What lies in the object that is a lock.
+struct Release {
+  Clock::time_point at{};
+  uint64_t by = 0;
+};
+
+class Member {
+ public:
+  Member(const Client& client, unsigned self, unsigned members, const std::string& name)
+      : self_(self),
+        members_(members),
+        pages_(require(client.open_or_create_set(name, kPageBytes))),
+        blocks_(require(client.open_or_create_set(name + ".blocks", kBlockBytes))),
+        barrier_(require(client.join_barrier(name, members))) {}
+
+  void measure() {
+    barriers("barrier, nothing shared", 0);
+    barriers("barrier, 100 pages written that the others have read", 100);
+    read_pages();
+    write_told();
+    invalidate();
+    hand_over();
+    scan("sequential read, pages, 64 asked for ahead", pages_, 64);
+    scan("sequential read, objects of 256 KiB, 4 asked for ahead", blocks_, 4);
+  }
+
+ private:
+  void meet() { require(barrier_.wait()); }
+  void row(const char* what, double value, const char* unit) const {
+    if (self_ == 0) std::printf("%-56s %9.1f %s\n", what, value, unit);
+  }
+  void barriers(const char* what, unsigned pages);
+  void read_pages();
+  void write_told();
+  void invalidate();
+  void hand_over();
+  void scan(const char* what, const SharedSet& set, unsigned ahead);
+  // Each operation is under way while the next ones are asked for.
+  void write_range(uint64_t first, uint64_t count);
+  uint64_t read_range(const SharedSet& set, uint64_t first, uint64_t count, unsigned ahead);
+
+  unsigned self_, members_;
+  SharedSet pages_, blocks_;
+  SharedBarrier barrier_;
+  uint64_t next_ = 0;  // page that no row has used
+};
+
+void Member::write_range(uint64_t first, uint64_t count) {
+  std::vector<std::future<Result<WritePin>>> asked;
+  for (uint64_t i = first; i < first + count; ++i) asked.push_back(pages_.grab_async({i}));
+  for (auto& one : asked) ++require(one.get()).as<uint64_t>();
+}
+
+uint64_t Member::read_range(const SharedSet& set, uint64_t first, uint64_t count, unsigned ahead) {
+  uint64_t sum = 0;
+  std::vector<std::future<Result<ReadPin>>> asked(ahead);
+  for (uint64_t i = 0; i < count + ahead; ++i) {
+    auto& slot = asked[i % ahead];
+    if (i >= ahead) {
+      const ReadPin pin = require(slot.get());
+      const auto* words = &pin.as<uint64_t>();
+      sum = std::accumulate(words, words + set.object_bytes() / sizeof(uint64_t), sum);
+    }
+    if (i < count) slot = set.get_async({first + i});
+  }
+  return sum;
+}
+
+void Member::barriers(const char* what, unsigned pages) {
+  Samples samples;
+  for (unsigned i = 0; i < kBarriers; ++i) {
+    if (pages > 0) {
+      read_range(pages_, next_, pages, 64);
+      meet();
+      if (self_ == 0) write_range(next_, pages);
+    }
+    const auto start = Clock::now();
+    meet();
+    samples.add(microseconds_since(start));
+  }
+  next_ += pages;
+  row(what, samples.median_us(), "µs");
+}
+
+void Member::read_pages() {
+  if (self_ == 1) write_range(next_, kFaults);
+  meet();
+  std::vector<uint64_t> order(kFaults);
+  std::iota(order.begin(), order.end(), next_);
+  std::ranges::shuffle(order, std::mt19937(7));
+  Samples samples;
+  for (const uint64_t page : order) {
+    if (self_ != 0) break;
+    const auto start = Clock::now();
+    require(pages_.get({page}));
+    samples.add(microseconds_since(start));
+  }
+  if (self_ == 0)
+    row("get of a page that another has written, in no order", samples.median_us(), "µs");
+  next_ += kFaults;
+  meet();
+}
+
+void Member::write_told() {
+  Samples alone, told;
+  for (unsigned i = 0; i < kTold; ++i) {
+    const ObjectId page{next_ + i};
+    require(pages_.get(page));
+    meet();
+    const auto start = Clock::now();
+    if (self_ == 0) ++require(pages_.grab(page)).as<uint64_t>();
+    alone.add(microseconds_since(start));
+    meet();
+    told.add(microseconds_since(start));
+  }
+  next_ += kTold;
+  row("a page that the others have, written", alone.median_us(), "µs");
+  row("  with the barrier that tells them", told.median_us(), "µs");
+}
+
+void Member::invalidate() {
+  Samples alone, told;
+  for (unsigned i = 0; i < kInvalidations; ++i) {
+    read_range(pages_, next_, kInvalidated, 64);
+    meet();
+    const auto start = Clock::now();
+    if (self_ == 0) write_range(next_, kInvalidated);
+    alone.add(microseconds_since(start));
+    meet();
+    told.add(microseconds_since(start));
+  }
+  next_ += kInvalidated;
+  row("1,000 pages that the others have, written", alone.median_us(), "µs");
+  row("  with the barrier that tells them", told.median_us(), "µs");
+}
+
+// The lock is held for longer than it takes to ask for it: the next one waits.
+void Member::hand_over() {
+  Samples samples;
+  for (unsigned i = 0; i < kHandOvers; ++i) {
+    {
+      const WritePin lock = require(pages_.grab(kLock));
+      const auto now = Clock::now();
+      auto& last = lock.as<Release>();
+      if (last.at != Clock::time_point{} && last.by != self_)
+        samples.add(std::chrono::duration<double, std::micro>(now - last.at).count());
+      std::this_thread::sleep_for(2ms);
+      last = {Clock::now(), self_};
+    }
+    std::this_thread::sleep_for(1ms);
+  }
+  meet();
+  row("lock, from its put to one who waits", samples.median_us(), "µs");
+}
+
+void Member::scan(const char* what, const SharedSet& set, unsigned ahead) {
+  const uint64_t count = kScannedBytes / set.object_bytes();
+  for (uint64_t i = next_; self_ == 1 && i < next_ + count; ++i)
+    require(set.grab({i})).as<uint64_t>() = i;
+  meet();
+  const auto start = Clock::now();
+  if (self_ == 0) {
+    const uint64_t sum = read_range(set, next_, count, ahead);
+    if (sum != count * next_ + count * (count - 1) / 2) std::printf("WRONG: a scan's sum\n");
+    row(what, static_cast<double>(kScannedBytes) / microseconds_since(start), "MB/s");
+  }
+  next_ += count;
+  meet();
+}
+
+int start_members(const char* program, unsigned members) {
+  const std::string name = "bench." + std::to_string(getpid());
+  std::vector<pid_t> children;
+  for (unsigned i = 0; i < members; ++i) {
+    const pid_t child = fork();
+    children.push_back(child);
+    if (child > 0) continue;
+    const auto self = std::to_string(i), all = std::to_string(members);
+    execl(program, program, all.c_str(), self.c_str(), name.c_str(), nullptr);
+    _exit(127);
+  }
+  int failures = 0;
+  for (const pid_t child : children) {
+    int status = 0;
+    failures += waitpid(child, &status, 0) != child || status != 0;
+  }
+  return failures;
+}
+
+}  // namespace
+}  // namespace krg::perf
+
+int main(int argc, char** argv) {
+  using namespace krg::perf;
+  const auto members = static_cast<unsigned>(argc > 1 ? std::atoi(argv[1]) : 2);
+  if (argc < 4) return start_members(argv[0], members);
+  const auto client = require(krg::Client::connect());
+  const auto self = static_cast<unsigned>(std::atoi(argv[2]));
+  std::printf("member %u on node %u\n", self, client.node().value);
+  std::fflush(stdout);
+  Member(client, self, members, argv[3]).measure();
+}
