@@ -7,6 +7,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -23,6 +24,8 @@ struct CopiedPages {
   std::vector<PageRange> ranges;
   std::vector<uint64_t> offsets;  // of each, in `bytes`
   PageBuffer bytes;
+  // A thread that may still write into a part of `bytes` that has none of the pages; ends first.
+  std::shared_ptr<const void> writer = {};
   // All of `wanted`, where it lies so here, one after the other; else null.
   const std::byte* find_all(std::span<const PageRange> wanted) const;
   // Null: it is not there.

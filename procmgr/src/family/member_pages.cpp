@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <csignal>
 
+#include "family/page_copier.h"
 #include "family/written_pages.h"
 #include "image/content_ranges.h"
 #include "image/install_parts.h"
@@ -29,22 +30,6 @@ bool has_little_written(const std::vector<PageRange>& pages) {
   return written <= std::clamp(all / kStagedPart, kLeastStaged, kMostStaged);
 }
 
-Status read_now(const FrozenProcess& process, std::vector<PageRange> ranges, CopiedPages& into) {
-  uint64_t bytes = 0;
-  std::vector<MemoryPiece> pieces;
-  for (const PageRange& range : ranges) {
-    into.offsets.push_back(bytes);
-    pieces.push_back({range.start, range.bytes});
-    bytes += range.bytes;
-  }
-  into.ranges = std::move(ranges);
-  auto buffer = PageBuffer::make(bytes);
-  if (!buffer) return buffer.error();
-  into.bytes = std::move(*buffer);
-  auto memory = TaskMemory::open(process.pid());
-  return memory ? memory->read(pieces, {into.bytes.get(), bytes}) : memory.error();
-}
-
 }  // namespace
 
 MemberPages::~MemberPages() {
@@ -63,11 +48,17 @@ Status MemberPages::take(FrozenProcess& process, const ProcessImage& image, Writ
   return is_tracked && has_little_written(tracked) ? stage(process) : copy_process(process, image);
 }
 
+Status MemberPages::set_copied(Result<CopiedPages> pages) {
+  if (!pages) return pages.error();
+  copied = std::move(*pages);
+  return {};
+}
+
 Status MemberPages::stage(const FrozenProcess& process) {
   std::vector<PageRange> ranges;
   std::copy_if(tracked.begin(), tracked.end(), std::back_inserter(ranges),
                [](const PageRange& range) { return !range.is_clean; });
-  return read_now(process, std::move(ranges), copied);
+  return set_copied(copy_pages(process.pid(), std::move(ranges)));
 }
 
 namespace {
@@ -143,7 +134,7 @@ Status MemberPages::read_apart(const FrozenProcess& process, const ProcessImage&
     return is_copied;
   });
   if (total > kMostApart) return cannot_move("much memory that forks do not copy");
-  return read_now(process, std::move(*ranges), copied);
+  return set_copied(copy_pages(process.pid(), std::move(*ranges)));
 }
 
 Result<std::vector<PageRange>> MemberPages::pages() const {

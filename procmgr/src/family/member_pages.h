@@ -49,6 +49,7 @@ struct MemberPages {
 
  private:
   void adopt(pid_t copy);
+  Status set_copied(Result<CopiedPages> pages);
   Status stage(const FrozenProcess& process);
   Status copy_process(FrozenProcess& process, const ProcessImage& image);
   Status read_apart(const FrozenProcess& process, const ProcessImage& image);
