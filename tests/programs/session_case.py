@@ -59,9 +59,10 @@ class SessionCase(unittest.TestCase):
         return (NOBODY, NOBODY) if self.as_user and os.geteuid() == 0 else (os.geteuid(), os.getegid())
 
     def command(self, arguments):
-        """What starts `arguments` as the user of this test."""
+        """What starts `arguments` as the user of this test, to be ended with it at the latest."""
+        end_with_this = ["setpriv", "--pdeathsig", "KILL"]
         if not self.as_user or os.geteuid() != 0:
-            return [str(a) for a in arguments]
+            return [*end_with_this, *(str(a) for a in arguments)]
         script = ""
         for name, major, minor in (("fuse", 10, 229), ("userfaultfd", 10, self.userfaultfd_minor())):
             device = self.dir / name
@@ -70,7 +71,7 @@ class SessionCase(unittest.TestCase):
                 device.chmod(0o666)
             if minor:
                 script += f"mount --bind {device} /dev/{name} && "
-        script += 'exec setpriv --reuid=%d --regid=%d --clear-groups "$@"' % (NOBODY, NOBODY)
+        script += 'exec setpriv --reuid=%d --regid=%d --clear-groups %s "$@"' % (NOBODY, NOBODY, " ".join(end_with_this))
         return ["unshare", "-m", "sh", "-c", script, "sh", *(str(a) for a in arguments)]
 
     @staticmethod
