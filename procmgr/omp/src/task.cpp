@@ -317,8 +317,12 @@ void queue_tasks(Thread& thread, Task** tasks, unsigned count) {
 
 namespace {
 
+// Also while others are at the queue and have something to do: a task that is shorter than the way
+// through the mutex is over before it would be queued.
 bool has_enough(const Team& team, const TaskQueue& queue) {
-  return queue.unfinished.load(std::memory_order_relaxed) > kMostPerMember * team.size;
+  const unsigned unfinished = queue.unfinished.load(std::memory_order_relaxed);
+  return unfinished > kMostPerMember * team.size ||
+         (unfinished > team.size && queue.mutex.is_held());
 }
 
 [[gnu::noinline]] void create_any_task(Function function, void* data, CopyFunction copy, long bytes,

@@ -15,8 +15,10 @@ namespace krg::omp {
 Spinning spinning;
 
 namespace {
-constexpr unsigned kMostPauses = 16;
-}
+// Between two looks at a lock, where there is a processor for each thread (3 µs) and where not.
+constexpr unsigned kMostPauses = 64, kMostPausesIfShared = 16;
+constexpr int kLooksPerClock = 8;
+}  // namespace
 
 bool futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t seen) {
   const int kept = errno;
@@ -55,14 +57,15 @@ void leave_processor(int processor) {
 
 void Mutex::lock_slowly(int least_looks) {
   // Each look takes the word's cache line from the one who holds the lock, so looks grow rare.
+  const unsigned most = spinning.allowed() ? kMostPauses : kMostPausesIfShared;
   unsigned pauses = 1;
-  const auto taken = [this, &pauses] {
+  const auto taken = [&] {
     if (state_.load(std::memory_order_relaxed) == kFree && try_lock()) return true;
     for (unsigned i = 1; i < pauses; ++i) pause_processor();
-    pauses = std::min(2 * pauses, kMostPauses);
+    pauses = std::min(2 * pauses, most);
     return false;
   };
-  if (look_for(taken)) return;
+  if (look_for(taken, kLooksPerClock)) return;
   for (int i = 0; i < least_looks; ++i)
     if (taken()) return;
   while (state_.exchange(kWanted, std::memory_order_seq_cst) != kFree) futex_wait(state_, kWanted);

@@ -39,13 +39,14 @@ std::uint64_t now_ns();
 void leave_processor(int processor);
 int processor_here();
 
-// Looks until `ready()` or until the time allowed is over; the last answer of `ready`.
+// Looks until `ready()` or until the time allowed is over; the last answer of `ready`. `looks`:
+// between two looks at the clock.
 template <class Ready>
-bool look_for(const Ready& ready) {
+bool look_for(const Ready& ready, int looks = 32) {
   if (!spinning.allowed()) return ready();
   std::uint64_t end = 0;
   for (;;) {
-    for (int i = 0; i < 32; ++i) {
+    for (int i = 0; i < looks; ++i) {
       if (ready()) return true;
       pause_processor();
     }
