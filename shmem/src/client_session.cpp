@@ -44,7 +44,8 @@ void ClientSession::receive(uint32_t events) {
   const auto alive = shared_from_this();  // end() may drop the owner's
   if (events & EPOLLOUT) send_waiting();
   for (unsigned i = 0; i < kPacketsAtOnce && watch_; ++i)
-    if (!receive_one()) return;
+    if (!receive_one()) break;
+  pin_range();
 }
 
 // Returns whether there may be more.
@@ -72,6 +73,7 @@ bool ClientSession::receive_one() {
 
 void ClientSession::dispatch(const Request& request, std::string_view payload) {
   const SetId set{request.set};
+  if (request.op != Op::kGet && request.op != Op::kGrab) pin_range();
   switch (request.op) {
     case Op::kPut:
       return put(request);
@@ -92,9 +94,8 @@ void ClientSession::dispatch(const Request& request, std::string_view payload) {
     return answer(request, destroyed(request.set));
   switch (request.op) {
     case Op::kGet:
-      return pin(request, false);
     case Op::kGrab:
-      return pin(request, true);
+      return add_to_range(request);
     case Op::kTryGet:
       return try_pin(request, false);
     case Op::kTryGrab:
@@ -126,25 +127,44 @@ void ClientSession::name(const Request& request, std::string_view payload) {
       });
 }
 
-void ClientSession::pin(const Request& request, bool writing) {
-  const SetId set{request.set};
-  const auto touch = request.flag ? Kddm::Touch::kFirstTouch : Kddm::Touch::kNoFirstTouch;
-  parts_.uses->begin(set);
-  auto done = [weak = weak_from_this(), parts = parts_, request, writing](const Granted& bytes) {
-    const SetId set{request.set};
-    auto self = weak.lock();
-    if (self && self->watch_ && !(bytes && parts.uses->is_stopping(set)))
-      return self->granted(request, writing, bytes);
-    // The program has gone, or the set is going.
-    if (bytes) parts.kddm.put(set, {request.object});
-    if (self) self->answer(request, destroyed(request.set));
-    parts.uses->end(set);
-  };
-  if (writing) {
-    parts_.kddm.grab(set, {request.object}, touch, std::move(done));
-  } else {
-    parts_.kddm.get(set, {request.object}, touch, std::move(done));
+void ClientSession::add_to_range(const Request& request) {
+  if (!range_.empty()) {
+    const Request& last = range_.back();
+    if (last.op != request.op || last.flag != request.flag || last.set != request.set ||
+        last.object + 1 != request.object)
+      pin_range();
   }
+  range_.push_back(request);
+}
+
+void ClientSession::pin_range() {
+  if (range_.empty()) return;
+  const auto range = std::make_shared<const std::vector<Request>>(std::exchange(range_, {}));
+  const Request& first = range->front();
+  const SetId set{first.set};
+  const auto touch = first.flag ? Kddm::Touch::kFirstTouch : Kddm::Touch::kNoFirstTouch;
+  for (size_t i = 0; i < range->size(); ++i) parts_.uses->begin(set);
+  auto done = [weak = weak_from_this(), parts = parts_, range](ObjectId object,
+                                                               const Granted& bytes) {
+    pinned(weak, parts, (*range)[object.value - range->front().object], bytes);
+  };
+  if (first.op == Op::kGrab) {
+    parts_.kddm.grab_range(set, {first.object}, range->size(), touch, done);
+  } else {
+    parts_.kddm.get_range(set, {first.object}, range->size(), touch, done);
+  }
+}
+
+void ClientSession::pinned(const std::weak_ptr<ClientSession>& session, const Parts& parts,
+                           const Request& request, const Granted& bytes) {
+  const SetId set{request.set};
+  auto self = session.lock();
+  if (self && self->watch_ && !(bytes && parts.uses->is_stopping(set)))
+    return self->granted(request, request.op == Op::kGrab, bytes);
+  // The program has gone, or the set is going.
+  if (bytes) parts.kddm.put(set, {request.object});
+  if (self) self->answer(request, destroyed(request.set));
+  parts.uses->end(set);
 }
 
 void ClientSession::try_pin(const Request& request, bool writing) {
@@ -299,6 +319,7 @@ void ClientSession::send_waiting() {
 
 void ClientSession::end() {
   watch_.reset();  // from here on nothing is granted to it
+  range_.clear();
   auto pins = std::exchange(pins_, {});
   for (auto& [id, pin] : pins) release(pin, false);
   for (const uint64_t member : std::exchange(memberships_, {})) parts_.barriers.leave(member);

@@ -17,6 +17,7 @@
 #include <string_view>
 #include <unordered_map>
 #include <unordered_set>
+#include <vector>
 
 #include "client_barriers.h"
 #include "client_wire.h"
@@ -67,8 +68,12 @@ class ClientSession : public std::enable_shared_from_this<ClientSession> {
   bool receive_one();
   void dispatch(const Request& request, std::string_view payload);
   void name(const Request& request, std::string_view payload);
-  void pin(const Request& request, bool writing);
+  // Pins for neighbours that are asked for at once are asked for in one range.
+  void add_to_range(const Request& request);
+  void pin_range();
   void try_pin(const Request& request, bool writing);
+  static void pinned(const std::weak_ptr<ClientSession>& session, const Parts& parts,
+                     const Request& request, const Granted& bytes);
   void granted(const Request& request, bool writing, const Granted& bytes);
   void put(const Request& request);
   void release(Pin& pin, bool store);
@@ -92,6 +97,7 @@ class ClientSession : public std::enable_shared_from_this<ClientSession> {
   std::function<void()> ended_;
   std::unordered_map<uint64_t, Pin> pins_;
   uint64_t next_pin_ = 1;
+  std::vector<Request> range_;                // not asked for yet
   std::unordered_set<uint64_t> memberships_;  // of barriers, those that it joins at the moment too
   std::deque<std::string> replies_;           // that the socket did not take yet
   bool lacks_room_ = false;

@@ -547,6 +547,29 @@ TEST_F(ClientTest, ALostNodeEndsTheBarriersOfItsMembers) {
   }
 }
 
+TEST_F(ClientTest, NeighboursThatAreAskedForAtOnceAreEachItself) {
+  const SharedSet set = shared(1, "set", 8), other = shared(2, "set", 8);
+  constexpr uint64_t kObjects = 300;
+  std::vector<std::future<Result<WritePin>>> grabs;
+  for (uint64_t i = 0; i < kObjects; ++i) grabs.push_back(other.grab_async({i}));
+  for (uint64_t i = 0; i < kObjects; ++i) grabs[i].get()->as<uint64_t>() = i;
+  // Forward, with gaps and a grab among them; one does not exist.
+  std::vector<std::future<Result<ReadPin>>> gets;
+  std::vector<std::future<Result<WritePin>>> again;
+  for (uint64_t i = 0; i < kObjects; ++i) {
+    if (i % 7 == 0) again.push_back(set.grab_async({i}));
+    if (i % 7 != 0) gets.push_back(set.get_async({i}));
+  }
+  auto missing = set.get_async({kObjects}, Touch::kNoFirstTouch);
+  for (uint64_t i = 0; i < kObjects; ++i) {
+    if (i % 7 == 0)
+      EXPECT_EQ(again[i / 7].get()->as<uint64_t>(), i);
+    else
+      EXPECT_EQ(gets[i - i / 7 - 1].get()->as<uint64_t>(), i);
+  }
+  EXPECT_EQ(error_of(missing.get()), ENOENT);
+}
+
 TEST_F(ClientTest, TheLastPinMayGoInACallback) {
   std::promise<uint64_t> seen;
   {
