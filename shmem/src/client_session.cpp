@@ -162,9 +162,9 @@ void ClientSession::pinned(const std::weak_ptr<ClientSession>& session, const Pa
   if (self && self->watch_ && !(bytes && parts.uses->is_stopping(set)))
     return self->granted(request, request.op == Op::kGrab, bytes);
   // The program has gone, or the set is going.
-  if (bytes) parts.kddm.put(set, {request.object});
   if (self) self->answer(request, destroyed(request.set));
-  parts.uses->end(set);
+  if (!bytes) return parts.uses->end(set);
+  put_soon(parts.messenger.loop(), parts.kddm, parts.uses, set, {request.object});
 }
 
 void ClientSession::try_pin(const Request& request, bool writing) {
@@ -180,10 +180,10 @@ void ClientSession::granted(const Request& request, bool writing, const Granted&
   const SetId set{request.set};
   const auto place = bytes ? arena_->take(bytes.value().size()) : std::nullopt;
   if (!place) {
-    if (bytes) parts_.kddm.put(set, {request.object});
     answer(request,
            bytes ? Status(errno_error("memory for one more pin", ENOBUFS)) : Status(bytes.error()));
-    return parts_.uses->end(set);
+    if (!bytes) return parts_.uses->end(set);
+    return put_soon(parts_.messenger.loop(), parts_.kddm, parts_.uses, set, {request.object});
   }
   std::memcpy(place->bytes.data(), bytes.value().data(), place->bytes.size());
   const uint64_t id = next_pin_++;
@@ -221,13 +221,16 @@ void ClientSession::set(const Request& request, std::string_view payload) {
                    [weak = weak_from_this(), parts = parts_, request,
                     content = std::string(payload)](const Granted& bytes) {
                      const SetId set{request.set};
-                     if (bytes) {
-                       std::memcpy(bytes.value().data(), content.data(), content.size());
-                       parts.kddm.put(set, {request.object});
+                     auto answer = [weak, request](const Status& status) {
+                       if (auto self = weak.lock()) self->answer(request, status);
+                     };
+                     if (!bytes) {
+                       answer(bytes.error());
+                       return parts.uses->end(set);
                      }
-                     if (auto self = weak.lock())
-                       self->answer(request, bytes ? Status() : Status(bytes.error()));
-                     parts.uses->end(set);
+                     std::memcpy(bytes.value().data(), content.data(), content.size());
+                     put_soon(parts.messenger.loop(), parts.kddm, parts.uses, set, {request.object},
+                              [answer] { answer({}); });
                    });
 }
 

@@ -18,6 +18,7 @@
 #include "krg/runtime/control_server.h"
 #include "krg/runtime/loopback_transport.h"
 #include "krg/shmem/kddm_service.h"
+#include "testing/client_fixture.h"
 #include "testing/sequential_consistency.h"
 
 namespace krg {
@@ -25,78 +26,8 @@ namespace {
 
 using namespace std::chrono_literals;
 
-class ClientTest : public ::testing::Test {
- protected:
-  static constexpr unsigned kNodes = 4;
-  // One node's parts of krgd.
-  struct Node {
-    Node(EventLoop& loop, Transport& transport, const std::string& path)
-        : messenger(transport), control(loop, getuid()) {
-      messenger.on_peer_failure([this](NodeId dead) { kddm.node_died(dead); });
-      service.add_commands(control);
-      EXPECT_TRUE(control.listen(path, 0600));
-    }
-    Messenger messenger;
-    Kddm kddm{messenger};
-    KddmService service{messenger, kddm};
-    ControlServer control;
-  };
-
-  void SetUp() override {
-    for (unsigned n = 0; n < kNodes; ++n)
-      nodes_.push_back(
-          std::make_unique<Node>(loop_, fabric_.node(NodeId{static_cast<uint16_t>(n)}), path(n)));
-    thread_ = std::thread([this] { loop_.run(); });
-  }
-  void TearDown() override {
-    loop_.stop();
-    thread_.join();
-    nodes_.clear();
-    for (unsigned n = 0; n < kNodes; ++n) unlink(path(n).c_str());
-  }
-  static std::string path(unsigned node) {
-    static const std::string prefix = "/tmp/krg-client-test." + std::to_string(getpid()) + ".";
-    return prefix + std::to_string(node);
-  }
-  static Client connect(unsigned node) {
-    auto client = Client::connect(path(node));
-    check(client.has_value(), "the test's krgd listens");
-    return std::move(*client);
-  }
-  static SharedSet shared(unsigned node, std::string_view name, size_t object_bytes) {
-    auto set = connect(node).open_or_create_set(name, object_bytes);
-    check(set.has_value(), "the set is made");
-    return std::move(*set);
-  }
-  // Runs `work` in the loop's thread and waits for it.
-  template <class Work>
-  void in_loop(Work work) {
-    std::promise<void> done;
-    loop_.post([&] {
-      work();
-      done.set_value();
-    });
-    done.get_future().wait();
-  }
-  size_t clients_of(unsigned node) {
-    size_t count = 0;
-    in_loop([&] { count = nodes_[node]->service.client_count(); });
-    return count;
-  }
-
-  EventLoop loop_ = std::move(*EventLoop::create());
-  LoopbackFabric fabric_{loop_, {.nodes = kNodes, .seed = 7}};
-  std::vector<std::unique_ptr<Node>> nodes_;
-  std::thread thread_;
-};
-
-int error_of(const Status& status) {
-  return status ? 0 : status.error().errno_or(-1);
-}
-template <class T>
-int error_of(const Result<T>& result) {
-  return result ? 0 : result.error().errno_or(-1);
-}
+using testing::ClientTest;
+using testing::error_of;
 
 TEST_F(ClientTest, TellsWhereItRuns) {
   const Client client = connect(2);
@@ -355,6 +286,29 @@ TEST_F(ClientTest, AConnectionThatEndsLetsGoOfWhatItIsGrantedMeanwhile) {
   const SharedSet other = shared(0, "set", 8);
   for (uint64_t object = 0; object < kObjects; ++object)
     ASSERT_EQ(other.grab_async({object}).wait_for(10s), std::future_status::ready) << object;
+}
+
+// None that does not keep what it is granted is granted it inside of the one before.
+TEST_F(ClientTest, ThousandsMayWaitForAnObject) {
+  constexpr unsigned kMany = 12'000;
+  const SharedSet set = shared(1, "set", 8);
+  auto held = set.grab({1});
+  std::vector<std::future<Status>> sets;
+  const std::array<std::byte, 8> content{std::byte{7}};
+  for (unsigned i = 0; i < kMany; ++i) sets.push_back(set.set_async({1}, content));
+  const pid_t program = fork();
+  if (program == 0) {
+    const SharedSet mine = shared(1, "set", 8);
+    for (unsigned i = 0; i < kMany; ++i)
+      mine.grab_async({1}, Touch::kFirstTouch, [](const Result<WritePin>&) {});
+    _exit(!mine.sync());
+  }
+  int status = -1;
+  waitpid(program, &status, 0);
+  EXPECT_EQ(status, 0);
+  held->put();
+  for (auto& one : sets) EXPECT_EQ(error_of(one.get()), 0);
+  EXPECT_EQ(shared(0, "set", 8).get({1})->as<uint64_t>(), 7u);
 }
 
 TEST_F(ClientTest, AForksChildLeavesItsParentsPinsAlone) {

@@ -7,11 +7,14 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
 
+#include "krg/runtime/event_loop.h"
 #include "krg/shmem/ids.h"
+#include "krg/shmem/kddm.h"
 
 namespace krg {
 
@@ -51,5 +54,19 @@ class SetUses {
   std::unordered_map<uint64_t, Use> uses_;
   std::unordered_set<uint64_t> stopping_;
 };
+
+// Puts an object in the loop's next turn, says so to `done`, and ends a use of its set. For who
+// does not keep what it is granted: where thousands wait for one object, each would be granted it
+// inside of the one before, and the stack would not do.
+inline void put_soon(EventLoop& loop, Kddm& kddm, const std::shared_ptr<SetUses>& uses, SetId set,
+                     ObjectId object, std::function<void()> done = nullptr) {
+  loop.post([&kddm, weak = std::weak_ptr(uses), set, object, done = std::move(done)] {
+    auto living = weak.lock();
+    if (!living) return;  // and perhaps the Kddm has gone, too
+    kddm.put(set, object);
+    if (done) done();
+    living->end(set);
+  });
+}
 
 }  // namespace krg
