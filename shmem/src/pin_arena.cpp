@@ -10,7 +10,6 @@
 namespace krg {
 namespace {
 
-constexpr size_t kSmallestPlace = 64;
 constexpr uint64_t kPageAlignment = 4096;  // larger places begin a page
 
 unsigned class_of(size_t bytes) {
@@ -45,13 +44,19 @@ std::optional<PinArena::Place> PinArena::take(size_t bytes) {
   } else {
     const uint64_t alignment = std::min(size, kPageAlignment);
     offset = (used_ + alignment - 1) & ~(alignment - 1);
-    if (offset + size > kPinArenaBytes) return std::nullopt;
+    if (offset + size > kPinArenaBytes) {
+      if (places_ > 0 || size > kPinArenaBytes) return std::nullopt;
+      for (auto& places : free_) places.clear();
+      offset = 0;
+    }
     used_ = offset + size;
   }
+  ++places_;
   return Place{offset, {base_ + offset, bytes}};
 }
 
 void PinArena::give_back(const Place& place) {
+  --places_;
   free_[class_of(place.bytes.size())].push_back(place.offset);
 }
 

@@ -1,6 +1,6 @@
 // PinArena: the memory that a node shares with one client: a sealed memfd in which each pinned
 // object has a place while the client uses it. Places are of sizes that are powers of two; a freed
-// one is taken again by the next pin of its size.
+// one is taken again by the next pin of its size; by one of any size once nothing is pinned.
 //
 // Threads: the loop's thread. Owned by the client's session (client_session.h).
 // Source: memfd_create(2), fcntl(2) F_ADD_SEALS. SPDX-License-Identifier: GPL-2.0-or-later
@@ -21,6 +21,8 @@ namespace krg {
 
 // What a client may have pinned at once; only what is touched takes memory.
 inline constexpr size_t kPinArenaBytes = 1u << 30;
+// A place has so many bytes at least.
+inline constexpr size_t kSmallestPlace = 64;
 
 class PinArena {
  public:
@@ -46,7 +48,8 @@ class PinArena {
   static constexpr unsigned kClasses = 48;
   UniqueFd memfd_;
   std::byte* base_;
-  uint64_t used_ = 0;  // what has been given out at some time lies below
+  uint64_t used_ = 0;  // what has been given out lies below
+  size_t places_ = 0;  // that are given out
   std::array<std::vector<uint64_t>, kClasses> free_;
 };
 

@@ -8,6 +8,7 @@
 
 #include <map>
 #include <random>
+#include <vector>
 
 namespace krg {
 namespace {
@@ -50,6 +51,23 @@ TEST(PinArena, SaysWhenItIsFull) {
   constexpr size_t kLarge = 4u << 20;
   for (size_t used = 0; used < kPinArenaBytes; used += kLarge) ASSERT_TRUE((*arena)->take(kLarge));
   EXPECT_FALSE((*arena)->take(64));
+}
+
+TEST(PinArena, PlacesOfOneSizeAreOfAnySizeOnceNothingIsPinned) {
+  auto arena = PinArena::create();
+  ASSERT_TRUE(arena);
+  constexpr size_t kLarge = 4u << 20;
+  std::vector<PinArena::Place> places;
+  for (size_t used = 0; used < kPinArenaBytes; used += kLarge)
+    places.push_back(*(*arena)->take(kLarge));
+  for (size_t i = 1; i < places.size(); ++i) (*arena)->give_back(places[i]);
+  EXPECT_FALSE((*arena)->take(2 * kLarge)) << "one is pinned";
+  (*arena)->give_back(places[0]);
+  EXPECT_FALSE((*arena)->take(kPinArenaBytes + 1));
+  auto all = (*arena)->take(kPinArenaBytes);
+  ASSERT_TRUE(all);
+  EXPECT_EQ(all->offset, 0u);
+  EXPECT_FALSE((*arena)->take(kLarge));
 }
 
 TEST(PinArena, WhoSharesItCannotTakeItAway) {
