@@ -23,12 +23,24 @@ Request request_for(Op op, SetId set, ObjectId object, Touch touch = Touch::kFir
           .object = object.value};
 }
 
+Request request_for_range(Op op, SetId set, ObjectId first, size_t count, Touch touch) {
+  Request request = request_for(op, set, first, touch);
+  request.pin = count;
+  return request;
+}
+
+// `bytes`: an object's; `count`: a range's objects.
 template <class T>
-T make_pin(const Connection& connection, const client_wire::ClientReply& reply, size_t bytes) {
+T make_pin(const Connection& connection, const client_wire::ClientReply& reply, size_t bytes,
+           size_t count) {
   if constexpr (std::is_same_v<T, ReadPin>) {
     return connection->read_pin(reply, bytes);
-  } else {
+  } else if constexpr (std::is_same_v<T, WritePin>) {
     return connection->write_pin(reply, bytes);
+  } else if constexpr (std::is_same_v<T, ReadRange>) {
+    return connection->read_range(reply, bytes, count);
+  } else {
+    return connection->write_range(reply, bytes, count);
   }
 }
 
@@ -36,16 +48,17 @@ template <class T>
 Result<T> wait_for_pin(const Connection& connection, size_t bytes, const Request& request) {
   auto reply = connection->call(request);
   if (!reply) return reply.error();
-  return make_pin<T>(connection, *reply, bytes);
+  return make_pin<T>(connection, *reply, bytes, request.pin);
 }
 
 template <class T>
 void start_pin(const Connection& connection, size_t bytes, const Request& request,
                std::function<void(Result<T>)> granted) {
   connection->start(request, {},
-                    [connection, bytes, granted = std::move(granted)](Result<Answer> answer) {
+                    [connection, bytes, count = request.pin,
+                     granted = std::move(granted)](Result<Answer> answer) {
                       if (!answer) return granted(answer.error());
-                      granted(make_pin<T>(connection, answer->reply, bytes));
+                      granted(make_pin<T>(connection, answer->reply, bytes, count));
                     });
 }
 
@@ -150,6 +163,14 @@ Result<WritePin> SharedSet::grab(ObjectId object, Touch touch) const {
   return wait_for_pin<WritePin>(connection_, object_bytes_,
                                 request_for(Op::kGrab, id_, object, touch));
 }
+Result<ReadRange> SharedSet::get_range(ObjectId first, size_t count, Touch touch) const {
+  return wait_for_pin<ReadRange>(connection_, object_bytes_,
+                                 request_for_range(Op::kGetRange, id_, first, count, touch));
+}
+Result<WriteRange> SharedSet::grab_range(ObjectId first, size_t count, Touch touch) const {
+  return wait_for_pin<WriteRange>(connection_, object_bytes_,
+                                  request_for_range(Op::kGrabRange, id_, first, count, touch));
+}
 Result<ReadPin> SharedSet::try_get(ObjectId object) const {
   return wait_for_pin<ReadPin>(connection_, object_bytes_, request_for(Op::kTryGet, id_, object));
 }
@@ -230,6 +251,18 @@ std::future<Result<WritePin>> SharedSet::grab_async(ObjectId object, Touch touch
   grab_async(object, touch, std::move(granted));
   return std::move(future);
 }
+std::future<Result<ReadRange>> SharedSet::get_range_async(ObjectId first, size_t count,
+                                                          Touch touch) const {
+  auto [granted, future] = promised<Result<ReadRange>>();
+  get_range_async(first, count, touch, std::move(granted));
+  return std::move(future);
+}
+std::future<Result<WriteRange>> SharedSet::grab_range_async(ObjectId first, size_t count,
+                                                            Touch touch) const {
+  auto [granted, future] = promised<Result<WriteRange>>();
+  grab_range_async(first, count, touch, std::move(granted));
+  return std::move(future);
+}
 std::future<Status> SharedSet::remove_async(ObjectId object) const {
   auto [done, future] = promised<Status>();
   remove_async(object, std::move(done));
@@ -243,6 +276,18 @@ void SharedSet::get_async(ObjectId object, Touch touch, Granted<ReadPin> granted
 void SharedSet::grab_async(ObjectId object, Touch touch, Granted<WritePin> granted) const {
   start_pin<WritePin>(connection_, object_bytes_, request_for(Op::kGrab, id_, object, touch),
                       std::move(granted));
+}
+void SharedSet::get_range_async(ObjectId first, size_t count, Touch touch,
+                                Granted<ReadRange> granted) const {
+  start_pin<ReadRange>(connection_, object_bytes_,
+                       request_for_range(Op::kGetRange, id_, first, count, touch),
+                       std::move(granted));
+}
+void SharedSet::grab_range_async(ObjectId first, size_t count, Touch touch,
+                                 Granted<WriteRange> granted) const {
+  start_pin<WriteRange>(connection_, object_bytes_,
+                        request_for_range(Op::kGrabRange, id_, first, count, touch),
+                        std::move(granted));
 }
 void SharedSet::remove_async(ObjectId object, std::function<void(Status)> done) const {
   start_status(connection_, request_for(Op::kRemove, id_, object), {}, std::move(done));

@@ -223,6 +223,19 @@ WritePin ClientConnection::write_pin(const client_wire::ClientReply& reply, size
   return WritePin(shared_from_this(), reply.pin, {memory_ + reply.offset, bytes}, true);
 }
 
+// `bytes`: of each of the objects.
+ReadRange ClientConnection::read_range(const client_wire::ClientReply& reply, size_t bytes,
+                                       size_t count) {
+  return ReadRange(
+      Pin(shared_from_this(), reply.pin, {memory_ + reply.offset, count * bytes}, false), bytes);
+}
+
+WriteRange ClientConnection::write_range(const client_wire::ClientReply& reply, size_t bytes,
+                                         size_t count) {
+  return WriteRange(
+      Pin(shared_from_this(), reply.pin, {memory_ + reply.offset, count * bytes}, true), bytes);
+}
+
 Pin& Pin::operator=(Pin&& other) noexcept {
   if (this == &other) return *this;
   put();

@@ -52,6 +52,8 @@ class ClientConnection : public std::enable_shared_from_this<ClientConnection> {
 
   ReadPin read_pin(const client_wire::ClientReply& reply, size_t bytes);
   WritePin write_pin(const client_wire::ClientReply& reply, size_t bytes);
+  ReadRange read_range(const client_wire::ClientReply& reply, size_t bytes, size_t count);
+  WriteRange write_range(const client_wire::ClientReply& reply, size_t bytes, size_t count);
 
  private:
   using Reply = client_wire::ClientReply;

@@ -5,10 +5,12 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
 #include "krg/runtime/log.h"
+#include "krg/shmem/client.h"
 #include "krg/shmem/kddm_service.h"
 
 namespace krg {
@@ -20,6 +22,10 @@ constexpr unsigned kPacketsAtOnce = 64;  // from one program before others have 
 
 Error destroyed(uint64_t set) {
   return errno_error(fmt::format("set {:x} was destroyed", set), EIDRM);
+}
+
+Kddm::Touch touch_of(const client_wire::ClientRequest& request) {
+  return request.flag ? Kddm::Touch::kFirstTouch : Kddm::Touch::kNoFirstTouch;
 }
 
 }  // namespace
@@ -96,6 +102,9 @@ void ClientSession::dispatch(const Request& request, std::string_view payload) {
     case Op::kGet:
     case Op::kGrab:
       return add_to_range(request);
+    case Op::kGetRange:
+    case Op::kGrabRange:
+      return take_range(request);
     case Op::kTryGet:
       return try_pin(request, false);
     case Op::kTryGrab:
@@ -142,7 +151,7 @@ void ClientSession::pin_range() {
   const auto range = std::make_shared<const std::vector<Request>>(std::exchange(range_, {}));
   const Request& first = range->front();
   const SetId set{first.set};
-  const auto touch = first.flag ? Kddm::Touch::kFirstTouch : Kddm::Touch::kNoFirstTouch;
+  const auto touch = touch_of(first);
   for (size_t i = 0; i < range->size(); ++i) parts_.uses->begin(set);
   auto done = [weak = weak_from_this(), parts = parts_, range](ObjectId object,
                                                                const Granted& bytes) {
@@ -167,6 +176,36 @@ void ClientSession::pinned(const std::weak_ptr<ClientSession>& session, const Pa
   put_soon(parts.messenger.loop(), parts.kddm, parts.uses, set, {request.object});
 }
 
+void ClientSession::take_range(const Request& request) {
+  const SetId set{request.set};
+  const uint64_t count = request.pin;
+  const size_t each = parts_.names.find(set)->object_bytes;
+  if (count == 0 || count > kMaxRangeObjects || count * each > kMaxRangeBytes ||
+      request.object + (count - 1) < request.object)
+    return answer(request, errno_error(fmt::format("a range of {} objects", count), EINVAL));
+  // As many small objects take in one range what they take one by one.
+  const auto place = arena_->take(std::max(count * each, count * kSmallestPlace));
+  if (!place) return answer(request, errno_error("memory for one more pin", ENOBUFS));
+  const RangePin::Objects objects{
+      set, {request.object}, count, request.op == Op::kGrabRange, touch_of(request)};
+  const auto range = std::make_shared<RangePin>(parts_.messenger.loop(), parts_.kddm, parts_.uses,
+                                                objects, place->bytes.first(count * each));
+  const uint64_t id = next_pin_++;
+  pins_.emplace(id, Pin{set, {request.object}, objects.writing, {}, *place, range});
+  range->take([weak = weak_from_this(), request, id](const Status& taken) {
+    if (auto self = weak.lock()) self->range_taken(request, id, taken);
+  });
+}
+
+void ClientSession::range_taken(const Request& request, uint64_t id, const Status& taken) {
+  auto pin = pins_.find(id);
+  if (pin == pins_.end()) return;  // the program has gone
+  if (taken) return reply({.call = request.call, .pin = id, .offset = pin->second.place.offset});
+  arena_->give_back(pin->second.place);
+  pins_.erase(pin);
+  answer(request, taken);
+}
+
 void ClientSession::try_pin(const Request& request, bool writing) {
   const SetId set{request.set};
   const ObjectId object{request.object};
@@ -187,7 +226,7 @@ void ClientSession::granted(const Request& request, bool writing, const Granted&
   }
   std::memcpy(place->bytes.data(), bytes.value().data(), place->bytes.size());
   const uint64_t id = next_pin_++;
-  pins_.emplace(id, Pin{set, {request.object}, writing, bytes.value(), *place});
+  pins_.emplace(id, Pin{set, {request.object}, writing, bytes.value(), *place, nullptr});
   reply({.call = request.call, .pin = id, .offset = place->offset});
 }
 
@@ -200,6 +239,7 @@ void ClientSession::put(const Request& request) {
 }
 
 void ClientSession::release(Pin& pin, bool store) {
+  if (pin.range) return pin.range->release(store);
   if (pin.bytes.empty()) return;
   if (pin.writing && store) std::memcpy(pin.bytes.data(), pin.place.bytes.data(), pin.bytes.size());
   pin.bytes = {};
@@ -208,8 +248,16 @@ void ClientSession::release(Pin& pin, bool store) {
 }
 
 void ClientSession::release_pins_of(SetId set) {
-  for (auto& [id, pin] : pins_)
-    if (pin.set == set) release(pin, false);
+  std::vector<std::shared_ptr<RangePin>> unfinished;  // which go from pins_ when they are told
+  for (auto& [id, pin] : pins_) {
+    if (pin.set != set) continue;
+    if (pin.range && !pin.range->is_taken()) {
+      unfinished.push_back(pin.range);
+    } else {
+      release(pin, false);
+    }
+  }
+  for (const auto& range : unfinished) range->fail(destroyed(set.value));
 }
 
 void ClientSession::set(const Request& request, std::string_view payload) {

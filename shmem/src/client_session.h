@@ -3,7 +3,8 @@
 //
 // A pin is a copy: bytes go into the arena when it is granted, and back into the object when a
 // program puts what it wrote. So a program sees no object but those it has pinned, and one that
-// dies half way through a write leaves the object as it was.
+// dies half way through a write leaves the object as it was. Neighbours may be pinned as one
+// (range_pin.h).
 //
 // Threads: the loop's thread. Owned by KddmService; callbacks of the Kddm hold it weakly.
 // SPDX-License-Identifier: GPL-2.0-or-later
@@ -25,6 +26,7 @@
 #include "krg/runtime/messenger.h"
 #include "krg/shmem/kddm.h"
 #include "pin_arena.h"
+#include "range_pin.h"
 #include "set_names.h"
 #include "set_uses.h"
 
@@ -59,6 +61,7 @@ class ClientSession : public std::enable_shared_from_this<ClientSession> {
     bool writing = false;
     std::span<std::byte> bytes;  // the object's; empty once the pin was released
     PinArena::Place place;
+    std::shared_ptr<RangePin> range;  // neighbours, in place of the object
   };
   using Request = client_wire::ClientRequest;
   using Reply = client_wire::ClientReply;
@@ -71,6 +74,8 @@ class ClientSession : public std::enable_shared_from_this<ClientSession> {
   // Pins for neighbours that are asked for at once are asked for in one range.
   void add_to_range(const Request& request);
   void pin_range();
+  void take_range(const Request& request);
+  void range_taken(const Request& request, uint64_t id, const Status& taken);
   void try_pin(const Request& request, bool writing);
   static void pinned(const std::weak_ptr<ClientSession>& session, const Parts& parts,
                      const Request& request, const Granted& bytes);

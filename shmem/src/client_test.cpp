@@ -237,7 +237,7 @@ TEST_F(ClientTest, APacketOfNonsenseEndsThatConnectionOnly) {
     auto answer = control->call(client_wire::kConnectCommand);
     ASSERT_TRUE(answer);
     for (unsigned packet = 0; packet < 5; ++packet) {
-      client_wire::ClientRequest request{.op = static_cast<client_wire::Op>(random() % 14),
+      client_wire::ClientRequest request{.op = static_cast<client_wire::Op>(random() % 16),
                                          .flag = static_cast<uint8_t>(random() % 6),
                                          .call = random(),
                                          .set = random() % 2 ? set.id().value : random(),

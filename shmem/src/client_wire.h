@@ -14,7 +14,7 @@
 
 namespace krg::client_wire {
 
-inline constexpr uint8_t kVersion = 2;
+inline constexpr uint8_t kVersion = 3;
 inline constexpr const char* kConnectCommand = "kddm.connect";
 // Bytes of an object that a set() sends in its packet; larger ones go through a pin.
 inline constexpr size_t kMaxInlineBytes = 32 * 1024;
@@ -35,6 +35,8 @@ enum class Op : uint8_t {
   kJoinBarrier,   // its members' number in `object`; the reply has the member's id in `pin`
   kWaitBarrier,   // the member in `pin`
   kLeaveBarrier,  // likewise; no reply
+  kGetRange,      // as kGet, from `object` on as many as `pin` says; one reply, one pin
+  kGrabRange,     // likewise
 };
 
 struct ClientRequest {

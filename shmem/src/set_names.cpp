@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <sys/random.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <deque>
@@ -18,6 +19,8 @@ using Verb = SetNames::Verb;
 using Done = SetNames::Done;
 
 constexpr uint64_t kNamedSets = uint64_t{1} << 63;  // ids from here on; smaller ones are krgd's own
+// So many neighbours have one manager: as much as travels in one piece, or not many.
+constexpr uint64_t kManagedBytes = 256 << 10, kManagedObjects = 64;
 constexpr std::chrono::milliseconds kRetryDelay{20};
 constexpr unsigned kMostTries = 500;
 
@@ -234,7 +237,9 @@ struct SetNames::Impl {
     if (found != names.end() && found->second.set.id == id) return {};
     // Left by an orderer that died before everybody had it.
     if (found != names.end()) close(found->second.set.id);
-    auto opened = kddm.open_set(id, {.object_bytes = object_bytes});
+    auto opened = kddm.open_set(id, {.object_bytes = object_bytes,
+                                     .objects_per_manager = std::clamp<uint64_t>(
+                                         kManagedBytes / object_bytes, 1, kManagedObjects)});
     if (!opened) return opened;
     names[std::string(name)] = {{id, object_bytes}, false};
     name_of[id.value] = name;

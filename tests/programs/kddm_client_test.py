@@ -81,6 +81,15 @@ class KddmClientTest(SessionCase):
             if members > nodes:
                 self.assertGreater(len({line[3] for line in lines}), 1, result.stdout)
 
+    def test_ranges_that_overlap_are_taken_whole_and_by_everybody(self):
+        program = self.build / "test-bin/programs/shared_ranges"
+        for nodes, members in ((2, 2), (4, 6)):
+            result = self.krgrun("bash", "-c", f"{BUSY}; {program} {members} 40", nodes=nodes, check=True)
+            lines = [line.split() for line in result.stdout.splitlines()]
+            self.assertEqual(sorted(line[1] for line in lines), [str(i) for i in range(members)], result.stdout)
+            self.assertEqual({(line[5], line[7]) for line in lines}, {("160", "0")}, result.stdout)
+            self.assertGreater(len({line[3] for line in lines}), 1, result.stdout)
+
     def test_outside_of_a_session_it_says_so(self):
         result = self.run_program(["shared_histogram"])
         self.assertEqual(result.returncode, 1)

@@ -13,6 +13,17 @@
 // nodes: pins are locks as well. All operations of all programs together are sequentially
 // consistent. When a program dies, its pins are put; what it was writing is dropped.
 //
+// Neighbours are pinned together, one behind the other, by one request:
+//
+//   auto rows = matrix->get_range({first}, 64);   // objects first to first + 63
+//   for (double x : rows->as<double>()) sum += x;
+//
+// Who holds a pin while it waits for another one waits for ever for who does so the other way
+// round. A range is taken in ascending order, and holds nothing above an object that it waits for:
+// programs whose ranges overlap never wait for each other for ever, nor do they and programs that
+// pin one object after the other upwards. (Several get_async() or grab_async() at once pin in any
+// order.) Who holds pins of a set while it asks for more keeps to that order, too.
+//
 // A member of a barrier waits for the others:
 //
 //   auto phases = client->join_barrier("phases", 4);  // returns when four have joined
@@ -98,6 +109,57 @@ class WritePin : public Pin {
   using Pin::Pin;
 };
 
+// Neighbours that are pinned together and put together; so many at the most.
+inline constexpr size_t kMaxRangeObjects = 16384;
+inline constexpr size_t kMaxRangeBytes = 64u << 20;
+
+class ReadRange : public Pin {
+ public:
+  // The objects', one behind the other.
+  std::span<const std::byte> bytes() const { return bytes_; }
+  size_t count() const { return bytes_.size() / object_bytes_; }
+  // Those of the `index`-th object. REQUIRES: there are more objects.
+  std::span<const std::byte> object(size_t index) const {
+    check(index < count(), "an object of the range");
+    return bytes_.subspan(index * object_bytes_, object_bytes_);
+  }
+  // All bytes as an array of T; a rest that is smaller than a T is left out.
+  template <class T>
+  std::span<const T> as() const {
+    static_assert(std::is_trivially_copyable_v<T>);
+    return {reinterpret_cast<const T*>(bytes_.data()), bytes_.size() / sizeof(T)};
+  }
+
+ private:
+  friend class ClientConnection;
+  ReadRange(Pin pin, size_t object_bytes) : Pin(std::move(pin)), object_bytes_(object_bytes) {}
+
+  size_t object_bytes_;
+};
+
+class WriteRange : public Pin {
+ public:
+  std::span<std::byte> bytes() const { return bytes_; }
+  size_t count() const { return bytes_.size() / object_bytes_; }
+  std::span<std::byte> object(size_t index) const {
+    check(index < count(), "an object of the range");
+    return bytes_.subspan(index * object_bytes_, object_bytes_);
+  }
+  template <class T>
+  std::span<T> as() const {
+    static_assert(std::is_trivially_copyable_v<T>);
+    return {reinterpret_cast<T*>(bytes_.data()), bytes_.size() / sizeof(T)};
+  }
+  // Ends the pin and leaves the objects as they were.
+  void abandon() { end(false); }
+
+ private:
+  friend class ClientConnection;
+  WriteRange(Pin pin, size_t object_bytes) : Pin(std::move(pin)), object_bytes_(object_bytes) {}
+
+  size_t object_bytes_;
+};
+
 // Counted on this program's node, for all of its programs, since the set was made.
 struct SetStatistics {
   uint64_t gets = 0;
@@ -122,6 +184,13 @@ class SharedSet {
   // program has more than 1 GiB pinned).
   Result<ReadPin> get(ObjectId object, Touch touch = Touch::kFirstTouch) const;
   Result<WritePin> grab(ObjectId object, Touch touch = Touch::kFirstTouch) const;
+  // All `count` objects from `first` on, at one time: what one writer has put as a range, readers
+  // of ranges see whole. Errors: those of get() and grab(), of any of the objects (then none is
+  // pinned); EINVAL (count is 0, or more than kMaxRangeObjects or kMaxRangeBytes; `first` is too
+  // near to the last number).
+  Result<ReadRange> get_range(ObjectId first, size_t count, Touch touch = Touch::kFirstTouch) const;
+  Result<WriteRange> grab_range(ObjectId first, size_t count,
+                                Touch touch = Touch::kFirstTouch) const;
   // Only if that takes neither a message to another node nor a wait; else EAGAIN.
   Result<ReadPin> try_get(ObjectId object) const;
   Result<WritePin> try_grab(ObjectId object) const;
@@ -144,10 +213,17 @@ class SharedSet {
   using Granted = std::function<void(Result<Pin>)>;
   std::future<Result<ReadPin>> get_async(ObjectId object, Touch touch = Touch::kFirstTouch) const;
   std::future<Result<WritePin>> grab_async(ObjectId object, Touch touch = Touch::kFirstTouch) const;
+  std::future<Result<ReadRange>> get_range_async(ObjectId first, size_t count,
+                                                 Touch touch = Touch::kFirstTouch) const;
+  std::future<Result<WriteRange>> grab_range_async(ObjectId first, size_t count,
+                                                   Touch touch = Touch::kFirstTouch) const;
   std::future<Status> set_async(ObjectId object, std::span<const std::byte> content) const;
   std::future<Status> remove_async(ObjectId object) const;
   void get_async(ObjectId object, Touch touch, Granted<ReadPin> granted) const;
   void grab_async(ObjectId object, Touch touch, Granted<WritePin> granted) const;
+  void get_range_async(ObjectId first, size_t count, Touch touch, Granted<ReadRange> granted) const;
+  void grab_range_async(ObjectId first, size_t count, Touch touch,
+                        Granted<WriteRange> granted) const;
   void remove_async(ObjectId object, std::function<void(Status)> done) const;
 
  private:
