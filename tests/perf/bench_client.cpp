@@ -4,6 +4,10 @@
 //
 //   krgrun -N 2 --caps=+DISTANT_FORK build/dev/test-bin/krg_bench_client 2
 //
+// The rows about ranges alone (neighbours by one request), beside the same by single requests:
+//
+//   krgrun -N 2 --caps=+DISTANT_FORK build/dev/test-bin/krg_bench_client 2 ranges
+//
 // The first process starts the members, which execute this program anew (then they are placed).
 // Member 0 prints; all are on one machine, and have one clock.
 // SPDX-License-Identifier: GPL-2.0-or-later
@@ -50,28 +54,44 @@ class Member {
         blocks_(require(client.open_or_create_set(name + ".blocks", kBlockBytes))),
         barrier_(require(client.join_barrier(name, members))) {}
 
+  void measure_ranges() {
+    read_neighbours();
+    invalidate("1,000 pages that the others have, written by 1,000 grab_async",
+               [this] { write_range(next_, kInvalidated); });
+    invalidate("1,000 pages that the others have, written by one grab_range", [this] {
+      const WriteRange range = require(pages_.grab_range({next_}, kInvalidated));
+      for (size_t i = 0; i < kInvalidated; ++i) ++range.as<uint64_t>()[i * kPageBytes / 8];
+    });
+    scan("sequential read, pages, 64 asked for ahead", pages_, 64);
+    for (const size_t pages : {8, 64, 256, 1024}) scan_ranges(pages, 2);
+  }
+
   void measure() {
     barriers("barrier, nothing shared", 0);
     barriers("barrier, 100 pages written that the others have read", 100);
     read_pages();
     write_told();
-    invalidate();
     hand_over();
-    scan("sequential read, pages, 64 asked for ahead", pages_, 64);
     scan("sequential read, objects of 256 KiB, 4 asked for ahead", blocks_, 4);
+    measure_ranges();
   }
 
  private:
   void meet() { require(barrier_.wait()); }
   void row(const char* what, double value, const char* unit) const {
-    if (self_ == 0) std::printf("%-56s %9.1f %s\n", what, value, unit);
+    if (self_ == 0) std::printf("%-64s %9.1f %s\n", what, value, unit);
   }
   void barriers(const char* what, unsigned pages);
   void read_pages();
   void write_told();
-  void invalidate();
+  template <class Write>
+  void invalidate(const char* what, Write write);
   void hand_over();
   void scan(const char* what, const SharedSet& set, unsigned ahead);
+  void read_neighbours();
+  void scan_ranges(size_t pages, size_t ahead);
+  // Member 1 writes `count` objects' numbers into them; then all meet.
+  void number(const SharedSet& set, uint64_t count);
   // Each operation is under way while the next ones are asked for.
   void write_range(uint64_t first, uint64_t count);
   uint64_t read_range(const SharedSet& set, uint64_t first, uint64_t count, unsigned ahead);
@@ -155,19 +175,20 @@ void Member::write_told() {
   row("  with the barrier that tells them", told.median_us(), "µs");
 }
 
-void Member::invalidate() {
+template <class Write>
+void Member::invalidate(const char* what, Write write) {
   Samples alone, told;
   for (unsigned i = 0; i < kInvalidations; ++i) {
     read_range(pages_, next_, kInvalidated, 64);
     meet();
     const auto start = Clock::now();
-    if (self_ == 0) write_range(next_, kInvalidated);
+    if (self_ == 0) write();
     alone.add(microseconds_since(start));
     meet();
     told.add(microseconds_since(start));
   }
   next_ += kInvalidated;
-  row("1,000 pages that the others have, written", alone.median_us(), "µs");
+  row(what, alone.median_us(), "µs");
   row("  with the barrier that tells them", told.median_us(), "µs");
 }
 
@@ -190,11 +211,15 @@ void Member::hand_over() {
   row("lock, from its put to one who waits", samples.median_us(), "µs");
 }
 
-void Member::scan(const char* what, const SharedSet& set, unsigned ahead) {
-  const uint64_t count = kScannedBytes / set.object_bytes();
+void Member::number(const SharedSet& set, uint64_t count) {
   for (uint64_t i = next_; self_ == 1 && i < next_ + count; ++i)
     require(set.grab({i})).as<uint64_t>() = i;
   meet();
+}
+
+void Member::scan(const char* what, const SharedSet& set, unsigned ahead) {
+  const uint64_t count = kScannedBytes / set.object_bytes();
+  number(set, count);
   const auto start = Clock::now();
   if (self_ == 0) {
     const uint64_t sum = read_range(set, next_, count, ahead);
@@ -205,7 +230,53 @@ void Member::scan(const char* what, const SharedSet& set, unsigned ahead) {
   meet();
 }
 
-int start_members(const char* program, unsigned members) {
+// In ranges of so many pages, of which the next `ahead` are under way.
+void Member::scan_ranges(size_t pages, size_t ahead) {
+  const uint64_t count = kScannedBytes / kPageBytes, ranges = count / pages;
+  number(pages_, count);
+  const auto start = Clock::now();
+  if (self_ == 0) {
+    uint64_t sum = 0;
+    std::vector<std::future<Result<ReadRange>>> asked(ahead);
+    for (uint64_t i = 0; i < ranges + ahead; ++i) {
+      auto& slot = asked[i % ahead];
+      if (i >= ahead) {
+        const ReadRange range = require(slot.get());
+        const auto words = range.as<uint64_t>();
+        sum = std::accumulate(words.begin(), words.end(), sum);
+      }
+      if (i < ranges) slot = pages_.get_range_async({next_ + i * pages}, pages);
+    }
+    if (sum != count * next_ + count * (count - 1) / 2) std::printf("WRONG: a scan's sum\n");
+    const std::string what = "sequential read, ranges of " + std::to_string(pages) + " pages, " +
+                             std::to_string(ahead) + " asked for ahead";
+    row(what.c_str(), static_cast<double>(kScannedBytes) / microseconds_since(start), "MB/s");
+  }
+  next_ += count;
+  meet();
+}
+
+// As where eight neighbours come at a time: each that is wanted lies in its row of eight.
+void Member::read_neighbours() {
+  constexpr uint64_t kRow = 8;
+  next_ = (next_ + kRow - 1) / kRow * kRow;
+  number(pages_, kFaults);
+  std::vector<uint64_t> order(kFaults / kRow);
+  std::iota(order.begin(), order.end(), uint64_t{0});
+  std::ranges::shuffle(order, std::mt19937(7));
+  Samples samples;
+  for (const uint64_t at : order) {
+    if (self_ != 0) break;
+    const auto start = Clock::now();
+    require(pages_.get_range({next_ + at * kRow}, kRow));
+    samples.add(microseconds_since(start));
+  }
+  if (self_ == 0) row("get_range of 8 pages that another has written", samples.median_us(), "µs");
+  next_ += kFaults;
+  meet();
+}
+
+int start_members(const char* program, unsigned members, const char* rows) {
   const std::string name = "bench." + std::to_string(getpid());
   std::vector<pid_t> children;
   for (unsigned i = 0; i < members; ++i) {
@@ -213,7 +284,7 @@ int start_members(const char* program, unsigned members) {
     children.push_back(child);
     if (child > 0) continue;
     const auto self = std::to_string(i), all = std::to_string(members);
-    execl(program, program, all.c_str(), self.c_str(), name.c_str(), nullptr);
+    execl(program, program, all.c_str(), rows, self.c_str(), name.c_str(), nullptr);
     _exit(127);
   }
   int failures = 0;
@@ -230,10 +301,12 @@ int start_members(const char* program, unsigned members) {
 int main(int argc, char** argv) {
   using namespace krg::perf;
   const auto members = static_cast<unsigned>(argc > 1 ? std::atoi(argv[1]) : 2);
-  if (argc < 4) return start_members(argv[0], members);
+  const std::string rows = argc > 2 ? argv[2] : "all";
+  if (argc < 5) return start_members(argv[0], members, rows.c_str());
   const auto client = require(krg::Client::connect());
-  const auto self = static_cast<unsigned>(std::atoi(argv[2]));
+  const auto self = static_cast<unsigned>(std::atoi(argv[3]));
   std::printf("member %u on node %u\n", self, client.node().value);
   std::fflush(stdout);
-  Member(client, self, members, argv[3]).measure();
+  Member member(client, self, members, argv[4]);
+  rows == "ranges" ? member.measure_ranges() : member.measure();
 }
