@@ -61,6 +61,18 @@ struct Descriptors::Impl {
     };
   }
 
+  // Of a process that stands to be moved.
+  void export_leaving(pid_t pid, std::function<void(Result<std::vector<ExportedFd>>)> done) {
+    const auto own = exporter.own_relays(pid);
+    if (own.empty()) return done(exporter.export_all(pid, WhichFds::kAll));
+    relays.pause(own, [this, pid, own, done = std::move(done)] {
+      auto exported = exporter.export_all(pid, WhichFds::kAll);
+      if (!exported)
+        for (const uint64_t number : own) relays.resume(number);
+      done(std::move(exported));
+    });
+  }
+
   SessionFs& session_files;
   HomeRecordLocks record_locks;
   RemoteHome home;
@@ -88,14 +100,10 @@ void Descriptors::set_lock_holders(LockHolders& holders) {
 
 void Descriptors::export_fds(pid_t pid, WhichFds which,
                              std::function<void(Result<std::vector<ExportedFd>>)> done) {
-  const auto relays =
-      which == WhichFds::kAll ? impl_->exporter.own_relays(pid) : std::vector<uint64_t>();
-  if (relays.empty()) return done(impl_->exporter.export_all(pid, which));
-  impl_->relays.pause(relays, [impl = impl_.get(), pid, which, relays, done = std::move(done)] {
-    auto exported = impl->exporter.export_all(pid, which);
-    if (!exported)
-      for (const uint64_t number : relays) impl->relays.resume(number);
-    done(std::move(exported));
+  if (which != WhichFds::kAll) return done(impl_->exporter.export_all(pid, which));
+  impl_->mirrors.settle(pid, [impl = impl_.get(), pid, done = std::move(done)](const Status& how) {
+    if (!how) return done(how.error());
+    impl->export_leaving(pid, done);
   });
 }
 

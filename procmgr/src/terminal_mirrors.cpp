@@ -2,6 +2,7 @@
 #include "terminal_mirrors.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -9,7 +10,9 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstring>
+#include <utility>
 
 #include "krg/runtime/log.h"
 #include "tty_readers.h"
@@ -18,6 +21,7 @@ namespace krg {
 namespace {
 
 constexpr size_t kMaxOutputBytes = 64 * 1024;
+constexpr std::chrono::milliseconds kLongestSettling{250};
 
 // The slave's modes: those of home, but input is edited and echoed at home only.
 termios with_extproc(termios modes) {
@@ -59,6 +63,7 @@ struct TerminalMirrors::Mirror {
   int settings_sent = 0;     // changes of modes that home has not answered yet
   EventLoop::Watch watch;
   std::vector<std::function<void()>> drained;
+  std::vector<std::function<void()>> answered;  // when it does not ask for input any more
 };
 
 TerminalMirrors::TerminalMirrors(NodeContext& node) : node_(node) {
@@ -261,7 +266,7 @@ void TerminalMirrors::look_for_readers(Mirror& mirror, bool input_waits) {
               Mirror* mirror = find(number);
               if (mirror == nullptr) return;
               if (allowed && input_waits) return ask_for_input(*mirror);
-              mirror->asking = false;
+              end_asking(*mirror);
             });
 }
 
@@ -273,9 +278,14 @@ void TerminalMirrors::ask_for_input(Mirror& mirror) {
                           [this, number = mirror.number](Result<std::string> input) {
                             Mirror* mirror = find(number);
                             if (mirror == nullptr) return;
-                            mirror->asking = false;
                             if (input) put_input(*mirror, *input);
+                            end_asking(*mirror);
                           });
+}
+
+void TerminalMirrors::end_asking(Mirror& mirror) {
+  mirror.asking = false;
+  for (auto& done : std::exchange(mirror.answered, {})) done();
 }
 
 pid_t TerminalMirrors::receivers(const Mirror& mirror) {
@@ -310,6 +320,44 @@ void TerminalMirrors::drain(pid_t body, std::function<void()> done) {
     mirror->drained.push_back([all_drained] {});
     if (!mirror->sending) read_output(*mirror);
   }
+}
+
+void TerminalMirrors::settle(pid_t body, const std::function<void(Status)>& done) {
+  if (slave_of(body).empty()) return done({});
+  struct Settling {
+    std::function<void(Status)> done;  // empty: it is over
+    EventLoop::Timer limit;
+  };
+  auto settling = std::make_shared<Settling>(Settling{done, {}});
+  // Once; nothing when this has gone.
+  const auto end = [settling, alive = std::weak_ptr(alive_)](const auto& how) {
+    if (alive.expired() || !settling->done) return;
+    const auto limit = std::move(settling->limit);
+    std::exchange(settling->done, nullptr)(how());
+  };
+  settling->limit = node_.loop.after(kLongestSettling, [end] {
+    end([] { return errno_error("its terminal takes no output, or gives no answer", EAGAIN); });
+  });
+  auto all = std::shared_ptr<void>(
+      nullptr, [this, end, body](void*) { end([this, body] { return has_read_all(body); }); });
+  for (auto& mirror : mirrors_)
+    if (mirror->body == body && mirror->asking) mirror->answered.push_back([all] {});
+  drain(body, [all] {});
+}
+
+Status TerminalMirrors::has_read_all(pid_t body) const {
+  for (auto& mirror : mirrors_) {
+    if (mirror->body != body) continue;
+    const UniqueFd slave(ioctl(mirror->master.get(), TIOCGPTPEER, O_RDONLY | O_NOCTTY | O_CLOEXEC));
+    pollfd input{slave.get(), POLLIN, 0};
+    int unread = 0;
+    // What was put in a moment ago is there once somebody has asked for it by poll (n_tty_poll).
+    if (!slave || ::poll(&input, 1, 0) < 0 || ioctl(slave.get(), FIONREAD, &unread) != 0)
+      return errno_error("a terminal");
+    if (unread > 0)
+      return errno_error("input of its terminal has come that it has not read yet", EAGAIN);
+  }
+  return {};
 }
 
 void TerminalMirrors::close(Mirror& mirror) {

@@ -43,6 +43,10 @@ class TerminalMirrors {
   Result<UniqueFd> open(pid_t body, const Source& source, int flags, bool& is_new);
   // Runs `done` when what the body wrote has been written at home.
   void drain(pid_t body, std::function<void()> done);
+  // Before `body`, which stands still, leaves for another node: runs `done` when what it wrote is
+  // home and nothing is on its way to it. Error: EAGAIN: that takes long (a terminal that is
+  // stopped by ^S), or it has input that it has not read yet, which would stay behind.
+  void settle(pid_t body, const std::function<void(Status)>& done);
   std::optional<Source> source_of(dev_t slave) const;
   std::optional<Source> source_of(const std::string& slave) const;
   // The slave's path, of a terminal that `body` has; empty: none.
@@ -70,6 +74,8 @@ class TerminalMirrors {
   void state_arrived(NodeId from, const TerminalState& state);
   void look_for_readers(Mirror& mirror, bool input_waits);
   void ask_for_input(Mirror& mirror);
+  void end_asking(Mirror& mirror);
+  Status has_read_all(pid_t body) const;
   static pid_t receivers(const Mirror& mirror);
   void put_input(Mirror& mirror, const std::string& input);
   void close(Mirror& mirror);
@@ -82,6 +88,7 @@ class TerminalMirrors {
   };
   std::vector<std::unique_ptr<Mirror>> mirrors_;
   uint64_t next_ = 1;
+  std::shared_ptr<const char> alive_ = std::make_shared<const char>();
 };
 
 }  // namespace krg

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "descriptor_waits.h"
+#include "process_status.h"
 
 namespace krg {
 namespace {
@@ -30,6 +31,12 @@ Wait wait_of(int pid, int tid, const std::string& tty) {
   }
 }
 
+// What is stopped, or stands to be moved, looks as if it still were in its call.
+bool is_stopped(int tid) {
+  const auto stat = read_process_stat(tid);
+  return stat && (stat->state == 'T' || stat->state == 't');
+}
+
 }  // namespace
 
 std::vector<TtyReaders> find_tty_readers(const std::string& tty) {
@@ -37,7 +44,8 @@ std::vector<TtyReaders> find_tty_readers(const std::string& tty) {
   find_number_in("/proc", [&](int pid) {
     find_number_in(fmt::format("/proc/{}/task", pid), [&](int tid) {
       const Wait wait = wait_of(pid, tid, tty);
-      if (wait != Wait::kNone) found.push_back({getpgid(pid), wait == Wait::kRead});
+      if (wait != Wait::kNone && !is_stopped(tid))
+        found.push_back({getpgid(pid), wait == Wait::kRead});
       return false;
     });
     return false;

@@ -16,7 +16,8 @@ struct TtyReaders {
   bool is_reading;
 };
 
-// Who of this node waits for `tty` ("/dev/pts/3"). Source: /proc/PID/task/TID/syscall (proc(5)).
+// Who of this node waits for `tty` ("/dev/pts/3") and is not stopped. Source:
+// /proc/PID/task/TID/syscall (proc(5)).
 std::vector<TtyReaders> find_tty_readers(const std::string& tty);
 
 }  // namespace krg

@@ -47,6 +47,10 @@ class MovingFamilyTest(SessionCase):
     def test_hundreds_of_threads_move(self):
         self.check_all_of("states", only=["crowd"], least=1)
 
+    def test_what_is_typed_finds_who_reads_it(self):
+        """Wherever that has been moved meanwhile, some hundred times a second."""
+        self.check_all_of("features", only=["ttys"])
+
     def check_all_of(self, name, only=(), without="", least=4):
         """A machine that is busy moves few of them in that time, and so is given more of it."""
         for seconds in (SECONDS, SECONDS * 5):
