@@ -14,6 +14,7 @@
 #include "krg/runtime/log.h"
 #include "krg/runtime/run_after.h"
 #include "process_status.h"
+#include "stop_state.h"
 #include "wait_status.h"
 
 namespace krg {
@@ -67,6 +68,7 @@ struct BodyHost::Impl : std::enable_shared_from_this<Impl> {
   void listen();
   void thaw(pid_t pid);
   void await_stop(pid_t pid, int tries);
+  void tell_goes_on(pid_t pid);
   void settle_copies_of(NodeId sender);
   void on_part(NodeId sender, pid_t pid, std::string_view bytes);
   void on_start(NodeId sender, const StartBody& ask, std::string_view payload,
@@ -108,19 +110,29 @@ void BodyHost::Impl::listen() {
 }
 
 void BodyHost::Impl::thaw(pid_t pid) {
-  if (images.thaw(pid)) await_stop(pid, kStopTries);
+  const auto then = images.thaw(pid);
+  if (then == InstalledProcess::AfterThaw::kStops) await_stop(pid, kStopTries);
+  if (then == InstalledProcess::AfterThaw::kGoesOn) tell_goes_on(pid);
 }
 
 // A SIGCONT that comes before a body has stopped anew takes the stop away: the kernel tells of
-// neither, while the shadow is still stopped.
+// neither, while the shadow is still stopped. One that is frozen already, to move on, tells
+// nothing.
 void BodyHost::Impl::await_stop(pid_t pid, int tries) {
-  const ProcessTable::Body* body = table.find_body(pid);
   const auto stat = read_process_stat(pid);
-  if (!body || !stat || stat->state == 'T') return;
-  if (stat->state == 'R' && tries > 0)  // it may have had no processor yet
+  if (!table.find_body(pid) || !stat || stat->state == 'T') return;
+  const bool may_yet_stop =  // it may have had no processor so far
+      stat->state == 'R' || stat->state == 't' || is_about_to_stop(pid);
+  if (may_yet_stop && tries > 0)
     return run_after(node.loop, kStopPeriod, [weak = weak_from_this(), pid, tries] {
       if (auto self = weak.lock()) self->await_stop(pid, tries - 1);
     });
+  tell_goes_on(pid);
+}
+
+void BodyHost::Impl::tell_goes_on(pid_t pid) {
+  const ProcessTable::Body* body = table.find_body(pid);
+  if (!body) return;
   BodyStopped goes_on;
   goes_on.pid = pid;
   if (!node.messenger.send(body->origin, goes_on))

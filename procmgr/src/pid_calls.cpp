@@ -81,9 +81,16 @@ bool signals_a_process(const RawCall& call) {
   return call.number == SYS_kill || call.number == SYS_rt_sigqueueinfo;
 }
 
-bool continues_too_early(const RawCall& call) {
+bool continues_too_early(const ProcessTable& table, const RawCall& call) {
+  const auto pid = static_cast<pid_t>(call.args[0]);
   return signals_a_process(call) && static_cast<int>(call.args[1]) == SIGCONT &&
-         is_about_to_stop(static_cast<pid_t>(call.args[0]));
+         (is_about_to_stop(pid) || stands_to_be_moved(table, pid));
+}
+
+bool waits_for_a_move(const ProcessTable& table, const RawCall& call) {
+  const auto pid = static_cast<pid_t>(call.args[0]);
+  return signals_a_process(call) && static_cast<int>(call.args[1]) != SIGKILL &&
+         table.executes_here(pid) && stands_to_be_moved(table, pid);
 }
 
 // The other node's side: the kernel does it in the sender's name.
@@ -125,6 +132,7 @@ void carry_out(const RemoteCall& message, std::string_view input,
 struct PidCalls::Impl : std::enable_shared_from_this<PidCalls::Impl> {
   Impl(NodeContext& context, ProcessTable& processes) : node(context), table(processes) {}
 
+  void forward(Call call, int looks);
   void route(Call call, pid_t pid, Elsewhere elsewhere);
   // Has node `to` carry `raw` out in the caller's name; its result answers `call`.
   void send(Call call, const RawCall& raw, NodeId to);
@@ -146,17 +154,36 @@ struct PidCalls::Impl : std::enable_shared_from_this<PidCalls::Impl> {
   ProcessorMasks masks;
 };
 
+// The signal of one here to one that stands to be moved waits until that is settled: what came
+// behind the image and was not seen in time would be lost with what the process was here.
+void PidCalls::Impl::forward(Call call, int looks) {
+  const RawCall raw = raw_call_of(call);
+  const auto pid = static_cast<pid_t>(call.arg(find_pid_call(call.number())->pid_arg));
+  if (looks > 0 && waits_for_a_move(table, raw)) {
+    auto waiting = std::make_shared<Call>(std::move(call));
+    return run_after(node.loop, kLookPeriod, [self = shared_from_this(), waiting, looks] {
+      self->forward(std::move(*waiting), looks - 1);
+    });
+  }
+  route(std::move(call), pid, [self = shared_from_this(), raw](Call remote, NodeId to) {
+    self->send(std::move(remote), raw, to);
+  });
+}
+
 void PidCalls::Impl::route(Call call, pid_t pid, Elsewhere elsewhere) {
   if (const auto* shadow = table.find_shadow(pid))
     return elsewhere(std::move(call), shadow->body_node);
   if (pid <= 0 || table.executes_here(pid)) return call.go_on();
+  const bool is_signal = signals_a_process(raw_call_of(call));
   auto waiting = std::make_shared<Call>(std::move(call));
-  table.locate(GlobalPid{pid},
-               [self = node.self, waiting, elsewhere = std::move(elsewhere)](Result<NodeId> where) {
-                 if (!where) return waiting->fail(ESRCH);
-                 if (*where == self) return waiting->go_on();
-                 elsewhere(std::move(*waiting), *where);
-               });
+  table.locate(GlobalPid{pid}, [self = shared_from_this(), pid, is_signal, waiting,
+                                elsewhere = std::move(elsewhere)](Result<NodeId> where) {
+    if (!where) return waiting->fail(ESRCH);
+    // It may have moved on before the answer came: a signal follows it.
+    const bool has_left = is_signal && !self->table.executes_here(pid);
+    if (*where == self->node.self && !has_left) return waiting->go_on();
+    elsewhere(std::move(*waiting), *where);
+  });
 }
 
 void PidCalls::Impl::send(Call call, const RawCall& raw, NodeId to) {
@@ -202,7 +229,7 @@ void PidCalls::Impl::on_remote_call(const RemoteCall& message, std::string input
   if (signals_a_process(message.call) &&
       !table.executes_here(static_cast<pid_t>(message.call.args[0])))
     return reply.fail(ESTALE);
-  if (looks == 0 || !continues_too_early(message.call))
+  if (looks == 0 || !continues_too_early(table, message.call))
     return carry_out(message, input, masks, std::move(reply));
   auto waiting = std::make_shared<Messenger::Reply>(std::move(reply));
   run_after(node.loop, kLookPeriod,
@@ -258,11 +285,7 @@ void PidCalls::set_masks(ProcessorMasks masks) {
 }
 
 void PidCalls::forward(Call call) {
-  const auto pid = static_cast<pid_t>(call.arg(find_pid_call(call.number())->pid_arg));
-  impl_->route(std::move(call), pid, [self = impl_](Call remote, NodeId to) {
-    const RawCall raw = raw_call_of(remote);
-    self->send(std::move(remote), raw, to);
-  });
+  impl_->forward(std::move(call), kLooks);
 }
 
 void PidCalls::route(Call call, pid_t pid, Elsewhere elsewhere) {

@@ -139,13 +139,13 @@ Status Shadow::command(const ShadowCommand& command, int file) {
   return sent;
 }
 
-void Shadow::resume() {
+void resume_shadow(pid_t pid) {
   siginfo_t info{};
   info.si_signo = SIGCONT;
   info.si_code = SI_QUEUE;
   info.si_pid = getpid();
   info.si_value.sival_ptr = reinterpret_cast<void*>(kResumeOnly);
-  syscall(SYS_rt_sigqueueinfo, pid_, SIGCONT, &info);
+  syscall(SYS_rt_sigqueueinfo, pid, SIGCONT, &info);
 }
 
 void Shadow::on_readable() {

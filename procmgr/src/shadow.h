@@ -23,6 +23,9 @@ namespace krg {
 class FrozenProcess;
 class FrozenShadow;
 
+// SIGCONT that a shadow does not pass on.
+void resume_shadow(pid_t pid);
+
 class Shadow {
  public:
   struct Events {
@@ -37,11 +40,11 @@ class Shadow {
   static Result<std::unique_ptr<Shadow>> become_shadow(EventLoop& loop, SyscallBroker::Call exec,
                                                        int program, Events events);
   // Turns a frozen process, wherever it stands, with all its threads. It needs room for two more
-  // descriptors. Its interval timers are disarmed.
-  // One that is stopped stops again as a shadow. It keeps the descriptors `kept`, which are above
-  // kShadowProgramFd and ascend, and with them the process's locks by fcntl(2). Nothing is written
-  // into memory that it had, which a page source may share. Errors: when it still is_alive() it is
-  // as before; else it has died or been killed.
+  // descriptors. Its interval timers are disarmed. One that is stopped is a stopped shadow as soon
+  // as it has execed, of which its parent is told nothing. It keeps the descriptors `kept`, which
+  // are above kShadowProgramFd and ascend, and with them the process's locks by fcntl(2). Nothing
+  // is written into memory that it had, which a page source may share. Errors: when it still
+  // is_alive() it is as before; else it has died or been killed.
   static Result<std::unique_ptr<Shadow>> become_shadow(EventLoop& loop, FrozenProcess& process,
                                                        int program, Events events,
                                                        std::span<const int> kept = {});
@@ -56,8 +59,7 @@ class Shadow {
   }
   // `file`: goes along with kLock.
   Status command(const ShadowCommand& command, int file = -1);
-  // SIGCONT that the shadow does not pass on.
-  void resume();
+  void resume() { resume_shadow(pid_); }
   // It has been told to stop, and has not come back from that: it is stopped or will be.
   bool is_to_stop() const { return stops_ordered_ > 0; }
 

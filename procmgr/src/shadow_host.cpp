@@ -163,7 +163,8 @@ void ShadowHost::Impl::on_body_stopped(const BodyStopped& stopped) {
 
 // The body goes on or has ended, but the shadow may be stopped, or about to stop: it has still to
 // read the order to do so, and a SIGCONT before that would be lost. So it is looked at until it is
-// back from there; for a while where no order is known of.
+// back from there; where no order is known of, until it has slept for a while: one that is stopped
+// since it became a shadow may still be on its way there.
 void ShadowHost::Impl::settle(pid_t pid, int tries) {
   Hosted* shadow = find(pid);
   if (!shadow) return;
@@ -172,7 +173,8 @@ void ShadowHost::Impl::settle(pid_t pid, int tries) {
   if (is_stopped) shadow->shadow->resume();
   if (shadow->shadow->is_to_stop()) return settle_soon(pid, tries);
   if (tries == 0 || (is_stopped && !shadow->is_ending)) return shadow->settling.reset();
-  settle_soon(pid, tries - 1);
+  const bool sleeps = stat && stat->state == 'S';
+  settle_soon(pid, sleeps || is_stopped ? tries - 1 : tries);
 }
 
 void ShadowHost::Impl::settle_soon(pid_t pid, int tries) {
@@ -248,7 +250,8 @@ void ShadowHost::Impl::pass_signal_on(pid_t pid, const SignalInfo& info, int tri
 void ShadowHost::Impl::take_signal(pid_t pid, const SignalInfo& info,
                                    std::shared_ptr<Messenger::Reply> reply, int looks) {
   if (!table.executes_here(pid)) return reply->fail(ESRCH);
-  if (info.signal == SIGCONT && looks > 0 && is_about_to_stop(pid))
+  if (info.signal == SIGCONT && looks > 0 &&
+      (is_about_to_stop(pid) || stands_to_be_moved(table, pid)))
     return run_after(node.loop, kStopPeriod,
                      [this, pid, info, reply, looks] { take_signal(pid, info, reply, looks - 1); });
   auto sent = deliver(pid, info);
@@ -351,12 +354,9 @@ void ShadowHost::Impl::wait_for_child(const WaitForChild& wait, Messenger::Reply
     return reply.ok({reinterpret_cast<const char*>(&none), sizeof none});
   }
   auto shared = std::make_shared<Messenger::Reply>(std::move(reply));
-  shadow->answers.push_back([this, shared](const ShadowReport& answer) {
+  shadow->answers.push_back([shared](const ShadowReport& answer) {
     if (answer.result < 0) return shared->fail(-answer.result);
     ChildChange change{answer.sender, answer.code, answer.signal, answer.sender_uid};
-    // One that krgd has go on for a moment only is not continued.
-    const Hosted* child = find(change.pid);
-    if (child && change.code == CLD_CONTINUED && child->is_resumed) change = {};
     static_assert(sizeof change.usage == sizeof answer.usage);
     memcpy(&change.usage, answer.usage, sizeof change.usage);
     shared->ok({reinterpret_cast<const char*>(&change), sizeof change});
@@ -438,11 +438,17 @@ Result<std::unique_ptr<FrozenShadow>> ShadowHost::prepare_shadow(FrozenProcess& 
 Status ShadowHost::become_shadow(FrozenProcess& process, FrozenShadow& prepared,
                                  ProcessTable::Shadow entry, const std::vector<int>& kept) {
   const pid_t pid = process.pid();
+  const bool is_stopped = process.main().stop_signal() != 0;
   auto files = Impl::files_kept(pid, kept);
   Status hosted =
       impl_->host(pid, entry, prepared.become(impl_->node.loop, impl_->events_of(pid), kept));
-  if (hosted) impl_->find(pid)->files = std::move(files);
-  return hosted;
+  if (!hosted) return hosted;
+  Impl::Hosted& made = *impl_->find(pid);
+  made.files = std::move(files);
+  made.is_told_to_stop = is_stopped;
+  // It is asked for its children while its process is stopped elsewhere, and nobody waits for it.
+  if (is_stopped && made.is_guardian()) made.shadow->resume();
+  return {};
 }
 
 void ShadowHost::set_delivery(std::function<Status(pid_t, const SignalInfo&)> deliver) {

@@ -35,7 +35,6 @@ struct ShadowHost::Impl {
     std::vector<NodeId> guardians = {};                             // where it has some
     bool is_told_to_stop = false;                                   // as its body has
     std::vector<ShadowFile> files = {};                             // see shadow_locks.cpp
-    bool is_resumed = false;                                        // to return; it is stopped
     bool is_guardian() const { return origin != kNoNode; }
   };
 

@@ -28,9 +28,6 @@ void ShadowHost::lend(pid_t pid, std::function<void(Result<LentShadow>)> done) {
           if (lent && (!stat || stat->is_zombie())) impl->on_shadow_end(pid);
           return done(frozen ? errno_error("shadow", ESRCH) : frozen.error());
         }
-        // Else it would not come to its exec. Who takes it has it take that signal.
-        lent->is_resumed = (*frozen)->main().stop_signal() != 0;
-        if (lent->is_resumed) lent->shadow->resume();
         done(LentShadow{std::move(*frozen), lent->shadow->control()});
       });
 }
@@ -43,7 +40,7 @@ void ShadowHost::take_back(FrozenProcess& process) {
     auto shadow = Shadow::become_shadow(impl_->node.loop, process, impl_->program.get(),
                                         impl_->events_of(pid));
     if (shadow) {
-      lent->is_returning = lent->is_resumed = false;
+      lent->is_returning = false;
       lent->shadow = std::move(*shadow);
       return;
     }

@@ -8,6 +8,7 @@
 #include <sys/time.h>
 
 #include <deque>
+#include <optional>
 #include <thread>
 
 #include "image/frozen_process.h"
@@ -231,6 +232,10 @@ class FrozenShadowTest : public ShadowTest {
     reaper->watch(pid, [this](const ChildEvent& event) {
       if (event.is_end()) exit_code = event.code == CLD_EXITED ? event.status : 128 + event.status;
     });
+    shadow_of(pid);
+    return pid;
+  }
+  void shadow_of(pid_t pid) {
     FrozenProcess::freeze(loop, *reaper, pid, [this](auto frozen) {
       ASSERT_TRUE(frozen) << frozen.error().message();
       auto made = Shadow::become_shadow(
@@ -240,7 +245,6 @@ class FrozenShadowTest : public ShadowTest {
       shadow = std::move(*made);
     });
     run_until_shadow();
-    return pid;
   }
   static bool is_tracee(pid_t pid) { return read_tracer(pid).value_or(0) != 0; }
   int end_of() {
@@ -282,6 +286,52 @@ TEST_F(FrozenShadowTest, OneThatIsStoppedIsAStoppedShadow) {
   shadow->resume();
   EXPECT_TRUE(shadow->command(ShadowVerb::kExit, 42));
   EXPECT_EQ(end_of(), 42);
+}
+
+// Who has waited for its stop is told neither that it goes on nor that it has stopped again.
+TEST_F(FrozenShadowTest, OneThatIsStoppedStaysSoForItsParent) {
+  int pids[2], go[2];
+  ASSERT_EQ(pipe2(pids, O_CLOEXEC), 0);
+  ASSERT_EQ(pipe2(go, O_CLOEXEC), 0);
+  const pid_t parent = fork();
+  if (parent == 0) {
+    const pid_t child = fork();
+    if (child == 0) {
+      std::thread other([] { pause(); });
+      raise(SIGTSTP);
+      for (;;) pause();
+    }
+    int status = 0;
+    char byte;
+    const bool knows = waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status);
+    if (write(pids[1], &child, sizeof child) != sizeof child || read(go[0], &byte, 1) != 1)
+      _exit(1);
+    const pid_t news = waitpid(child, &status, WUNTRACED | WCONTINUED | WNOHANG);
+    if (write(pids[1], &child, sizeof child) != sizeof child) _exit(1);
+    const bool goes_on = waitpid(child, &status, WCONTINUED) == child && WIFCONTINUED(status);
+    _exit(!knows ? 2 : news != 0 ? 3 : !goes_on ? 4 : 7);
+  }
+  std::optional<ChildEvent> end;
+  reaper->watch(parent, [&](const ChildEvent& event) {
+    if (event.is_end()) end = event;
+  });
+  pid_t pid = 0;
+  ASSERT_EQ(read(pids[0], &pid, sizeof pid), ssize_t{sizeof pid});
+  shadow_of(pid);
+  const auto is_stopped = [pid] {
+    return read_process_status(pid)->state == 'T' && !is_tracee(pid);
+  };
+  for (int i = 0; i < 400 && !is_stopped(); ++i) loop.run_once(std::chrono::milliseconds(5));
+  EXPECT_TRUE(is_stopped());
+  EXPECT_NE(read_proc_text(pid, "comm").value_or(""), "shadow_test\n");
+  ASSERT_EQ(write(go[1], "x", 1), 1);
+  ASSERT_EQ(read(pids[0], &pid, sizeof pid), ssize_t{sizeof pid});
+  shadow->resume();
+  for (int i = 0; i < 400 && !end; ++i) loop.run_once(std::chrono::milliseconds(5));
+  kill(pid, SIGKILL);
+  ASSERT_TRUE(end);
+  EXPECT_EQ(end->status, 7);
+  for (int fd : {pids[0], pids[1], go[0], go[1]}) close(fd);
 }
 
 TEST_F(FrozenShadowTest, OneThatCannotBecomeAShadowIsAsBefore) {

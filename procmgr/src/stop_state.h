@@ -7,7 +7,9 @@
 #include <csignal>
 #include <cstdint>
 
+#include "krg/procmgr/process_table.h"
 #include "process_spec.h"
+#include "process_status.h"
 
 namespace krg {
 
@@ -24,6 +26,14 @@ inline bool is_about_to_go_on(pid_t pid) {
   const auto waiting =
       status->number<uint64_t>("ShdPnd", 16) | status->number<uint64_t>("SigPnd", 16);
   return (waiting >> (SIGCONT - 1) & 1) != 0;
+}
+
+// It stands to be moved, and its image may have been taken: a SIGCONT would have its parent be told
+// here that it goes on, which it does where it is to go, after it has stopped there anew.
+inline bool stands_to_be_moved(const ProcessTable& table, pid_t pid) {
+  if (!table.ends_waits(pid)) return false;
+  const auto stat = read_process_stat(pid);
+  return stat && stat->state == 't';
 }
 
 }  // namespace krg

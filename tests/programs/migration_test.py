@@ -353,6 +353,15 @@ class MigrationTest(SessionCase):
                          "touch go; sleep 0.2; krg_migrate $pid 3; kill -CONT $pid; wait $pid; krg_where $pid 2>&1 | wc -l; cat out", caps=CAPS)
         self.assertEqual(out.split(), ["2", "1", "6"])
 
+    def test_a_stopped_process_leaves_a_child(self):
+        """What keeps the child is asked for it when the process goes on, and so does not stop itself."""
+        (self.work / "script").write_text("touch ready; until [ -e moved ]; do sleep 0.02; done\n"
+                                          "(until [ -e go ]; do sleep 0.02; done; exit 6) & touch forked; wait $!; echo $?", encoding="ascii")
+        out = self.shell("rm -f ready moved forked go; bash script >out & pid=$!; until [ -e ready ]; do sleep 0.02; done; krg_migrate $pid 1; touch moved\n"
+                         "until [ -e forked ]; do sleep 0.02; done; kill -STOP $pid; until ps -o stat= -p $pid | grep -q T; do sleep 0.02; done\n"
+                         "krg_migrate $pid 2; krg_where $pid | awk '{print $2}'; touch go; kill -CONT $pid; wait $pid; cat out", caps=CAPS)
+        self.assertEqual(out.split(), ["2", "6"])
+
     def test_record_locks_move(self):
         """What a process on the first node finds while another, which has moved, has a lock: who, how far, until when."""
         (self.work / "holder.py").write_text(LOCK_HOLDER, encoding="ascii")

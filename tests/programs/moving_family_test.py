@@ -4,6 +4,7 @@ SPDX-License-Identifier: GPL-2.0-or-later
 """
 import os
 import random
+import signal
 import subprocess
 import time
 
@@ -27,12 +28,50 @@ while [ ${#what[@]} -gt 0 ] && [ $SECONDS -lt $end ]; do
   if [ "$state" = Z -o -z "$state" ]; then
     wait $pid || echo "${what[$pid]} $pid: status $?"; unset what[$pid]; continue
   fi
-  # Its child is stopped and waited for: that one moves.
-  case ${what[$pid]} in stopped.*) pid=$(cat child.$pid 2>/dev/null) || continue;; esac
+  # Its child is stopped and waited for: that one moves, too.
+  case ${what[$pid]} in stopped.*) [ $((RANDOM % 2)) = 0 ] || pid=$(cat child.$pid 2>/dev/null) || continue;; esac
   krg_migrate $pid $node 2>refusal && moves=$((moves + 1)) || sed "s/^/${what[$pid]} to $node: /" refusal >>refusals
 done
 for pid in ${!what[@]}; do wait $pid || echo "${what[$pid]} $pid: status $?"; done
 echo moves $moves
+"""
+
+
+# Has a child, which it stops and continues as it is told; says what it is told of it, and whether it is told what is not so.
+PARENT = """
+import os, signal, sys, time
+child = os.fork()
+while child == 0:
+    signal.pause()
+print(child, flush=True)
+NEWS = os.WUNTRACED | os.WCONTINUED
+for line in sys.stdin:
+    if line == "stop\\n":
+        os.kill(child, signal.SIGSTOP)
+    if line == "continue\\n":
+        os.kill(child, signal.SIGCONT)
+    if line != "more\\n":
+        print(os.waitpid(child, NEWS)[1], flush=True)
+        continue
+    news = []
+    for _ in range(10):
+        time.sleep(0.01)
+        news += [status for pid, status in [os.waitpid(child, NEWS | os.WNOHANG)] if pid != 0]
+    print(*news, "no" if not news else "", "more", flush=True)
+os.kill(child, signal.SIGKILL)
+"""
+# A step of $steps is what the parent is told to do, or who is moved where.
+STEPS = """
+coproc parent { exec /usr/bin/python3 parent.py; }
+read -r child <&${parent[0]}; parent_pid=$parent_PID
+for step in $steps; do
+  case $step in
+    child=*) krg_migrate $child ${step#*=} || echo "$step refused"; step=more;;
+    parent=*) krg_migrate $parent_pid ${step#*=} || echo "$step refused"; step=more;;
+  esac
+  echo $step >&${parent[1]}; read -r said <&${parent[0]}; echo $step $said
+done
+eval "exec ${parent[1]}>&-"; wait $parent_pid
 """
 
 
@@ -78,6 +117,21 @@ class MovingFamilyTest(SessionCase):
         self.assertEqual(result.returncode, 0, said)
         self.assertRegex(result.stdout, r"^moves \d+$", said)
         return int(result.stdout.split()[1]), said
+
+    def check_news(self, *steps):
+        """Of a child's stops its parent hears once of each, and of nothing else, whoever moves while it is stopped."""
+        (self.work / "parent.py").write_text(PARENT, encoding="ascii")
+        out = self.shell(f"steps='{' '.join(steps)}'\n{STEPS}", caps="--caps=+CAN_MIGRATE")
+        told = {"stop": f"stop {signal.SIGSTOP << 8 | 0x7f}", "continue": f"continue {0xffff}"}
+        self.assertEqual(out.split("\n"), [told.get(step, "more no more") for step in steps], f"{steps}\n{out}")
+
+    def test_a_stopped_child_moves(self):
+        moves = ["child=1", "child=2", "child=0", "child=3", "child=0"]
+        self.check_news("stop", *moves, "continue", "child=1", "stop", "child=0", "continue", "stop", "child=2", "continue", "child=0")
+
+    def test_a_stopped_child_and_its_parent_move(self):
+        self.check_news("parent=1", "stop", "child=2", "child=0", "parent=2", "child=1", "continue", "stop", "parent=0", "child=0",
+                        "parent=3", "continue", "child=1", "stop", "child=3", "parent=0", "continue", "child=0", "stop", "continue")
 
     def test_children_whose_output_goes_to_a_file(self):
         """They share its offset with each other wherever they are: no line is written over another."""

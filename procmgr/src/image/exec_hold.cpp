@@ -3,6 +3,7 @@
 
 #include <sys/ptrace.h>
 
+#include <csignal>
 #include <memory>
 #include <utility>
 
@@ -25,6 +26,21 @@ Result<FrozenThread> at_first_instruction(pid_t child) {
   if (stop.kind != TraceStop::Kind::kTrap) return errno_error("the process died", ESRCH);
   return FrozenThread::stopped(child, stop.signal);
 }
+
+// Of one that has been told to exec: what its stops on the way there mean.
+class WayToExec {
+ public:
+  enum class At { kUnderWay, kExeced, kFailed };
+  At after(const TraceStop& stop) {
+    if (stop.kind == TraceStop::Kind::kEvent && stop.event == PTRACE_EVENT_EXEC) return At::kExeced;
+    const bool is_behind_call =
+        stop.kind == TraceStop::Kind::kSystemCall && std::exchange(has_entered_, true);
+    return is_behind_call ? At::kFailed : At::kUnderWay;
+  }
+
+ private:
+  bool has_entered_ = false;
+};
 
 }  // namespace
 
@@ -52,11 +68,14 @@ class HeldExec : public std::enable_shared_from_this<HeldExec> {
       process_->main().forget();
       return done_(errno_error("the process died", ESRCH));
     }
-    const TraceStop stop = TraceStop::from(event.status);
-    if (stop.kind == TraceStop::Kind::kEvent && stop.event == PTRACE_EVENT_EXEC) return on_exec();
-    if (stop.kind == TraceStop::Kind::kSystemCall && std::exchange(has_entered_, true))
-      return on_failure();
-    ptrace(PTRACE_SYSCALL, pid, nullptr, nullptr);  // signals can wait: it is to become another
+    switch (way_.after(TraceStop::from(event.status))) {
+      case WayToExec::At::kExeced:
+        return on_exec();
+      case WayToExec::At::kFailed:
+        return on_failure();
+      case WayToExec::At::kUnderWay:  // signals can wait: it is to become another
+        ptrace(PTRACE_SYSCALL, pid, nullptr, nullptr);
+    }
   }
 
   void on_exec() {
@@ -77,12 +96,32 @@ class HeldExec : public std::enable_shared_from_this<HeldExec> {
   std::shared_ptr<FrozenProcess> process_;
   ChildReaper& reaper_;
   FrozenProcess::Frozen done_;
-  bool has_entered_ = false;
+  WayToExec way_;
 };
 
 void FrozenProcess::exec(std::shared_ptr<FrozenProcess> process, long number,
                          FrozenThread::Arguments arguments, Frozen done) {
   std::make_shared<HeldExec>(std::move(process), std::move(done))->begin(number, arguments);
+}
+
+Status let_go_at_exec(ChildReaper& reaper, FrozenThread& thread, RemoteAddr instruction,
+                      long number, FrozenThread::Arguments arguments) {
+  const pid_t pid = thread.tid();
+  const bool begun = thread.begin_exec(instruction, number, arguments);
+  thread.forget();
+  if (!begun) return errno_error("the process died", ESRCH);
+  reaper.watch_tracee(pid, [&reaper, pid, way = WayToExec()](const ChildEvent& event) mutable {
+    if (event.is_end()) return;
+    const auto at = way.after(TraceStop::from(event.status));
+    if (at == WayToExec::At::kUnderWay) {
+      ptrace(PTRACE_SYSCALL, pid, nullptr, nullptr);
+      return;
+    }
+    reaper.unwatch_tracee(pid);
+    if (at == WayToExec::At::kFailed) kill(pid, SIGKILL);
+    ptrace(PTRACE_DETACH, pid, nullptr, nullptr);
+  });
+  return {};
 }
 
 Status hold_at_exec(ChildReaper& reaper, pid_t child,

@@ -16,4 +16,10 @@ namespace krg {
 Status hold_at_exec(ChildReaper& reaper, pid_t child,
                     std::function<void(Result<FrozenThread>)> held);
 
+// The main thread of a process that is stopped by job control execs, with all signals blocked, and
+// is then let go: the new program is stopped before its first instruction, which the process's
+// parent, who knows of the stop, does not notice. When it cannot, it is killed. Errors: ESRCH.
+Status let_go_at_exec(ChildReaper& reaper, FrozenThread& thread, RemoteAddr instruction,
+                      long number, FrozenThread::Arguments arguments);
+
 }  // namespace krg

@@ -20,6 +20,7 @@
 
 #include "call_registers.h"
 #include "image/call_batch.h"
+#include "image/exec_hold.h"
 #include "krg/procmgr/unnotified_cookie.h"
 #include "krg/runtime/unique_fd.h"
 #include "text_scan.h"
@@ -375,7 +376,10 @@ Status FrozenProcess::become(long number, FrozenThread::Arguments arguments) {
   unwatch();
   for (auto& thread : threads_)
     if (thread != threads_.front()) thread->forget();
-  Status gone_on = main().let_go_into(*at, number, arguments);
+  // Without its tracer one that is stopped would not come to its exec.
+  Status gone_on = main().stop_signal() != 0
+                       ? let_go_at_exec(reaper_, main(), *at, number, arguments)
+                       : main().let_go_into(*at, number, arguments);
   threads_.clear();
   return gone_on;
 }

@@ -109,7 +109,8 @@ class FrozenProcess {
   // Ends it (SIGKILL).
   void kill();
   // It becomes another program: the main thread goes on with that system call, an execve, all
-  // signals blocked; the other threads never go on. When it cannot, it is killed.
+  // signals blocked; the other threads never go on. One that is stopped by job control is stopped
+  // when it has execed, which nobody is told anew. When it cannot, it is killed.
   Status become(long number, FrozenThread::Arguments arguments);
   // It execs and is held before the new program's first instruction: `done` gets that process
   // (later, in the loop), and this one has nothing left. Should krgd end from then on, it dies.

@@ -219,11 +219,8 @@ Status FrozenShadow::exec(std::span<const int> kept) {
 Result<std::unique_ptr<Shadow>> FrozenShadow::become(EventLoop& loop, Shadow::Events events,
                                                      std::span<const int> kept) {
   has_become_ = true;
-  const int stop_signal = process_.main().stop_signal();
   auto shadow = Shadow::create(loop, process_.pid(), std::move(connection_), std::move(events));
-  if (shadow && stop_signal != 0) (*shadow)->resume();  // else it would not come to its exec
   Status done = shadow ? exec(kept) : Status(shadow.error());
-  if (done && stop_signal != 0) done = (*shadow)->command(ShadowVerb::kStop, stop_signal);
   if (done) return shadow;
   process_.kill();  // neither what it was nor a shadow
   return done.error();

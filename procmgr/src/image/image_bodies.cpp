@@ -100,9 +100,9 @@ Status ImageBodies::lend(InstalledProcess& process) {
   return touched;
 }
 
-bool ImageBodies::thaw(pid_t pid) {
+InstalledProcess::AfterThaw ImageBodies::thaw(pid_t pid) {
   auto found = frozen_.extract(pid);
-  if (found.empty()) return false;
+  if (found.empty()) return InstalledProcess::AfterThaw::kRuns;
   log_trace("image", "body {}: to be thawed", pid);
   // One that has died is told of as every body's end is.
   if (auto thawed = found.mapped().process->thaw(); !thawed)
@@ -111,7 +111,7 @@ bool ImageBodies::thaw(pid_t pid) {
   if (pages_) pages_->begin(pid);
   is_young(0);  // forgets the others
   young_[pid] = std::chrono::steady_clock::now();
-  return found.mapped().process->is_to_stop();
+  return found.mapped().process->after_thaw();
 }
 
 std::vector<pid_t> ImageBodies::sent_by(NodeId sender) const {

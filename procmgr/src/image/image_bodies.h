@@ -44,9 +44,9 @@ class ImageBodies {
 
   // `done`: it is all there, but for the order to run. Errors: those of ImageInstaller::install().
   void install(Request request, std::function<void(Status)> done);
-  // A body that is not known (any more) is no error: it has ended. True for one that is stopped by
-  // job control: as soon as it runs, unless a SIGCONT comes first.
-  bool thaw(pid_t pid);
+  // A body that is not known (any more) is no error: it has ended. One that stops may yet go on,
+  // when a SIGCONT comes before.
+  InstalledProcess::AfterThaw thaw(pid_t pid);
   // Those that wait for their thaw and were sent by that node.
   std::vector<pid_t> sent_by(NodeId sender) const;
   // Whether it was thawed a moment ago.

@@ -23,6 +23,7 @@
 #include "krg/runtime/log.h"
 #include "krg/shmem/page_set.h"
 #include "process_spec.h"
+#include "shadow.h"
 #include "userfault_source.h"
 
 namespace krg {
@@ -139,6 +140,7 @@ class Installation : public std::enable_shared_from_this<Installation> {
                                                       wanted](Result<LentShadow> shadow) {
       if (!shadow) return self->end(shadow.error());
       const auto process = shadow->process;
+      self->settle_stop(*process);
       exec_in_shadow(std::move(*shadow), self->image().spec, std::move(*wanted),
                      [self, process](Result<std::shared_ptr<FrozenProcess>> execed) {
                        if (execed) return self->on_home(std::move(*execed));
@@ -146,6 +148,19 @@ class Installation : public std::enable_shared_from_this<Installation> {
                        self->end(execed.error());
                      });
     });
+  }
+
+  // A shadow that is stopped stays so on its way to the process that is, or that was about to stop
+  // anew after its last move: its parent knows of that. Else it goes on, and the one who has it
+  // exec takes that signal. (The kernel warns of threads that are made in a stopped process: those
+  // stop anew.)
+  void settle_stop(FrozenProcess& shadow) const {
+    const bool is_about_to =
+        std::any_of(image().pending.begin(), image().pending.end(),
+                    [](const ImageSignal& signal) { return signal.number() == SIGSTOP; });
+    const bool stays_stopped =
+        (image().stop_signal != 0 || is_about_to) && image().threads.size() == 1;
+    if (shadow.main().stop_signal() != 0 && !stays_stopped) resume_shadow(shadow.pid());
   }
 
   void on_home(std::shared_ptr<FrozenProcess> execed) {

@@ -31,8 +31,10 @@ class InstalledProcess {
   InstalledProcess& operator=(const InstalledProcess&) = delete;
 
   pid_t pid() const { return process_->pid(); }
-  // It was stopped by job control, and stops anew when it is thawed.
-  bool is_to_stop() const { return image_.stop_signal != 0; }
+  // What comes of one that is thawed: one that was stopped by job control stops anew as soon as it
+  // runs; or it goes on, because a SIGCONT came meanwhile.
+  enum class AfterThaw { kRuns, kStops, kGoesOn };
+  AfterThaw after_thaw() const { return after_thaw_; }
   bool is_alive() const { return process_->is_alive(); }
   // Runs when it dies before it is thawed (once; may drop this).
   void on_end(std::function<void()> ended) { process_->on_end(std::move(ended)); }
@@ -74,6 +76,7 @@ class InstalledProcess {
   UniqueFd userfaultfd_;
   bool origin_keeps_signals_ = false;
   bool has_thawed_ = false;
+  AfterThaw after_thaw_ = AfterThaw::kRuns;
 };
 
 // What the kernel itself touches when the process is thawed: the starts of pages, in order. These

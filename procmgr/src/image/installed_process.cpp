@@ -70,8 +70,12 @@ Status InstalledProcess::finish() {
   if (image_.dumpable <= 1) process.call(SYS_prctl, {PR_SET_DUMPABLE, image_.dumpable});
   if (image_.no_new_code != 0) process.call(SYS_prctl, {kSetMdwe, image_.no_new_code, 0, 0, 0});
   process.drop_scratch();
-  // Before it is let go: it is stopped before its first instruction.
-  if (image_.stop_signal != 0 && !is_about_to_go_on(process.pid())) ::kill(process.pid(), SIGSTOP);
+  // Before it is let go: it is stopped before its first instruction. What its shadow was stopped
+  // by, its parent knows of.
+  if (image_.stop_signal != 0)
+    after_thaw_ = is_about_to_go_on(process.pid()) ? AfterThaw::kGoesOn : AfterThaw::kStops;
+  if (after_thaw_ == AfterThaw::kStops && process.main().stop_signal() == 0)
+    ::kill(process.pid(), SIGSTOP);
   for (const auto& thread : process.threads())
     if (auto settled = thread->settle(); !settled) return settled;
   return {};

@@ -84,8 +84,7 @@ class ShadowHost : public LockHolders {
   // Freezes a shadow whose body comes home, for who makes that process of it; what is asked of the
   // shadow meanwhile fails with ESRCH. It is the process itself when BodyMoves says that it
   // executes here; else take_back() makes it, or what has been made of it, a shadow again, or has
-  // its body killed when it has died. One that was stopped has a SIGCONT waiting. Errors: ESRCH,
-  // EBUSY, those of FrozenProcess::freeze().
+  // its body killed when it has died. Errors: ESRCH, EBUSY, those of FrozenProcess::freeze().
   void lend(pid_t pid, std::function<void(Result<LentShadow>)> done);
   void take_back(FrozenProcess& process);
 
