@@ -33,6 +33,11 @@ auto is_same_as(const ImageSignal& captured) {
   };
 }
 
+// Of its interval timer, which runs on here until it has left, and there from where its image says.
+bool is_of_own_timer(const siginfo_t& info) {
+  return info.si_signo == SIGALRM && info.si_code == SI_KERNEL;
+}
+
 }  // namespace
 
 using namespace exec_messages;
@@ -127,6 +132,7 @@ void ProcessMover::Impl::pass_on(const Move& move, std::vector<ImageSignal> sign
   for (const ImageSignal& late : signals) {
     siginfo_t info;
     std::memcpy(&info, late.info.data(), sizeof info);
+    if (is_of_own_timer(info)) continue;
     SignalInfo signal;
     signal.signal = info.si_signo;
     signal.code = info.si_code;
