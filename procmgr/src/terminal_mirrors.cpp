@@ -329,17 +329,16 @@ void TerminalMirrors::settle(pid_t body, const std::function<void(Status)>& done
     EventLoop::Timer limit;
   };
   auto settling = std::make_shared<Settling>(Settling{done, {}});
-  // Once; nothing when this has gone.
-  const auto end = [settling, alive = std::weak_ptr(alive_)](const auto& how) {
-    if (alive.expired() || !settling->done) return;
+  const auto end = [settling](const Status& how) {
     const auto limit = std::move(settling->limit);
-    std::exchange(settling->done, nullptr)(how());
+    if (settling->done) std::exchange(settling->done, nullptr)(how);
   };
-  settling->limit = node_.loop.after(kLongestSettling, [end] {
-    end([] { return errno_error("its terminal takes no output, or gives no answer", EAGAIN); });
-  });
-  auto all = std::shared_ptr<void>(
-      nullptr, [this, end, body](void*) { end([this, body] { return has_read_all(body); }); });
+  settling->limit = node_.loop.after(kLongestSettling, alive_.guard([end] {
+    end(errno_error("its terminal takes no output, or gives no answer", EAGAIN));
+  }));
+  auto all = std::shared_ptr<void>(nullptr, [settled = alive_.guard([this, end, body] {
+                                     end(has_read_all(body));
+                                   })](void*) mutable { settled(); });
   for (auto& mirror : mirrors_)
     if (mirror->body == body && mirror->asking) mirror->answered.push_back([all] {});
   drain(body, [all] {});

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "alive.h"
 #include "krg/procmgr/node_context.h"
 #include "krg/runtime/unique_fd.h"
 #include "terminal_messages.h"
@@ -88,7 +89,7 @@ class TerminalMirrors {
   };
   std::vector<std::unique_ptr<Mirror>> mirrors_;
   uint64_t next_ = 1;
-  std::shared_ptr<const char> alive_ = std::make_shared<const char>();
+  Alive alive_;
 };
 
 }  // namespace krg
