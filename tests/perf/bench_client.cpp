@@ -11,9 +11,6 @@
 // The first process starts the members, which execute this program anew (then they are placed).
 // Member 0 prints; all are on one machine, and have one clock.
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -26,6 +23,7 @@
 
 #include "krg/shmem/client.h"
 #include "require.h"
+#include "start_members.h"
 #include "timing.h"
 
 namespace krg::perf {
@@ -276,25 +274,6 @@ void Member::read_neighbours() {
   meet();
 }
 
-int start_members(const char* program, unsigned members, const char* rows) {
-  const std::string name = "bench." + std::to_string(getpid());
-  std::vector<pid_t> children;
-  for (unsigned i = 0; i < members; ++i) {
-    const pid_t child = fork();
-    children.push_back(child);
-    if (child > 0) continue;
-    const auto self = std::to_string(i), all = std::to_string(members);
-    execl(program, program, all.c_str(), rows, self.c_str(), name.c_str(), nullptr);
-    _exit(127);
-  }
-  int failures = 0;
-  for (const pid_t child : children) {
-    int status = 0;
-    failures += waitpid(child, &status, 0) != child || status != 0;
-  }
-  return failures;
-}
-
 }  // namespace
 }  // namespace krg::perf
 
@@ -302,7 +281,7 @@ int main(int argc, char** argv) {
   using namespace krg::perf;
   const auto members = static_cast<unsigned>(argc > 1 ? std::atoi(argv[1]) : 2);
   const std::string rows = argc > 2 ? argv[2] : "all";
-  if (argc < 5) return start_members(argv[0], members, rows.c_str());
+  if (argc < 5) return start_members({argv[0], std::to_string(members), rows}, members);
   const auto client = require(krg::Client::connect());
   const auto self = static_cast<unsigned>(std::atoi(argv[3]));
   std::printf("member %u on node %u\n", self, client.node().value);

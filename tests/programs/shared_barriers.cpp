@@ -6,7 +6,6 @@
 // With FILE: after these rounds a member waits until there is such a file; those on the node that
 // it names come to no round any more, the others to two. Prints "member I node N rounds R", then
 // "member I: ERROR" for each of those two. SPDX-License-Identifier: GPL-2.0-or-later
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -19,6 +18,7 @@
 #include <vector>
 
 #include "krg/shmem/client.h"
+#include "start_members.h"
 
 namespace {
 
@@ -70,32 +70,13 @@ int take_part(const std::string& name, unsigned self, unsigned members, unsigned
   return 0;
 }
 
-int start_members(char** argv, unsigned members) {
-  const std::string name = "shared_barriers." + std::to_string(getpid());
-  std::vector<pid_t> children;
-  for (unsigned i = 0; i < members; ++i) {
-    const pid_t child = fork();
-    children.push_back(child);
-    if (child > 0) continue;
-    const std::string self = std::to_string(i);
-    execlp(argv[0], argv[0], argv[1], argv[2], argv[3] ? argv[3] : "", self.c_str(), name.c_str(),
-           nullptr);
-    _exit(127);
-  }
-  int failures = 0;
-  for (const pid_t child : children) {
-    int status = 0;
-    failures += waitpid(child, &status, 0) != child || status != 0;
-  }
-  return failures > 0;
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
   if (argc < 3) return 2;
   const auto members = static_cast<unsigned>(std::atoi(argv[1]));
-  if (argc < 6) return start_members(argv, members);
+  if (argc < 6)
+    return start_members({argv[0], argv[1], argv[2], argc > 3 ? argv[3] : ""}, members) > 0;
   return take_part(argv[5], static_cast<unsigned>(std::atoi(argv[4])), members,
                    static_cast<unsigned>(std::atoi(argv[2])), *argv[3] ? argv[3] : nullptr);
 }

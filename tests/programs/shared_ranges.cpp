@@ -4,7 +4,6 @@
 // amount from the first object of each to the last; now and then it looks at all objects, whose sum
 // never changes. Prints "member I node N ranges R wrong W".
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -16,6 +15,7 @@
 #include <vector>
 
 #include "krg/shmem/client.h"
+#include "start_members.h"
 
 namespace {
 
@@ -74,30 +74,12 @@ int take_part(const std::string& name, unsigned self, unsigned members, unsigned
   return write(STDOUT_FILENO, line.data(), line.size()) < 0;
 }
 
-int start_members(char** argv, unsigned members) {
-  const std::string name = "shared_ranges." + std::to_string(getpid());
-  std::vector<pid_t> children;
-  for (unsigned i = 0; i < members; ++i) {
-    const pid_t child = fork();
-    children.push_back(child);
-    if (child > 0) continue;
-    execlp(argv[0], argv[0], argv[1], argv[2], std::to_string(i).c_str(), name.c_str(), nullptr);
-    _exit(127);
-  }
-  int failures = 0;
-  for (const pid_t child : children) {
-    int status = 0;
-    failures += waitpid(child, &status, 0) != child || status != 0;
-  }
-  return failures > 0;
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
   if (argc < 3) return 2;
   const auto members = static_cast<unsigned>(std::atoi(argv[1]));
-  if (argc < 5) return start_members(argv, members);
+  if (argc < 5) return start_members({argv[0], argv[1], argv[2]}, members) > 0;
   return take_part(argv[4], static_cast<unsigned>(std::atoi(argv[3])), members,
                    static_cast<unsigned>(std::atoi(argv[2])));
 }
