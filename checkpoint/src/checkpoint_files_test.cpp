@@ -256,7 +256,8 @@ TEST_F(CheckpointFiles, OneWriterAtATime) {
 // Killed before each step: what was complete before stays the newest, or the new version is whole.
 TEST_F(CheckpointFiles, AWriterMayBeKilledAtAnyStep) {
   ASSERT_TRUE(write(1));
-  const std::vector<std::string> steps = {"tables", "pages", "seal", "commit", "prune", "end"};
+  const std::vector<std::string> steps = {"tables", "pages", "seal", "commit",
+                                          "prune",  "tidy",  "end"};
   for (const std::string& step : steps) {
     const uint32_t before = store().info(0)->version;
     const pid_t child = fork();
@@ -273,7 +274,7 @@ TEST_F(CheckpointFiles, AWriterMayBeKilledAtAnyStep) {
     waitpid(child, &status, 0);
     ASSERT_EQ(WEXITSTATUS(status), 42) << step;
     const uint32_t newest = store().info(0)->version;
-    const bool is_committed = step == "prune" || step == "end";
+    const bool is_committed = step == "prune" || step == "tidy" || step == "end";
     EXPECT_EQ(newest, is_committed ? before + 1 : before) << step;
     EXPECT_EQ(fault_of(newest, newest), "") << step;
   }
@@ -414,8 +415,9 @@ TEST_F(CheckpointFiles, AStoppedConsolidationLeavesAllAsItWas) {
 TEST_F(CheckpointFiles, IncrementsAndConsolidationsMayBeKilledAtAnyStep) {
   MadeProgram program(options());
   ASSERT_TRUE(program.save());
-  for (const std::string step : {"tables", "pages", "seal", "commit", "prune", "end", "merge",
-                                 "merge pages", "merge seal", "merge replace", "merge end"}) {
+  for (const std::string step :
+       {"tables", "pages", "seal", "commit", "prune", "tidy", "end", "merge", "merge pages",
+        "merge seal", "merge replace", "merge end"}) {
     program.go_on(4);
     const uint32_t before = store().info(0)->version;
     const auto die = [&](const std::string& now) {

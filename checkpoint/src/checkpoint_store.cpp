@@ -17,7 +17,8 @@
 namespace krg {
 namespace {
 
-constexpr uint64_t kMostTooLong = 2;  // times as long as what is written over it
+constexpr const char* kUnfinished = ".tmp";  // at the end of names
+constexpr uint64_t kMostTooLong = 2;         // times as long as what is written over it
 constexpr std::chrono::milliseconds kLookAgain{5};
 
 struct PartName {
@@ -192,10 +193,14 @@ Status CheckpointStore::lock(std::chrono::milliseconds patience) {
     }
     return errno_error(folder_ + ": a checkpoint is being written there", EBUSY);
   }
-  for (const std::string& name : names_in(folder_))
-    if (name.ends_with(".tmp")) unlink((folder_ + "/" + name).c_str());
+  remove_unfinished();
   // No spares: a node may still be writing one of them for somebody who has died.
   return remove_unneeded_parts(false);
+}
+
+void CheckpointStore::remove_unfinished() const {
+  for (const std::string& name : names_in(folder_))
+    if (name.ends_with(kUnfinished)) unlink((folder_ + "/" + name).c_str());
 }
 
 void CheckpointStore::learn_masters() {
@@ -227,7 +232,7 @@ Status CheckpointStore::sync() const {
 }
 
 Status CheckpointStore::commit(const VersionInfo& info) {
-  const std::string path = master_path(info.version), fresh = path + ".tmp";
+  const std::string path = master_path(info.version), fresh = path + kUnfinished;
   if (auto written = write_master(fresh, info); !written) {
     unlink(fresh.c_str());
     return written;
@@ -288,14 +293,24 @@ Status CheckpointStore::remove(uint32_t version) const {
   return remove_unneeded_parts();
 }
 
-Status CheckpointStore::prune(unsigned keep) const {
+Status CheckpointStore::hide_older(unsigned keep) const {
   auto all = versions();
   if (!all) return all.error();
-  if (all->size() <= keep) return {};
   for (size_t i = 0; i + keep < all->size(); ++i)
-    if (const std::string path = master_path((*all)[i]); unlink(path.c_str()) != 0)
+    if (const std::string path = master_path((*all)[i]);
+        rename(path.c_str(), (path + kUnfinished).c_str()) != 0)
       return errno_error(path);
+  return {};
+}
+
+Status CheckpointStore::tidy() const {
+  remove_unfinished();
   return remove_unneeded_parts();
+}
+
+Status CheckpointStore::prune(unsigned keep) const {
+  auto hidden = hide_older(keep);
+  return hidden ? tidy() : hidden;
 }
 
 }  // namespace krg

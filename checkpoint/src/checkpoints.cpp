@@ -365,22 +365,33 @@ void Checkpoints::Impl::write_parts(const Work& work) {
 void Checkpoints::Impl::commit(const Work& work) {
   std::sort(work->written.begin(), work->written.end(),
             [](const WrittenPart& a, const WrittenPart& b) { return a.node < b.node; });
+  auto long_chain = std::make_shared<bool>(false);
   parts.capture.node.workers.submit(
-      [work] {
+      [work, long_chain, weak = weak_from_this(), &loop = parts.capture.node.loop] {
         work->outcome.emplace(work->failure
                                   ? Result<WrittenVersion>(*work->failure)
                                   : (*work->version)->commit(work->captured.family, work->written));
-        work->version = std::unique_ptr<NewVersion>();
+        std::unique_ptr<NewVersion> version = std::move(*work->version);
+        if (!*work->outcome) version.reset();
+        *long_chain = *work->outcome && (*work->outcome)->info.needs.size() >= kLongChain;
+        loop.post([weak, work] {
+          if (auto self = weak.lock()) self->written(work);
+        });
+        // Who asked need not wait for this.
+        if (!version) return;
+        if (auto tidied = version->tidy(); !tidied)
+          log_warn("checkpoint", "{}: {}", work->options.folder, tidied.error().message());
       },
-      [self = shared_from_this(), work] {
-        work->opening = Write::Opening::kNotBegun;
-        self->written(work);
+      [self = shared_from_this(), options = work->options, long_chain] {
+        if (*long_chain) self->shorten_chain(options);
       });
 }
 
 void Checkpoints::Impl::written(const Work& finished) {
   using std::chrono::duration_cast, std::chrono::microseconds;
   Write& work = *finished;
+  work.opening = Write::Opening::kNotBegun;
+  work.version = std::unique_ptr<NewVersion>();
   const auto write_time = duration_cast<microseconds>(Clock::now() - work.began);
   const auto& outcome = *work.outcome;
   if (const auto stands = frozen.find(work.root);
@@ -400,7 +411,6 @@ void Checkpoints::Impl::written(const Work& finished) {
   if (tracking.works())
     bases[work.root] = {
         work.captured.number, work.options.folder, {info.version, info.id}, info.needs.size()};
-  if (info.needs.size() >= kLongChain) shorten_chain(work.options);
   if (work.signal != 0)
     for (const FamilyMember& member : work.captured.family.members)
       if (!member.has_ended())

@@ -114,7 +114,7 @@ Result<uint64_t> write_merged(const std::string& path, const Parts& parts, const
 Status consolidate(const std::string& folder, uint32_t version, const ConsolidateOptions& options) {
   auto store = CheckpointStore::open(folder, false);
   if (!store) return store.error();
-  if (auto locked = store->lock(); !locked) return locked;
+  if (auto locked = store->lock(options.patience); !locked) return locked;
   auto info = store->info(version);
   if (!info) return info.error();
   if (info->needs.empty()) return {};

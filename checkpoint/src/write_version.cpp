@@ -241,9 +241,16 @@ Result<WrittenVersion> NewVersion::commit(const ProcessFamily& family,
   is_committed_ = true;
   options_.on_step("prune");
   if (options_.keep > 0)
-    if (auto pruned = store_.prune(options_.keep); !pruned) return pruned.error();
-  options_.on_step("end");
+    if (auto hidden = store_.hide_older(options_.keep); !hidden) return hidden.error();
   return written;
+}
+
+Status NewVersion::tidy() {
+  options_.on_step("tidy");
+  if (options_.keep > 0)
+    if (auto tidied = store_.tidy(); !tidied) return tidied;
+  options_.on_step("end");
+  return {};
 }
 
 Result<WrittenVersion> write_version(const PageSnapshot& snapshot, const WriteOptions& options) {
@@ -251,7 +258,10 @@ Result<WrittenVersion> write_version(const PageSnapshot& snapshot, const WriteOp
   if (!version) return version.error();
   auto part = write_part(snapshot, (*version)->order_for(0));
   if (!part) return part.error();
-  return (*version)->commit(snapshot.family(), {*part});
+  auto written = (*version)->commit(snapshot.family(), {*part});
+  if (!written) return written;
+  if (auto tidied = (*version)->tidy(); !tidied) return tidied.error();
+  return written;
 }
 
 }  // namespace krg

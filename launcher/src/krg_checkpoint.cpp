@@ -4,6 +4,7 @@
 #include <getopt.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -23,6 +24,8 @@ namespace {
 
 constexpr int kFailure = 1;
 constexpr int kUsageError = 2;
+// For a cluster that is writing or tidying there.
+constexpr std::chrono::seconds kWriterEnds{10};
 
 constexpr const char* kHelp =
     R"(Usage: krg_checkpoint [-o DIR] [-d TEXT] [-z] [-K N] [-k[SIG]] [--full] [--files] [PID | --all]
@@ -261,13 +264,13 @@ int verify(const CheckpointStore& store, unsigned version) {
 }
 
 int prune(CheckpointStore& store, unsigned keep) {
-  if (auto locked = store.lock(); !locked) return failure(locked.error());
+  if (auto locked = store.lock(kWriterEnds); !locked) return failure(locked.error());
   auto pruned = store.prune(keep);
   return pruned ? EXIT_SUCCESS : failure(pruned.error());
 }
 
 int consolidate_version(const std::string& folder, unsigned version) {
-  auto done = consolidate(folder, version, {});
+  auto done = consolidate(folder, version, {.patience = kWriterEnds});
   return done ? EXIT_SUCCESS : failure(done.error());
 }
 

@@ -116,7 +116,10 @@ inline Result<WrittenVersion> write_of_two_nodes(const MadeSnapshot& all,
     if (!part) return part.error();
     parts.push_back(*part);
   }
-  return (*version)->commit(NodesPages(all, 0).family(), parts);
+  auto written = (*version)->commit(NodesPages(all, 0).family(), parts);
+  if (!written) return written;
+  if (auto tidied = (*version)->tidy(); !tidied) return tidied.error();
+  return written;
 }
 
 // A program that is saved again and again, each time after other pages were written.

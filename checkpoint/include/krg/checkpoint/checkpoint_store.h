@@ -79,13 +79,19 @@ class CheckpointStore {
   // Removes a version, but for parts that others need; its own parts become spares. REQUIRES:
   // lock().
   Status remove(uint32_t version) const;
-  // Keeps the newest `keep` versions and what they need. REQUIRES: lock().
+  // Only the newest `keep` versions are there from now on. What the others had is still on the
+  // disk, until tidy(): to free a GiB may take a second. REQUIRES: lock().
+  Status hide_older(unsigned keep) const;
+  // Removes what no version needs; one part of each node becomes a spare. REQUIRES: lock().
+  Status tidy() const;
+  // Both: keeps the newest `keep` versions and what they need. REQUIRES: lock().
   Status prune(unsigned keep) const;
 
  private:
   CheckpointStore(std::string folder, UniqueFd directory)
       : folder_(std::move(folder)), directory_(std::move(directory)) {}
   Status remove_unneeded_parts(bool become_spares = true) const;
+  void remove_unfinished() const;
   std::string spare_name(uint32_t node) const;
   Result<std::vector<uint32_t>> needs_of(uint32_t version) const;
   Status sync() const;

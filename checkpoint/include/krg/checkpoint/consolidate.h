@@ -5,6 +5,7 @@
 // Threads: a worker, and threads of its own meanwhile. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -15,6 +16,7 @@ namespace krg {
 
 struct ConsolidateOptions {
   bool compress = false;
+  std::chrono::milliseconds patience{0};  // for another writer in the folder
   // Asked for each block: true ends it, and leaves all as it was.
   std::function<bool()> is_stopped = [] { return false; };
   // Told of each step before it is taken: tests end the process there.

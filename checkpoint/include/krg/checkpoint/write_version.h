@@ -87,8 +87,11 @@ class NewVersion {
   ~NewVersion();
 
   PartOrder order_for(uint32_t node) const;
-  // `family`: the whole; images are not needed. Errors: of the disk.
+  // `family`: the whole; images are not needed. Older versions that are not to be kept are none any
+  // more then. Errors: of the disk.
   Result<WrittenVersion> commit(const ProcessFamily& family, const std::vector<WrittenPart>& parts);
+  // After that: frees the space of what is not kept, for which nobody has to wait.
+  Status tidy();
 
  private:
   NewVersion(CheckpointStore store, const WriteOptions& options)
