@@ -3,7 +3,9 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <optional>
+#include <utility>
 #include <vector>
 
 namespace krg {
@@ -28,9 +30,17 @@ std::function<void(Status)> gathered(size_t left, std::function<void(Status)> do
   };
 }
 
+std::vector<PageRange> ranges_of(const std::vector<std::array<uint64_t, 2>>& rows) {
+  std::vector<PageRange> ranges;
+  for (const auto& [start, bytes] : rows)
+    if (bytes > 0) ranges.push_back({.start = RemoteAddr{start}, .bytes = bytes});
+  return ranges;
+}
+
 }  // namespace
 
 void Callbacks::listen() {
+  sections_->listen();
   std::weak_ptr<Callbacks> weak = weak_from_this();
   control_.add_command("checkpoint.callbacks", [weak](const ControlServer::Request& request,
                                                       ControlServer::Reply reply) {
@@ -40,11 +50,15 @@ void Callbacks::listen() {
     self->members_[request.connection].pid = request.peer.pid;
     reply.ok();
   });
-  control_.add_command("checkpoint.called",
-                       [weak](const ControlServer::Request& request, ControlServer::Reply reply) {
-                         if (auto self = weak.lock()) self->answered(request.connection, {});
-                         reply.ok();
-                       });
+  control_.add_command("checkpoint.called", [weak](const ControlServer::Request& request,
+                                                   ControlServer::Reply reply) {
+    reply.ok();
+    auto self = weak.lock();
+    if (!self) return;
+    self->note_left_out(request, [self, connection = request.connection](const Status& noted) {
+      self->answered(connection, noted);
+    });
+  });
   control_.on_disconnect([weak](Connection connection) {
     auto self = weak.lock();
     if (!self) return;
@@ -52,14 +66,32 @@ void Callbacks::listen() {
     self->members_.erase(connection);
   });
   node_.messenger.on_request<CallMembers>(
-      [weak](NodeId, const CallMembers& ask, std::string_view, Messenger::Reply reply) {
+      [weak](NodeId from, const CallMembers& ask, std::string_view, Messenger::Reply reply) {
         auto self = weak.lock();
         if (!self) return;
         auto shared = std::make_shared<Messenger::Reply>(std::move(reply));
-        self->call_here(ask.root, ask.after != 0, [shared](const Status& called) {
+        const auto done = [shared](const Status& called) {
           called ? shared->ok() : shared->fail(called.error());
+        };
+        if (ask.after) {
+          self->sections_->open(ask.root);
+          return self->call_here(ask.root, true, done);
+        }
+        self->sections_->close(ask.root, from, [self, root = ask.root, done](const Status& closed) {
+          closed ? self->call_here(root, false, done) : done(closed);
         });
       });
+}
+
+void Callbacks::note_left_out(const ControlServer::Request& request,
+                              std::function<void(Status)> noted) {
+  const auto member = members_.find(request.connection);
+  if (member == members_.end()) return;
+  const auto ranges =
+      ranges_of(request.arguments.value("left_out", std::vector<std::array<uint64_t, 2>>()));
+  const bool had_any = std::exchange(member->second.has_left_out, !ranges.empty());
+  if (ranges.empty() && !had_any) return noted({});
+  left_out_->tell(member->second.pid, ranges, std::move(noted));
 }
 
 void Callbacks::call(pid_t root, bool after, std::function<void(Status)> done) {

@@ -106,4 +106,21 @@ struct CallMembers {
   pid_t root = 0;
 };
 
+// Request to where a process executes: what is to be left out of its checkpoints (PageRange rows).
+struct LeaveOut {
+  static constexpr uint16_t kId = message_ids::kCheckpoint + 8;
+  uint8_t version = kVersion;
+  pid_t pid = 0;
+};
+
+// Request to where the place of an application's root is: its data, set first with `sets`. Reply:
+// the value, 8 bytes.
+struct KeepData {
+  static constexpr uint16_t kId = message_ids::kCheckpoint + 9;
+  uint8_t version = kVersion;
+  uint8_t sets = 0;
+  pid_t root = 0;
+  uint64_t value = 0;
+};
+
 }  // namespace krg::checkpoint_messages

@@ -12,6 +12,7 @@
 #include <optional>
 #include <set>
 
+#include "application_data.h"
 #include "applications.h"
 #include "callbacks.h"
 #include "checkpoint_messages.h"
@@ -19,6 +20,7 @@
 #include "krg/checkpoint/write_version.h"
 #include "krg/runtime/log.h"
 #include "krg/runtime/run_after.h"
+#include "left_out_memory.h"
 #include "part_writes.h"
 #include "payloads.h"
 #include "progress_desk.h"
@@ -85,6 +87,8 @@ struct Checkpoints::Impl : std::enable_shared_from_this<Impl> {
   FamilyTracking tracking;
   FamilyCaptures captures;
   std::shared_ptr<Applications> applications;
+  std::shared_ptr<ApplicationData> data;
+  std::shared_ptr<LeftOutMemory> left_out;
   std::shared_ptr<Callbacks> callbacks;
   ProgressDesk progress;
   std::set<pid_t> busy;  // roots that are being checkpointed
@@ -99,10 +103,15 @@ struct Checkpoints::Impl : std::enable_shared_from_this<Impl> {
         captures(capture_parts()),
         applications(std::make_shared<Applications>(parts.capture.node, parts.capture.table,
                                                     parts.capture.capabilities, parts.tasks_of)),
-        callbacks(std::make_shared<Callbacks>(parts.capture.node, parts.control, applications)),
+        data(std::make_shared<ApplicationData>(parts.capture.node, parts.control,
+                                               parts.capture.table, applications)),
+        left_out(std::make_shared<LeftOutMemory>(parts.capture.node, parts.capture.table)),
+        callbacks(
+            std::make_shared<Callbacks>(parts.capture.node, parts.control, applications, left_out)),
         progress(parts.capture.node, parts.control) {}
   FamilyCaptureParts capture_parts() {
     parts.capture.tracking = &tracking;
+    parts.capture.left_out = [this](pid_t pid) { return left_out->of(pid); };
     return parts.capture;
   }
 
@@ -124,12 +133,15 @@ struct Checkpoints::Impl : std::enable_shared_from_this<Impl> {
   void written(const Work& work);
   void fail(const Work& work, const Error& why);
   void call_and_capture(const Work& work);
+  void read_data_and_capture(const Work& work);
   void call_after(const Work& work);
   void shorten_chain(const WriteOptions& options);
 };
 
 void Checkpoints::Impl::add_commands() {
   applications->listen();
+  data->listen();
+  left_out->listen();
   callbacks->listen();
   std::weak_ptr<Impl> weak = weak_from_this();
   parts.control.add_command("checkpoint", [weak](Request request, ControlServer::Reply reply) {
@@ -239,14 +251,22 @@ void Checkpoints::Impl::freeze(const AskCheckpoint& ask, const Reply& reply) {
     return reply(errno_error(fmt::format("application {} stands already", root), EBUSY));
   if (!busy.insert(root).second)
     return reply(errno_error(fmt::format("application {} is busy", root), EBUSY));
-  captures.capture(
-      {.root = root, .asker = ask.asker, .job = ask.job, .only_freezes = true},
-      [self = shared_from_this(), root, reply](Result<FamilyCaptures::Captured> captured) {
-        self->busy.erase(root);
-        if (!captured) return reply(captured.error());
-        self->frozen[root] = captured->number;
-        reply(json::object());
-      });
+  const auto refuse = [self = shared_from_this(), root, reply](const Error& why) {
+    self->busy.erase(root);
+    self->callbacks->call(root, true, [](const Status&) {});
+    reply(why);
+  };
+  callbacks->call(root, false, [self = shared_from_this(), ask, refuse, reply](const Status& told) {
+    if (!told) return refuse(told.error());
+    self->captures.capture(
+        {.root = ask.root, .asker = ask.asker, .job = ask.job, .only_freezes = true},
+        [self, ask, refuse, reply](Result<FamilyCaptures::Captured> captured) {
+          if (!captured) return refuse(captured.error());
+          self->busy.erase(ask.root);
+          self->frozen[ask.root] = captured->number;
+          reply(json::object());
+        });
+  });
 }
 
 void Checkpoints::Impl::unfreeze(pid_t root, int signal, const Reply& reply) {
@@ -257,15 +277,26 @@ void Checkpoints::Impl::unfreeze(pid_t root, int signal, const Reply& reply) {
     return reply(errno_error(fmt::format("application {} does not stand", root), EINVAL));
   captures.drop(stands->second);
   frozen.erase(stands);
+  callbacks->call(root, true, [](const Status&) {});
   if (signal != 0)
     parts.shadows.send_signal(GlobalPid{root}, {.signal = signal, .code = SI_USER}, nullptr);
   reply(json::object());
 }
 
+// Those of an application that stands already have been called then.
 void Checkpoints::Impl::call_and_capture(const Work& work) {
+  if (frozen.contains(work->root)) return read_data_and_capture(work);
   callbacks->call(work->root, false, [self = shared_from_this(), work](const Status& called) {
     work->is_called = true;
-    called ? self->capture(work) : self->fail(work, called.error());
+    called ? self->read_data_and_capture(work) : self->fail(work, called.error());
+  });
+}
+
+void Checkpoints::Impl::read_data_and_capture(const Work& work) {
+  data->get(work->root, [self = shared_from_this(), work](const Result<uint64_t>& known) {
+    if (!known) return self->fail(work, known.error());
+    work->options.user_data = *known;
+    self->capture(work);
   });
 }
 
@@ -454,7 +485,10 @@ void Checkpoints::Impl::shorten_chain(const WriteOptions& options) {
 
 Checkpoints::Checkpoints(Parts parts) : impl_(std::make_shared<Impl>(std::move(parts))) {
   impl_->add_commands();
-  impl_->is_restarting = add_restart_commands(impl_->parts);
+  impl_->is_restarting =
+      add_restart_commands(impl_->parts, [data = impl_->data](pid_t root, uint64_t value) {
+        if (value != 0) data->set(root, value, [](const Result<uint64_t>&) {});
+      });
 }
 Checkpoints::~Checkpoints() = default;
 

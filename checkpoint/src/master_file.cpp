@@ -61,7 +61,7 @@ bool put_info(hid_t file, const VersionInfo& info) {
          h5_put(file, "version", info.version) && h5_put(file, "created", info.created) &&
          h5_put(file, "command", info.command) && h5_put(file, "description", info.description) &&
          h5_put(file, "root_pid", info.root_pid) && h5_put(file, "processes", info.processes) &&
-         h5_put(file, "page_bytes", info.page_bytes) &&
+         h5_put(file, "user_data", info.user_data) && h5_put(file, "page_bytes", info.page_bytes) &&
          h5_put(file, "memory_bytes", info.memory_bytes) &&
          h5_put(file, "nodes", joined(info.nodes)) && h5_put(file, "needs", joined(info.needs)) &&
          h5_put(file, "needs_ids", joined_ids(info.needs_ids)) && put_links(file, info);
@@ -94,6 +94,7 @@ Result<VersionInfo> read_info(hid_t file) {
     if (!numbers) return numbers.error();
     *into = std::move(*numbers);
   }
+  if (auto data = h5_number(file, "user_data")) info.user_data = *data;  // not in older files
   if (auto ids = h5_text(file, "needs_ids")) info.needs_ids = split_ids(*ids);
   return info;
 }

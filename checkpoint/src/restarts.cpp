@@ -32,10 +32,11 @@ using SharedReply = std::shared_ptr<ControlServer::Reply>;
 
 class Restarts : public std::enable_shared_from_this<Restarts> {
  public:
-  explicit Restarts(const Checkpoints::Parts& parts)
+  Restarts(const Checkpoints::Parts& parts, std::function<void(pid_t, uint64_t)> give_data)
       : node_(parts.capture.node),
         parts_(parts),
         control_(parts.control),
+        give_data_(std::move(give_data)),
         late_(std::make_shared<LateMembers>(node_, parts.capture.pages)),
         loads_(std::make_shared<MemberLoads>(node_, late_)) {}
 
@@ -423,6 +424,7 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
                          [self = shared_from_this(), restart, job] {
                            if (!restart->outcome)
                              return self->end(restart, job, std::move(restart->outcome));
+                           self->give_data_(restart->installer->root(), restart->info.user_data);
                            restart->installer->thaw([self, restart, job](Status thawed) {
                              self->end(restart, job, std::move(thawed));
                            });
@@ -473,6 +475,7 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
   NodeContext& node_;
   const Checkpoints::Parts& parts_;
   ControlServer& control_;
+  const std::function<void(pid_t, uint64_t)> give_data_;
   const std::shared_ptr<LateMembers> late_;
   const std::shared_ptr<MemberLoads> loads_;
   uint64_t last_load_ = 0;
@@ -481,8 +484,9 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
 
 }  // namespace
 
-std::function<bool(pid_t)> add_restart_commands(const Checkpoints::Parts& parts) {
-  auto restarts = std::make_shared<Restarts>(parts);
+std::function<bool(pid_t)> add_restart_commands(const Checkpoints::Parts& parts,
+                                                std::function<void(pid_t, uint64_t)> give_data) {
+  auto restarts = std::make_shared<Restarts>(parts, std::move(give_data));
   restarts->add_commands();
   return [restarts](pid_t pid) { return restarts->has(pid); };
 }

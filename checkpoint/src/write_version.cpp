@@ -222,6 +222,7 @@ Result<WrittenVersion> NewVersion::commit(const ProcessFamily& family,
   info.created = now_in_words();
   info.command = family.command;
   info.description = options_.description;
+  info.user_data = options_.user_data;
   info.root_pid = static_cast<uint64_t>(family.members.front().pid);
   info.processes = family.members.size();
   std::map<uint32_t, uint64_t> needs;

@@ -238,6 +238,7 @@ int show(const CheckpointStore& store, unsigned version) {
   fmt::print("version {}\ncreated {}\ncommand {}\ndescription {}\n", info->version, info->created,
              info->command, info->description);
   fmt::print("pages {} bytes, of {} bytes of memory\n", info->page_bytes, info->memory_bytes);
+  if (info->user_data != 0) fmt::print("data {}\n", info->user_data);
   for (uint32_t older : info->needs) fmt::print("needs version {}\n", older);
   auto parts = store.open_parts(*info);
   if (!parts) return failure(parts.error());

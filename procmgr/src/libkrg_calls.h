@@ -10,9 +10,12 @@
 namespace krg {
 
 // Sets errno; -1.
-inline int failed(const Error& error) {
-  errno = error.errno_or(EIO);
+inline int failed(int number) {
+  errno = number;
   return -1;
+}
+inline int failed(const Error& error) {
+  return failed(error.errno_or(EIO));
 }
 
 inline Result<ControlClient::Answer> ask_krgd(const char* command, nlohmann::json arguments) {

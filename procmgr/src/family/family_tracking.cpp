@@ -5,7 +5,9 @@
 #include <ctime>
 #include <map>
 #include <string>
+#include <utility>
 
+#include "family/left_out.h"
 #include "family/written_pages.h"
 #include "image/process_image.h"
 #include "krg/procmgr/process_table.h"
@@ -47,6 +49,7 @@ struct FamilyTracking::Impl {
     Incarnation incarnation;
     uint64_t capture = 0;
     std::unique_ptr<WrittenPages> written;
+    std::vector<PageRange> left_out;  // of that capture
   };
   WrittenBy told_by = WrittenPages::best_way();
   std::map<pid_t, Process> processes;
@@ -80,16 +83,19 @@ bool FamilyTracking::works() const {
   return impl_->told_by != WrittenBy::kNothing;
 }
 
-WrittenPages* FamilyTracking::since(uint64_t capture, const ProcessImage& image) {
+WrittenPages* FamilyTracking::since(uint64_t capture, const ProcessImage& image,
+                                    std::span<const PageRange> left_out) {
   const auto found = impl_->processes.find(pid_of(image));
   if (found == impl_->processes.end() || found->second.capture != capture ||
-      found->second.incarnation != incarnation_of(image))
+      found->second.incarnation != incarnation_of(image) ||
+      !is_left_out(found->second.left_out, left_out))
     return nullptr;
   found->second.capture = 0;
   return found->second.written.get();
 }
 
-void FamilyTracking::begin(uint64_t capture, FrozenProcess& process, const ProcessImage& image) {
+void FamilyTracking::begin(uint64_t capture, FrozenProcess& process, const ProcessImage& image,
+                           std::vector<PageRange> left_out) {
   if (!works()) return;
   Incarnation incarnation = incarnation_of(image);
   Impl::Process& known = impl_->processes[pid_of(image)];
@@ -102,6 +108,7 @@ void FamilyTracking::begin(uint64_t capture, FrozenProcess& process, const Proce
   known.incarnation = std::move(incarnation);
   const Status reset = known.written ? known.written->reset() : errno_error("", ENOTSUP);
   known.capture = capture;
+  known.left_out = std::move(left_out);
   if (!reset) impl_->processes.erase(pid_of(image));
 }
 

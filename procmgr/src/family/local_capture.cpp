@@ -443,13 +443,16 @@ Result<std::shared_ptr<MemoryCopies>> LocalCapture::memory() const {
 
 Status LocalCapture::take_pages(pid_t pid, const ProcessImage& image) {
   FrozenProcess& process = *members_[pid].process;
-  WrittenPages* written =
-      base_ != 0 && parts_.tracking ? parts_.tracking->since(base_, image) : nullptr;
   MemberPages& pages = *taken_.at(pid).pages;
+  if (parts_.left_out) pages.left_out = parts_.left_out(pid);
+  WrittenPages* written = base_ != 0 && parts_.tracking
+                              ? parts_.tracking->since(base_, image, pages.left_out)
+                              : nullptr;
   const Status taken = members_[pid].spread ? pages.take_at_home(process, written)
                                             : pages.take(process, image, written);
   if (!taken) return taken;
-  if (parts_.tracking && parts_.tracking->works()) parts_.tracking->begin(number_, process, image);
+  if (parts_.tracking && parts_.tracking->works())
+    parts_.tracking->begin(number_, process, image, pages.left_out);
   return {};
 }
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <csignal>
 
+#include "family/left_out.h"
 #include "family/page_copier.h"
 #include "family/written_pages.h"
 #include "image/content_ranges.h"
@@ -43,6 +44,7 @@ Status MemberPages::take(FrozenProcess& process, const ProcessImage& image, Writ
     auto found = written->take();
     if (!found) return found.error();
     tracked = std::move(*found);
+    leave_out(tracked, left_out);
     is_tracked = true;
   }
   return is_tracked && has_little_written(tracked) ? stage(process) : copy_process(process, image);
@@ -95,6 +97,7 @@ Status MemberPages::take_at_home(const FrozenProcess& process, WrittenPages* wri
   if (!written) return {};
   auto found = written->take();
   if (!found) return found.error();
+  leave_out(*found, left_out);
   if (!has_little_written(*found)) return {};
   tracked = std::move(*found);
   is_tracked = true;
@@ -147,6 +150,7 @@ Result<std::vector<PageRange>> MemberPages::pages() const {
     std::erase_if(ranges, [&](const PageRange& r) { return copied.find(r.start); });
     ranges.insert(ranges.end(), copied.ranges.begin(), copied.ranges.end());
   }
+  leave_out(ranges, left_out);
   const auto of_shared = shared_now ? shared_now->take(shared, shared_before.get()) : shared.ranges;
   ranges.insert(ranges.end(), of_shared.begin(), of_shared.end());
   std::sort(ranges.begin(), ranges.end(),

@@ -26,7 +26,8 @@ struct MemberPages {
   MemberPages& operator=(const MemberPages&) = delete;
 
   ProcessTable& table;
-  pid_t task = 0;  // a copy of the process; 0: all that read() has was copied
+  pid_t task = 0;                   // a copy of the process; 0: all that read() has was copied
+  std::vector<PageRange> left_out;  // of its own memory; set before take()
   bool is_tracked = false;
   std::vector<PageRange> tracked;                    // where it is
   CopiedPages shared;                                // what it has for all members

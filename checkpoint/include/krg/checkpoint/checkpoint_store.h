@@ -26,6 +26,7 @@ struct VersionInfo {
   std::string created;  // ISO 8601, UTC
   std::string command, description;
   uint64_t root_pid = 0, processes = 0;
+  uint64_t user_data = 0;       // the application's own
   uint64_t page_bytes = 0;      // that this version holds itself
   uint64_t memory_bytes = 0;    // that its processes had
   std::vector<uint32_t> nodes;  // whose parts there are

@@ -26,6 +26,7 @@ struct WriteOptions {
 
   std::string folder;
   std::string description;
+  uint64_t user_data = 0;  // the application's own
   Base base;
   std::chrono::milliseconds patience{0};  // for another writer in the folder
   bool compress = false;

@@ -114,6 +114,8 @@ struct FamilyCaptureParts {
   // Which standard stream of whoever started processes here that is to who has it open to read or
   // to write: 0 to 2; -1, or null: none.
   std::function<int(dev_t, ino_t, bool is_written)> stream_of = {};
+  // What a process does not want to have saved of its own memory; none: null, too.
+  std::function<std::vector<PageRange>(pid_t)> left_out = {};
   SharedMemory* shared_memory() const { return shared ? shared() : nullptr; }
 };
 

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "krg/procmgr/page_range.h"
@@ -33,10 +34,13 @@ class FamilyTracking {
 
   bool works() const;
   // What is known of a process since that capture, to be taken, and never known again until
-  // begin(); null: nothing. `image`: its own.
-  WrittenPages* since(uint64_t capture, const ProcessImage& image);
+  // begin(); null: nothing. `image`: its own. `left_out`: what is to be left out now; pages that
+  // were so in that capture and are no more are in none, so that nothing is known then.
+  WrittenPages* since(uint64_t capture, const ProcessImage& image,
+                      std::span<const PageRange> left_out = {});
   // What is written from now on is written after that capture. What cannot be tracked is not.
-  void begin(uint64_t capture, FrozenProcess& process, const ProcessImage& image);
+  void begin(uint64_t capture, FrozenProcess& process, const ProcessImage& image,
+             std::vector<PageRange> left_out = {});
 
   // The pages with content of a file that nobody has written to since that capture; null: it is not
   // known. `file`: as fstat(2) tells now.

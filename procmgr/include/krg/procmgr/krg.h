@@ -17,6 +17,9 @@ extern "C" {
 int migrate(pid_t pid, int node);
 /* Moves the caller's process. */
 int migrate_self(int node);
+/* Moves one thread of a process whose threads are on several nodes (krg_where --threads), by its
+ * own id; the first thread of any other process stands for all of that. */
+int thread_migrate(pid_t thread, int node);
 /* The node that the caller executes on. */
 int get_node_id(void);
 /* How many nodes the cluster has. */
