@@ -17,8 +17,9 @@
 namespace krg {
 namespace {
 
-constexpr const char* kUnfinished = ".tmp";  // at the end of names
-constexpr uint64_t kMostTooLong = 2;         // times as long as what is written over it
+// At the end of names: of what is being written, and of what is to be unlinked at leisure.
+constexpr const char *kUnfinished = ".tmp", *kGone = ".gone";
+constexpr uint64_t kMostTooLong = 2;  // times as long as what is written over it
 constexpr std::chrono::milliseconds kLookAgain{5};
 
 struct PartName {
@@ -104,6 +105,7 @@ void CheckpointStore::remove_parts_of(uint32_t version) const {
   unlink(master_path(version).c_str());
   for (PartName part; const std::string& name : names_in(folder_))
     if (parse_part(name, part) && part.version == version) unlink((folder_ + "/" + name).c_str());
+  remove_all(kGone);  // the disk may be full
 }
 
 Result<std::vector<uint32_t>> CheckpointStore::versions() const {
@@ -193,14 +195,14 @@ Status CheckpointStore::lock(std::chrono::milliseconds patience) {
     }
     return errno_error(folder_ + ": a checkpoint is being written there", EBUSY);
   }
-  remove_unfinished();
+  remove_all(kUnfinished);
   // No spares: a node may still be writing one of them for somebody who has died.
-  return remove_unneeded_parts(false);
+  return remove_unneeded_parts(Removal::kNow);
 }
 
-void CheckpointStore::remove_unfinished() const {
+void CheckpointStore::remove_all(const std::string& ending) const {
   for (const std::string& name : names_in(folder_))
-    if (name.ends_with(kUnfinished)) unlink((folder_ + "/" + name).c_str());
+    if (name.ends_with(ending)) unlink((folder_ + "/" + name).c_str());
 }
 
 void CheckpointStore::learn_masters() {
@@ -250,13 +252,13 @@ Status CheckpointStore::replace_parts(const std::vector<std::string>& paths,
     const std::string place = part_path(info.version, info.nodes.at(i));
     if (rename(paths[i].c_str(), place.c_str()) != 0) return errno_error(place);
   }
-  if (auto put = commit(info); !put) return put;
-  return remove_unneeded_parts();
+  auto put = commit(info);
+  return put ? tidy() : put;
 }
 
 // Those of versions that are not there and that none needs. That these are not there is on the disk
-// before.
-Status CheckpointStore::remove_unneeded_parts(bool become_spares) const {
+// before. One of each node becomes a spare when they are to be removed later.
+Status CheckpointStore::remove_unneeded_parts(Removal how) const {
   auto all = versions();
   if (!all) return all.error();
   std::set<uint32_t> needed(all->begin(), all->end());
@@ -279,18 +281,26 @@ Status CheckpointStore::remove_unneeded_parts(bool become_spares) const {
   add_unneeded(names);
   if (unneeded.empty()) return {};
   if (auto synced = sync(); !synced) return synced;
+  const auto set_aside = [](const std::string& path) {
+    rename(path.c_str(), (path + kGone).c_str());
+  };
   for (const auto& [path, part] : unneeded) {
-    if (const std::string spare = spare_name(part.node); become_spares && is_longer(path, spare))
-      rename(path.c_str(), spare.c_str());
-    else
+    const std::string spare = spare_name(part.node);
+    if (how == Removal::kNow) {
       unlink(path.c_str());
+    } else if (is_longer(path, spare)) {
+      set_aside(spare);
+      rename(path.c_str(), spare.c_str());
+    } else {
+      set_aside(path);
+    }
   }
   return {};
 }
 
 Status CheckpointStore::remove(uint32_t version) const {
   if (unlink(master_path(version).c_str()) != 0) return errno_error(master_path(version));
-  return remove_unneeded_parts();
+  return tidy();
 }
 
 Status CheckpointStore::hide_older(unsigned keep) const {
@@ -298,14 +308,16 @@ Status CheckpointStore::hide_older(unsigned keep) const {
   if (!all) return all.error();
   for (size_t i = 0; i + keep < all->size(); ++i)
     if (const std::string path = master_path((*all)[i]);
-        rename(path.c_str(), (path + kUnfinished).c_str()) != 0)
+        rename(path.c_str(), (path + kGone).c_str()) != 0)
       return errno_error(path);
   return {};
 }
 
 Status CheckpointStore::tidy() const {
-  remove_unfinished();
-  return remove_unneeded_parts();
+  const Status set_aside = remove_unneeded_parts(Removal::kLater);
+  flock(directory_.get(), LOCK_UN);
+  remove_all(kGone);
+  return set_aside;
 }
 
 Status CheckpointStore::prune(unsigned keep) const {

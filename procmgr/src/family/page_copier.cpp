@@ -1,17 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "family/page_copier.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <atomic>
-#include <cstdio>
 #include <thread>
 #include <utility>
 
+#include "idle_processor.h"
 #include "image/task_memory.h"
-#include "krg/procmgr/placement.h"
-#include "krg/runtime/unique_fd.h"
 
 namespace krg {
 namespace {
@@ -38,15 +33,6 @@ std::vector<Chunk> divide(const std::vector<PageRange>& ranges) {
     offset += ranges[i].bytes;
   }
   return chunks;
-}
-
-// Where all have work the helper would take the processor from the caller.
-bool has_idle_processor() {
-  UniqueFd file(open("/proc/loadavg", O_RDONLY | O_CLOEXEC));
-  char text[64] = {};
-  unsigned running = 0;  // this thread is one of them
-  return file && read(file.get(), text, sizeof text - 1) > 0 &&
-         sscanf(text, "%*f %*f %*f %u/", &running) == 1 && running < usable_cores();
 }
 
 Status copy(const TaskMemory& memory, const Chunk& chunk, std::byte* into) {

@@ -75,24 +75,26 @@ class CheckpointStore {
   Status commit(const VersionInfo& info);
   // The files at `paths` take the places of the parts of `info`, in the order of info.nodes; they
   // have all pages themselves from then on; newer versions find theirs where they were. REQUIRES:
-  // lock().
+  // lock(), which ends when that is done.
   Status replace_parts(const std::vector<std::string>& paths, const VersionInfo& info);
   // Removes a version, but for parts that others need; its own parts become spares. REQUIRES:
-  // lock().
+  // lock(), which ends.
   Status remove(uint32_t version) const;
   // Only the newest `keep` versions are there from now on. What the others had is still on the
   // disk, until tidy(): to free a GiB may take a second. REQUIRES: lock().
   Status hide_older(unsigned keep) const;
-  // Removes what no version needs; one part of each node becomes a spare. REQUIRES: lock().
+  // Removes what no version needs; one part of each node becomes a spare. The next writer need not
+  // wait until it is unlinked. REQUIRES: lock(), which ends.
   Status tidy() const;
-  // Both: keeps the newest `keep` versions and what they need. REQUIRES: lock().
+  // Both: keeps the newest `keep` versions and what they need. REQUIRES: lock(), which ends.
   Status prune(unsigned keep) const;
 
  private:
   CheckpointStore(std::string folder, UniqueFd directory)
       : folder_(std::move(folder)), directory_(std::move(directory)) {}
-  Status remove_unneeded_parts(bool become_spares = true) const;
-  void remove_unfinished() const;
+  enum class Removal { kNow, kLater };  // later: by tidy()
+  Status remove_unneeded_parts(Removal how) const;
+  void remove_all(const std::string& ending) const;
   std::string spare_name(uint32_t node) const;
   Result<std::vector<uint32_t>> needs_of(uint32_t version) const;
   Status sync() const;
