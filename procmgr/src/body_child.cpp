@@ -69,7 +69,7 @@ class BodyChild {
   void join_session() {
     // A body leads a kernel group of its own, in krgd's session: so that group is never orphaned
     // and terminal stop signals have their default effect.
-    must(raw_call(SYS_setpgid, 0, 0));
+    must(plan_.place.own_session ? raw_call(SYS_setsid) : raw_call(SYS_setpgid, 0, 0));
     if (plan_.place.uts_ns >= 0)
       must(raw_call(SYS_setns, static_cast<uint64_t>(plan_.place.uts_ns), CLONE_NEWUTS));
     if (plan_.place.mount_ns >= 0)

@@ -45,6 +45,7 @@ struct BodyReport {
 // Which namespaces the body joins; -1: it stays in krgd's own.
 struct BodyPlace {
   int mount_ns = -1, uts_ns = -1;
+  bool own_session = false;  // not krgd's
 };
 
 // What a child of krgd's has to begin with. krgd does not change it once it serves.

@@ -190,7 +190,8 @@ Status BodySpawner::Impl::start(Request& request, std::function<void(Result<int>
   const int32_t oom_score_adj = request.spec.attributes.oom_score_adj;
   auto plan = BodyPlan::make(std::move(request.spec), std::move(request.fds),
                              (request.has_children ? filter_of_parents : filter).program(),
-                             std::move(pair->second), {node.session_mount_ns, request.uts_ns}, own);
+                             std::move(pair->second),
+                             {node.session_mount_ns, request.uts_ns, request.own_session}, own);
   if (!plan) return plan.error();
   if (request.chooses_thread_ids) (*plan)->kept_capabilities = kChooseThreadIds;
   (*plan)->timer_slack_ns = request.timer_slack_ns;

@@ -27,6 +27,9 @@ class BodySpawner {
     std::vector<ImportedFd> fds;
     int uts_ns = -1;            // the job's; -1: krgd's own
     bool has_children = false;  // at its origin (SyscallFilterConfig::all_waits)
+    // A kernel session that is not krgd's: where the scheduler shares processors out by sessions
+    // (sched(7), autogroups), krgd is not kept waiting because this process computes.
+    bool own_session = false;
     // It keeps the privilege to choose its threads' ids over its exec (CAP_CHECKPOINT_RESTORE).
     bool chooses_thread_ids = false;
     std::optional<uint64_t> timer_slack_ns;  // what it begins with (prctl(2)); else krgd's

@@ -126,6 +126,7 @@ class Installation : public std::enable_shared_from_this<Installation> {
     body.spec = image().spec;
     body.uts_ns = request_.uts_ns;
     body.has_children = request_.has_children;
+    body.own_session = request_.own_session;
     body.chooses_thread_ids = image().threads.size() > 1;
     body.on_created = [self = shared_from_this(), pid = body.pid] { self->on_created(pid); };
     body.waits = true;  // to be held at its exec

@@ -90,6 +90,7 @@ class ImageInstaller {
     std::vector<ImportedFd> fds;
     int uts_ns = -1;            // the job's; -1: krgd's own
     bool has_children = false;  // at its origin (BodySpawner)
+    bool own_session = false;   // BodySpawner
     // Signals that waited for the process or its main thread are passed on by its shadow, which
     // keeps them when it execs.
     bool origin_keeps_signals = false;

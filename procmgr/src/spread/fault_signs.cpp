@@ -6,13 +6,18 @@
 namespace krg {
 
 void FaultSigns::add(const PageFault& fault, Clock::time_point served) {
-  if (is_return(fault)) ++sum_.returns;
+  if (is_return(fault)) {
+    ++sum_.returns;
+    sum_.waited_ns += fault.waited.count();
+  }
   auto [look, is_first] = looks_.try_emplace(fault.thread, Look{fault.address, served});
   if (is_first) return;
   const auto looked = served - fault.waited - look->second.since;
   if (!fault.write && look->second.word == fault.address)
-    sum_.spun_ns += std::clamp<Clock::duration>(looked, Clock::duration{0}, kLongestLook) /
-                    std::chrono::nanoseconds(1);
+    sum_.spun_ns +=
+        std::clamp<Clock::duration>(looked, Clock::duration{0},
+                                    std::max<Clock::duration>(kLongestLook, fault.waited)) /
+        std::chrono::nanoseconds(1);
   look->second = {fault.address, served};
 }
 

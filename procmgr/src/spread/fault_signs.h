@@ -18,11 +18,13 @@
 namespace krg {
 
 struct FaultSum {
-  uint64_t returns = 0;  // pages that came back, or the right to write them
+  uint64_t returns = 0;   // pages that came back, or the right to write them
+  int64_t waited_ns = 0;  // for these, by all threads
   int64_t spun_ns = 0;
 
   FaultSum& operator+=(const FaultSum& more) {
     returns += more.returns;
+    waited_ns += more.waited_ns;
     spun_ns += more.spun_ns;
     return *this;
   }
@@ -32,8 +34,8 @@ struct FaultSum {
 class FaultSigns {
  public:
   using Clock = std::chrono::steady_clock;
-  // A look that takes longer is counted as so much: who computes in between for as long loses
-  // little by the fault.
+  // A look that takes longer is counted as so much, or as long as its fault waited: who computes in
+  // between for longer loses little by the fault.
   static constexpr std::chrono::microseconds kLongestLook{1200};
 
   void add(const PageFault& fault, Clock::time_point served);

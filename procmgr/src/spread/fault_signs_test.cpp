@@ -74,6 +74,16 @@ TEST_F(FaultSignsTest, ALongTimeIsMostlyWork) {
   EXPECT_EQ(spun(), FaultSigns::kLongestLook);
 }
 
+TEST_F(FaultSignsTest, WhoWaitsForLongMayLookForAsLong) {
+  constexpr microseconds kWaited = 4 * FaultSigns::kLongestLook;
+  fault(microseconds(0), kWord);
+  now_ += std::chrono::seconds(1);
+  signs_.add(
+      {.address = RemoteAddr{kWord}, .page = PageIndex{5}, .thread = kThread, .waited = kWaited},
+      now_);
+  EXPECT_EQ(spun(), kWaited);
+}
+
 TEST_F(FaultSignsTest, PagesThatComeOnceDoNotComeBack) {
   for (uint64_t page = 1; page < 100; ++page) fault(microseconds(1), page * kPageBytes);
   for (uint64_t page = 1; page < 100; ++page) fault(microseconds(1), page * kPageBytes, true);
@@ -81,6 +91,7 @@ TEST_F(FaultSignsTest, PagesThatComeOnceDoNotComeBack) {
   fault(microseconds(1), 5 * kPageBytes);
   fault(microseconds(1), 5 * kPageBytes, true);
   EXPECT_EQ(signs_.sum().returns, 2u);
+  EXPECT_EQ(signs_.sum().waited_ns, 2 * 80'000);
 }
 
 TEST_F(FaultSignsTest, WhatWasHereHasNotComeBack) {

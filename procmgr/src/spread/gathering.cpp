@@ -9,8 +9,10 @@ namespace {
 
 // What they compute must be worth so much of what home could.
 constexpr double kLeastWorth = 0.6;
-// What a page that comes back costs at the least: two faults, here and where it was. Where that is
-// a small part of what they compute, they wait for something else: input, sleeps, other programs.
+// What a page that comes back costs at the least: two faults, here and where it was. Where that, or
+// what was waited for them, is a small part of what they compute, they wait for something else:
+// input, sleeps, other programs. Few such pages say nothing, unless each takes long: where krgd has
+// to share the processors with others.
 constexpr std::chrono::microseconds kReturnCost{120};
 constexpr double kSmallPart = 0.1;
 constexpr uint64_t kFewReturns = 20;
@@ -25,10 +27,12 @@ bool Gathering::is_wasted(const Sample& before, const Sample& now) {
   const uint64_t at_home = now.returns - before.returns;
   const uint64_t returns =
       std::max(at_home, (at_home + now.returns_elsewhere - before.returns_elsewhere) / 2);
-  if (returns < kFewReturns) return false;
+  const auto waited = now.waited - before.waited;
+  if (returns < kFewReturns && waited < (now.at - before.at) * kSmallPart) return false;
   const auto computed = std::max(now.computed - now.spun - (before.computed - before.spun),
                                  std::chrono::nanoseconds{0});
-  if (returns * kReturnCost < computed * kSmallPart) return false;
+  if (std::max<std::chrono::nanoseconds>(returns * kReturnCost, waited) < computed * kSmallPart)
+    return false;
   const auto could = (now.at - before.at) * std::min(now.threads, now.processors);
   return computed < could * kLeastWorth;
 }

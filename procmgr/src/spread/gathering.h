@@ -22,10 +22,11 @@ class Gathering {
 
   struct Sample {
     Clock::time_point at;
-    std::chrono::nanoseconds computed;  // in the program's own code, all threads, since it began
-    std::chrono::nanoseconds spun{0};   // of that, by threads that looked for a word
-    uint64_t returns = 0;               // faults at home that waited for another node, likewise
-    uint64_t returns_elsewhere = 0;     // pages that came back to other nodes, likewise
+    std::chrono::nanoseconds computed;   // in the program's own code, all threads, since it began
+    std::chrono::nanoseconds spun{0};    // of that, by threads that looked for a word
+    uint64_t returns = 0;                // faults at home that waited for another node, likewise
+    uint64_t returns_elsewhere = 0;      // pages that came back to other nodes, likewise
+    std::chrono::nanoseconds waited{0};  // for pages that came back, by all threads
     unsigned threads = 1;
     unsigned processors = 1;  // of home
   };

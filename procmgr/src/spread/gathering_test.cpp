@@ -64,6 +64,16 @@ TEST_F(GatheringTest, PagesThatOtherNodesHandRoundCount) {
   EXPECT_EQ(advice, Advice::kGather);
 }
 
+TEST_F(GatheringTest, FewPagesThatTakeLongCount) {
+  const auto look_waiting = [&](milliseconds waited) {
+    sample_.waited += waited;
+    return look(milliseconds(60), 10);
+  };
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(look_waiting(milliseconds(5)), Advice::kStay);
+  EXPECT_EQ(look_waiting(milliseconds(100)), Advice::kStay);
+  EXPECT_EQ(look_waiting(milliseconds(100)), Advice::kGather);
+}
+
 TEST_F(GatheringTest, OneBadMomentIsNotEnough) {
   for (int i = 0; i < 20; ++i) {
     EXPECT_EQ(look(milliseconds(20), 500), Advice::kStay);

@@ -199,6 +199,7 @@ void ReplicaHost::start(uint64_t set, std::string_view payload, Messenger::Reply
   request.image = image->image;
   request.late_pages = &source_;
   request.origin_keeps_signals = true;
+  request.own_session = true;  // no terminal knows it
   UniqueFd memory(fcntl(hosted->pages->memory(), F_DUPFD_CLOEXEC, 0));
   request.fds.push_back({Replica::kMemoryFd, std::move(memory)});
   request.on_created = [this, pid = hosted->pid] { table_.hide(pid); };

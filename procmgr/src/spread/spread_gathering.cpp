@@ -64,6 +64,7 @@ void SpreadProcess::take_advice(const Usage& elsewhere) {
       .spun = std::chrono::nanoseconds(signs_->sum().spun_ns + elsewhere.faults.spun_ns),
       .returns = faults.read_faults + faults.write_faults - faults.answered_here,
       .returns_elsewhere = elsewhere.faults.returns,
+      .waited = std::chrono::nanoseconds(signs_->sum().waited_ns + elsewhere.faults.waited_ns),
       .threads = static_cast<unsigned>(threads_.size()),
       .processors = static_cast<unsigned>(processors_at_home().size())};
   switch (gathering_->look(sample)) {

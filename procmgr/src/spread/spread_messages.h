@@ -258,7 +258,7 @@ struct ThreadUsage {
   uint8_t unused[3] = {};
   CpuTime used{};  // at R, since it came
 };
-static_assert(sizeof(TellUsage) == 16 && sizeof(FaultSum) == 16 && sizeof(ThreadUsage) == 24);
+static_assert(sizeof(TellUsage) == 16 && sizeof(FaultSum) == 24 && sizeof(ThreadUsage) == 24);
 struct PageNumbers {  // in a row
   uint64_t first = 0, count = 0;
 };
