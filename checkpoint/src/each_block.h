@@ -1,12 +1,15 @@
-// each_block(): work on the blocks of a part, by two to four threads: while one waits for the
-// disk, another has the processor. Threads: any; it blocks.
+// each_block(): work on the blocks of a part, by several threads: while one waits for the disk,
+// another has the processor. Threads: any; it blocks.
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
+#include <cstdlib>
+#include <memory>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <span>
 #include <thread>
@@ -17,25 +20,34 @@
 
 namespace krg {
 
-// Room for a block, made when it is asked for.
+// Room for a block, made when it is asked for; the disk may write to it (PartReader).
 class BlockBuffer {
  public:
   // REQUIRES: at most kCheckpointBlock.
   std::span<std::byte> of(uint64_t bytes) {
-    if (room_.empty()) room_.resize(kCheckpointBlock);
-    return std::span(room_).first(bytes);
+    if (!room_)
+      room_.reset(static_cast<std::byte*>(std::aligned_alloc(kCheckpointPage, kCheckpointBlock)));
+    if (!room_) throw std::bad_alloc();
+    return {room_.get(), bytes};
   }
   std::span<std::byte> whole() { return of(kCheckpointBlock); }
 
  private:
-  std::vector<std::byte> room_;
+  struct Free {
+    void operator()(std::byte* room) const { std::free(room); }
+  };
+  std::unique_ptr<std::byte, Free> room_;
 };
+
+// Two to four, for work that takes the processor's time rather than the disk's.
+inline unsigned threads_for_blocks() {
+  return std::clamp(std::thread::hardware_concurrency() / 2, 2u, 4u);
+}
 
 // Calls `work(index, buffer)` once for each block below `count`, in no order, until one fails.
 // Errors: the first one of `work`.
 template <class Work>
-Status each_block(uint64_t count, const Work& work) {
-  const unsigned threads = std::clamp(std::thread::hardware_concurrency() / 2, 2u, 4u);
+Status each_block(uint64_t count, const Work& work, unsigned threads = threads_for_blocks()) {
   std::atomic<uint64_t> next{0};
   std::atomic<bool> has_failed{false};
   std::mutex mutex;

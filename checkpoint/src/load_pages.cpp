@@ -7,12 +7,17 @@
 namespace krg {
 namespace {
 
+constexpr unsigned kReaders = 4;  // each waits for the disk, which has so many blocks to read
+
 Status load(const VersionInfo& info, const std::vector<std::unique_ptr<PartReader>>& parts,
             const std::function<bool(uint32_t member)>& is_wanted, const FileSink& sink) {
   for (const PartPages& pages : wanted_pages(info, parts, is_wanted)) {
-    auto loaded = each_block(pages.part->block_count(), [&](uint64_t index, BlockBuffer& block) {
-      return load_block(pages, index, block.whole(), sink);
-    });
+    auto loaded = each_block(
+        pages.part->block_count(),
+        [&](uint64_t index, BlockBuffer& block) {
+          return load_block(pages, index, block.whole(), sink);
+        },
+        kReaders);
     if (!loaded) return loaded;
   }
   return {};

@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """What checkpoints cost, beside the same bytes written and read raw on the same file system in the same run.
 
-usage: checkpoint_cost.py BUILD_DIR [--mib 1024] [--rounds 5] [--dir DIR]
+usage: checkpoint_cost.py BUILD_DIR [--mib 1024] [--rounds 5] [--increments 3] [--dir DIR]
 
 Prints for each round and at the end (medians): the pause, the time to write a version with all pages (from the thaw to its commit) and its ratio
-to a raw write with fsync; the same of an increment, after 1 % of the pages were written, beside the one with all; the time of a restart till the
+to a raw write with fsync; the same of increments, each after 1 % of the pages were written, beside the one with all just before; the time of a restart till the
 program's next step, into a cluster that runs, and its ratio to a raw read with a cold cache; what krgrun takes there for a program that does nothing.
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 import argparse
+import itertools
 import os
 import pathlib
 import re
@@ -84,6 +85,7 @@ def main():
     parser.add_argument("build", type=pathlib.Path)
     parser.add_argument("--mib", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--increments", type=int, default=3, help="in each round")
     parser.add_argument("--dir", default="/tmp")
     options = parser.parse_args()
     build = options.build.resolve()
@@ -106,8 +108,11 @@ def measure(build, folder, pages, options):
     krgrun = subprocess.Popen(["krgrun", "--cluster=none", "bash", "-c", f"{{ krg_capset -d +CHECKPOINTABLE; {script}; }}"], cwd=folder,
                               env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     rows, increments = [], []
+    numbers = itertools.count()
 
-    def save(orders, number, how):
+    def save(orders, how):
+        time.sleep(0.3)  # what the version before has replaced is removed by then
+        number = next(numbers)
         orders.write(how + "\n")
         orders.flush()
         while (folder / "log").read_text().count("\n") <= number:
@@ -121,19 +126,20 @@ def measure(build, folder, pages, options):
         for number in range(options.rounds):
             raw = raw_write(folder / "raw", options.mib)
             os.sync()
-            held, pause, written = save(orders, 2 * number, "--full")
+            held, pause, written = save(orders, "--full")
             rows.append((raw * 1000, pause, written))
             print(f"{pages} pages, round {number}: raw write+fsync {raw * 1000:7.0f} ms; version {written:7.0f} ms, {raw * 100000 / written:4.0f} % of raw speed; "
                   f"pause {pause:5.1f} ms", flush=True)
-            (folder / "touch").touch()
-            while (folder / "touch").exists():
-                time.sleep(0.001)
-            os.sync()
-            part, its_pause, its_time = save(orders, 2 * number + 1, "")
-            increments.append((part / held * 100, its_pause, its_time, (its_pause + its_time) / (pause + written) * 100))
-            print(f"{pages} pages, round {number}: increment {part:.1f} MiB, {part / held * 100:.2f} % of the bytes; written in {its_time:.1f} ms, "
-                  f"pause {its_pause:.1f} ms: {increments[-1][3]:.1f} % of the time", flush=True)
-        save(orders, 2 * options.rounds, "--full")  # what is restarted
+            for _ in range(options.increments):
+                (folder / "touch").touch()
+                while (folder / "touch").exists():
+                    time.sleep(0.001)
+                os.sync()
+                part, its_pause, its_time = save(orders, "")
+                increments.append((part / held * 100, its_pause, its_time, (its_pause + its_time) / (pause + written) * 100))
+                print(f"{pages} pages, round {number}: increment {part:.1f} MiB, {part / held * 100:.2f} % of the bytes; written in {its_time:.1f} ms, "
+                      f"pause {its_pause:.1f} ms: {increments[-1][3]:.1f} % of the time", flush=True)
+        save(orders, "--full")  # what is restarted
         orders.close()
         krgrun.wait(30)
     finally:
