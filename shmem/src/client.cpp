@@ -156,7 +156,6 @@ void SharedBarrier::leave() {
 }
 
 Result<ReadPin> SharedSet::get(ObjectId object, Touch touch) const {
-  if (auto kept = connection_->kept(id_, object, object_bytes_)) return std::move(*kept);
   return wait_for_pin<ReadPin>(connection_, object_bytes_,
                                request_for(Op::kGet, id_, object, touch));
 }
@@ -173,7 +172,6 @@ Result<WriteRange> SharedSet::grab_range(ObjectId first, size_t count, Touch tou
                                   request_for_range(Op::kGrabRange, id_, first, count, touch));
 }
 Result<ReadPin> SharedSet::try_get(ObjectId object) const {
-  if (auto kept = connection_->kept(id_, object, object_bytes_)) return std::move(*kept);
   return wait_for_pin<ReadPin>(connection_, object_bytes_, request_for(Op::kTryGet, id_, object));
 }
 Result<WritePin> SharedSet::try_grab(ObjectId object) const {
@@ -245,10 +243,6 @@ Result<SetStatistics> SharedSet::statistics() const {
 
 std::future<Result<ReadPin>> SharedSet::get_async(ObjectId object, Touch touch) const {
   auto [granted, future] = promised<Result<ReadPin>>();
-  if (auto kept = connection_->kept(id_, object, object_bytes_)) {
-    granted(std::move(*kept));
-    return std::move(future);
-  }
   get_async(object, touch, std::move(granted));
   return std::move(future);
 }

@@ -32,11 +32,11 @@ Result<std::shared_ptr<ClientConnection>> ClientConnection::connect(
   auto answer = control->call(client_wire::kConnectCommand);
   if (!answer) return answer.error();
   if (answer->fds.size() != 2) return errno_error("krgd's answer", EPROTO);
-  void* memory = mmap(nullptr, kPinMemoryBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+  void* memory = mmap(nullptr, kPinArenaBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
                       answer->fds[1].get(), 0);
   if (memory == MAP_FAILED) return errno_error("mapping krgd's memory");
   // A fork's copy could put nothing, only harm.
-  madvise(memory, kPinMemoryBytes, MADV_DONTFORK);
+  madvise(memory, kPinArenaBytes, MADV_DONTFORK);
   return std::shared_ptr<ClientConnection>(new ClientConnection(
       std::move(answer->fds[0]), static_cast<std::byte*>(memory),
       NodeId{answer->result.value("node", uint16_t{0})}, answer->result.value("nodes", 0u)));
@@ -44,7 +44,7 @@ Result<std::shared_ptr<ClientConnection>> ClientConnection::connect(
 
 ClientConnection::ClientConnection(UniqueFd socket, std::byte* memory, NodeId node,
                                    unsigned node_count)
-    : shared_(std::make_shared<Shared>(PinArena::kept_words_in(memory))),
+    : shared_(std::make_shared<Shared>()),
       memory_(memory),
       node_(node),
       node_count_(node_count),
@@ -75,7 +75,7 @@ ClientConnection::~ClientConnection() {
   } else {
     thread_.join();
   }
-  munmap(memory_, kPinMemoryBytes);
+  munmap(memory_, kPinArenaBytes);
 }
 
 bool ClientConnection::is_ours() const {
@@ -117,18 +117,6 @@ Result<client_wire::ClientReply> ClientConnection::call(Request request, std::st
   }
   find_reader(shared);
   return std::move(*self.answer);
-}
-
-std::optional<ReadPin> ClientConnection::kept(SetId set, ObjectId object, size_t bytes) {
-  if (!is_ours()) return std::nullopt;
-  const auto place = shared_->kept.enter(set, object);
-  if (!place) return std::nullopt;
-  return ReadPin(shared_from_this(), place->pin, {memory_ + place->offset, bytes}, false,
-                 place->slot);
-}
-
-bool ClientConnection::leave(uint32_t slot) {
-  return is_ours() && shared_->kept.leave(slot);
 }
 
 void ClientConnection::tell(const Request& request) {
@@ -193,14 +181,6 @@ void ClientConnection::complete(Shared& shared, std::string_view packet) {
   Reply reply;
   std::memcpy(&reply, packet.data(), sizeof reply);
   const std::string_view payload = packet.substr(sizeof reply);
-  if (reply.slot != kNoSlot)
-    shared.kept.add({reply.set}, {reply.object}, {reply.pin, reply.offset, reply.slot});
-  for (size_t i = 0; i < reply.kept && (i + 1) * sizeof(client_wire::KeptPin) <= payload.size();
-       ++i) {
-    client_wire::KeptPin pin;
-    std::memcpy(&pin, payload.data() + i * sizeof pin, sizeof pin);
-    shared.kept.add({reply.set}, {pin.object}, {pin.pin, pin.offset, pin.slot});
-  }
   if (auto caller = shared.callers.extract(reply.call)) {
     if (reply.error != 0) {
       caller.mapped()->answer = errno_error(std::string(payload), reply.error);
@@ -236,7 +216,7 @@ void ClientConnection::find_reader(Shared& shared) {
 }
 
 ReadPin ClientConnection::read_pin(const client_wire::ClientReply& reply, size_t bytes) {
-  return ReadPin(shared_from_this(), reply.pin, {memory_ + reply.offset, bytes}, false, reply.slot);
+  return ReadPin(shared_from_this(), reply.pin, {memory_ + reply.offset, bytes}, false);
 }
 
 WritePin ClientConnection::write_pin(const client_wire::ClientReply& reply, size_t bytes) {
@@ -263,7 +243,6 @@ Pin& Pin::operator=(Pin&& other) noexcept {
   id_ = other.id_;
   bytes_ = other.bytes_;
   writing_ = other.writing_;
-  slot_ = other.slot_;
   return *this;
 }
 
@@ -273,7 +252,7 @@ void Pin::put() {
 
 void Pin::end(bool store) {
   auto connection = std::exchange(connection_, nullptr);
-  if (!connection || (slot_ != kNoSlot && !connection->leave(slot_))) return;
+  if (!connection) return;
   connection->tell({.op = client_wire::Op::kPut, .flag = store, .pin = id_});
 }
 

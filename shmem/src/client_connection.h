@@ -20,7 +20,6 @@
 #include <unordered_map>
 
 #include "client_wire.h"
-#include "kept_reads.h"
 #include "krg/runtime/types.h"
 #include "krg/runtime/unique_fd.h"
 #include "krg/shmem/client.h"
@@ -48,10 +47,6 @@ class ClientConnection : public std::enable_shared_from_this<ClientConnection> {
   void start(Request request, std::string_view payload, Completion done);
   // Starts and waits. REQUIRES: not called by the connection's thread.
   Result<client_wire::ClientReply> call(Request request, std::string_view payload = {});
-  // The object, if krgd lets this program read it by itself.
-  std::optional<ReadPin> kept(SetId set, ObjectId object, size_t bytes);
-  // One that came so is used no more; whether krgd waits for its put.
-  bool leave(uint32_t slot);
   // A request that nobody answers.
   void tell(const Request& request);
 
@@ -76,9 +71,7 @@ class ClientConnection : public std::enable_shared_from_this<ClientConnection> {
   };
   // What the connection's thread uses; it may outlive the connection by the end of one callback.
   struct Shared {
-    explicit Shared(KeptWord* words) : kept(words) {}
     UniqueFd socket;
-    KeptReads kept;
     std::mutex mutex;  // guards what follows
     std::unordered_map<uint64_t, Completion> waiting;
     std::unordered_map<uint64_t, Caller*> callers;

@@ -31,13 +31,9 @@ Kddm::Touch touch_of(const client_wire::ClientRequest& request) {
 }  // namespace
 
 ClientSession::ClientSession(const Parts& parts, UniqueFd socket, std::unique_ptr<PinArena> arena)
-    : parts_(parts),
-      socket_(std::move(socket)),
-      arena_(std::move(arena)),
-      kept_(arena_->kept_words()) {}
+    : parts_(parts), socket_(std::move(socket)), arena_(std::move(arena)) {}
 
 ClientSession::~ClientSession() {
-  while (const auto id = kept_.oldest()) kept_.take_back(*id);
   for (auto& [id, pin] : pins_) release(pin, false);
 }
 
@@ -156,17 +152,10 @@ void ClientSession::pin_range() {
   const Request& first = range->front();
   const SetId set{first.set};
   const auto touch = touch_of(first);
-  const auto named = parts_.names.find(set);
-  if (range->size() == 1 && first.op == Op::kGet && named &&
-      named->object_bytes * KeptPins::kNeighbours <= KeptPins::kNeighboursBytes &&
-      kept_.reads_ahead(set))
-    return get_with_neighbours(first);
   for (size_t i = 0; i < range->size(); ++i) parts_.uses->begin(set);
   auto done = [weak = weak_from_this(), parts = parts_, range](ObjectId object,
                                                                const Granted& bytes) {
-    const Request& request = (*range)[object.value - range->front().object];
-    const bool keeps = range->size() == 1 && request.op == Op::kGet;
-    pinned(weak, parts, request, bytes, keeps ? Keep::kObject : Keep::kNothing);
+    pinned(weak, parts, (*range)[object.value - range->front().object], bytes);
   };
   if (first.op == Op::kGrab) {
     parts_.kddm.grab_range(set, {first.object}, range->size(), touch, done);
@@ -175,66 +164,12 @@ void ClientSession::pin_range() {
   }
 }
 
-// What comes with the object in one message is here in the loop's next turn, when the program is
-// answered; nothing more is waited for.
-void ClientSession::get_with_neighbours(const Request& request) {
-  const SetId set{request.set};
-  const uint64_t first = request.object - request.object % KeptPins::kNeighbours;
-  const uint64_t below = request.object - first, above = KeptPins::kNeighbours - below - 1;
-  parts_.uses->begin(set);
-  auto done = [weak = weak_from_this(), &loop = parts_.messenger.loop(), &kddm = parts_.kddm,
-               uses = std::weak_ptr(parts_.uses), request](const Granted& bytes) {
-    loop.post([weak, &kddm, uses, request, bytes] {
-      if (auto self = weak.lock())
-        return pinned(weak, self->parts_, request, bytes, Keep::kNeighbours);
-      auto living = uses.lock();
-      if (!living) return;  // and perhaps the Kddm has gone, too
-      if (bytes) kddm.put({request.set}, {request.object});
-      living->end({request.set});
-    });
-  };
-  const Kddm::Together together(parts_.kddm);
-  parts_.kddm.prefetch(set, {first}, below, Kddm::Touch::kNoFirstTouch);
-  parts_.kddm.get(set, {request.object}, touch_of(request), done);
-  parts_.kddm.prefetch(set, {request.object + 1}, above, Kddm::Touch::kNoFirstTouch);
-}
-
-std::vector<client_wire::KeptPin> ClientSession::keep_neighbours(const Request& request) {
-  std::vector<client_wire::KeptPin> neighbours;
-  unsigned missing = 0;
-  const SetId set{request.set};
-  const uint64_t first = request.object - request.object % KeptPins::kNeighbours;
-  for (uint64_t i = first; i < first + KeptPins::kNeighbours; ++i) {
-    const ObjectId object{i};
-    if (i == request.object || kept_.has(set, object)) continue;
-    auto bytes = parts_.kddm.try_get(set, object);
-    if (!bytes) {
-      ++missing;
-      continue;
-    }
-    parts_.uses->begin(set);
-    const auto id = add_pin(set, object, false, *bytes);
-    if (!id) {
-      put_soon(parts_.messenger.loop(), parts_.kddm, parts_.uses, set, object);
-      break;
-    }
-    const uint32_t slot = keep_pin(*id, true);
-    if (slot == kNoSlot) {
-      end_pin(*id, false);
-    } else {
-      neighbours.push_back({i, *id, pins_.at(*id).place.offset, slot, 0});
-    }
-  }
-  if (neighbours.empty()) kept_.read_in_vain(set, missing);
-  return neighbours;
-}
-
 void ClientSession::pinned(const std::weak_ptr<ClientSession>& session, const Parts& parts,
-                           const Request& request, const Granted& bytes, Keep keep) {
+                           const Request& request, const Granted& bytes) {
   const SetId set{request.set};
   auto self = session.lock();
   if (self && self->watch_ && !(bytes && parts.uses->is_stopping(set)))
-    return self->granted(request, request.op == Op::kGrab, bytes, keep);
+    return self->granted(request, request.op == Op::kGrab, bytes);
   // The program has gone, or the set is going.
   if (self) self->answer(request, destroyed(request.set));
   if (!bytes) return parts.uses->end(set);
@@ -249,7 +184,7 @@ void ClientSession::take_range(const Request& request) {
       request.object + (count - 1) < request.object)
     return answer(request, errno_error(fmt::format("a range of {} objects", count), EINVAL));
   // As many small objects take in one range what they take one by one.
-  const auto place = take_place(std::max(count * each, count * kSmallestPlace));
+  const auto place = arena_->take(std::max(count * each, count * kSmallestPlace));
   if (!place) return answer(request, errno_error("memory for one more pin", ENOBUFS));
   const RangePin::Objects objects{
       set, {request.object}, count, request.op == Op::kGrabRange, touch_of(request)};
@@ -274,86 +209,32 @@ void ClientSession::range_taken(const Request& request, uint64_t id, const Statu
 void ClientSession::try_pin(const Request& request, bool writing) {
   const SetId set{request.set};
   const ObjectId object{request.object};
-  if (writing) parts_.let_go(set, object);
   parts_.uses->begin(set);
   granted(request, writing,
-          writing ? parts_.kddm.try_grab(set, object) : parts_.kddm.try_get(set, object),
-          Keep::kNothing);
+          writing ? parts_.kddm.try_grab(set, object) : parts_.kddm.try_get(set, object));
 }
 
-void ClientSession::granted(const Request& request, bool writing, const Granted& bytes, Keep keep) {
+// A use of the set has begun; it lasts as long as the pin.
+void ClientSession::granted(const Request& request, bool writing, const Granted& bytes) {
   const SetId set{request.set};
-  const auto id = bytes ? add_pin(set, {request.object}, writing, *bytes) : std::nullopt;
-  if (!id) {
+  const auto place = bytes ? arena_->take(bytes.value().size()) : std::nullopt;
+  if (!place) {
     answer(request,
            bytes ? Status(errno_error("memory for one more pin", ENOBUFS)) : Status(bytes.error()));
     if (!bytes) return parts_.uses->end(set);
     return put_soon(parts_.messenger.loop(), parts_.kddm, parts_.uses, set, {request.object});
   }
-  Reply granted{.call = request.call,
-                .pin = *id,
-                .offset = pins_.at(*id).place.offset,
-                .set = request.set,
-                .object = request.object};
-  if (keep == Keep::kNothing) return reply(granted);
-  granted.slot = keep_pin(*id, false);
-  if (keep == Keep::kObject) return reply(granted);
-  const auto neighbours = keep_neighbours(request);
-  granted.kept = static_cast<uint32_t>(neighbours.size());
-  reply(granted, {reinterpret_cast<const char*>(neighbours.data()),
-                  neighbours.size() * sizeof neighbours.front()});
-}
-
-std::optional<uint64_t> ClientSession::add_pin(SetId set, ObjectId object, bool writing,
-                                               std::span<std::byte> bytes) {
-  const auto place = take_place(bytes.size());
-  if (!place) return std::nullopt;
-  std::memcpy(place->bytes.data(), bytes.data(), bytes.size());
+  std::memcpy(place->bytes.data(), bytes.value().data(), place->bytes.size());
   const uint64_t id = next_pin_++;
-  pins_.emplace(id, Pin{set, object, writing, bytes, *place, nullptr});
-  return id;
-}
-
-// What the program keeps gives way to what it needs.
-std::optional<PinArena::Place> ClientSession::take_place(size_t bytes) {
-  auto place = arena_->take(bytes);
-  if (place || !kept_.oldest()) return place;
-  let_go_of_all();
-  return arena_->take(bytes);
-}
-
-uint32_t ClientSession::keep_pin(uint64_t id, bool ahead) {
-  const Pin pin = pins_.at(id);
-  const size_t bytes = pin.bytes.size();
-  if (kept_.has(pin.set, pin.object)) return kNoSlot;
-  while (kept_.is_full_for(bytes)) let_go(*kept_.oldest());
-  if (!parts_.kddm.tell_when_wanted(pin.set, pin.object)) return kNoSlot;
-  return kept_.add(id, {pin.set, pin.object, bytes, ahead});
-}
-
-void ClientSession::let_go(uint64_t id) {
-  if (kept_.take_back(id)) end_pin(id, false);
-}
-
-void ClientSession::let_go_of(SetId set, ObjectId object) {
-  if (const auto id = kept_.pin_of(set, object)) let_go(*id);
-}
-
-void ClientSession::let_go_of_all() {
-  for (const uint64_t end = next_pin_; kept_.oldest() && *kept_.oldest() < end;)
-    let_go(*kept_.oldest());
+  pins_.emplace(id, Pin{set, {request.object}, writing, bytes.value(), *place, nullptr});
+  reply({.call = request.call, .pin = id, .offset = place->offset});
 }
 
 void ClientSession::put(const Request& request) {
-  kept_.was_put(request.pin);
-  end_pin(request.pin, request.flag != 0);
-}
-
-void ClientSession::end_pin(uint64_t id, bool store) {
   // A put may grant what this program waits for: it must find pins_ in order.
-  auto pin = pins_.extract(id);
+  auto pin = pins_.extract(request.pin);
   if (pin.empty()) return log_debug("kddm", "a client puts what it does not hold");
-  release(pin.mapped(), store);
+  release(pin.mapped(), request.flag != 0);
   arena_->give_back(pin.mapped().place);
 }
 
@@ -367,7 +248,6 @@ void ClientSession::release(Pin& pin, bool store) {
 }
 
 void ClientSession::release_pins_of(SetId set) {
-  for (const uint64_t id : kept_.of(set)) let_go(id);
   std::vector<std::shared_ptr<RangePin>> unfinished;  // which go from pins_ when they are told
   for (auto& [id, pin] : pins_) {
     if (pin.set != set) continue;
@@ -414,7 +294,6 @@ void ClientSession::remove(const Request& request) {
 // Out of this node's memory: to the next living node, if this one owns the object.
 void ClientSession::flush(const Request& request) {
   const Messenger& messenger = parts_.messenger;
-  parts_.let_go({request.set}, {request.object});
   for (unsigned i = 1; i < messenger.node_count(); ++i) {
     const NodeId target{
         static_cast<uint16_t>((messenger.self().value + i) % messenger.node_count())};
@@ -492,7 +371,6 @@ void ClientSession::send_waiting() {
 void ClientSession::end() {
   watch_.reset();  // from here on nothing is granted to it
   range_.clear();
-  while (const auto id = kept_.oldest()) kept_.take_back(*id);
   auto pins = std::exchange(pins_, {});
   for (auto& [id, pin] : pins) release(pin, false);
   for (const uint64_t member : std::exchange(memberships_, {})) parts_.barriers.leave(member);

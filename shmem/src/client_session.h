@@ -4,8 +4,7 @@
 // A pin is a copy: bytes go into the arena when it is granted, and back into the object when a
 // program puts what it wrote. So a program sees no object but those it has pinned, and one that
 // dies half way through a write leaves the object as it was. Neighbours may be pinned as one
-// (range_pin.h). Pins for reading stay when the program puts them, until somebody waits for the
-// object (kept_pins.h), and neighbours of what it reads are pinned for it where that pays.
+// (range_pin.h).
 //
 // Threads: the loop's thread. Owned by KddmService; callbacks of the Kddm hold it weakly.
 // SPDX-License-Identifier: GPL-2.0-or-later
@@ -14,7 +13,6 @@
 #include <deque>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -24,7 +22,6 @@
 
 #include "client_barriers.h"
 #include "client_wire.h"
-#include "kept_pins.h"
 #include "krg/runtime/event_loop.h"
 #include "krg/runtime/messenger.h"
 #include "krg/shmem/kddm.h"
@@ -43,8 +40,6 @@ class ClientSession : public std::enable_shared_from_this<ClientSession> {
     SetNames& names;
     ClientBarriers& barriers;
     std::shared_ptr<SetUses> uses;
-    // Has all sessions of this node let go of what they keep of an object.
-    std::function<void(SetId, ObjectId)> let_go;
   };
 
   ClientSession(const Parts& parts, UniqueFd socket, std::unique_ptr<PinArena> arena);
@@ -58,10 +53,6 @@ class ClientSession : public std::enable_shared_from_this<ClientSession> {
   int memory() const { return arena_->fd(); }
   // Puts the pins of a set that is about to be closed. The program is told when it puts them.
   void release_pins_of(SetId set);
-  // Ends the pin that is kept of the object; that of every object. Those that the program uses end
-  // when it does not any more.
-  void let_go_of(SetId set, ObjectId object);
-  void let_go_of_all();
 
  private:
   struct Pin {
@@ -75,9 +66,6 @@ class ClientSession : public std::enable_shared_from_this<ClientSession> {
   using Request = client_wire::ClientRequest;
   using Reply = client_wire::ClientReply;
   using Granted = Result<std::span<std::byte>>;
-  // What of a get the program keeps. Who asks for many at once reads them once, mostly: taking each
-  // back would cost a writer of all of them half as much again.
-  enum class Keep : uint8_t { kNothing, kObject, kNeighbours };
 
   void receive(uint32_t events);
   bool receive_one();
@@ -86,24 +74,12 @@ class ClientSession : public std::enable_shared_from_this<ClientSession> {
   // Pins for neighbours that are asked for at once are asked for in one range.
   void add_to_range(const Request& request);
   void pin_range();
-  void get_with_neighbours(const Request& request);
-  // Of the object that was granted: those that are here now, pinned for the program to keep.
-  std::vector<client_wire::KeptPin> keep_neighbours(const Request& request);
   void take_range(const Request& request);
   void range_taken(const Request& request, uint64_t id, const Status& taken);
   void try_pin(const Request& request, bool writing);
   static void pinned(const std::weak_ptr<ClientSession>& session, const Parts& parts,
-                     const Request& request, const Granted& bytes, Keep keep);
-  void granted(const Request& request, bool writing, const Granted& bytes, Keep keep);
-  // None: the program has no memory for it. REQUIRES: a use of the set has begun; it lasts as long
-  // as the pin.
-  std::optional<uint64_t> add_pin(SetId set, ObjectId object, bool writing,
-                                  std::span<std::byte> bytes);
-  // Lets the program keep a pin for reading; its slot, or kNoSlot.
-  uint32_t keep_pin(uint64_t id, bool ahead);
-  void let_go(uint64_t id);
-  void end_pin(uint64_t id, bool store);
-  std::optional<PinArena::Place> take_place(size_t bytes);
+                     const Request& request, const Granted& bytes);
+  void granted(const Request& request, bool writing, const Granted& bytes);
   void put(const Request& request);
   void release(Pin& pin, bool store);
   void set(const Request& request, std::string_view payload);
@@ -126,7 +102,6 @@ class ClientSession : public std::enable_shared_from_this<ClientSession> {
   std::function<void()> ended_;
   std::unordered_map<uint64_t, Pin> pins_;
   uint64_t next_pin_ = 1;
-  KeptPins kept_;
   std::vector<Request> range_;                // not asked for yet
   std::unordered_set<uint64_t> memberships_;  // of barriers, those that it joins at the moment too
   std::deque<std::string> replies_;           // that the socket did not take yet

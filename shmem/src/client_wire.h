@@ -5,19 +5,16 @@
 //
 //   client -> krgd  ClientRequest, then a name (kName, kJoinBarrier) or bytes (kSet)
 //   krgd -> client  ClientReply to each request but puts and kLeaveBarrier, in any order; then an
-//                   error's text, KddmStatistics, or `kept` KeptPins: neighbours that the program
-//                   may use by itself (kept_word.h)
+//                   error's text, or KddmStatistics
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
-#include "kept_word.h"
-
 namespace krg::client_wire {
 
-inline constexpr uint8_t kVersion = 4;
+inline constexpr uint8_t kVersion = 3;
 inline constexpr const char* kConnectCommand = "kddm.connect";
 // Bytes of an object that a set() sends in its packet; larger ones go through a pin.
 inline constexpr size_t kMaxInlineBytes = 32 * 1024;
@@ -61,21 +58,9 @@ struct ClientReply {
   uint64_t call = 0;
   uint64_t pin = 0;
   uint64_t offset = 0;        // of the pinned bytes in the shared memory
-  uint64_t set = 0;           // kName, kGet
+  uint64_t set = 0;           // kName
   uint64_t object_bytes = 0;  // kName
-  uint64_t object = 0;        // kGet
-  uint32_t slot = kNoSlot;    // kGet: where its word is, if the program keeps the pin
-  uint32_t kept = 0;          // kGet: so many KeptPins follow
 };
-static_assert(sizeof(ClientReply) == 64);
-
-struct KeptPin {
-  uint64_t object = 0;
-  uint64_t pin = 0;
-  uint64_t offset = 0;
-  uint32_t slot = kNoSlot;
-  uint32_t reserved = 0;
-};
-static_assert(sizeof(KeptPin) == 32);
+static_assert(sizeof(ClientReply) == 48);
 
 }  // namespace krg::client_wire

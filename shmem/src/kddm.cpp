@@ -108,8 +108,8 @@ void Kddm::grab_range(SetId set, ObjectId first, uint64_t count, Touch touch,
   impl_->server->start_range(set, first, count, touch, kddm::OpKind::kGrab, granted);
 }
 
-void Kddm::prefetch(SetId set, ObjectId first, uint64_t count, Touch touch) {
-  impl_->server->prefetch(set, first, count, touch);
+void Kddm::prefetch(SetId set, ObjectId first, uint64_t count) {
+  impl_->server->prefetch(set, first, count);
 }
 
 Result<std::span<std::byte>> Kddm::try_get(SetId set, ObjectId object) {
@@ -122,14 +122,6 @@ Result<std::span<std::byte>> Kddm::try_grab(SetId set, ObjectId object) {
 
 void Kddm::put(SetId set, ObjectId object) {
   impl_->server->put(set, object);
-}
-
-void Kddm::on_wanted(std::function<void(SetId, ObjectId)> wanted, std::function<void()> shortage) {
-  impl_->server->on_wanted = std::move(wanted);
-  impl_->server->on_shortage = std::move(shortage);
-}
-bool Kddm::tell_when_wanted(SetId set, ObjectId object) {
-  return impl_->server->tell_when_wanted(set, object);
 }
 
 void Kddm::remove(SetId set, ObjectId object, std::function<void()> done) {

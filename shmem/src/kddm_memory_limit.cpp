@@ -103,7 +103,6 @@ void MemoryLimit::make_room() {
   forget_refused();
   if (server_->mode() != Server::Mode::kRunning) return;
   const Outbox::Scope scope(server_->outbox);
-  if (is_over() && server_->on_shortage) server_->on_shortage();
   drop_copies();
   for_coldest([this](Set& set, const ObjectKey& key) {
     if (giving_.size() < kMaxGiving) give(set, key);

@@ -78,11 +78,10 @@ void invalidate_copyset(Entry& entry, NodeId ack_to, NodeId except, uint64_t ver
   }
 }
 
-// `prefetched`: whether the object is made, where nobody waits for it.
-void request_copy(Entry& entry, const Place& place, Actions& actions, bool prefetched = true) {
+void request_copy(Entry& entry, const Place& place, Actions& actions) {
   entry.state = State::kWaitObjRead;
   if (std::exchange(entry.read_outstanding, true)) return;
-  bool first_touch = entry.waiting.empty() && prefetched;
+  bool first_touch = entry.waiting.empty();  // a prefetch
   entry.asked_for = 0;
   for (const WaitingOp& op : entry.waiting) {
     first_touch |= op.first_touch;
@@ -412,15 +411,11 @@ void grab(Entry& entry, const Place& place, OpId op, bool first_touch, Actions& 
   progress(entry, place, actions);
 }
 
-void prefetch(Entry& entry, const Place& place, bool first_touch, Actions& actions) {
+void prefetch(Entry& entry, const Place& place, Actions& actions) {
   if (!entry.waiting.empty()) return;
-  if (entry.state == State::kInvCopy) request_copy(entry, place, actions, first_touch);
-  if (first_touch && entry.state == State::kInvOwner && !entry.lost && entry.requests.empty())
+  if (entry.state == State::kInvCopy) request_copy(entry, place, actions);
+  if (entry.state == State::kInvOwner && !entry.lost && entry.requests.empty())
     start_first_touch(entry, actions);
-}
-
-bool is_wanted(const Entry& entry) {
-  return entry.drop_when_unpinned || !entry.waiting.empty() || !entry.requests.empty();
 }
 
 bool try_get(Entry& entry) {

@@ -139,10 +139,6 @@ void Server::carry_out(Set& set, ObjectId object, Object& at, Actions& actions,
   {
     const Outbox::Scope scope(outbox);
     for (const Action& action : actions) perform(set, object, at, action, data, calls);
-    if (at.tells_when_wanted && is_wanted(at.entry)) {
-      at.tells_when_wanted = false;
-      calls.push_back([this, id = set.id, object] { on_wanted(id, object); });
-    }
     forget_if_initial(set, object);
     actions.clear();
     spare_actions_ = std::move(actions);
@@ -382,15 +378,14 @@ void Server::start(SetId id, ObjectId object, Kddm::Touch touch, OpKind kind,
   });
 }
 
-void Server::prefetch(SetId id, ObjectId first, uint64_t count, Kddm::Touch touch) {
+void Server::prefetch(SetId id, ObjectId first, uint64_t count) {
   Set* set = find_set(id);
   if (!set || mode_ != Mode::kRunning) return;
   const Outbox::Scope scope(outbox);
   for (uint64_t i = 0; set && i < count; ++i, set = find_set(id)) {
     ++set->statistics.gets;
-    step(*set, ObjectId{first.value + i}, {}, [touch](Entry& e, const Place& p, Actions& a) {
-      kddm::prefetch(e, p, touch == Kddm::Touch::kFirstTouch, a);
-    });
+    step(*set, ObjectId{first.value + i}, {},
+         [](Entry& e, const Place& p, Actions& a) { kddm::prefetch(e, p, a); });
   }
 }
 
@@ -434,14 +429,6 @@ Result<std::span<std::byte>> Server::try_pin(SetId id, ObjectId object, OpKind k
   ++set->statistics.local_hits;
   used(found->second);
   return found->second.bytes;
-}
-
-bool Server::tell_when_wanted(SetId id, ObjectId object) {
-  Set* set = find_set(id);
-  if (!set || !on_wanted) return false;
-  auto found = set->objects.find(object.value);
-  if (found == set->objects.end() || is_wanted(found->second.entry)) return false;
-  return found->second.tells_when_wanted = true;
 }
 
 void Server::put(SetId id, ObjectId object) {

@@ -37,7 +37,6 @@ struct Object {
   std::span<std::byte> bytes;  // empty: the set's memory holds nothing for it
   // Among the objects that have bytes, the ones used last at the end.
   std::list<ObjectKey>::iterator use = {};
-  bool tells_when_wanted = false;
 };
 
 struct Set {
@@ -67,7 +66,7 @@ class Server : public std::enable_shared_from_this<Server> {
   std::unordered_map<uint64_t, std::unique_ptr<Set>>& sets() { return sets_; }
 
   void start(SetId id, ObjectId object, Kddm::Touch touch, OpKind kind, Kddm::Granted granted);
-  void prefetch(SetId id, ObjectId first, uint64_t count, Kddm::Touch touch);
+  void prefetch(SetId id, ObjectId first, uint64_t count);
   void start_range(SetId id, ObjectId first, uint64_t count, Kddm::Touch touch, OpKind kind,
                    const Kddm::GrantedOne& granted);
   // Lost objects are removed first, once (`again`: that has been tried).
@@ -77,7 +76,6 @@ class Server : public std::enable_shared_from_this<Server> {
   void put(SetId id, ObjectId object);
   void flush(SetId id, ObjectId object, NodeId target);
   Result<std::span<std::byte>> try_pin(SetId id, ObjectId object, OpKind kind);
-  bool tell_when_wanted(SetId id, ObjectId object);
 
   uint16_t slot_of(const Set& set, ObjectId object) const;
   Place place_of(const Set& set, ObjectId object) const;
@@ -102,9 +100,6 @@ class Server : public std::enable_shared_from_this<Server> {
   const std::list<ObjectKey>& by_use() const { return by_use_; }
   std::function<void()> on_growth;
   std::function<void(const ObjectKey&)> on_release;
-  // Who holds pins that it can do without: Kddm::on_wanted().
-  std::function<void(SetId, ObjectId)> on_wanted;
-  std::function<void()> on_shortage;
 
   // For RecoveryRun.
   Mode mode() const { return mode_; }

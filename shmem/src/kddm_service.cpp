@@ -23,16 +23,6 @@ struct KddmService::Impl {
 
   Impl(Messenger& m, Kddm& k) : messenger(m), kddm(k) {}
 
-  // What ends in it may end a session, too.
-  void for_each_session(const std::function<void(ClientSession&)>& tell) {
-    std::vector<std::shared_ptr<ClientSession>> all;
-    for (auto& [id, session] : sessions) all.push_back(session);
-    for (auto& session : all) tell(*session);
-  }
-  void let_go_of(SetId set, ObjectId object) {
-    for_each_session([&](ClientSession& session) { session.let_go_of(set, object); });
-  }
-
   void stop(SetId set, std::function<void()> stopped) {
     uses->forget_closed([this](SetId other) { return names.find(other).has_value(); });
     uses->stop(set, std::move(stopped));
@@ -47,9 +37,8 @@ struct KddmService::Impl {
     auto pair = seqpacket_pair();
     if (!pair) return reply.fail(pair.error());
     auto session = std::make_shared<ClientSession>(
-        ClientSession::Parts{messenger, kddm, names, barriers, uses,
-                             [this](SetId set, ObjectId object) { let_go_of(set, object); }},
-        std::move(pair->first), std::move(*arena));
+        ClientSession::Parts{messenger, kddm, names, barriers, uses}, std::move(pair->first),
+        std::move(*arena));
     const uint64_t id = next_session++;
     auto started = session->start([this, id] { sessions.erase(id); });
     if (!started) return reply.fail(started.error());
@@ -62,14 +51,6 @@ struct KddmService::Impl {
 KddmService::KddmService(Messenger& messenger, Kddm& kddm)
     : impl_(std::make_shared<Impl>(messenger, kddm)) {
   impl_->self = impl_;
-  kddm.on_wanted(
-      [weak = impl_->self](SetId set, ObjectId object) {
-        if (auto impl = weak.lock()) impl->let_go_of(set, object);
-      },
-      [weak = impl_->self] {
-        if (auto impl = weak.lock())
-          impl->for_each_session([](ClientSession& session) { session.let_go_of_all(); });
-      });
 }
 KddmService::~KddmService() = default;
 

@@ -229,7 +229,7 @@ std::string row(State state, unsigned event, uint16_t next) {
 
 std::set<std::string> observed_rows() {
   Transitions seen{};
-  for (uint64_t seed = 1; seed <= 600; ++seed) {
+  for (uint64_t seed = 1; seed <= 300; ++seed) {
     SimOptions options = small_cluster(seed);
     options.seed = seed;
     options.remove_percent = seed % 2 ? 12 : 2;

@@ -20,18 +20,18 @@ unsigned class_of(size_t bytes) {
 
 Result<std::unique_ptr<PinArena>> PinArena::create() {
   UniqueFd memfd(memfd_create("krg-pins", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  if (!memfd || ftruncate(memfd.get(), kPinMemoryBytes) != 0 ||
+  if (!memfd || ftruncate(memfd.get(), kPinArenaBytes) != 0 ||
       // The client has it too: it must not be able to take pages away under us.
       fcntl(memfd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
     return errno_error("memory for a client's pins");
-  void* base = mmap(nullptr, kPinMemoryBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+  void* base = mmap(nullptr, kPinArenaBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
                     memfd.get(), 0);
   if (base == MAP_FAILED) return errno_error("memory for a client's pins");
   return std::unique_ptr<PinArena>(new PinArena(std::move(memfd), static_cast<std::byte*>(base)));
 }
 
 PinArena::~PinArena() {
-  munmap(base_, kPinMemoryBytes);
+  munmap(base_, kPinArenaBytes);
 }
 
 std::optional<PinArena::Place> PinArena::take(size_t bytes) {

@@ -1,7 +1,6 @@
 // PinArena: the memory that a node shares with one client: a sealed memfd in which each pinned
 // object has a place while the client uses it. Places are of sizes that are powers of two; a freed
-// one is taken again by the next pin of its size; by one of any size once nothing is pinned. Behind
-// the places lie the words about pins that the program keeps (kept_word.h).
+// one is taken again by the next pin of its size; by one of any size once nothing is pinned.
 //
 // Threads: the loop's thread. Owned by the client's session (client_session.h).
 // Source: memfd_create(2), fcntl(2) F_ADD_SEALS. SPDX-License-Identifier: GPL-2.0-or-later
@@ -15,7 +14,6 @@
 #include <span>
 #include <vector>
 
-#include "kept_word.h"
 #include "krg/runtime/result.h"
 #include "krg/runtime/unique_fd.h"
 
@@ -23,8 +21,6 @@ namespace krg {
 
 // What a client may have pinned at once; only what is touched takes memory.
 inline constexpr size_t kPinArenaBytes = 1u << 30;
-// The whole memfd.
-inline constexpr size_t kPinMemoryBytes = kPinArenaBytes + kKeptWordsBytes;
 // A place has so many bytes at least.
 inline constexpr size_t kSmallestPlace = 64;
 
@@ -41,10 +37,6 @@ class PinArena {
   PinArena& operator=(const PinArena&) = delete;
 
   int fd() const { return memfd_.get(); }
-  KeptWord* kept_words() const { return kept_words_in(base_); }
-  static KeptWord* kept_words_in(std::byte* memory) {
-    return reinterpret_cast<KeptWord*>(memory + kPinArenaBytes);
-  }
   // None when so much is pinned that no place of this size is left.
   std::optional<Place> take(size_t bytes);
   // REQUIRES: take() gave the place.

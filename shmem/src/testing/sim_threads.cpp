@@ -43,10 +43,9 @@ void SimCluster::local_step() {
 
 void SimCluster::prefetch_run(unsigned node, unsigned first) {
   const unsigned end = first + 1 + pick(options_.objects - first);
-  const bool makes = pick(2) == 0;
   for (unsigned object = first; object < end; ++object)
     run_step(node, object, event_of(LocalEvent::kPrefetch),
-             [makes](Entry& e, const Place& p, Actions& a) { prefetch(e, p, makes, a); });
+             [](Entry& e, const Place& p, Actions& a) { prefetch(e, p, a); });
 }
 
 // Takes one object out of a node's memory: a copy by dropping it, the object itself by giving it to

@@ -10,10 +10,8 @@
 //
 // A set has a name and objects of one size, 8 bytes to 4 MiB; an object that nobody has touched is
 // made of zeros. A pin for reading keeps writers out, a pin for writing keeps everybody out, on all
-// nodes: pins are locks as well. What a program has read it finds again in its own memory, without
-// asking, until somebody else wants to write it; so, where that pays, are the neighbours of what it
-// reads (its eight, if they are 8 KiB at the most). All operations of all programs together are
-// sequentially consistent. When a program dies, its pins are put; what it was writing is dropped.
+// nodes: pins are locks as well. All operations of all programs together are sequentially
+// consistent. When a program dies, its pins are put; what it was writing is dropped.
 //
 // Neighbours are pinned together, one behind the other, by one request:
 //
@@ -67,22 +65,15 @@ class Pin {
 
  protected:
   friend class ClientConnection;
-  static constexpr uint32_t kNotKept = ~uint32_t{0};
-
   Pin(std::shared_ptr<ClientConnection> connection, uint64_t id, std::span<std::byte> bytes,
-      bool writing, uint32_t slot = kNotKept)
-      : connection_(std::move(connection)),
-        id_(id),
-        bytes_(bytes),
-        writing_(writing),
-        slot_(slot) {}
+      bool writing)
+      : connection_(std::move(connection)), id_(id), bytes_(bytes), writing_(writing) {}
   void end(bool store);
 
   std::shared_ptr<ClientConnection> connection_;  // none: put
   uint64_t id_;
   std::span<std::byte> bytes_;
   bool writing_;
-  uint32_t slot_;  // where its users are counted, if krgd lets the program keep it
 };
 
 class ReadPin : public Pin {
@@ -169,8 +160,7 @@ class WriteRange : public Pin {
   size_t object_bytes_;
 };
 
-// Counted on this program's node, for all of its programs, since the set was made, without the gets
-// that the library has served from what the program keeps.
+// Counted on this program's node, for all of its programs, since the set was made.
 struct SetStatistics {
   uint64_t gets = 0;
   uint64_t grabs = 0;

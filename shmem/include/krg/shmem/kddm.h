@@ -126,20 +126,13 @@ class Kddm {
   void grab_range(SetId set, ObjectId first, uint64_t count, Touch touch,
                   const GrantedOne& granted);
   // Has `count` objects from `first` on brought here for reading, or made, where they are not here
-  // yet (kFirstTouch). Nothing is pinned, nobody is told: a get that comes later finds them, or
-  // waits less.
-  void prefetch(SetId set, ObjectId first, uint64_t count, Touch touch = Touch::kFirstTouch);
+  // yet. Nothing is pinned, nobody is told: a get that comes later finds them, or waits less.
+  void prefetch(SetId set, ObjectId first, uint64_t count);
   // get() and grab() without waiting. Errors: EAGAIN (it would take a message or a wait), EBADF.
   Result<std::span<std::byte>> try_get(SetId set, ObjectId object);
   Result<std::span<std::byte>> try_grab(SetId set, ObjectId object);
   // Ends one get or the grab of this object.
   void put(SetId set, ObjectId object);
-  // For who holds pins for reading that it can do without: `wanted` is told once for each
-  // tell_when_wanted() when somebody has to wait for the object, perhaps for nothing; `shortage`
-  // when this node is over its memory limit. One may be set.
-  void on_wanted(std::function<void(SetId, ObjectId)> wanted, std::function<void()> shortage);
-  // False when somebody waits for it already. REQUIRES: the object is pinned for reading.
-  bool tell_when_wanted(SetId set, ObjectId object);
   // Removes the object everywhere; `done` when it is gone.
   void remove(SetId set, ObjectId object, std::function<void()> done);
   // Replaces the whole content, also of an object that was lost. Errors: those of grab(), EINVAL

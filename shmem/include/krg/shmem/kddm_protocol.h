@@ -149,11 +149,9 @@ struct Place {
 // Local operations. A granted operation pins the object until put().
 void get(Entry& entry, const Place& place, OpId op, bool first_touch, Actions& actions);
 void grab(Entry& entry, const Place& place, OpId op, bool first_touch, Actions& actions);
-// Asks for a copy, or (`first_touch`) for the object to be made, before anybody needs it, where
-// there is none here. Nothing is pinned, nobody is told when it has come.
-void prefetch(Entry& entry, const Place& place, bool first_touch, Actions& actions);
-// Whether somebody waits, or will have to, for the pins that readers have here.
-bool is_wanted(const Entry& entry);
+// Asks for a copy, or for the object to be made, before anybody needs it, where there is none here.
+// Nothing is pinned, nobody is told when it has come.
+void prefetch(Entry& entry, const Place& place, Actions& actions);
 // Pins the object at once if that takes no message and nobody waits for it; else changes nothing.
 bool try_get(Entry& entry);
 bool try_grab(Entry& entry);
