@@ -9,11 +9,14 @@
 
 #include <algorithm>
 #include <array>
+#include <filesystem>
 
 #include "environment_variables.h"
+#include "krg/runtime/crash_report.h"
 #include "launch_environment.h"
 #include "source_lines.h"
 #include "spread_report.h"
+#include "state_dir.h"
 
 namespace krg {
 
@@ -87,8 +90,11 @@ Result<int> JobRunner::run(const std::string& control_path) {
   auto finished = krgd_->call("job.finish", {{"job", job_}});
   // What such a krgd takes along may end with any status: an exec that nobody answers fails.
   if (!finished && status && *status != 0) node_failed_ = true;
-  if (!finished && options_.verbosity >= 0)
-    fmt::print(stderr, "krgrun: node 0 has failed: {}\n", finished.error().message());
+  if (!finished && options_.verbosity >= 0) {
+    const std::string crash = crash_of(0);
+    fmt::print(stderr, "krgrun: node 0 has failed: {}\n",
+               crash.empty() ? finished.error().message() : crash);
+  }
   if (io_) io_->drain();
   take_terminal_back();
   if (finished) tell_gathered();
@@ -106,6 +112,12 @@ Result<int> JobRunner::run_in_session() {
   take_terminal_back();
   if (!status) return status;
   return final_status();
+}
+
+// What the log of its krgd says, which goes with the cluster; empty: nothing, or it is elsewhere.
+std::string JobRunner::crash_of(uint16_t node) const {
+  const auto cluster = std::filesystem::path(control_path_).parent_path().parent_path();
+  return last_crash(node_dir(cluster, NodeId{node}) + "/krgd.log");
 }
 
 Status JobRunner::begin(const std::string& control_path, TaskLaunch& launch,
@@ -127,8 +139,10 @@ Status JobRunner::begin(const std::string& control_path, TaskLaunch& launch,
       fmt::print(stderr, "krgrun: the rest of the checkpoint cannot be read: {}; all is killed\n",
                  packet.value("reason", std::string()));
     if (name != "node_failed") return;
-    fmt::print(stderr, "krgrun: node {} has failed; its processes are lost\n",
-               packet.value("node", 0));
+    const auto node = packet.value("node", uint16_t{0});
+    const std::string crash = crash_of(node);
+    fmt::print(stderr, "krgrun: node {} has failed; its processes are lost{}\n", node,
+               crash.empty() ? "" : ": " + crash);
     if (options_.kill_on_bad_exit) {
       node_failed_ = true;
       signal_tasks(SIGKILL);

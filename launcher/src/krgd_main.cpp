@@ -17,6 +17,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "krg/runtime/crash_report.h"
 #include "krg/runtime/log.h"
 #include "krg/runtime/loop_precedence.h"
 #include "krg/runtime/loop_reminder.h"
@@ -130,6 +131,7 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "krgd: %s\n", error.what());
     return 1;
   }
+  install_crash_report("krgd");
   auto ran = run(arguments);
   if (!ran) log_error("krgd", "{}", ran.error().message());
   return ran ? 0 : 1;

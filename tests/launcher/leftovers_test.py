@@ -74,6 +74,21 @@ class Leftovers(LauncherCase):
         self.assertEqual(process.wait(15), 122)
         self.assert_nothing_left()
 
+    def test_a_krgd_that_crashes_says_where(self):
+        process = self.start_stubborn(2)
+        os.kill(self.krgd_of(node=0), signal.SIGSEGV)
+        self.assertEqual(process.wait(15), 122)
+        told = process.stderr.read()
+        self.assertIn("node 0 has failed: krgd crashed: Segmentation fault, in the calls\n", told)
+        self.assertRegex(told, r"(?m)^[^ ]*krgd\(.*\+0x[0-9a-f]+\)")
+        self.assert_nothing_left()
+        process = self.start_stubborn(2)
+        os.kill(self.krgd_of(node=1), signal.SIGBUS)
+        self.assertIn("node 1 has failed; its processes are lost: krgd crashed: Bus error", process.stderr.readline())
+        os.kill(self.program_of(process), signal.SIGKILL)
+        self.assertEqual(process.wait(15), 128 + signal.SIGKILL)
+        self.assert_nothing_left()
+
     @staticmethod
     def computes_under(pid, name):
         """Whether a child of that name has a thread that runs."""
