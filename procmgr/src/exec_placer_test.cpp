@@ -10,6 +10,7 @@
 #include <csignal>
 #include <cstring>
 #include <deque>
+#include <filesystem>
 
 #include "body_request.h"
 #include "krg/procmgr/child_reaper.h"
@@ -369,16 +370,16 @@ TEST(PathDescriptors, TakesPathsAndRefusesSharedState) {
     open("/dev/zero", O_RDONLY | O_CLOEXEC);
     pause();
   }
-  std::vector<ExportedFd> exported;
-  bool done = false;
-  while (!done) {  // until the child has opened all three
-    descriptors.export_fds(child, WhichFds::kKeptByExec, [&](Result<std::vector<ExportedFd>> fds) {
-      if (!fds || fds->size() != 2) return;
-      exported = std::move(*fds);
-      done = true;
-    });
+  const std::string last = "/proc/" + std::to_string(child) + "/fd/2";
+  std::error_code none_yet;
+  for (int i = 0; i < 10000 && std::filesystem::read_symlink(last, none_yet) != "/dev/zero"; ++i)
     usleep(1000);
-  }
+  std::vector<ExportedFd> exported;
+  descriptors.export_fds(child, WhichFds::kKeptByExec, [&](Result<std::vector<ExportedFd>> fds) {
+    ASSERT_TRUE(fds);
+    exported = std::move(*fds);
+  });
+  EXPECT_EQ(exported.size(), 2u);
   descriptors.import_fds(child, exported, [&](Result<std::vector<ImportedFd>> fds) {
     ASSERT_TRUE(fds);
     struct stat file {};
