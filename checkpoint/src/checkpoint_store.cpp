@@ -298,11 +298,6 @@ Status CheckpointStore::remove_unneeded_parts(Removal how) const {
   return {};
 }
 
-Status CheckpointStore::remove(uint32_t version) const {
-  if (unlink(master_path(version).c_str()) != 0) return errno_error(master_path(version));
-  return tidy();
-}
-
 Status CheckpointStore::hide_older(unsigned keep) const {
   auto all = versions();
   if (!all) return all.error();

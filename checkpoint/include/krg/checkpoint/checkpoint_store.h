@@ -77,9 +77,6 @@ class CheckpointStore {
   // have all pages themselves from then on; newer versions find theirs where they were. REQUIRES:
   // lock(), which ends when that is done.
   Status replace_parts(const std::vector<std::string>& paths, const VersionInfo& info);
-  // Removes a version, but for parts that others need; its own parts become spares. REQUIRES:
-  // lock(), which ends.
-  Status remove(uint32_t version) const;
   // Only the newest `keep` versions are there from now on. What the others had is still on the
   // disk, until tidy(): to free a GiB may take a second. REQUIRES: lock().
   Status hide_older(unsigned keep) const;
