@@ -14,7 +14,8 @@ void ApplicationData::listen() {
       [weak](NodeId, const KeepData& ask, std::string_view, Messenger::Reply reply) {
         auto self = weak.lock();
         if (!self) return;
-        const uint64_t value = self->answer(ask.root, ask.sets != 0, ask.value);
+        if (ask.sets) self->values_.set(ask.root, ask.value);
+        const uint64_t value = self->values_.of(ask.root);
         reply.ok({reinterpret_cast<const char*>(&value), sizeof value});
       });
   control_.add_command("application.data", [weak](const ControlServer::Request& request,
@@ -57,19 +58,6 @@ void ApplicationData::ask(pid_t root, bool sets, uint64_t value, Done done) {
                             std::memcpy(&known, reply->data(), sizeof known);
                             done(known);
                           });
-}
-
-uint64_t ApplicationData::answer(pid_t root, bool sets, uint64_t value) {
-  const auto is_over = [](const auto& one) {
-    return process_start_time(one.first) != one.second.start_time;
-  };
-  if (sets) {
-    std::erase_if(known_, is_over);
-    known_[root] = {process_start_time(root), value};
-    return value;
-  }
-  const auto found = known_.find(root);
-  return found == known_.end() || is_over(*found) ? 0 : found->second.value;
 }
 
 }  // namespace krg

@@ -6,11 +6,11 @@
 #pragma once
 
 #include <functional>
-#include <map>
 #include <memory>
 
 #include "applications.h"
 #include "krg/runtime/control_server.h"
+#include "process_notes.h"
 
 namespace krg {
 
@@ -29,18 +29,13 @@ class ApplicationData : public std::enable_shared_from_this<ApplicationData> {
   void set(pid_t root, uint64_t value, Done done);
 
  private:
-  struct Known {
-    uint64_t start_time = 0;
-    uint64_t value = 0;
-  };
   void ask(pid_t root, bool sets, uint64_t value, Done done);
-  uint64_t answer(pid_t root, bool sets, uint64_t value);
 
   NodeContext& node_;
   ControlServer& control_;
   ProcessTable& table_;
   std::shared_ptr<Applications> applications_;
-  std::map<pid_t, Known> known_;  // of roots whose place is here
+  ProcessNotes<uint64_t> values_;  // of roots whose place is here
 };
 
 }  // namespace krg

@@ -135,6 +135,7 @@ struct Checkpoints::Impl : std::enable_shared_from_this<Impl> {
   void call_and_capture(const Work& work);
   void read_data_and_capture(const Work& work);
   void call_after(const Work& work);
+  void call_after(pid_t root);
   void shorten_chain(const WriteOptions& options);
 };
 
@@ -253,7 +254,7 @@ void Checkpoints::Impl::freeze(const AskCheckpoint& ask, const Reply& reply) {
     return reply(errno_error(fmt::format("application {} is busy", root), EBUSY));
   const auto refuse = [self = shared_from_this(), root, reply](const Error& why) {
     self->busy.erase(root);
-    self->callbacks->call(root, true, [](const Status&) {});
+    self->call_after(root);
     reply(why);
   };
   callbacks->call(root, false, [self = shared_from_this(), ask, refuse, reply](const Status& told) {
@@ -277,7 +278,7 @@ void Checkpoints::Impl::unfreeze(pid_t root, int signal, const Reply& reply) {
     return reply(errno_error(fmt::format("application {} does not stand", root), EINVAL));
   captures.drop(stands->second);
   frozen.erase(stands);
-  callbacks->call(root, true, [](const Status&) {});
+  call_after(root);
   if (signal != 0)
     parts.shadows.send_signal(GlobalPid{root}, {.signal = signal, .code = SI_USER}, nullptr);
   reply(json::object());
@@ -302,8 +303,10 @@ void Checkpoints::Impl::read_data_and_capture(const Work& work) {
 
 // Those who were called before it go on.
 void Checkpoints::Impl::call_after(const Work& work) {
-  if (std::exchange(work->is_called, false))
-    callbacks->call(work->root, true, [](const Status&) {});
+  if (std::exchange(work->is_called, false)) call_after(work->root);
+}
+void Checkpoints::Impl::call_after(pid_t root) {
+  callbacks->call(root, true, [](const Status&) {});
 }
 
 void Checkpoints::Impl::fail(const Work& work, const Error& why) {

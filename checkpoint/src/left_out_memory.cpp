@@ -14,7 +14,7 @@ void LeftOutMemory::listen() {
                                                                  Messenger::Reply reply) {
     auto self = weak.lock();
     if (!self) return;
-    self->note(say.pid, split_rows<PageRange>(payload));
+    self->ranges_.set(say.pid, split_rows<PageRange>(payload));
     reply.ok();
   });
 }
@@ -30,22 +30,6 @@ void LeftOutMemory::tell(pid_t pid, const std::vector<PageRange>& ranges,
       told(reply ? Status() : Status(reply.error()));
     });
   });
-}
-
-void LeftOutMemory::note(pid_t pid, std::vector<PageRange> ranges) {
-  std::erase_if(known_, [](const auto& one) {
-    return process_start_time(one.first) != one.second.start_time;
-  });
-  if (ranges.empty())
-    known_.erase(pid);
-  else
-    known_[pid] = {process_start_time(pid), std::move(ranges)};
-}
-
-std::vector<PageRange> LeftOutMemory::of(pid_t pid) const {
-  const auto found = known_.find(pid);
-  if (found == known_.end() || found->second.start_time != process_start_time(pid)) return {};
-  return found->second.ranges;
 }
 
 }  // namespace krg

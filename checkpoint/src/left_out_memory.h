@@ -6,13 +6,13 @@
 #pragma once
 
 #include <functional>
-#include <map>
 #include <memory>
 #include <vector>
 
 #include "krg/procmgr/node_context.h"
 #include "krg/procmgr/page_range.h"
 #include "krg/procmgr/process_table.h"
+#include "process_notes.h"
 
 namespace krg {
 
@@ -25,18 +25,12 @@ class LeftOutMemory : public std::enable_shared_from_this<LeftOutMemory> {
   // there. Errors: ESRCH, EHOSTDOWN.
   void tell(pid_t pid, const std::vector<PageRange>& ranges, std::function<void(Status)> told);
   // Of a process that executes here; empty: nothing.
-  std::vector<PageRange> of(pid_t pid) const;
+  std::vector<PageRange> of(pid_t pid) const { return ranges_.of(pid); }
 
  private:
-  struct Known {
-    uint64_t start_time = 0;
-    std::vector<PageRange> ranges;
-  };
-  void note(pid_t pid, std::vector<PageRange> ranges);
-
   NodeContext& node_;
   ProcessTable& table_;
-  std::map<pid_t, Known> known_;
+  ProcessNotes<std::vector<PageRange>> ranges_;
 };
 
 }  // namespace krg

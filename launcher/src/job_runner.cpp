@@ -117,7 +117,7 @@ Result<int> JobRunner::run_in_session() {
 // What the log of its krgd says, which goes with the cluster; empty: nothing, or it is elsewhere.
 std::string JobRunner::crash_of(uint16_t node) const {
   const auto cluster = std::filesystem::path(control_path_).parent_path().parent_path();
-  return last_crash(node_dir(cluster, NodeId{node}) + "/krgd.log");
+  return last_crash(log_path(cluster, NodeId{node}));
 }
 
 Status JobRunner::begin(const std::string& control_path, TaskLaunch& launch,

@@ -133,9 +133,9 @@ Result<int> run(const Arguments& arguments) {
   auto dir = ClusterDir::open(arguments.cluster_dir, true);
   if (!dir) return dir.error();
   const UniqueFd launcher(fcntl(2, F_DUPFD_CLOEXEC, 3));
-  const std::string node = node_dir(dir->path(), NodeId{static_cast<uint16_t>(rank)});
-  const std::string log = node + "/krgd.log";
-  if (auto opened = open_log(node, log); !opened) return opened.error();
+  const NodeId self{static_cast<uint16_t>(rank)};
+  const std::string log = log_path(dir->path(), self);
+  if (auto opened = open_log(node_dir(dir->path(), self), log); !opened) return opened.error();
   if (arguments.processors > 0)
     if (auto taken = take_processor_share(rank, arguments.processors); !taken) return taken.error();
   if (auto made = make_namespaces(arguments.name_host, rank); !made) return made.error();

@@ -111,6 +111,10 @@ std::string node_dir(const std::string& cluster_dir, NodeId node) {
   return cluster_dir + "/n" + std::to_string(node.value);
 }
 
+std::string log_path(const std::string& cluster_dir, NodeId node) {
+  return node_dir(cluster_dir, node) + "/krgd.log";
+}
+
 std::string control_socket_path(const std::string& cluster_dir, NodeId node) {
   return node_dir(cluster_dir, node) + "/ctl.sock";
 }

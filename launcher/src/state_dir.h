@@ -47,6 +47,7 @@ class ClusterDir {
 
 // STATE/<cluster>/n<id>.
 std::string node_dir(const std::string& cluster_dir, NodeId node);
+std::string log_path(const std::string& cluster_dir, NodeId node);
 std::string control_socket_path(const std::string& cluster_dir, NodeId node);
 // The living clusters' names under STATE; left-over folders are removed on the way.
 std::vector<std::string> living_clusters(const std::string& state_root);

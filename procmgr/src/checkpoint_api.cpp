@@ -73,7 +73,10 @@ bool CallbackThread::may_start() {
   for (auto& all : callbacks_) all.clear();  // they were the parent's
   exclusions_.clear();
   auto krgd = connect();
-  if (!krgd) return failed(krgd.error()) == 0;
+  if (!krgd) {
+    failed(krgd.error());
+    return false;
+  }
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -107,11 +110,9 @@ int CallbackThread::exclude(void* data, size_t bytes, Callback restored) {
 int CallbackThread::include(void* data) {
   const auto start = reinterpret_cast<uintptr_t>(data);
   std::lock_guard lock(mutex_);
-  const bool is_mine = process_ == getpid();
+  if (process_ != getpid()) return failed(EINVAL);  // they are the parent's
   const size_t gone =
-      is_mine
-          ? std::erase_if(exclusions_, [start](const Exclusion& one) { return one.start == start; })
-          : 0;
+      std::erase_if(exclusions_, [start](const Exclusion& one) { return one.start == start; });
   return gone > 0 ? 0 : failed(EINVAL);
 }
 

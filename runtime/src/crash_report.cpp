@@ -69,10 +69,12 @@ std::string last_crash(const std::string& log_file) {
   std::string last;
   int lines = 0;
   for (std::string line; std::getline(log, line);) {
-    const bool begins = line.find(kCrashed) != std::string::npos;
-    if (begins) last = line;
-    if (begins) lines = 1;
-    if (!begins && lines > 0 && lines++ < kMostLines) last += "\n" + line;
+    if (line.find(kCrashed) != std::string::npos) {
+      last = line;
+      lines = 1;
+    } else if (lines > 0 && lines++ < kMostLines) {
+      last += "\n" + line;
+    }
   }
   return last;
 }
