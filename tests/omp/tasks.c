@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <omp.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "expect.h"
 
@@ -318,7 +319,38 @@ static void cancelled_groups(void) {
   }
 }
 
+enum { kNothing, kLong, kMeet };
+
+static void run_kind(int kind, int* here) {
+  if (kind == kLong) usleep(100 * 1000);
+  if (kind != kMeet) return;
+  __atomic_fetch_add(here, 1, __ATOMIC_RELAXED);
+  for (int i = 0; i < 10 * 1000 && __atomic_load_n(here, __ATOMIC_RELAXED) < 2; ++i) usleep(1000);
+}
+
+static void make(int kind, int* here) {
+#pragma omp task firstprivate(kind, here)
+  run_kind(kind, here);
+}
+
+// Though most tasks of a function are over at once, several threads share long ones of it.
+static void long_after_short(void) {
+  int here = 0;
+#pragma omp parallel
+#pragma omp single
+  if (omp_get_num_threads() > 1) {
+    for (int i = 0; i < 20 * 1000; ++i) make(kNothing, &here);
+    make(kLong, &here);
+    const double begin = omp_get_wtime();
+    make(kMeet, &here);
+    make(kMeet, &here);
+#pragma omp taskwait
+    expect(omp_get_wtime() - begin < 10, "long tasks after short ones run at the same time");
+  }
+}
+
 int main(void) {
+  long_after_short();
   for (int round = 0; round < 5; ++round) {
     recursion();
     many();

@@ -128,6 +128,7 @@ template <class Over>
 void work_until(Thread& thread, const Over& over, const TaskList& list, EventCount& waiter,
                 std::uint64_t what, const void* of) {
   Team& team = *thread.at.team;
+  thread.short_tasks.pause();
   while (!over()) {
     work_off(thread, team, [&] { return over() ? nullptr : list.first(); });
     if (!team.distant)
@@ -334,7 +335,9 @@ bool has_enough(const Team& team, const TaskQueue& queue) {
   const bool detachable = (flags & kTaskDetach) != 0;
   TaskQueue& queue = *thread.at.tasks;
   const bool at_once =
-      runs_at_once(thread, if_clause) || (!dependent && !detachable && has_enough(team, queue));
+      runs_at_once(thread, if_clause) ||
+      (!dependent && !detachable &&
+       (has_enough(team, queue) || (!team.distant && thread.short_tasks.has(function))));
   if (at_once && dependent) wait_for_dependences(depend);
 
   Task& task = new_task(thread, (flags & kTaskFinal) != 0);
@@ -349,7 +352,9 @@ bool has_enough(const Team& team, const TaskQueue& queue) {
   }
   if (at_once && !detachable) {
     const std::uint64_t began_ns = team.distant ? distant::give_tasks(thread) : 0;
+    const std::uint64_t began = thread.short_tasks.begin();
     run_now(thread, task);
+    thread.short_tasks.ran(function, began);
     if (team.distant) distant::note_task(thread, began_ns);
     return;
   }
@@ -378,8 +383,15 @@ void create_task(Function function, void* data, CopyFunction copy, long bytes, l
   const Team& team = *thread.at.team;
   const bool is_simple =
       copy == nullptr && (flags & (kTaskDepend | kTaskDetach)) == 0 && !team.distant;
-  if (is_simple && (runs_at_once(thread, if_clause) || has_enough(team, team.tasks)))
+  if (is_simple &&
+      (runs_at_once(thread, if_clause) || (team.size == 1 && has_enough(team, team.tasks))))
     return run_simply(thread, function, data, (flags & kTaskFinal) != 0);
+  if (is_simple && (thread.short_tasks.has(function) || has_enough(team, team.tasks))) {
+    const std::uint64_t began = thread.short_tasks.begin();
+    run_simply(thread, function, data, (flags & kTaskFinal) != 0);
+    thread.short_tasks.ran(function, began);
+    return;
+  }
   create_any_task(function, data, copy, bytes, alignment, if_clause, flags, depend, priority,
                   detach);
 }

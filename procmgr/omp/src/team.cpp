@@ -135,6 +135,7 @@ void become_member(Thread& thread, Team& team, unsigned number) {
   at.shares_met = team.first_share;
   at.singles_met = team.first_single;
   at.trip = 0;
+  thread.short_tasks.pause();
   if (!team.distant && team.first_claimed) {
     at.share = &team.shares[at.shares_met % kShareSlots];
     ++at.shares_met;
@@ -185,6 +186,7 @@ bool wait_at_barrier(Thread& thread, bool cancellable, const void* site) {
     return cancellable && team.cancelled.load(std::memory_order_seq_cst);
   };
   if (cancelled()) return true;
+  thread.short_tasks.pause();
   const std::uint32_t generation = team.inner.generation.load(std::memory_order_relaxed);
   const std::uint32_t end = team.end.generation.load(std::memory_order_relaxed);
   if (arrive(team, team.inner)) release_inner(team);

@@ -15,6 +15,7 @@
 
 #include "memory.h"
 #include "settings.h"
+#include "short_tasks.h"
 #include "task.h"
 #include "waiting.h"
 #include "work_share.h"
@@ -65,6 +66,7 @@ struct alignas(64) Thread {
   BlockCache blocks;
   Task* spare_tasks = nullptr;  // ended, linked by `parent`, as new but for what new_task sets
   unsigned spare_task_count = 0;
+  ShortTasks short_tasks;
   Pool* idle_pools = nullptr;
   Pool* base_pool = nullptr;     // its team is the one outside of every parallel region
   unsigned place = 0;            // where it is bound: 1 + number of the place, 0: nowhere
