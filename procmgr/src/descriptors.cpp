@@ -7,6 +7,7 @@
 #include "home_record_locks.h"
 #include "home_socket.h"
 #include "inotify_calls.h"
+#include "lock_queries.h"
 #include "loopback_listeners.h"
 #include "pidfd_calls.h"
 #include "stream_stat_calls.h"
@@ -27,6 +28,7 @@ struct Descriptors::Impl {
         exporter(node, fs, home, tree, terminals, mirrors, relays, listeners),
         importer(node, fs, home, tree, mirrors, relays, listeners, record_locks),
         stat_calls(broker, fs, tree),
+        lock_queries(node, broker, fs, tree, record_locks),
         inotify_calls(node, broker, tree, home, watched_paths),
         pidfd_calls(node, broker, fs, tree, home) {
     fs.add_tree(StreamTree::kName, tree);
@@ -85,6 +87,7 @@ struct Descriptors::Impl {
   FdExporter exporter;
   FdImporter importer;
   StreamStatCalls stat_calls;
+  LockQueries lock_queries;
   WatchedPaths watched_paths;
   InotifyCalls inotify_calls;
   PidfdCalls pidfd_calls;

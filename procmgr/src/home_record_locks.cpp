@@ -30,6 +30,10 @@ Result<RecordLock> lock_description(int file, int command, const RecordLock& ask
   return RecordLock{lock.l_start, lock.l_len, lock.l_type, lock.l_pid};
 }
 
+RecordLockTable::Owner as_holder(const LockOwner& owner) {
+  return {kNoNode, static_cast<uint64_t>(owner.process), owner.description};
+}
+
 // Another description of the same file.
 std::shared_ptr<UniqueFd> open_anew(int file) {
   const std::string path = fmt::format("/proc/self/fd/{}", file);
@@ -65,7 +69,11 @@ void HomeRecordLocks::lock(StreamOperation operation, std::shared_ptr<UniqueFd> 
 void HomeRecordLocks::attempt(StreamOperation operation) {
   auto found = waits_.find(operation);
   if (found == waits_.end()) return;
-  const Wait& wait = found->second;
+  Wait& wait = found->second;
+  struct stat attributes {};
+  if (fstat(wait.file->get(), &attributes) == 0)
+    wait.identity = {attributes.st_dev, attributes.st_ino};
+  wait.by_description = false;
   if (wait.owner == kOfDescription) return attempt_on(operation, wait.file);
   if (wait.owner.description == 0 && holders_ && holders_->holds_for(wait.owner.process))
     return holders_->lock(
@@ -73,6 +81,8 @@ void HomeRecordLocks::attempt(StreamOperation operation) {
         [this, operation](Result<RecordLock> had) { on_attempt(operation, std::move(had)); });
   find_description(wait, [this, operation](std::shared_ptr<UniqueFd> description) {
     if (!description) return on_attempt(operation, errno_error("open of a locked file", ENOLCK));
+    if (auto waiting = waits_.find(operation); waiting != waits_.end())
+      waiting->second.by_description = true;
     attempt_on(operation, std::move(description));
   });
 }
@@ -100,10 +110,49 @@ void HomeRecordLocks::on_attempt(StreamOperation operation, Result<RecordLock> h
     wait.pause = std::min(wait.pause * 2, kLongestPause);
     return;
   }
+  if (had) {
+    had = with_holder(wait, *had);
+    note(wait);
+  }
   const bool was_cancelled = wait.is_cancelled;
   const Done done = std::move(wait.done);
   waits_.erase(found);
   done(is_held && was_cancelled ? errno_error("interrupted", EINTR) : std::move(had));
+}
+
+void HomeRecordLocks::note(const Wait& wait) {
+  if (wait.command != F_SETLK || !wait.by_description || !wait.identity) return;
+  RecordLockTable::Request now{as_holder(wait.owner), wait.lock};
+  now.lock.pid = wait.owner.description == 0 ? wait.owner.process : -1;
+  held_[{wait.identity->device, wait.identity->inode}].lock(0, now, [](const Status&) {});
+}
+
+RecordLock HomeRecordLocks::with_holder(const Wait& wait, const RecordLock& answer) const {
+  if (wait.command != F_GETLK || answer.type == F_UNLCK || answer.pid > 0 || !wait.identity)
+    return answer;
+  const auto held = held_.find({wait.identity->device, wait.identity->inode});
+  if (held == held_.end()) return answer;
+  const RecordLock found = held->second.blocking(0, as_holder(wait.owner), wait.lock);
+  return found.type == F_UNLCK ? answer : found;
+}
+
+RecordLock HomeRecordLocks::blocking(const FdIdentity& file, pid_t process,
+                                     const RecordLock& wanted) const {
+  RecordLock none = wanted;
+  none.type = F_UNLCK;
+  const auto held = held_.find({file.device, file.inode});
+  return held == held_.end() ? none : held->second.blocking(0, as_holder({process, 0}), wanted);
+}
+
+bool HomeRecordLocks::has_locks_on(const FdIdentity& file) const {
+  return held_.contains({file.device, file.inode});
+}
+
+void HomeRecordLocks::forget(const Key& key) {
+  const auto held = held_.find({key.device, key.inode});
+  if (held == held_.end()) return;
+  held->second.release(0, as_holder(key.owner));
+  if (!held->second.is_locked(0)) held_.erase(held);
 }
 
 // The owner's own. Its locks end with it; it is watched from its first one on.
@@ -134,7 +183,11 @@ void HomeRecordLocks::watch(pid_t owner) {
 }
 
 void HomeRecordLocks::forget_owner(pid_t owner) {
-  std::erase_if(descriptions_, [&](const auto& one) { return one.first.owner.process == owner; });
+  std::erase_if(descriptions_, [&](const auto& one) {
+    if (one.first.owner.process != owner) return false;
+    forget(one.first);
+    return true;
+  });
 }
 
 // Answered at its next try, which may still succeed.
@@ -149,7 +202,9 @@ void HomeRecordLocks::forget_node(NodeId node) {
 void HomeRecordLocks::let_go(const LockOwner& owner, int file) {
   struct stat attributes {};
   if (fstat(file, &attributes) != 0) return;
-  descriptions_.erase({owner, attributes.st_dev, attributes.st_ino});
+  const Key key{owner, attributes.st_dev, attributes.st_ino};
+  descriptions_.erase(key);
+  forget(key);
   if (owner.description == 0 && holders_) holders_->let_go(owner.process, file);
 }
 

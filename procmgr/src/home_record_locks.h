@@ -13,11 +13,14 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "home_file.h"
 #include "ipc/exit_watch.h"
 #include "krg/procmgr/lock_holders.h"
+#include "process_fds.h"
+#include "record_lock_table.h"
 
 namespace krg {
 
@@ -44,6 +47,11 @@ class HomeRecordLocks {
             int command, bool waits, const RecordLock& lock, Done done);
   void cancel(StreamOperation operation);
   void forget_node(NodeId node);
+  // As the answer to that process's F_GETLK of a file of this node, where a lock is in its way that
+  // the kernel knows as krgd's: of a process that executes elsewhere. F_UNLCK: none.
+  RecordLock blocking(const FdIdentity& file, pid_t process, const RecordLock& wanted) const;
+  // Whether there is any such lock of the file.
+  bool has_locks_on(const FdIdentity& file) const;
   // The owner has closed that file.
   void let_go(const LockOwner& owner, int file);
   // Whether a process that executes elsewhere, but is to come here, has locks here.
@@ -66,11 +74,16 @@ class HomeRecordLocks {
     Done done;
     std::chrono::microseconds pause;
     bool is_cancelled = false;
+    std::optional<FdIdentity> identity = {};  // the file's, as far as known
+    bool by_description = false;              // of krgd's, made for the owner
   };
   void attempt(StreamOperation operation);
   void attempt_on(StreamOperation operation, std::shared_ptr<UniqueFd> description);
   void on_attempt(StreamOperation operation, Result<RecordLock> had);
   void find_description(const Wait& wait, std::function<void(std::shared_ptr<UniqueFd>)> done);
+  void note(const Wait& wait);
+  RecordLock with_holder(const Wait& wait, const RecordLock& answer) const;
+  void forget(const Key& key);
   void watch(pid_t owner);
   void forget_owner(pid_t owner);
 
@@ -78,6 +91,8 @@ class HomeRecordLocks {
   LockHolders* holders_ = nullptr;  // none: no process leaves a shadow
   std::map<StreamOperation, Wait> waits_;
   std::map<Key, std::shared_ptr<UniqueFd>> descriptions_;
+  // What those have, and for whom: the kernel tells neither (F_GETLK says -1). By device and inode.
+  std::map<std::pair<dev_t, ino_t>, RecordLockTable> held_;
   std::map<pid_t, std::vector<Messenger::Reply>> watchers_;  // of processes that live here
   ExitWatch exits_;
 };

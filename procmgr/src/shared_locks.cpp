@@ -152,7 +152,7 @@ void SharedLocks::record_lock(uint64_t operation, FileId file, const RecordLockR
   message.process = static_cast<uint64_t>(owner.process);
   message.description = owner.description;
   message.lock = asked.lock;
-  message.lock.pid = owner.process;
+  message.lock.pid = owner.description == 0 ? owner.process : -1;
   if (!only_asks && asked.lock.type != F_UNLCK) {
     const unsigned has = count_open(owner.process);
     if (has > 0) end_if_closed(file, owner, mine_[file].owners[owner], has);

@@ -1,6 +1,6 @@
-// SharedLocks: locks by flock(2) and fcntl(2) of the session's shared files (/dev/shm). They are
-// kept by the node that keeps the names, whoever has the file open where; each node knows which
-// ones its own processes have.
+// SharedLocks: locks by flock(2) and fcntl(2) of the session's shared files (/dev/shm) and message
+// queues (/dev/mqueue). They are kept by the node that keeps the shared files' names, whoever has a
+// file open where; each node knows which ones its own processes have.
 //
 // Owner: StreamTree. Threads: the loop's thread.
 // SPDX-License-Identifier: GPL-2.0-or-later

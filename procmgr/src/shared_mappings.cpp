@@ -76,6 +76,7 @@ SharedMappings::SharedMappings(NodeContext& node, SessionFs& fs, SyscallBroker& 
                                SharedFiles& files, UserfaultSource source)
     : node_(node), fs_(fs), files_(files), mapper_(node, std::move(source)) {
   broker.set_handler(SYS_mmap, [this](SyscallBroker::Call call) { on_mmap(std::move(call)); });
+  broker.set_taker(SYS_madvise, [this](SyscallBroker::Call& call) { return takes_removal(call); });
   if (node.shared_files.empty()) return;
   for (int number : {SYS_msync, SYS_munmap})
     broker.set_handler(number,
@@ -177,6 +178,43 @@ void SharedMappings::write_back_first(SyscallBroker::Call call) {
                               return waiting->fail(written.error().errno_or(EIO));
                             waiting->go_on();
                           });
+}
+
+// MADV_REMOVE. The kernel tells of it when it is under way already: other nodes would read the old
+// bytes until they had heard of it, even after the call's end. Where all of the range is such
+// memory, the pages go from all nodes before the call returns.
+bool SharedMappings::takes_removal(SyscallBroker::Call& call) {
+  const uint64_t begin = call.arg(0), bytes = call.arg(1);
+  if (static_cast<int>(call.arg(2)) != MADV_REMOVE || !files_.any_held()) return false;
+  if (begin % kPageBytes != 0 || bytes > kMaxSharedMapping) return false;
+  const auto caller = read_process_status(call.tid());
+  if (!caller) return false;
+  struct Run {
+    PlaceInSet first;
+    size_t pages;
+  };
+  std::vector<Run> runs;
+  for (RemoteAddr at{begin}; at.value < begin + bytes; at.value += kPageBytes) {
+    if (!runs.empty()) {
+      Run& last = runs.back();
+      const auto next = last.first.pages->locate(caller->pid, at);
+      if (next && next->page.value == last.first.offset / kPageBytes + last.pages) {
+        ++last.pages;
+        continue;
+      }
+    }
+    auto place = files_.at(caller->pid, at);
+    if (!place) return false;
+    runs.push_back({std::move(*place), 1});
+  }
+  if (runs.empty()) return false;
+  // Answered when the last set has let go of it.
+  const std::shared_ptr<void> answer(
+      nullptr, [waiting = shared(std::move(call))](void*) { waiting->succeed(0); });
+  for (const Run& run : runs)
+    run.first.pages->discard(PageIndex{run.first.offset / kPageBytes}, run.pages,
+                             [answer, keeper = run.first.keeper] {});
+  return true;
 }
 
 void SharedMappings::map(SyscallBroker::Call call, FileId file, const Request& request,

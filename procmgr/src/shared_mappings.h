@@ -45,6 +45,7 @@ class SharedMappings {
   void on_anonymous(SyscallBroker::Call call);
   void on_ordinary_file(SyscallBroker::Call call, int number);
   void write_back_first(SyscallBroker::Call call);
+  bool takes_removal(SyscallBroker::Call& call);
   void ask_rights(const JobPtr& job);
   void cover(const JobPtr& job);
   void map_there(const JobPtr& job);

@@ -85,6 +85,8 @@ const std::map<std::string, int> kNumbers = {
     {"mq_getsetattr", SYS_mq_getsetattr},
     {"msync", SYS_msync},
     {"munmap", SYS_munmap},
+    {"madvise", SYS_madvise},
+    {"fcntl", SYS_fcntl},
     {"ioctl", SYS_ioctl},
     {"fstat", SYS_fstat},
     {"newfstatat", SYS_newfstatat},

@@ -1,6 +1,6 @@
-// Locks of files of krgfs. Those of streams are kept at their homes, those of /dev/shm for all
-// nodes by one (SharedLocks); those by flock(2) of other files by a table, those by fcntl(2) by the
-// kernel, on files that krgd makes for that.
+// Locks of files of krgfs. Those of streams are kept at their homes, those of /dev/shm and of
+// /dev/mqueue for all nodes by one (SharedLocks); those by flock(2) of other files by a table,
+// those by fcntl(2) by the kernel, on files that krgd makes for that.
 //
 // Nobody tells which process closes a descriptor of a description that it shares with others, so
 // locks by fcntl(2) end when the description is closed by all.
@@ -13,6 +13,7 @@
 #include <cstring>
 
 #include "in_worker.h"
+#include "ipc/posix_queue_tree.h"
 #include "krg/runtime/log.h"
 #include "process_fds.h"
 #include "process_status.h"
@@ -30,6 +31,8 @@ constexpr size_t kMostKnownOwners = 4096;
 // A caller is asked what it does while it is on its way to sleep.
 constexpr int kTries = 200;
 constexpr useconds_t kPause_us = 50;
+// In the number by which locks of a queue's descriptors are kept: FileIds have 56 bits.
+constexpr FileId kQueuesBit = FileId{1} << 60;
 
 // Whether that thread waits in fcntl(2) for a lock of a description, not of its process: FUSE
 // does not say.
@@ -46,6 +49,12 @@ bool locks_description(pid_t tid) {
 }
 
 }  // namespace
+
+FileId StreamTree::shared_file(ino_t inode) const {
+  if (const FileId file = fs_.file_of(SharedTree::kName, inode)) return file;
+  const FileId queue = fs_.file_of(PosixQueueTree::kName, inode);
+  return queue != 0 ? queue | kQueuesBit : 0;
+}
 
 // It is the description's, which is at its home, whoever has that open where.
 void StreamTree::flock(const FsCaller& caller, ino_t inode, uint64_t handle,
@@ -66,7 +75,7 @@ void StreamTree::flock(const FsCaller& caller, ino_t inode, uint64_t handle,
 
 void StreamTree::flock_here(const FsCaller& caller, ino_t inode, const FlockRequest& asked,
                             FsReply<int> reply) {
-  if (const FileId file = fs_.file_of(SharedTree::kName, inode))
+  if (const FileId file = shared_file(inode))
     return shared_locks_.flock(caller.unique, file, asked, std::move(reply));
   auto later = std::make_shared<FsReply<int>>(std::move(reply));
   flocks_.lock(inode, asked, caller.unique,
@@ -74,14 +83,12 @@ void StreamTree::flock_here(const FsCaller& caller, ino_t inode, const FlockRequ
 }
 
 void StreamTree::drop_flock(ino_t inode, uint64_t owner) {
-  if (const FileId file = fs_.file_of(SharedTree::kName, inode))
-    return shared_locks_.drop_flock(file, owner);
+  if (const FileId file = shared_file(inode)) return shared_locks_.drop_flock(file, owner);
   flocks_.release(inode, owner);
 }
 
 bool StreamTree::is_flocked(ino_t inode) const {
-  return flocks_.is_locked(inode) ||
-         shared_locks_.is_flocked(fs_.file_of(SharedTree::kName, inode));
+  return flocks_.is_locked(inode) || shared_locks_.is_flocked(shared_file(inode));
 }
 
 // ---- by fcntl(2) ----
@@ -110,19 +117,31 @@ void StreamTree::record_lock(const FsCaller& caller, ino_t inode, uint64_t handl
     const auto finding = finding_owners_.extract(caller.unique);
     if (finding && finding.mapped()) return (*later)(errno_error("interrupted", EINTR));
     if (fs_.file_of(kName, inode) == 0)
-      record_lock_here(caller, inode, asked, owner, std::move(*later));
-    else
-      record_lock_at_home(caller, handle, asked, owner, std::move(*later));
+      return record_lock_here(caller, inode, asked, owner, std::move(*later));
+    auto found = handles_.find(handle);
+    if (found == handles_.end()) return (*later)(errno_error("", EBADF));
+    found->second.owners.insert(owner.process);
+    record_lock_at_home(caller, found->second.source, asked, owner, std::move(*later));
   });
 }
 
-void StreamTree::record_lock_at_home(const FsCaller& caller, uint64_t handle,
+void StreamTree::find_lock(pid_t process, ino_t inode, const RecordLock& wanted,
+                           std::function<void(Result<RecordLock>)> done) {
+  FsCaller caller;
+  caller.tid = process;
+  caller.unique = std::exchange(next_finding_, next_finding_ + 2);
+  const RecordLockRequest asked{.command = F_GETLK, .lock = wanted};
+  FsReply<RecordLock> reply(std::move(done));
+  const FileId file = fs_.file_of(kName, inode);
+  if (file == 0) return record_lock_here(caller, inode, asked, {process, 0}, std::move(reply));
+  const StreamSource* source = live_source(file);
+  if (source == nullptr) return reply(errno_error("", EBADF));
+  record_lock_at_home(caller, *source, asked, {process, 0}, std::move(reply));
+}
+
+void StreamTree::record_lock_at_home(const FsCaller& caller, const StreamSource& source,
                                      const RecordLockRequest& asked, const LockOwner& owner,
                                      FsReply<RecordLock> reply) {
-  auto found = handles_.find(handle);
-  if (found == handles_.end()) return reply(errno_error("", EBADF));
-  const StreamSource& source = found->second.source;
-  found->second.owners.insert(owner.process);
   StreamRecordLock message;
   message.of_description = owner.description != 0;
   message.waits = asked.waits;
@@ -139,7 +158,7 @@ void StreamTree::record_lock_at_home(const FsCaller& caller, uint64_t handle,
 void StreamTree::record_lock_here(const FsCaller& caller, ino_t inode,
                                   const RecordLockRequest& asked, const LockOwner& owner,
                                   FsReply<RecordLock> reply) {
-  if (const FileId file = fs_.file_of(SharedTree::kName, inode))
+  if (const FileId file = shared_file(inode))
     return shared_locks_.record_lock(caller.unique, file, asked, owner, descriptors_of(inode),
                                      std::move(reply));
   LockedFile& locked = locked_files_[inode];
@@ -161,7 +180,7 @@ SharedLocks::CountOpen StreamTree::descriptors_of(ino_t inode) const {
 // Which open file it was, the trees do not tell apart: those who have one no more have no locks.
 void StreamTree::drop_record_locks(ino_t inode) {
   const SharedLocks::CountOpen descriptors = descriptors_of(inode);
-  shared_locks_.drop_record_locks(fs_.file_of(SharedTree::kName, inode), descriptors);
+  shared_locks_.drop_record_locks(shared_file(inode), descriptors);
   auto locked = locked_files_.find(inode);
   if (locked == locked_files_.end()) return;
   std::erase_if(locked->second.owners, [&](const LockOwner& owner) {
@@ -173,7 +192,7 @@ void StreamTree::drop_record_locks(ino_t inode) {
 }
 
 bool StreamTree::is_record_locked(ino_t inode) const {
-  if (shared_locks_.is_record_locked(fs_.file_of(SharedTree::kName, inode))) return true;
+  if (shared_locks_.is_record_locked(shared_file(inode))) return true;
   auto locked = locked_files_.find(inode);
   if (locked == locked_files_.end()) return false;
   struct flock any {};

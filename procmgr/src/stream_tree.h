@@ -99,6 +99,10 @@ class StreamTree : public FsTree, public FlockKeeper {
   void record_lock(const FsCaller& caller, ino_t inode, uint64_t handle,
                    const RecordLockRequest& asked, FsReply<RecordLock> reply) override;
   void drop_record_locks(ino_t inode) override;
+  // What F_GETLK tells a process of this node about a file of krgfs that it has open, with the
+  // holder's pid wherever that is: the kernel passes on only those of this node.
+  void find_lock(pid_t process, ino_t inode, const RecordLock& wanted,
+                 std::function<void(Result<RecordLock>)> done);
   // Whether a process of this node has locked a file of another tree by flock(2).
   bool is_flocked(ino_t inode) const;
   // The same by fcntl(2).
@@ -140,8 +144,11 @@ class StreamTree : public FsTree, public FlockKeeper {
   SharedLocks::CountOpen descriptors_of(ino_t inode) const;
   void record_lock_here(const FsCaller& caller, ino_t inode, const RecordLockRequest& asked,
                         const LockOwner& owner, FsReply<RecordLock> reply);
-  void record_lock_at_home(const FsCaller& caller, uint64_t handle, const RecordLockRequest& asked,
-                           const LockOwner& owner, FsReply<RecordLock> reply);
+  void record_lock_at_home(const FsCaller& caller, const StreamSource& source,
+                           const RecordLockRequest& asked, const LockOwner& owner,
+                           FsReply<RecordLock> reply);
+  // The number by which a file's locks are kept for all nodes; 0: they are this node's.
+  FileId shared_file(ino_t inode) const;
   void find_owner(pid_t caller, uint64_t owner, std::function<void(LockOwner)> done);
   void let_go_at_home(const Handle& handle);
   void wake_pollers(Handle& handle);
@@ -188,6 +195,7 @@ class StreamTree : public FsTree, public FlockKeeper {
   std::unordered_map<uint64_t, StreamSource> operations_;  // by unique: under way at their homes
   FileId next_import_ = kTreeRoot + 1;
   uint64_t next_handle_ = 1;
+  uint64_t next_finding_ = 1;  // odd: what the kernel calls its requests is even
 };
 
 }  // namespace krg

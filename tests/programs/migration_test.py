@@ -108,6 +108,39 @@ time.sleep(0.3)
 open("go", "w").close()
 """
 
+# Who has which lock of a file that is at the first node: by a process there, and by one whose parent has moved and that was
+# born on the second.
+LOCKS_HERE = """
+import fcntl, os, struct, time
+def wait_for(path):
+    while not os.path.exists(path): time.sleep(0.005)
+def note(path):
+    with open(path + ".new", "w") as written: written.write(str(os.getpid()))
+    os.rename(path + ".new", path)
+def holder(start):
+    asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, start, 4, 0)
+    return struct.unpack("hhqqi4x", fcntl.fcntl(file, fcntl.F_GETLK, asked))[2:]
+def expected(start, path): return start, 4, int(open(path).read())
+file = open("locked", "r+")
+"""
+LOCKS_FIRST = LOCKS_HERE + """
+fcntl.lockf(file, fcntl.LOCK_EX, 4, 0)
+note("first")
+wait_for("second")
+print(os.uname().nodename, holder(10) == expected(10, "second"), holder(0)[2], flush=True)
+note("asked"); wait_for("end")
+"""
+LOCKS_SECOND = LOCKS_HERE + """
+fcntl.lockf(file, fcntl.LOCK_EX, 4, 20)  # so it stays where it is
+note("ready"); wait_for("moved")
+if os.fork() == 0:
+    fcntl.lockf(file, fcntl.LOCK_EX, 4, 10)
+    note("second"); wait_for("end"); os._exit(0)
+wait_for("asked")
+print(os.uname().nodename, holder(0) == expected(0, "first"), holder(10) == expected(10, "second"), flush=True)
+note("end")
+"""
+
 # One connection stays, others come and go.
 CLIENT = """
 import socket, time
@@ -371,6 +404,13 @@ class MigrationTest(SessionCase):
                          "/usr/bin/python3 asker.py $pid; krg_migrate $pid 0 && krg_where $pid | awk '{print $3}'; wait $pid; echo $?; rm -f locked ready go", caps=CAPS)
         # Going home is an ordinary user's, too: it has one thread.
         self.assertEqual(out.split("\n"), ["n2", "lock by fcntl", "(1, 4, 16, True)", "BlockingIOError", "other part", "waited", "n0", "5"])
+
+    def test_a_locks_process_is_told_wherever_it_is(self):
+        (self.work / "first.py").write_text(LOCKS_FIRST, encoding="ascii")
+        (self.work / "second.py").write_text(LOCKS_SECOND, encoding="ascii")
+        out = self.shell("rm -f first second ready moved asked end; : >locked; /usr/bin/python3 first.py & /usr/bin/python3 second.py & pid=$!\n"
+                         "until [ -e ready -a -e first ]; do sleep 0.02; done; krg_migrate $pid 1; : >moved; wait; rm -f locked first second ready moved asked end", caps=CAPS)
+        self.assertEqual(out.split("\n"), ["n0 True 0", "n1 True True"])
 
     def test_a_lock_ends_with_its_process(self):
         (self.work / "holder.py").write_text(LOCK_HOLDER, encoding="ascii")

@@ -1,4 +1,5 @@
-"""Locks by flock(2) and fcntl(2) of files that processes of different nodes share: /dev/shm is one for the whole session.
+"""Locks by flock(2) and fcntl(2) of files that processes of different nodes share: /dev/shm is one for the whole session, and so
+are its message queues.
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 import session_case
@@ -7,14 +8,17 @@ from session_case import SessionCase
 CAPS = "--caps=+CAN_MIGRATE"
 
 COMMON = """
-import errno, fcntl, os, signal, struct, sys, time
+import ctypes, errno, fcntl, os, signal, struct, sys, time
 OFD_GETLK, OFD_SETLK, OFD_SETLKW = 36, 37, 38
 def wait_for(path):
     while not os.path.exists(path): time.sleep(0.005)
 def note(path): open(path, "w").close()
-def flock(kind, start, length): return struct.pack("hhqqi4x", kind, os.SEEK_SET, start, length, 0)
+def flock(kind, start, length, whence=os.SEEK_SET): return struct.pack("hhqqi4x", kind, whence, start, length, 0)
+def locked():
+    if os.environ["LOCKED"] == "file": return os.open("/dev/shm/locked", os.O_RDWR)
+    return ctypes.CDLL(None).mq_open(b"/locked", os.O_RDWR | os.O_CREAT, 0o600, None)
 wait_for("moved")
-file, second = (os.open("/dev/shm/locked", os.O_RDWR) for _ in range(2))
+file, second = locked(), locked()
 """
 
 # Counts by reading and writing: without a lock of its own, counts would be lost.
@@ -39,6 +43,7 @@ if how == "description": fcntl.fcntl(file, OFD_SETLK, flock(fcntl.F_WRLCK, 5, 10
 else: fcntl.lockf(file, fcntl.LOCK_EX, 10, 5)
 fcntl.flock(second, fcntl.LOCK_SH)
 print(os.uname().nodename, flush=True)
+with open("pid", "w") as written: written.write("-1" if how == "description" else str(os.getpid()))
 note("held")
 wait_for("waits")
 time.sleep(0.05)
@@ -55,6 +60,7 @@ def refused(call, *arguments):
     try: call(*arguments)
     except BlockingIOError: return True
     return False
+def blocking(*where): return struct.unpack("hhqqi4x", fcntl.fcntl(file, fcntl.F_GETLK, flock(fcntl.F_WRLCK, *where)))
 class Interrupted(Exception): pass
 def interrupt(number, frame): raise Interrupted
 now = fcntl.LOCK_EX | fcntl.LOCK_NB
@@ -63,8 +69,8 @@ tests = [refused(fcntl.lockf, file, now, 1, 14), refused(fcntl.lockf, file, now,
          refused(fcntl.lockf, file, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, 5),
          refused(fcntl.fcntl, file, OFD_SETLK, flock(fcntl.F_WRLCK, 14, 0)),
          not refused(fcntl.lockf, file, now, 5, 0), not refused(fcntl.lockf, file, now, 0, 15),
-         struct.unpack("hhqqi4x", fcntl.fcntl(file, fcntl.F_GETLK, flock(fcntl.F_WRLCK, 0, 0)))[:4] == (fcntl.F_WRLCK, 0, 5, 10),
-         struct.unpack("hhqqi4x", fcntl.fcntl(file, fcntl.F_GETLK, flock(fcntl.F_WRLCK, 0, 5)))[0] == fcntl.F_UNLCK,
+         blocking(0, 0) == blocking(20, -10, os.SEEK_CUR) == (fcntl.F_WRLCK, 0, 5, 10, int(open("pid").read())),
+         blocking(0, 5)[0] == blocking(15, 0, os.SEEK_END if os.environ["LOCKED"] == "file" else os.SEEK_SET)[0] == fcntl.F_UNLCK,
          refused(fcntl.flock, second, now), not refused(fcntl.flock, second, fcntl.LOCK_SH | fcntl.LOCK_NB)]
 fcntl.flock(second, fcntl.LOCK_UN)
 fcntl.lockf(file, fcntl.LOCK_UN)
@@ -91,7 +97,8 @@ except OSError as error: print("deadlock" if error.errno == errno.EDEADLK else e
 """
 
 START = """
-: > /dev/shm/locked; rm -f moved held waits end
+export LOCKED=${LOCKED:-file}
+: > /dev/shm/locked; rm -f moved held waits end pid
 start() {  # NODE PROGRAM ARGUMENT...
   /usr/bin/python3 "${@:2}" & pids+=($!)
   [ $1 = 0 ] || krg_migrate $! $1
@@ -124,6 +131,13 @@ class SharedLocksTest(SessionCase):
                     out = self.shell(f"{START}start {holder} holder.py '{how}'; start {other} other.py; : > moved\n"
                                      "exec 2>/dev/null; wait ${pids[*]}; :", nodes=3, caps=CAPS, timeout=60)
                     self.assertEqual(out.split(), [f"n{holder}", f"n{other}", *["True"] * 12])
+
+    def test_queues_are_locked_on_all_nodes(self):
+        for holder, other, how in ((1, 0, "unlock"), (1, 2, "close"), (0, 1, "kill")):
+            with self.subTest(holder=holder, other=other, how=how):
+                out = self.shell(f"export LOCKED=queue\n{START}start {holder} holder.py {how}; start {other} other.py; : > moved\n"
+                                 "exec 2>/dev/null; wait ${pids[*]}; :", nodes=3, caps=CAPS, timeout=60)
+                self.assertEqual(out.split(), [f"n{holder}", f"n{other}", *["True"] * 12])
 
     def test_a_wait_for_itself_is_refused(self):
         for nodes, places in ((2, (0, 1, 0)), (3, (0, 1, 2))):

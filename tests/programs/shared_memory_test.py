@@ -38,6 +38,29 @@ print(os.uname().nodename)
 """
 
 # The first makes a hole in what all have mapped and written, from within a page to within another.
+# Process 0 has never had the pages that it removes; whoever has been told of the removal reads zeros.
+REMOVAL = """
+import mmap, os, sys, time
+fd = os.open("/dev/shm/removal", os.O_RDWR | os.O_CREAT)
+os.ftruncate(fd, 9 * 4096)
+memory = mmap.mmap(fd, 9 * 4096); mine = int(sys.argv[1])
+def meet(at):
+    memory[8 * 4096 + 8 * at + mine] = 1
+    while sum(memory[8 * 4096 + 8 * at:8 * 4096 + 8 * at + 3]) < 3: time.sleep(0.0001)
+def whole(first, count): return memory[first * 4096:(first + count) * 4096]
+for number in range(20):
+    if mine == 1: memory[:8 * 4096] = bytes([1]) * (8 * 4096)
+    meet(5 * number)
+    assert mine == 0 or whole(0, 8) == bytes([1]) * (8 * 4096)
+    meet(5 * number + 1)
+    if mine == 0: memory.madvise(mmap.MADV_REMOVE, 2 * 4096, 4 * 4096)
+    meet(5 * number + 2)
+    assert whole(2, 4) == bytes(4 * 4096), number
+    meet(5 * number + 3)
+    assert whole(0, 2) + whole(6, 2) == bytes([1]) * (4 * 4096)
+    meet(5 * number + 4)
+print(os.uname().nodename)
+"""
 HOLE = """
 import mmap, os, subprocess, sys, time
 fd = os.open("/dev/shm/hole", os.O_RDWR | os.O_CREAT)
@@ -177,6 +200,10 @@ class SharedMemoryTest(SessionCase):
         self.assert_spread(lines[:3])
         self.assertEqual(lines[3].split(), ["01", "00"])
 
+    def test_removed_pages_are_zeros_on_all_nodes_when_the_call_returns(self):
+        (self.work / "removal.py").write_text(REMOVAL, encoding="ascii")
+        self.assert_spread(self.in_background("timeout 40 /usr/bin/python3 removal.py $i", 3, after="rm /dev/shm/*"))
+
     def test_counters_and_semaphores_on_two_and_four_nodes(self):
         for nodes in (2, 4):
             with self.subTest(nodes):
@@ -303,7 +330,7 @@ class SharedMemoryTest(SessionCase):
 
 
 # As a user, above all what forks: there krgd serves each child's memory anew.
-AS_USER = ("test_counters_and_semaphores_on_two_and_four_nodes", "test_segments_on_two_and_four_nodes",
+AS_USER = ("test_removed_pages_are_zeros_on_all_nodes_when_the_call_returns", "test_counters_and_semaphores_on_two_and_four_nodes", "test_segments_on_two_and_four_nodes",
            "test_anonymous_memory_of_forks_children_on_other_nodes", "test_a_forks_child_here_shares_on",
            "test_memory_without_a_name_lives_as_long_as_its_mappings",
            "test_calls_that_krgd_answers_use_shared_memory_wherever_it_is",
