@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <fmt/core.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 #include <algorithm>
 #include <cstring>
@@ -63,6 +65,55 @@ TEST_F(SocketsTest, StreamsGoBothWaysWithHalfClose) {
     EXPECT_EQ(wait_for(peer), 0);
     EXPECT_EQ(wait_for(body), 0);
   }
+}
+
+// Datagrams (unix(7)) are in order, too, may be empty, and have no end.
+TEST_F(SocketsTest, DatagramsKeepTheirBounds) {
+  auto [ours, theirs] = unix_pair(SOCK_DGRAM);
+  const pid_t body = place(kHome, kFar, {{5, ours.get()}}, [] {
+    char packet[5000];
+    for (ssize_t expected : {100, 0, 1, 5000}) {
+      const ssize_t got = recv(5, packet, sizeof packet, 0);
+      if (got != expected || send(5, packet, static_cast<size_t>(got), 0) != got) return 1;
+    }
+    return kOk;
+  });
+  ASSERT_GT(body, 0) << last_error_.message();
+  ours.reset();
+  const std::string bytes(5000, 'p');
+  for (size_t size : {100, 0, 1, 5000}) ASSERT_GE(send(theirs.get(), bytes.data(), size, 0), 0);
+  EXPECT_EQ(wait_for(body), 0);
+  char packet[6000];
+  for (ssize_t expected : {100, 0, 1, 5000})
+    EXPECT_EQ(recv(theirs.get(), packet, sizeof packet, MSG_DONTWAIT), expected);
+  EXPECT_EQ(recv(theirs.get(), packet, sizeof packet, MSG_DONTWAIT), -1);
+  ASSERT_TRUE(pump_until(
+      [&] { return send(theirs.get(), "x", 1, MSG_DONTWAIT) < 0 && errno == ECONNREFUSED; }));
+}
+
+// As programs have the system's log.
+TEST_F(SocketsTest, DatagramsGoToANamedSocketUntilItIsClosed) {
+  sockaddr_un address{.sun_family = AF_UNIX, .sun_path = {}};
+  path("log").copy(address.sun_path, sizeof address.sun_path - 1);
+  const auto* name = reinterpret_cast<const sockaddr*>(&address);
+  UniqueFd log(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  UniqueFd client(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ASSERT_EQ(bind(log.get(), name, sizeof address), 0);
+  ASSERT_EQ(connect(client.get(), name, sizeof address), 0);
+  const pid_t body = place(kHome, kFar, {{5, client.get()}}, [] {
+    for (char number = 0; number < 100; ++number)
+      if (send(5, &number, 1, 0) != 1) return 1;
+    while (send(5, "", 0, 0) == 0) usleep(1000);
+    return errno == ECONNREFUSED ? kOk : 2;
+  });
+  ASSERT_GT(body, 0) << last_error_.message();
+  client.reset();
+  for (char number = 0, got; number < 100; ++number) {
+    ASSERT_TRUE(pump_until([&] { return recv(log.get(), &got, 1, MSG_DONTWAIT) == 1; }));
+    ASSERT_EQ(got, number);
+  }
+  log.reset();
+  EXPECT_EQ(wait_for(body), 0);
 }
 
 TEST_F(SocketsTest, PacketsKeepTheirBounds) {
@@ -305,11 +356,112 @@ TEST_F(MovingSocketTest, KeepsItsHalfClosedEnds) {
   settle();
 }
 
+// Packets, and descriptors that are on their way with some of them, or with some bytes.
+class MovingPiecesTest : public MovingSocketTest, public ::testing::WithParamInterface<int> {};
+
+TEST_P(MovingPiecesTest, HaveOneRelayHoweverOftenTheyMove) {
+  auto [ours, theirs] = unix_pair(GetParam());
+  give(std::move(ours));
+  unsigned sent[2] = {}, got[2] = {};
+  // A number, and each third time a file that has it, too.
+  auto send_next = [&](int fd, unsigned& number) {
+    const std::string text = fmt::format("{:5}", number);
+    if (number++ % 3 != 0) {
+      ASSERT_TRUE(write_all(fd, text));
+      return;
+    }
+    ASSERT_TRUE(pass(fd, text, file(text, text, O_RDONLY).get()));
+  };
+  auto expect_next = [&](int fd, unsigned& number) {
+    SCOPED_TRACE(number);
+    const std::string text = fmt::format("{:5}", number);
+    char byte;
+    ASSERT_TRUE(pump_until([&] { return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 1; }));
+    auto [data, passed] = take(fd, text.size());
+    ASSERT_EQ(data, text);
+    ASSERT_EQ(static_cast<bool>(passed), number % 3 == 0);
+    ++number;
+    if (passed) {
+      EXPECT_EQ(read_all(passed.get()), text);
+    }
+  };
+  const NodeId nodes[] = {kFar, kFarther, kFar, kFarther, kHome, kFarther, kFar, kHome};
+  for (int round = 0; round < 24; ++round) {
+    SCOPED_TRACE(round);
+    for (int i = round % 3; i >= 0; --i) send_next(theirs.get(), sent[0]);
+    if (round % 2) settle();
+    if (round % 4 < 2) expect_next(end_.get(), got[0]);
+    for (int i = round % 4; i > 0; --i) send_next(end_.get(), sent[1]);
+    if (round % 5 == 0) move_to(kFarther, How::kRefused);
+    if (round % 7 == 0) move_to(kFarther, How::kFailed);
+    move_to(nodes[static_cast<size_t>(round) % std::size(nodes)]);
+    if (round % 4 == 3) {
+      while (got[1] < sent[1] && !HasFatalFailure()) expect_next(theirs.get(), got[1]);
+      while (got[0] < sent[0] && !HasFatalFailure()) expect_next(end_.get(), got[0]);
+      EXPECT_TRUE(pump_until([&] { return relays() <= 1 && kept() <= 1; })) << relays() << kept();
+    }
+    if (HasFailure()) return;
+  }
+  end_.reset();
+  ASSERT_TRUE(pump_until([&] { return relays() + kept() == 0; }));
+}
+INSTANTIATE_TEST_SUITE_P(OfAllTypes, MovingPiecesTest,
+                         ::testing::Values(SOCK_STREAM, SOCK_SEQPACKET, SOCK_DGRAM));
+
+// It waits as long as its process said.
+TEST_F(MovingSocketTest, KeepsItsTimeLimit) {
+  auto [ours, theirs] = unix_pair(SOCK_STREAM);
+  const timeval limit{.tv_sec = 7, .tv_usec = 0};
+  ASSERT_EQ(setsockopt(ours.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit), 0);
+  give(std::move(ours));
+  for (const NodeId to : {kFar, kFarther}) {
+    move_to(to);
+    timeval its{};
+    socklen_t size = sizeof its;
+    ASSERT_EQ(getsockopt(end_.get(), SOL_SOCKET, SO_RCVTIMEO, &its, &size), 0);
+    EXPECT_EQ(its.tv_sec, limit.tv_sec);
+  }
+  end_.reset();
+  settle();
+}
+
+// Neither bound nor connected yet: it is made anew.
+TEST_F(MovingSocketTest, IsNothingYet) {
+  struct Case {
+    int domain, type;
+  };
+  for (const auto& [domain, type] : {Case{AF_INET, SOCK_STREAM},
+                                     {AF_INET6, SOCK_DGRAM},
+                                     {AF_UNIX, SOCK_DGRAM},
+                                     {AF_UNIX, SOCK_SEQPACKET}}) {
+    SCOPED_TRACE(fmt::format("{} {}", domain, type));
+    UniqueFd made(socket(domain, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    const int on = 1;
+    setsockopt(made.get(), SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    give(std::move(made));
+    move_to(kFar);
+    EXPECT_EQ(relays() + kept(), 0u);
+    for (const auto& [name, expected] :
+         {std::pair(SO_DOMAIN, domain), std::pair(SO_TYPE, type), std::pair(SO_KEEPALIVE, 1)}) {
+      int value = 0;
+      socklen_t size = sizeof value;
+      ASSERT_EQ(getsockopt(end_.get(), SOL_SOCKET, name, &value, &size), 0);
+      EXPECT_EQ(value, expected);
+    }
+    EXPECT_TRUE(fcntl(end_.get(), F_GETFL) & O_NONBLOCK);
+    end_.reset();
+  }
+}
+
 TEST_F(SocketsTest, WhatIsNotConnectedStays) {
   UniqueFd alone(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   UniqueFd datagrams(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  for (const int fd : {alone.get(), datagrams.get()})
+    ASSERT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
   const std::pair<int, const char*> cases[] = {{alone.get(), "a socket, not connected"},
-                                               {datagrams.get(), "a socket, neither"}};
+                                               {datagrams.get(), "a socket, neither unix nor"}};
   for (auto& [fd, why] : cases) {
     EXPECT_EQ(place(kHome, kFar, {{6, fd}}, [] { return kOk; }), -1);
     EXPECT_EQ(last_error_.errno_or(0), ENOTSUP);

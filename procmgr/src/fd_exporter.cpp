@@ -14,6 +14,7 @@
 #include <array>
 #include <functional>
 #include <set>
+#include <tuple>
 #include <utility>
 
 #include "home_socket.h"
@@ -22,6 +23,7 @@
 #include "local_shared_memory.h"
 #include "shadow_protocol.h"
 #include "shared_tree.h"
+#include "socket_shape.h"
 
 namespace krg {
 namespace {
@@ -54,6 +56,10 @@ std::string_view memory_device_path(dev_t device) {
     default:
       return {};
   }
+}
+
+bool is_new_socket(const StolenFd& fd) {
+  return S_ISSOCK(fd.attributes.st_mode) && describe_new_socket(fd.copy.get()).has_value();
 }
 
 // Without asking its file system.
@@ -96,7 +102,9 @@ std::vector<uint64_t> FdExporter::own_relays(pid_t pid) const {
   OthersDescriptors others(pid);
   for (const StolenFd& fd : *stolen) {
     if (!S_ISSOCK(fd.attributes.st_mode)) continue;
-    if (auto number = relays_.find(fd.copy.get()); number && !others.have(fd))
+    const auto number = relays_.find(fd.copy.get());
+    if (number && !others.have(fd) &&
+        std::find(numbers.begin(), numbers.end(), *number) == numbers.end())
       numbers.push_back(*number);
   }
   return numbers;
@@ -119,18 +127,19 @@ Result<std::vector<ExportedFd>> FdExporter::export_all(pid_t pid, WhichFds which
                        !is_standard_output(fd, *stolen);
     const bool has_sharers = may_share && (which == WhichFds::kForked ||
                                            shares_with_parent(pid, fd) || have(others, fd));
-    const bool has_own_state = event_kind_of(fd) || is_inotify(fd) || is_pidfd(fd) ||
-                               S_ISREG(fd.attributes.st_mode) || is_listening(fd);
-    const int first =
-        (which == WhichFds::kAll && has_own_state) || is_listening(fd) || event_kind_of(fd)
-            ? first_of_description(pid, number, *stolen)
-            : number;
+    const bool has_own_state =
+        event_kind_of(fd) || is_inotify(fd) || is_pidfd(fd) || S_ISREG(fd.attributes.st_mode);
+    const bool is_own = is_listening(fd) || is_new_socket(fd) || event_kind_of(fd);
+    const int first = (which == WhichFds::kAll && has_own_state) || is_own
+                          ? first_of_description(pid, number, *stolen)
+                          : number;
     // Others that have it write where it stands, too; or accept.
-    const bool may_be_alone = S_ISREG(fd.attributes.st_mode) ? (fd.flags & O_ACCMODE) != O_RDONLY &&
-                                                                   !is_standard_output(fd, *stolen)
-                                                             : is_listening(fd);
-    const bool leaves =
-        which == WhichFds::kAll || (which == WhichFds::kKeptByExec && is_listening(fd));
+    const bool may_be_alone =
+        S_ISREG(fd.attributes.st_mode)
+            ? (fd.flags & O_ACCMODE) != O_RDONLY && !is_standard_output(fd, *stolen)
+            : is_listening(fd) || is_new_socket(fd);
+    const bool leaves = which == WhichFds::kAll ||
+                        (which == WhichFds::kKeptByExec && (is_listening(fd) || is_new_socket(fd)));
     const bool is_alone = leaves && may_be_alone && !have(others, fd);
     const bool holds_lock = fd.record_locked;
     const std::string_view obstacle = lock_obstacle(fd, which, is_alone);
@@ -193,19 +202,24 @@ bool FdExporter::is_standard_output(const StolenFd& fd, const std::vector<Stolen
 // They are krgd's own by now: their numbers here are those that it asks by.
 Result<std::vector<ExportedFd>> FdExporter::export_passed(std::vector<UniqueFd> fds) {
   std::vector<ExportedFd> exported;
-  exported_terminals_.clear();
-  exported_sockets_.clear();
-  exported_relays_.clear();
+  // A process may be in the middle of being exported: what its sockets have goes along with it.
+  const auto before =
+      std::tuple(std::exchange(exported_terminals_, {}), std::exchange(exported_sockets_, {}),
+                 std::exchange(exported_relays_, {}));
+  Status all;
   for (UniqueFd& fd : fds) {
     auto own = describe_own_fd(std::move(fd));
     auto recipe = own ? export_passed_one(std::move(*own)) : own.error();
     if (!recipe) {
-      cancel(exported);
-      return recipe.error();
+      all = recipe.error();
+      break;
     }
     exported.push_back({static_cast<int>(exported.size()), std::move(*recipe)});
   }
-  return exported;
+  std::tie(exported_terminals_, exported_sockets_, exported_relays_) = before;
+  if (all) return exported;
+  cancel(exported);
+  return all.error();
 }
 
 // Who passes a file mostly closes it: whoever gets it has an offset of his own.
@@ -368,18 +382,22 @@ Result<std::string> FdExporter::export_socket(StolenFd fd, bool is_alone) {
     return getsockopt(fd.copy.get(), SOL_SOCKET, name, &value, &size) == 0 ? value : -1;
   };
   const int domain = option(SO_DOMAIN), type = option(SO_TYPE);
-  const bool known = domain == AF_UNIX ? type == SOCK_STREAM || type == SOCK_SEQPACKET
+  const bool known = domain == AF_UNIX ? true
                                        : (domain == AF_INET || domain == AF_INET6) &&
                                              option(SO_PROTOCOL) == IPPROTO_TCP;
   sockaddr_storage peer{};
   socklen_t size = sizeof peer;
-  if (!known) return not_taken_along(fd, "neither unix stream or packets nor TCP");
+  if (is_alone)
+    if (auto made = describe_new_socket(fd.copy.get()))
+      return encode_recipe(recipe_for(FdKind::kNewSocket, fd), *made);
+  if (!known) return not_taken_along(fd, "neither unix nor TCP");
   if (option(SO_ACCEPTCONN) == 1) {
     if (type != SOCK_STREAM) return not_taken_along(fd, "listening for packets");
     return export_listener(std::move(fd), is_alone);
   }
   if (getpeername(fd.copy.get(), reinterpret_cast<sockaddr*>(&peer), &size) != 0)
     return not_taken_along(fd, "not connected");
+  const std::string options = limits_of_socket(fd.copy.get());
   if (auto moved = export_relay(fd)) return *moved;
   FdRecipe recipe = recipe_for(FdKind::kSocket, fd);
   recipe.offset = 0;
@@ -391,7 +409,7 @@ Result<std::string> FdExporter::export_socket(StolenFd fd, bool is_alone) {
     made = exported_sockets_.emplace(fd.attributes.st_ino, id).first;
   }
   recipe.id = recipe.guard = made->second;
-  return encode_recipe(recipe, {});
+  return encode_recipe(recipe, encode_connected({options, {}}));
 }
 
 // A socket of another node, whose relay is paused: it keeps its home.
@@ -399,17 +417,16 @@ std::optional<std::string> FdExporter::export_relay(StolenFd& fd) {
   auto made = exported_relays_.find(fd.attributes.st_ino);
   if (made != exported_relays_.end()) return made->second;
   const auto number = relays_.find(fd.copy.get());
-  const auto carried = number ? relays_.carried(*number, fd.copy.get()) : std::nullopt;
+  const auto carried = number ? relays_.carry(*number, fd.copy.get()) : std::nullopt;
   if (number && !carried) relays_.resume(*number);
   if (!carried) return std::nullopt;
   FdRecipe recipe = recipe_for(FdKind::kSocket, fd);
-  recipe.detail = SOCK_STREAM | (carried->passes_fds ? kPassesFds : 0);
+  recipe.detail = relays_.detail(*number);
   recipe.home = carried->home;
   recipe.id = carried->id;
   recipe.offset = static_cast<int64_t>(*number);
+  const std::string all = encode_connected({limits_of_socket(fd.copy.get()), carried->encode()});
   recipe.guard = home_.add_guard(std::move(fd.copy));
-  std::string all(reinterpret_cast<const char*>(&carried->sizes), sizeof carried->sizes);
-  all += carried->came + carried->wrote;
   return exported_relays_.emplace(fd.attributes.st_ino, encode_recipe(recipe, all)).first->second;
 }
 

@@ -16,6 +16,7 @@
 #include "ipc/posix_queue_tree.h"
 #include "krg/runtime/log.h"
 #include "shared_tree.h"
+#include "socket_shape.h"
 
 namespace krg {
 namespace {
@@ -38,16 +39,11 @@ bool is_stream(FdKind kind) {
   return kind == FdKind::kStream || kind == FdKind::kInotify || kind == FdKind::kPidfd;
 }
 
-std::optional<SocketRelays::Carried> carried_by(const DecodedRecipe& recipe) {
-  SocketRelays::Carried carried{recipe.fixed.home, recipe.fixed.id, {}, {}, {}};
-  if (recipe.path.size() < sizeof carried.sizes) return std::nullopt;
-  std::memcpy(&carried.sizes, recipe.path.data(), sizeof carried.sizes);
-  const std::string_view rest = std::string_view(recipe.path).substr(sizeof carried.sizes);
-  if (carried.sizes.came > rest.size() || carried.sizes.wrote != rest.size() - carried.sizes.came)
-    return std::nullopt;
-  carried.came = rest.substr(0, carried.sizes.came);
-  carried.wrote = rest.substr(carried.sizes.came);
-  return carried;
+std::optional<CarriedSocket> carried_by(const DecodedRecipe& recipe) {
+  const auto connected = decode_connected(recipe.path);
+  if (!connected || connected->carried.empty()) return std::nullopt;
+  auto carried = CarriedSocket::decode(recipe.fixed.home, recipe.fixed.id, connected->carried);
+  return carried ? std::optional(std::move(*carried)) : std::nullopt;
 }
 
 // True when an opened file is the one that the recipe means.
@@ -129,6 +125,8 @@ Status FdImporter::prepare(const Job& job, Item& item) {
       return {};
     case FdKind::kEvent:
       return prepare_event(item);
+    case FdKind::kNewSocket:
+      return prepare_new_socket(item);
     case FdKind::kSame:
       return {};  // when all others are there
     case FdKind::kStream:
@@ -230,6 +228,13 @@ Status FdImporter::prepare_event(Item& item) {
   return {};
 }
 
+Status FdImporter::prepare_new_socket(Item& item) {
+  auto made = make_new_socket(item.recipe.path, item.recipe.fixed.flags);
+  if (!made) return made.error();
+  item.fd = std::move(*made);
+  return {};
+}
+
 Status FdImporter::share_description(const Job& job, Item& item) {
   for (const Item& other : job.items)
     if (other.number == static_cast<int>(item.recipe.fixed.detail) && other.fd)
@@ -248,14 +253,17 @@ Status FdImporter::prepare_socket(const Job& job, Item& item) {
     if (!item.fd) return errno_error("dup");
     return {};
   }
+  const auto connected = decode_connected(item.recipe.path);
+  if (!connected) return errno_error("recipe of a socket", EPROTO);
   const auto carried = carried_by(item.recipe);
-  if (!carried && !item.recipe.path.empty()) return errno_error("recipe of a socket", EPROTO);
+  if (!carried && !connected->carried.empty()) return errno_error("recipe of a socket", EPROTO);
   acquire(item);
   const SocketRelays::Shape shape{static_cast<int>(recipe.detail & ~kPassesFds), recipe.flags,
                                   (recipe.detail & kPassesFds) != 0};
   auto opened = relays_.open(job.pid, recipe.home, recipe.id, shape, carried ? &*carried : nullptr);
   if (!opened) return opened.error();
   item.fd = std::move(*opened);
+  set_options(item.fd.get(), connected->options);
   return {};
 }
 
@@ -265,15 +273,18 @@ bool FdImporter::may_be_native(const Item& item) const {
   const auto carried = carried_by(item.recipe);
   if (!carried) return true;
   const auto* socket = dynamic_cast<HomeSocket*>(home_.find(item.recipe.fixed.id));
-  return socket != nullptr && carried->wrote.empty() && socket->can_be_native(carried->came.size());
+  return socket != nullptr && socket->can_be_native(*carried);
 }
 
 Status FdImporter::prepare_native_socket(pid_t pid, Item& item) {
   if (Status made = prepare_stream(pid, item); !made) return made;
   const auto carried = carried_by(item.recipe);
   if (!carried) return {};
-  dynamic_cast<HomeSocket&>(*home_.find(item.recipe.fixed.id)).become_native(carried->came.size());
-  if (carried->sizes.body_ended) shutdown(item.fd.get(), SHUT_WR);
+  dynamic_cast<HomeSocket&>(*home_.find(item.recipe.fixed.id)).become_native(*carried);
+  for (const CarriedPiece& piece : carried->came) relays_.drop_passed(piece.passed);
+  if (const auto connected = decode_connected(item.recipe.path))
+    set_options(item.fd.get(), connected->options);
+  if (carried->state.body_ended) shutdown(item.fd.get(), SHUT_WR);
   fcntl(item.fd.get(), F_SETFL, item.recipe.fixed.flags & O_NONBLOCK);
   return {};
 }

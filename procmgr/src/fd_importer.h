@@ -68,6 +68,7 @@ class FdImporter {
   void begin(const std::shared_ptr<Job>& job, const std::vector<ExportedFd>& fds);
   Status prepare(const Job& job, Item& item);
   Status prepare_event(Item& item);
+  static Status prepare_new_socket(Item& item);
   static Status share_description(const Job& job, Item& item);
   Status prepare_socket(const Job& job, Item& item);
   bool may_be_native(const Item& item) const;

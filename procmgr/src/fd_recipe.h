@@ -19,16 +19,17 @@ enum class FdKind : uint8_t {
   kFile,    // a regular file that may be had by path: else by stream
   kDirectory,  // a directory or O_PATH descriptor: by path or not at all
   kStream,     // I/O at home
-  kSocket,    // joined by a relay; one that had a relay: the "path" is what that had (CarriedBytes)
-  kTerminal,  // mirrored by a pty
-  kShared,    // a file of the session's /dev/shm: by path, or by its FileId (identity.inode)
-  kEvent,     // made anew: of EventKind `detail`, the "path" being its description (event_fds.h)
-  kQueue,     // of the session's /dev/mqueue: by its FileId (identity.inode)
-  kListener,  // a socket that listens, joined by a relay: of the "path" ListenerShape; `detail`:
-              // others have it
-  kInotify,   // I/O at home, where its watches are (inotify_calls.h)
-  kPidfd,     // polled at home: of process `detail`, 0: one that has ended (pidfd_calls.h)
-  kSame,      // the description of another descriptor of the process, number `detail`
+  kSocket,  // joined by a relay; one that had a relay: the "path" is what that had (CarriedSocket)
+  kTerminal,   // mirrored by a pty
+  kShared,     // a file of the session's /dev/shm: by path, or by its FileId (identity.inode)
+  kEvent,      // made anew: of EventKind `detail`, the "path" being its description (event_fds.h)
+  kQueue,      // of the session's /dev/mqueue: by its FileId (identity.inode)
+  kListener,   // a socket that listens, joined by a relay: of the "path" ListenerShape; `detail`:
+               // others have it
+  kInotify,    // I/O at home, where its watches are (inotify_calls.h)
+  kPidfd,      // polled at home: of process `detail`, 0: one that has ended (pidfd_calls.h)
+  kSame,       // the description of another descriptor of the process, number `detail`
+  kNewSocket,  // neither bound nor connected: made anew, the "path" is its NewSocket
 };
 
 // What tells whether a path leads to the same file. `filesystem` is 0 where only the inode can say.
@@ -49,7 +50,7 @@ enum class Offsets : uint8_t { kAtHome, kOwn, kOwnUncached, kShared };
 
 // The fixed part; `path` follows it.
 struct FdRecipe {
-  uint8_t version = 5;
+  uint8_t version = 6;
   FdKind kind = FdKind::kDevice;
   Offsets offsets = Offsets::kAtHome;
   uint8_t pollable = 1;

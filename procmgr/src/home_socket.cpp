@@ -17,6 +17,7 @@ struct HomeSocket::State : std::enable_shared_from_this<State> {
   NodeContext& node;
   FdPassing& passing;
   int fd;
+  bool of_packets;
   NodeId body_node;
   uint64_t relay = 0;
   bool paused = false;    // the body is moving: nothing is pushed
@@ -47,7 +48,7 @@ struct HomeSocket::State : std::enable_shared_from_this<State> {
   EventLoop::Watch watch;
 
   State(NodeContext& context, FdPassing& passes, int socket)
-      : node(context), passing(passes), fd(socket) {}
+      : node(context), passing(passes), fd(socket), of_packets(is_of_packets(socket)) {}
 
   void watch_socket();
   void take_over();
@@ -105,14 +106,18 @@ void HomeSocket::forget_node(NodeId node) {
   if (state.paused && state.body_node == node) leave(node, state.relay);
 }
 
-bool HomeSocket::can_be_native(size_t unread) const {
+bool HomeSocket::can_be_native(const CarriedSocket& carried) const {
   const State& state = *state_;
-  return state.paused && state.came.empty() && state.outputs.empty() &&
-         unread <= (state.pushing ? state.pushed : 0);
+  if (!state.paused || !state.came.empty() || !state.outputs.empty() || !carried.wrote.empty())
+    return false;
+  if (state.of_packets) return carried.came.size() <= (state.pushing && !state.ended ? 1 : 0);
+  return carried.bytes_that_came() <= (state.pushing ? state.pushed : 0);
 }
 
-void HomeSocket::become_native(size_t unread) const {
+void HomeSocket::become_native(const CarriedSocket& carried) const {
   if (!state_->pushing) return;
+  const size_t unread = carried.bytes_that_came();
+  if (state_->of_packets && !carried.came.empty()) return;
   state_->consume(state_->pushed - unread);
   state_->pushed = unread;
 }
@@ -150,8 +155,11 @@ void HomeSocket::State::push_input() {
   }
   buffer.resize(kMaxSocketPieceBytes);
   SocketPiece piece = peek_piece(fd, buffer);
+  // That somebody has gone whom a datagram was sent to.
+  for (int tries = 0; tries < 2 && of_packets && piece.error == ECONNRESET; ++tries)
+    piece = peek_piece(fd, buffer);
   if (piece.bytes < 0 && (piece.error == EAGAIN || piece.error == EINTR)) return;
-  if (piece.bytes <= 0) return push(true, 0);
+  if (piece.bytes < 0 || (piece.bytes == 0 && is_end(fd))) return push(true, 0);
   const auto bytes = static_cast<size_t>(piece.bytes);
   auto passed = pack_passed(passing, std::move(piece));
   if (passed) return push(false, bytes, *passed);
@@ -192,6 +200,11 @@ void HomeSocket::State::consume(size_t bytes) {
     came.erase(0, bytes);
     return;
   }
+  if (of_packets) {
+    if (ended) return;
+    recv(fd, buffer.data(), buffer.size(), MSG_DONTWAIT);
+    return;
+  }
   while (bytes > 0) {
     const ssize_t got = recv(fd, buffer.data(), std::min(bytes, buffer.size()), MSG_DONTWAIT);
     if (got <= 0) return;
@@ -208,13 +221,10 @@ const std::string& HomeSocket::came() const {
 }
 
 std::string HomeSocket::unwritten() const {
-  int type = 0;
-  socklen_t size = sizeof type;
-  getsockopt(real(), SOL_SOCKET, SO_TYPE, &type, &size);
   std::string all;
   for (const State::Output& output : state_->outputs) {
     const auto bytes = static_cast<uint32_t>(output.data.size());
-    if (type != SOCK_STREAM && bytes > 0)
+    if (state_->of_packets && !output.is_end)
       all.append(reinterpret_cast<const char*>(&bytes), sizeof bytes);
     all += output.data;
   }
@@ -251,12 +261,15 @@ void HomeSocket::State::write_output() {
     Output& first = outputs.front();
     if (!first.is_complete) return;
     int error = first.error;
-    while (!first.data.empty() && error == 0) {
+    bool is_packet = of_packets && !first.is_end;  // it may be empty
+    while ((!first.data.empty() || is_packet) && error == 0) {
       const ssize_t put = send_piece(fd, first.data, first.fds);
       if (put < 0 && errno == EAGAIN) return;
       if (put < 0) error = errno;
-      if (put > 0) first.data.erase(0, static_cast<size_t>(put));
-      if (put > 0) first.fds.clear();
+      if (put < 0) break;
+      first.data.erase(0, static_cast<size_t>(put));
+      first.fds.clear();
+      is_packet = false;
     }
     if (first.is_end) shutdown(fd, SHUT_WR);
     Output done = std::move(first);

@@ -6,6 +6,7 @@
 
 #include <memory>
 
+#include "carried_socket.h"
 #include "home_file.h"
 #include "passed_fds.h"
 #include "socket_messages.h"
@@ -25,11 +26,10 @@ class HomeSocket : public RelayedHomeFile {
   void pause() const;
   void leave(NodeId body_node, uint64_t relay);
   // The body comes to this node while its relay is paused, having read all of what was sent there
-  // but `unread` bytes, and written nothing that is still to come: whether it may have the socket
-  // itself.
-  bool can_be_native(size_t unread) const;
+  // but what is carried: whether it may have the socket itself.
+  bool can_be_native(const CarriedSocket& carried) const;
   // Takes what it has read off the socket.
-  void become_native(size_t unread) const;
+  void become_native(const CarriedSocket& carried) const;
   // Takes what the body wrote, and passed; answered when the socket has all of it.
   void take(const SocketToHome& message, std::string_view payload, Messenger::Reply reply);
   void forget_node(NodeId node) override;

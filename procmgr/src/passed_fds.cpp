@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "passed_fds.h"
 
+#include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -11,6 +13,7 @@
 #include "krg/procmgr/descriptors.h"
 #include "krg/runtime/unix_socket.h"
 #include "packed_bytes.h"
+#include "socket_messages.h"
 
 namespace krg {
 namespace {
@@ -38,10 +41,43 @@ SocketPiece receive(int socket, std::span<char> room, int flags) {
   return piece;
 }
 
+int option_of(int socket, int name) {
+  int value = 0;
+  socklen_t size = sizeof value;
+  return getsockopt(socket, SOL_SOCKET, name, &value, &size) == 0 ? value : -1;
+}
+
 bool is_stream(int socket) {
-  int type = 0;
-  socklen_t size = sizeof type;
-  return getsockopt(socket, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_STREAM;
+  return option_of(socket, SO_TYPE) == SOCK_STREAM;
+}
+
+// Where what is looked at begins (SO_PEEK_OFF, socket(7)); as before at the end.
+class PeekOffset {
+ public:
+  explicit PeekOffset(int socket) : socket_(socket), before_(option_of(socket, SO_PEEK_OFF)) {}
+  ~PeekOffset() { set(before_); }
+  PeekOffset(const PeekOffset&) = delete;
+  PeekOffset& operator=(const PeekOffset&) = delete;
+  bool set(int offset) const {
+    return setsockopt(socket_, SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof offset) == 0;
+  }
+
+ private:
+  int socket_, before_;
+};
+
+// Of TCP, all at once: it has no offset to look from everywhere, and no descriptors.
+Result<std::vector<WaitingPiece>> peek_plain_bytes(int socket) {
+  int bytes = 0;
+  if (ioctl(socket, FIONREAD, &bytes) != 0) return errno_error("FIONREAD of a socket");
+  if (bytes <= 0) return std::vector<WaitingPiece>();
+  std::string data(static_cast<size_t>(bytes), 0);
+  const ssize_t got = recv(socket, data.data(), data.size(), MSG_PEEK | MSG_DONTWAIT);
+  if (got < 0) return errno_error("what a socket has");
+  if (got != bytes) return errno_error("what a socket has", EMSGSIZE);
+  std::vector<WaitingPiece> pieces;
+  pieces.push_back({std::move(data), {}});
+  return pieces;
 }
 
 // What was sent before the last one of the writes that `room` shows: asking for less would not tell
@@ -83,9 +119,44 @@ SocketPiece peek_piece(int socket, std::span<char> room) {
   return piece;
 }
 
+bool is_of_packets(int socket) {
+  return !is_stream(socket);
+}
+
+bool is_end(int socket) {
+  pollfd state{socket, POLLRDHUP, 0};
+  return is_stream(socket) || (poll(&state, 1, 0) > 0 && (state.revents & POLLRDHUP));
+}
+
+Result<std::vector<WaitingPiece>> peek_all_pieces(int socket) {
+  if (option_of(socket, SO_DOMAIN) != AF_UNIX) return peek_plain_bytes(socket);
+  const PeekOffset begin(socket);
+  std::vector<WaitingPiece> all;
+  std::string room(kMaxSocketPieceBytes, 0);
+  const bool of_packets = is_of_packets(socket);
+  for (int offset = 0;;) {
+    if (!begin.set(offset)) return errno_error("SO_PEEK_OFF of a socket");
+    SocketPiece piece = receive(socket, room, MSG_PEEK);
+    if (piece.bytes < 0 && piece.error != EAGAIN)
+      return errno_error("what a socket has", piece.error);
+    if (piece.bytes < 0 || (piece.bytes == 0 && is_end(socket))) return all;
+    if (piece.is_unfit) return errno_error("what a socket has", EMSGSIZE);
+    if (!piece.fds.empty() && !of_packets) {
+      begin.set(offset);
+      const auto shown = std::span(room).first(static_cast<size_t>(piece.bytes));
+      if (const ssize_t before = bytes_before_last(socket, shown); before > 0) {
+        piece.bytes = before;
+        piece.fds.clear();
+      }
+    }
+    all.push_back({room.substr(0, static_cast<size_t>(piece.bytes)), std::move(piece.fds)});
+    offset += static_cast<int>(piece.bytes);
+  }
+}
+
 SocketPiece take_piece(int socket, std::span<char> room) {
   SocketPiece piece = peek_piece(socket, room);
-  if (piece.bytes <= 0) return piece;
+  if (piece.bytes < 0 || (piece.bytes == 0 && is_end(socket))) return piece;
   SocketPiece taken = receive(socket, room.first(static_cast<size_t>(piece.bytes)), 0);
   taken.is_unfit |= piece.is_unfit;
   return taken;

@@ -44,6 +44,17 @@ struct SocketPiece {
 };
 // Stays in the socket. Copies of the descriptors are ours.
 SocketPiece peek_piece(int socket, std::span<char> room);
+// All that a connected socket has, which stays there. An empty packet that was shown before is left
+// out. Errors: of recvmsg(2); EMSGSIZE: a piece is too large, or has more descriptors than krgd.
+struct WaitingPiece {
+  std::string data;
+  std::vector<UniqueFd> fds;
+};
+Result<std::vector<WaitingPiece>> peek_all_pieces(int socket);
+// Whether a socket keeps the bounds of what is sent.
+bool is_of_packets(int socket);
+// Of a piece of no bytes: nothing more comes, rather than that it is an empty packet.
+bool is_end(int socket);
 // Off the socket.
 SocketPiece take_piece(int socket, std::span<char> room);
 // The same of a socket on which nobody passes descriptors to be kept, without looking first.

@@ -7,7 +7,7 @@
 
 namespace krg {
 
-// The most that one piece carries; a packet (SOCK_SEQPACKET) must fit.
+// The most that one piece carries; a packet (SOCK_SEQPACKET, SOCK_DGRAM) must fit.
 inline constexpr size_t kMaxSocketPieceBytes = 256 * 1024;
 
 // Request to the home: the relay `relay` of the asking node is ready. Reply: empty; to one that
@@ -67,17 +67,5 @@ struct SocketLeave {
   uint64_t relay = 0;
 };
 static_assert(sizeof(SocketLeave) == 24);
-
-// What a relay had when its body moved: the payload of the recipe, followed by what the body has
-// not read yet, and by what it wrote and the home has not got.
-struct CarriedBytes {
-  uint64_t came = 0, wrote = 0;
-  uint64_t arrived = 0;     // from the home, all in all
-  uint8_t home_ended = 0;   // after what came
-  uint8_t body_ended = 0;   // shutdown(SHUT_WR) after what it wrote
-  uint8_t end_is_sent = 0;  // home knows that
-  uint8_t unused[5] = {};
-};
-static_assert(sizeof(CarriedBytes) == 32);
 
 }  // namespace krg

@@ -11,12 +11,14 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <optional>
 
 #include "family/socket_state.h"
 #include "family/unix_sockets.h"
 #include "home_socket.h"
 #include "krg/runtime/log.h"
+#include "socket_relays_impl.h"
 
 namespace krg {
 
@@ -42,53 +44,19 @@ bool is_unread(int socket) {
   return ioctl(socket, SIOCOUTQ, &bytes) == 0 && bytes > kBytesOfRead;
 }
 
-// Of a TCP socket: bytes that the kernel has not handed to its peer yet.
-bool is_on_the_way(int socket) {
-  int bytes = 0;
-  return ioctl(socket, SIOCOUTQNSD, &bytes) != 0 || bytes > 0;
+// What a datagram's sender hears of a receiver that is there no more.
+bool is_gone(int error) {
+  return error == ECONNREFUSED || error == ENOTCONN || error == ECONNRESET || error == ESTALE;
 }
 
-// What is in a socket's queue, which stays there; nothing when not all can be seen.
-std::optional<std::string> unread_of(int socket) {
-  int bytes = 0;
-  if (ioctl(socket, FIONREAD, &bytes) != 0) return std::nullopt;
-  std::string unread(static_cast<size_t>(bytes), 0);
-  if (bytes == 0) return unread;
-  iovec part{unread.data(), unread.size()};
-  msghdr message{};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  const ssize_t got = recvmsg(socket, &message, MSG_PEEK | MSG_DONTWAIT);
-  if (got != bytes || (message.msg_flags & MSG_CTRUNC)) return std::nullopt;
-  return unread;
+int type_of(int socket) {
+  int type = 0;
+  socklen_t size = sizeof type;
+  getsockopt(socket, SOL_SOCKET, SO_TYPE, &type, &size);
+  return type;
 }
 
 }  // namespace
-
-struct SocketRelays::Relay {
-  uint64_t number = 0;
-  pid_t body = 0;
-  NodeId home;
-  HomeId id;
-  UniqueFd local;                // our end
-  bool tells_unread = true;      // a unix socket: what the body has not read yet
-  bool paused = false;           // its body is moving
-  bool waits = false;            // for the relay that it takes over from
-  bool home_ended = false;       // nothing more comes
-  bool told_end = false;         // the body, after what came
-  bool sending = false;          // a piece is under way home
-  bool ended = false;            // the body has shut its writing down
-  bool passes_fds = false;       // what the body passes can be taken home
-  uint64_t arrived = 0;          // bytes that have come from home
-  std::string to_body;           // not yet in the body's socket
-  bool unpacking = false;        // descriptors that go with some of it: it waits
-  std::vector<UniqueFd> passed;  // they go with the byte there
-  size_t passed_at = 0;
-  std::string to_home;                    // before what our end has
-  std::optional<Messenger::Reply> piece;  // answered when the body has consumed it
-  std::vector<std::function<void()>> drained;
-  EventLoop::Watch watch;
-};
 
 SocketRelays::SocketRelays(NodeContext& node, RemoteHome& home) : node_(node) {
   Messenger& messenger = node_.messenger;
@@ -135,37 +103,48 @@ void SocketRelays::take_from_home(Relay& relay, const SocketToBody& message,
   } else {
     const size_t bytes = payload.size() - std::min<size_t>(message.passed_bytes, payload.size());
     relay.arrived += bytes;
-    relay.passed_at = relay.to_body.size();
-    relay.to_body += payload.substr(0, bytes);
+    relay.to_body.push_back({std::string(payload.substr(0, bytes))});
     relay.piece.emplace(std::move(reply));
-    relay.unpacking = bytes < payload.size();
-    if (relay.unpacking)
-      return passing_.unpack(relay.body, payload.substr(bytes),
-                             [this, number = relay.number](Result<std::vector<UniqueFd>> fds) {
-                               take_passed(number, std::move(fds));
-                             });
+    if (bytes < payload.size()) return unpack(relay, relay.to_body.back(), payload.substr(bytes));
   }
   if (!relay.paused) pump_to_body(relay);
 }
 
-void SocketRelays::take_passed(uint64_t number, Result<std::vector<UniqueFd>> fds) {
+void SocketRelays::unpack(Relay& relay, Piece& piece, std::string_view passed) {
+  const uint64_t number = piece.unpacking = next_piece_++;
+  passing_.unpack(relay.body, passed,
+                  [this, to = relay.number, number](Result<std::vector<UniqueFd>> fds) {
+                    take_passed(to, number, std::move(fds));
+                  });
+}
+
+void SocketRelays::take_passed(uint64_t number, uint64_t piece, Result<std::vector<UniqueFd>> fds) {
   auto found = relays_.find(number);
   if (found == relays_.end()) return;
   Relay& relay = *found->second;
-  relay.unpacking = false;
+  const auto its = std::find_if(relay.to_body.begin(), relay.to_body.end(),
+                                [piece](const Piece& each) { return each.unpacking == piece; });
+  if (its == relay.to_body.end()) return;
+  its->unpacking = 0;
   if (fds) {
-    relay.passed = std::move(*fds);
+    its->fds = std::move(*fds);
   } else {
     log_warn("sockets", "a connection is cut off: {}", fds.error().message());
-    relay.to_body.resize(relay.passed_at);
+    relay.to_body.erase(its, relay.to_body.end());
     relay.home_ended = true;
-    if (auto piece = std::exchange(relay.piece, std::nullopt)) piece->fail(EPIPE);
+    if (auto under_way = std::exchange(relay.piece, std::nullopt)) under_way->fail(EPIPE);
   }
+  if (!relay.is_unpacking()) relay.unpacked.clear();
   if (!relay.paused) pump_to_body(relay);
 }
 
+// They were packed on another node for a home that does not get them.
+void SocketRelays::drop_passed(const std::string& passed) {
+  if (!passed.empty()) passing_.unpack(0, passed, [](const Result<std::vector<UniqueFd>>&) {});
+}
+
 Result<UniqueFd> SocketRelays::open(pid_t body, NodeId home, HomeId id, const Shape& shape,
-                                    const Carried* carried) {
+                                    const CarriedSocket* carried) {
   int ends[2];
   if (socketpair(AF_UNIX, shape.type | SOCK_CLOEXEC, 0, ends) != 0)
     return errno_error("socketpair");
@@ -179,16 +158,23 @@ Result<UniqueFd> SocketRelays::open(pid_t body, NodeId home, HomeId id, const Sh
   if (shape.flags & O_NONBLOCK) fcntl(given.get(), F_SETFL, O_NONBLOCK);
   if (carried) {
     relay->waits = true;
-    relay->to_body = carried->came;
-    relay->to_home = carried->wrote;
-    relay->arrived = carried->sizes.arrived;
-    relay->home_ended = carried->sizes.home_ended != 0;
-    relay->ended = carried->sizes.end_is_sent != 0;
-    if (carried->sizes.body_ended) shutdown(given.get(), SHUT_WR);
+    relay->to_home.assign(carried->wrote.begin(), carried->wrote.end());
+    relay->arrived = carried->state.arrived;
+    relay->home_ended = carried->state.home_ended != 0;
+    relay->ended = carried->state.end_is_sent != 0;
+    if (carried->state.body_ended) shutdown(given.get(), SHUT_WR);
   }
-  if (auto begun = begin(std::move(relay), carried ? SocketAttach::kTakesOver : SocketAttach::kNew);
-      !begun)
-    return begun.error();
+  Relay& begun = *relay;
+  if (auto status =
+          begin(std::move(relay), carried ? SocketAttach::kTakesOver : SocketAttach::kNew);
+      !status)
+    return status.error();
+  if (!carried) return given;
+  for (const CarriedPiece& piece : carried->came) {
+    Piece& added = begun.to_body.emplace_back(Piece{piece.data});
+    if (!piece.passed.empty()) unpack(begun, added, piece.passed);
+  }
+  pump_to_body(begun);
   return given;
 }
 
@@ -208,6 +194,8 @@ Status SocketRelays::join(UniqueFd local, pid_t body, NodeId home, HomeId id) {
 Status SocketRelays::begin(std::unique_ptr<Relay> begun, SocketAttach::How how) {
   Relay& relay = *begun;
   relay.number = next_++;
+  relay.type = type_of(relay.local.get());
+  relay.datagrams = relay.type == SOCK_DGRAM;
   // Edge-triggered: EPOLLOUT then tells each time that the body has consumed something.
   auto made = node_.loop.watch(relay.local.get(), EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
                                [this, number = relay.number](uint32_t) { pump(number); });
@@ -215,6 +203,7 @@ Status SocketRelays::begin(std::unique_ptr<Relay> begun, SocketAttach::How how) 
   relay.watch = std::move(*made);
   relays_.emplace(relay.number, std::move(begun));
   attach(relay, how);
+  if (relay.datagrams) await_closes();
   return {};
 }
 
@@ -236,85 +225,13 @@ std::optional<SocketRelays::Source> SocketRelays::take_back(int accepted, std::s
   for (auto entry = relays_.begin(); entry != relays_.end(); ++entry) {
     Relay& relay = *entry->second;
     if (!is_peer(relay.local.get(), accepted)) continue;
-    came += relay.to_body;
+    for (const Piece& piece : relay.to_body) came += piece.data;
     if (relay.piece) relay.piece->ok();
     const Source source{relay.home, relay.id};
     relays_.erase(entry);
     return source;
   }
   return std::nullopt;
-}
-
-std::optional<uint64_t> SocketRelays::find(int body_end) const {
-  int type = 0;
-  socklen_t size = sizeof type;
-  if (getsockopt(body_end, SOL_SOCKET, SO_TYPE, &type, &size) != 0 || type != SOCK_STREAM)
-    return std::nullopt;
-  const Relay* relay = find_by_end(body_end);
-  return relay && !relay->waits ? std::optional(relay->number) : std::nullopt;
-}
-
-void SocketRelays::pause(const std::vector<uint64_t>& numbers, std::function<void()> done) {
-  auto all_paused = std::shared_ptr<void>(nullptr, [done = std::move(done)](void*) { done(); });
-  for (const uint64_t number : numbers) {
-    Relay& relay = *relays_.at(number);
-    relay.paused = true;
-    SocketPause pause;
-    pause.home = relay.id;
-    pause.relay = number;
-    node_.messenger.request(relay.home, pause, {},
-                            [this, number, all_paused](Result<std::string> paused) {
-                              if (!paused) resume(number);  // which closes it
-                            });
-  }
-}
-
-void SocketRelays::resume(uint64_t number) {
-  auto found = relays_.find(number);
-  if (found == relays_.end() || !found->second->paused) return;
-  found->second->paused = false;
-  attach(*found->second, SocketAttach::kResumes);
-  pump(number);
-}
-
-std::optional<SocketRelays::Carried> SocketRelays::carried(uint64_t number, int body_end) const {
-  auto found = relays_.find(number);
-  if (found == relays_.end() || !found->second->paused) return std::nullopt;
-  const Relay& relay = *found->second;
-  const int local = relay.local.get();
-  pollfd state{local, POLLRDHUP, 0};
-  ::poll(&state, 1, 0);
-  const bool body_ended = (state.revents & POLLRDHUP) != 0;
-  // Over TCP the end of the body's writing looks like that of its last descriptor.
-  if ((state.revents & (POLLERR | POLLHUP)) || (body_ended && !relay.tells_unread))
-    return std::nullopt;
-  if (!relay.tells_unread && (is_on_the_way(local) || is_on_the_way(body_end))) return std::nullopt;
-  if (relay.unpacking || !relay.passed.empty()) return std::nullopt;
-  auto came = unread_of(body_end), wrote = unread_of(local);
-  if (!came || !wrote) return std::nullopt;
-  Carried all{relay.home, relay.id, {}, *came + relay.to_body, relay.to_home + *wrote};
-  all.sizes.came = all.came.size();
-  all.sizes.wrote = all.wrote.size();
-  all.sizes.arrived = relay.arrived;
-  all.sizes.home_ended = relay.home_ended;
-  all.sizes.body_ended = body_ended;
-  all.sizes.end_is_sent = relay.ended;
-  all.passes_fds = relay.passes_fds;
-  return all;
-}
-
-// Closed by all: who takes over goes on.
-void SocketRelays::leave_if_moved(Relay& relay) {
-  pollfd state{relay.local.get(), POLLRDHUP, 0};
-  ::poll(&state, 1, 0);
-  const int closed = relay.tells_unread ? POLLHUP : POLLHUP | POLLRDHUP;
-  if (!(state.revents & closed)) return;
-  SocketLeave leave;
-  leave.home = relay.id;
-  leave.relay = relay.number;
-  if (!node_.messenger.send(relay.home, leave))
-    log_debug("sockets", "n{} is gone", relay.home.value);
-  close(relay.number);
 }
 
 void SocketRelays::pump(uint64_t number) {
@@ -328,9 +245,9 @@ void SocketRelays::pump(uint64_t number) {
 void SocketRelays::pump_to_home(Relay& relay) {
   if (relay.sending || holders_ > 0 || relay.paused || relay.waits) return;
   if (!relay.to_home.empty()) {
-    const std::string piece = relay.to_home.substr(0, kMaxSocketPieceBytes);
-    relay.to_home.erase(0, piece.size());
-    return send_home(relay, false, piece);
+    const CarriedPiece piece = std::move(relay.to_home.front());
+    relay.to_home.pop_front();
+    return send_home(relay, false, piece.data, piece.passed);
   }
   if (relay.ended) return end_if_closed(relay);
   buffer_.resize(kMaxSocketPieceBytes);
@@ -338,10 +255,11 @@ void SocketRelays::pump_to_home(Relay& relay) {
                                        : take_plain_piece(relay.local.get(), buffer_);
   if (piece.bytes < 0 && piece.error == EAGAIN) {
     for (auto& done : std::exchange(relay.drained, {})) done();
+    if (relay.body_closed) close(relay.number);
     return;
   }
   const ssize_t bytes = piece.bytes;
-  if (bytes > 0) {
+  if (bytes > 0 || (bytes == 0 && !is_end(relay.local.get()))) {
     auto passed = pack_passed(passing_, std::move(piece));
     if (passed)
       return send_home(relay, false,
@@ -372,20 +290,26 @@ void SocketRelays::send_home(Relay& relay, bool is_end, std::string_view data, s
   piece.home = relay.id;
   piece.is_end = is_end;
   piece.passed_bytes = static_cast<uint32_t>(passed.size());
-  node_.messenger.request(relay.home, piece,
-                          passed.empty() ? data : std::string_view(std::string(data) + passed),
-                          [this, number = relay.number, passed](Result<std::string> taken) {
-                            if (!taken && !passed.empty()) passing_.cancel(passed);
-                            auto found = relays_.find(number);
-                            if (found == relays_.end()) return;
-                            Relay& relay = *found->second;
-                            relay.sending = false;
-                            if (taken || relay.paused) return pump_to_home(relay);
-                            if (!relay.tells_unread) return close(number);
-                            shutdown(relay.local.get(), SHUT_RD);  // its writes get EPIPE
-                            relay.ended = true;
-                            end_if_closed(relay);
-                          });
+  node_.messenger.request(
+      relay.home, piece, passed.empty() ? data : std::string_view(std::string(data) + passed),
+      [this, number = relay.number, passed](Result<std::string> taken) {
+        if (!taken && !passed.empty()) {
+          passing_.cancel(passed);
+          drop_passed(passed);
+        }
+        auto found = relays_.find(number);
+        if (found == relays_.end()) return;
+        Relay& relay = *found->second;
+        relay.sending = false;
+        // Datagrams: one that cannot be had is lost, and the next ones go on.
+        const int error = taken ? 0 : taken.error().errno_or(EPIPE);
+        const bool is_lost = relay.datagrams && error != EPIPE && !is_gone(error);
+        if (taken || relay.paused || is_lost) return pump_to_home(relay);
+        if (!relay.tells_unread || (relay.datagrams && is_gone(error))) return close(number);
+        shutdown(relay.local.get(), SHUT_RD);  // its writes get EPIPE
+        relay.ended = true;
+        end_if_closed(relay);
+      });
 }
 
 void SocketRelays::pump_to_body(Relay& relay) {
@@ -394,27 +318,21 @@ void SocketRelays::pump_to_body(Relay& relay) {
     if (!piece) return;
     number != 0 ? piece->fail(number) : piece->ok();
   };
-  if (relay.unpacking) return;
   while (!relay.to_body.empty()) {
-    const bool passes = relay.passed_at == 0;
-    const size_t most = relay.passed.empty() || passes ? relay.to_body.size() : relay.passed_at;
-    const ssize_t put =
-        send_piece(relay.local.get(), std::string_view(relay.to_body).substr(0, most),
-                   passes ? std::span<const UniqueFd>(relay.passed) : std::span<const UniqueFd>());
+    Piece& first = relay.to_body.front();
+    if (first.unpacking) return;
+    const ssize_t put = send_piece(relay.local.get(), first.data, first.fds);
     if (put < 0 && errno == EAGAIN) return;
     if (put < 0) {
       relay.to_body.clear();
-      relay.passed.clear();
       return answer(EPIPE);
     }
-    if (passes)
-      relay.passed.clear();
-    else
-      relay.passed_at -= std::min(static_cast<size_t>(put), relay.passed_at);
-    relay.to_body.erase(0, static_cast<size_t>(put));
+    first.fds.clear();
+    first.data.erase(0, static_cast<size_t>(put));
+    if (first.data.empty()) relay.to_body.pop_front();
   }
   // Once: it wakes our own watch.
-  if (relay.home_ended && !std::exchange(relay.told_end, true))
+  if (relay.home_ended && !relay.datagrams && !std::exchange(relay.told_end, true))
     shutdown(relay.local.get(), SHUT_WR);
   if (!relay.piece) return;
   // A peer that closed with unread data leaves ECONNRESET behind.
@@ -422,7 +340,8 @@ void SocketRelays::pump_to_body(Relay& relay) {
   int error = 0;
   socklen_t size = sizeof error;
   getsockopt(relay.local.get(), SOL_SOCKET, SO_ERROR, &error, &size);
-  answer(error == 0 ? 0 : EPIPE);
+  // Who closes datagrams leaves nothing behind: what it may not have read is there for others.
+  answer(error == 0 && !relay.looks_closed() ? 0 : EPIPE);
 }
 
 void SocketRelays::drain(pid_t body, std::function<void()> done) {
@@ -433,8 +352,10 @@ void SocketRelays::drain(pid_t body, std::function<void()> done) {
         (!relay->ended || relay->sending || !relay->to_home.empty()))
       numbers.push_back(number);
   for (uint64_t number : numbers) {
-    relays_.at(number)->drained.push_back([all_drained] {});
-    pump_to_home(*relays_.at(number));
+    auto found = relays_.find(number);
+    if (found == relays_.end()) continue;
+    found->second->drained.push_back([all_drained] {});
+    pump_to_home(*found->second);
   }
 }
 
@@ -446,6 +367,7 @@ void SocketRelays::close(uint64_t number) {
   // Closed over unread data, it would give the body ECONNRESET in place of EPIPE.
   buffer_.resize(kMaxSocketPieceBytes);
   while (recv(ended->local.get(), buffer_.data(), buffer_.size(), MSG_DONTWAIT) > 0) continue;
+  for (const CarriedPiece& piece : ended->to_home) drop_passed(piece.passed);
   StreamClose message;
   message.home = ended->id;
   if (!node_.messenger.send(ended->home, message))
@@ -483,7 +405,10 @@ Result<std::optional<SocketRelays::Described>> SocketRelays::describe(int end) c
   std::optional<Described> none;
   const Relay* relay = relays_.empty() ? nullptr : find_by_end(end);
   if (relay == nullptr) return none;
-  if (relay->unpacking || !relay->passed.empty())
+  const auto passes = [](const Piece& piece) { return piece.unpacking || !piece.fds.empty(); };
+  const auto carries = [](const CarriedPiece& piece) { return !piece.passed.empty(); };
+  if (std::any_of(relay->to_body.begin(), relay->to_body.end(), passes) ||
+      std::any_of(relay->to_home.begin(), relay->to_home.end(), carries))
     return errno_error("descriptors that a socket of another node passes are on their way", EAGAIN);
   if (!relay->tells_unread && (unacknowledged(end) > 0 || unacknowledged(relay->local.get()) > 0))
     return errno_error("what a socket of another node has sent is on its way", EAGAIN);
@@ -495,13 +420,15 @@ Result<std::optional<SocketRelays::Described>> SocketRelays::describe(int end) c
   if (!unread) return unread.error();
   auto unsent = peek_socket(relay->local.get(), domain, type);
   if (!unsent) return unsent.error();
-  Described described{relay->home, relay->id, relay->arrived, std::move(*unread),
-                      relay->to_home + *unsent};
-  if (const auto bytes = static_cast<uint32_t>(relay->to_body.size()); bytes > 0) {
-    if (type != SOCK_STREAM)
-      described.unread.append(reinterpret_cast<const char*>(&bytes), sizeof bytes);
-    described.unread += relay->to_body;
-  }
+  const auto add = [type](std::string& all, const std::string& data) {
+    const auto bytes = static_cast<uint32_t>(data.size());
+    if (type != SOCK_STREAM) all.append(reinterpret_cast<const char*>(&bytes), sizeof bytes);
+    all += data;
+  };
+  Described described{relay->home, relay->id, relay->arrived, std::move(*unread), {}};
+  for (const Piece& piece : relay->to_body) add(described.unread, piece.data);
+  for (const CarriedPiece& piece : relay->to_home) add(described.unsent, piece.data);
+  described.unsent += *unsent;
   return std::optional(std::move(described));
 }
 

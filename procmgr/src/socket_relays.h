@@ -4,12 +4,15 @@
 // Owner: Descriptors. Threads: the loop's thread. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
+#include "carried_socket.h"
 #include "krg/runtime/unique_fd.h"
 #include "passed_fds.h"
 #include "remote_home.h"
@@ -31,15 +34,6 @@ class SocketRelays {
     settle_offsets_ = std::move(settle_offsets);
   }
 
-  // What a paused relay had, for the one that takes over.
-  struct Carried {
-    NodeId home;
-    HomeId id;
-    CarriedBytes sizes;
-    std::string came, wrote;
-    bool passes_fds = false;
-  };
-
   // The body's end. The relay takes over one reference at home, which the caller has asked for.
   // `carried`: in the place of a relay that is paused; it begins when that one has left.
   struct Shape {
@@ -47,7 +41,7 @@ class SocketRelays {
     bool passes_fds = false;  // it is a unix socket at home
   };
   Result<UniqueFd> open(pid_t body, NodeId home, HomeId id, const Shape& shape,
-                        const Carried* carried = nullptr);
+                        const CarriedSocket* carried = nullptr);
   // The same with an end that is connected to the body's, or will be: a socket that does not wait.
   Status join(UniqueFd local, pid_t body, NodeId home, HomeId id);
   // Takes the joint of the body's end `accepted` apart, which closes nothing at home: the socket
@@ -59,15 +53,21 @@ class SocketRelays {
   };
   std::optional<Source> take_back(int accepted, std::string& came);
 
-  // The relay of the stream socket `body_end` (a copy of it), whose body may move on without a
-  // chain of relays.
+  // The relay of the socket `body_end` (a copy of it), whose body may move on without a chain of
+  // relays.
   std::optional<uint64_t> find(int body_end) const;
   // The body stands still, and no other process has its end: nothing goes to and fro until it is
-  // resumed, or until the last copy of its end is closed, which means that it has moved.
+  // resumed, or until the last copy of its end is closed, which means that it has moved. `done`:
+  // what is to be carried is here.
   void pause(const std::vector<uint64_t>& numbers, std::function<void()> done);
   void resume(uint64_t number);
   // What is to go along. Nothing when the relay is not paused, or not all can be had.
-  std::optional<Carried> carried(uint64_t number, int body_end) const;
+  std::optional<CarriedSocket> carry(uint64_t number, int body_end);
+
+  // As a recipe has it (FdRecipe::detail).
+  uint32_t detail(uint64_t number) const;
+  // What another node packed to be passed is not needed.
+  void drop_passed(const std::string& passed);
 
   // Runs `done` when what the body wrote has arrived at home.
   void drain(pid_t body, std::function<void()> done);
@@ -87,16 +87,20 @@ class SocketRelays {
 
  private:
   struct Relay;
+  struct Piece;
   Status begin(std::unique_ptr<Relay> relay, SocketAttach::How how);
   void attach(const Relay& relay, SocketAttach::How how);
   void leave_if_moved(Relay& relay);
+  void await_closes();
+  Result<std::vector<CarriedPiece>> pack(std::vector<WaitingPiece> pieces);
+  void unpack(Relay& relay, Piece& piece, std::string_view passed);
   void pump(uint64_t number);
   void pump_to_home(Relay& relay);
   void end_if_closed(Relay& relay);
   void send_home(Relay& relay, bool is_end, std::string_view data, std::string passed = {});
   void take_from_home(Relay& relay, const SocketToBody& message, std::string_view payload,
                       Messenger::Reply reply);
-  void take_passed(uint64_t number, Result<std::vector<UniqueFd>> fds);
+  void take_passed(uint64_t number, uint64_t piece, Result<std::vector<UniqueFd>> fds);
   void pump_to_body(Relay& relay);
   void close(uint64_t number);
   const Relay* find_by_end(int end) const;
@@ -107,7 +111,8 @@ class SocketRelays {
   std::function<void()> settle_offsets_ = [] {};
   std::unordered_map<uint64_t, std::unique_ptr<Relay>> relays_;
   std::string buffer_;
-  uint64_t next_ = 1;
+  uint64_t next_ = 1, next_piece_ = 1;
+  EventLoop::Timer closes_;  // runs while there are relays of datagrams
   size_t holders_ = 0;
   std::shared_ptr<SocketRelays*> self_ = std::make_shared<SocketRelays*>(this);
 };

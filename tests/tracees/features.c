@@ -266,31 +266,19 @@ static void children(void) {
 static const struct {
   const char* name;
   void (*run)(void);
-} kFeatures[] = {{"registers", registers},
-                 {"sleeps", sleeps},
-                 {"threads", threads},
-                 {"signals", signals},
-                 {"timers", timers},
-                 {"files", files},
-                 {"pipes", pipes},
-                 {"sockets", sockets},
-                 {"tcp", tcp},
-                 {"flocks", flocks},
-                 {"listening", listening},
-                 {"memfds", memfds},
-                 {"waits", waits},
-                 {"mappings", mappings},
-                 {"settings", settings},
-                 {"children", children},
-                 {"record_locks", record_locks},
-                 {"inotify", inotify},
-                 {"events", events},
-                 {"pidfds", pidfds},
-                 {"alarms", alarms},
-                 {"fifos", fifos},
-                 {"shared_memory", shared_memory},
-                 {"ttys", ttys},
-                 {"stopped", stopped}};
+} kFeatures[] = {{"registers", registers}, {"sleeps", sleeps},
+                 {"threads", threads},     {"signals", signals},
+                 {"timers", timers},       {"files", files},
+                 {"pipes", pipes},         {"sockets", sockets},
+                 {"packets", packets},     {"tcp", tcp},
+                 {"flocks", flocks},       {"listening", listening},
+                 {"memfds", memfds},       {"waits", waits},
+                 {"mappings", mappings},   {"settings", settings},
+                 {"children", children},   {"record_locks", record_locks},
+                 {"inotify", inotify},     {"events", events},
+                 {"pidfds", pidfds},       {"alarms", alarms},
+                 {"fifos", fifos},         {"shared_memory", shared_memory},
+                 {"ttys", ttys},           {"stopped", stopped}};
 
 int main(int argc, char** argv) {
   const size_t count = sizeof kFeatures / sizeof kFeatures[0];

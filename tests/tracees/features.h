@@ -50,6 +50,7 @@ void pidfds(void);
 void mappings(void);
 void pipes(void);
 void sockets(void);
+void packets(void);
 void tcp(void);
 void listening(void);
 void fifos(void);

@@ -78,6 +78,82 @@ void sockets(void) {
   close(pair[1]);
   talk(pair[0], pair[0], child);
 }
+
+/* Packets and datagrams: a child that stays where it was made echoes them; what comes by a socket
+   with a name it counts, as a log does. An empty datagram ends it, when it has had as many as the
+   number before said. */
+static void echo_packets(const int* pair, int named) {
+  uint32_t logged = 0, last = 0, number = 0;
+  for (int ends = 0; !ends || logged < last;) {
+    struct pollfd wanted[] = {{.fd = pair[0], .events = POLLIN},
+                              {.fd = pair[1], .events = POLLIN},
+                              {.fd = named, .events = POLLIN}};
+    if (poll(wanted, 3, 20000) <= 0) _exit(8);
+    if (wanted[2].revents) {
+      if (recv(named, &number, sizeof number, 0) != sizeof number || number != logged++) _exit(9);
+    }
+    for (int i = 0; i < 2; ++i) {
+      char bytes[4096];
+      const ssize_t got = wanted[i].revents ? recv(pair[i], bytes, sizeof bytes, 0) : 0;
+      if (got < 0) _exit(10);
+      if (got == sizeof last) memcpy(&last, bytes, sizeof last);
+      if (got > 0 && send(pair[i], bytes, (size_t)got, 0) != got) _exit(11);
+      if (i == 0 && wanted[i].revents && got == 0) ends = 1;
+    }
+  }
+  _exit(7);
+}
+static void expect_packet(int fd, const void* bytes, size_t size) {
+  char back[4096];
+  ssize_t got;
+  check(send(fd, bytes, size, 0) == (ssize_t)size, "send");
+  while ((got = recv(fd, back, sizeof back, 0)) < 0 && errno == EINTR) {
+  }
+  check(got == (ssize_t)size && memcmp(back, bytes, size) == 0, "the same packet");
+}
+void packets(void) {
+  int datagrams[2], in_order[2];
+  if (socketpair(AF_UNIX, SOCK_DGRAM, 0, datagrams) != 0 ||
+      socketpair(AF_UNIX, SOCK_SEQPACKET, 0, in_order) != 0)
+    fail("socketpair");
+  const int named = socket(AF_UNIX, SOCK_DGRAM, 0);
+  struct sockaddr_un place = {.sun_family = AF_UNIX};
+  snprintf(place.sun_path, sizeof place.sun_path, "packets.%d", getpid());
+  check(bind(named, (struct sockaddr*)&place, sizeof place) == 0, "bind");
+  const pid_t child = fork();
+  if (child == 0) {
+    close(datagrams[0]);
+    close(in_order[0]);
+    echo_packets((const int[]){datagrams[1], in_order[1]}, named);
+  }
+  close(datagrams[1]);
+  close(in_order[1]);
+  close(named);
+  const int log = socket(AF_UNIX, SOCK_DGRAM, 0); /* nothing yet */
+  uint32_t sent = 0;
+  for (; sent < 10 || goes_on(); ++sent, usleep(2000)) {
+    char text[2000];
+    memset(text, 'a' + (int)(sent % 26), sizeof text);
+    if (sent == 9) check(connect(log, (struct sockaddr*)&place, sizeof place) == 0, "connect");
+    if (sent >= 9) {
+      const uint32_t number = sent - 9;
+      check(send(log, &number, sizeof number, 0) == sizeof number, "send to the log");
+    }
+    expect_packet(datagrams[0], text, 5 + sent % 1000);
+    expect_packet(in_order[0], text, 6 + sent % 1000);
+  }
+  sent -= 9;
+  expect_packet(datagrams[0], &sent, sizeof sent);
+  check(send(datagrams[0], "", 0, 0) == 0, "the last one");
+  int status = 0;
+  pid_t ended;
+  while ((ended = waitpid(child, &status, 0)) < 0 && errno == EINTR) {
+  }
+  check(ended == child && WIFEXITED(status) && WEXITSTATUS(status) == 7, "the child's end");
+  unlink(place.sun_path);
+  puts("all packets came");
+}
+
 void tcp(void) {
   const int listening = socket(AF_INET, SOCK_STREAM, 0);
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};

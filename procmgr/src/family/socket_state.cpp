@@ -14,6 +14,7 @@
 #include <cstring>
 #include <optional>
 
+#include "family/socket_options.h"
 #include "family/unix_sockets.h"
 #include "krg/runtime/unix_socket.h"
 
@@ -22,51 +23,10 @@ namespace {
 
 constexpr size_t kMostPacket = 256 * 1024;
 
-struct OptionName {
-  int level, name;
-};
-// SO_SNDBUF and SO_RCVBUF are their own matter: the kernel chooses them where nobody did.
-constexpr OptionName kOptions[] = {
-    {SOL_SOCKET, SO_REUSEADDR}, {SOL_SOCKET, SO_REUSEPORT},      {SOL_SOCKET, SO_KEEPALIVE},
-    {SOL_SOCKET, SO_BROADCAST}, {SOL_SOCKET, SO_OOBINLINE},      {SOL_SOCKET, SO_LINGER},
-    {SOL_SOCKET, SO_RCVTIMEO},  {SOL_SOCKET, SO_SNDTIMEO},       {SOL_SOCKET, SO_PASSCRED},
-    {SOL_SOCKET, SO_RCVLOWAT},  {IPPROTO_IPV6, IPV6_V6ONLY},     {IPPROTO_IP, IP_TOS},
-    {IPPROTO_TCP, TCP_NODELAY}, {IPPROTO_TCP, TCP_KEEPIDLE},     {IPPROTO_TCP, TCP_KEEPINTVL},
-    {IPPROTO_TCP, TCP_KEEPCNT}, {IPPROTO_TCP, TCP_USER_TIMEOUT},
-};
-
 int option_of(int fd, int level, int name) {
   int value = 0;
   socklen_t bytes = sizeof value;
   return getsockopt(fd, level, name, &value, &bytes) == 0 ? value : -1;
-}
-
-bool applies(const FamilySocket& socket, const OptionName& option) {
-  if (option.level == SOL_SOCKET) return true;
-  if (option.level == IPPROTO_TCP) return socket.protocol == IPPROTO_TCP;
-  return socket.domain == (option.level == IPPROTO_IPV6 ? AF_INET6 : AF_INET);
-}
-
-std::vector<SocketOption> options_of(int fd, const FamilySocket& socket) {
-  std::vector<SocketOption> options;
-  for (const OptionName& each : kOptions) {
-    if (!applies(socket, each)) continue;
-    SocketOption option{each.level, each.name, 0, {}};
-    socklen_t bytes = option.value.size();
-    if (getsockopt(fd, each.level, each.name, option.value.data(), &bytes) != 0) continue;
-    option.bytes = bytes;
-    options.push_back(option);
-  }
-  // The kernel doubles what it is told (socket(7)); which of them it was told, SO_BUF_LOCK knows.
-  const int chosen = option_of(fd, SOL_SOCKET, SO_BUF_LOCK);
-  for (const auto& [bit, name] : {std::pair(1, SO_SNDBUF), std::pair(2, SO_RCVBUF)}) {
-    if (chosen <= 0 || (chosen & bit) == 0) continue;
-    SocketOption option{SOL_SOCKET, name, sizeof(int), {}};
-    const int value = option_of(fd, SOL_SOCKET, name) / 2;
-    memcpy(option.value.data(), &value, sizeof value);
-    options.push_back(option);
-  }
-  return options;
 }
 
 using GetName = int (*)(int, sockaddr*, socklen_t*);
@@ -334,7 +294,7 @@ Result<SocketState> SocketState::take(int fd, const SocketRelay& relay) {
   if (!is_known) return not_kept("neither unix, TCP nor UDP");
   socket.name = name_of(fd, getsockname).value_or(std::string());
   socket.peer_name = name_of(fd, getpeername).value_or(std::string());
-  socket.options = options_of(fd, socket);
+  socket.options = socket_options(fd, socket.domain, socket.protocol);
   Status taken = option_of(fd, SOL_SOCKET, SO_ACCEPTCONN) == 1 ? take_listening(fd, state)
                  : is_internet                                 ? take_internet(fd, state)
                                                                : take_unix(fd, state);
