@@ -14,6 +14,8 @@
 #include <set>
 #include <thread>
 
+#include "read_blocks.h"
+
 namespace krg {
 namespace {
 
@@ -179,10 +181,11 @@ Status CheckpointStore::verify(uint32_t version) const {
   if (!known) return known.error();
   auto parts = open_parts(*known);
   if (!parts) return parts.error();
-  std::vector<std::byte> block(kCheckpointBlock);
-  for (const auto& part : *parts)
-    for (uint64_t i = 0; i < part->block_count(); ++i)
-      if (auto read = part->read(i, block); !read) return read.error();
+  for (const auto& part : *parts) {
+    auto read = read_blocks(
+        *part, [](auto) { return true; }, [](auto, auto) -> Status { return {}; });
+    if (!read) return read;
+  }
   return {};
 }
 

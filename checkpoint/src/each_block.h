@@ -47,7 +47,7 @@ inline unsigned threads_for_blocks() {
 // Calls `work(index, buffer)` once for each block below `count`, in no order, until one fails.
 // Errors: the first one of `work`.
 template <class Work>
-Status each_block(uint64_t count, const Work& work, unsigned threads = threads_for_blocks()) {
+Status each_block(uint64_t count, const Work& work) {
   std::atomic<uint64_t> next{0};
   std::atomic<bool> has_failed{false};
   std::mutex mutex;
@@ -64,7 +64,7 @@ Status each_block(uint64_t count, const Work& work, unsigned threads = threads_f
   };
   {
     std::vector<std::jthread> helpers;
-    for (unsigned i = 1; i < threads; ++i) helpers.emplace_back(take_blocks);
+    for (unsigned i = 1; i < threads_for_blocks(); ++i) helpers.emplace_back(take_blocks);
     take_blocks();
   }
   return failure ? Status(*failure) : Status();

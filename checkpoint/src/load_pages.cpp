@@ -1,23 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "krg/checkpoint/load_pages.h"
 
-#include "each_block.h"
 #include "part_pages.h"
+#include "read_blocks.h"
 
 namespace krg {
 namespace {
 
-constexpr unsigned kReaders = 4;  // each waits for the disk, which has so many blocks to read
-
 Status load(const VersionInfo& info, const std::vector<std::unique_ptr<PartReader>>& parts,
             const std::function<bool(uint32_t member)>& is_wanted, const FileSink& sink) {
   for (const PartPages& pages : wanted_pages(info, parts, is_wanted)) {
-    auto loaded = each_block(
-        pages.part->block_count(),
-        [&](uint64_t index, BlockBuffer& block) {
-          return load_block(pages, index, block.whole(), sink);
-        },
-        kReaders);
+    auto loaded = read_blocks(
+        *pages.part, [&](uint64_t index) { return has_block(pages, index); },
+        [&](uint64_t index, std::span<const std::byte> contents) {
+          return place_block(pages, index, contents, sink);
+        });
     if (!loaded) return loaded;
   }
   return {};

@@ -42,9 +42,13 @@ bool has_block(const PartPages& pages, uint64_t index) {
 Status load_block(const PartPages& pages, uint64_t index, std::span<std::byte> block,
                   const FileSink& sink) {
   if (!has_block(pages, index)) return {};
-  const uint64_t start = index * kCheckpointBlock, end = start + kCheckpointBlock;
   auto bytes = pages.part->read(index, block);
-  if (!bytes) return bytes.error();
+  return bytes ? place_block(pages, index, block.first(*bytes), sink) : bytes.error();
+}
+
+Status place_block(const PartPages& pages, uint64_t index, std::span<const std::byte> contents,
+                   const FileSink& sink) {
+  const uint64_t start = index * kCheckpointBlock, end = start + kCheckpointBlock;
   for (auto range = first_in(pages, index); range != pages.ranges.end() && range->offset < end;) {
     // What lies side by side and is one process's goes at once.
     const uint32_t member = range->member;
@@ -59,8 +63,10 @@ Status load_block(const PartPages& pages, uint64_t index, std::span<std::byte> b
       pieces.push_back({.start = {range->address + skip}, .bytes = part});
       at += part;
     }
-    if (at - start > *bytes) return text_error("the tables of a part contradict each other");
-    if (auto put = sink(member, pieces, block.subspan(from - start, at - from)); !put) return put;
+    if (at - start > contents.size())
+      return text_error("the tables of a part contradict each other");
+    if (auto put = sink(member, pieces, contents.subspan(from - start, at - from)); !put)
+      return put;
   }
   return {};
 }

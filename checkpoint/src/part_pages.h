@@ -27,8 +27,12 @@ std::vector<PartPages> wanted_pages(const VersionInfo& info,
 // Whether anything of block `index` is wanted.
 bool has_block(const PartPages& pages, uint64_t index);
 
-// Reads block `index` into `block` and gives `sink` what is wanted of it. Errors: it is damaged;
-// those of `sink`. REQUIRES: `block` has kCheckpointBlock bytes.
+// Gives `sink` what is wanted of block `index`. Errors: the tables are wrong; those of `sink`.
+Status place_block(const PartPages& pages, uint64_t index, std::span<const std::byte> contents,
+                   const FileSink& sink);
+
+// The same of one that is read into `block` first. Errors: it is damaged, too. REQUIRES: `block`
+// has kCheckpointBlock bytes.
 Status load_block(const PartPages& pages, uint64_t index, std::span<std::byte> block,
                   const FileSink& sink);
 

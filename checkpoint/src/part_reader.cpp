@@ -3,11 +3,11 @@
 #include <fmt/format.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-#include <xxhash.h>
 #include <zstd.h>
 
 #include <algorithm>
 
+#include "block_checksum.h"
 #include "krg/checkpoint/part_file.h"
 #include "krg/checkpoint/sealed_file.h"
 #include "krg/runtime/unique_fd.h"
@@ -61,7 +61,9 @@ struct PartReader::Impl {
 
   Status read_tables();
   Status check_ranges() const;
-  ssize_t read_some(uint64_t at, std::span<std::byte> into) const;
+  ssize_t read_some(uint64_t at, std::span<std::byte> into, size_t wanted) const;
+  uint64_t bytes_of(uint64_t index) const;  // a block's
+  Error damaged(uint64_t index) const;
 };
 
 PartReader::PartReader(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -133,41 +135,64 @@ uint64_t PartReader::block_count() const {
 }
 
 // What is not in memory comes from the disk to its place: the kernel's cache, a copy of all, takes
-// as long to fill as the disk to read on two processors. Otherwise as pread(2).
-ssize_t PartReader::Impl::read_some(uint64_t at, std::span<std::byte> into) const {
-  if (past_cache && is_aligned(at) && is_aligned(into.size()) &&
-      is_aligned(reinterpret_cast<uint64_t>(into.data())) && !is_cached(fd.get(), at, into.size()))
-    if (const ssize_t got =
-            pread(past_cache.get(), into.data(), into.size(), static_cast<off_t>(at));
+// as long to fill as the disk to read on two processors. Otherwise as pread(2). Whole pages are
+// asked for past the cache, so that there may be more than `wanted`, where `into` has room.
+ssize_t PartReader::Impl::read_some(uint64_t at, std::span<std::byte> into, size_t wanted) const {
+  const size_t pages = (wanted + kCheckpointPage - 1) / kCheckpointPage * kCheckpointPage;
+  if (past_cache && is_aligned(at) && pages <= into.size() &&
+      is_aligned(reinterpret_cast<uint64_t>(into.data())) && !is_cached(fd.get(), at, pages))
+    if (const ssize_t got = pread(past_cache.get(), into.data(), pages, static_cast<off_t>(at));
         got > 0)
       return got;
-  return pread(fd.get(), into.data(), into.size(), static_cast<off_t>(at));
+  return pread(fd.get(), into.data(), wanted, static_cast<off_t>(at));
+}
+
+uint64_t PartReader::Impl::bytes_of(uint64_t index) const {
+  return std::min(kCheckpointBlock, contents.page_bytes - index * kCheckpointBlock);
+}
+
+Error PartReader::Impl::damaged(uint64_t index) const {
+  return text_error(fmt::format("{}: it is damaged (block {} of its pages)", path, index));
+}
+
+Result<std::span<const std::byte>> PartReader::fetch(uint64_t index,
+                                                     std::span<std::byte> room) const {
+  const BlockRow& row = impl_->blocks.at(index);
+  const uint64_t bytes = impl_->bytes_of(index);
+  if (row.stored > bytes || (row.encoding == 0 && row.stored != bytes) || row.encoding > 1)
+    return impl_->damaged(index);
+  const uint64_t at = impl_->seal.bulk_offset + index * kCheckpointBlock;
+  for (size_t done = 0; done < row.stored;) {
+    const ssize_t got = impl_->read_some(at + done, room.subspan(done), row.stored - done);
+    if (got < 0) return errno_error(impl_->path);
+    if (got == 0) return impl_->damaged(index);
+    done += static_cast<size_t>(got);
+  }
+  return std::span<const std::byte>(room.first(row.stored));
+}
+
+Result<std::span<const std::byte>> PartReader::unpack(
+    uint64_t index, std::span<const std::byte> stored,
+    const std::function<std::span<std::byte>()>& room) const {
+  const BlockRow& row = impl_->blocks.at(index);
+  std::span<const std::byte> contents = stored;
+  if (row.encoding == 1) {
+    const auto into = room().first(impl_->bytes_of(index));
+    const size_t size = ZSTD_decompress(into.data(), into.size(), stored.data(), stored.size());
+    if (ZSTD_isError(size) || size != into.size()) return impl_->damaged(index);
+    contents = into;
+  }
+  if (block_checksum(contents) != row.checksum) return impl_->damaged(index);
+  return contents;
 }
 
 Result<size_t> PartReader::read(uint64_t index, std::span<std::byte> into) const {
-  const BlockRow& row = impl_->blocks.at(index);
-  const auto damaged = [&] {
-    return text_error(fmt::format("{}: it is damaged (block {} of its pages)", impl_->path, index));
-  };
-  const uint64_t bytes =
-      std::min(kCheckpointBlock, impl_->contents.page_bytes - index * kCheckpointBlock);
-  if (row.stored > bytes || (row.encoding == 0 && row.stored != bytes) || row.encoding > 1)
-    return damaged();
-  std::vector<std::byte> packed(row.encoding == 0 ? 0 : row.stored);
-  std::byte* target = row.encoding == 0 ? into.data() : packed.data();
-  const uint64_t at = impl_->seal.bulk_offset + index * kCheckpointBlock;
-  for (size_t done = 0; done < row.stored;) {
-    const ssize_t got = impl_->read_some(at + done, {target + done, row.stored - done});
-    if (got < 0) return errno_error(impl_->path);
-    if (got == 0) return damaged();
-    done += static_cast<size_t>(got);
-  }
-  if (row.encoding == 1) {
-    const size_t size = ZSTD_decompress(into.data(), bytes, packed.data(), packed.size());
-    if (ZSTD_isError(size) || size != bytes) return damaged();
-  }
-  if (XXH3_64bits(into.data(), bytes) != row.checksum) return damaged();
-  return static_cast<size_t>(bytes);
+  std::vector<std::byte> packed(impl_->blocks.at(index).encoding == 0 ? 0 : kCheckpointBlock);
+  auto stored = fetch(index, packed.empty() ? into : std::span(packed));
+  if (!stored) return stored.error();
+  auto contents = unpack(index, *stored, [&] { return into; });
+  if (!contents) return contents.error();
+  return contents->size();
 }
 
 }  // namespace krg

@@ -3,12 +3,12 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 #include <zstd.h>
 
 #include <algorithm>
 #include <atomic>
 
+#include "block_checksum.h"
 #include "krg/checkpoint/part_file.h"
 #include "krg/checkpoint/sealed_file.h"
 #include "krg/runtime/unique_fd.h"
@@ -179,7 +179,7 @@ Result<std::unique_ptr<PartWriter>> PartWriter::create(const std::string& path,
 
 Status PartWriter::write(uint64_t index, std::span<const std::byte> block) {
   BlockRow& row = impl_->blocks.at(index);
-  row.checksum = XXH3_64bits(block.data(), block.size());
+  row.checksum = block_checksum(block);
   row.stored = static_cast<uint32_t>(block.size());
   row.encoding = 0;
   auto bytes = block;

@@ -2,11 +2,13 @@
 // (FORMAT.md). The tables are made by HDF5 first, the place of the pages with them; the pages are
 // then written there by pwrite(2), block by block, each with its checksum.
 //
-// Threads: one at a time for each object, but write() and read(), which several may call.
+// Threads: one at a time for each object, but write(), and what reads blocks, which several may
+// call.
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -74,6 +76,13 @@ class PartReader {
   uint64_t block_count() const;
   // Block `index`, as long as it is. Errors: it is damaged. REQUIRES: `into` has room for it.
   Result<size_t> read(uint64_t index, std::span<std::byte> into) const;
+  // The same in two steps: what the file has of it, which waits for the disk, and what that says,
+  // which takes the processor: of those bytes themselves, or in `room`, which is asked for then.
+  // REQUIRES: room for kCheckpointBlock.
+  Result<std::span<const std::byte>> fetch(uint64_t index, std::span<std::byte> room) const;
+  Result<std::span<const std::byte>> unpack(
+      uint64_t index, std::span<const std::byte> stored,
+      const std::function<std::span<std::byte>()>& room) const;
 
  private:
   struct Impl;
