@@ -1,6 +1,7 @@
 """Real programs that move to other nodes while they work: their output is what it is natively.
 SPDX-License-Identifier: GPL-2.0-or-later
 """
+import ctypes
 import hashlib
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import session_case
 from session_case import SessionCase
 
 CAPS = "--caps=+CAN_MIGRATE"
+TIMERS_HAVE_GIVEN_IDS = 77  # prctl(2) PR_TIMER_CREATE_RESTORE_IDS
 
 # Prints a number for each step; each depends on all that came before.
 PYTHON_WORK = """
@@ -52,6 +54,24 @@ echo "limit $(ulimit -n) nice $(nice) umask $(umask) in $PWD child $child $first
 exit 9
 """
 
+# Has one timer, not the kernel's first; says the timer's number and, told to end, whether it has ticked since.
+TIMER = """
+import ctypes, os, signal, struct
+libc, ticks, number = ctypes.CDLL(None, use_errno=True), [], ctypes.c_int(-1)
+signal.signal(signal.SIGALRM, lambda *_: ticks.append(1))
+event = ctypes.create_string_buffer(struct.pack("QiiQ", 0, signal.SIGALRM, 0, 0), 64)
+for _ in range(2):
+    number.value >= 0 and libc.syscall(226, number)  # timer_delete
+    assert libc.syscall(222, 1, event, ctypes.byref(number)) == 0  # timer_create
+assert libc.syscall(223, number, 0, struct.pack("4q", 0, 20000000, 0, 20000000), None) == 0  # timer_settime
+open("ready", "w").close()
+while not os.path.exists("go"):
+    signal.pause()
+del ticks[:]
+for _ in range(3):
+    signal.pause()
+print("timer", number.value, "ticks", len(ticks) > 0, "known", libc.syscall(225, number) >= 0)  # timer_getoverrun
+"""
 
 # Answers each line of each connection, until it is told to end.
 SERVER = """
@@ -193,6 +213,17 @@ class MigrationTest(SessionCase):
                          "ps -o stat= -p $pid | cut -c1; kill -CONT $pid; touch go; wait $pid; echo status $?", caps=CAPS)
         self.assertEqual(out.split("\n"), ["2", "0", "1", "3", "0", "same place", "T", "limit 777 nice 5 umask 0027 in /tmp child 3 data second",
                                            "status 9"])
+
+    def test_timers_come_home(self):
+        """Home has had a timer of that number already, and the kernel counts on (Linux 6.15 lets one choose)."""
+        libc = ctypes.CDLL(None)
+        if libc.prctl(TIMERS_HAVE_GIVEN_IDS, 2, 0, 0, 0) < 0:
+            self.skipTest("this kernel counts timers up only")
+        (self.work / "timer.py").write_text(TIMER, encoding="ascii")
+        out = self.shell("rm -f ready go; python3 timer.py & pid=$!; until [ -e ready ]; do sleep 0.05; done\n"
+                         "for node in 1 0 2 0; do krg_migrate $pid $node || exit; krg_where $pid | awk '{print $2}'; done; touch go; wait $pid; echo $?",
+                         caps=CAPS)
+        self.assertEqual(out.split("\n"), ["1", "0", "2", "0", "timer 1 ticks True known True", "0"])
 
     def test_a_home_that_cannot_have_it_keeps_its_shadow(self):
         """Bash has its script at 255: an ordinary limit cannot be raised again for that, at home."""

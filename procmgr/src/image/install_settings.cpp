@@ -17,6 +17,8 @@ namespace {
 constexpr int64_t kNsPerSecond = 1'000'000'000;
 constexpr uint64_t kSetMemoryMerge = 67;  // prctl(2), not in every header
 constexpr int kMostTimers = 10000;        // that are made to come to an id
+// prctl(2), not in every header: timers get the ids that are asked for (Linux 6.15).
+constexpr uint64_t kTimersHaveGivenIds = 77;
 
 struct KernelSignalAction {
   uint64_t handler, flags, restorer, mask;
@@ -56,7 +58,8 @@ itimerspec times(const ImageTimer& timer) {
   return {time(timer.interval_ns), time(timer.left_ns)};
 }
 
-// The kernel counts ids up: what comes before this one is made and deleted.
+// Makes `timer`, not armed, with its own id. A kernel that does not let ids be chosen counts them
+// up, past execs, too: what comes before this one is made and deleted then.
 Status make_timer(FrozenProcess& process, const ImageTimer& timer, RemoteAddr scratch) {
   const RemoteAddr id_at = scratch + sizeof(sigevent);
   sigevent event{};
@@ -65,6 +68,7 @@ Status make_timer(FrozenProcess& process, const ImageTimer& timer, RemoteAddr sc
   event.sigev_value.sival_ptr = reinterpret_cast<void*>(timer.value);
   event._sigev_un._tid = timer.thread;
   if (auto put = process.write_value(scratch, event); !put) return put;
+  if (auto asked = process.write_value(id_at, timer.id); !asked) return asked;
   for (int made = 0; made < kMostTimers; ++made) {
     const int64_t result = process.call(
         SYS_timer_create, {static_cast<uint64_t>(timer.clock), scratch.value, id_at.value});
@@ -75,7 +79,7 @@ Status make_timer(FrozenProcess& process, const ImageTimer& timer, RemoteAddr sc
     process.call(SYS_timer_delete, {static_cast<uint64_t>(*id)});
     if (*id > timer.id) break;
   }
-  return cannot_move("a timer whose number is not to be had");
+  return cannot_move("a timer whose number is not to be had (before Linux 6.15)");
 }
 
 }  // namespace
@@ -96,11 +100,15 @@ Status install_settings(FrozenProcess& process, const ProcessImage& image, int p
 }
 
 Status install_timers(FrozenProcess& process, const ProcessImage& image) {
+  if (image.timers.empty()) return {};
   auto scratch = process.scratch();
   if (!scratch) return scratch.error();
+  process.call(SYS_prctl, {kTimersHaveGivenIds, 1, 0, 0, 0});
+  Status made;
   for (const ImageTimer& timer : image.timers)
-    if (auto made = make_timer(process, timer, *scratch); !made) return made;
-  return {};
+    if (made = make_timer(process, timer, *scratch); !made) break;
+  process.call(SYS_prctl, {kTimersHaveGivenIds, 0, 0, 0, 0});
+  return made;
 }
 
 Status start_timers(FrozenProcess& process, const ProcessImage& image) {
