@@ -250,6 +250,13 @@ class CheckpointTest(CheckpointCase):
             again = self.restart()
             self.assertEqual((again.returncode, again.stdout, again.stderr), (0, "after\nlast\n", "told\n"))
 
+    def test_what_kills_others_first_of_all(self):
+        script = ('for i in {1..20}; do sleep 100 & all="$all $!"; done; krg_checkpoint -o ckpt >log; kill -9 $all\n'
+                  "for job in $all; do wait $job 2>/dev/null; echo $?; done >ends; sort ends | uniq -c")
+        (self.work / "script").write_text(script, encoding="ascii")
+        for again in [self.krgrun("--cluster=none", "bash", "script", caps=CAPS, nodes=1), self.restart()]:
+            self.assertEqual((again.returncode, again.stdout.split()), (0, ["20", "137"]), again.stderr)
+
     def test_the_exit_status_and_signals_are_the_programs(self):
         script = "trap 'echo got it; exit 7' TERM; krg_checkpoint -o ckpt >log; echo ready; while :; do sleep 0.05; done"
         (self.work / "script").write_text(script, encoding="ascii")

@@ -446,10 +446,15 @@ void FamilyInstaller::Impl::spread_next(std::function<void(Status)> done) {
       });
 }
 
+// None goes on before all can: the first thing that one does may be to kill another.
 Status FamilyInstaller::Impl::thaw() {
-  for (auto& [index, process] : installed)
-    if (auto thawed = process->thaw(); !thawed)
-      return end(about(family.members[index], thawed.error()));
+  std::vector<std::shared_ptr<FrozenProcess>> complete;
+  for (auto& [index, process] : installed) {
+    auto one = process->complete();
+    if (!one) return end(about(family.members[index], one.error()));
+    complete.push_back(std::move(*one));
+  }
+  for (const auto& process : complete) process->thaw();
   return end({});
 }
 
