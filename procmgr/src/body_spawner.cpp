@@ -26,6 +26,7 @@ namespace {
 
 constexpr size_t kStackBytes = 64u << 10;
 constexpr size_t kMaxIdleStacks = 8;
+constexpr size_t kMaxFilters = 16;
 
 // The stack on which a body runs until it execs.
 class Stack {
@@ -117,7 +118,13 @@ void write_oom_score_adj(pid_t pid, int32_t adjust) {
 struct BodySpawner::Impl {
   // A body that has not execed yet. Its memory is in use until the control socket is at its end:
   // exec and exit give the memory up before they close descriptors.
+  struct FilterKind {
+    bool all_waits = false;
+    std::vector<int> streams;  // but the standard descriptors
+    auto operator<=>(const FilterKind&) const = default;
+  };
   struct Starting {
+    std::shared_ptr<const SyscallFilter> filter;
     std::unique_ptr<BodyPlan> plan;
     std::optional<Stack> stack;
     UniqueFd control;
@@ -129,27 +136,27 @@ struct BodySpawner::Impl {
 
   NodeContext& node;
   SyscallBroker& broker;
-  const SyscallFilter filter, filter_of_parents;
+  std::map<FilterKind, std::shared_ptr<const SyscallFilter>> filters;
   const KrgdAttributes own = KrgdAttributes::read();
   const int32_t own_oom_score_adj = read_oom_score_adj();
   std::vector<Stack> idle_stacks;
   std::map<pid_t, Starting> starting;
 
-  Impl(NodeContext& n, SyscallBroker& b)
-      : node(n),
-        broker(b),
-        filter({.pids = n.pids,
-                .standard_streams = true,
-                .remote_memory = n.memory_per_node > 0,
-                .shared_files = !n.shared_files.empty(),
-                .forks_by_clone = has_to_see_forks()}),
-        filter_of_parents({.pids = n.pids,
-                           .standard_streams = true,
-                           .all_waits = true,
-                           .remote_memory = n.memory_per_node > 0,
-                           .shared_files = !n.shared_files.empty(),
-                           .forks_by_clone = has_to_see_forks()}) {
-    make_room_for_descriptors();
+  Impl(NodeContext& n, SyscallBroker& b) : node(n), broker(b) { make_room_for_descriptors(); }
+
+  // Most bodies have one of few kinds.
+  std::shared_ptr<const SyscallFilter> filter_for(FilterKind kind) {
+    if (auto known = filters.find(kind); known != filters.end()) return known->second;
+    if (filters.size() >= kMaxFilters) filters.clear();
+    auto made = std::make_shared<const SyscallFilter>(
+        SyscallFilterConfig{.pids = node.pids,
+                            .standard_streams = true,
+                            .streams = kind.streams,
+                            .all_waits = kind.all_waits,
+                            .remote_memory = node.memory_per_node > 0,
+                            .shared_files = !node.shared_files.empty(),
+                            .forks_by_clone = has_to_see_forks()});
+    return filters.emplace(std::move(kind), std::move(made)).first->second;
   }
 
   Result<Stack> take_stack() {
@@ -188,8 +195,12 @@ Status BodySpawner::Impl::start(Request& request, std::function<void(Result<int>
   if (!pair) return pair.error();
   fcntl(pair->first.get(), F_SETFL, O_NONBLOCK);
   const int32_t oom_score_adj = request.spec.attributes.oom_score_adj;
-  auto plan = BodyPlan::make(std::move(request.spec), std::move(request.fds),
-                             (request.has_children ? filter_of_parents : filter).program(),
+  FilterKind kind{.all_waits = request.has_children, .streams = {}};
+  for (const ImportedFd& fd : request.fds)
+    if (fd.is_krgfs && fd.number > STDERR_FILENO && kind.streams.size() < kMostStreams)
+      kind.streams.push_back(fd.number);
+  auto filter = filter_for(std::move(kind));
+  auto plan = BodyPlan::make(std::move(request.spec), std::move(request.fds), filter->program(),
                              std::move(pair->second),
                              {node.session_mount_ns, request.uts_ns, request.own_session}, own);
   if (!plan) return plan.error();
@@ -208,9 +219,9 @@ Status BodySpawner::Impl::start(Request& request, std::function<void(Result<int>
   (*plan)->close_in_krgd();  // the control socket ends with the child's end from now on
   request.on_created();
   BodyPlan& released = **plan;
-  starting.emplace(request.pid,
-                   Starting{std::move(*plan), std::move(*stack), std::move(pair->first),
-                            std::move(*watch), std::nullopt, oom_score_adj, std::move(done)});
+  starting.emplace(request.pid, Starting{std::move(filter), std::move(*plan), std::move(*stack),
+                                         std::move(pair->first), std::move(*watch), std::nullopt,
+                                         oom_score_adj, std::move(done)});
   if (!request.waits) return {};
   released.may_exec.store(1, std::memory_order_release);
   syscall(SYS_futex, &released.may_exec, FUTEX_WAKE, 1, nullptr, nullptr, 0);

@@ -1,6 +1,7 @@
-// StreamStatCalls: fstat of a body's standard descriptors. A stream is a file of krgfs, which the
-// kernel takes for a regular file; programs ask for the type to know whether they may seek (head,
-// tail) or whether they read a pipe. So the filter of bodies stops the call for descriptors 0 to 2,
+// StreamStatCalls: fstat of a body's streams. A stream is a file of krgfs, which the kernel takes
+// for a regular file; programs ask for the type to know whether they may seek (head, tail), whether
+// they read a pipe, or whether they were started as they should have been (Java's jspawnhelper). So
+// the filter of bodies stops the call for descriptors 0 to 2 and for those that came as streams,
 // and what the home says is the answer.
 //
 // Owner: Descriptors. Threads: the loop's thread.

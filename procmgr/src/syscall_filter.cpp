@@ -14,6 +14,7 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstddef>
 #include <initializer_list>
@@ -40,8 +41,8 @@ enum class When {
   kShared,             // flags of mmap: shared
   kBitClear,           // none of the bits `value` is set
   kLargePrivate,       // flags of mmap: private, anonymous; large and writable
-  kStandardFd,         // 0, 1 or 2
-  kStandardFdItself,   // argument 0 is 0, 1 or 2, and `arg` has AT_EMPTY_PATH
+  kStream,             // 0, 1, 2 or one of the streams beside
+  kStreamItself,       // argument 0 is one of these, and `arg` has AT_EMPTY_PATH
 };
 struct Rule {
   int number;
@@ -144,10 +145,10 @@ constexpr Rule kRules[] = {
     {SYS_ioctl, When::kValue, 1, TIOCGSID},
     {SYS_ioctl, When::kValue, 1, TIOCSCTTY},
 };
-constexpr Rule kStandardStreamRules[] = {
-    {SYS_fstat, When::kStandardFd, 0},
-    {SYS_newfstatat, When::kStandardFdItself, 3},
-    {SYS_statx, When::kStandardFdItself, 2},
+constexpr Rule kStreamRules[] = {
+    {SYS_fstat, When::kStream, 0},
+    {SYS_newfstatat, When::kStreamItself, 3},
+    {SYS_statx, When::kStreamItself, 2},
 };
 constexpr Rule kAllWaitsRules[] = {
     {SYS_wait4, When::kAlways},
@@ -198,7 +199,8 @@ class Builder {
   explicit Builder(const SyscallFilterConfig& config)
       : config_(config),
         shift_(config.pids.shift()),
-        self_(static_cast<uint32_t>(config.pids.first()) >> config.pids.shift()) {}
+        self_(static_cast<uint32_t>(config.pids.first()) >> config.pids.shift()),
+        streams_(streams_of(config)) {}
 
   std::vector<sock_filter> build() {
     // Calls of other instruction sets (32-bit) have other numbers: they pass.
@@ -207,7 +209,7 @@ class Builder {
     std::map<int, std::vector<Rule>> rules;
     for (const Rule& rule : kRules) rules[rule.number].push_back(rule);
     if (config_.standard_streams)
-      for (const Rule& rule : kStandardStreamRules) rules[rule.number].push_back(rule);
+      for (const Rule& rule : kStreamRules) rules[rule.number].push_back(rule);
     if (config_.all_waits)
       for (const Rule& rule : kAllWaitsRules) rules[rule.number].push_back(rule);
     if (config_.remote_memory)
@@ -305,16 +307,31 @@ class Builder {
              load_low(1), BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, kLeastRemoteMapping, 0, 1)});
       case When::kBitClear:
         return add({load_low(rule.arg), BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, rule.value, 1, 0)});
-      case When::kStandardFdItself:
-        return add({load_low(rule.arg), BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, AT_EMPTY_PATH, 0, 5),
-                    load_low(0), branch(0, 2, 0), branch(1, 1, 0), branch(2, 0, 1)});
-      case When::kStandardFd:
-        return add({load_low(rule.arg), branch(0, 2, 0), branch(1, 1, 0), branch(2, 0, 1)});
+      case When::kStreamItself:
+        add({load_low(rule.arg), BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, AT_EMPTY_PATH, 0,
+                                          static_cast<uint8_t>(streams_.size() + 2))});
+        return add_is_stream(0);
+      case When::kStream:
+        return add_is_stream(rule.arg);
     }
+  }
+  void add_is_stream(unsigned arg) {
+    add({load_low(arg)});
+    for (size_t after = streams_.size(); after-- > 0;)
+      add({branch(streams_[streams_.size() - 1 - after], static_cast<uint8_t>(after),
+                  after == 0 ? 1 : 0)});
+  }
+
+  static std::vector<uint32_t> streams_of(const SyscallFilterConfig& config) {
+    std::vector<uint32_t> streams{0, 1, 2};
+    const size_t more = std::min(config.streams.size(), kMostStreams);
+    streams.insert(streams.end(), config.streams.begin(), config.streams.begin() + more);
+    return streams;
   }
 
   const SyscallFilterConfig& config_;
   const uint32_t shift_, self_;
+  const std::vector<uint32_t> streams_;
   std::vector<sock_filter> program_;
   std::vector<size_t> stops_, refusals_;  // jumps to add_end()'s
 };

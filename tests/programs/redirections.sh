@@ -89,6 +89,8 @@ case_sed_write() { seq 3 | sed -n -e 'w file' -e '$p'; cat file; }
 case_awk_pipes() { seq 5 | awk '{print | "sort -rn"} END {close("sort -rn"); "echo x" | getline y; print y}'; }
 case_python_descriptors() { python3 -c 'import os; os.write(1, b"one\n"); os.lseek(0, 2, 0); print(os.read(0, 3), os.lseek(0, 0, 1), os.fstat(0).st_size)' <<<abcdefg; }
 case_python_truncate() { seq 9 >file; python3 -c 'import os; os.ftruncate(3, 4); os.write(3, b"end\n"); print(os.fstat(3).st_size)' 3<>file; cat file; }
+case_python_kinds() { mkfifo pipe; exec 7<>pipe; seq 3 | { python3 -c 'import os, stat
+print([stat.filemode(os.fstat(fd).st_mode)[0] for fd in (5, 7, 8)])' 5<&0 8>&1; } | cat; exec 7>&-; }
 case_python_mmap() { seq 9 >file; python3 -c 'import mmap; m = mmap.mmap(0, 0, prot=mmap.PROT_READ); print(len(m), m[:4])' <file; }
 case_python_poll() { (sleep 0.2; echo late) | python3 -c 'import select, os; print(select.select([0], [], [], 0)[0]); print(select.select([0], [], [], 9)[0], os.read(0, 9))'; }
 case_python_nonblocking() { mkfifo pipe; exec 3<>pipe; python3 -c 'import os, fcntl
