@@ -94,6 +94,8 @@ Result<int> JobRunner::run(const std::string& control_path) {
     const std::string crash = crash_of(0);
     fmt::print(stderr, "krgrun: node 0 has failed: {}\n",
                crash.empty() ? finished.error().message() : crash);
+    const std::string end = crash.empty() ? end_of_log(log_of(0)) : "";
+    if (!end.empty()) fmt::print(stderr, "krgrun: its log ends with\n{}\n", end);
   }
   if (io_) io_->drain();
   take_terminal_back();
@@ -116,8 +118,11 @@ Result<int> JobRunner::run_in_session() {
 
 // What the log of its krgd says, which goes with the cluster; empty: nothing, or it is elsewhere.
 std::string JobRunner::crash_of(uint16_t node) const {
-  const auto cluster = std::filesystem::path(control_path_).parent_path().parent_path();
-  return last_crash(log_path(cluster, NodeId{node}));
+  return last_crash(log_of(node));
+}
+
+std::string JobRunner::log_of(uint16_t node) const {
+  return log_path(std::filesystem::path(control_path_).parent_path().parent_path(), NodeId{node});
 }
 
 Status JobRunner::begin(const std::string& control_path, TaskLaunch& launch,

@@ -42,6 +42,7 @@ class JobRunner {
     std::optional<int> status;
   };
   std::string crash_of(uint16_t node) const;
+  std::string log_of(uint16_t node) const;
   Status begin(const std::string& control_path, TaskLaunch& launch, NamespaceSet& namespaces);
   Status open_restart(TaskLaunch& launch);
   bool wants_libkrgomp(const TaskLaunch& launch) const;

@@ -8,6 +8,7 @@
 #include <charconv>
 #include <csignal>
 #include <cstring>
+#include <deque>
 #include <fstream>
 
 namespace krg {
@@ -16,6 +17,7 @@ namespace {
 constexpr int kMostCalls = 64;
 constexpr int kSignalled = 128;  // exit statuses above are of signals, as a shell tells them
 constexpr int kMostLines = 40;
+constexpr size_t kLastLines = 3;
 constexpr size_t kStackBytes = 64 << 10;
 constexpr int kCrashes[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT};
 
@@ -77,6 +79,16 @@ std::string last_crash(const std::string& log_file) {
     }
   }
   return last;
+}
+
+std::string end_of_log(const std::string& log_file) {
+  std::ifstream log(log_file);
+  std::deque<std::string> lines;
+  for (std::string line; std::getline(log, line); lines.push_back(line))
+    if (lines.size() == kLastLines) lines.pop_front();
+  std::string end;
+  for (const std::string& line : lines) end += (end.empty() ? "" : "\n") + line;
+  return end;
 }
 
 }  // namespace krg

@@ -48,8 +48,10 @@ TEST(CrashReport, IsFoundInALog) {
   std::ofstream(name)
       << "started\nkrgd crashed: Aborted, in the calls\na\nkrgd crashed: Bus error, in\nb\n";
   EXPECT_EQ(last_crash(name), "krgd crashed: Bus error, in\nb");
+  EXPECT_EQ(end_of_log(name), "a\nkrgd crashed: Bus error, in\nb");
   unlink(name.c_str());
   EXPECT_EQ(last_crash(name), "");
+  EXPECT_EQ(end_of_log(name), "");
 }
 
 }  // namespace

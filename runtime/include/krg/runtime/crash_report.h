@@ -22,5 +22,8 @@ void install_crash_report(const char* program);
 // The last report in a log file, and what was written behind it, 40 lines at the most; empty: there
 // is none, or no such file.
 std::string last_crash(const std::string& log_file);
+// The last lines of a log file, three at the most: why what wrote it has ended, when it did not
+// crash. Empty: none, or no such file.
+std::string end_of_log(const std::string& log_file);
 
 }  // namespace krg
