@@ -198,6 +198,16 @@ class SpreadTest(SessionCase):
             result = self.run_spread("python3", "-c", look, self.program("spread_times"), how, nodes=2)
             self.assertEqual((result.returncode, result.stdout), (0, f"{status} True True\n"), (how, result.stderr))
 
+    def test_limits_of_processor_time_hold_wherever_it_is_used(self):
+        self.assert_as_natively(self.program("spread_times"), "warned", nodes=2)
+        for how, signal in (("limited", 24), ("killed", 9)):  # krgrun tells of a signal as a shell does
+            result = self.run_spread(self.program("spread_times"), how, nodes=2)
+            self.assertEqual((result.returncode, result.stdout), (128 + signal, ""), result.stderr)
+
+    def test_waitid_tells_what_a_child_used_elsewhere(self):
+        # Seven threads of 0.2 s each and a little more, half of them elsewhere.
+        self.assert_as_natively(self.program("spread_times"), "child", self.program("spread_times"), "calls", "7", nodes=2)
+
     def test_tools_show_arguments_times_and_states(self):
         # A program that has just looked the process up is told of it as it was then, for a second.
         ps = ("sleep 1.1; ps -o cputimes= -o stat= -o args= -p %1$d; tr '\\0' '\\n' < /proc/%1$d/environ | grep ^MARK=; "

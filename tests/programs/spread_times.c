@@ -5,6 +5,11 @@
 //     last thread's number in place of the first and second %d) runs
 //   spread_times exit | thread | last | signal | exec
 //     the same with kEnding threads, then the process ends so; its parent looks at what it has used
+//   spread_times warned | limited | killed
+//     another thread computes beyond RLIMIT_CPU's soft limit while the first one waits: a handler
+//     of SIGXCPU ends that, or nothing does and the soft limit ends the process, or the hard one
+//   spread_times child COMMAND...
+//     waitid's usage of COMMAND, in whole seconds
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <fcntl.h>
 #include <pthread.h>
@@ -15,6 +20,7 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/times.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -131,10 +137,67 @@ static void* run(void* argument) {
   return NULL;
 }
 
+static volatile sig_atomic_t warnings;
+
+static void on_warning(int signal) {
+  (void)signal;
+  ++warnings;
+}
+
+static void* compute(void* nothing) {
+  while (warnings == 0 && clock_of(CLOCK_THREAD_CPUTIME_ID) < 10)
+    for (volatile int i = 0; i < 20 * 1000 * 1000 && warnings == 0; ++i) {
+    }
+  return nothing;
+}
+
+static int exceed(const char* how) {
+  const int is_killed = strcmp(how, "killed") == 0;
+  struct rlimit limit = {1, is_killed ? 2 : RLIM_INFINITY};
+  if (setrlimit(RLIMIT_CPU, &limit) != 0) abort();
+  if (is_killed) signal(SIGXCPU, SIG_IGN);
+  if (strcmp(how, "warned") == 0) signal(SIGXCPU, on_warning);
+  pthread_t other;
+  pthread_create(&other, NULL, compute, NULL);
+  pthread_join(other, NULL);
+  if (getrlimit(RLIMIT_CPU, &limit) != 0) abort();
+  printf("%d warnings, the next is %s\n", (int)warnings, limit.rlim_cur > 1 ? "later" : "due");
+  return warnings == 0;
+}
+
+static void* wait_for_nothing(void* barrier) {
+  pthread_barrier_wait(barrier);
+  return NULL;
+}
+
+// A process with threads is the parent.
+static int use_of_child(char** command) {
+  pthread_barrier_t end;
+  pthread_barrier_init(&end, NULL, 2);
+  pthread_t other;
+  pthread_create(&other, NULL, wait_for_nothing, &end);
+  const pid_t child = fork();
+  if (child == 0) {
+    execv(command[0], command);
+    _exit(127);
+  }
+  siginfo_t info;
+  struct rusage usage = {0};
+  if (syscall(SYS_waitid, P_PID, child, &info, WEXITED, &usage) != 0) abort();
+  printf("child %d: status %d, %ld s\n", info.si_pid == child, info.si_status,
+         (long)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec));
+  pthread_barrier_wait(&end);
+  pthread_join(other, NULL);
+  return 0;
+}
+
 int main(int count, char** arguments) {
   struct timespec begin;
   clock_gettime(CLOCK_MONOTONIC, &begin);
   if (count < 2) return 2;
+  for (const char* const* how = (const char*[]){"warned", "limited", "killed", NULL}; *how; ++how)
+    if (strcmp(arguments[1], *how) == 0) return exceed(*how);
+  if (strcmp(arguments[1], "child") == 0) return use_of_child(arguments + 2);
   if (strcmp(arguments[1], "calls") != 0) ending = arguments[1];
   threads = ending ? kEnding : (unsigned)atoi(arguments[2]);
   if (threads > kMost) return 2;

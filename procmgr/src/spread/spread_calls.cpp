@@ -181,6 +181,7 @@ void SpreadProcess::after_call(const ThreadPtr& thread, uint64_t result) {
     case SYS_times:
     case SYS_clock_gettime:
     case SYS_wait4:
+    case SYS_waitid:
       return add_usage(thread, result);
     case SYS_kill:
     case SYS_tkill:

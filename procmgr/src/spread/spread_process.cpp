@@ -19,7 +19,7 @@
 namespace krg {
 namespace {
 
-constexpr std::chrono::milliseconds kSignalPeriod{50};
+constexpr std::chrono::milliseconds kSignalPeriod{50}, kLimitPeriod{1000};
 
 // A set of signals in /proc/TID/status.
 uint64_t signal_set(const std::string& status, const char* key) {
@@ -85,6 +85,7 @@ Status SpreadProcess::begin(const std::vector<pid_t>& tids, const SpreadAgain* a
     });
   };
   signals_timer_ = parts_.node.loop.every(kSignalPeriod, [this] { look_for_signals(); });
+  limit_timer_ = parts_.node.loop.every(kLimitPeriod, [this] { look_at_limit(); });
   for (const auto& [tid, thread] : std::map(threads_)) {
     if (!thread->traced->set_options(kTraceOptions)) continue;  // its end is told
     if (auto registers = thread->traced->registers())
@@ -234,6 +235,7 @@ void SpreadProcess::end() {
   changer_.reset();
   changers_.clear();
   signals_timer_.reset();
+  limit_timer_.reset();
   stop_gathering();
   parts_.node.loop.post([ended = ended_] { ended(); });
 }

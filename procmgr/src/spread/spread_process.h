@@ -366,9 +366,11 @@ class SpreadProcess {
   static bool is_fatal(pid_t tid, int signal);
   void add_usage_of(NodeId node, std::string_view answer, Usage& sum) const;
   void add_usage(const ThreadPtr& thread, uint64_t result);
+  void add_waited_usage(const ThreadPtr& thread, const UsageCall& call);
   void add_own_usage(const ThreadPtr& thread, const UsageCall& call);
   void add_to_answer(const ThreadPtr& thread, const UsageCall& call, const MoreUsage& more);
   void charge_parent(const ThreadPtr& thread, std::function<void()> then);
+  void look_at_limit();
   bool is_last(const ThreadPtr& thread) const;
 
   void allow_multiple_writers();
@@ -466,7 +468,7 @@ class SpreadProcess {
   std::map<uint64_t, std::vector<pid_t>> may_go_;  // by team: who was told before they had come
   std::vector<std::weak_ptr<Thread>> beginning_;   // a phase, in a moment
   std::vector<pid_t> arriving_;                    // who has come by the message being handled
-  EventLoop::Timer signals_timer_;
+  EventLoop::Timer signals_timer_, limit_timer_;
   bool has_ended_ = false;
   bool is_stopped_ = false;  // by a signal
   FutexQueues futexes_;

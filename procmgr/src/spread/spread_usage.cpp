@@ -2,12 +2,17 @@
 // where somebody asks: the process itself, who reads /proc, and at its end its parent's kernel,
 // which has only home's part.
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <chrono>
+#include <csignal>
 #include <cstring>
+#include <ctime>
 
 #include "process_status.h"
+#include "spread/cpu_limit.h"
 #include "spread/spread_process.h"
 #include "spread/usage_calls.h"
 
@@ -34,6 +39,12 @@ struct NodeUsage {
   FaultSum faults;
   std::vector<ThreadUsage> threads;
 };
+
+// As clock_getcpuclockid(3) has it.
+clockid_t processor_clock_of(pid_t pid) {
+  constexpr clockid_t kRunTime = 2;
+  return static_cast<clockid_t>((~static_cast<unsigned>(pid) << 3) | kRunTime);
+}
 
 NodeUsage parse_usage(std::string_view answer) {
   NodeUsage usage;
@@ -112,10 +123,23 @@ void SpreadProcess::add_usage(const ThreadPtr& thread, uint64_t result) {
   auto call = usage_call(thread->entry);
   if (!call) return finish(thread);
   if (!call->of_children) return add_own_usage(thread, *call);
+  if (thread->number == SYS_waitid) return add_waited_usage(thread, *call);
   const bool waits = thread->number == SYS_wait4;
   if (waits && result == 0) return finish(thread);  // for nobody
   const pid_t child = waits ? static_cast<pid_t>(result) : 0;
   add_to_answer(thread, *call, {{}, parts_.of_children(parts_.pid, child)});
+}
+
+void SpreadProcess::add_waited_usage(const ThreadPtr& thread, const UsageCall& call) {
+  read_memory(call.info, sizeof(siginfo_t),
+              [this, thread, call, alive = std::weak_ptr(alive_)](const Result<std::string>& read) {
+                if (alive.expired() || thread->is_gone) return;
+                siginfo_t info{};
+                if (read && read->size() == sizeof info)
+                  std::memcpy(&info, read->data(), sizeof info);
+                if (info.si_pid == 0) return finish(thread);  // for nobody
+                add_to_answer(thread, call, {{}, parts_.of_children(parts_.pid, info.si_pid)});
+              });
 }
 
 void SpreadProcess::add_own_usage(const ThreadPtr& thread, const UsageCall& call) {
@@ -194,6 +218,36 @@ void SpreadProcess::on_exec(const ThreadPtr& thread) {
     });
   answered();
   end();
+}
+
+// --- limits ---
+
+// What its threads use elsewhere counts for RLIMIT_CPU too.
+void SpreadProcess::look_at_limit() {
+  rlimit limit{};
+  if (prlimit(parts_.pid, RLIMIT_CPU, nullptr, &limit) != 0 || !is_cpu_limited(limit) ||
+      is_standing() || fork_ || inspection_ || is_stopped_)
+    return;
+  usage([this, limit, alive = std::weak_ptr(alive_)](const Usage& elsewhere) {
+    if (alive.expired() || has_ended_) return;
+    timespec here{};
+    if (clock_gettime(processor_clock_of(parts_.pid), &here) != 0) return;
+    const auto used = std::chrono::seconds(here.tv_sec) + std::chrono::nanoseconds(here.tv_nsec) +
+                      std::chrono::nanoseconds(elsewhere.process.total_ns());
+    switch (cpu_limit_action(limit, used)) {
+      case CpuLimitAction::kNone:
+        return;
+      case CpuLimitAction::kWarn: {
+        const rlimit next = next_cpu_limit(limit);
+        prlimit(parts_.pid, RLIMIT_CPU, &next, nullptr);
+        kill(parts_.pid, SIGXCPU);
+        return;
+      }
+      case CpuLimitAction::kKill:
+        kill(parts_.pid, SIGKILL);
+        return;
+    }
+  });
 }
 
 bool SpreadProcess::is_last(const ThreadPtr& thread) const {

@@ -72,6 +72,14 @@ std::optional<UsageCall> usage_call(const user_regs_struct& call) {
                         .answer = RemoteAddr{call.r10},
                         .bytes = sizeof(rusage)};
       break;
+    case SYS_waitid:
+      if (call.rdx == 0) break;  // nobody can tell which child it was
+      found = UsageCall{.form = Form::kUsage,
+                        .of_children = true,
+                        .answer = RemoteAddr{call.r8},
+                        .bytes = sizeof(rusage),
+                        .info = RemoteAddr{call.rdx}};
+      break;
     case SYS_times:
       found = UsageCall{
           .form = Form::kTimes, .answer = RemoteAddr{call.rdi}, .bytes = sizeof(struct tms)};

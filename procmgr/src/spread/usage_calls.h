@@ -1,7 +1,7 @@
 // UsageCall: a system call that tells how much processor time the process, one of its threads, or
 // its children have used: the kernel of the process's home knows what was used there, and what
 // other nodes know is added to its answer. Pure. Source: getrusage(2), times(2), clock_gettime(2),
-// include/linux/posix-timers.h (clocks of processes and threads).
+// waitid(2), include/linux/posix-timers.h (clocks of processes and threads).
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
@@ -24,6 +24,7 @@ struct UsageCall {
   pid_t pid = 0;        // whose; 0: the caller's
   RemoteAddr answer{};  // where it is
   size_t bytes = 0;     // of it
+  RemoteAddr info{};    // waitid: of the siginfo_t that names the child
 };
 
 struct MoreUsage {

@@ -54,6 +54,20 @@ TEST(UsageCalls, OfTheProcessAndOfOneThread) {
   EXPECT_EQ(after.ru_nvcsw, 7);
 }
 
+TEST(UsageCalls, OfTheChildThatWaitidNames) {
+  user_regs_struct call{};
+  call.orig_rax = SYS_waitid;
+  call.r8 = 8192;
+  EXPECT_FALSE(usage_call(call));  // nobody can tell which child
+  call.rdx = 4096;
+  auto wait = usage_call(call);
+  ASSERT_TRUE(wait && wait->of_children);
+  EXPECT_EQ(wait->info, RemoteAddr{4096});
+  EXPECT_EQ(wait->answer, RemoteAddr{8192});
+  call.r8 = 0;
+  EXPECT_FALSE(usage_call(call));
+}
+
 TEST(UsageCalls, OfChildren) {
   auto all = called(SYS_getrusage, static_cast<uint64_t>(RUSAGE_CHILDREN));
   ASSERT_TRUE(all && all->of_children);
