@@ -11,53 +11,53 @@ namespace {
 void first(void*) {}
 void second(void*) {}
 
-// So that the clock, which goes on, sees them as long as they are to be.
-constexpr std::uint64_t kLong = 50'000'000;
+constexpr std::uint64_t kLong = 50'000'000, kNow = 1'000'000'000;
 
-void run_short(ShortTasks& tasks, krg::omp::Function function, int times) {
-  for (int i = 0; i < times; ++i) tasks.ran(function, __rdtsc());
+void run(ShortTasks& tasks, krg::omp::Function function, std::uint64_t ticks, int times = 1) {
+  for (int i = 0; i < times; ++i) tasks.ran(function, kNow - ticks, kNow);
 }
 
 TEST(ShortTasks, AFunctionsTasksAreShortAfterSome) {
   ShortTasks tasks;
   EXPECT_FALSE(tasks.has(first));
-  run_short(tasks, first, 1);
+  run(tasks, first, 100, 1);
   EXPECT_FALSE(tasks.has(first));
-  run_short(tasks, first, 1000);
+  run(tasks, first, 100, 1000);
   EXPECT_TRUE(tasks.has(first));
   EXPECT_FALSE(tasks.has(second));
 }
 
 TEST(ShortTasks, ALongOneCostsItsTime) {
   ShortTasks tasks;
-  run_short(tasks, first, 1000);
-  tasks.ran(first, __rdtsc() - kLong);
+  run(tasks, first, 100, 1000);
+  run(tasks, first, kLong);
   EXPECT_FALSE(tasks.has(first));
-  run_short(tasks, first, 1000);
+  run(tasks, first, 100, 1000);
   EXPECT_FALSE(tasks.has(first));  // which is more than what these earn
-  run_short(tasks, first, 100'000);
+  run(tasks, first, 100, 100'000);
   EXPECT_TRUE(tasks.has(first));
 }
 
 TEST(ShortTasks, WhatManyHaveEarnedIsLimited) {
   ShortTasks tasks;
-  run_short(tasks, first, 1'000'000);
-  tasks.ran(first, __rdtsc() - 2 * kLong);
+  run(tasks, first, 100, 1'000'000);
+  run(tasks, first, 2 * kLong);
   EXPECT_FALSE(tasks.has(first));
 }
 
 TEST(ShortTasks, ATaskBeginsWhereTheOneBeforeEnded) {
   ShortTasks tasks;
-  run_short(tasks, first, 1000);
+  run(tasks, first, 100, 1000);
   const std::uint64_t began = tasks.begin();
   EXPECT_EQ(tasks.begin(), began);
-  tasks.ran(first, began);
-  EXPECT_GT(tasks.begin(), began);
+  EXPECT_EQ(began, kNow);
+  tasks.ran(first, began, began + 100);
+  EXPECT_EQ(tasks.begin(), began + 100);
 }
 
 TEST(ShortTasks, TimeBeforeTheFirstAfterAPauseIsNone) {
   ShortTasks tasks;
-  run_short(tasks, first, 1000);
+  run(tasks, first, 100, 1000);
   const std::uint64_t before = __rdtsc();
   tasks.pause();
   EXPECT_GE(tasks.begin(), before);
