@@ -140,9 +140,11 @@ Status JobRunner::begin(const std::string& control_path, TaskLaunch& launch,
       restart_failed_ = true;
       fmt::print(stderr, "krgrun: cannot restart: {}\n", packet.value("reason", std::string()));
     }
-    if (name == "restart_lost")
+    if (name == "restart_lost") {
+      restart_lost_ = true;
       fmt::print(stderr, "krgrun: the rest of the checkpoint cannot be read: {}; all is killed\n",
                  packet.value("reason", std::string()));
+    }
     if (name != "node_failed") return;
     const auto node = packet.value("node", uint16_t{0});
     const std::string crash = crash_of(node);
@@ -400,6 +402,8 @@ int JobRunner::final_status() const {
   if (timed_out_) return exit_status::kTimeout;
   int highest = 0;
   for (const Task& task : tasks_) highest = std::max(highest, task.status.value_or(0));
+  // The first process may have ended well before it was its turn to be killed.
+  if (restart_lost_ && highest == 0) return 128 + SIGKILL;
   return highest;
 }
 

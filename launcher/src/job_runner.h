@@ -77,6 +77,7 @@ class JobRunner {
   std::string control_path_;
   std::optional<std::chrono::steady_clock::time_point> next_checkpoint_;
   bool restart_failed_ = false;
+  bool restart_lost_ = false;  // its pages, of which some had not come yet
   bool timed_out_ = false;
   bool node_failed_ = false;
 };

@@ -149,9 +149,7 @@ void LocalCapture::freeze(const std::vector<pid_t>& known,
   done_ = std::move(done);
   failure_.reset();
   ++freezing_;  // until all have been begun with
-  std::erase_if(known_, [&](pid_t pid) {
-    return !members_.contains(pid) && kill(pid, 0) != 0 && errno == ESRCH;
-  });
+  forget_gone();
   for (pid_t pid : known) add_known(pid);
   add_orphans();
   for (pid_t pid : std::vector(known_.begin(), known_.end()))
@@ -160,6 +158,12 @@ void LocalCapture::freeze(const std::vector<pid_t>& known,
     if (pid != asker_ && parts_.table.find_shadow(pid)) freeze_children_of(pid);
   run_after(parts_.node.loop, std::chrono::milliseconds(0),
             [self = shared_from_this()] { self->one_less(); });
+}
+
+void LocalCapture::forget_gone() {
+  std::erase_if(known_, [&](pid_t pid) {
+    return !members_.contains(pid) && kill(pid, 0) != 0 && errno == ESRCH;
+  });
 }
 
 // Its parent is to stand first: one that waits in vfork(2) does when the child has execed, which a
@@ -276,6 +280,7 @@ void LocalCapture::one_less() {
       freeze_one(pid);
   }
   if (freezing_ > 0) return;
+  forget_gone();  // a zombie that its parent waited for before it stood itself
   auto done = std::exchange(done_, nullptr);
   if (!done) return;
   failure_ ? done(*failure_) : done(found());

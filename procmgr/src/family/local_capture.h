@@ -79,6 +79,7 @@ class LocalCapture : public std::enable_shared_from_this<LocalCapture> {
   Status check(pid_t pid) const;
   void on_frozen(pid_t pid, Result<std::shared_ptr<FrozenProcess>> frozen);
   bool has_gone(pid_t pid);
+  void forget_gone();
   void fail(Error why);
   void one_less();
   Found found() const;
