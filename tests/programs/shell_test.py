@@ -87,7 +87,7 @@ class ShellTest(SessionCase):
                          "timeout 20 true; echo $?")
         self.assertEqual(out.split()[0], "124")
         self.assertEqual(out.split()[-2:], ["137", "0"])
-        self.assertLess(time.monotonic() - start, 20)
+        self.assertLess(time.monotonic() - start, 60)  # neither sleep was waited for
 
     def test_a_coprocess(self):
         out = self.shell("coproc bc; for i in 1 2 3; do echo \"$i*7\" >&${COPROC[1]}; "
