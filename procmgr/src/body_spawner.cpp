@@ -116,13 +116,13 @@ void write_oom_score_adj(pid_t pid, int32_t adjust) {
 }  // namespace
 
 struct BodySpawner::Impl {
-  // A body that has not execed yet. Its memory is in use until the control socket is at its end:
-  // exec and exit give the memory up before they close descriptors.
   struct FilterKind {
     bool all_waits = false;
     std::vector<int> streams;  // but the standard descriptors
     auto operator<=>(const FilterKind&) const = default;
   };
+  // A body that has not execed yet. Its memory is in use until the control socket is at its end:
+  // exec and exit give the memory up before they close descriptors.
   struct Starting {
     std::shared_ptr<const SyscallFilter> filter;
     std::unique_ptr<BodyPlan> plan;
@@ -197,8 +197,7 @@ Status BodySpawner::Impl::start(Request& request, std::function<void(Result<int>
   const int32_t oom_score_adj = request.spec.attributes.oom_score_adj;
   FilterKind kind{.all_waits = request.has_children, .streams = {}};
   for (const ImportedFd& fd : request.fds)
-    if (fd.is_krgfs && fd.number > STDERR_FILENO && kind.streams.size() < kMostStreams)
-      kind.streams.push_back(fd.number);
+    if (fd.is_krgfs && fd.number > STDERR_FILENO) kind.streams.push_back(fd.number);
   auto filter = filter_for(std::move(kind));
   auto plan = BodyPlan::make(std::move(request.spec), std::move(request.fds), filter->program(),
                              std::move(pair->second),

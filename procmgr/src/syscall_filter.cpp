@@ -52,6 +52,7 @@ struct Rule {
 };
 
 constexpr unsigned kCookieArgument = 5;
+constexpr size_t kMostStreams = 16;  // beside the standard ones
 // Of an address's upper half: what tells whether it lies in the window.
 constexpr uint32_t kWindowMask = static_cast<uint32_t>(~((kSharedWindowBytes - 1) >> 32));
 static_assert((kSharedWindow & (kSharedWindowBytes - 1)) == 0);

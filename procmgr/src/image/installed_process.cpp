@@ -92,11 +92,10 @@ Result<std::shared_ptr<FrozenProcess>> InstalledProcess::complete() {
 }
 
 Status InstalledProcess::thaw() {
-  process_->on_end(nullptr);
-  has_thawed_ = true;
-  Status finished = finish();
-  finished ? process_->thaw() : process_->kill();
-  return finished;
+  auto process = complete();
+  if (!process) return process.error();
+  (*process)->thaw();
+  return {};
 }
 
 }  // namespace krg

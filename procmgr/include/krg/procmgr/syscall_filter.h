@@ -43,9 +43,8 @@
 //                                                mapped over nodes
 // clone3                                       refused (ENOSYS) where krgd is to see each fork, and
 //                                                nothing above has it stopped
-// fstat, newfstatat, statx                     of descriptor 0, 1 or 2 itself, and of those that
-// came
-//                                                as streams; bodies only
+// fstat, newfstatat, statx                     of descriptor 0, 1 or 2 itself, and of those
+//                                                that came as streams; bodies only
 //
 // "of another node" is a comparison of the pid's upper bits: a shadow has a pid of this node, so a
 // signal reaches it natively and it passes it on; SIGSTOP is stopped here since a shadow cannot
@@ -72,12 +71,10 @@
 
 namespace krg {
 
-constexpr size_t kMostStreams = 16;  // whose type a filter has asked for
-
 struct SyscallFilterConfig {
   PidRange pids;  // of the node that the filtered processes execute on
   // For a body: its standard descriptors may be streams, whose type krgfs cannot show; and those
-  // that it has as streams beside (the first kMostStreams of them).
+  // that it has as streams beside (the first sixteen of them).
   bool standard_streams = false;
   std::vector<int> streams = {};
   // For a body that has left children at its origin: any wait may be for one of them.
