@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import subprocess
+import threading
 import time
 
 import session_case
@@ -15,7 +16,8 @@ SECONDS = int(os.environ.get("KRG_STRESS_SECONDS", "4"))
 SEED = int(os.environ.get("KRG_STRESS_SEED", str(random.randrange(1 << 15))))
 ONLY = os.environ.get("KRG_STRESS_ONLY", "").split()
 
-# Starts $names of $programs in the background, each with its output in a file, and moves them until they have all ended.
+# Starts $names of $programs in the background, each with its output in a file, and moves them until they have all ended. What takes
+# longer than two seconds is told.
 STRESS = """
 RANDOM=$seed; SECONDS=0; declare -A what; moves=0
 for program in $programs; do for name in $names; do
@@ -30,19 +32,27 @@ while [ ${#what[@]} -gt 0 ] && [ $SECONDS -lt $end ]; do
   fi
   # Its child is stopped and waited for: that one moves, too.
   case ${what[$pid]} in stopped.*) [ $((RANDOM % 2)) = 0 ] || pid=$(cat child.$pid 2>/dev/null) || continue;; esac
+  began=${EPOCHREALTIME/./}
   krg_migrate $pid $node 2>refusal && moves=$((moves + 1)) || sed "s/^/${what[$pid]} to $node: /" refusal >>refusals
+  took=$(((${EPOCHREALTIME/./} - began) / 1000))
+  [ $took -lt 2000 ] || echo "${what[$pid]} to $node: krg_migrate took $took ms" >>refusals
 done
 for pid in ${!what[@]}; do wait $pid || echo "${what[$pid]} $pid: status $?"; done
 echo moves $moves
 """
 
 
-# Has a child, which it stops and continues as it is told; says what it is told of it, and whether it is told what is not so.
+# Has a child of so many threads, which it stops and continues as it is told; says what it is told of it, and whether it is told what is not so.
 PARENT = """
-import os, signal, sys, time
+import os, signal, sys, threading, time
 child = os.fork()
+if child == 0:
+    for _ in range(1, int(sys.argv[1])):
+        threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
 while child == 0:
     signal.pause()
+while len(os.listdir(f"/proc/{child}/task")) < int(sys.argv[1]):
+    time.sleep(0.01)
 print(child, flush=True)
 NEWS = os.WUNTRACED | os.WCONTINUED
 for line in sys.stdin:
@@ -62,7 +72,7 @@ os.kill(child, signal.SIGKILL)
 """
 # A step of $steps is what the parent is told to do, or who is moved where.
 STEPS = """
-coproc parent { exec /usr/bin/python3 parent.py; }
+coproc parent { exec /usr/bin/python3 parent.py $threads; }
 read -r child <&${parent[0]}; parent_pid=$parent_PID
 for step in $steps; do
   case $step in
@@ -73,6 +83,27 @@ for step in $steps; do
 done
 eval "exec ${parent[1]}>&-"; wait $parent_pid
 """
+
+
+class Stalls:
+    """While it is entered: how long the machine keeps one waiting who sleeps and then has a processor to himself no longer than to look at
+    the clock. As long as that may take, so may a move, which is several such waits: nothing of ours is in them."""
+
+    def __enter__(self):
+        self.longest, self.ended = 0.0, threading.Event()
+        self.watch = threading.Thread(target=self.look)
+        self.watch.start()
+        return self
+
+    def __exit__(self, *_):
+        self.ended.set()
+        self.watch.join()
+
+    def look(self):
+        before = time.monotonic()
+        while not self.ended.wait(0.01):
+            now = time.monotonic()
+            self.longest, before = max(self.longest, now - before - 0.01), now
 
 
 class MovingFamilyTest(SessionCase):
@@ -106,10 +137,11 @@ class MovingFamilyTest(SessionCase):
         (self.work / "refusals").write_text("", encoding="ascii")
         (self.work / "refusals").chmod(0o666)
         started = time.monotonic()
-        result = self.krgrun("bash", "-c", f"seed={SEED} names='{' '.join(names)}' ms={seconds * 1000} end={seconds + 2}\n"
-                             f"programs='{' '.join(map(str, programs))}'\n{STRESS}", caps="--caps=+CAN_MIGRATE", timeout=seconds * 4 + 90)
+        with Stalls() as stalls:
+            result = self.krgrun("bash", "-c", f"seed={SEED} names='{' '.join(names)}' ms={seconds * 1000} end={seconds + 2}\n"
+                                 f"programs='{' '.join(map(str, programs))}'\n{STRESS}", caps="--caps=+CAN_MIGRATE", timeout=seconds * 4 + 90)
         refusals = (self.work / "refusals").read_text(encoding="ascii")
-        said = f"seed {SEED}, {time.monotonic() - started:.1f} s\n{result.stdout}{result.stderr}{refusals}"
+        said = f"seed {SEED}, {time.monotonic() - started:.1f} s, the machine's longest stall {stalls.longest:.1f} s\n{result.stdout}{result.stderr}{refusals}"
         for name in names:
             native = subprocess.run([programs[0], name, "100"], capture_output=True, text=True, timeout=30, check=True, cwd=self.dir).stdout
             for program in programs:
@@ -118,16 +150,20 @@ class MovingFamilyTest(SessionCase):
         self.assertRegex(result.stdout, r"^moves \d+$", said)
         return int(result.stdout.split()[1]), said
 
-    def check_news(self, *steps):
+    def check_news(self, *steps, threads=1):
         """Of a child's stops its parent hears once of each, and of nothing else, whoever moves while it is stopped."""
         (self.work / "parent.py").write_text(PARENT, encoding="ascii")
-        out = self.shell(f"steps='{' '.join(steps)}'\n{STEPS}", caps="--caps=+CAN_MIGRATE")
+        out = self.shell(f"threads={threads}; steps='{' '.join(steps)}'\n{STEPS}", caps="--caps=+CAN_MIGRATE")
         told = {"stop": f"stop {signal.SIGSTOP << 8 | 0x7f}", "continue": f"continue {0xffff}"}
         self.assertEqual(out.split("\n"), [told.get(step, "more no more") for step in steps], f"{steps}\n{out}")
 
     def test_a_stopped_child_moves(self):
         moves = ["child=1", "child=2", "child=0", "child=3", "child=0"]
         self.check_news("stop", *moves, "continue", "child=1", "stop", "child=0", "continue", "stop", "child=2", "continue", "child=0")
+
+    def test_a_stopped_child_of_several_threads_moves(self):
+        self.check_news("stop", "child=1", "child=0", "continue", "stop", "child=2", "child=3", "child=0", "continue", "child=1", "stop", "child=0",
+                        "continue", threads=4)
 
     def test_a_stopped_child_and_its_parent_move(self):
         self.check_news("parent=1", "stop", "child=2", "child=0", "parent=2", "child=1", "continue", "stop", "parent=0", "child=0",

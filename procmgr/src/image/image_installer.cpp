@@ -152,15 +152,13 @@ class Installation : public std::enable_shared_from_this<Installation> {
   }
 
   // A shadow that is stopped stays so on its way to the process that is, or that was about to stop
-  // anew after its last move: its parent knows of that. Else it goes on, and the one who has it
-  // exec takes that signal. (The kernel warns of threads that are made in a stopped process: those
-  // stop anew.)
+  // anew after its last move: its parent knows of that, and threads that are made in it are stopped
+  // without notice. Else it goes on, and the one who has it exec takes that signal.
   void settle_stop(FrozenProcess& shadow) const {
     const bool is_about_to =
         std::any_of(image().pending.begin(), image().pending.end(),
                     [](const ImageSignal& signal) { return signal.number() == SIGSTOP; });
-    const bool stays_stopped =
-        (image().stop_signal != 0 || is_about_to) && image().threads.size() == 1;
+    const bool stays_stopped = image().stop_signal != 0 || is_about_to;
     if (shadow.main().stop_signal() != 0 && !stays_stopped) resume_shadow(shadow.pid());
   }
 
