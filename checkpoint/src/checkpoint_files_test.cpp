@@ -4,14 +4,19 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <hdf5.h>
+#include <linux/magic.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <list>
 #include <map>
 #include <mutex>
 #include <random>
@@ -21,6 +26,7 @@
 #include "krg/checkpoint/load_pages.h"
 #include "krg/checkpoint/sealed_file.h"
 #include "krg/checkpoint/write_version.h"
+#include "krg/runtime/unique_fd.h"
 #include "testing/made_programs.h"
 
 namespace krg {
@@ -161,6 +167,61 @@ TEST_F(CheckpointFiles, CompressedPagesAreRead) {
   ASSERT_TRUE(written);
   EXPECT_LT(written->stored_bytes, written->info.page_bytes * 3 / 4);
   EXPECT_EQ(fault_of(1, 3), "");
+}
+
+// ---- past the kernel's cache, or through it ----
+
+TEST_F(CheckpointFiles, PagesOnADiskGoPastTheKernelsCache) {
+  struct statfs found {};
+  ASSERT_EQ(statfs(folder_.c_str(), &found), 0);
+  if (found.f_type != EXT4_SUPER_MAGIC && found.f_type != XFS_SUPER_MAGIC)
+    GTEST_SKIP() << folder_ << " is on no such disk";
+  ASSERT_TRUE(write(1));
+  const uint64_t at = check_seal(part())->bulk_offset, bytes = 704 * kPage;
+  UniqueFd file(open(part().c_str(), O_RDONLY | O_CLOEXEC));
+  void* mapped = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, file.get(), static_cast<off_t>(at));
+  ASSERT_NE(mapped, MAP_FAILED);
+  std::vector<unsigned char> is_there(bytes / kPage);
+  ASSERT_EQ(mincore(mapped, bytes, is_there.data()), 0);
+  munmap(mapped, bytes);
+  EXPECT_EQ(std::count(is_there.begin(), is_there.end(), 0), 704);
+  EXPECT_EQ(fault_of(1, 1), "");
+}
+
+TEST_F(CheckpointFiles, WhatIsNoDiskIsWrittenThroughIt) {
+  std::string name = "/dev/shm/krg-checkpoint-XXXXXX";
+  ASSERT_NE(mkdtemp(name.data()), nullptr);
+  std::filesystem::remove_all(folder_);
+  folder_ = name;
+  MadeProgram program(options());
+  for (const unsigned every : {7u, 3u}) {
+    ASSERT_TRUE(program.save());
+    program.go_on(every);
+  }
+  for (uint32_t version = 1; version <= 2; ++version)
+    EXPECT_EQ(fault_of(version, program.at(version)), "") << version;
+}
+
+// Contents that lie in memory already, at addresses that no disk takes.
+class OddlyPlacedSnapshot : public MadeSnapshot {
+ public:
+  using MadeSnapshot::MadeSnapshot;
+  const std::byte* find_all(uint32_t member, std::span<const PageRange> ranges) const override {
+    uint64_t bytes = 0;
+    for (const PageRange& range : ranges) bytes += range.bytes;
+    std::lock_guard lock(mutex_);
+    auto& room = rooms_.emplace_back(bytes + 1);
+    return read(member, ranges, std::span(room).subspan(1)) ? room.data() + 1 : nullptr;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  mutable std::list<std::vector<std::byte>> rooms_;
+};
+
+TEST_F(CheckpointFiles, PagesAreWrittenFromWhereverTheyLie) {
+  ASSERT_TRUE(write_version(OddlyPlacedSnapshot(6), options()));
+  EXPECT_EQ(fault_of(1, 6), "");
 }
 
 TEST_F(CheckpointFiles, Hdf5ReadsThemByTheirLinks) {

@@ -15,6 +15,7 @@
 
 #include "base_ranges.h"
 #include "each_block.h"
+#include "pass_blocks.h"
 
 namespace krg {
 namespace {
@@ -42,21 +43,40 @@ class PageCopy {
   Status run(const SharedProgress& progress) const {
     if (progress) progress->total = contents_.page_bytes;
     const uint64_t count = (contents_.page_bytes + kCheckpointBlock - 1) / kCheckpointBlock;
-    return each_block(count, [this, &progress](uint64_t index, BlockBuffer& block) {
-      const uint64_t at = index * kCheckpointBlock;
-      const uint64_t bytes = std::min(kCheckpointBlock, contents_.page_bytes - at);
-      add_done(progress, bytes);
-      const auto piece = next_piece(at, bytes);
-      if (const std::byte* there = snapshot_.find_all(piece.member, piece.ranges);
-          there && piece.bytes == bytes)
-        return writer_.write(index, {there, bytes});
-      const auto part = block.of(bytes);
-      if (auto done = read(at, part); !done) return done;
-      return writer_.write(index, part);
-    });
+    if (!writer_.waits_for_disk())
+      return each_block(count, [this, &progress](uint64_t index, BlockBuffer& buffer) -> Status {
+        auto block = give(index, buffer.whole(), progress);
+        return block ? writer_.write(index, *block) : block.error();
+      });
+    BlockHands hands;
+    hands.givers = threads_for_blocks();
+    hands.takers = kThreadsForDisk;
+    hands.give = [this, &progress](uint64_t index, std::span<std::byte> room) {
+      auto block = give(index, room, progress);
+      if (block) writer_.check(index, *block);
+      return block;
+    };
+    hands.take = [this](uint64_t index, std::span<const std::byte> block, BlockBuffer&) {
+      return writer_.store(index, block);
+    };
+    return pass_blocks(
+        count, [](uint64_t) { return true; }, hands);
   }
 
  private:
+  // Block `index`, in `room` or where it lies in memory anyway.
+  Result<std::span<const std::byte>> give(uint64_t index, std::span<std::byte> room,
+                                          const SharedProgress& progress) const {
+    const uint64_t at = index * kCheckpointBlock;
+    const uint64_t bytes = std::min(kCheckpointBlock, contents_.page_bytes - at);
+    add_done(progress, bytes);
+    const auto piece = next_piece(at, bytes);
+    if (const std::byte* there = snapshot_.find_all(piece.member, piece.ranges);
+        there && piece.bytes == bytes)
+      return std::span(there, bytes);
+    if (auto done = read(at, room.first(bytes)); !done) return done.error();
+    return std::span<const std::byte>(room.first(bytes));
+  }
   // What is of one process.
   struct Piece {
     uint32_t member = 0;

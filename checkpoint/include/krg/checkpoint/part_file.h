@@ -2,8 +2,7 @@
 // (FORMAT.md). The tables are made by HDF5 first, the place of the pages with them; the pages are
 // then written there by pwrite(2), block by block, each with its checksum.
 //
-// Threads: one at a time for each object, but write(), and what reads blocks, which several may
-// call.
+// Threads: one at a time for each object, but what writes and reads blocks, which several may call.
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
@@ -55,6 +54,11 @@ class PartWriter {
 
   // Block `index` of the pages: kCheckpointBlock bytes, the last one fewer. Errors: ENOSPC.
   Status write(uint64_t index, std::span<const std::byte> block);
+  // Whether blocks go past the kernel's cache: write() is better done in two steps then, by threads
+  // that have work for a processor, and by others that wait for the disk.
+  bool waits_for_disk() const;
+  void check(uint64_t index, std::span<const std::byte> block);
+  Status store(uint64_t index, std::span<const std::byte> block);
   // All is on the disk then. Errors: ENOSPC, EIO.
   Status finish();
   // On the disk and in use, once finished.
