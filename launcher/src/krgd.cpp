@@ -153,8 +153,11 @@ void Krgd::share_between_nodes(std::vector<Session::View>& views) {
     shared_memory = std::move(*memory);
     shared_memory->share_anonymous_if([this](pid_t pid) {
       const auto sets = capabilities.of(pid);
-      return sets && (sets->effective.has(Capability::kDistantFork) ||
-                      sets->inheritable_effective.has(Capability::kDistantFork));
+      if (!sets) return false;
+      const auto may = [&](Capability capability) {
+        return sets->effective.has(capability) || sets->inheritable_effective.has(capability);
+      };
+      return may(Capability::kDistantFork) || may(Capability::kCanMigrate);
     });
     views.push_back({"shm", "/dev/shm"});
   } else {

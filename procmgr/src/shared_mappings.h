@@ -1,8 +1,8 @@
 // SharedMappings: mmap of the session's shared files. The stopped call's process maps the file's
-// page set instead (PageSetMapper). So it does for anonymous shared memory of a process whose
-// children may go to other nodes: a file without a name. A file that --share-files names is one,
-// too, once somebody maps it to write, with the file's contents, which are written back by msync,
-// munmap and after the last mapping's end. Any other shared mapping goes on natively.
+// page set instead (PageSetMapper). So it does for anonymous shared memory of a process that may
+// go to other nodes, or whose children may: a file without a name. A file that --share-files names
+// is one, too, once somebody maps it to write, with the file's contents, which are written back by
+// msync, munmap and after the last mapping's end. Any other shared mapping goes on natively.
 //
 // Owner: SharedMemory. Threads: the loop's thread. Each mapping is a job of its own that holds a
 // copy of the descriptor (which keeps the file) until the thread goes on.

@@ -299,11 +299,14 @@ class SharedMemoryTest(SessionCase):
 
     def test_a_process_moves_with_what_it_shares(self):
         (self.work / "moving.py").write_text(MOVING, encoding="ascii")
-        out = self.shell("krg_capset -d +DISTANT_FORK,+CAN_MIGRATE; krg_capset -e -DISTANT_FORK; : > go; /usr/bin/python3 moving.py & p=$!\n"
-                         "for ((t = 0; t < 300; t++)); do [ -e ready ] && break; sleep 0.1; done\n"
-                         "for n in 1 2 3; do krg_migrate $p $n || echo refused; sleep 0.1; done; rm go; wait $p; echo $?\n"
-                         f"{ALL_GONE}").split()
-        self.assertEqual(out, ["n3", "True", "0", "0"])
+        # Who may move, but whose children may not go elsewhere, shares no less.
+        for capabilities in ("+DISTANT_FORK,+CAN_MIGRATE", "-DISTANT_FORK,+CAN_MIGRATE"):
+            with self.subTest(capabilities=capabilities):
+                out = self.shell(f"krg_capset -d {capabilities}; krg_capset -e -DISTANT_FORK; rm -f ready; : > go; /usr/bin/python3 moving.py & p=$!\n"
+                                 "for ((t = 0; t < 300; t++)); do [ -e ready ] && break; sleep 0.1; done\n"
+                                 "for n in 1 2 3; do krg_migrate $p $n || echo refused; sleep 0.1; done; rm go; wait $p; echo $?\n"
+                                 f"{ALL_GONE}").split()
+                self.assertEqual(out, ["n3", "True", "0", "0"])
 
     def test_a_killed_process_leaves_nothing_behind(self):
         wait = ("import mmap, os, time; fd = os.open('/dev/shm/mine', os.O_RDWR); m = mmap.mmap(fd, 8192); "
@@ -332,7 +335,7 @@ class SharedMemoryTest(SessionCase):
 # As a user, above all what forks: there krgd serves each child's memory anew.
 AS_USER = ("test_removed_pages_are_zeros_on_all_nodes_when_the_call_returns", "test_counters_and_semaphores_on_two_and_four_nodes", "test_segments_on_two_and_four_nodes",
            "test_anonymous_memory_of_forks_children_on_other_nodes", "test_a_forks_child_here_shares_on",
-           "test_memory_without_a_name_lives_as_long_as_its_mappings",
+           "test_memory_without_a_name_lives_as_long_as_its_mappings", "test_a_process_moves_with_what_it_shares",
            "test_calls_that_krgd_answers_use_shared_memory_wherever_it_is",
            "test_access_tells_what_may_be_done", "test_mutexes_of_all_kinds_wherever_the_memory_is_mapped", "test_children_made_by_clone3_share")
 
