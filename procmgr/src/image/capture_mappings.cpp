@@ -39,6 +39,9 @@ std::string obstacle(const MappingText& m, bool may_stay) {
   if (m.has("io") || m.has("pf")) return fmt::format("a mapping of a device ({})", m.name);
   if (m.is_shared() && m.is_deleted() && m.name.starts_with("/dev/zero"))
     return "anonymous shared memory, mapped when it had neither CAN_MIGRATE nor DISTANT_FORK";
+  if (is_written_file(m) && !may_stay && !m.name.starts_with("/dev/"))
+    return fmt::format("a mapping that writes {} (krgrun --share-files={} lets it move)", m.name,
+                       m.name.substr(0, m.name.rfind('/')));
   if (m.is_shared() && (m.inode == 0 || m.has("mw")) && !(may_stay && is_written_file(m)))
     return m.name.empty() ? "memory that it shares with other processes"
                           : fmt::format("memory that it shares with other processes ({})", m.name);

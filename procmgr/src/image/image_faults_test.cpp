@@ -109,8 +109,8 @@ struct Obstacle {
 class ObstacleTest : public ImageTest, public ::testing::WithParamInterface<Obstacle> {};
 INSTANTIATE_TEST_SUITE_P(
     Obstacles, ObstacleTest,
-    ::testing::Values(Obstacle{"shared", "shares with other processes"},
-                      Obstacle{"shared_file", "shares with other processes"},
+    ::testing::Values(Obstacle{"shared", "anonymous shared memory"},
+                      Obstacle{"shared_file", "krgrun --share-files"},
                       Obstacle{"deleted_file", "deleted file"}, Obstacle{"memfd", "shares with"},
                       Obstacle{"aio", "shares with"}, Obstacle{"chroot", "root directory"},
                       Obstacle{"ipc_namespace", "ipc namespace"}, Obstacle{"folders", "folders"},

@@ -37,9 +37,10 @@ constexpr int kReleaseTries = 50;
 constexpr int kHasChildrenElsewhere = ECHILD, kUnknownWait = EAGAIN;
 constexpr int kWaitTries = 5;
 
-// Whose kernel would know of its own children only.
+// Whose kernel would know of its own children, and its own locks, only.
 Error not_home() {
-  return errno_error("it has children on other nodes than its home", kHasChildrenElsewhere);
+  return errno_error("it has children, or locks by fcntl(2), on other nodes than its home",
+                     kHasChildrenElsewhere);
 }
 Status as_refusal(Status moved) {
   if (moved || moved.error().errno_or(0) != kHasChildrenElsewhere) return moved;
