@@ -68,6 +68,9 @@ bool is_blocked_for(pid_t pid, const BlockedCall& call, const std::string& link)
     case SYS_accept4:
     case SYS_read:
     case SYS_readv:
+    case SYS_recvfrom:
+    case SYS_recvmsg:
+    case SYS_recvmmsg:
       return links_to(pid, static_cast<int>(call.arguments[0]), link);
     case SYS_poll:
     case SYS_ppoll:

@@ -26,8 +26,8 @@ struct BlockedCall {
 };
 std::optional<BlockedCall> blocked_call(pid_t pid, pid_t tid);
 
-// Whether a thread of `pid` is blocked until something comes by `link`: in read or accept, or in
-// poll, select or epoll_wait among others.
+// Whether a thread of `pid` is blocked until something comes by `link`: in read, recv or accept, or
+// in poll, select or epoll_wait among others.
 bool waits_for(pid_t pid, const std::string& link);
 
 }  // namespace krg

@@ -404,8 +404,9 @@ Result<std::string> FdExporter::export_socket(StolenFd fd, bool is_alone) {
   recipe.detail = static_cast<uint32_t>(type) | (domain == AF_UNIX ? kPassesFds : 0);
   auto made = exported_sockets_.find(fd.attributes.st_ino);
   if (made == exported_sockets_.end()) {
-    const HomeId id =
-        home_.add(std::make_unique<HomeSocket>(node_, relays_.passing(), std::move(fd.copy)));
+    auto socket = std::make_unique<HomeSocket>(node_, relays_.passing(), std::move(fd.copy));
+    if (!is_alone) socket->share(relays_.turns());
+    const HomeId id = home_.add(std::move(socket));
     made = exported_sockets_.emplace(fd.attributes.st_ino, id).first;
   }
   recipe.id = recipe.guard = made->second;

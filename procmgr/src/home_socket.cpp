@@ -3,15 +3,31 @@
 
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include <algorithm>
+#include <chrono>
 #include <deque>
 #include <optional>
 #include <utility>
 
+#include "in_worker.h"
 #include "krg/runtime/log.h"
+#include "krg/runtime/run_after.h"
+#include "socket_users.h"
 
 namespace krg {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// So soon, then ever later, who has not waited for anything is asked again.
+constexpr std::chrono::milliseconds kShortestPatience{5}, kLongestPatience{80};
+// After so long with nobody who waits, what has come goes to one who has read before.
+constexpr std::chrono::milliseconds kUrgent{100};
+
+}  // namespace
 
 struct HomeSocket::State : std::enable_shared_from_this<State> {
   NodeContext& node;
@@ -45,6 +61,16 @@ struct HomeSocket::State : std::enable_shared_from_this<State> {
     Messenger::Reply reply;
   };
   std::optional<Successor> successor;  // waits for the paused relay's end
+  // Where others may read it, too.
+  std::shared_ptr<SocketTurn> turn;
+  uint64_t member = 0;
+  bool others_here = false;  // processes of this node
+  bool asking = false;       // whether the body waits for something
+  bool has_read = false;     // the body, what was sent to it
+  bool is_taken = false;     // the packet under way is off the socket
+  bool may_be_kept = false;  // it passes no descriptors
+  Clock::time_point not_before{}, asked_since = Clock::time_point::max();
+  std::chrono::milliseconds patience = kShortestPatience;
   EventLoop::Watch watch;
 
   State(NodeContext& context, FdPassing& passes, int socket)
@@ -53,6 +79,12 @@ struct HomeSocket::State : std::enable_shared_from_this<State> {
   void watch_socket();
   void take_over();
   void push_input();
+  void push_if_wanted();
+  void ask();
+  void on_asked(const Result<std::string>& reply);
+  void push_next(bool takes_packets);
+  void keep_taken();
+  void pass_on();
   void push(bool is_end, size_t bytes, const std::string& passed = {});
   void consume(size_t bytes);
   void write_output();
@@ -66,6 +98,15 @@ HomeSocket::HomeSocket(NodeContext& node, FdPassing& passing, UniqueFd real, std
 
 HomeSocket::~HomeSocket() {
   state_->watch.reset();  // before the descriptor is closed, whoever still holds the state
+  if (!state_->turn) return;
+  if (state_->pushing) state_->keep_taken();
+  std::exchange(state_->turn, nullptr)->leave(state_->member);
+}
+
+void HomeSocket::share(SocketTurns& turns) {
+  state_->turn = turns.of(real());
+  state_->member = state_->turn->join([state = state_.get()] { state->push_input(); });
+  state_->others_here = state_->of_packets;
 }
 
 void HomeSocket::attach(NodeId body_node, const SocketAttach& message, Messenger::Reply reply) {
@@ -108,7 +149,8 @@ void HomeSocket::forget_node(NodeId node) {
 
 bool HomeSocket::can_be_native(const CarriedSocket& carried) const {
   const State& state = *state_;
-  if (!state.paused || !state.came.empty() || !state.outputs.empty() || !carried.wrote.empty())
+  if ((state.pushing && state.is_taken) || !state.paused || !state.came.empty() ||
+      !state.outputs.empty() || !carried.wrote.empty())
     return false;
   if (state.of_packets) return carried.came.size() <= (state.pushing && !state.ended ? 1 : 0);
   return carried.bytes_that_came() <= (state.pushing ? state.pushed : 0);
@@ -148,19 +190,100 @@ void HomeSocket::State::take_over() {
 }
 
 void HomeSocket::State::push_input() {
-  if (pushing || ended || paused || !watch) return;
+  if (pushing || ended || paused || asking || !watch) return;
+  if (!turn) return push_next(false);
+  if (Clock::now() < not_before || !turn->take(member)) return;
+  turn->is_shared() || others_here ? push_if_wanted() : push_next(false);
+}
+
+// Where somebody else might read it as well.
+void HomeSocket::State::push_if_wanted() {
+  char first;
+  const ssize_t waits = recv(fd, &first, sizeof first, MSG_PEEK | MSG_DONTWAIT);
+  const bool is_nothing = waits < 0 && (errno == EAGAIN || errno == EINTR);
+  if (turn->kept().empty() && (waits < 0 || (waits == 0 && is_end(fd))))
+    return is_nothing ? turn->release(member) : push_next(false);
+  asked_since = std::min(asked_since, Clock::now());
+  asking = true;
+  if (turn->is_shared()) return ask();
+  struct stat attributes {};
+  fstat(fd, &attributes);
+  in_worker(
+      node.workers, [inode = attributes.st_ino] { return find_user(inode) != 0; },
+      [weak = weak_from_this()](bool others) {
+        auto self = weak.lock();
+        if (!self || !self->turn) return;
+        self->others_here = others;
+        if (others || self->turn->is_shared()) return self->ask();
+        self->asking = false;
+        self->push_input();
+      });
+}
+
+void HomeSocket::State::ask() {
+  SocketAsk question;
+  question.relay = relay;
+  question.is_urgent = has_read && Clock::now() - asked_since > kUrgent ? 1 : 0;
+  node.messenger.request(body_node, question, {},
+                         [weak = weak_from_this(), number = relays](Result<std::string> reply) {
+                           auto self = weak.lock();
+                           if (!self || !self->turn) return;
+                           self->asking = false;
+                           if (self->relays != number || self->paused || !self->watch)
+                             return self->pass_on();
+                           self->on_asked(reply);
+                         });
+}
+
+void HomeSocket::State::on_asked(const Result<std::string>& reply) {
+  if (reply) {
+    patience = kShortestPatience;
+    asked_since = Clock::time_point::max();
+    return push_next(of_packets);
+  }
+  not_before = Clock::now() + patience;
+  run_after(node.loop, patience, [weak = weak_from_this()] {
+    if (auto self = weak.lock()) self->push_input();
+  });
+  patience = std::min(patience * 2, kLongestPatience);
+  pass_on();
+}
+
+void HomeSocket::State::pass_on() {
+  turn ? turn->pass_on(member) : push_input();
+}
+
+// Somebody else may have it.
+void HomeSocket::State::keep_taken() {
+  if (!std::exchange(is_taken, false) || !may_be_kept) return;
+  consumed -= pushed;
+  turn->kept().push_front(buffer.substr(0, pushed));
+}
+
+// `takes_packets`: off the socket, since others might read them while they are under way.
+void HomeSocket::State::push_next(bool takes_packets) {
   if (!came.empty()) {
     buffer = came.substr(0, kMaxSocketPieceBytes);
     return push(false, buffer.size());
   }
+  if (turn && !turn->kept().empty()) {
+    buffer = std::move(turn->kept().front());
+    turn->kept().pop_front();
+    is_taken = true;
+    const size_t bytes = buffer.size();
+    buffer.resize(kMaxSocketPieceBytes);
+    return push(false, bytes);
+  }
   buffer.resize(kMaxSocketPieceBytes);
-  SocketPiece piece = peek_piece(fd, buffer);
+  SocketPiece piece = takes_packets ? take_packet(fd, buffer) : peek_piece(fd, buffer);
   // That somebody has gone whom a datagram was sent to.
   for (int tries = 0; tries < 2 && of_packets && piece.error == ECONNRESET; ++tries)
     piece = peek_piece(fd, buffer);
-  if (piece.bytes < 0 && (piece.error == EAGAIN || piece.error == EINTR)) return;
+  if (piece.bytes < 0 && (piece.error == EAGAIN || piece.error == EINTR))
+    return turn ? turn->release(member) : void();
   if (piece.bytes < 0 || (piece.bytes == 0 && is_end(fd))) return push(true, 0);
   const auto bytes = static_cast<size_t>(piece.bytes);
+  is_taken = takes_packets;
   auto passed = pack_passed(passing, std::move(piece));
   if (passed) return push(false, bytes, *passed);
   // The body sees the end rather than something else than was sent.
@@ -172,6 +295,8 @@ void HomeSocket::State::push(bool is_end, size_t bytes, const std::string& passe
   pushing = true;
   pushed = bytes;
   ended = is_end;
+  if (is_taken) consumed += bytes;
+  may_be_kept = passed.empty();
   SocketToBody piece;
   piece.relay = relay;
   piece.is_end = is_end;
@@ -187,21 +312,23 @@ void HomeSocket::State::push(bool is_end, size_t bytes, const std::string& passe
         self->pushing = false;
         if (!arrived) {
           self->ended = true;
-          return;
+          if (self->turn) self->keep_taken();
+        } else {
+          self->has_read = true;
+          self->consume(self->pushed);
         }
-        self->consume(self->pushed);
-        self->push_input();
+        self->pass_on();
       });
 }
 
 void HomeSocket::State::consume(size_t bytes) {
-  consumed += bytes;
+  if (!is_taken) consumed += bytes;
   if (!came.empty()) {
     came.erase(0, bytes);
     return;
   }
   if (of_packets) {
-    if (ended) return;
+    if (ended || std::exchange(is_taken, false)) return;
     recv(fd, buffer.data(), buffer.size(), MSG_DONTWAIT);
     return;
   }

@@ -10,6 +10,7 @@
 #include "home_file.h"
 #include "passed_fds.h"
 #include "socket_messages.h"
+#include "socket_turns.h"
 
 namespace krg {
 
@@ -19,6 +20,9 @@ class HomeSocket : public RelayedHomeFile {
   HomeSocket(NodeContext& node, FdPassing& passing, UniqueFd real, std::string came = {});
   ~HomeSocket() override;
 
+  // Other processes, of this node or elsewhere, may read the socket, too: from now on each piece
+  // goes to somebody who waits for it.
+  void share(SocketTurns& turns);
   // A relay has had what came by it.
   bool has_been_attached() const;
   void attach(NodeId body_node, const SocketAttach& message, Messenger::Reply reply);

@@ -162,6 +162,10 @@ SocketPiece take_piece(int socket, std::span<char> room) {
   return taken;
 }
 
+SocketPiece take_packet(int socket, std::span<char> room) {
+  return receive(socket, room, 0);
+}
+
 SocketPiece take_plain_piece(int socket, std::span<char> room) {
   SocketPiece piece = receive(socket, room, 0);
   piece.fds.clear();

@@ -57,6 +57,8 @@ bool is_of_packets(int socket);
 bool is_end(int socket);
 // Off the socket.
 SocketPiece take_piece(int socket, std::span<char> room);
+// The same of a packet, which is the one that comes next even where others read the socket, too.
+SocketPiece take_packet(int socket, std::span<char> room);
 // The same of a socket on which nobody passes descriptors to be kept, without looking first.
 SocketPiece take_plain_piece(int socket, std::span<char> room);
 // What goes along with the bytes of a piece; empty: nothing. Errors: EMSGSIZE, ENOTSUP: the piece

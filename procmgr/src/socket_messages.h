@@ -58,6 +58,17 @@ struct SocketPause {
 };
 static_assert(sizeof(SocketPause) == 24);
 
+// Request to a body's node: whether a thread there waits for what comes by that relay, which
+// processes of other nodes, or of the home, might read as well. Reply: empty; EAGAIN: not now.
+struct SocketAsk {
+  static constexpr uint16_t kId = message_ids::kDescriptors + 29;
+  uint8_t version = 1;
+  uint8_t is_urgent = 0;  // nobody has said so for long: one that has read before will do
+  uint8_t unused[6] = {};
+  uint64_t relay = 0;
+};
+static_assert(sizeof(SocketAsk) == 16);
+
 // Notice to the home: the body of a paused relay has moved; who takes over has what was on its way.
 struct SocketLeave {
   static constexpr uint16_t kId = message_ids::kDescriptors + 26;

@@ -14,9 +14,11 @@
 #include <iterator>
 #include <optional>
 
+#include "alive.h"
 #include "family/socket_state.h"
 #include "family/unix_sockets.h"
 #include "home_socket.h"
+#include "in_worker.h"
 #include "krg/runtime/log.h"
 #include "socket_relays_impl.h"
 
@@ -47,6 +49,11 @@ bool is_unread(int socket) {
 // What a datagram's sender hears of a receiver that is there no more.
 bool is_gone(int error) {
   return error == ECONNREFUSED || error == ENOTCONN || error == ECONNRESET || error == ESTALE;
+}
+
+ino_t inode_of(int file) {
+  struct stat attributes {};
+  return fstat(file, &attributes) == 0 ? attributes.st_ino : 0;
 }
 
 int type_of(int socket) {
@@ -84,6 +91,10 @@ SocketRelays::SocketRelays(NodeContext& node, RemoteHome& home) : node_(node) {
     if (socket == nullptr) return reply.fail(EPIPE, "the socket is gone");
     socket->take(message, data, std::move(reply));
   });
+  messenger.on_request<SocketAsk>(
+      [this](NodeId, const SocketAsk& question, std::string_view, Messenger::Reply reply) {
+        answer(question, std::move(reply));
+      });
   messenger.on_request<SocketToBody>(
       [this](NodeId, const SocketToBody& message, std::string_view data, Messenger::Reply reply) {
         auto found = relays_.find(message.relay);
@@ -108,6 +119,36 @@ void SocketRelays::take_from_home(Relay& relay, const SocketToBody& message,
     if (bytes < payload.size()) return unpack(relay, relay.to_body.back(), payload.substr(bytes));
   }
   if (!relay.paused) pump_to_body(relay);
+}
+
+// A body that has not read what it has wants no more.
+void SocketRelays::answer(const SocketAsk& question, Messenger::Reply reply) {
+  const auto found = relays_.find(question.relay);
+  if (found == relays_.end()) return reply.fail(EPIPE, "the body's socket is closed");
+  if (found->second->paused || found->second->end == 0) return reply.fail(EAGAIN, "not now");
+  auto later = shared(std::move(reply));
+  in_worker(
+      node_.workers,
+      [end = found->second->end, users = found->second->users] {
+        return acceptance_of(end, users, false);
+      },
+      [self = self_, question, later](Acceptance reading) {
+        if (*self)
+          (*self)->on_looked(question, std::move(reading), std::move(*later));
+        else
+          later->fail(EPIPE, "it is closed");
+      });
+}
+
+void SocketRelays::on_looked(const SocketAsk& question, Acceptance reading,
+                             Messenger::Reply reply) {
+  const auto found = relays_.find(question.relay);
+  if (found == relays_.end()) return reply.fail(EPIPE, "the body's socket is closed");
+  found->second->users = std::move(reading.users);
+  const bool wants = reading.is_awaited || question.is_urgent;
+  if (found->second->paused || reading.has_connection || !wants)
+    return reply.fail(EAGAIN, "not now");
+  reply.ok();
 }
 
 void SocketRelays::unpack(Relay& relay, Piece& piece, std::string_view passed) {
@@ -151,6 +192,8 @@ Result<UniqueFd> SocketRelays::open(pid_t body, NodeId home, HomeId id, const Sh
   UniqueFd given(ends[0]);
   auto relay = std::make_unique<Relay>();
   relay->local = UniqueFd(ends[1]);
+  relay->end = inode_of(given.get());
+  relay->users.pids = {body};
   relay->body = body;
   relay->home = home;
   relay->id = id;

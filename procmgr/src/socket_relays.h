@@ -17,6 +17,8 @@
 #include "passed_fds.h"
 #include "remote_home.h"
 #include "socket_messages.h"
+#include "socket_turns.h"
+#include "socket_users.h"
 
 namespace krg {
 
@@ -29,6 +31,8 @@ class SocketRelays {
 
   // How sockets of this node pass descriptors to other nodes. Set before any process runs.
   FdPassing& passing() { return passing_; }
+  // Whose turn it is where several relays end at one socket of this node.
+  SocketTurns& turns() { return turns_; }
   // Called before what a body has written goes home (StreamTree::set_settling()).
   void set_settling(std::function<void()> settle_offsets) {
     settle_offsets_ = std::move(settle_offsets);
@@ -100,6 +104,8 @@ class SocketRelays {
   void send_home(Relay& relay, bool is_end, std::string_view data, std::string passed = {});
   void take_from_home(Relay& relay, const SocketToBody& message, std::string_view payload,
                       Messenger::Reply reply);
+  void answer(const SocketAsk& question, Messenger::Reply reply);
+  void on_looked(const SocketAsk& question, Acceptance reading, Messenger::Reply reply);
   void take_passed(uint64_t number, uint64_t piece, Result<std::vector<UniqueFd>> fds);
   void pump_to_body(Relay& relay);
   void close(uint64_t number);
@@ -108,6 +114,7 @@ class SocketRelays {
 
   NodeContext& node_;
   FdPassing passing_;
+  SocketTurns turns_;
   std::function<void()> settle_offsets_ = [] {};
   std::unordered_map<uint64_t, std::unique_ptr<Relay>> relays_;
   std::string buffer_;

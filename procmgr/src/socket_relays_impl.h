@@ -25,6 +25,8 @@ struct SocketRelays::Relay {
   NodeId home;
   HomeId id;
   UniqueFd local;            // our end
+  ino_t end = 0;             // the body's; 0: it is joined to a socket of the body's own
+  SocketUsers users;         // of that
   bool tells_unread = true;  // a unix socket: what the body has not read yet
   int type = SOCK_STREAM;
   bool datagrams = false;                 // of that type

@@ -184,6 +184,58 @@ for node in (1, 2, 3, 0): move(node); print(do("is_free()"))
 server.stdin.close(); print(server.wait())
 """
 
+# One socket that workers on several nodes read, and with "here" a thread of their parent: what one of them gets nobody else does. Who
+# ends early leaves the rest to the others; two more have the socket and read nothing.
+SHARED = r"""
+import collections, os, socket, subprocess, sys, threading, time
+WORKER = r'''
+import os, select, socket, sys
+shared, said, how = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]), sys.argv[3]
+def work(most):
+    waiting = select.poll(); waiting.register(shared, select.POLLIN)
+    while most != 0 and (how == "polls" and not waiting.poll() or (data := shared.recv(4)) != b" end"):
+        os.write(said, b"%s %s\n" % (data, os.uname().nodename.encode())); most -= 1
+print(os.uname().nodename, flush=True)
+work(20 if how == "ends" else -1)
+'''
+COUNT = 300
+def share(kind, here):
+    near, far = socket.socketpair(socket.AF_UNIX, kind)
+    told, said = os.pipe()
+    packets = kind != socket.SOCK_STREAM
+    def start(*command): return subprocess.Popen([*command], pass_fds=[far.fileno(), said], stdout=subprocess.PIPE)
+    def work(how):
+        worker = start(sys.executable, "-c", WORKER, str(far.fileno()), str(said), how)
+        if worker.stdout.readline().decode().strip() != os.uname().nodename or packets: return worker
+        worker.kill(); worker.wait()  # of a stream all who read it are to be elsewhere
+        return work(how)
+    idle = [start("sleep", "100") for _ in range(2)]
+    workers = [work(how) for how in ("reads", "polls", "reads", "ends" if packets else "reads")]
+    native = None
+    if here:
+        def read_here():
+            while (data := far.recv(4)) != b" end": os.write(said, b"%s here\n" % data)
+        native = threading.Thread(target=read_here); native.start()
+    else: far.close()
+    for number in range(COUNT):
+        near.send(b"%4d" % number)
+        if number % 8 == 0: time.sleep(0.02)
+    while packets and workers[3].poll() is None: time.sleep(0.01); near.send(b"more")
+    for left in range(4 + here, 0, -1):
+        near.send(b" end")  # who reads a part of a stream leaves nothing: the next one only when that has been read
+        while not packets and sum(one.poll() is None for one in workers) >= left: time.sleep(0.01)
+    ended = [worker.wait() for worker in workers]
+    if native: native.join()
+    for one in idle: one.kill(); one.wait()
+    os.close(said)
+    lines = [line.split() for line in open(told, "rb").read().decode().split("\n")[:-1]]
+    often = collections.Counter(line[0] for line in lines if line[0] != "more")
+    wrong = {number: often[str(number)] for number in range(COUNT) if often[str(number)] != 1}
+    print("each once" if not wrong else wrong, len({line[1] for line in lines}) > 1 or not packets, ended)
+for kind in (socket.SOCK_SEQPACKET, socket.SOCK_DGRAM): share(kind, False); share(kind, True)
+share(socket.SOCK_STREAM, False)
+"""
+
 # Descriptors passed by a unix socket to a child on another node, and back; each with the byte that it was sent with.
 PASSED = r"""
 import os, socket, subprocess, sys
@@ -293,6 +345,9 @@ class SocketsTest(SessionCase):
     def test_descriptors_that_are_passed(self):
         self.assertEqual(self.run_script("passed.py", PASSED),
                          ["42 012XYZ6 ['first', 'from', 'the', 'child']", "True sent by a pipe", "back through a pipe of the child the child's 4 0"])
+
+    def test_a_socket_that_several_read(self):
+        self.assertEqual(self.run_script("shared.py", SHARED), ["each once True [0, 0, 0, 0]"] * 5)
 
     def test_connections_that_are_handed_over(self):
         self.assertEqual(self.run_script("handed.py", HANDED), ["all served [0, 0, 0] True"])
