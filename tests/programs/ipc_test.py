@@ -99,8 +99,9 @@ class IpcTest(SessionCase):
         timed = [word for name in ("sem-sysv", "msg", "sem", "mq", "futex", "shm") for word in (f"--{name}", "2")]
         # Ended by number, not by a signal: shmat(2) may fail with EINTR here (docs/LIMITS.md, signals).
         counted = ["--shm-sysv", "2", "--shm-sysv-ops", "4", "--shm-sysv-bytes", "1M"]
+        mapped = [word for name in ("madvise", "memfd", "mincore", "mremap", "msync") for word in (f"--{name}", "2")]
         for nodes in (2, 4):
-            for stressors in ([*timed, "--shm-bytes", "4M", "-t", "3"], counted):
+            for stressors in ([*timed, "--shm-bytes", "4M", "-t", "3"], counted, [*mapped, "-t", "2"]):
                 with self.subTest(nodes=nodes, stressors=stressors):
                     result = self.krgrun("stress-ng", *stressors, "--verify", nodes=nodes, timeout=90)
                     # 7: right, but its counters were not all up to date when the time was over.
