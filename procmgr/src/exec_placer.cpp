@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "krg/procmgr/exec_placer.h"
 
+#include <linux/kcmp.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include "body_host.h"
 #include "body_request.h"
@@ -11,6 +13,16 @@
 namespace krg {
 
 using namespace exec_messages;
+
+namespace {
+
+// A child of vfork(2) or posix_spawn(3) does with its parent. It always execs, and tells nothing of
+// the children of fork(2).
+bool share_memory(pid_t child, pid_t parent) {
+  return syscall(SYS_kcmp, child, parent, KCMP_VM, 0, 0) == 0;
+}
+
+}  // namespace
 
 struct ExecPlacer::Impl : std::enable_shared_from_this<Impl> {
   // One exec that is being placed. Until its caller has become a shadow it can go on natively:
@@ -57,7 +69,8 @@ void ExecPlacer::Impl::on_exec(SyscallBroker::Call exec) {
   if (caller->has_execed) return bodies.execs(exec.tid());
   auto forker = parts.forkers.of_child(exec.tid(), caller->parent);
   if (!forker) return;
-  if (parts.on_first_exec) parts.on_first_exec(forker->program);
+  if (parts.on_first_exec && !share_memory(exec.tid(), caller->parent))
+    parts.on_first_exec(forker->program);
   if (!forker->sets.effective.has(Capability::kDistantFork)) return;
   auto claim = parts.table.claim(exec.tid());
   if (!claim) return;

@@ -6,7 +6,7 @@ from session_case import BUSY, SessionCase
 
 PROGRAM = """
 import multiprocessing as mp, os, sys, time
-from multiprocessing import resource_tracker, shared_memory
+from multiprocessing import shared_memory
 TIMES = 50
 def work(number, value, array, lock, memory, queue, shared, start):
     block = shared_memory.SharedMemory(name=memory)
@@ -27,8 +27,6 @@ def square(number):
     return number * number, os.uname().nodename
 if __name__ == "__main__":
     context = mp.get_context(sys.argv[1])
-    if sys.argv[1] == "fork":  # its first child would exec, so that krgd left all to their placement at exec
-        resource_tracker.register = resource_tracker.unregister = lambda *_: None
     block = shared_memory.SharedMemory(create=True, size=4096)
     value, array, lock, queue = context.Value("i", 0), context.Array("d", 4), context.Lock(), context.Queue()
     start = context.Barrier(4)

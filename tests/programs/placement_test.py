@@ -2,7 +2,7 @@
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 import session_case
-from session_case import SessionCase
+from session_case import BUSY, SessionCase
 
 # Starts 12 children that tell their host and exit with their number; prints the hosts that differ from this one.
 PARENT = """
@@ -33,12 +33,31 @@ print(len(set(hosts)))
 """
 
 
+# Its children exec; then come some that run on, one after the other, until one does so elsewhere.
+CHANGING = """
+import os, sys, time
+for _ in range(4):
+    if os.fork() == 0: os.execv("/bin/true", ["true"])
+    os.wait()
+for number in range(8):
+    if os.fork() == 0:
+        time.sleep(1.5)
+        os._exit(os.uname().nodename != sys.argv[1])
+    if os.wait()[1] != 0: break
+print(0 < number < 7)
+"""
+
+
 class PlacementTest(SessionCase):
     def test_children_of_every_kind_run_on_several_nodes(self):
         for how in ("fork", "posix_spawn", "vfork"):
             with self.subTest(how):
                 result = self.krgrun("python3", "-c", PARENT, how, check=True)
                 self.assertGreater(int(result.stdout), 1, "hosts")
+
+    def test_children_that_run_on_are_placed_though_earlier_ones_have_execed(self):
+        (self.work / "changing.py").write_text(CHANGING, encoding="ascii")
+        self.assertEqual(self.shell(f"{BUSY}\n{BUSY}\nsleep 0.3; /proc/self/root/usr/bin/python3 changing.py $HOSTNAME"), "True")
 
     def test_a_body_ends_with_its_shadow_and_stops_with_it(self):
         out = self.shell(

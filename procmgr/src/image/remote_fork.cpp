@@ -4,8 +4,11 @@
 #include <fmt/core.h>
 #include <sched.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
+#include <ctime>
 #include <map>
 
 #include "exec_messages.h"
@@ -16,6 +19,7 @@
 #include "krg/procmgr/shared_memory.h"
 #include "krg/runtime/log.h"
 #include "named_functions.h"
+#include "native_children.h"
 #include "process_status.h"
 
 namespace krg {
@@ -36,6 +40,26 @@ bool is_plain_fork(const SyscallBroker::Call& call) {
   return call.number() == SYS_clone && (call.arg(0) & ~kForkFlags) == SIGCHLD;
 }
 
+uint64_t now_in_ticks() {
+  timespec now{};
+  clock_gettime(CLOCK_BOOTTIME, &now);
+  const auto ticks = static_cast<uint64_t>(sysconf(_SC_CLK_TCK));
+  return static_cast<uint64_t>(now.tv_sec) * ticks +
+         static_cast<uint64_t>(now.tv_nsec) * ticks / 1'000'000'000;
+}
+
+// Whether a child that the process has forked since then, in clock ticks since the boot, lives and
+// has not execed.
+bool has_child_that_runs_on(pid_t forker, uint64_t since) {
+  const auto children = native_children(forker);
+  return std::any_of(children.begin(), children.end(), [since](pid_t child) {
+    const auto stat = read_process_stat(child);
+    if (!stat || stat->is_zombie() || stat->start_time < since) return false;
+    const auto caller = read_exec_caller(child);
+    return caller && !caller->has_execed;
+  });
+}
+
 }  // namespace
 
 struct RemoteFork::Impl : std::enable_shared_from_this<Impl> {
@@ -53,6 +77,8 @@ struct RemoteFork::Impl : std::enable_shared_from_this<Impl> {
   };
   std::map<pid_t, Undecided> undecided;
   std::map<ForkHabits::Program, bool> tracers;  // programs that may trace their children
+  // Programs expected to exec whose last child is looked at soon.
+  std::map<ForkHabits::Program, EventLoop::Timer> looks;
   // Children that have listening sockets, or event descriptors.
   std::map<std::pair<ListenerHabits*, pid_t>, EventLoop::Timer> watched;
 
@@ -69,6 +95,7 @@ struct RemoteFork::Impl : std::enable_shared_from_this<Impl> {
   void look_later(ListenerHabits& its_habits, pid_t forker, pid_t child,
                   std::vector<std::chrono::milliseconds> waits);
   void moved(const ForkHabits::Program& program, pid_t child);
+  void stays(const KnownForkers::Forker& forker);
 };
 
 // Most forks are none of our business: this is what they pay.
@@ -97,7 +124,10 @@ std::optional<KnownForkers::Forker> RemoteFork::Impl::forker_that_moves(
   if (!parts.capabilities.any_distant_fork() || !is_plain_fork(fork)) return {};
   auto forker = parts.forkers.of(fork.tid());
   if (!forker || !forker->sets.effective.has(Capability::kDistantFork)) return {};
-  if (habits.expects_exec(forker->program)) return {};                   // it is placed then
+  if (habits.expects_exec(forker->program)) {  // it is placed then
+    stays(*forker);
+    return {};
+  }
   if (parts.pages && parts.pages->is_receiving(forker->pid)) return {};  // its child has holes, too
   if (mover.moving() >= kMaxForksMoving) return {};
   if (may_trace(*forker)) return {};  // ptrace(2) reaches its own node only
@@ -184,6 +214,17 @@ void RemoteFork::Impl::moved(const ForkHabits::Program& program, pid_t child) {
     habits.ran_on(program);
   });
   undecided.insert_or_assign(child, Undecided{program, std::move(timer)});
+}
+
+// Whether a child that was expected to exec has done so. One of each program at a time: those that
+// fork often are not to pay for it.
+void RemoteFork::Impl::stays(const KnownForkers::Forker& forker) {
+  if (looks.contains(forker.program) || looks.size() >= kMaxForkHabits) return;
+  auto timer = node.loop.after(kLookAtLast, [this, forker, since = now_in_ticks()] {
+    looks.erase(forker.program);
+    if (has_child_that_runs_on(forker.pid, since)) habits.ran_on(forker.program);
+  });
+  looks.emplace(forker.program, std::move(timer));
 }
 
 // --- the interface ------------------------------------------------------------------------------
