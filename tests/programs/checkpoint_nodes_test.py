@@ -76,6 +76,28 @@ print([os.waitpid(pid, 0)[1] >> 8 for pid in children], [open("out%d" % me).read
 """
 
 
+# Forks all the time; each child looks at memory that its forker has had from elsewhere, perhaps before that itself has.
+FORKER = """
+import os
+memory = bytearray(os.urandom(1 << 20) * 128)
+open("ready", "w").close()
+while not os.path.exists("end"):
+    child = os.fork()
+    if child == 0: os._exit(memory[::4096] == memory[:1 << 20:4096] * 128)
+    assert os.waitpid(child, 0)[1] == 1 << 8
+print("as it was", flush=True)
+"""
+
+# It is moved and at once saved, again and again.
+MOVES = """
+krg_capset -e +CHECKPOINTABLE
+python3 forker.py >output & forker=$!
+until [ -e ready ]; do sleep 0.02; done
+for node in 1 0 1; do krg_migrate $forker $node && krg_checkpoint -o ckpt $forker >>log || exit 3; done
+touch saved; wait $forker
+"""
+
+
 class CheckpointNodesTest(CheckpointCase):
     def write(self, name, text):
         (self.work / name).write_text(text, encoding="ascii")
@@ -132,6 +154,23 @@ class CheckpointNodesTest(CheckpointCase):
 
     def objects(self):
         return {path.name: path.read_bytes() for path in self.work.glob("*.o")}
+
+    def test_just_after_a_move(self):
+        """Pages are still on their way to it, and to those whom it forks: that is waited for."""
+        self.write("forker.py", FORKER)
+        self.write("script", MOVES)
+        process = self.start("-N", "2", "--caps=+CAN_MIGRATE,+CHECKPOINTABLE", "bash", "script")
+        for _ in range(1200):
+            if (self.work / "saved").exists():
+                break
+            self.assertIsNone(process.poll(), self.errors())
+            time.sleep(0.05)
+        self.assertTrue((self.work / "saved").exists(), self.errors())
+        self.end(process)
+        self.write("end", "")
+        done = self.restart("-N", "2")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual((self.work / "output").read_text(encoding="ascii"), "as it was\n")
 
     def test_whatever_dies_the_last_version_is_whole(self):
         self.write("work.py", RING.replace("range(150)", "range(100000)").replace("time.sleep(0.02)", "time.sleep(0.001)"))

@@ -32,6 +32,7 @@ enum class FoundAs : uint32_t {
 struct FoundProcess {
   pid_t pid = 0;
   FoundAs as = FoundAs::kNative;
+  bool awaits_pages = false;  // of a move; told before they are stopped
 };
 
 // Request: what its stopped processes have sent has been received. Payload: the nodes (NodeId).

@@ -26,6 +26,9 @@ namespace {
 // While a member is neither here nor there: it has just ended, or is being moved.
 constexpr std::chrono::milliseconds kLookAgain{2};
 constexpr int kMostRounds = 2000;
+// While pages of one are on their way from where it was: nobody stands till then, or so long.
+constexpr std::chrono::milliseconds kLookForPages{20};
+constexpr int kMostLooksForPages = 500;
 
 class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
  public:
@@ -106,6 +109,7 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
     ask.job = order_.job;
     ask.capture = order_.number;
     seen_.clear();
+    awaits_pages_ = false;
     ask_all(
         ask, [sent = pids()](NodeId) { return sent; },
         [this](NodeId, std::string_view reply) { return hear_found(reply); },
@@ -119,6 +123,7 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
       const auto found = in.get<FoundProcess>();
       Seen& seen = seen_[found.pid];
       if (found.as == FoundAs::kBody || found.as == FoundAs::kShadow) is_spread_ = true;
+      awaits_pages_ |= found.awaits_pages;
       seen.executes |= found.as == FoundAs::kBody || found.as == FoundAs::kNative;
       seen.has_place |= found.as != FoundAs::kBody;
       seen.is_ended |= found.as == FoundAs::kEnded;
@@ -131,7 +136,8 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
                    const std::set<pid_t>& before, size_t asked) {
     if (is_spread_) take_all_nodes();
     const bool knew_all = asked == nodes_.size() && (nodes_.size() == 1 || before == known_);
-    if (only_look && knew_all) return next();
+    if (only_look && knew_all)
+      return awaits_pages_ && looks_for_pages_++ < kMostLooksForPages ? look_later() : next();
     if (!seen_.contains(order_.root) && knew_all)
       return end(errno_error(fmt::format("process {}: no such process", order_.root), ESRCH));
     std::erase_if(known_, [&](pid_t pid) { return pid != order_.root && !seen_.contains(pid); });
@@ -144,6 +150,10 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
               [self = shared_from_this(), only_look, rounds, next] {
                 self->round(only_look, rounds - 1, next);
               });
+  }
+
+  void look_later() {
+    run_after(node_.loop, kLookForPages, [self = shared_from_this()] { self->look(kMostRounds); });
   }
 
   void look(int rounds) {
@@ -451,6 +461,8 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
   std::set<pid_t> known_;
   std::map<pid_t, Seen> seen_;
   bool is_spread_ = false;
+  bool awaits_pages_ = false;  // one of those that were seen
+  int looks_for_pages_ = 0;
   std::map<NodeId, FamilyPiece> pieces_;
   std::map<NodeId, std::vector<std::pair<NodeId, StreamUse>>> uses_;  // by home: who has it
   std::map<NodeId, FamilyDescription> described_;

@@ -8,6 +8,7 @@
 
 #include "family/written_pages.h"
 #include "image/image_capture.h"
+#include "image/served_memory.h"
 #include "krg/procmgr/job_namespaces.h"
 #include "krg/procmgr/process_identity.h"
 #include "krg/runtime/run_after.h"
@@ -82,7 +83,7 @@ FoundAs LocalCapture::state_of(pid_t pid) const {
 
 LocalCapture::Found LocalCapture::found() const {
   Found found;
-  for (pid_t pid : known_) found.push_back({pid, state_of(pid)});
+  for (pid_t pid : known_) found.push_back({.pid = pid, .as = state_of(pid)});
   return found;
 }
 
@@ -124,9 +125,12 @@ void LocalCapture::add_orphans() {
   }
 }
 
+// Not while they are served: what was forked while pages were on their way to its forker shows it
+// until all of these are there.
 void LocalCapture::read_mappings_of(pid_t pid) {
   if (mappings_.contains(pid)) return;
-  if (auto texts = MappingTexts::read_smaps(pid)) mappings_[pid] = std::move(*texts);
+  auto texts = MappingTexts::read_smaps(pid);
+  if (texts && !is_served(*texts)) mappings_[pid] = std::move(*texts);
 }
 
 LocalCapture::Found LocalCapture::look(const std::vector<pid_t>& known) {
@@ -135,9 +139,12 @@ LocalCapture::Found LocalCapture::look(const std::vector<pid_t>& known) {
     if (pid != asker_) add_children_of(pid);
   }
   add_orphans();
-  for (pid_t pid : known_)
-    if (state_of(pid) == FoundAs::kNative || state_of(pid) == FoundAs::kBody) read_mappings_of(pid);
   auto all = found();
+  for (FoundProcess& one : all) {
+    if (one.as != FoundAs::kNative && one.as != FoundAs::kBody) continue;
+    one.awaits_pages = parts_.pages && parts_.pages->is_receiving(one.pid);
+    if (!one.awaits_pages) read_mappings_of(one.pid);
+  }
   known_.clear();
   return all;
 }

@@ -10,6 +10,7 @@
 
 #include "image/capture_parts.h"
 #include "image/known_mappings.h"
+#include "image/served_memory.h"
 #include "krg/procmgr/process_family.h"
 #include "process_spec.h"
 #include "touch.h"
@@ -32,8 +33,7 @@ bool is_written_file(const MappingText& m) {
 
 // Why it cannot be taken along; empty: it can. `may_stay`: it goes on where its files are the same.
 std::string obstacle(const MappingText& m, bool may_stay) {
-  // "uw" alone is krgd's own (written_pages.h): a program's userfaultfd is among its descriptors.
-  if (m.has("um") || m.has("ui")) return "memory that a userfaultfd serves";
+  if (is_served(m)) return "memory that a userfaultfd serves";
   if (m.has("ht")) return "huge pages of hugetlbfs";
   if (m.has("ss")) return "a shadow stack";
   if (m.has("io") || m.has("pf")) return fmt::format("a mapping of a device ({})", m.name);
@@ -172,7 +172,7 @@ Result<std::vector<ImageMapping>> read_mappings(pid_t pid, std::vector<ImageFile
                                                 MappingTexts& before) {
   auto maps = MappingTexts::read_maps(pid);
   if (!maps) return maps.error();
-  if (!maps->take_flags_of(before)) {
+  if (is_served(before) || !maps->take_flags_of(before)) {
     auto smaps = MappingTexts::read_smaps(pid);
     if (!smaps) return smaps.error();
     smaps->takes_shared = before.takes_shared;
