@@ -93,7 +93,10 @@ MOVES = """
 krg_capset -e +CHECKPOINTABLE
 python3 forker.py >output & forker=$!
 until [ -e ready ]; do sleep 0.02; done
-for node in 1 0 1; do krg_migrate $forker $node && krg_checkpoint -o ckpt $forker >>log || exit 3; done
+for node in 1 0 1; do
+    until krg_migrate $forker $node 2>>refusals; do sleep 0.05; done  # a child is on the node that it has left
+    krg_checkpoint -o ckpt $forker >>log || exit 3
+done
 touch saved; wait $forker
 """
 
