@@ -179,7 +179,8 @@ void pass_signals_on(int signals) {
     r.code = info.ssi_code;
     r.sender = static_cast<int32_t>(info.ssi_pid);
     r.sender_uid = info.ssi_uid;
-    r.value = info.ssi_ptr;
+    // A child's end or stop has no value, but what wait(2) tells of it.
+    r.value = info.ssi_signo == SIGCHLD ? static_cast<uint64_t>(info.ssi_status) : info.ssi_ptr;
     report(r);
   }
 }

@@ -132,6 +132,11 @@ bool is_inotify(const StolenFd& fd) {
   return fd.link == "anon_inode:inotify";
 }
 
+bool is_pty_master(const StolenFd& fd) {
+  unsigned number;
+  return S_ISCHR(fd.attributes.st_mode) && ioctl(fd.copy.get(), TIOCGPTN, &number) == 0;
+}
+
 bool is_pidfd(const StolenFd& fd) {
   return fd.link == "anon_inode:[pidfd]" || fd.link.starts_with("pidfd:");
 }

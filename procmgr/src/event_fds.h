@@ -30,6 +30,8 @@ Result<std::string> describe_event_fd(pid_t pid, int number, EventKind kind);
 
 // Such a descriptor stays where it is when its process moves, and is read or polled there.
 bool is_inotify(const StolenFd& fd);
+// The master of a pseudo-terminal.
+bool is_pty_master(const StolenFd& fd);
 bool is_pidfd(const StolenFd& fd);
 // Whose a pidfd is; -1: one that has ended and been waited for; 0: one outside of the session.
 // Errors: ENOTSUP: a thread's.

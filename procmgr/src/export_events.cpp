@@ -44,6 +44,16 @@ Result<std::string> FdExporter::export_counter(StolenFd fd) {
 }
 
 // Its watches are of files as that node has them, and so are the events that nobody has read.
+// What the terminal's processes write waits there until it is read.
+Result<std::string> FdExporter::export_master(StolenFd fd, WhichFds which,
+                                              OthersDescriptors& others) {
+  if (which != WhichFds::kAll) return not_taken_along(fd);
+  if (others.have(fd)) return not_taken_along(fd, "which other processes have, too");
+  FdRecipe recipe = recipe_for(FdKind::kMaster, fd);
+  recipe.id = recipe.guard = home_.add(HomePipe::create_of_master(node_.loop, std::move(fd.copy)));
+  return encode_recipe(recipe, {});
+}
+
 Result<std::string> FdExporter::export_inotify(StolenFd fd, WhichFds which,
                                                OthersDescriptors& others) {
   if (which != WhichFds::kAll) return not_taken_along(fd);

@@ -127,8 +127,8 @@ Result<std::vector<ExportedFd>> FdExporter::export_all(pid_t pid, WhichFds which
                        !is_standard_output(fd, *stolen);
     const bool has_sharers = may_share && (which == WhichFds::kForked ||
                                            shares_with_parent(pid, fd) || have(others, fd));
-    const bool has_own_state =
-        event_kind_of(fd) || is_inotify(fd) || is_pidfd(fd) || S_ISREG(fd.attributes.st_mode);
+    const bool has_own_state = event_kind_of(fd) || is_inotify(fd) || is_pidfd(fd) ||
+                               is_pty_master(fd) || S_ISREG(fd.attributes.st_mode);
     const bool is_own = is_listening(fd) || is_new_socket(fd) || event_kind_of(fd);
     const int first = (which == WhichFds::kAll && has_own_state) || is_own
                           ? first_of_description(pid, number, *stolen)
@@ -149,7 +149,9 @@ Result<std::vector<ExportedFd>> FdExporter::export_all(pid_t pid, WhichFds which
                   : event_kind_of(fd) ? export_event(std::move(fd), pid, which, *stolen, others)
                   : is_inotify(fd)    ? export_inotify(std::move(fd), which, others)
                   : is_pidfd(fd)      ? export_pidfd(std::move(fd), pid)
-                                 : export_one(std::move(fd), is_alone, has_sharers, which, pid);
+                  : is_pty_master(fd)
+                      ? export_master(std::move(fd), which, others)
+                      : export_one(std::move(fd), is_alone, has_sharers, which, pid);
     if (!recipe) {
       cancel(exported);
       return recipe.error();
@@ -231,6 +233,7 @@ Result<std::string> FdExporter::export_passed_one(StolenFd fd) {
   if (event_kind_of(fd)) return export_event(std::move(fd), getpid(), kSenderStays, {}, others);
   if (is_inotify(fd)) return export_inotify(std::move(fd), kSenderStays, others);
   if (is_pidfd(fd)) return export_pidfd(std::move(fd), 0);
+  if (is_pty_master(fd)) return export_master(std::move(fd), kSenderStays, others);
   const bool has_own_offset = S_ISREG(fd.attributes.st_mode) && !fd.link.starts_with("/memfd:");
   return export_one(std::move(fd), has_own_offset, false, kSenderStays, 0);
 }
@@ -342,10 +345,8 @@ Result<std::string> FdExporter::export_one(StolenFd fd, bool is_alone, bool has_
 Result<std::string> FdExporter::export_character_device(StolenFd fd) {
   const std::string_view path = memory_device_path(fd.attributes.st_rdev);
   if (!path.empty()) return encode_recipe(recipe_for(FdKind::kDevice, fd), path);
-  unsigned number;
-  const bool is_master = ioctl(fd.copy.get(), TIOCGPTN, &number) == 0;
   auto settings = terminal_settings(fd.copy.get());
-  if (!settings || is_master) return not_taken_along(fd);
+  if (!settings) return not_taken_along(fd);
   return export_terminal(std::move(fd), *settings);
 }
 
@@ -495,9 +496,10 @@ Result<std::string> FdExporter::export_shared(StolenFd fd, FdKind kind, FileId f
 Result<std::string> FdExporter::export_again(StolenFd fd, const StreamSource& source,
                                              pid_t leaves) {
   if (leaves != 0) tree_.leaves(fd.attributes.st_ino, leaves);
-  FdRecipe recipe = recipe_for(source.is_inotify ? FdKind::kInotify
-                               : source.process  ? FdKind::kPidfd
-                                                 : FdKind::kStream,
+  FdRecipe recipe = recipe_for(source.is_inotify  ? FdKind::kInotify
+                               : source.is_master ? FdKind::kMaster
+                               : source.process   ? FdKind::kPidfd
+                                                  : FdKind::kStream,
                                fd);
   recipe.detail = static_cast<uint32_t>(source.process.value_or(0));
   recipe.home = source.home;

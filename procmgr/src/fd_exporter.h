@@ -56,6 +56,7 @@ class FdExporter {
   Result<std::string> export_event(StolenFd fd, pid_t pid, WhichFds which,
                                    const std::vector<StolenFd>& all, OthersDescriptors& others);
   Result<std::string> export_inotify(StolenFd fd, WhichFds which, OthersDescriptors& others);
+  Result<std::string> export_master(StolenFd fd, WhichFds which, OthersDescriptors& others);
   Result<std::string> export_pidfd(StolenFd fd, pid_t pid);
   Result<std::string> export_counter(StolenFd fd);
   Result<std::string> export_character_device(StolenFd fd);

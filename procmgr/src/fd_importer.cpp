@@ -36,7 +36,8 @@ bool has_offset_of_its_own(const FdRecipe& recipe) {
 }
 
 bool is_stream(FdKind kind) {
-  return kind == FdKind::kStream || kind == FdKind::kInotify || kind == FdKind::kPidfd;
+  return kind == FdKind::kStream || kind == FdKind::kInotify || kind == FdKind::kMaster ||
+         kind == FdKind::kPidfd;
 }
 
 std::optional<CarriedSocket> carried_by(const DecodedRecipe& recipe) {
@@ -131,6 +132,7 @@ Status FdImporter::prepare(const Job& job, Item& item) {
       return {};  // when all others are there
     case FdKind::kStream:
     case FdKind::kInotify:
+    case FdKind::kMaster:
     case FdKind::kPidfd:
       return prepare_stream(job.pid, item);
     case FdKind::kTerminal:
@@ -161,6 +163,7 @@ Status FdImporter::prepare_stream(pid_t pid, Item& item) {
                                  lseek(item.fd.get(), 0, SEEK_CUR) != recipe.known_offset;
     if (recipe.offsets != Offsets::kAtHome && !moved_by_others)
       lseek(item.fd.get(), recipe.offset, SEEK_SET);
+    if (recipe.kind == FdKind::kMaster) fcntl(item.fd.get(), F_SETFL, recipe.flags & O_NONBLOCK);
     return {};
   }
   if (!fs_.is_serving())
@@ -174,6 +177,7 @@ Status FdImporter::prepare_stream(pid_t pid, Item& item) {
     source.shared_offset = recipe.known_offset;
   }
   source.is_inotify = recipe.kind == FdKind::kInotify;
+  source.is_master = recipe.kind == FdKind::kMaster;
   if (recipe.kind == FdKind::kPidfd) source.process = static_cast<pid_t>(recipe.detail);
   if (auto ready = tree_.take_from_stock(source, recipe.flags, pid))
     item.fd = std::move(*ready);

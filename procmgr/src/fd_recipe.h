@@ -29,6 +29,7 @@ enum class FdKind : uint8_t {
   kInotify,    // I/O at home, where its watches are (inotify_calls.h)
   kPidfd,      // polled at home: of process `detail`, 0: one that has ended (pidfd_calls.h)
   kSame,       // the description of another descriptor of the process, number `detail`
+  kMaster,     // of a pseudo-terminal: I/O at home
   kNewSocket,  // neither bound nor connected: made anew, the "path" is its NewSocket
 };
 
@@ -50,7 +51,7 @@ enum class Offsets : uint8_t { kAtHome, kOwn, kOwnUncached, kShared };
 
 // The fixed part; `path` follows it.
 struct FdRecipe {
-  uint8_t version = 6;
+  uint8_t version = 7;
   FdKind kind = FdKind::kDevice;
   Offsets offsets = Offsets::kAtHome;
   uint8_t pollable = 1;

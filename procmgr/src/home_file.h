@@ -89,6 +89,8 @@ class HomePipe : public HomeFile {
   // What can only be read and polled, and by nobody else meanwhile: a pidfd, an inotify instance.
   // Nothing opens that anew, so it is asked before each read whether that would wait.
   static std::unique_ptr<HomePipe> create_of_events(EventLoop& loop, UniqueFd real);
+  // The master of a pseudo-terminal, which nobody else has.
+  static std::unique_ptr<HomePipe> create_of_master(EventLoop& loop, UniqueFd real);
   // An eventfd that others use, too. REQUIRES: can_read_eventfds_at_once().
   static std::unique_ptr<HomePipe> create_of_counter(EventLoop& loop, UniqueFd real);
 
@@ -111,10 +113,12 @@ class HomePipe : public HomeFile {
     Messenger::Reply reply;
   };
 
-  enum class What { kPipe, kEvents, kCounter };
+  enum class What { kPipe, kEvents, kCounter, kMaster };
   HomePipe(EventLoop& loop, UniqueFd real, UniqueFd io, int flags, What what = What::kPipe);
   int io_descriptor() const { return io_ ? io_.get() : real(); }
-  int io_flags() const { return io_ || what_ == What::kEvents ? 0 : RWF_NOWAIT; }
+  int io_flags() const {
+    return io_ || what_ == What::kEvents || what_ == What::kMaster ? 0 : RWF_NOWAIT;
+  }
   // False when it must wait; else it is answered.
   bool try_read(size_t size, bool nonblocking, Messenger::Reply& reply);
   bool try_write(std::string_view data, size_t& written, bool nonblocking, Messenger::Reply& reply);

@@ -63,6 +63,25 @@ uint32_t events_of_mode(int flags) {
   }
 }
 
+// A terminal's master can neither be opened anew nor be told not to wait: it does not while this
+// lives, and nobody else uses it meanwhile.
+class NoWaiting {
+ public:
+  NoWaiting(int master, bool is_needed) : master_(master) {
+    if (is_needed) before_ = fcntl(master, F_GETFL);
+    if (before_ >= 0) fcntl(master, F_SETFL, before_ | O_NONBLOCK);
+  }
+  ~NoWaiting() {
+    if (before_ >= 0) fcntl(master_, F_SETFL, before_);
+  }
+  NoWaiting(const NoWaiting&) = delete;
+  NoWaiting& operator=(const NoWaiting&) = delete;
+
+ private:
+  const int master_;
+  int before_ = -1;
+};
+
 void answer_written(Messenger::Reply& reply, uint64_t written) {
   reply.ok({reinterpret_cast<const char*>(&written), sizeof written});
 }
@@ -81,6 +100,11 @@ Result<std::unique_ptr<HomePipe>> HomePipe::create(EventLoop& loop, UniqueFd rea
 std::unique_ptr<HomePipe> HomePipe::create_of_events(EventLoop& loop, UniqueFd real) {
   return std::unique_ptr<HomePipe>(
       new HomePipe(loop, std::move(real), UniqueFd(), O_RDONLY, What::kEvents));
+}
+
+std::unique_ptr<HomePipe> HomePipe::create_of_master(EventLoop& loop, UniqueFd real) {
+  return std::unique_ptr<HomePipe>(
+      new HomePipe(loop, std::move(real), UniqueFd(), O_RDWR, What::kMaster));
 }
 
 std::unique_ptr<HomePipe> HomePipe::create_of_counter(EventLoop& loop, UniqueFd real) {
@@ -107,11 +131,16 @@ bool HomePipe::try_read(size_t size, bool nonblocking, Messenger::Reply& reply) 
   if (buffer_.size() < size) buffer_.resize(size);
   const iovec one{buffer_.data(), size};
   const bool would_wait = what_ == What::kEvents && ready_events() == 0;
-  if (would_wait) errno = EAGAIN;
-  const ssize_t got = would_wait ? -1 : preadv2(io_descriptor(), &one, 1, -1, io_flags());
-  if (got < 0 && errno == EAGAIN && !nonblocking) return false;
+  ssize_t got = -1;
+  int error = EAGAIN;
+  if (!would_wait) {
+    const NoWaiting now(real(), what_ == What::kMaster);
+    got = preadv2(io_descriptor(), &one, 1, -1, io_flags());
+    error = errno;
+  }
+  if (got < 0 && error == EAGAIN && !nonblocking) return false;
   if (got < 0) {
-    reply.fail(errno);
+    reply.fail(error);
   } else {
     reply.ok(std::string_view(buffer_).substr(0, static_cast<size_t>(got)));
   }
@@ -130,6 +159,7 @@ void HomePipe::write(const StreamRequest& request, std::string_view data, Messen
 ssize_t HomePipe::put(std::string_view data) const {
   if (what_ == What::kCounter) return add_to_counter(data);
   const iovec one{const_cast<char*>(data.data()), data.size()};
+  const NoWaiting now(real(), what_ == What::kMaster);
   return pwritev2(io_descriptor(), &one, 1, -1, io_flags());
 }
 

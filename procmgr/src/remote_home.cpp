@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "krg/runtime/log.h"
+#include "terminal_ioctls.h"
 
 namespace krg {
 namespace {
@@ -232,6 +233,10 @@ void RemoteHome::handle_references() {
       [this](NodeId, const StreamStat& message, std::string_view, Messenger::Reply reply) {
         stat(message, std::move(reply));
       });
+  messenger.on_request<StreamIoctl>(
+      [this](NodeId, const StreamIoctl& message, std::string_view in, Messenger::Reply reply) {
+        ioctl(message, in, std::move(reply));
+      });
   messenger.on_request<StreamReopen>(
       [this](NodeId from, const StreamReopen& message, std::string_view, Messenger::Reply reply) {
         reopen(from, message, std::move(reply));
@@ -259,6 +264,16 @@ void RemoteHome::stat(const StreamStat& message, Messenger::Reply reply) {
   struct stat attributes {};
   if (fstat(file->real(), &attributes) != 0) return reply.fail(errno);
   reply.ok(bytes_of(attributes));
+}
+
+void RemoteHome::ioctl(const StreamIoctl& message, std::string_view in,
+                       Messenger::Reply reply) const {
+  const HomeFile* file = find(message.home);
+  if (file == nullptr) return reply.fail(EIO, "the description is gone");
+  const auto what = terminal_ioctl(message.command);
+  if (!what) return reply.fail(ENOTTY);
+  auto out = carry_out_ioctl(file->real(), *what, message.argument, in);
+  out ? reply.ok(*out) : reply.fail(out.error());
 }
 
 void RemoteHome::reopen(NodeId from, const StreamReopen& message, Messenger::Reply reply) {

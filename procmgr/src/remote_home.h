@@ -64,6 +64,7 @@ class RemoteHome {
   void drop_node(NodeId failed);
   void erase_if_unused(HomeId id);
   void stat(const StreamStat& message, Messenger::Reply reply);
+  void ioctl(const StreamIoctl& message, std::string_view in, Messenger::Reply reply) const;
   void reopen(NodeId from, const StreamReopen& message, Messenger::Reply reply);
   void handle_locks();
   void record_lock(NodeId from, const StreamRecordLock& message, Messenger::Reply reply);

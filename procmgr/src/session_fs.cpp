@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "ioctl_taker.h"
 #include "krg/runtime/log.h"
 #include "process_status.h"
 #include "session_fs_impl.h"
@@ -133,7 +134,7 @@ void SessionFs::Impl::handle_file_request(const fuse_in_header& header, const Re
     case FUSE_RELEASE:
       return release(request, body);
     case FUSE_IOCTL:
-      return channel.reply(header.unique, ENOTTY);
+      return control(request, body);
     // The kernel takes ENOSYS as "never ask again" for fsync, xattr and SEEK_DATA.
     default:
       return channel.reply(header.unique, ENOSYS);
@@ -251,6 +252,19 @@ bool grants_access(const FsCaller& caller, const std::vector<gid_t>& groups,
            std::find(groups.begin(), groups.end(), file.st_gid) != groups.end())
     granted >>= 3;
   return (granted & static_cast<mode_t>(mode)) == static_cast<mode_t>(mode);
+}
+
+void SessionFs::Impl::control(const Request& request, std::string_view body) {
+  const auto in = parse<fuse_ioctl_in>(body);
+  auto* taker = dynamic_cast<IoctlTaker*>(request.tree);
+  if (taker == nullptr) return channel.reply(request.unique, ENOTTY);
+  taker->ioctl(request.caller, {in.fh, in.cmd, in.arg, body.substr(0, in.in_size)},
+               reply_to<std::string>(
+                   request, [size = in.out_size](Impl& self, uint64_t unique, std::string out) {
+                     const fuse_ioctl_out head{};
+                     std::string answer(reinterpret_cast<const char*>(&head), sizeof head);
+                     self.channel.reply(unique, 0, answer.append(out, 0, size));
+                   }));
 }
 
 void SessionFs::Impl::release(const Request& request, std::string_view body) {

@@ -114,6 +114,7 @@ struct SessionFs::Impl : std::enable_shared_from_this<Impl> {
   void init(uint64_t unique, std::string_view body);
   void open(const Request& request, std::string_view body);
   void poll(const Request& request, std::string_view body);
+  void control(const Request& request, std::string_view body);
   void check_access(const Request& request, int mode);
   void lock(const Request& request, std::string_view body, uint32_t opcode);
   void release(const Request& request, std::string_view body);

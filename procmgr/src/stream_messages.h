@@ -81,6 +81,18 @@ struct StreamReady {
 };
 static_assert(sizeof(StreamReady) == 16);
 
+// Request: ioctl(2) on a terminal (terminal_ioctls.h); the payload is what the argument points to.
+// Reply: what it points to afterwards.
+struct StreamIoctl {
+  static constexpr uint16_t kId = message_ids::kDescriptors + 30;
+  uint8_t version = 1;
+  uint8_t unused[3] = {};
+  uint32_t command = 0;
+  HomeId home;
+  uint64_t argument = 0;  // a number
+};
+static_assert(sizeof(StreamIoctl) == 24);
+
 // Request: attributes. Reply: a struct stat. With a size of 0 or more the file is cut to it first.
 struct StreamStat {
   static constexpr uint16_t kId = message_ids::kDescriptors + 5;

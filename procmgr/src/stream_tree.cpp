@@ -15,7 +15,9 @@
 #include "in_worker.h"
 #include "krg/runtime/log.h"
 #include "process_fds.h"
+#include "process_memory.h"
 #include "stream_replies.h"
+#include "terminal_ioctls.h"
 
 namespace krg {
 namespace {
@@ -324,6 +326,43 @@ void StreamTree::poll(const FsCaller&, FileId, uint64_t handle, std::function<vo
                             auto events = value_of<uint32_t>(answer);
                             (*later)(events ? *events : uint32_t{POLLERR | POLLHUP});
                           });
+}
+
+// What the kernel does not bring, a worker fetches and puts: of a process whose pages are to come
+// they would be awaited.
+void StreamTree::ioctl(const FsCaller& caller, const IoctlRequest& asked,
+                       FsReply<std::string> reply) {
+  const auto found = handles_.find(asked.handle);
+  const auto what = terminal_ioctl(asked.command);
+  if (found == handles_.end() || !found->second.source.is_master || !what)
+    return reply(errno_error("", ENOTTY));
+  auto later = std::make_shared<FsReply<std::string>>(std::move(reply));
+  StreamIoctl message;
+  message.home = found->second.source.id;
+  message.command = asked.command;
+  message.argument = asked.argument;
+  const auto put = [this, later, what = *what, tid = caller.tid,
+                    at = RemoteAddr{asked.argument}](Result<std::string> out) {
+    if (!out) return (*later)(as_io_error(out.error()));
+    if (what.is_brought() || out->empty()) return (*later)(std::move(*out));
+    in_worker(
+        node_.workers, [tid, at, out = *out] { return write_process_memory(tid, at, out); },
+        [later](const Status& written) {
+          written ? (*later)(std::string()) : (*later)(errno_error("", EFAULT));
+        });
+  };
+  const auto ask = [this, home = found->second.source.home, message, put](const std::string& in) {
+    node_.messenger.request(home, message, in, put);
+  };
+  if (what->is_brought() || what->bytes_in == 0) return ask(std::string(asked.in));
+  in_worker(
+      node_.workers,
+      [tid = caller.tid, at = RemoteAddr{asked.argument}, bytes = what->bytes_in] {
+        std::string in(bytes, 0);
+        const auto read = read_process_memory(tid, at, in);
+        return read ? Result<std::string>(std::move(in)) : read.error();
+      },
+      [later, ask](Result<std::string> in) { in ? ask(*in) : (*later)(errno_error("", EFAULT)); });
 }
 
 void StreamTree::release(FileId file, uint64_t handle) {

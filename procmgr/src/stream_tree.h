@@ -15,6 +15,7 @@
 
 #include "flock_keeper.h"
 #include "home_record_locks.h"
+#include "ioctl_taker.h"
 #include "krg/procmgr/session_fs.h"
 #include "shared_locks.h"
 #include "shared_offset.h"
@@ -35,10 +36,11 @@ struct StreamSource {
   // cached.
   std::optional<int64_t> shared_offset = {};
   bool is_inotify = false;
+  bool is_master = false;             // of a pseudo-terminal, which takes ioctl(2)
   std::optional<pid_t> process = {};  // of a pidfd; 0: one that has ended
 };
 
-class StreamTree : public FsTree, public FlockKeeper {
+class StreamTree : public FsTree, public FlockKeeper, public IoctlTaker {
  public:
   static constexpr const char* kName = "fd";
 
@@ -93,6 +95,8 @@ class StreamTree : public FsTree, public FlockKeeper {
                 FsReply<FsEntry> reply) override;
   void poll(const FsCaller& caller, FileId file, uint64_t handle, std::function<void()> wake,
             FsReply<uint32_t> reply) override;
+  void ioctl(const FsCaller& caller, const IoctlRequest& asked,
+             FsReply<std::string> reply) override;
   void flock(const FsCaller& caller, ino_t inode, uint64_t handle, const FlockRequest& asked,
              FsReply<int> reply) override;
   void drop_flock(ino_t inode, uint64_t owner) override;
