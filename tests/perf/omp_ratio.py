@@ -1,7 +1,7 @@
 """OpenMP constructs under libkrgomp against the system's libgomp, in turn: goal <= 1.1 each.
 
 usage: omp_ratio.py [--rounds N] [--threads LIST]      environment: KRG_BUILD_DIR
-Each round runs both runtimes; the figures are medians over the rounds of omp_overheads' own median of 15.
+Each round runs both runtimes, the other one first each time; the figures are medians over the rounds of omp_overheads' own median of 15.
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 import argparse
@@ -27,8 +27,8 @@ def main():
     libraries = {"libgomp": "", "libkrgomp": str(build / "libexec/kerrighed/omp")}
     for threads in options.threads.split(","):
         seen = {name: {} for name in libraries}
-        for _ in range(options.rounds):
-            for name, library in libraries.items():
+        for number in range(options.rounds):
+            for name, library in list(libraries.items())[:: 1 if number % 2 == 0 else -1]:
                 for construct, value in overheads(program, library, threads).items():
                     seen[name].setdefault(construct, []).append(value)
         print(f"{threads} threads      libgomp  libkrgomp  ratio   (us beyond the work)")

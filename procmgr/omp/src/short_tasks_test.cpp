@@ -63,4 +63,45 @@ TEST(ShortTasks, TimeBeforeTheFirstAfterAPauseIsNone) {
   EXPECT_GE(tasks.begin(), before);
 }
 
+// A batch of `tasks` that took `ticks` each; false: a task was to be timed by itself.
+bool run_batch(ShortTasks& tasks, krg::omp::Function function, unsigned count,
+               std::uint64_t ticks) {
+  if (!tasks.begin_batch(function, kNow)) return false;
+  for (unsigned i = 1; i < count; ++i)
+    if (!tasks.joins_batch(function)) return false;
+  tasks.end_batch(kNow + count * ticks);
+  return true;
+}
+
+TEST(ShortTasks, BatchesGrowWhileTheirTasksAreShort) {
+  ShortTasks tasks;
+  run(tasks, first, 100, 1000);
+  for (unsigned count = 2; count <= 64; count *= 2) {
+    ASSERT_TRUE(run_batch(tasks, first, count, 100)) << count;
+    EXPECT_EQ(tasks.begin(), kNow + count * 100);
+  }
+  EXPECT_TRUE(run_batch(tasks, first, 64, 100));
+  EXPECT_TRUE(tasks.has(first));
+}
+
+TEST(ShortTasks, ALongOneInABatchCostsItsTime) {
+  ShortTasks tasks;
+  run(tasks, first, 100, 1000);
+  ASSERT_TRUE(tasks.begin_batch(first, kNow));
+  tasks.end_batch(kNow + kLong);
+  EXPECT_FALSE(tasks.has(first));
+  EXPECT_FALSE(tasks.begin_batch(first, kNow));  // timed by themselves, until enough were short
+  run(tasks, first, 100, 100'000);
+  EXPECT_TRUE(tasks.has(first));
+  EXPECT_TRUE(run_batch(tasks, first, 2, 100));
+}
+
+TEST(ShortTasks, AWaitEndsABatch) {
+  ShortTasks tasks;
+  run(tasks, first, 100, 1000);
+  ASSERT_TRUE(tasks.begin_batch(first, __rdtsc() - kLong));
+  tasks.pause();
+  EXPECT_FALSE(tasks.has(first));
+}
+
 }  // namespace

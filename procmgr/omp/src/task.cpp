@@ -132,7 +132,7 @@ void work_until(Thread& thread, const Over& over, const TaskList& list, EventCou
   while (!over()) {
     work_off(thread, team, [&] { return over() ? nullptr : list.first(); });
     if (!team.distant)
-      waiter.wait([&] { return over() || !list.empty(); });
+      waiter.wait([&] { return over() || !list.empty(); }, &team.asleep);
     else if (!over())
       distant::wait_for_task(thread, what, of);
   }
@@ -386,7 +386,12 @@ void create_task(Function function, void* data, CopyFunction copy, long bytes, l
   if (is_simple &&
       (runs_at_once(thread, if_clause) || (team.size == 1 && has_enough(team, team.tasks))))
     return run_simply(thread, function, data, (flags & kTaskFinal) != 0);
-  if (is_simple && (thread.short_tasks.has(function) || has_enough(team, team.tasks))) {
+  const bool is_waited_for = team.asleep.load(std::memory_order_relaxed) != 0;
+  if (is_waited_for) thread.short_tasks.end_batch();
+  const bool is_short = is_simple && thread.short_tasks.has(function);
+  if (is_short && !is_waited_for && thread.short_tasks.joins_batch(function))
+    return run_simply(thread, function, data, (flags & kTaskFinal) != 0);
+  if (is_short || (is_simple && has_enough(team, team.tasks))) {
     const std::uint64_t began = thread.short_tasks.begin();
     run_simply(thread, function, data, (flags & kTaskFinal) != 0);
     thread.short_tasks.ran(function, began);

@@ -194,7 +194,7 @@ bool wait_at_barrier(Thread& thread, bool cancellable, const void* site) {
     return team.inner.generation.load(std::memory_order_acquire) != generation;
   };
   for (;;) {
-    team.idle.wait([&] { return over() || cancelled() || has_queued(team); });
+    team.idle.wait([&] { return over() || cancelled() || has_queued(team); }, &team.asleep);
     if (over()) return false;
     if (cancelled()) return true;
     run_any_tasks(thread, team, end);
@@ -208,7 +208,7 @@ void wait_at_end(Thread& thread, Team& team) {
     return team.end.generation.load(std::memory_order_acquire) != generation;
   };
   for (;;) {
-    team.master_idle.wait([&] { return over() || has_queued(team); });
+    team.master_idle.wait([&] { return over() || has_queued(team); }, &team.asleep);
     if (over()) return;
     run_any_tasks(thread, team, generation);
   }
@@ -224,10 +224,12 @@ std::uint64_t wait_for_next_region(Thread& thread, Pool& pool, std::uint64_t rou
     return state != round;
   };
   for (;;) {
-    team.idle.wait([&] {
-      return begun() || (has_queued(team) &&
-                         team.end.generation.load(std::memory_order_acquire) == generation);
-    });
+    team.idle.wait(
+        [&] {
+          return begun() || (has_queued(team) &&
+                             team.end.generation.load(std::memory_order_acquire) == generation);
+        },
+        &team.asleep);
     if (begun()) return state;
     run_any_tasks(thread, team, generation);
   }

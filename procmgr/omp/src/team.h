@@ -121,6 +121,9 @@ struct alignas(kTeamPage) Team {
   alignas(64) std::atomic<bool> cancelled{false};
   std::atomic<bool> share_cancelled{false};
   std::atomic<std::uint32_t> cancelled_share{0};  // distant: the construct, from 1 on
+  // Threads that would run tasks if there were any; those that still look for one do not count.
+  // Always 0 in a distant team.
+  std::atomic<unsigned> asleep{0};
 
   // Nobody but the master uses these in a distant team.
   alignas(kTeamPage) Function function = nullptr;

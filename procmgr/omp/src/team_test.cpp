@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <thread>
+#include <utility>
 
 using namespace krg::omp;
 
@@ -71,6 +72,35 @@ TEST(Waiting, WhoIsWakingIsNotWokenAgain) {
     EXPECT_FALSE(slept && count.wake_one());
     may_go_on = true;
   }
+}
+
+// More threads than processors: they yield, then sleep; who sleeps is counted until it is woken.
+TEST(Waiting, WhoSleepsIsCounted) {
+  const unsigned threads = spinning.threads.exchange(spinning.processors + 1);
+  EventCount count;
+  std::atomic<bool> ready{false};
+  std::atomic<unsigned> asleep{0};
+  std::jthread sleeper([&] { count.wait([&] { return ready.load(); }, &asleep); });
+  while (asleep == 0) std::this_thread::yield();
+  ready = true;
+  count.wake_all();
+  sleeper.join();
+  EXPECT_EQ(asleep, 0U);
+  spinning.threads = threads;
+}
+
+TEST(Waiting, WhoYieldsSeesWhatAnotherThreadDoes) {
+  const std::uint64_t looks_ns = std::exchange(spinning.default_ns, 1'000'000);
+  std::atomic<bool> ready{false};
+  EXPECT_TRUE(look_yielding([&] { return true; }));
+  for (bool seen = false; !seen; ready = false) {  // once more if others computed meanwhile
+    std::jthread other([&] { ready = true; });
+    seen = look_yielding([&] { return ready.load(); });
+  }
+  EXPECT_FALSE(look_yielding([&] { return false; }));
+  spinning.default_ns = 0;
+  EXPECT_FALSE(look_yielding([&] { return false; }));
+  spinning.default_ns = looks_ns;
 }
 
 }  // namespace

@@ -18,6 +18,12 @@ namespace {
 // Between two looks at a lock, where there is a processor for each thread (3 µs) and where not.
 constexpr unsigned kMostPauses = 64, kMostPausesIfShared = 16;
 constexpr int kLooksPerClock = 8;
+
+// Who comes back from a yield this late has waited for one that computes: then so many waits are
+// without yields, twice as many each time that it happens again.
+constexpr std::uint64_t kLate_ns = 100'000;
+constexpr unsigned kLeastSkipped = 64, kMostSkipped = 4096;
+thread_local unsigned yields_to_skip = 0, yields_skipped_last = 0;
 }  // namespace
 
 bool futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t seen) {
@@ -38,6 +44,22 @@ std::uint64_t now_ns() {
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC, &now);
   return std::uint64_t(now.tv_sec) * 1'000'000'000U + std::uint64_t(now.tv_nsec);
+}
+
+bool yield_processor() {
+  if (yields_to_skip != 0) {
+    --yields_to_skip;
+    return false;
+  }
+  const std::uint64_t before = now_ns();
+  sched_yield();
+  if (now_ns() - before < kLate_ns) {
+    yields_skipped_last -= yields_skipped_last != 0 ? 1 : 0;
+    return true;
+  }
+  yields_skipped_last = std::clamp(2 * yields_skipped_last, kLeastSkipped, kMostSkipped);
+  yields_to_skip = yields_skipped_last;
+  return false;
 }
 
 int processor_here() {

@@ -1,7 +1,6 @@
-// How threads of a team wait: microseconds of looking, then a futex; no looking at all when there
-// are more threads than processors. Any thread. Members of a team on several nodes wait by team
-// calls instead (distant.h).
-// SPDX-License-Identifier: GPL-2.0-or-later
+// How threads of a team wait: microseconds of looking, then a futex; when there are more threads
+// than processors they yield in between. Any thread. Members of a team on several nodes wait by
+// team calls instead (distant.h). SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 #include <atomic>
 #include <climits>
@@ -56,14 +55,46 @@ bool look_for(const Ready& ready, int looks = 32) {
   }
 }
 
+// Where there are more threads than processors: lets other threads have this one for a moment.
+// False: whoever had it computes, so that who sleeps is back sooner; also for a while after that.
+bool yield_processor();
+
+// The same as look_for() there: a team's threads of one processor come to a barrier one after the
+// other, without being put to sleep and woken.
+template <class Ready>
+bool look_yielding(const Ready& ready) {
+  if (ready()) return true;
+  if (spinning.default_ns == 0) return false;
+  const std::uint64_t end = now_ns() + spinning.default_ns;
+  while (yield_processor()) {
+    if (ready()) return true;
+    if (now_ns() >= end) return false;
+  }
+  return ready();
+}
+
 // Threads that wait for conditions which others make true. Whoever makes one true does so by a
 // sequentially consistent operation (or under a Mutex), then calls wake_all or wake_one: which
 // costs one load when nobody sleeps.
 class EventCount {
  public:
+  // `asleep`: counts who sleeps here, and elsewhere.
   template <class Ready>
-  void wait(const Ready& ready) {
-    if (look_for(ready)) return;
+  void wait(const Ready& ready, std::atomic<unsigned>* asleep = nullptr) {
+    if (spinning.allowed() ? look_for(ready) : look_yielding(ready)) return;
+    if (asleep != nullptr) asleep->fetch_add(1, std::memory_order_relaxed);
+    sleep_until(ready);
+    if (asleep != nullptr) asleep->fetch_sub(1, std::memory_order_relaxed);
+  }
+
+  void wake_all() { wake(INT_MAX); }
+
+  // True when somebody slept that nobody else has woken.
+  bool wake_one() { return wake(1); }
+
+ private:
+  template <class Ready>
+  void sleep_until(const Ready& ready) {
     for (;;) {
       sleepers_.fetch_add(1, std::memory_order_seq_cst);
       const std::uint32_t seen = events_.load(std::memory_order_seq_cst);
@@ -74,12 +105,6 @@ class EventCount {
     }
   }
 
-  void wake_all() { wake(INT_MAX); }
-
-  // True when somebody slept that nobody else has woken.
-  bool wake_one() { return wake(1); }
-
- private:
   bool wake(int waiters) {
     if (sleepers_.load(std::memory_order_seq_cst) == 0) return false;
     waker_processor_.store(processor_here(), std::memory_order_relaxed);
