@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "passed_fds.h"
 #include "testing/descriptors_fixture.h"
@@ -17,7 +18,11 @@
 namespace krg::testing {
 namespace {
 
-using SocketsTest = DescriptorsTest;
+class SocketsTest : public DescriptorsTest {
+ protected:
+  // A socket whose packets of these sizes a body elsewhere, which has ended, has sent back.
+  UniqueFd keep_bounds(int type, const std::vector<ssize_t>& sizes);
+};
 
 std::pair<UniqueFd, UniqueFd> unix_pair(int type) {
   int ends[2];
@@ -67,28 +72,42 @@ TEST_F(SocketsTest, StreamsGoBothWaysWithHalfClose) {
   }
 }
 
-// Datagrams (unix(7)) are in order, too, may be empty, and have no end.
-TEST_F(SocketsTest, DatagramsKeepTheirBounds) {
-  auto [ours, theirs] = unix_pair(SOCK_DGRAM);
-  const pid_t body = place(kHome, kFar, {{5, ours.get()}}, [] {
+UniqueFd SocketsTest::keep_bounds(int type, const std::vector<ssize_t>& sizes) {
+  auto [ours, theirs] = unix_pair(type);
+  const pid_t body = place(kHome, kFar, {{5, ours.get()}}, [&sizes] {
     char packet[5000];
-    for (ssize_t expected : {100, 0, 1, 5000}) {
+    for (ssize_t expected : sizes) {
       const ssize_t got = recv(5, packet, sizeof packet, 0);
       if (got != expected || send(5, packet, static_cast<size_t>(got), 0) != got) return 1;
     }
     return kOk;
   });
-  ASSERT_GT(body, 0) << last_error_.message();
+  EXPECT_GT(body, 0) << last_error_.message();
   ours.reset();
   const std::string bytes(5000, 'p');
-  for (size_t size : {100, 0, 1, 5000}) ASSERT_GE(send(theirs.get(), bytes.data(), size, 0), 0);
+  for (ssize_t size : sizes)
+    EXPECT_EQ(send(theirs.get(), bytes.data(), static_cast<size_t>(size), 0), size);
   EXPECT_EQ(wait_for(body), 0);
+  settle();
   char packet[6000];
-  for (ssize_t expected : {100, 0, 1, 5000})
+  for (ssize_t expected : sizes)
     EXPECT_EQ(recv(theirs.get(), packet, sizeof packet, MSG_DONTWAIT), expected);
-  EXPECT_EQ(recv(theirs.get(), packet, sizeof packet, MSG_DONTWAIT), -1);
+  return std::move(theirs);
+}
+
+// Datagrams (unix(7)) are in order, too, may be empty, and have no end.
+TEST_F(SocketsTest, DatagramsKeepTheirBounds) {
+  const UniqueFd theirs = keep_bounds(SOCK_DGRAM, {100, 0, 1, 5000});
+  char packet;
+  EXPECT_EQ(recv(theirs.get(), &packet, 1, MSG_DONTWAIT), -1);
   ASSERT_TRUE(pump_until(
       [&] { return send(theirs.get(), "x", 1, MSG_DONTWAIT) < 0 && errno == ECONNREFUSED; }));
+}
+
+TEST_F(SocketsTest, PacketsKeepTheirBounds) {
+  const UniqueFd theirs = keep_bounds(SOCK_SEQPACKET, {100, 1, 5000});
+  char packet;
+  EXPECT_EQ(recv(theirs.get(), &packet, 1, MSG_DONTWAIT), 0);  // closed
 }
 
 // As programs have the system's log.
@@ -114,28 +133,6 @@ TEST_F(SocketsTest, DatagramsGoToANamedSocketUntilItIsClosed) {
   }
   log.reset();
   EXPECT_EQ(wait_for(body), 0);
-}
-
-TEST_F(SocketsTest, PacketsKeepTheirBounds) {
-  auto [ours, theirs] = unix_pair(SOCK_SEQPACKET);
-  const pid_t body = place(kHome, kFar, {{5, ours.get()}}, [] {
-    char packet[5000];
-    for (ssize_t expected : {100, 1, 5000}) {
-      const ssize_t got = recv(5, packet, sizeof packet, 0);
-      if (got != expected || send(5, packet, static_cast<size_t>(got), 0) != got) return 1;
-    }
-    return kOk;
-  });
-  ASSERT_GT(body, 0) << last_error_.message();
-  ours.reset();
-  const std::string bytes(5000, 'p');
-  for (size_t size : {100, 1, 5000}) ASSERT_GT(send(theirs.get(), bytes.data(), size, 0), 0);
-  EXPECT_EQ(wait_for(body), 0);
-  settle();
-  char packet[6000];
-  for (ssize_t expected : {100, 1, 5000})
-    EXPECT_EQ(recv(theirs.get(), packet, sizeof packet, MSG_DONTWAIT), expected);
-  EXPECT_EQ(recv(theirs.get(), packet, sizeof packet, MSG_DONTWAIT), 0);  // closed
 }
 
 TEST_F(SocketsTest, WhatABodyDoesNotReadStaysForOthers) {

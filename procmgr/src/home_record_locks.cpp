@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 
@@ -61,8 +60,10 @@ HomeRecordLocks::HomeRecordLocks(NodeContext& node)
 void HomeRecordLocks::lock(StreamOperation operation, std::shared_ptr<UniqueFd> file,
                            const LockOwner& owner, int command, bool waits, const RecordLock& lock,
                            Done done) {
-  waits_.emplace(operation,
-                 Wait{std::move(file), owner, command, waits, lock, std::move(done), kFirstPause});
+  const auto identity = own_fd_identity(file->get());
+  if (!identity) return done(identity.error());
+  waits_.emplace(operation, Wait{std::move(file), *identity, owner, command, waits, lock,
+                                 std::move(done), kFirstPause});
   attempt(operation);
 }
 
@@ -70,9 +71,6 @@ void HomeRecordLocks::attempt(StreamOperation operation) {
   auto found = waits_.find(operation);
   if (found == waits_.end()) return;
   Wait& wait = found->second;
-  struct stat attributes {};
-  if (fstat(wait.file->get(), &attributes) == 0)
-    wait.identity = {attributes.st_dev, attributes.st_ino};
   wait.by_description = false;
   if (wait.owner == kOfDescription) return attempt_on(operation, wait.file);
   if (wait.owner.description == 0 && holders_ && holders_->holds_for(wait.owner.process))
@@ -121,16 +119,15 @@ void HomeRecordLocks::on_attempt(StreamOperation operation, Result<RecordLock> h
 }
 
 void HomeRecordLocks::note(const Wait& wait) {
-  if (wait.command != F_SETLK || !wait.by_description || !wait.identity) return;
+  if (wait.command != F_SETLK || !wait.by_description) return;
   RecordLockTable::Request now{as_holder(wait.owner), wait.lock};
   now.lock.pid = wait.owner.description == 0 ? wait.owner.process : -1;
-  held_[{wait.identity->device, wait.identity->inode}].lock(0, now, [](const Status&) {});
+  held_[wait.identity].lock(0, now, [](const Status&) {});
 }
 
 RecordLock HomeRecordLocks::with_holder(const Wait& wait, const RecordLock& answer) const {
-  if (wait.command != F_GETLK || answer.type == F_UNLCK || answer.pid > 0 || !wait.identity)
-    return answer;
-  const auto held = held_.find({wait.identity->device, wait.identity->inode});
+  if (wait.command != F_GETLK || answer.type == F_UNLCK || answer.pid > 0) return answer;
+  const auto held = held_.find(wait.identity);
   if (held == held_.end()) return answer;
   const RecordLock found = held->second.blocking(0, as_holder(wait.owner), wait.lock);
   return found.type == F_UNLCK ? answer : found;
@@ -140,16 +137,16 @@ RecordLock HomeRecordLocks::blocking(const FdIdentity& file, pid_t process,
                                      const RecordLock& wanted) const {
   RecordLock none = wanted;
   none.type = F_UNLCK;
-  const auto held = held_.find({file.device, file.inode});
+  const auto held = held_.find(file);
   return held == held_.end() ? none : held->second.blocking(0, as_holder({process, 0}), wanted);
 }
 
 bool HomeRecordLocks::has_locks_on(const FdIdentity& file) const {
-  return held_.contains({file.device, file.inode});
+  return held_.contains(file);
 }
 
 void HomeRecordLocks::forget(const Key& key) {
-  const auto held = held_.find({key.device, key.inode});
+  const auto held = held_.find(key.file);
   if (held == held_.end()) return;
   held->second.release(0, as_holder(key.owner));
   if (!held->second.is_locked(0)) held_.erase(held);
@@ -158,9 +155,7 @@ void HomeRecordLocks::forget(const Key& key) {
 // The owner's own. Its locks end with it; it is watched from its first one on.
 void HomeRecordLocks::find_description(const Wait& wait,
                                        std::function<void(std::shared_ptr<UniqueFd>)> done) {
-  struct stat attributes {};
-  if (fstat(wait.file->get(), &attributes) != 0) return done(nullptr);
-  const Key key{wait.owner, attributes.st_dev, attributes.st_ino};
+  const Key key{wait.owner, wait.identity};
   if (auto known = descriptions_.find(key); known != descriptions_.end())
     return done(known->second);
   in_worker(
@@ -200,9 +195,9 @@ void HomeRecordLocks::forget_node(NodeId node) {
 }
 
 void HomeRecordLocks::let_go(const LockOwner& owner, int file) {
-  struct stat attributes {};
-  if (fstat(file, &attributes) != 0) return;
-  const Key key{owner, attributes.st_dev, attributes.st_ino};
+  const auto identity = own_fd_identity(file);
+  if (!identity) return;
+  const Key key{owner, *identity};
   descriptions_.erase(key);
   forget(key);
   if (owner.description == 0 && holders_) holders_->let_go(owner.process, file);

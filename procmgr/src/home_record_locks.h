@@ -61,12 +61,12 @@ class HomeRecordLocks {
  private:
   struct Key {
     LockOwner owner;
-    dev_t device;
-    ino_t inode;
+    FdIdentity file;
     auto operator<=>(const Key&) const = default;
   };
   struct Wait {
     std::shared_ptr<UniqueFd> file;
+    FdIdentity identity;  // the file's
     LockOwner owner;
     int command;
     bool waits;
@@ -74,8 +74,7 @@ class HomeRecordLocks {
     Done done;
     std::chrono::microseconds pause;
     bool is_cancelled = false;
-    std::optional<FdIdentity> identity = {};  // the file's, as far as known
-    bool by_description = false;              // of krgd's, made for the owner
+    bool by_description = false;  // of krgd's, made for the owner
   };
   void attempt(StreamOperation operation);
   void attempt_on(StreamOperation operation, std::shared_ptr<UniqueFd> description);
@@ -91,8 +90,8 @@ class HomeRecordLocks {
   LockHolders* holders_ = nullptr;  // none: no process leaves a shadow
   std::map<StreamOperation, Wait> waits_;
   std::map<Key, std::shared_ptr<UniqueFd>> descriptions_;
-  // What those have, and for whom: the kernel tells neither (F_GETLK says -1). By device and inode.
-  std::map<std::pair<dev_t, ino_t>, RecordLockTable> held_;
+  // What those have, and for whom: the kernel tells neither (F_GETLK says -1).
+  std::map<FdIdentity, RecordLockTable> held_;
   std::map<pid_t, std::vector<Messenger::Reply>> watchers_;  // of processes that live here
   ExitWatch exits_;
 };

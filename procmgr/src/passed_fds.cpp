@@ -14,6 +14,7 @@
 #include "krg/runtime/unix_socket.h"
 #include "packed_bytes.h"
 #include "socket_messages.h"
+#include "socket_option.h"
 
 namespace krg {
 namespace {
@@ -41,20 +42,15 @@ SocketPiece receive(int socket, std::span<char> room, int flags) {
   return piece;
 }
 
-int option_of(int socket, int name) {
-  int value = 0;
-  socklen_t size = sizeof value;
-  return getsockopt(socket, SOL_SOCKET, name, &value, &size) == 0 ? value : -1;
-}
-
 bool is_stream(int socket) {
-  return option_of(socket, SO_TYPE) == SOCK_STREAM;
+  return socket_option(socket, SOL_SOCKET, SO_TYPE) == SOCK_STREAM;
 }
 
 // Where what is looked at begins (SO_PEEK_OFF, socket(7)); as before at the end.
 class PeekOffset {
  public:
-  explicit PeekOffset(int socket) : socket_(socket), before_(option_of(socket, SO_PEEK_OFF)) {}
+  explicit PeekOffset(int socket)
+      : socket_(socket), before_(socket_option(socket, SOL_SOCKET, SO_PEEK_OFF)) {}
   ~PeekOffset() { set(before_); }
   PeekOffset(const PeekOffset&) = delete;
   PeekOffset& operator=(const PeekOffset&) = delete;
@@ -129,7 +125,7 @@ bool is_end(int socket) {
 }
 
 Result<std::vector<WaitingPiece>> peek_all_pieces(int socket) {
-  if (option_of(socket, SO_DOMAIN) != AF_UNIX) return peek_plain_bytes(socket);
+  if (socket_option(socket, SOL_SOCKET, SO_DOMAIN) != AF_UNIX) return peek_plain_bytes(socket);
   const PeekOffset begin(socket);
   std::vector<WaitingPiece> all;
   std::string room(kMaxSocketPieceBytes, 0);

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <fmt/core.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 
@@ -156,6 +157,12 @@ Result<FdIdentity> fd_identity(pid_t tid, int number) {
   if (statx(AT_FDCWD, path.c_str(), AT_STATX_DONT_SYNC, STATX_INO, &got) != 0)
     return errno_error("statx of " + path);
   return FdIdentity{makedev(got.stx_dev_major, got.stx_dev_minor), got.stx_ino};
+}
+
+Result<FdIdentity> own_fd_identity(int fd) {
+  struct stat got {};
+  if (fstat(fd, &got) != 0) return errno_error("fstat");
+  return FdIdentity{got.st_dev, got.st_ino};
 }
 
 Result<std::string> link_of_fd(pid_t tid, int number) {

@@ -43,8 +43,11 @@ bool holds_record_locks(pid_t pid);
 struct FdIdentity {
   dev_t device = 0;
   ino_t inode = 0;
+  auto operator<=>(const FdIdentity&) const = default;
 };
 Result<FdIdentity> fd_identity(pid_t tid, int number);
+// Of a descriptor of krgd's own.
+Result<FdIdentity> own_fd_identity(int fd);
 // What /proc shows for it: a path, where it has one. Errors: EBADF.
 Result<std::string> link_of_fd(pid_t tid, int number);
 // The descriptors of a thread's process that are a file that is meant.

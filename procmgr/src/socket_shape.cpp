@@ -12,6 +12,7 @@
 
 #include "family/socket_options.h"
 #include "packed_bytes.h"
+#include "socket_option.h"
 
 namespace krg {
 namespace {
@@ -19,12 +20,6 @@ namespace {
 struct SocketKind {
   int32_t domain = 0, type = 0, protocol = 0;
 };
-
-int option_of(int socket, int name) {
-  int value = 0;
-  socklen_t size = sizeof value;
-  return getsockopt(socket, SOL_SOCKET, name, &value, &size) == 0 ? value : -1;
-}
 
 bool is_known(const SocketKind& kind) {
   if (kind.domain == AF_UNIX) return true;
@@ -61,13 +56,14 @@ std::string packed(const std::vector<SocketOption>& options) {
 }  // namespace
 
 std::optional<std::string> describe_new_socket(int socket) {
-  const SocketKind kind{option_of(socket, SO_DOMAIN), option_of(socket, SO_TYPE),
-                        option_of(socket, SO_PROTOCOL)};
+  const SocketKind kind{socket_option(socket, SOL_SOCKET, SO_DOMAIN),
+                        socket_option(socket, SOL_SOCKET, SO_TYPE),
+                        socket_option(socket, SOL_SOCKET, SO_PROTOCOL)};
   sockaddr_storage peer{};
   socklen_t size = sizeof peer;
   const bool is_connected =
       getpeername(socket, reinterpret_cast<sockaddr*>(&peer), &size) == 0 || errno != ENOTCONN;
-  if (!is_known(kind) || is_connected || option_of(socket, SO_ACCEPTCONN) == 1 ||
+  if (!is_known(kind) || is_connected || socket_option(socket, SOL_SOCKET, SO_ACCEPTCONN) == 1 ||
       is_bound(socket, kind.domain) || has_input(socket))
     return std::nullopt;
   PackedWriter out;

@@ -51,7 +51,7 @@ void ClientSession::receive(uint32_t events) {
   if (events & EPOLLOUT) send_waiting();
   for (unsigned i = 0; i < kPacketsAtOnce && watch_; ++i)
     if (!receive_one()) break;
-  pin_range();
+  pin_neighbours();
 }
 
 // Returns whether there may be more.
@@ -79,7 +79,7 @@ bool ClientSession::receive_one() {
 
 void ClientSession::dispatch(const Request& request, std::string_view payload) {
   const SetId set{request.set};
-  if (request.op != Op::kGet && request.op != Op::kGrab) pin_range();
+  if (request.op != Op::kGet && request.op != Op::kGrab) pin_neighbours();
   switch (request.op) {
     case Op::kPut:
       return put(request);
@@ -101,7 +101,7 @@ void ClientSession::dispatch(const Request& request, std::string_view payload) {
   switch (request.op) {
     case Op::kGet:
     case Op::kGrab:
-      return add_to_range(request);
+      return add_neighbour(request);
     case Op::kGetRange:
     case Op::kGrabRange:
       return take_range(request);
@@ -136,19 +136,19 @@ void ClientSession::name(const Request& request, std::string_view payload) {
       });
 }
 
-void ClientSession::add_to_range(const Request& request) {
-  if (!range_.empty()) {
-    const Request& last = range_.back();
+void ClientSession::add_neighbour(const Request& request) {
+  if (!neighbours_.empty()) {
+    const Request& last = neighbours_.back();
     if (last.op != request.op || last.flag != request.flag || last.set != request.set ||
         last.object + 1 != request.object)
-      pin_range();
+      pin_neighbours();
   }
-  range_.push_back(request);
+  neighbours_.push_back(request);
 }
 
-void ClientSession::pin_range() {
-  if (range_.empty()) return;
-  const auto range = std::make_shared<const std::vector<Request>>(std::exchange(range_, {}));
+void ClientSession::pin_neighbours() {
+  if (neighbours_.empty()) return;
+  const auto range = std::make_shared<const std::vector<Request>>(std::exchange(neighbours_, {}));
   const Request& first = range->front();
   const SetId set{first.set};
   const auto touch = touch_of(first);
@@ -370,7 +370,7 @@ void ClientSession::send_waiting() {
 
 void ClientSession::end() {
   watch_.reset();  // from here on nothing is granted to it
-  range_.clear();
+  neighbours_.clear();
   auto pins = std::exchange(pins_, {});
   for (auto& [id, pin] : pins) release(pin, false);
   for (const uint64_t member : std::exchange(memberships_, {})) parts_.barriers.leave(member);

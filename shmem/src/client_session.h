@@ -72,8 +72,8 @@ class ClientSession : public std::enable_shared_from_this<ClientSession> {
   void dispatch(const Request& request, std::string_view payload);
   void name(const Request& request, std::string_view payload);
   // Pins for neighbours that are asked for at once are asked for in one range.
-  void add_to_range(const Request& request);
-  void pin_range();
+  void add_neighbour(const Request& request);
+  void pin_neighbours();
   void take_range(const Request& request);
   void range_taken(const Request& request, uint64_t id, const Status& taken);
   void try_pin(const Request& request, bool writing);
@@ -102,7 +102,7 @@ class ClientSession : public std::enable_shared_from_this<ClientSession> {
   std::function<void()> ended_;
   std::unordered_map<uint64_t, Pin> pins_;
   uint64_t next_pin_ = 1;
-  std::vector<Request> range_;                // not asked for yet
+  std::vector<Request> neighbours_;           // not asked for yet
   std::unordered_set<uint64_t> memberships_;  // of barriers, those that it joins at the moment too
   std::deque<std::string> replies_;           // that the socket did not take yet
   bool lacks_room_ = false;

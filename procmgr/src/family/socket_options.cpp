@@ -8,6 +8,8 @@
 #include <cstring>
 #include <utility>
 
+#include "socket_option.h"
+
 namespace krg {
 namespace {
 
@@ -23,12 +25,6 @@ constexpr OptionName kOptions[] = {
     {IPPROTO_TCP, TCP_NODELAY}, {IPPROTO_TCP, TCP_KEEPIDLE},     {IPPROTO_TCP, TCP_KEEPINTVL},
     {IPPROTO_TCP, TCP_KEEPCNT}, {IPPROTO_TCP, TCP_USER_TIMEOUT},
 };
-
-int option_of(int fd, int level, int name) {
-  int value = 0;
-  socklen_t bytes = sizeof value;
-  return getsockopt(fd, level, name, &value, &bytes) == 0 ? value : -1;
-}
 
 bool applies(int domain, int protocol, const OptionName& option) {
   if (option.level == SOL_SOCKET) return true;
@@ -49,11 +45,11 @@ std::vector<SocketOption> socket_options(int fd, int domain, int protocol) {
     options.push_back(option);
   }
   // The kernel doubles what it is told (socket(7)); which of them it was told, SO_BUF_LOCK knows.
-  const int chosen = option_of(fd, SOL_SOCKET, SO_BUF_LOCK);
+  const int chosen = socket_option(fd, SOL_SOCKET, SO_BUF_LOCK);
   for (const auto& [bit, name] : {std::pair(1, SO_SNDBUF), std::pair(2, SO_RCVBUF)}) {
     if (chosen <= 0 || (chosen & bit) == 0) continue;
     SocketOption option{SOL_SOCKET, name, sizeof(int), {}};
-    const int value = option_of(fd, SOL_SOCKET, name) / 2;
+    const int value = socket_option(fd, SOL_SOCKET, name) / 2;
     memcpy(option.value.data(), &value, sizeof value);
     options.push_back(option);
   }

@@ -17,17 +17,12 @@
 #include "family/socket_options.h"
 #include "family/unix_sockets.h"
 #include "krg/runtime/unix_socket.h"
+#include "socket_option.h"
 
 namespace krg {
 namespace {
 
 constexpr size_t kMostPacket = 256 * 1024;
-
-int option_of(int fd, int level, int name) {
-  int value = 0;
-  socklen_t bytes = sizeof value;
-  return getsockopt(fd, level, name, &value, &bytes) == 0 ? value : -1;
-}
 
 using GetName = int (*)(int, sockaddr*, socklen_t*);
 
@@ -48,7 +43,7 @@ Error not_kept(std::string_view why) {
 // Sockets that look as they read go on where they were looked at last (SO_PEEK_OFF, socket(7)).
 class PeekOffset {
  public:
-  explicit PeekOffset(int fd) : fd_(fd), before_(option_of(fd, SOL_SOCKET, SO_PEEK_OFF)) {
+  explicit PeekOffset(int fd) : fd_(fd), before_(socket_option(fd, SOL_SOCKET, SO_PEEK_OFF)) {
     const int begin = 0;
     works_ = setsockopt(fd_, SOL_SOCKET, SO_PEEK_OFF, &begin, sizeof begin) == 0;
   }
@@ -114,7 +109,7 @@ Result<std::string> peek_tcp(int fd) {
 // A socket in repair mode tells its sequence numbers and what it has sent; SO_REUSEADDR is lost.
 class TcpRepair {
  public:
-  explicit TcpRepair(int fd) : fd_(fd), reuse_(option_of(fd, SOL_SOCKET, SO_REUSEADDR)) {
+  explicit TcpRepair(int fd) : fd_(fd), reuse_(socket_option(fd, SOL_SOCKET, SO_REUSEADDR)) {
     const int on = TCP_REPAIR_ON;
     works_ = setsockopt(fd_, IPPROTO_TCP, TCP_REPAIR, &on, sizeof on) == 0;
   }
@@ -130,7 +125,7 @@ class TcpRepair {
 
   uint32_t sequence(int queue) const {
     setsockopt(fd_, IPPROTO_TCP, TCP_REPAIR_QUEUE, &queue, sizeof queue);
-    return static_cast<uint32_t>(option_of(fd_, IPPROTO_TCP, TCP_QUEUE_SEQ));
+    return static_cast<uint32_t>(socket_option(fd_, IPPROTO_TCP, TCP_QUEUE_SEQ));
   }
   // REQUIRES: sequence(TCP_SEND_QUEUE) was the last.
   Result<std::string> sent(int bytes) const {
@@ -284,9 +279,9 @@ Result<SocketState> SocketState::take(int fd, const SocketRelay& relay) {
   struct stat attributes {};
   if (fstat(fd, &attributes) != 0) return errno_error("a socket");
   state.identity.inode = attributes.st_ino;
-  socket.domain = option_of(fd, SOL_SOCKET, SO_DOMAIN);
-  socket.type = option_of(fd, SOL_SOCKET, SO_TYPE);
-  socket.protocol = option_of(fd, SOL_SOCKET, SO_PROTOCOL);
+  socket.domain = socket_option(fd, SOL_SOCKET, SO_DOMAIN);
+  socket.type = socket_option(fd, SOL_SOCKET, SO_TYPE);
+  socket.protocol = socket_option(fd, SOL_SOCKET, SO_PROTOCOL);
   const bool is_internet = socket.domain == AF_INET || socket.domain == AF_INET6;
   const bool is_known = is_internet
                             ? socket.protocol == IPPROTO_TCP || (socket.protocol == IPPROTO_UDP)
@@ -295,9 +290,9 @@ Result<SocketState> SocketState::take(int fd, const SocketRelay& relay) {
   socket.name = name_of(fd, getsockname).value_or(std::string());
   socket.peer_name = name_of(fd, getpeername).value_or(std::string());
   socket.options = socket_options(fd, socket.domain, socket.protocol);
-  Status taken = option_of(fd, SOL_SOCKET, SO_ACCEPTCONN) == 1 ? take_listening(fd, state)
-                 : is_internet                                 ? take_internet(fd, state)
-                                                               : take_unix(fd, state);
+  Status taken = socket_option(fd, SOL_SOCKET, SO_ACCEPTCONN) == 1 ? take_listening(fd, state)
+                 : is_internet                                     ? take_internet(fd, state)
+                                                                   : take_unix(fd, state);
   if (!taken) return taken.error();
   skip_input(socket, relay.skip);
   socket.contents.insert(0, relay.came);
