@@ -220,16 +220,42 @@ int list(const CheckpointStore& store) {
   return status;
 }
 
+std::string_view name_of(FamilyFile::Kind kind) {
+  switch (kind) {
+    case FamilyFile::Kind::kPath:
+      return "file";
+    case FamilyFile::Kind::kStandard:
+      return "standard stream";
+    case FamilyFile::Kind::kTerminal:
+      return "terminal";
+    case FamilyFile::Kind::kPipe:
+      return "pipe";
+    case FamilyFile::Kind::kDeleted:
+      return "deleted file";
+    case FamilyFile::Kind::kSocket:
+      return "socket";
+    case FamilyFile::Kind::kEvent:
+      return "event descriptor";
+    case FamilyFile::Kind::kQueue:
+      return "message queue";
+    case FamilyFile::Kind::kMemory:
+      return "shared memory";
+    case FamilyFile::Kind::kMaster:
+      return "pseudo-terminal's master";
+    case FamilyFile::Kind::kSlave:
+      return "pseudo-terminal";
+  }
+  return "descriptor of an unknown kind";
+}
+
 void show_processes(const ProcessFamily& family) {
   for (const FamilyMember& member : family.members)
     fmt::print("  process {} ({}), parent {}, {}\n", member.pid, member.name, member.parent,
                member.has_ended()
                    ? std::string("ended")
                    : fmt::format("{} descriptors, on node {}", member.fds.size(), member.node));
-  static constexpr const char* kKinds[] = {"file", "standard stream", "terminal",
-                                           "pipe", "deleted file",    "socket"};
   for (const FamilyFile& file : family.files)
-    fmt::print("  {} {} at {}\n", kKinds[static_cast<unsigned>(file.kind)], file.path, file.offset);
+    fmt::print("  {} {} at {}\n", name_of(file.kind), file.path, file.offset);
 }
 
 int show(const CheckpointStore& store, unsigned version) {

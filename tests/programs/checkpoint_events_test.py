@@ -137,6 +137,8 @@ class CheckpointEventsTest(CheckpointCase):
 
     def test_asyncio(self):
         self.python(ASYNCIO)
+        shown = self.run_program(["krg_checkpoint", "show", "ckpt"], check=True).stdout
+        self.assertIn("  event descriptor anon_inode:[eventpoll] at 0\n", shown)
 
     def test_asyncio_on_several_nodes(self):
         self.python(ASYNCIO, times=3, nodes=(2, 1, 3))

@@ -26,6 +26,7 @@
 namespace krg {
 namespace {
 
+constexpr mode_t kPermissions = 07777;
 constexpr unsigned kMemoryDevices = 1;  // their major number (Linux Documentation, devices.txt)
 
 Error not_kept(pid_t owner, const StolenFd& fd, std::string_view why) {
@@ -466,16 +467,25 @@ Result<FamilyFiles::PipeEnds*> FamilyFiles::pipe_of(const Open& open,
     if (writes(other.fd)) ends.writer = &other;
   }
   const bool is_whole = ends.reader && ends.writer;
-  const bool is_lost =
+  const bool is_outer =
       !is_whole && !has_no_other_end(open.fd) && !(asker_ != 0 && has_other_end(asker_, open.fd));
+  FamilyPipe pipe;
+  pipe.path = path_of_fifo(open.fd);
+  const bool is_quiet =
+      is_outer && !pipe.path.empty() && ends.reader && has_no_writer(ends.reader->fd);
+  const bool is_lost = is_outer && !is_quiet;
   if (is_lost && open.standard >= 0) return nullptr;
   const int capacity = fcntl(open.fd.copy.get(), F_GETPIPE_SZ);
   // What has been written to outside is not the family's any more.
   auto contents = is_lost && !ends.reader ? std::string() : contents_of_pipe(open.fd, capacity);
   if (!contents) return contents.error();
+  pipe.capacity = static_cast<uint32_t>(std::max(capacity, 0));
+  pipe.mode = open.fd.attributes.st_mode & kPermissions;
+  pipe.is_quiet = is_quiet ? 1 : 0;
+  pipe.is_lost = is_lost ? 1 : 0;
+  pipe.contents = std::move(*contents);
   ends.number = static_cast<uint32_t>(pipes.size());
-  pipes.push_back(
-      {static_cast<uint32_t>(std::max(capacity, 0)), 0, is_lost ? 1u : 0u, std::move(*contents)});
+  pipes.push_back(std::move(pipe));
   return &pipes_.emplace_back(inode, ends).second;
 }
 

@@ -69,8 +69,10 @@ std::string FamilyDescription::serialize() const {
   }
   put_all(out, numbers);
   out.put(static_cast<uint32_t>(pipes.size()));
-  for (const FamilyPipe& pipe : pipes)
-    put(out, FamilyPipe{pipe.capacity, pipe.node, pipe.is_lost, {}});
+  for (FamilyPipe pipe : pipes) {
+    pipe.contents.clear();
+    put(out, pipe);
+  }
   out.put(static_cast<uint32_t>(sockets.size()));
   for (FamilySocket socket : sockets) {
     socket.contents.clear();

@@ -94,7 +94,7 @@ Result<UniqueFd> FamilyInstaller::Impl::make_file(const FamilyFile& file,
                                                   const std::vector<PipeEnds>& pipes) const {
   switch (file.kind) {
     case FamilyFile::Kind::kPipe:
-      return open_again(pipes[file.pipe].reader.get(), file.flags);
+      return open_end(family.pipes[file.pipe], pipes[file.pipe], file.flags);
     case FamilyFile::Kind::kQueue:
       if (node.node_count > 1) return UniqueFd();
       return ipc.open_posix_queue(file.pipe, file.flags);

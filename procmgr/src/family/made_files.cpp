@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -18,10 +19,40 @@ Status write_all(int fd, std::string_view bytes) {
   return {};
 }
 
+constexpr int kOpenFlags = O_ACCMODE | O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME;
+
+// Nobody need have the other end.
+Result<UniqueFd> open_fifo(const std::string& path, int flags) {
+  UniqueFd fifo(open(path.c_str(), flags | O_NONBLOCK | O_CLOEXEC));
+  if (!fifo) return errno_error("the FIFO " + path);
+  struct stat found {};
+  if (fstat(fifo.get(), &found) != 0 || !S_ISFIFO(found.st_mode))
+    return errno_error(path + " is no FIFO any more", ENOTSUP);
+  return fifo;
+}
+
+Status fill(int writer, const FamilyPipe& pipe) {
+  fcntl(writer, F_SETPIPE_SZ, static_cast<int>(pipe.capacity));
+  return write_all(writer, pipe.contents);
+}
+
+Result<PipeEnds> make_fifo(const FamilyPipe& pipe) {
+  const char* path = pipe.path.c_str();
+  if (mkfifo(path, 0) == 0) {
+    if (chmod(path, pipe.mode) != 0) return errno_error("the FIFO " + pipe.path);
+  } else if (errno != EEXIST) {
+    return errno_error("the FIFO " + pipe.path);
+  }
+  if (pipe.is_quiet) return PipeEnds{};
+  auto both = open_fifo(pipe.path, O_RDWR);
+  if (!both) return both.error();
+  if (auto filled = fill(both->get(), pipe); !filled) return filled.error();
+  return PipeEnds{std::move(*both), {}};
+}
+
 }  // namespace
 
 Result<UniqueFd> open_again(int fd, int flags) {
-  constexpr int kOpenFlags = O_ACCMODE | O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME;
   UniqueFd opened(
       open(fmt::format("/proc/self/fd/{}", fd).c_str(), (flags & kOpenFlags) | O_CLOEXEC));
   if (!opened) return errno_error("opening a pipe or file again");
@@ -29,12 +60,22 @@ Result<UniqueFd> open_again(int fd, int flags) {
 }
 
 Result<PipeEnds> make_pipe(const FamilyPipe& pipe) {
+  if (!pipe.path.empty())
+    if (auto fifo = make_fifo(pipe); fifo || fifo.error().errno_or(0) != ENOENT) return fifo;
   int ends[2];
   if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) return errno_error("pipe");
   PipeEnds made{UniqueFd(ends[0]), UniqueFd(ends[1])};
-  fcntl(ends[1], F_SETPIPE_SZ, static_cast<int>(pipe.capacity));
-  if (auto put = write_all(ends[1], pipe.contents); !put) return put.error();
+  if (auto filled = fill(ends[1], pipe); !filled) return filled.error();
   return made;
+}
+
+// Opened by way of one that could write, a quiet FIFO would be at its end at once.
+Result<UniqueFd> open_end(const FamilyPipe& pipe, const PipeEnds& made, int flags) {
+  if (made.reader) return open_again(made.reader.get(), flags);
+  auto opened = open_fifo(pipe.path, flags & kOpenFlags);
+  if (opened && fcntl(opened->get(), F_SETFL, flags & kOpenFlags) != 0)
+    return errno_error("the FIFO " + pipe.path);
+  return opened;
 }
 
 Result<UniqueFd> fill_again(int made, const FamilyFile& file) {

@@ -11,10 +11,15 @@ namespace krg {
 // Another description of what a descriptor of ours leads to.
 Result<UniqueFd> open_again(int fd, int flags);
 
+// Of a FIFO `reader` is both; none: it is quiet.
 struct PipeEnds {
   UniqueFd reader, writer;
 };
+// A FIFO is opened where it was, and made if it is not there; it is a pipe where its folder is
+// gone. Errors: ENOTSUP: something else is there; of mkfifo(2), open(2), pipe(2), write(2).
 Result<PipeEnds> make_pipe(const FamilyPipe& pipe);
+// `flags`: open(2)'s, of one end of it.
+Result<UniqueFd> open_end(const FamilyPipe& pipe, const PipeEnds& made, int flags);
 
 // Another description of a file without a name; the first one has it filled with its contents.
 Result<UniqueFd> fill_again(int made, const FamilyFile& file);

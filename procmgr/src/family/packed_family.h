@@ -10,7 +10,8 @@
 
 namespace krg::packed_family {
 
-inline constexpr uint8_t kFormatVersion = 11;
+inline constexpr uint8_t kFormatVersion = 12;
+inline constexpr uint8_t kNoFifos = 11;  // an older one: they are pipes
 // 10: all contents of files without a name are in it.
 inline constexpr uint8_t kNoLostPipes = 9;  // an older one
 inline constexpr uint8_t kNoLocks = 8;      // an older one: of descriptions
@@ -105,6 +106,7 @@ inline FamilyMember get_member(PackedReader& in, uint8_t version) {
 
 inline void put(PackedWriter& out, const FamilyPipe& pipe) {
   out.put(pipe.capacity).put(pipe.node).put(pipe.is_lost).put_string(pipe.contents);
+  out.put_string(pipe.path).put(pipe.mode).put(pipe.is_quiet);
 }
 
 inline FamilyPipe get_pipe(PackedReader& in, uint8_t version) {
@@ -113,6 +115,11 @@ inline FamilyPipe get_pipe(PackedReader& in, uint8_t version) {
   pipe.node = get_node(in, version);
   if (version > kNoLostPipes) pipe.is_lost = in.get<uint32_t>();
   pipe.contents = in.get_string();
+  if (version > kNoFifos) {
+    pipe.path = in.get_string();
+    pipe.mode = in.get<uint32_t>();
+    pipe.is_quiet = in.get<uint32_t>();
+  }
   return pipe;
 }
 

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,6 +15,21 @@ namespace krg {
 bool has_no_other_end(const StolenFd& fd) {
   pollfd polled{fd.copy.get(), 0, 0};
   return poll(&polled, 1, 0) == 1 && (polled.revents & (reads(fd) ? POLLHUP : POLLERR)) != 0;
+}
+
+// tee(2) says EAGAIN where somebody might write.
+bool has_no_writer(const StolenFd& reader) {
+  int own[2];
+  if (pipe2(own, O_CLOEXEC) != 0) return false;
+  const UniqueFd source(own[0]), target(own[1]);
+  return tee(reader.copy.get(), target.get(), 1, SPLICE_F_NONBLOCK) == 0;
+}
+
+std::string path_of_fifo(const StolenFd& fd) {
+  struct stat found {};
+  if (!fd.link.starts_with('/') || lstat(fd.link.c_str(), &found) != 0) return {};
+  const bool is_it = found.st_ino == fd.attributes.st_ino && found.st_dev == fd.attributes.st_dev;
+  return is_it ? fd.link : std::string();
 }
 
 bool has_other_end(pid_t pid, const StolenFd& end) {

@@ -21,6 +21,10 @@ inline bool writes(const StolenFd& fd) {
 
 // Nobody has the other end of a pipe any more.
 bool has_no_other_end(const StolenFd& fd);
+// Nobody has a FIFO open to write that is empty, whether or not somebody had before.
+bool has_no_writer(const StolenFd& reader);
+// Where that FIFO is; empty: a pipe, or one that has no name any more.
+std::string path_of_fifo(const StolenFd& fd);
 // Whether a process has the other end of that pipe open.
 bool has_other_end(pid_t pid, const StolenFd& end);
 

@@ -91,8 +91,11 @@ struct FamilyFile {
 struct FamilyPipe {
   uint32_t capacity = 0;
   uint32_t node = 0;
-  uint32_t is_lost = 0;  // the other end was outside
-  std::string contents;  // in flight
+  uint32_t is_lost = 0;   // the other end was outside
+  std::string contents;   // in flight
+  std::string path = {};  // of a FIFO, which is opened there again
+  uint32_t mode = 0;      // its permissions
+  uint32_t is_quiet = 0;  // a FIFO that nobody has written to since its readers opened it
 };
 
 // What setsockopt(2) was told.
