@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <utility>
 
 #include "krg/runtime/control_client.h"
@@ -14,11 +15,13 @@
 namespace krg {
 namespace {
 
-[[noreturn]] void ask(const std::string& control_path, const nlohmann::json& arguments) {
+[[noreturn]] void ask(const std::string& control_path, const nlohmann::json& arguments,
+                      bool must_be) {
   auto krgd = ControlClient::connect(control_path);
   auto done =
       krgd ? krgd->call("checkpoint", arguments) : Result<ControlClient::Answer>(krgd.error());
-  if (!done) {
+  const bool is_needless = !done && !must_be && done.error().errno_or(0) == ESRCH;
+  if (!done && !is_needless) {
     fmt::print(stderr, "krgrun: no checkpoint: {}\n", done.error().message());
     fflush(stderr);
   }
@@ -44,7 +47,7 @@ void CheckpointRequest::start(const std::string& control_path, const nlohmann::j
   if (child_ != 0) return;
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   // krgrun's descriptors are not this one's: its end must not wait for us.
-  ask(control_path, arguments);
+  ask(control_path, arguments, may_wait);
 }
 
 void CheckpointRequest::reap() {

@@ -19,8 +19,9 @@ class CheckpointRequest {
   CheckpointRequest(const CheckpointRequest&) = delete;
   CheckpointRequest& operator=(const CheckpointRequest&) = delete;
 
-  // Nothing while one is under way, unless it `may_wait`: then it is asked for behind that.
-  // `control_path`: krgd's socket; `arguments`: of its command (krg/checkpoint/checkpoints.h).
+  // Nothing while one is under way, unless it `may_wait`: then it is asked for behind that. One
+  // that may not is none, without a word, when the application ends meanwhile. `control_path`:
+  // krgd's socket; `arguments`: of its command (krg/checkpoint/checkpoints.h).
   void start(const std::string& control_path, const nlohmann::json& arguments, bool may_wait);
   // To be called at SIGCHLD.
   void reap();

@@ -170,6 +170,14 @@ class CheckpointSpreadTest(CheckpointCase):
             process = self.go_on(nodes)
         self.finish(process, "3 threads, as it should be\n")
 
+    def test_threads_whose_last_call_gave_them_memory(self):
+        process = self.begin(self.program("checkpoint_computing"), nodes=3, options=("--caps=+DISTANT_THREAD",))
+        for nodes in (2, 3):
+            self.save_and_kill(process)
+            process = self.go_on(nodes)
+        self.assertIn("checkpoint_comp", self.run_program(["krg_checkpoint", "list", "ckpt"], check=True).stdout)
+        self.finish(process, "3 of 3\n")
+
     def test_threads_are_where_they_were(self):
         process = self.begin(self.program(), nodes=3, threads=6)
         before = self.where(process)

@@ -33,17 +33,18 @@ Error about(pid_t pid, const Error& error) {
   return {error.code, fmt::format("process {}: {}", pid, error.context)};
 }
 
-std::string command_of(pid_t pid) {
-  auto text = read_whole_file(fmt::format("/proc/{}/cmdline", pid));
-  if (!text) return {};
-  std::replace(text->begin(), text->end(), '\0', ' ');
-  while (text->ends_with(' ')) text->pop_back();
-  return *text;
-}
-
 std::string name_of(pid_t pid) {
   auto text = read_whole_file(fmt::format("/proc/{}/comm", pid));
   return text ? text->substr(0, text->find('\n')) : std::string();
+}
+
+// Of a spread process the arguments may be on another node, where the kernel does not look.
+std::string command_of(pid_t pid) {
+  auto text = read_whole_file(fmt::format("/proc/{}/cmdline", pid));
+  if (!text) return name_of(pid);
+  std::replace(text->begin(), text->end(), '\0', ' ');
+  while (text->ends_with(' ')) text->pop_back();
+  return text->empty() ? name_of(pid) : *text;
 }
 
 bool is_zombie(pid_t pid) {

@@ -196,6 +196,7 @@ void SpreadProcess::after_call(const ThreadPtr& thread, uint64_t result) {
 }
 
 void SpreadProcess::finish(const ThreadPtr& thread) {
+  thread->maps.reset();  // else it would not be at rest before its next call
   if (!thread->call) {
     resume(thread);
   } else if (thread->is_recalled) {  // itself elsewhere does not wait for the result any more
