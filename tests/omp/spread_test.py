@@ -229,9 +229,14 @@ class SpreadTeamsTest(SessionCase):
         return spent
 
     def test_a_process_that_cannot_spread_stays_on_its_node(self):
-        done = self.run_omp("omp_signals", "shared", nodes=2, threads=4)
+        done = self.run_omp("omp_signals", "served", nodes=2, threads=4)
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("the threads stay on one node", done.stderr)
+
+    def test_what_it_shares_with_other_processes_stays_at_home(self):
+        for nodes in (2, 3):
+            done = self.run_omp("omp_signals", "shared", nodes=nodes, threads=4)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
 
 
 if __name__ == "__main__":

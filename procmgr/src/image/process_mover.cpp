@@ -39,7 +39,7 @@ constexpr int kWaitTries = 5;
 
 // Whose kernel would know of its own children, and its own locks, only.
 Error not_home() {
-  return errno_error("it has children, or locks by fcntl(2), on other nodes than its home",
+  return errno_error("it has children on other nodes than its home, or locks by fcntl(2)",
                      kHasChildrenElsewhere);
 }
 Status as_refusal(Status moved) {

@@ -3,7 +3,10 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
+
 #include "image/moved_process.h"
+#include "krg/procmgr/process_family.h"
 #include "packed_bytes.h"
 
 namespace krg {
@@ -46,6 +49,29 @@ std::string SpreadImage::serialize() const {
   put_all(out, pages);
   out.put_string(contents);
   return out.take();
+}
+
+void leave_shared_at_home(ProcessImage& image) {
+  const auto is_shared = [](const ImageFile& file) {
+    return file.path.starts_with(kSharedMemoryPrefix) || file.modified_ns == ImageFile::kMayChange;
+  };
+  std::erase_if(image.mappings, [&](const ImageMapping& mapping) {
+    return mapping.kind == ImageMapping::Kind::kFile && (mapping.advice & ImageMapping::kShared) &&
+           is_shared(image.files[mapping.file]);
+  });
+  std::vector<uint32_t> numbers;
+  std::vector<ImageFile> left;
+  for (uint32_t i = 0; i < image.files.size(); ++i) {
+    numbers.push_back(static_cast<uint32_t>(left.size()));
+    const bool is_used =
+        i == 0 || std::any_of(image.mappings.begin(), image.mappings.end(), [&](const auto& m) {
+          return m.kind == ImageMapping::Kind::kFile && m.file == i;
+        });
+    if (is_used) left.push_back(std::move(image.files[i]));
+  }
+  image.files = std::move(left);
+  for (ImageMapping& mapping : image.mappings)
+    if (mapping.kind == ImageMapping::Kind::kFile) mapping.file = numbers[mapping.file];
 }
 
 bool is_to_be_spread(const ImageMapping& mapping) {

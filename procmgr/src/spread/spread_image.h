@@ -29,6 +29,9 @@ struct SpreadImage {
 // mprotect(2) (all anonymous ones). Not those that are too large to keep account of page by page:
 // they stay at home, and so do the threads that touch them.
 bool is_to_be_spread(const ImageMapping& mapping);
+// Takes out what the process shares with others that write it, too: memory of this system, files.
+// That stays at home, and so do the threads that touch it.
+void leave_shared_at_home(ProcessImage& image);
 inline constexpr uint64_t kMostSpreadBytes = uint64_t{16} << 30;  // of one mapping
 
 }  // namespace krg

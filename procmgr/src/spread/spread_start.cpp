@@ -55,9 +55,11 @@ void SpreadStart::fail(Error why) {
 // --- what it is ---------------------------------------------------------------------------------
 
 Status SpreadStart::capture() {
-  auto image = capture_image(*process_, request_.node.session_mount_ns);
+  MappingTexts unknown;
+  unknown.takes_shared = true;
+  auto image = capture_image(*process_, request_.node.session_mount_ns, unknown);
   if (!image) return image.error();
-  process_->drop_scratch();
+  leave_shared_at_home(*image);
   auto contents = content_ranges(request_.pid);
   if (!contents) return contents.error();
   image_.image = std::move(*image);

@@ -82,5 +82,29 @@ TEST(SpreadImage, WhatAThreadMayWriteIsSpread) {
   EXPECT_FALSE(is_to_be_spread(mapping));
 }
 
+// Of what is shared only what nobody may write goes to the replicas; files that nothing maps any
+// more do not.
+TEST(SpreadImage, LeavesSharedMemoryAtHome) {
+  ProcessImage image;
+  image.files = {{"/program", 1, 1},
+                 {"krg-shared:1:2", 4096, 0},
+                 {"/written", 4096, ImageFile::kMayChange},
+                 {"/only-read", 4096, 5}};
+  for (uint32_t file = 0; file < 4; ++file) {
+    ImageMapping& mapping = image.mappings.emplace_back();
+    mapping.kind = ImageMapping::Kind::kFile;
+    mapping.file = file;
+    mapping.advice = file == 0 ? 0 : uint32_t{ImageMapping::kShared};
+  }
+  image.mappings.emplace_back();  // anonymous
+  leave_shared_at_home(image);
+  ASSERT_EQ(image.files.size(), 2U);
+  EXPECT_EQ(image.files[1].path, "/only-read");
+  ASSERT_EQ(image.mappings.size(), 3U);
+  EXPECT_EQ(image.mappings[0].file, 0U);
+  EXPECT_EQ(image.mappings[1].file, 1U);
+  EXPECT_EQ(image.mappings[2].kind, ImageMapping::Kind::kAnonymous);
+}
+
 }  // namespace
 }  // namespace krg
