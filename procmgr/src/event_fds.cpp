@@ -19,6 +19,7 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "family/family_terminals.h"
 #include "process_spec.h"
 #include "text_scan.h"
 #include "whole_file.h"
@@ -133,8 +134,7 @@ bool is_inotify(const StolenFd& fd) {
 }
 
 bool is_pty_master(const StolenFd& fd) {
-  unsigned number;
-  return S_ISCHR(fd.attributes.st_mode) && ioctl(fd.copy.get(), TIOCGPTN, &number) == 0;
+  return S_ISCHR(fd.attributes.st_mode) && number_of_master(fd.copy.get());
 }
 
 bool is_pidfd(const StolenFd& fd) {

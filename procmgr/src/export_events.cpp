@@ -44,22 +44,24 @@ Result<std::string> FdExporter::export_counter(StolenFd fd) {
 }
 
 // Its watches are of files as that node has them, and so are the events that nobody has read.
+Result<std::string> FdExporter::export_inotify(StolenFd fd, WhichFds which,
+                                               OthersDescriptors& others) {
+  return export_unshared(std::move(fd), FdKind::kInotify, HomePipe::create_of_events, which,
+                         others);
+}
+
 // What the terminal's processes write waits there until it is read.
 Result<std::string> FdExporter::export_master(StolenFd fd, WhichFds which,
                                               OthersDescriptors& others) {
-  if (which != WhichFds::kAll) return not_taken_along(fd);
-  if (others.have(fd)) return not_taken_along(fd, "which other processes have, too");
-  FdRecipe recipe = recipe_for(FdKind::kMaster, fd);
-  recipe.id = recipe.guard = home_.add(HomePipe::create_of_master(node_.loop, std::move(fd.copy)));
-  return encode_recipe(recipe, {});
+  return export_unshared(std::move(fd), FdKind::kMaster, HomePipe::create_of_master, which, others);
 }
 
-Result<std::string> FdExporter::export_inotify(StolenFd fd, WhichFds which,
-                                               OthersDescriptors& others) {
+Result<std::string> FdExporter::export_unshared(StolenFd fd, FdKind kind, const MakeHome& make,
+                                                WhichFds which, OthersDescriptors& others) {
   if (which != WhichFds::kAll) return not_taken_along(fd);
   if (others.have(fd)) return not_taken_along(fd, "which other processes have, too");
-  FdRecipe recipe = recipe_for(FdKind::kInotify, fd);
-  recipe.id = recipe.guard = home_.add(HomePipe::create_of_events(node_.loop, std::move(fd.copy)));
+  FdRecipe recipe = recipe_for(kind, fd);
+  recipe.id = recipe.guard = home_.add(make(node_.loop, std::move(fd.copy)));
   return encode_recipe(recipe, {});
 }
 

@@ -3,7 +3,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <functional>
 #include <map>
+#include <memory>
 
 #include "event_fds.h"
 #include "fd_recipe.h"
@@ -57,6 +59,10 @@ class FdExporter {
                                    const std::vector<StolenFd>& all, OthersDescriptors& others);
   Result<std::string> export_inotify(StolenFd fd, WhichFds which, OthersDescriptors& others);
   Result<std::string> export_master(StolenFd fd, WhichFds which, OthersDescriptors& others);
+  // Stays at home, where `make` makes what stands for it; nobody else may have it.
+  using MakeHome = std::function<std::unique_ptr<HomePipe>(EventLoop& loop, UniqueFd real)>;
+  Result<std::string> export_unshared(StolenFd fd, FdKind kind, const MakeHome& make,
+                                      WhichFds which, OthersDescriptors& others);
   Result<std::string> export_pidfd(StolenFd fd, pid_t pid);
   Result<std::string> export_counter(StolenFd fd);
   Result<std::string> export_character_device(StolenFd fd);

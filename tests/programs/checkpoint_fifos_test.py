@@ -42,12 +42,15 @@ TOLD = ["[] ['in'] ['hup']", "prw--w---- True", "prw--w---- True", "b'told\\n'",
 
 
 class CheckpointFifosTest(CheckpointCase):
-    def restarted(self, before_restart):
-        """What the program prints that is saved, killed, restarted, and written to by others then."""
+    def save_program(self):
         (self.work / "work.py").write_text(FIFOS, encoding="ascii")
         process = self.start("-N", "1", "--checkpoint-dir=ckpt", CAPS, "sh", "-c", "exec /usr/bin/python3 work.py >output 2>&1")
         self.wait_for_file("ready", process)
         self.save_and_kill(process)
+
+    def restarted(self, before_restart):
+        """What the program prints that is saved, killed, restarted, and written to by others then."""
+        self.save_program()
         before_restart()
         (self.work / "end").touch()
         outside = subprocess.Popen(self.command(["timeout", "60", "sh", "-c", "until [ -e going ]; do sleep 0.02; done; echo told >control; echo after >work"]), cwd=self.work)
@@ -64,10 +67,7 @@ class CheckpointFifosTest(CheckpointCase):
         self.assertEqual(self.restarted((self.work / "work").unlink), TOLD)
 
     def test_another_file_of_that_name_is_told(self):
-        (self.work / "work.py").write_text(FIFOS, encoding="ascii")
-        process = self.start("-N", "1", "--checkpoint-dir=ckpt", CAPS, "/usr/bin/python3", "work.py")
-        self.wait_for_file("ready", process)
-        self.save_and_kill(process)
+        self.save_program()
         (self.work / "work").unlink()
         (self.work / "work").write_text("", encoding="ascii")
         os.chown(self.work / "work", *self.owner())

@@ -5,7 +5,7 @@
 #include <map>
 #include <set>
 
-#include "image/process_image.h"
+#include "image/image_files.h"
 #include "krg/shmem/page_set.h"
 
 namespace krg {
@@ -93,18 +93,6 @@ class Sharing {
     const std::string_view path = std::string_view(file.path).substr(kSharedMemoryPrefix.size());
     if (path.starts_with(kFolder)) memory.names.emplace_back(path.substr(kFolder.size()));
     return memory;
-  }
-
-  static void drop_files(ProcessImage& image, const std::vector<bool>& dropped) {
-    std::vector<uint32_t> numbers;
-    std::vector<ImageFile> left;
-    for (size_t i = 0; i < image.files.size(); ++i) {
-      numbers.push_back(static_cast<uint32_t>(left.size()));
-      if (!dropped[i]) left.push_back(std::move(image.files[i]));
-    }
-    image.files = std::move(left);
-    for (ImageMapping& m : image.mappings)
-      if (m.kind == ImageMapping::Kind::kFile) m.file = numbers[m.file];
   }
 
   ProcessFamily& family_;

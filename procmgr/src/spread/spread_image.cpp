@@ -3,8 +3,7 @@
 
 #include <sys/mman.h>
 
-#include <algorithm>
-
+#include "image/image_files.h"
 #include "image/moved_process.h"
 #include "krg/procmgr/process_family.h"
 #include "packed_bytes.h"
@@ -59,19 +58,11 @@ void leave_shared_at_home(ProcessImage& image) {
     return mapping.kind == ImageMapping::Kind::kFile && (mapping.advice & ImageMapping::kShared) &&
            is_shared(image.files[mapping.file]);
   });
-  std::vector<uint32_t> numbers;
-  std::vector<ImageFile> left;
-  for (uint32_t i = 0; i < image.files.size(); ++i) {
-    numbers.push_back(static_cast<uint32_t>(left.size()));
-    const bool is_used =
-        i == 0 || std::any_of(image.mappings.begin(), image.mappings.end(), [&](const auto& m) {
-          return m.kind == ImageMapping::Kind::kFile && m.file == i;
-        });
-    if (is_used) left.push_back(std::move(image.files[i]));
-  }
-  image.files = std::move(left);
-  for (ImageMapping& mapping : image.mappings)
-    if (mapping.kind == ImageMapping::Kind::kFile) mapping.file = numbers[mapping.file];
+  std::vector<bool> is_dropped(image.files.size(), true);
+  is_dropped.front() = false;  // the program
+  for (const ImageMapping& mapping : image.mappings)
+    if (mapping.kind == ImageMapping::Kind::kFile) is_dropped[mapping.file] = false;
+  drop_files(image, is_dropped);
 }
 
 bool is_to_be_spread(const ImageMapping& mapping) {
