@@ -4,13 +4,17 @@
  * steps, in microseconds, and whether its memory is right move_cost fork MIB COUNT      forks COUNT
  * children one after the other; the median time in microseconds from before fork to the child's
  * first instruction of its own, and to the child's end, and how many ran on another host
+ *   move_cost load 1 SECONDS      counts as one that computes, as who waits for a disk does, but
+ * takes no processor from the others: it waits for its vfork(2) child
  *
  * Clocks are compared between processes: on one machine only.
  * SPDX-License-Identifier: GPL-2.0-or-later */
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -78,10 +82,21 @@ static int measure_fork(size_t words, int count) {
   return 0;
 }
 
+static int be_load(unsigned seconds) {
+  const pid_t child = vfork();
+  if (child == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    sleep(seconds);
+    _exit(0);
+  }
+  return child < 0;
+}
+
 int main(int argc, char** argv) {
   if (argc != 4) return 2;
   const size_t words = (size_t)atol(argv[2]) * (1u << 20) / sizeof(uint64_t);
   if (words == 0) return 2;
+  if (strcmp(argv[1], "load") == 0) return be_load((unsigned)atoi(argv[3]));
   return strcmp(argv[1], "pause") == 0 ? measure_pause(words, atof(argv[3]))
                                        : measure_fork(words, atoi(argv[3]));
 }

@@ -1,8 +1,9 @@
 """What moving costs: the pause of a process that migrates, and remote fork to the child's first instruction.
 
-usage: move_cost.py [--rounds N] [--sizes MIB…]     environment: KRG_BUILD_DIR
+usage: move_cost.py [--rounds N] [--sizes MIB…] [--load computes|waits]     environment: KRG_BUILD_DIR
 Goals: a pause of at most 20 ms whatever the size; remote fork of a small process at most 3 ms, of 1 GiB 12 ms.
 The pause of the same program that does not move stands beside it: what else the machine does shows there, too.
+What has children go to the other node computes, by default: on few processors, which virtual nodes share, in the other node's way.
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 import argparse
@@ -21,8 +22,17 @@ krg_migrate $pid 1 || exit 1
 echo $((($(date +%s%N) - start) / 1000))
 wait $pid; tail -1 out; rm out
 """
-BUSY = ("krg_capset -e -DISTANT_FORK; { renice -n 19 $BASHPID >/dev/null; while :; do :; done; } & disown; "
-        "krg_capset -e +DISTANT_FORK; sleep 0.5; bash -c 'sleep 0.3'; exec \"$@\"")
+# $0: the load; "$@": what is measured.
+LOADED = """
+krg_capset -e -DISTANT_FORK
+if [ $0 = waits ]; then "$1" load 1 240 &
+else { renice -n 19 $BASHPID >/dev/null; while :; do :; done; } &
+fi
+disown
+krg_capset -e +DISTANT_FORK
+sleep 0.5; bash -c 'sleep 0.3'
+exec "$@"
+"""
 
 
 def output_of(*command):
@@ -33,6 +43,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sizes", type=int, nargs="+", default=[16, 256, 1024])
+    parser.add_argument("--load", choices=["computes", "waits"], default="computes")
     arguments = parser.parse_args()
     build = pathlib.Path(os.environ["KRG_BUILD_DIR"])
     program, krgrun = build / "test-bin/move_cost", build / "bin/krgrun"
@@ -49,7 +60,7 @@ def main():
               f"not moved {statistics.median(still) / 1000:5.1f} ms; krg_migrate takes {statistics.median(asked) / 1000:6.1f} ms")
     for mib in [1, *arguments.sizes]:
         native = output_of(program, "fork", mib, 20)
-        remote = output_of(krgrun, "-N", 2, "--caps=+DISTANT_FORK", "bash", "-c", BUSY, "sh", program, "fork", mib, 20)
+        remote = output_of(krgrun, "-N", 2, "--caps=+DISTANT_FORK", "bash", "-c", LOADED, arguments.load, program, "fork", mib, 20)
         print(f"fork {mib:5} MiB: first instruction native {float(native[0]) / 1000:6.2f} ms, remote {float(remote[0]) / 1000:6.2f} ms; "
               f"end native {float(native[1]) / 1000:6.2f}, remote {float(remote[1]) / 1000:6.2f}; elsewhere {remote[2]} of 20")
 
