@@ -26,6 +26,7 @@
 #include "launch_environment.h"
 #include "memory_size.h"
 #include "node_transport.h"
+#include "own_limits.h"
 
 namespace krg {
 namespace {
@@ -78,6 +79,8 @@ Result<UniqueFd> block_termination_signals() {
 }
 
 Status run(const Arguments& arguments) {
+  raise_own_limits();
+  go_last_when_memory_runs_out();
   // Everything below finds a /proc of this session and mounts that nobody else sees.
   auto session = Session::create();
   if (!session) return session.error();

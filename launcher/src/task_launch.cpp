@@ -19,6 +19,7 @@
 #include "exec_words.h"
 #include "krg/procmgr/syscall_filter.h"
 #include "krg/runtime/control_client.h"
+#include "own_limits.h"
 #include "processor_share.h"
 
 namespace krg {
@@ -83,6 +84,7 @@ Result<std::vector<pid_t>> TaskLaunch::start(const std::vector<TaskStreams>& tas
 
 void TaskLaunch::join_and_clone(const std::vector<TaskStreams>& tasks, int report,
                                 int parent_pipe) const {
+  let_programs_go_first();
   if (namespaces)
     if (auto entered = namespaces->enter(); !entered)
       fail(exit_status::kLaunchFailure, entered.error().message());

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,8 +16,24 @@
 namespace krg {
 
 constexpr size_t kLeastMapping = 2u << 20;  // room for growth
+// A program waits so many milliseconds for memory before it tries again, and this process before
+// it gives up what others have sent it.
+constexpr unsigned kAllocationWaits = 20, kWriteWaits = 20'000;
 constexpr int kReadWrite = PROT_READ | PROT_WRITE;
 constexpr int kZeros = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+
+namespace {
+bool is_short_of_memory(int error) {
+  return error == ENOMEM || error == ENOSPC || error == EINTR;
+}
+
+// Descriptors are numbered from below: a new one tells how many are in use.
+bool leaves_descriptors(int newest) {
+  rlimit limit{};
+  return getrlimit(RLIMIT_NOFILE, &limit) != 0 || static_cast<rlim_t>(newest) < limit.rlim_cur / 2;
+}
+
+}  // namespace
 
 Mapping& Mapping::operator=(Mapping&& other) noexcept {
   std::swap(bytes_, other.bytes_);
@@ -30,6 +47,7 @@ Mapping::~Mapping() {
 Result<PageFrames> PageFrames::create(size_t pages) {
   UniqueFd memfd(memfd_create("krg-pages", MFD_CLOEXEC));
   if (!memfd) return errno_error("memfd_create");
+  if (!leaves_descriptors(memfd.get())) return errno_error("memory for pages", EMFILE);
   PageFrames frames(std::move(memfd));
   if (Status sized = frames.resize(pages); !sized) return sized.error();
   return frames;
@@ -84,17 +102,30 @@ std::span<std::byte> PageFrames::page(PageIndex page) const {
   return {};
 }
 
+void wait_for_memory() {
+  usleep(1000);
+}
+
 void PageFrames::allocate(PageIndex first, size_t count) {
-  const int allocated = fallocate(memfd_.get(), 0, static_cast<off_t>(first.value * kPageBytes),
-                                  static_cast<off_t>(count * kPageBytes));
-  check(allocated == 0, "there is memory for pages");
+  for (unsigned waits = 0; waits < kAllocationWaits; ++waits) {
+    const int allocated = fallocate(memfd_.get(), 0, static_cast<off_t>(first.value * kPageBytes),
+                                    static_cast<off_t>(count * kPageBytes));
+    if (allocated == 0) return;
+    check(is_short_of_memory(errno), "pages can be allocated");
+    wait_for_memory();
+  }
 }
 
 void PageFrames::write(PageIndex first, std::span<const std::byte> bytes) {
   auto at = static_cast<off_t>(first.value * kPageBytes);
+  unsigned waits = 0;
   while (!bytes.empty()) {
     const ssize_t written = pwrite(memfd_.get(), bytes.data(), bytes.size(), at);
-    check(written > 0, "there is memory for pages");
+    if (written <= 0) {
+      check(is_short_of_memory(errno) && ++waits < kWriteWaits, "there is memory for pages");
+      wait_for_memory();
+      continue;
+    }
     bytes = bytes.subspan(static_cast<size_t>(written));
     at += written;
   }

@@ -34,7 +34,9 @@ class Mapping {
 
 class PageFrames {
  public:
-  // Errors: what memfd_create(2), ftruncate(2), mmap(2) say.
+  // Errors: what memfd_create(2), ftruncate(2), mmap(2) say; EMFILE when half of this process's
+  // descriptors are in use: the rest is for the memory of programs' children, which is not asked
+  // for but comes.
   static Result<PageFrames> create(size_t pages);
 
   int memfd() const { return memfd_.get(); }
@@ -43,7 +45,8 @@ class PageFrames {
   Status resize(size_t pages);
   // REQUIRES: page < pages().
   std::span<std::byte> page(PageIndex page) const;
-  // Fills the holes among them with zeros, faster than by touching them.
+  // Fills the holes among them with zeros, faster than by touching them. Where there is no memory
+  // even after a while they stay holes.
   void allocate(PageIndex first, size_t count);
   // Gives pages from `first` on these bytes: faster than through page(), where they are holes.
   void write(PageIndex first, std::span<const std::byte> bytes);
@@ -61,5 +64,8 @@ class PageFrames {
 
   std::vector<Mapping> mappings_;  // one behind the other; together at least pages_
 };
+
+// For a millisecond: where there is no memory the kernel takes some from a program meanwhile.
+void wait_for_memory();
 
 }  // namespace krg

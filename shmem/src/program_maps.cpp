@@ -9,7 +9,9 @@
 
 #include <cinttypes>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <string>
 
@@ -72,6 +74,29 @@ std::optional<uint64_t> offset_in_mapped_file(pid_t pid, RemoteAddr address, int
     return offset + (address.value - start);
   }
   return std::nullopt;
+}
+
+std::vector<pid_t> processes_mapping(int fd) {
+  std::vector<pid_t> found;
+  struct stat file {};
+  if (fstat(fd, &file) != 0) return found;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc", error)) {
+    const pid_t pid = static_cast<pid_t>(std::atoi(entry.path().filename().c_str()));
+    if (pid <= 0) continue;
+    std::ifstream maps(entry.path() / "maps");
+    for (std::string line; std::getline(maps, line);) {
+      uint64_t inode;
+      unsigned major_number, minor_number;
+      if (std::sscanf(line.c_str(), "%*s %*s %*s %x:%x %" SCNu64, &major_number, &minor_number,
+                      &inode) != 3 ||
+          inode != file.st_ino || makedev(major_number, minor_number) != file.st_dev)
+        continue;
+      found.push_back(pid);
+      break;
+    }
+  }
+  return found;
 }
 
 bool accepts_signal(pid_t pid, int number) {

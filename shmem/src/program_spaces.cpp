@@ -67,8 +67,7 @@ ProgramSpaces::ProgramSpaces(EventLoop& loop, PageFrames& frames,
       poison_lost_pages_(poison_lost_pages),
       handlers_(std::move(handlers)) {
   group_token_ = group_->join([this] { read_events(); });
-  for (size_t i = 0; i < kSpares; ++i)
-    spares_.emplace_back(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  keep_spares();
 }
 
 ProgramSpaces::~ProgramSpaces() {
@@ -153,10 +152,12 @@ void ProgramSpaces::check_alive() {
     if (!space->gone && space->userfaultfd.space_is_gone()) end(*space);
 }
 
-// The space is not touched any more, and freed once nobody can be using it.
+// The space is not touched any more, and freed once nobody can be using it; its descriptor at once.
 void ProgramSpaces::end(Space& space) {
   space.gone = true;
   space.ranges.clear();
+  space.events.reset();
+  space.userfaultfd.close();
   ++changes_;
   schedule_sweep();
 }
@@ -212,10 +213,45 @@ size_t ProgramSpaces::read(Space& space, std::span<uffd_msg> messages) {
   for (;;) {
     auto got = space.userfaultfd.read(messages);
     if (got) return *got;
-    log_error("pages", "the fork of process {}: {}: raise the limit of open files", space.pid,
-              got.error().message());
-    check(!spares_.empty(), "a descriptor is left for the memory of a fork's child");
-    spares_.pop_back();
+    if (make_room()) continue;
+    log_error("pages", "the fork of process {}: {}: it is killed; raise the limit of open files",
+              space.pid, got.error().message());
+    kill_all_of(space);
+    end(space);
+    return 0;
+  }
+}
+
+// By what has ended, else by what is kept for this.
+bool ProgramSpaces::make_room() {
+  check_alive();
+  keep_spares();
+  if (spares_.empty()) return false;
+  spares_.pop_back();
+  return true;
+}
+
+void ProgramSpaces::keep_spares() {
+  while (spares_.size() < kSpares) {
+    UniqueFd spare(open("/dev/null", O_RDONLY | O_CLOEXEC));
+    if (!spare) return;
+    spares_.push_back(std::move(spare));
+  }
+}
+
+// Whoever has an address space that cannot be served any more. Of a fork's child the kernel does
+// not tell who it is: it is one of those that map the set and are not known.
+void ProgramSpaces::kill_all_of(const Space& space) {
+  if (space.pidfd) {
+    if (syscall(SYS_pidfd_send_signal, space.pidfd.get(), SIGKILL, nullptr, 0) != 0)
+      log_warn("pages", "process {}: {}", space.pid, errno_error("").message());
+    return;
+  }
+  for (const pid_t pid : processes_mapping(frames_.memfd())) {
+    const bool is_known = std::any_of(spaces_.begin(), spaces_.end(), [pid](const auto& entry) {
+      return !entry.second->gone && entry.second->pid == pid;
+    });
+    if (!is_known && pid != getpid()) kill(pid, SIGKILL);
   }
 }
 
@@ -323,12 +359,17 @@ bool ProgramSpaces::find_range(Space& space, const ProgramFault& fault) {
   return true;
 }
 
-// Calls the kernel until it does not refuse because of changes under way.
+// Calls the kernel until it does not refuse because of changes under way, or for want of memory,
+// which the kernel takes from a program.
 template <class Call>
 Outcome ProgramSpaces::insist(Call call) {
   for (;;) {
     const Outcome outcome = call();
-    if (outcome != Outcome::kChanging) return outcome;
+    if (outcome == Outcome::kNoMemory) {
+      wait_for_memory();
+    } else if (outcome != Outcome::kChanging) {
+      return outcome;
+    }
     group_->read_all();
     sched_yield();
   }
@@ -407,6 +448,9 @@ void ProgramSpaces::map(ProgramPage at, size_t count, bool writable) {
         --count;
         break;
       }
+      case Outcome::kNoMemory:
+        wait_for_memory();
+        [[fallthrough]];
       case Outcome::kChanging:
         group_->read_all();
         sched_yield();

@@ -115,6 +115,9 @@ class ProgramSpaces {
   void look_at_strays();
   bool find_range(Space& space, const ProgramFault& fault);
   void check_alive();
+  bool make_room();
+  void keep_spares();
+  void kill_all_of(const Space& space);
   void end(Space& space);
   void sweep();
   void schedule_sweep();
@@ -129,7 +132,7 @@ class ProgramSpaces {
   uint64_t group_token_ = 0;
   // A program that forks waits until this process has taken its child's userfaultfd: kept for when
   // no other descriptor is to be had.
-  static constexpr size_t kSpares = 8;
+  static constexpr size_t kSpares = 4;
   std::vector<UniqueFd> spares_;
   uint64_t next_space_ = 1;
   std::map<uint64_t, std::unique_ptr<Space>> spaces_;

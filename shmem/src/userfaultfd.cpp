@@ -25,9 +25,12 @@ Userfaultfd::Outcome outcome_of(int number) {
     case ENOENT:
       return Userfaultfd::Outcome::kNotServed;
     case ESRCH:
+    case EBADF:
       return Userfaultfd::Outcome::kSpaceGone;
     case EAGAIN:
       return Userfaultfd::Outcome::kChanging;
+    case ENOMEM:
+      return Userfaultfd::Outcome::kNoMemory;
     default:
       return Userfaultfd::Outcome::kUnsupported;
   }
@@ -117,6 +120,7 @@ Userfaultfd::Outcome Userfaultfd::poison(RemoteAddr address, size_t bytes) {
 }
 
 void Userfaultfd::wake(RemoteAddr address, size_t bytes) {
+  if (!fd_) return;
   uffdio_range range{.start = address.value, .len = bytes};
   check(ioctl(fd_.get(), UFFDIO_WAKE, &range) == 0, "who waits for a page can be woken");
 }

@@ -26,8 +26,9 @@ class Userfaultfd {
     kMapped,      // EEXIST: a page is mapped there already
     kNoFrame,     // EFAULT: the memfd has a hole there
     kNotServed,   // ENOENT: the range is not registered (any more)
-    kSpaceGone,   // ESRCH: the address space has ended
+    kSpaceGone,   // ESRCH: the address space has ended; EBADF: it is served no more (close())
     kChanging,    // EAGAIN: it is changing; its events have to be read first
+    kNoMemory,    // ENOMEM: just now, for its page tables
     kUnsupported  // EINVAL, ENOTTY: this kernel does not have it
   };
   enum class Wake : bool { kNo, kYes };
@@ -44,6 +45,8 @@ class Userfaultfd {
   static Userfaultfd of_fork(UniqueFd inherited) { return Userfaultfd(std::move(inherited)); }
 
   int fd() const { return fd_.get(); }
+  // It is served no more: each call says kSpaceGone from now on, and there is nothing to read.
+  void close() { fd_.reset(); }
 
   // For missing pages, minor faults and write protection. Errors: what ioctl(2) says.
   Status register_range(RemoteAddr address, size_t bytes);
