@@ -30,7 +30,4 @@ struct ProgramRange {
   std::pair<PageIndex, size_t> mapped_among(PageIndex from, size_t pages) const;
 };
 
-// Takes what lies in [start, end) out of the ranges and returns it.
-std::vector<ProgramRange> cut(std::vector<ProgramRange>& ranges, RemoteAddr start, RemoteAddr end);
-
 }  // namespace krg

@@ -45,17 +45,13 @@ struct ProgramSpaces::Space {
   uint64_t id;
   Userfaultfd userfaultfd;
   pid_t pid;  // 0: a fork's child
-  std::vector<ProgramRange> ranges;
+  ProgramRanges ranges;
   ReadAhead read_ahead = {};
   UniqueFd pidfd = {};
   bool gone = false;
   EventLoop::Watch events = {}, exit = {};
 
-  ProgramRange* range_at(RemoteAddr address) {
-    for (ProgramRange& range : ranges)
-      if (range.covers(address)) return &range;
-    return nullptr;
-  }
+  ProgramRange* range_at(RemoteAddr address) { return ranges.at(address); }
 };
 
 ProgramSpaces::ProgramSpaces(EventLoop& loop, PageFrames& frames,
@@ -84,7 +80,9 @@ Status ProgramSpaces::attach(UniqueFd userfaultfd, pid_t pid, RemoteAddr address
   if (!pidfd) return errno_error("pidfd_open");
   if (Status registered = ready->register_range(address, count * kPageBytes); !registered)
     return registered;
-  Space& space = add(std::move(*ready), pid, {{address, first, std::vector<bool>(count)}});
+  ProgramRanges ranges;
+  ranges.add({address, first, std::vector<bool>(count)});
+  Space& space = add(std::move(*ready), pid, std::move(ranges));
   space.pidfd = std::move(pidfd);
   Status watched = watch(space);
   if (!watched) end(space);
@@ -98,12 +96,11 @@ Status ProgramSpaces::extend(pid_t pid, RemoteAddr address, PageIndex first, siz
       !registered)
     return registered;
   ++changes_;
-  space->ranges.push_back({address, first, std::vector<bool>(count)});
+  space->ranges.add({address, first, std::vector<bool>(count)});
   return {};
 }
 
-ProgramSpaces::Space& ProgramSpaces::add(Userfaultfd userfaultfd, pid_t pid,
-                                         std::vector<ProgramRange> ranges) {
+ProgramSpaces::Space& ProgramSpaces::add(Userfaultfd userfaultfd, pid_t pid, ProgramRanges ranges) {
   const uint64_t id = next_space_++;
   ++changes_;
   if (!alive_timer_) alive_timer_ = loop_.every(kAlivePeriod, [this] { check_alive(); });
@@ -270,26 +267,24 @@ void ProgramSpaces::apply(Space& space, const uffd_msg& message) {
       const auto& moved = message.arg.remap;
       const RemoteAddr from{moved.from};
       ++changes_;
-      for (ProgramRange& range : cut(space.ranges, from, from + moved.len)) {
+      for (ProgramRange& range : space.ranges.cut(from, from + moved.len)) {
         range.address.value += moved.to - moved.from;
-        space.ranges.push_back(std::move(range));
+        space.ranges.add(std::move(range));
       }
       return;
     }
     case UFFD_EVENT_UNMAP:
       ++changes_;
-      for (const ProgramRange& range : cut(space.ranges, RemoteAddr{message.arg.remove.start},
-                                           RemoteAddr{message.arg.remove.end}))
+      for (const ProgramRange& range : space.ranges.cut(RemoteAddr{message.arg.remove.start},
+                                                        RemoteAddr{message.arg.remove.end}))
         if (handlers_.unmapped) handlers_.unmapped(range.first, range.count());
       if (space.ranges.empty()) end(space);
       return;
-    case UFFD_EVENT_REMOVE: {
-      auto kept = space.ranges;
-      for (const ProgramRange& range :
-           cut(kept, RemoteAddr{message.arg.remove.start}, RemoteAddr{message.arg.remove.end}))
+    case UFFD_EVENT_REMOVE:
+      for (const ProgramRange& range : space.ranges.in(RemoteAddr{message.arg.remove.start},
+                                                       RemoteAddr{message.arg.remove.end}))
         handlers_.removing(range.first, range.count());
       return;
-    }
     default:
       log_warn("pages", "userfaultfd event {}", message.event);
   }
@@ -339,9 +334,7 @@ void ProgramSpaces::look_at_strays() {
 // mremap can make a mapping longer where it is, which the kernel does not tell.
 bool ProgramSpaces::find_range(Space& space, const ProgramFault& fault) {
   const RemoteAddr address = fault.at.address;
-  ProgramRange* lower = nullptr;
-  for (ProgramRange& range : space.ranges)
-    if (range.address < address && (!lower || lower->address < range.address)) lower = &range;
+  const ProgramRange* lower = space.ranges.below(address);
   std::optional<uint64_t> offset;
   if (space.pid != 0) {
     offset = offset_in_mapped_file(space.pid, address, frames_.memfd());
@@ -353,9 +346,9 @@ bool ProgramSpaces::find_range(Space& space, const ProgramFault& fault) {
   ++changes_;
   const PageIndex page{*offset / kPageBytes};
   if (lower && page.value < frames_.pages() && lower->page_at(address) == page)
-    lower->mapped.resize(lower->index_of(address) + 1);
+    space.ranges.lengthen(lower->address, lower->index_of(address) + 1);
   else
-    space.ranges.push_back({address, page, std::vector<bool>(1)});
+    space.ranges.add({address, page, std::vector<bool>(1)});
   return true;
 }
 
@@ -525,10 +518,12 @@ void ProgramSpaces::protect(PageIndex first, size_t count) {
     seen = changes_;  // ranges that come, move or go meanwhile: look at all of them again
     for (auto at = spaces_.begin(); at != spaces_.end(); ++at) {
       Space& space = *at->second;
-      for (size_t i = 0; i < space.ranges.size(); ++i) {
-        const auto [page, pages] = space.ranges[i].mapped_among(first, count);
+      for (const RemoteAddr start : space.ranges.with_pages(first, count)) {
+        const ProgramRange* range = space.ranges.at(start);
+        if (!range) continue;
+        const auto [page, pages] = range->mapped_among(first, count);
         if (pages == 0) continue;
-        const RemoteAddr address = space.ranges[i].address_of(page);
+        const RemoteAddr address = range->address_of(page);
         const Outcome outcome = insist(
             [&, n = pages] { return space.userfaultfd.write_protect(address, n * kPageBytes); });
         if (outcome == Outcome::kSpaceGone) end(space);
@@ -540,18 +535,19 @@ void ProgramSpaces::protect(PageIndex first, size_t count) {
 
 void ProgramSpaces::forget(PageIndex first, size_t count) {
   for (auto& [id, space] : spaces_)
-    for (ProgramRange& range : space->ranges)
-      for (uint64_t page = first.value; page < first.value + count; ++page)
-        if (range.covers(PageIndex{page})) range.mapped[page - range.first.value] = false;
+    for (const RemoteAddr start : space->ranges.with_pages(first, count)) {
+      ProgramRange& range = *space->ranges.at(start);
+      const uint64_t end = std::min(first.value + count, range.first.value + range.count());
+      for (uint64_t page = std::max(first, range.first).value; page < end; ++page)
+        range.mapped[page - range.first.value] = false;
+    }
 }
 
 std::vector<PageSet::Pages> ProgramSpaces::mapped_in(RemoteAddr address, size_t bytes) const {
   std::vector<PageSet::Pages> found;
-  for (const auto& [id, space] : spaces_) {
-    auto ranges = space->ranges;
-    for (const ProgramRange& range : cut(ranges, address, address + bytes))
+  for (const auto& [id, space] : spaces_)
+    for (const ProgramRange& range : space->ranges.in(address, address + bytes))
       found.push_back({range.first, range.count()});
-  }
   return found;
 }
 

@@ -25,7 +25,7 @@
 #include "krg/shmem/ids.h"
 #include "krg/shmem/page_set.h"
 #include "page_frames.h"
-#include "program_range.h"
+#include "program_ranges.h"
 #include "read_ahead.h"
 #include "userfaultfd.h"
 
@@ -105,7 +105,7 @@ class ProgramSpaces {
   Userfaultfd::Outcome insist(Call call);
   Space* find(uint64_t id) const;
   Space* space_of(pid_t pid);
-  Space& add(Userfaultfd userfaultfd, pid_t pid, std::vector<ProgramRange> ranges);
+  Space& add(Userfaultfd userfaultfd, pid_t pid, ProgramRanges ranges);
   Status watch(Space& space);
   void read_events();
   void read_events(Space& space);
