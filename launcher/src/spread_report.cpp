@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
+#include <string>
 
 namespace krg {
 namespace {
@@ -17,19 +18,23 @@ std::string format_threads(const json& threads) {
       fmt::format("  {:>9} {:>9} {:>12} {:>10} {:>12} {:>8} {:>12}\n", "thread", "faults",
                   "waited ms", "team calls", "waited ms", "futexes", "waited ms");
   for (const json& thread : threads)
-    text += fmt::format(
-        "  {:>9} {:>9} {:>12.1f} {:>10} {:>12.1f} {:>8} {:>12.1f}\n", thread.value("tid", 0),
-        thread.value("faults", 0u), thread.value("fault_ms", 0.0), thread.value("team_calls", 0u),
-        thread.value("team_ms", 0.0), thread.value("futexes", 0u), thread.value("futex_ms", 0.0));
+    text += fmt::format("  {:>9} {:>9} {:>12.1f} {:>10} {:>12.1f} {:>8} {:>12.1f}\n",
+                        thread.contains("count") ? fmt::format("+{}", thread.value("count", 0u))
+                                                 : std::to_string(thread.value("tid", 0)),
+                        thread.value("faults", 0u), thread.value("fault_ms", 0.0),
+                        thread.value("team_calls", 0u), thread.value("team_ms", 0.0),
+                        thread.value("futexes", 0u), thread.value("futex_ms", 0.0));
   return text;
 }
 
 std::string name_of(const json& place) {
+  if (place.contains("count")) return fmt::format("{} more", place.value("count", 0u));
   const std::string name = place.value("name", ""), line = place.value("line", "");
   return line.empty() ? name : fmt::format("{} ({})", line, name);
 }
 
 std::string name_of_part(const json& part) {
+  if (part.contains("count")) return name_of(part);
   const json none = json::object();
   const std::string region = name_of(part.value("region", none));
   const json barrier = part.value("barrier", none);

@@ -20,6 +20,8 @@ constexpr double kMs = 1e6;  // in nanoseconds
 // A page that was taken away so often is one that nodes take from each other.
 constexpr uint64_t kPingPong = 4;
 constexpr size_t kMostPagesTold = 20;
+// A process of thousands of threads has as many stacks; an answer of krgd's is 192 KiB at the most.
+constexpr size_t kMostThreadsTold = 128, kMostRegionsTold = 256, kMostPartsTold = 256;
 constexpr size_t kMostWordsTold = 3;
 constexpr uint64_t kWordBytes = 8;
 constexpr std::string_view kVariable = "KRG_STATS";
@@ -56,6 +58,25 @@ bool is_shared_falsely(const PageByNode& page) {
     sum += counts->written.size();
   }
   return words.size() == sum;
+}
+
+// Those behind the `most` first ones are added up in one, whose `count` says how many they are.
+void join_rest(json& list, size_t most) {
+  if (list.size() <= most) return;
+  json rest = json::object();
+  for (size_t i = most; i < list.size(); ++i)
+    for (const auto& [key, value] : list[i].items()) {
+      if (key == "tid" || !value.is_number()) continue;
+      if (!rest.contains(key))
+        rest[key] = value;
+      else if (value.is_number_float())
+        rest[key] = rest[key].get<double>() + value.get<double>();
+      else
+        rest[key] = rest[key].get<uint64_t>() + value.get<uint64_t>();
+    }
+  rest["count"] = list.size() - most;
+  list.erase(list.begin() + static_cast<ptrdiff_t>(most), list.end());
+  list.push_back(std::move(rest));
 }
 
 // Where the program allocated what lies there, if it has told.
@@ -213,7 +234,17 @@ json SpreadStatistics::report() {
   };
   std::stable_sort(all["parallel"].begin(), all["parallel"].end(),
                    [&](const json& a, const json& b) { return waited(a) > waited(b); });
+  const auto waited_in_all = [](const json& a) {
+    return a["fault_ms"].get<double>() + a["team_ms"].get<double>() + a["futex_ms"].get<double>();
+  };
+  if (all["threads"].size() > kMostThreadsTold)
+    std::stable_sort(
+        all["threads"].begin(), all["threads"].end(),
+        [&](const json& a, const json& b) { return waited_in_all(a) > waited_in_all(b); });
+  join_rest(all["threads"], kMostThreadsTold);
+  join_rest(all["parallel"], kMostPartsTold);
   most_first(all["regions"], "wait_ms");
+  join_rest(all["regions"], kMostRegionsTold);
   most_first(all["false_sharing"], "invalidations");
   if (all["false_sharing"].size() > kMostPagesTold)
     all["false_sharing"].erase(all["false_sharing"].begin() + kMostPagesTold,
