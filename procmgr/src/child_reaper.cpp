@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <map>
+#include <set>
 #include <vector>
 
 #include "krg/runtime/unique_fd.h"
@@ -19,6 +20,11 @@ namespace {
 
 // A tracee that stops may be claimed by then: the fork that made it has yet to be told.
 constexpr std::chrono::seconds kClaimPeriod{1};
+
+// From so many tracees on that stand, and so many times as many as move, these alone are looked at;
+// all of them after so long.
+constexpr size_t kManyStand = 64, kManyMoreStand = 8;
+constexpr std::chrono::milliseconds kLookAtAll{10};
 
 // Lets go on what nobody traces any more: it was forked by one that was killed meanwhile.
 void let_go(pid_t tid, int status) {
@@ -38,6 +44,8 @@ struct ChildReaper::Impl {
   UniqueFd signals;
   EventLoop::Watch watch;
   std::map<pid_t, Changed> watched, tracees;
+  std::set<pid_t> moving;  // tracees that are not known to stand
+  EventLoop::Timer look_at_all;
   struct Unclaimed {  // a tracee that has stopped
     ChildEvent event;
     EventLoop::Timer release;
@@ -48,6 +56,10 @@ struct ChildReaper::Impl {
 
   void take_signal() const;
   void reap();
+  void reap_all();
+  void reap_likely();
+  bool many_stand() const;
+  void forget_tracee(pid_t tid);
   // Reports what has come of `whom` (waitid(2)); false: nothing.
   bool take_one(idtype_t whom, pid_t pid, int what);
   void report(const ChildEvent& event);
@@ -64,11 +76,37 @@ void ChildReaper::Impl::take_signal() const {
 // That a child goes on is told once, and a tracer that asks takes it from the parent
 // (kernel/exit.c, wait_task_continued): so only of children that are krgd's own.
 void ChildReaper::Impl::reap() {
-  while (take_one(P_ALL, 0, WEXITED | WSTOPPED)) {
-  }
+  many_stand() ? reap_likely() : reap_all();
   std::vector<pid_t> own;
   for (const auto& [pid, changed] : watched) own.push_back(pid);
   for (pid_t pid : own) take_one(P_PID, pid, WCONTINUED);
+}
+
+void ChildReaper::Impl::reap_all() {
+  look_at_all.reset();
+  while (take_one(P_ALL, 0, WEXITED | WSTOPPED)) {
+  }
+}
+
+// Orphans, tracees that nobody has claimed yet and those that were killed while they stood can wait
+// for a moment.
+void ChildReaper::Impl::reap_likely() {
+  if (!look_at_all) look_at_all = loop.after(kLookAtAll, [this] { reap_all(); });
+  for (pid_t tid : std::vector(moving.begin(), moving.end()))
+    take_one(P_PID, tid, WEXITED | WSTOPPED);
+  std::vector<pid_t> own;
+  for (const auto& [pid, changed] : watched) own.push_back(pid);
+  for (pid_t pid : own) take_one(P_PID, pid, WEXITED | WSTOPPED);
+}
+
+bool ChildReaper::Impl::many_stand() const {
+  const size_t stand = tracees.size() - moving.size();
+  return stand >= kManyStand && stand >= kManyMoreStand * moving.size();
+}
+
+void ChildReaper::Impl::forget_tracee(pid_t tid) {
+  tracees.erase(tid);
+  moving.erase(tid);
 }
 
 // waitid(2) as the kernel has it: glibc's wrapper leaves out the fifth argument, the child's usage.
@@ -99,6 +137,7 @@ void ChildReaper::Impl::report_tracee(const ChildEvent& event) {
                                   let_go(tid, status);
                                   unclaimed.erase(tid);
                                 })});
+  if (event.is_end()) moving.erase(tid);
   report_to(tracees, event);
 }
 
@@ -141,22 +180,31 @@ void ChildReaper::unwatch(pid_t pid) {
 void ChildReaper::watch_tracee(pid_t tid, std::function<void(const ChildEvent&)> changed) {
   impl_->unclaimed.erase(tid);
   check(impl_->tracees.emplace(tid, std::move(changed)).second, "a tracee has one watcher");
+  impl_->moving.insert(tid);
 }
 
 void ChildReaper::watch_new_tracee(pid_t tid, std::function<void(const ChildEvent&)> changed) {
   auto stopped = impl_->unclaimed.extract(tid);
   watch_tracee(tid, std::move(changed));
-  if (stopped.empty()) return;
-  impl_->loop.post([impl = impl_.get(), event = stopped.mapped().event] {
-    impl->report_to(impl->tracees, event);
+  if (!stopped.empty())
+    return impl_->loop.post([impl = impl_.get(), event = stopped.mapped().event] {
+      impl->report_to(impl->tracees, event);
+    });
+  if (!impl_->many_stand()) return;
+  impl_->loop.post([impl = impl_.get(), tid] {  // its stop may have been passed over
+    if (impl->tracees.contains(tid)) impl->take_one(P_PID, tid, WEXITED | WSTOPPED);
   });
 }
 
-void ChildReaper::tracee_goes_on() {
+void ChildReaper::tracee_goes_on(pid_t tid) {
+  if (impl_->tracees.contains(tid)) impl_->moving.insert(tid);
   impl_->loop.serve_first();
 }
+void ChildReaper::tracee_stands(pid_t tid) {
+  impl_->moving.erase(tid);
+}
 void ChildReaper::unwatch_tracee(pid_t tid) {
-  impl_->tracees.erase(tid);
+  impl_->forget_tracee(tid);
 }
 
 }  // namespace krg

@@ -139,4 +139,47 @@ TEST_F(ChildReaperTest, LeavesToTheParentThatATraceeGoesOn) {
   for (int fd : {pids[0], pids[1], go[0], go[1]}) close(fd);
 }
 
+// Of many tracees that stand only those that move are looked at each time; nothing is passed over.
+TEST_F(ChildReaperTest, TellsOfFewThatMoveWhereManyStand) {
+  constexpr size_t kMany = 100;
+  std::vector<pid_t> children;
+  size_t standing = 0, ended = 0;
+  const auto watch = [&](pid_t child) {
+    reaper_->watch_new_tracee(child, [&, child](const ChildEvent& event) {
+      if (event.is_end()) {
+        ++ended;
+        return;
+      }
+      ++standing;
+      reaper_->tracee_stands(child);
+    });
+  };
+  const auto begin = [&] {
+    const pid_t child = fork();
+    if (child == 0)
+      for (;;) pause();
+    EXPECT_EQ(ptrace(PTRACE_SEIZE, child, nullptr, PTRACE_O_EXITKILL), 0);
+    EXPECT_EQ(ptrace(PTRACE_INTERRUPT, child, nullptr, nullptr), 0);
+    children.push_back(child);
+    return child;
+  };
+  for (size_t i = 0; i < kMany; ++i) watch(begin());
+  run_until([&] { return standing == kMany; });
+  for (size_t i = 0; i < kMany; i += 10) {
+    reaper_->tracee_goes_on(children[i]);
+    ASSERT_EQ(ptrace(PTRACE_CONT, children[i], nullptr, 0), 0);
+    ASSERT_EQ(ptrace(PTRACE_INTERRUPT, children[i], nullptr, nullptr), 0);
+    run_until([&] { return standing == kMany + 1 + i / 10; });
+  }
+  const pid_t late = begin();  // stops before it is watched
+  loop_.run_once(50ms);
+  const size_t before = standing;
+  watch(late);
+  run_until([&] { return standing == before + 1; });
+  kill(children[1], SIGKILL);  // stands
+  run_until([&] { return ended == 1; });
+  for (pid_t child : children) kill(child, SIGKILL);
+  run_until([&] { return ended == children.size(); });
+}
+
 }  // namespace

@@ -125,6 +125,15 @@ class SpreadTeamsTest(SessionCase):
         # A region that ends in a barrier jumps there: it seems to come from who called the region.
         self.assertTrue(all(name.endswith((" of omp_nodes", " of libgomp.so.1")) for name in behind), behind)
 
+    def test_teams_of_hundreds_of_threads(self):
+        """What they waited for is told in an answer of krgd's, which is of limited length."""
+        done = self.run_program(["krgrun", "-N", "2", "-q", "--omp=krg", "--stats=json", self.build / "test-bin/omp_crowd", "600"], timeout=200)
+        self.assertEqual((done.returncode, done.stdout), (0, "600 threads\n"), done.stderr)
+        (process,) = json.loads(done.stderr.splitlines()[-1])
+        told = process["threads"]
+        self.assertEqual(len([thread for thread in told if "tid" in thread]) + told[-1]["count"], 600)
+        self.assertGreater(told[-1]["team_calls"], 0)
+
     def test_memory_is_told_by_the_lines_that_allocated_it(self):
         source = pathlib.Path(__file__).with_name("sites.cpp").read_text(encoding="ascii").splitlines()
         lines = {line.partition("// site: ")[2]: number for number, line in enumerate(source, 1) if "// site: " in line}

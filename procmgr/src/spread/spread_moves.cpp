@@ -83,7 +83,7 @@ void SpreadProcess::end_move(const ThreadPtr& thread, const Status& moved) {
 void SpreadProcess::stay_in_call(const ThreadPtr& thread) {
   static_cast<void>(thread->traced->set_extended_state(thread->returned->extended_state));
   thread->returned.reset();
-  thread->node = parts_.node.self;
+  runs_on(thread, parts_.node.self);
   thread->is_recalled = false;
   thread->is_in_call = false;
   thread->call.reset();

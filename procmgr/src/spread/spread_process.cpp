@@ -20,6 +20,9 @@ namespace krg {
 namespace {
 
 constexpr std::chrono::milliseconds kSignalPeriod{50}, kLimitPeriod{1000};
+// Threads whose waiting signals are read each time, a matter of some 15 us; of the others only the
+// kernel's queue is looked at, which lacks signals that had no room in it.
+constexpr size_t kReadEachTime = 16;
 
 // A set of signals in /proc/TID/status.
 uint64_t signal_set(const std::string& status, const char* key) {
@@ -36,6 +39,11 @@ bool has_handler(pid_t tid, int signal) {
 struct WaitingSignals {
   bool own, of_process;
 };
+// Of the process, blocked or not.
+bool has_waiting_signals(pid_t pid) {
+  auto status = read_proc_text(pid, "status");
+  return status && signal_set(*status, "ShdPnd") != 0;
+}
 WaitingSignals waiting_signals(pid_t tid) {
   auto status = read_proc_text(tid, "status");
   if (!status) return {};
@@ -112,6 +120,7 @@ SpreadProcess::ThreadPtr SpreadProcess::add(pid_t tid, bool is_new) {
   auto thread = std::make_shared<Thread>();
   thread->node = parts_.node.self;
   thread->is_new = is_new;
+  if (!is_new) ++threads_on_[thread->node];
   thread->slot = next_slot_++;
   threads_[tid] = thread;
   thread->traced = traced(tid, thread);
@@ -179,8 +188,10 @@ void SpreadProcess::on_trap(const ThreadPtr& thread, const TraceStop& stop) {
     return begin_stop();
   }
   end_stop();
-  if (!std::exchange(thread->is_new, false))
+  if (!thread->is_new)
     return thread->move ? stand_for_move(thread) : thread->traced->resume(PTRACE_SYSCALL);
+  thread->is_new = false;
+  ++threads_on_[thread->node];
   name_stack(thread);
   place(thread, choose_node());
 }
@@ -215,6 +226,7 @@ void SpreadProcess::on_gone(pid_t tid) {
   auto thread = threads_.extract(tid);
   if (!thread.empty()) {
     thread.mapped()->is_gone = true;
+    if (!thread.mapped()->is_new) --threads_on_[thread.mapped()->node];
     if (tid == parts_.pid) end_status_ = thread.mapped()->traced->end_status();
     if (fork_ && fork_->thread == thread.mapped()) end_fork();
     end_move(thread.mapped(), errno_error("it has ended", ESRCH));
@@ -276,14 +288,24 @@ void SpreadProcess::look_for_signals() {
   if (is_standing()) return;
   if (is_stopped_)
     for (const auto& [tid, thread] : std::map(threads_)) stop_standing(tid, thread);
-  bool has_taker = false;  // of what is sent to the process: one thread
-  for (const auto& [tid, thread] : std::map(threads_)) {
-    const bool in_team_call = thread->stands == Stands::kInTeamCall;
-    if ((thread->stands != Stands::kArmed && !in_team_call) || thread->is_recalled) continue;
+  std::vector<std::pair<pid_t, ThreadPtr>> told_nothing;
+  for (const auto& [tid, thread] : threads_) {
+    const bool stands = thread->stands == Stands::kArmed || thread->stands == Stands::kInTeamCall;
+    if (stands && !thread->is_recalled) told_nothing.emplace_back(tid, thread);
+  }
+  const bool are_few = told_nothing.size() <= kReadEachTime;
+  // Of what is sent to the process, one thread that is open to it is told.
+  bool has_taker = !are_few && !has_waiting_signals(parts_.pid);
+  for (size_t i = 0; i < told_nothing.size(); ++i) {
+    const auto& [tid, thread] = told_nothing[i];
+    const bool is_its_turn =
+        are_few || (i + told_nothing.size() - signals_turn_) % told_nothing.size() < kReadEachTime;
+    if (has_taker && !is_its_turn && !thread->traced->may_have_own_signals()) continue;
     const WaitingSignals waiting = waiting_signals(tid);
     if (!waiting.own && (!waiting.of_process || std::exchange(has_taker, true))) continue;
-    in_team_call ? teams_.interrupt(tid) : recall(thread);
+    thread->stands == Stands::kInTeamCall ? teams_.interrupt(tid) : recall(thread);
   }
+  signals_turn_ = are_few ? 0 : (signals_turn_ + kReadEachTime) % told_nothing.size();
 }
 
 // --- away and back ------------------------------------------------------------------------------
@@ -291,18 +313,26 @@ void SpreadProcess::look_for_signals() {
 // Where the fewest of its threads run; other nodes before this one.
 NodeId SpreadProcess::choose_node() const {
   if (gathering_ && gathering_->is_gathered()) return parts_.node.self;
-  std::map<NodeId, unsigned> threads;
-  for (const auto& [tid, thread] : threads_)
-    if (!thread->is_new) ++threads[thread->node];
+  const auto count = [this](NodeId node) {
+    const auto found = threads_on_.find(node);
+    return found == threads_on_.end() ? 0 : found->second;
+  };
   NodeId best = parts_.node.self;
   // The one that is being placed counts as one of here.
-  unsigned fewest = threads[best] > 0 ? threads[best] - 1 : 0;
+  unsigned fewest = count(best) > 0 ? count(best) - 1 : 0;
   for (NodeId node : parts_.nodes)
-    if (threads[node] < fewest || (threads[node] == fewest && best == parts_.node.self)) {
+    if (count(node) < fewest || (count(node) == fewest && best == parts_.node.self)) {
       best = node;
-      fewest = threads[node];
+      fewest = count(node);
     }
   return best;
+}
+
+void SpreadProcess::runs_on(const ThreadPtr& thread, NodeId node) {
+  if (thread->is_new) return static_cast<void>(thread->node = node);
+  --threads_on_[thread->node];
+  thread->node = node;
+  ++threads_on_[node];
 }
 
 void SpreadProcess::send_away(const ThreadPtr& thread, NodeId node) {
@@ -314,7 +344,7 @@ void SpreadProcess::send_away(const ThreadPtr& thread, NodeId node) {
   }
   if (is_to_be_restarted(state->registers)) state->registers = before_the_call(state->registers);
   state->registers.orig_rax = ~0ULL;
-  thread->node = node;
+  runs_on(thread, node);
   for (uint64_t used : {state->registers.rsp, state->registers.fs_base})
     if (auto range = parts_.memory.find(RemoteAddr{used})) introduce(node, *range);
   SendThread ask;
@@ -367,7 +397,7 @@ void SpreadProcess::returned(pid_t tid, ThreadState state) {
 void SpreadProcess::leave(const ThreadPtr& thread) {
   const ThreadState state = std::move(*thread->returned);
   thread->returned.reset();
-  thread->node = parts_.node.self;
+  runs_on(thread, parts_.node.self);
   thread->is_recalled = false;
   if (!std::exchange(thread->is_in_call, false))
     static_cast<void>(thread->traced->set_registers(state.registers));

@@ -431,6 +431,7 @@ class SpreadProcess {
   void finish(const ThreadPtr& thread);
 
   NodeId choose_node() const;
+  void runs_on(const ThreadPtr& thread, NodeId node);
   void place(const ThreadPtr& thread, NodeId node);
   std::map<pid_t, NodeId> places_again(const std::vector<pid_t>& tids,
                                        const SpreadAgain& again) const;
@@ -464,11 +465,13 @@ class SpreadProcess {
   Parts parts_;
   std::function<void()> ended_;
   std::map<pid_t, ThreadPtr> threads_;
+  std::map<NodeId, unsigned> threads_on_;  // those that have begun
   TeamServer teams_;
   std::map<uint64_t, std::vector<pid_t>> may_go_;  // by team: who was told before they had come
   std::vector<std::weak_ptr<Thread>> beginning_;   // a phase, in a moment
   std::vector<pid_t> arriving_;                    // who has come by the message being handled
   EventLoop::Timer signals_timer_, limit_timer_;
+  size_t signals_turn_ = 0;  // whose waiting signals are read next, of many
   bool has_ended_ = false;
   bool is_stopped_ = false;  // by a signal
   FutexQueues futexes_;

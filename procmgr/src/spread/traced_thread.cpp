@@ -91,6 +91,13 @@ Result<siginfo_t> TracedThread::signal_info() const {
   return info;
 }
 
+bool TracedThread::may_have_own_signals() const {
+  siginfo_t first;
+  __ptrace_peeksiginfo_args ask{};
+  ask.nr = 1;
+  return ptrace(PTRACE_PEEKSIGINFO, tid_, &ask, &first) != 0;
+}
+
 pid_t TracedThread::new_task() const {
   unsigned long message = 0;
   ptrace(PTRACE_GETEVENTMSG, tid_, nullptr, &message);
@@ -111,7 +118,7 @@ void TracedThread::resume(__ptrace_request request, int signal) {
   is_stopped_ = false;
   was_emulated_ = request == kSystemCallsAreOurs || request == kStepOrOurs;
   ptrace(request, tid_, nullptr, signal);  // one that has died is told of by its end
-  reaper_.tracee_goes_on();
+  reaper_.tracee_goes_on(tid_);
 }
 
 void TracedThread::interrupt() {
@@ -205,6 +212,7 @@ void TracedThread::call(RemoteAddr instruction, long number, const Arguments& ar
 void TracedThread::on_stop(const TraceStop& stop) {
   last_stop_ = stop;
   is_stopped_ = true;
+  reaper_.tracee_stands(tid_);
   was_interrupted_ = std::exchange(is_interrupted_, false);
   const auto stands = std::exchange(stands_, nullptr);
   if (has_stepped(stop)) {

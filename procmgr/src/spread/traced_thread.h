@@ -51,6 +51,9 @@ class TracedThread {
   bool is_at_entry() const;
   // Of the signal that has stopped it. Errors: ESRCH.
   Result<siginfo_t> signal_info() const;
+  // Of a stopped thread: whether signals of its own wait, blocked or not; true where that is not
+  // known.
+  bool may_have_own_signals() const;
   // Of one that has died, as wait(2) tells it.
   int end_status() const { return end_status_; }
   // The pid that a PTRACE_EVENT_CLONE or PTRACE_EVENT_FORK tells.

@@ -47,6 +47,10 @@ void TeamServer::interrupt(pid_t tid) {
 void TeamServer::answer(pid_t tid, int64_t result, const TeamWords& words) {
   auto call = waiting_.extract(tid);
   if (call.empty()) return;
+  if (const auto team = teams_.find(call.mapped().words[2]); team != teams_.end()) {
+    team->second.takers.erase(tid);
+    team->second.givers.erase(tid);
+  }
   last_[tid] = {call.mapped().words[1], result, words};
   if (call.mapped().answer) call.mapped().answer(result, words);
 }
@@ -58,7 +62,10 @@ void TeamServer::gone(pid_t tid) {
   for (auto& [key, team] : teams_) {
     std::erase(team.docked, tid);
     std::erase(team.at_barrier, tid);
-    if (std::erase(team.roster, tid) > 0) team.roster.clear();
+    team.takers.erase(tid);
+    team.givers.erase(tid);
+    if (std::binary_search(team.sorted_roster.begin(), team.sorted_roster.end(), tid))
+      forget_roster(team);
   }
   for (auto& [key, lock] : locks_) std::erase(lock.waiters, tid);
 }
@@ -136,7 +143,7 @@ void TeamServer::begin(pid_t tid, Team& team, const TeamWords& words) {
   const auto size = static_cast<unsigned>(words[3]);
   const bool was_bound = is_bound(team);
   if (size != team.size || team.master != tid || ((words[3] & kTeamBound) != 0) != was_bound)
-    team.roster.clear();
+    forget_roster(team);
   team.master = tid;
   team.size = size;
   team.workers = static_cast<unsigned>((words[3] & ~kTeamBound) >> 32);
@@ -162,17 +169,26 @@ void TeamServer::begin_if_complete(Team& team) {
   if (team.roster.empty()) {
     if (team.docked.size() < team.workers) return;
     is_bound(team) ? keep_numbers(team) : choose_members(team);
+    team.sorted_roster = team.roster;
+    std::sort(team.sorted_roster.begin(), team.sorted_roster.end());
   }
-  if (is_bound(team)) count_on_nodes(team);
+  count_on_nodes(team);
   team.is_beginning = false;
+  std::erase_if(team.docked, [&](pid_t tid) {
+    return std::binary_search(team.sorted_roster.begin(), team.sorted_roster.end(), tid);
+  });
   for (size_t i = 0; i < team.roster.size(); ++i) {
-    std::erase(team.docked, team.roster[i]);
     TeamWords words = team.region;
     words[3] = i + 1;
     answer(team.roster[i], 1, words);
   }
   // The master, who did not wait for them, may have given tasks away.
   if (team.has_tasks && tell_first_task_) tell_first_task_(team.region[2]);
+}
+
+void TeamServer::forget_roster(Team& team) {
+  team.roster.clear();
+  team.sorted_roster.clear();
 }
 
 // As many members on each node as can be, neighbours on the same one, those of the master's node
@@ -201,9 +217,7 @@ void TeamServer::choose_members(Team& team) {
     ++taken[best->first];
     --left;
   }
-  team.most_on_node = 1;
   for (auto& [key, tids] : by_node) {
-    team.most_on_node = std::max(team.most_on_node, taken[key] + 1);  // the master may be there
     std::sort(tids.begin(), tids.end());
     team.roster.insert(team.roster.end(), tids.begin(), tids.begin() + taken[key]);
   }
@@ -217,12 +231,10 @@ void TeamServer::keep_numbers(Team& team) {
   team.roster = std::move(tids);
 }
 
-// They have gone to their places since they were chosen.
+// They may have gone to other places since they were chosen.
 void TeamServer::count_on_nodes(Team& team) {
-  std::map<NodeId, unsigned> counts{{nodes_[team.master], 1}};
-  for (pid_t tid : team.roster) ++counts[nodes_[tid]];
-  team.most_on_node = 1;
-  for (const auto& [node, count] : counts) team.most_on_node = std::max(team.most_on_node, count);
+  team.on_node = {{nodes_[team.master], 1}};
+  for (pid_t tid : team.roster) ++team.on_node[nodes_[tid]];
 }
 
 void TeamServer::end_if_complete(Team& team) {
@@ -234,6 +246,7 @@ void TeamServer::barrier(pid_t tid, Team& team, const TeamWords& words) {
   if (words[4] != 0 && team.is_cancelled) return answer(tid, 1);
   team.at_barrier.push_back(tid);
   nodes_[tid] = waiting_[tid].node;
+  ++team.at_barrier_on[nodes_[tid]];
   if (words[3] != 0) team.barrier_word = words[3];
   if (team.at_barrier.size() < team.size)
     return words[4] == 0 ? tell_last_node(words[2], team) : void();
@@ -244,10 +257,15 @@ void TeamServer::barrier(pid_t tid, Team& team, const TeamWords& words) {
 }
 
 void TeamServer::tell_last_node(uint64_t key, Team& team) {
-  const size_t missing = team.size - team.at_barrier.size();
-  if (!tell_last_ || team.is_last_told || team.has_tasks || missing > team.most_on_node ||
-      team.roster.size() + 1 != team.size)
+  if (!tell_last_ || team.is_last_told || team.has_tasks || team.roster.size() + 1 != team.size)
     return;
+  // Who looks at all of them does so for one node's members only: else each who comes would.
+  unsigned incomplete = 0;
+  for (const auto& [node, count] : team.on_node) {
+    const auto come = team.at_barrier_on.find(node);
+    if (come == team.at_barrier_on.end() || come->second < count) ++incomplete;
+  }
+  if (incomplete > 1) return;
   LastNode last{.team = key, .word = team.barrier_word};
   std::vector<pid_t> members = team.roster;
   members.push_back(team.master);
@@ -265,6 +283,7 @@ void TeamServer::tell_last_node(uint64_t key, Team& team) {
 
 void TeamServer::end_barrier(uint64_t key, Team& team) {
   team.barrier_word = 0;
+  team.at_barrier_on.clear();
   if (std::exchange(team.is_last_told, false)) tell_last_(LastNode{.team = key});
 }
 
@@ -279,7 +298,7 @@ void TeamServer::cancel(Team& team) {
 }
 
 void TeamServer::dismiss(Team& team) {
-  team.roster.clear();
+  forget_roster(team);
   for (pid_t worker : std::exchange(team.docked, {})) answer(worker, 0);
 }
 

@@ -16,6 +16,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -103,16 +104,17 @@ class TeamServer {
   struct Team {
     std::vector<pid_t> docked;
     std::vector<pid_t> roster;  // members 1, 2, ... of the last region
+    std::vector<pid_t> sorted_roster;
     pid_t master = 0;
     bool is_beginning = false;  // workers are still to come
     unsigned size = 1, workers = 0;
-    unsigned most_on_node = 1;
     TeamWords region{};
     unsigned ended = 0;
     pid_t end_waiter = 0;
     std::vector<pid_t> at_barrier;
     uint64_t barrier_word = 0;
-    bool is_last_told = false;  // who of the last node are missing
+    bool is_last_told = false;                          // who of the last node are missing
+    std::map<NodeId, unsigned> on_node, at_barrier_on;  // members; those who came, about
     bool is_cancelled = false;
     std::map<uint64_t, unsigned> singles, left;
     std::map<uint64_t, Loop> loops;
@@ -120,6 +122,8 @@ class TeamServer {
     std::map<std::pair<uint64_t, uint64_t>, Counter> counters;
     TeamTasks tasks;
     bool has_tasks = false;  // or has had some, in this region
+    // Who waits and may want a task, or give one: wanted_by() tells; none is missing.
+    std::set<pid_t> takers, givers;
   };
   struct Lock {
     uint64_t owner = 0;
@@ -137,6 +141,7 @@ class TeamServer {
   void begin_if_complete(Team& team);
   static bool is_bound(const Team& team) { return (team.region[3] & kTeamBound) != 0; }
   void choose_members(Team& team);
+  static void forget_roster(Team& team);
   static void keep_numbers(Team& team);
   void count_on_nodes(Team& team);
   void end_if_complete(Team& team);
@@ -155,10 +160,11 @@ class TeamServer {
   void lock(pid_t tid, const TeamWords& words);
   void unlock(uint64_t key);
 
-  std::vector<pid_t> members_of(const Team& team) const;
   std::optional<TeamTasks::Wanted> wanted_by(pid_t tid, uint64_t key, const Team& team) const;
-  unsigned count_waiting(uint64_t key, const Team& team) const;
+  bool is_one_of_several_waiting(pid_t tid, uint64_t key, const Team& team) const;
+  void note_waiting(pid_t tid, uint64_t key, Team& team);
   void give_task(pid_t tid, Team& team, const TeamWords& words);
+  void hand_on(NodeId node, uint64_t key, Team& team);
   bool hand_task(pid_t tid, uint64_t key, Team& team);
   void wait_for_task(pid_t tid, Team& team, const TeamWords& words);
   bool tell_news(pid_t tid, Team& team);

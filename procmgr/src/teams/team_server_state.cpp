@@ -1,5 +1,7 @@
 // TeamServer: what it knows as bytes, for a checkpoint. Calls that wait are kept without those who
 // wait: their threads make them again. SPDX-License-Identifier: GPL-2.0-or-later
+#include <algorithm>
+
 #include "packed_bytes.h"
 #include "teams/team_server.h"
 
@@ -69,6 +71,8 @@ void TeamServer::put(PackedWriter& out, const Team& team) {
 void TeamServer::get(PackedReader& in, Team& team) {
   get_list(in, team.docked);
   get_list(in, team.roster);
+  team.sorted_roster = team.roster;
+  std::sort(team.sorted_roster.begin(), team.sorted_roster.end());
   team.master = in.get<pid_t>();
   team.is_beginning = in.get<bool>();
   team.size = in.get<unsigned>();
@@ -140,6 +144,9 @@ Status TeamServer::restore(std::string_view saved) {
   });
   if (version != kFormatVersion || !in.ok() || !in.at_end())
     return errno_error("state of OpenMP teams", EBADMSG);
+  for (const auto& [tid, call] : waiting_)
+    if (const auto team = teams_.find(call.words[2]); team != teams_.end())
+      note_waiting(tid, team->first, team->second);
   return {};
 }
 

@@ -19,12 +19,6 @@ TeamOp op_of(const TeamWords& words) {
 
 }  // namespace
 
-std::vector<pid_t> TeamServer::members_of(const Team& team) const {
-  std::vector<pid_t> members = {team.master};
-  members.insert(members.end(), team.roster.begin(), team.roster.end());
-  return members;
-}
-
 // What a member waits for, if it can be given a task.
 std::optional<TeamTasks::Wanted> TeamServer::wanted_by(pid_t tid, uint64_t key,
                                                        const Team& team) const {
@@ -37,7 +31,7 @@ std::optional<TeamTasks::Wanted> TeamServer::wanted_by(pid_t tid, uint64_t key,
       return TeamTasks::Wanted{words[3], words[4]};
     case TeamOp::dock:
       if (words[3] == 0 ||
-          std::find(team.roster.begin(), team.roster.end(), tid) == team.roster.end())
+          !std::binary_search(team.sorted_roster.begin(), team.sorted_roster.end(), tid))
         return std::nullopt;
       return TeamTasks::Wanted{};
     case TeamOp::barrier:
@@ -48,6 +42,13 @@ std::optional<TeamTasks::Wanted> TeamServer::wanted_by(pid_t tid, uint64_t key,
   }
 }
 
+void TeamServer::note_waiting(pid_t tid, uint64_t key, Team& team) {
+  if (!wanted_by(tid, key, team)) return;
+  const TeamWords& words = waiting_[tid].words;
+  team.takers.insert(tid);
+  if (op_of(words) == TeamOp::wait_for_task && words[5] != 0) team.givers.insert(tid);
+}
+
 void TeamServer::give_task(pid_t tid, Team& team, const TeamWords& words) {
   const NodeId node = nodes_[tid] = waiting_[tid].node;
   const bool is_taken = (words[3] & kTeamTaskForced) != 0 ||
@@ -55,15 +56,18 @@ void TeamServer::give_task(pid_t tid, Team& team, const TeamWords& words) {
   if (is_taken) {
     if (!std::exchange(team.has_tasks, true) && tell_first_task_) tell_first_task_(words[2]);
     team.tasks.give(tid, node, words);
-    std::vector<pid_t> members = members_of(team);
-    std::stable_partition(members.begin(), members.end(),
-                          [&](pid_t member) { return nodes_[member] == node; });
-    for (pid_t member : members)
-      if (hand_task(member, words[2], team)) break;
+    hand_on(node, words[2], team);
   }
   TeamWords told{};
   team.tasks.take_news(tid, told, 3);
   answer(tid, is_taken ? 1 : 0, told);
+}
+
+// To one that waits, of this node if there is one.
+void TeamServer::hand_on(NodeId node, uint64_t key, Team& team) {
+  for (const bool is_near : {true, false})
+    for (pid_t member : team.takers)
+      if ((nodes_[member] == node) == is_near && hand_task(member, key, team)) return;
 }
 
 bool TeamServer::hand_task(pid_t tid, uint64_t key, Team& team) {
@@ -97,21 +101,17 @@ bool TeamServer::tell_news(pid_t tid, Team& team) {
 // For one that has just begun to wait. Where nothing is there for it, or for another one that
 // waits, members that wait and have tasks that they may not run themselves now give one.
 void TeamServer::look_for_task(pid_t tid, uint64_t key, Team& team) {
-  if (!team.has_tasks || !wanted_by(tid, key, team) || hand_task(tid, key, team)) return;
-  if (count_waiting(key, team) < 2) return;
-  for (pid_t member : members_of(team)) {
-    const auto call = waiting_.find(member);
-    if (call == waiting_.end() || !wanted_by(member, key, team)) continue;
-    const TeamWords& words = call->second.words;
-    if (op_of(words) == TeamOp::wait_for_task && words[5] != 0) return answer(member, kTeamNews);
-  }
+  note_waiting(tid, key, team);
+  if (!team.has_tasks || !team.takers.contains(tid) || hand_task(tid, key, team) ||
+      team.givers.empty() || !is_one_of_several_waiting(tid, key, team))
+    return;
+  for (pid_t member : team.givers)
+    if (wanted_by(member, key, team)) return answer(member, kTeamNews);
 }
 
-unsigned TeamServer::count_waiting(uint64_t key, const Team& team) const {
-  const std::vector<pid_t> members = members_of(team);
-  return static_cast<unsigned>(std::count_if(members.begin(), members.end(), [&](pid_t tid) {
-    return wanted_by(tid, key, team).has_value();
-  }));
+bool TeamServer::is_one_of_several_waiting(pid_t tid, uint64_t key, const Team& team) const {
+  return std::any_of(team.takers.begin(), team.takers.end(),
+                     [&](pid_t other) { return other != tid && wanted_by(other, key, team); });
 }
 
 void TeamServer::task_over(Team& team, const TeamWords& words) {
@@ -121,10 +121,11 @@ void TeamServer::task_over(Team& team, const TeamWords& words) {
 }
 
 void TeamServer::fulfill(Team& team, const TeamWords& words) {
-  const std::vector<pid_t> members = members_of(team);
-  if (words[4] >= members.size()) return;
-  team.tasks.add_news(members[words[4]], words[3] | kTeamFulfilled);
-  tell_news(members[words[4]], team);
+  const uint64_t number = words[4];
+  if (number > team.roster.size()) return;
+  const pid_t owner = number == 0 ? team.master : team.roster[number - 1];
+  team.tasks.add_news(owner, words[3] | kTeamFulfilled);
+  tell_news(owner, team);
 }
 
 }  // namespace krg

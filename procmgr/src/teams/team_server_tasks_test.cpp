@@ -235,5 +235,26 @@ TEST(TeamServerTasks, TheyGoOnAsAnotherServersFromWhatWasSaved) {
   }
 }
 
+// Who comes is not compared with all who wait: that would take minutes here.
+TEST(TeamServerTasks, ThousandsOfMembersGetSome) {
+  constexpr unsigned kMembers = 4000;
+  Members team;
+  team.region(kMembers, kMembers / 2);
+  for (unsigned i = 2; i <= kMembers; ++i) team.call(pid_t(i), TeamOp::dock, kTeam, {1});
+  for (unsigned i = 0; i + 1 < kMembers; ++i)
+    ASSERT_EQ(team.call(1, TeamOp::give_task, kTeam, task(i))->result, 1) << i;
+  std::set<int> all;
+  for (unsigned i = 2; i <= kMembers; ++i) all.insert(given(team, pid_t(i)));
+  EXPECT_EQ(all.size(), kMembers - 1);
+  EXPECT_FALSE(all.contains(-1));
+  team.call(1, TeamOp::end, kTeam);
+  for (unsigned i = 2; i <= kMembers; ++i) {
+    team.call(pid_t(i), TeamOp::task_over, kTeam,
+              {key(unsigned(given(team, pid_t(i)))) | kTeamBodyOver | kTeamAllOver});
+    team.call(pid_t(i), TeamOp::dock, kTeam, {1});
+  }
+  EXPECT_TRUE(team.of(1));
+}
+
 }  // namespace
 }  // namespace krg

@@ -52,8 +52,14 @@ class ChildReaper {
   // reported, too.
   void watch_new_tracee(pid_t tid, std::function<void(const ChildEvent&)> changed);
   void unwatch_tracee(pid_t tid);
-  // A tracee goes on: it may have the core before the loop looks for messages, and stop again.
-  void tracee_goes_on();
+  // A tracee that is watched goes on: it may have the core before the loop looks for messages, and
+  // stop again.
+  void tracee_goes_on(pid_t tid);
+  // It stands in a stop that has been reported, and will not be let go on without tracee_goes_on().
+  // Where many stand they are not looked at each time that a child has changed: the kernel would
+  // look at each one of them to find another. That one has been killed may be told some
+  // milliseconds later then.
+  void tracee_stands(pid_t tid);
 
  private:
   struct Impl;
