@@ -12,7 +12,7 @@
 namespace krg {
 namespace {
 
-constexpr const char* kUsage =
+constexpr const char* kNodesUsage =
     "usage: kradm nodes status [--json]\n"
     "       kradm nodes add|del {-n LIST | -c COUNT | -t TOTAL | -a}\n";
 
@@ -85,7 +85,7 @@ int kradm_nodes(std::span<const std::string> arguments) {
     return kradm_change_nodes(NodeChange::kDelete, arguments.subspan(1));
   if (arguments.empty() || arguments[0] != "status" || arguments.size() > 2 ||
       (arguments.size() == 2 && arguments[1] != "--json")) {
-    fmt::print(stderr, "{}", kUsage);
+    fmt::print(stderr, "{}", kNodesUsage);
     return 2;
   }
   return print_status(arguments.size() == 2);

@@ -22,7 +22,7 @@ using nlohmann::json;
 using Kind = NodeSelection::Kind;
 using Clock = std::chrono::steady_clock;
 
-constexpr const char* kUsage =
+constexpr const char* kChangeUsage =
     "usage: kradm nodes add {-n LIST | -c COUNT | -t TOTAL | -a}\n"
     "       kradm nodes del {-n LIST | -c COUNT | -t TOTAL | -a} [--timeout SECONDS]\n";
 constexpr std::chrono::milliseconds kLookPeriod{250};
@@ -157,7 +157,7 @@ Status carry_out(NodeChange change, const Options& options) {
 int kradm_change_nodes(NodeChange change, std::span<const std::string> arguments) {
   auto options = parse(change, arguments);
   if (!options) {
-    fmt::print(stderr, "kradm nodes: {}\n{}", options.error().message(), kUsage);
+    fmt::print(stderr, "kradm nodes: {}\n{}", options.error().message(), kChangeUsage);
     return 2;
   }
   auto done = carry_out(change, *options);

@@ -12,18 +12,14 @@
 #include <csignal>
 
 #include "body_plan.h"
+#include "kernel_values.h"
 #include "krg/procmgr/unnotified_cookie.h"
 #include "raw_syscall.h"
 
 namespace krg {
 namespace {
 
-constexpr unsigned kSignals = 64;
 constexpr unsigned kCapabilities = 41;  // CAP_LAST_CAP + 1 of kernel 6.18; more are not there
-
-struct KernelSignalAction {
-  uint64_t handler, flags, restorer, mask;
-};
 
 // Runs the stages; the first failure is reported and ends the child.
 class BodyChild {
@@ -163,7 +159,7 @@ class BodyChild {
   }
 
   void restore_signals() {
-    for (unsigned signal = 1; signal <= kSignals; ++signal) {
+    for (unsigned signal = 1; signal <= kLastSignal; ++signal) {
       const uint64_t bit = uint64_t{1} << (signal - 1);
       KernelSignalAction action{};  // SIG_DFL
       if (attributes_.ignored_signals & bit)

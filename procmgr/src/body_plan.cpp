@@ -11,12 +11,12 @@
 #include <csignal>
 
 #include "event_fds.h"
+#include "kernel_values.h"
 #include "processor_numbers.h"
 
 namespace krg {
 namespace {
 
-constexpr int kSignals = 64;
 constexpr unsigned kCapabilities = 64;
 constexpr size_t kMaskBytes = 1024;  // 8,192 processors, the kernel's most (NR_CPUS)
 
@@ -43,7 +43,7 @@ KrgdAttributes KrgdAttributes::read() {
     if (prctl(PR_CAPBSET_READ, c, 0, 0, 0) == 1) own.bounding |= uint64_t{1} << c;
   for (size_t i = 0; i < own.limits.size(); ++i)
     getrlimit(static_cast<__rlimit_resource>(i), &own.limits[i]);
-  for (int signal = 1; signal <= kSignals; ++signal) {
+  for (int signal = 1; signal <= static_cast<int>(kLastSignal); ++signal) {
     struct sigaction action {};
     if (sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN)
       own.ignored_signals |= uint64_t{1} << (signal - 1);

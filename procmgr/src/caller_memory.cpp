@@ -4,12 +4,12 @@
 #include <algorithm>
 #include <span>
 
+#include "krg/shmem/page_set.h"
 #include "process_memory.h"
 
 namespace krg {
 namespace {
 
-constexpr uint64_t kPageBytes = 4096;
 // What is brought for one call: 64 MiB. More fails with EFAULT.
 constexpr size_t kMostBroughtPages = 16384;
 

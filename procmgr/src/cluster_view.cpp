@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "ipc/waiting_calls.h"
+#include "packed_bytes.h"
 #include "pid_call_table.h"
 #include "process_status.h"
 #include "processor_numbers.h"
@@ -30,10 +31,6 @@ constexpr std::chrono::hours kProcessorsMaxAge{24};
 // Till it may be known whether a process is a spread one.
 constexpr std::chrono::milliseconds kPutOff{1};
 constexpr size_t kWord = sizeof(unsigned long);  // masks are counted in words
-
-std::string_view bytes_of(const struct sysinfo& info) {
-  return {reinterpret_cast<const char*>(&info), sizeof info};
-}
 
 struct sysinfo to_sysinfo(const NodeFigures& sum) {
   struct sysinfo info {};
@@ -174,7 +171,7 @@ void ClusterView::Impl::tell_sysinfo(Call call) {
   auto waiting = std::make_shared<Call>(std::move(call));
   resources.get(kMaxAge, [waiting](const std::vector<NodeReport>& reports) {
     const struct sysinfo info = to_sysinfo(sum_of(reports));
-    if (!waiting->write_memory(RemoteAddr{waiting->arg(0)}, bytes_of(info)))
+    if (!waiting->write_memory(RemoteAddr{waiting->arg(0)}, object_bytes(info)))
       return waiting->fail(EFAULT);
     waiting->succeed(0);
   });

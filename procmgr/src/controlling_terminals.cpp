@@ -14,6 +14,7 @@
 
 #include "job_control.h"
 #include "krg/runtime/log.h"
+#include "packed_bytes.h"
 #include "process_status.h"
 #include "terminal_mirrors.h"
 #include "tty_tree.h"
@@ -32,11 +33,6 @@ dev_t terminal_of(pid_t tid, int number) {
   const std::string path = fmt::format("/proc/{}/fd/{}", tid, number);
   if (statx(AT_FDCWD, path.c_str(), AT_STATX_DONT_SYNC, STATX_TYPE, &got) != 0) return 0;
   return S_ISCHR(got.stx_mode) ? makedev(got.stx_rdev_major, got.stx_rdev_minor) : 0;
-}
-
-template <class Value>
-std::string_view bytes_of(const Value& value) {
-  return {reinterpret_cast<const char*>(&value), sizeof value};
 }
 
 }  // namespace
@@ -107,7 +103,7 @@ void ControllingTerminals::Impl::on_ioctl(Call call) {
     if (!answer) return waiting->fail(answer.error().errno_or(ENOTTY));
     const int32_t value = request == TIOCGSID ? answer->session : answer->foreground;
     if (!waiting->is_valid()) return;
-    if (!waiting->write_memory(RemoteAddr{waiting->arg(2)}, bytes_of(value)))
+    if (!waiting->write_memory(RemoteAddr{waiting->arg(2)}, object_bytes(value)))
       return waiting->fail(EFAULT);
     waiting->succeed(0);
   });
@@ -225,7 +221,7 @@ ControllingTerminals::ControllingTerminals(NodeContext& node, SessionFs& fs, Sys
     auto waiting = std::make_shared<Messenger::Reply>(std::move(reply));
     impl->on_job(message, [waiting](Result<TerminalJobAnswer> answer) {
       if (!answer) return waiting->fail(answer.error().errno_or(ENOTTY));
-      waiting->ok(bytes_of(*answer));
+      waiting->ok(object_bytes(*answer));
     });
   });
 }

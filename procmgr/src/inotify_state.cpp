@@ -41,7 +41,7 @@ struct Watched {
   }
 };
 
-std::optional<std::string> bytes_of(std::string_view digits) {
+std::optional<std::string> bytes_of_digits(std::string_view digits) {
   std::string bytes;
   for (size_t i = 0; i + 1 < digits.size(); i += 2) {
     const auto byte = to_number<uint8_t>(digits.substr(i, 2), 16);
@@ -67,7 +67,7 @@ Result<std::vector<Watched>> watched_by(int instance) {
                reinterpret_cast<unsigned*>(&one.number), &one.inode, &one.device, &one.mask, &bytes,
                reinterpret_cast<unsigned*>(&one.handle_type), digits.data());
     if (found < 4) continue;
-    if (auto handle = found == 7 ? bytes_of(digits.data()) : std::nullopt;
+    if (auto handle = found == 7 ? bytes_of_digits(digits.data()) : std::nullopt;
         handle && handle->size() == bytes)
       one.handle = std::move(*handle);
     all.push_back(std::move(one));

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "krg/procmgr/node_resources.h"
 
+#include "packed_bytes.h"
+
 #include <dirent.h>
 #include <sched.h>
 #include <sys/sysinfo.h>
@@ -92,10 +94,6 @@ NodeFigures measure(uint32_t processors) {
   return figures;
 }
 
-std::string_view bytes_of(const NodeFigures& figures) {
-  return {reinterpret_cast<const char*>(&figures), sizeof figures};
-}
-
 }  // namespace
 
 NodeFigures sum_of(const std::vector<NodeReport>& reports) {
@@ -174,7 +172,7 @@ NodeResources::NodeResources(NodeContext& node) : impl_(std::make_shared<Impl>(n
   node.messenger.on_request<FiguresQuery>(
       [weak = std::weak_ptr<Impl>(impl_)](NodeId, const FiguresQuery&, std::string_view,
                                           Messenger::Reply reply) {
-        if (auto self = weak.lock()) reply.ok(bytes_of(self->measure_here()));
+        if (auto self = weak.lock()) reply.ok(object_bytes(self->measure_here()));
       });
 }
 NodeResources::~NodeResources() = default;

@@ -1,7 +1,8 @@
 // PackedWriter and PackedReader: numbers and strings one after the other in a message's payload.
 // A number is its bytes in host order (all nodes are of one architecture), a string is a 32-bit
 // length and the bytes. The reader never reads past the end: after a failure every further value is
-// zero or empty and ok() is false. SPDX-License-Identifier: GPL-2.0-or-later
+// zero or empty and ok() is false. object_bytes: those of one number or struct, not copied.
+// SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
 #include <cstdint>
@@ -11,11 +12,17 @@
 
 namespace krg {
 
+// An object's own bytes, for as long as it lives.
+template <class T>
+requires std::is_trivially_copyable_v<T> std::string_view object_bytes(const T& value) {
+  return {reinterpret_cast<const char*>(&value), sizeof value};
+}
+
 class PackedWriter {
  public:
   template <class T>
   requires std::is_trivially_copyable_v<T> PackedWriter& put(const T& value) {
-    bytes_.append(reinterpret_cast<const char*>(&value), sizeof value);
+    bytes_.append(object_bytes(value));
     return *this;
   }
   PackedWriter& put_string(std::string_view text) {

@@ -12,6 +12,7 @@
 
 #include "krg/procmgr/exec_spec.h"
 #include "krg/runtime/unique_fd.h"
+#include "krg/shmem/page_set.h"
 #include "local_shared_memory.h"
 #include "process_spec.h"
 #include "processor_numbers.h"
@@ -20,8 +21,6 @@
 
 namespace krg {
 namespace {
-
-constexpr uint64_t kPageBytes = 4096;
 
 // Memory of the caller, a page at a time: strings of one process lie close together.
 class PagedReader {

@@ -12,17 +12,11 @@
 #include <vector>
 
 #include "krg/runtime/log.h"
+#include "packed_bytes.h"
 #include "terminal_ioctls.h"
 
 namespace krg {
-namespace {
-
-template <class Value>
-std::string_view bytes_of(const Value& value) {
-  return {reinterpret_cast<const char*>(&value), sizeof value};
-}
-
-}  // namespace
+namespace {}  // namespace
 
 Result<std::unique_ptr<HomeFile>> make_home_file(NodeContext& node, UniqueFd real,
                                                  const struct stat& attributes, int flags) {
@@ -180,7 +174,7 @@ void RemoteHome::handle_input_output() {
           };
         }
         const uint32_t events = file->poll({from, message.handle}, std::move(wake));
-        reply.ok(bytes_of(events));
+        reply.ok(object_bytes(events));
       });
 }
 
@@ -208,7 +202,7 @@ void RemoteHome::record_lock(NodeId from, const StreamRecordLock& message, Messe
       {from, message.operation}, file->shared_real(),
       message.of_description ? HomeRecordLocks::kOfDescription : LockOwner{message.owner, 0},
       message.command, message.waits != 0, message.lock, [later](Result<RecordLock> had) {
-        had ? later->ok(bytes_of(*had)) : later->fail(had.error());
+        had ? later->ok(object_bytes(*had)) : later->fail(had.error());
       });
 }
 
@@ -263,7 +257,7 @@ void RemoteHome::stat(const StreamStat& message, Messenger::Reply reply) {
     return reply.fail(errno);
   struct stat attributes {};
   if (fstat(file->real(), &attributes) != 0) return reply.fail(errno);
-  reply.ok(bytes_of(attributes));
+  reply.ok(object_bytes(attributes));
 }
 
 void RemoteHome::ioctl(const StreamIoctl& message, std::string_view in,
@@ -287,7 +281,7 @@ void RemoteHome::reopen(NodeId from, const StreamReopen& message, Messenger::Rep
   if (!opened || fstat(opened.get(), &attributes) != 0) return reply.fail(errno);
   auto made = make_home_file(node_, std::move(opened), attributes, message.flags);
   if (!made) return reply.fail(made.error());
-  reply.ok(bytes_of(add_held_by(from, std::move(*made))));
+  reply.ok(object_bytes(add_held_by(from, std::move(*made))));
 }
 
 void RemoteHome::set_offset(const HomeFile& file, int64_t from, int64_t to) {

@@ -16,6 +16,7 @@
 #include <map>
 
 #include "image/known_mappings.h"
+#include "kernel_values.h"
 #include "krg/procmgr/process_table.h"
 #include "krg/procmgr/shared_window.h"
 #include "krg/runtime/log.h"
@@ -39,8 +40,7 @@ class SessionTree : public ProcessTree {
 
 // The kernel's own codes for "make the call again after the signal" (linux/errno.h).
 bool will_restart(int64_t result) {
-  constexpr int64_t kRestartSys = 512, kRestartBlock = 516;
-  return result <= -kRestartSys && result >= -kRestartBlock;
+  return result <= kRestartSystemCall && result >= kRestartBlock;
 }
 
 bool is_page_set(pid_t pid, RemoteAddr at) {

@@ -8,7 +8,7 @@
 namespace krg {
 namespace {
 
-constexpr uint8_t kVersion = 1;
+constexpr uint8_t kMemoryVersion = 1;
 constexpr uint32_t kMostParts = 1u << 20;  // what is malformed must not take memory
 constexpr uint64_t kMostBytes = uint64_t{1} << 41;
 
@@ -54,7 +54,7 @@ SavedMemory get_memory(PackedReader& in) {
 
 std::string pack_memories(const std::vector<SavedMemory>& memories) {
   PackedWriter out;
-  out.put(kVersion).put(static_cast<uint32_t>(memories.size()));
+  out.put(kMemoryVersion).put(static_cast<uint32_t>(memories.size()));
   for (const SavedMemory& memory : memories) {
     out.put(memory.id).put(memory.mode).put(memory.uid).put(memory.gid);
     out.put(memory.is_segment).put(memory.is_removed).put(memory.bytes).put(memory.covered);
@@ -72,7 +72,7 @@ Result<std::vector<SavedMemory>> unpack_memories(std::string_view bytes) {
   const auto version = in.get<uint8_t>();
   for (uint32_t i = 0, count = get_count(in); i < count && in.ok(); ++i)
     memories.push_back(get_memory(in));
-  if (version != kVersion || !in.ok() || !in.at_end() ||
+  if (version != kMemoryVersion || !in.ok() || !in.at_end() ||
       !std::all_of(memories.begin(), memories.end(), is_good))
     return errno_error("saved shared memory", EBADMSG);
   return memories;

@@ -38,11 +38,6 @@ T value_of(const std::string& bytes) {
   return value;
 }
 
-template <class T>
-std::string_view bytes_of(const T& value) {
-  return {reinterpret_cast<const char*>(&value), sizeof value};
-}
-
 struct shmid_ds kernel_state(const SegmentState& from) {
   struct shmid_ds to {};
   to.shm_perm.__key = from.key;
@@ -222,7 +217,7 @@ void SegmentCalls::state(CallPtr call, SegmentRequest request, bool by_index) {
   request.by_index = by_index;
   ask(call, request, [call, by_index](const std::string& answer) {
     const auto segment = value_of<SegmentState>(answer);
-    give(*call, bytes_of(kernel_state(segment)), by_index ? segment.id : 0);
+    give(*call, object_bytes(kernel_state(segment)), by_index ? segment.id : 0);
   });
 }
 
@@ -235,12 +230,12 @@ void SegmentCalls::information(CallPtr call, SegmentRequest request) {
       limits.shmmax = limits.shmall = kLargest;
       limits.shmmin = 1;
       limits.shmmni = limits.shmseg = kMaxSegments;
-      return give(*call, bytes_of(limits), totals.highest_index);
+      return give(*call, object_bytes(limits), totals.highest_index);
     }
     struct shm_info info {};
     info.used_ids = totals.segments;
     info.shm_tot = info.shm_rss = totals.pages;
-    give(*call, bytes_of(info), totals.highest_index);
+    give(*call, object_bytes(info), totals.highest_index);
   });
 }
 

@@ -13,14 +13,9 @@
 namespace krg {
 namespace {
 
-template <class T>
-std::string_view bytes_of(const T& value) {
-  return {reinterpret_cast<const char*>(&value), sizeof value};
-}
-
 void answer(Messenger::Reply& reply, const Result<SegmentState>& state) {
   if (!state) return reply.fail(state.error().errno_or(EINVAL));
-  reply.ok(bytes_of(*state));
+  reply.ok(object_bytes(*state));
 }
 
 // As the kernel writes /proc/sysvipc/shm (sysvipc(7), ipc/shm.c).
@@ -74,7 +69,7 @@ void SegmentHome::handle(NodeId from, const SegmentRequest& request, const Share
     case SegmentOp::kRemove:
       return remove(request, caller, reply);
     case SegmentOp::kInfo:
-      return reply.ok(bytes_of(segments_.totals()));
+      return reply.ok(object_bytes(segments_.totals()));
     case SegmentOp::kText:
       return count(segments_.all(), [shared = std::make_shared<Reply>(std::move(reply))](
                                         const auto& counted) { shared->ok(text_of(counted)); });

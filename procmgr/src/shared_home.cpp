@@ -20,14 +20,9 @@ timespec real_time() {
   return now;
 }
 
-template <class T>
-std::string_view bytes_of(const T& value) {
-  return {reinterpret_cast<const char*>(&value), sizeof value};
-}
-
 void answer(Messenger::Reply& reply, const Result<SharedAttributes>& attributes) {
   if (!attributes) return reply.fail(attributes.error());
-  reply.ok(bytes_of(*attributes));
+  reply.ok(object_bytes(*attributes));
 }
 void answer(Messenger::Reply& reply, const Status& status) {
   if (!status) return reply.fail(status.error());
@@ -112,7 +107,7 @@ void SharedHome::handle(const Question& question, Reply reply) {
       return reply.ok(*target);
     }
     case SharedOp::kSpace:
-      return reply.ok(bytes_of(space_for(names_)));
+      return reply.ok(object_bytes(space_for(names_)));
     case SharedOp::kOpen:
     case SharedOp::kCreate:
       return open(question, std::move(reply));

@@ -6,6 +6,7 @@
 
 #include "alive.h"
 #include "krg/runtime/log.h"
+#include "packed_bytes.h"
 #include "shared_files.h"
 
 namespace krg {
@@ -52,10 +53,6 @@ int32_t lock_type(FlockRequest::What what) {
   return what == FlockRequest::What::kShared ? F_RDLCK : F_WRLCK;
 }
 
-std::string_view bytes_of(const RecordLock& lock) {
-  return {reinterpret_cast<const char*>(&lock), sizeof lock};
-}
-
 }  // namespace
 
 SharedLocks::SharedLocks(NodeContext& node)
@@ -67,25 +64,25 @@ SharedLocks::SharedLocks(NodeContext& node)
 
 void SharedLocks::keep_all() {
   home_ = std::make_unique<Home>();
-  node_.messenger.on_request<SharedLock>(
-      [this](NodeId from, const SharedLock& asked, std::string_view, Messenger::Reply reply) {
-        const RecordLockTable::Request request{
-            {from, asked.process, asked.description},
-            asked.lock,
-            asked.waits != 0,
-            asked.operation,
-            asked.what == SharedLock::kRecord && asked.description == 0};
-        if (asked.what == SharedLock::kTest)
-          return reply.ok(bytes_of(home_->records.blocking(asked.file, request.owner, asked.lock)));
-        const bool by_flock = asked.what == SharedLock::kFlock;
-        // As the kernel does: another lock of the same description is given back first.
-        if (by_flock) home_->flocks.release(asked.file, request.owner);
-        RecordLockTable& table = by_flock ? home_->flocks : home_->records;
-        table.lock(asked.file, request,
-                   [lock = asked.lock, reply = shared(std::move(reply))](const Status& had) {
-                     had ? reply->ok(bytes_of(lock)) : reply->fail(had.error());
-                   });
-      });
+  node_.messenger.on_request<SharedLock>([this](NodeId from, const SharedLock& asked,
+                                                std::string_view, Messenger::Reply reply) {
+    const RecordLockTable::Request request{
+        {from, asked.process, asked.description},
+        asked.lock,
+        asked.waits != 0,
+        asked.operation,
+        asked.what == SharedLock::kRecord && asked.description == 0};
+    if (asked.what == SharedLock::kTest)
+      return reply.ok(object_bytes(home_->records.blocking(asked.file, request.owner, asked.lock)));
+    const bool by_flock = asked.what == SharedLock::kFlock;
+    // As the kernel does: another lock of the same description is given back first.
+    if (by_flock) home_->flocks.release(asked.file, request.owner);
+    RecordLockTable& table = by_flock ? home_->flocks : home_->records;
+    table.lock(asked.file, request,
+               [lock = asked.lock, reply = shared(std::move(reply))](const Status& had) {
+                 had ? reply->ok(object_bytes(lock)) : reply->fail(had.error());
+               });
+  });
   node_.messenger.on<SharedUnlock>(
       [this](NodeId from, const SharedUnlock& asked, std::string_view) {
         RecordLockTable& table = asked.by_flock ? home_->flocks : home_->records;

@@ -13,10 +13,10 @@ namespace {
 
 constexpr int32_t kIndexes = 32768;
 constexpr int32_t kSequences = 65536;
-constexpr uint32_t kPermissionBits = 0777;
-constexpr uint32_t kRead = 4, kWrite = 2;
+constexpr uint32_t kModeBits = 0777;
+constexpr uint32_t kToRead = 4, kToWrite = 2;
 
-Error refused(int number) {
+Error denied(int number) {
   return errno_error({}, number);
 }
 
@@ -36,17 +36,13 @@ Status may(const SharedCaller& caller, const SegmentState& segment, uint32_t wan
     granted >>= 6;
   else if (in_group(segment.gid) || in_group(segment.creator_gid))
     granted >>= 3;
-  if ((granted & wanted) != wanted) return refused(EACCES);
+  if ((granted & wanted) != wanted) return denied(EACCES);
   return {};
 }
 
 // What shmget's mode asks for of a segment that is there.
-uint32_t wanted_by(int flags) {
-  return static_cast<uint32_t>((flags >> 6 | flags >> 3 | flags) & 7) & (kRead | kWrite);
-}
-
-uint64_t pages_of(uint64_t bytes) {
-  return (bytes + kPageBytes - 1) / kPageBytes;
+uint32_t rights_asked_by(int flags) {
+  return static_cast<uint32_t>((flags >> 6 | flags >> 3 | flags) & 7) & (kToRead | kToWrite);
 }
 
 }  // namespace
@@ -58,24 +54,24 @@ Result<SegmentState> SharedSegments::find(const SharedCaller& caller, int32_t ke
   });
   if (found == segments_.end()) {
     const bool makes = key == IPC_PRIVATE || (flags & IPC_CREAT);
-    return refused(makes && size == 0 ? EINVAL : ENOENT);
+    return denied(makes && size == 0 ? EINVAL : ENOENT);
   }
   const SegmentState& segment = found->second;
-  if ((flags & IPC_CREAT) && (flags & IPC_EXCL)) return refused(EEXIST);
-  if (size > segment.size) return refused(EINVAL);
-  if (auto granted = may(caller, segment, wanted_by(flags)); !granted) return granted.error();
+  if ((flags & IPC_CREAT) && (flags & IPC_EXCL)) return denied(EEXIST);
+  if (size > segment.size) return denied(EINVAL);
+  if (auto granted = may(caller, segment, rights_asked_by(flags)); !granted) return granted.error();
   return segment;
 }
 
 Result<SegmentState> SharedSegments::add(const SharedCaller& caller, int32_t key, uint64_t size,
                                          int flags, pid_t creator, FileId file, int64_t now_s) {
-  if (segments_.size() >= kMaxSegments) return refused(ENOSPC);
+  if (segments_.size() >= kMaxSegments) return denied(ENOSPC);
   int32_t index = 0;
   while (segments_.contains(index)) ++index;
   SegmentState segment;
   segment.id = index + kIndexes * (sequence_++ % kSequences);
   segment.key = key;
-  segment.mode = static_cast<uint32_t>(flags) & kPermissionBits;
+  segment.mode = static_cast<uint32_t>(flags) & kModeBits;
   segment.uid = segment.creator_uid = caller.uid;
   segment.gid = segment.creator_gid = caller.gid;
   segment.creator_pid = creator;
@@ -88,8 +84,8 @@ Result<SegmentState> SharedSegments::add(const SharedCaller& caller, int32_t key
 
 Result<SegmentState*> SharedSegments::by_id(int32_t id) {
   auto found = id < 0 ? segments_.end() : segments_.find(id % kIndexes);
-  if (found == segments_.end()) return refused(EINVAL);
-  if (found->second.id != id) return refused(EIDRM);
+  if (found == segments_.end()) return denied(EINVAL);
+  if (found->second.id != id) return denied(EIDRM);
   return &found->second;
 }
 
@@ -97,7 +93,7 @@ Result<SegmentState> SharedSegments::attach(const SharedCaller& caller, int32_t 
                                             pid_t pid, int64_t now_s) {
   auto segment = by_id(id);
   if (!segment) return segment.error();
-  const uint32_t wanted = flags & SHM_RDONLY ? kRead : kRead | kWrite;
+  const uint32_t wanted = flags & SHM_RDONLY ? kToRead : kToRead | kToWrite;
   if (auto granted = may(caller, **segment, wanted); !granted) return granted.error();
   (*segment)->attached_s = now_s;
   (*segment)->last_pid = pid;
@@ -115,11 +111,11 @@ void SharedSegments::detached(FileId file, pid_t pid, int64_t now_s) {
 Result<SegmentState> SharedSegments::state(const SharedCaller& caller, int32_t id, bool by_index,
                                            bool anybody) const {
   auto found = id < 0 ? segments_.end() : segments_.find(by_index ? id : id % kIndexes);
-  if (found == segments_.end()) return refused(EINVAL);
+  if (found == segments_.end()) return denied(EINVAL);
   const SegmentState& segment = found->second;
-  if (!by_index && segment.id != id) return refused(EIDRM);
+  if (!by_index && segment.id != id) return denied(EIDRM);
   if (!anybody)
-    if (auto granted = may(caller, segment, kRead); !granted) return granted.error();
+    if (auto granted = may(caller, segment, kToRead); !granted) return granted.error();
   return segment;
 }
 
@@ -127,8 +123,8 @@ Status SharedSegments::set(const SharedCaller& caller, int32_t id, uint32_t mode
                            uint32_t gid, int64_t now_s) {
   auto segment = by_id(id);
   if (!segment) return segment.error();
-  if (!is_owner(caller, **segment)) return refused(EPERM);
-  (*segment)->mode = ((*segment)->mode & ~kPermissionBits) | (mode & kPermissionBits);
+  if (!is_owner(caller, **segment)) return denied(EPERM);
+  (*segment)->mode = ((*segment)->mode & ~kModeBits) | (mode & kModeBits);
   (*segment)->uid = uid;
   (*segment)->gid = gid;
   (*segment)->changed_s = now_s;
@@ -138,7 +134,7 @@ Status SharedSegments::set(const SharedCaller& caller, int32_t id, uint32_t mode
 Result<SegmentState> SharedSegments::remove(const SharedCaller& caller, int32_t id) {
   auto segment = by_id(id);
   if (!segment) return segment.error();
-  if (!is_owner(caller, **segment)) return refused(EPERM);
+  if (!is_owner(caller, **segment)) return denied(EPERM);
   (*segment)->key = IPC_PRIVATE;
   (*segment)->mode |= SHM_DEST;
   return **segment;
@@ -154,7 +150,7 @@ Status SharedSegments::restore(const SegmentState& segment) {
                          return entry.second.key == segment.key;
                        });
   if (segment.id < 0 || has_key || !segments_.emplace(segment.id % kIndexes, segment).second)
-    return refused(EEXIST);
+    return denied(EEXIST);
   return {};
 }
 
@@ -168,7 +164,7 @@ SegmentTotals SharedSegments::totals() const {
   SegmentTotals totals;
   totals.segments = static_cast<int32_t>(segments_.size());
   if (!segments_.empty()) totals.highest_index = segments_.rbegin()->first;
-  for (const auto& [index, segment] : segments_) totals.pages += pages_of(segment.size);
+  for (const auto& [index, segment] : segments_) totals.pages += page_count(segment.size);
   return totals;
 }
 

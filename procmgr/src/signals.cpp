@@ -13,6 +13,7 @@
 #include "image/frozen_process.h"
 #include "image/install_parts.h"
 #include "krg/runtime/log.h"
+#include "packed_bytes.h"
 #include "process_spec.h"
 #include "signal_rules.h"
 #include "stand_in.h"
@@ -62,10 +63,6 @@ struct EverybodyCount {
 
 // Processes that are born while everybody is signalled are found by looking again, so many times.
 constexpr int kMaxRounds = 8;
-
-std::string_view bytes_of(const EverybodyCount& count) {
-  return {reinterpret_cast<const char*>(&count), sizeof count};
-}
 
 RawCall raw_kill(pid_t pid, int signal) {
   return {SYS_kill, {static_cast<uint64_t>(pid), static_cast<uint64_t>(signal)}};
@@ -336,7 +333,7 @@ Signals::Signals(NodeContext& node, SyscallBroker& broker, ProcessTable& table, 
   node.messenger.on_request<EverybodySignal>(
       [impl = impl_.get()](NodeId, const EverybodySignal& message, std::string_view,
                            Messenger::Reply reply) {
-        reply.ok(bytes_of(impl->signal_everybody(message.signal, message.sender)));
+        reply.ok(object_bytes(impl->signal_everybody(message.signal, message.sender)));
       });
   node.messenger.on<BodyGroupSignal>(
       [impl = impl_.get()](NodeId, const BodyGroupSignal& message, std::string_view) {

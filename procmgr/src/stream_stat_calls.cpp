@@ -8,6 +8,7 @@
 
 #include <memory>
 
+#include "packed_bytes.h"
 #include "process_fds.h"
 
 namespace krg {
@@ -39,20 +40,15 @@ struct statx as_statx(const struct stat& from) {
   return to;
 }
 
-template <class T>
-std::string_view bytes_of(const T& value) {
-  return {reinterpret_cast<const char*>(&value), sizeof value};
-}
-
 // Where the call wants its answer (the structures of stat(2) on x86-64 are the kernel's).
 Status write_answer(const SyscallBroker::Call& call, const struct stat& attributes) {
   switch (call.number()) {
     case SYS_fstat:
-      return call.write_memory(RemoteAddr{call.arg(1)}, bytes_of(attributes));
+      return call.write_memory(RemoteAddr{call.arg(1)}, object_bytes(attributes));
     case SYS_newfstatat:
-      return call.write_memory(RemoteAddr{call.arg(2)}, bytes_of(attributes));
+      return call.write_memory(RemoteAddr{call.arg(2)}, object_bytes(attributes));
     default:
-      return call.write_memory(RemoteAddr{call.arg(4)}, bytes_of(as_statx(attributes)));
+      return call.write_memory(RemoteAddr{call.arg(4)}, object_bytes(as_statx(attributes)));
   }
 }
 

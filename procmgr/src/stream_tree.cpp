@@ -27,7 +27,7 @@ void send_sigpipe(pid_t thread) {
   syscall(SYS_tkill, thread, SIGPIPE);
 }
 
-bool is_own_thread(pid_t tid) {
+bool is_thread_of_krgd(pid_t tid) {
   return access(fmt::format("/proc/self/task/{}", tid).c_str(), F_OK) == 0;
 }
 
@@ -178,7 +178,7 @@ void StreamTree::lookup(const FsCaller& caller, FileId, std::string_view name,
   FileId file = 0;
   const auto parsed = std::from_chars(name.data(), name.data() + name.size(), file);
   // Opening somebody's stream by its name would get around the owner's permissions.
-  if (parsed.ec != std::errc{} || !imports_.count(file) || !is_own_thread(caller.tid))
+  if (parsed.ec != std::errc{} || !imports_.count(file) || !is_thread_of_krgd(caller.tid))
     return reply(errno_error("", ENOENT));
   FsEntry entry;
   entry.id = file;

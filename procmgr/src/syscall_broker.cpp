@@ -9,13 +9,13 @@
 #include "alive.h"
 #include "caller_memory.h"
 #include "krg/runtime/log.h"
+#include "krg/shmem/page_set.h"
 #include "syscall_receiver.h"
 
 namespace krg {
 namespace {
 
 constexpr size_t kMaxSyscallNumber = 512;
-constexpr uint64_t kPageBytes = 4096;
 
 // Of one broker; calls may outlive it.
 struct Dispatcher {

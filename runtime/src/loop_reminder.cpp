@@ -25,7 +25,7 @@ using std::chrono::nanoseconds;
 constexpr std::chrono::microseconds kTurn{100};
 // So long is looked at together: 2 to 8 ms, by how fast the processor counts; longer, where the
 // loop has so little to do that nobody waits for it.
-constexpr uint64_t kWindowCycles = 8'000'000;
+constexpr uint64_t kReminderCycles = 8'000'000;
 constexpr std::chrono::milliseconds kLongestWindow{50};
 // It is kept for 0.1 to 0.4 s, then it is seen whether the loop has to wait again without it; it
 // rests when the loop has had nothing to do for 3 to 10 ms.
@@ -72,7 +72,7 @@ std::chrono::microseconds LoopReminder::look() {
   const uint64_t cycles = cycle_counter();
   worked_at_.store(cycles, std::memory_order_relaxed);
   processor_.store(sched_getcpu(), std::memory_order_relaxed);
-  if (cycles - looked_at_ >= kWindowCycles) {
+  if (cycles - looked_at_ >= kReminderCycles) {
     looked_at_ = cycles;
     if (waits_for_its_processor()) wanted_till_ = cycles + kKeptCycles;
   }

@@ -12,7 +12,7 @@ namespace {
 constexpr size_t kPieceBytes = 1u << 20;
 
 template <class T>
-std::span<const std::byte> bytes_of(const T& object) {
+std::span<const std::byte> object_bytes(const T& object) {
   return std::as_bytes(std::span(&object, 1));
 }
 template <class T>
@@ -105,7 +105,7 @@ void MessageOneSided::ask(NodeId node, const Request& asked, std::span<const std
                           std::span<std::byte> local, AtomicCompletion done) {
   Request request = asked;
   request.call = next_call_++;
-  Status sent = streams_.send(node, kOneSidedRequest, bytes_of(request), payload,
+  Status sent = streams_.send(node, kOneSidedRequest, object_bytes(request), payload,
                               MessageStreams::Limit::kExceed);
   if (sent) {
     pending_.emplace(request.call, Pending{node, local, std::move(done)});
@@ -143,8 +143,8 @@ void MessageOneSided::serve(NodeId from, const Request& request,
     word.compare_exchange_strong(reply.previous, request.operand);
   }
   // A peer that failed meanwhile needs no answer.
-  static_cast<void>(
-      streams_.send(from, kOneSidedReply, bytes_of(reply), answer, MessageStreams::Limit::kExceed));
+  static_cast<void>(streams_.send(from, kOneSidedReply, object_bytes(reply), answer,
+                                  MessageStreams::Limit::kExceed));
 }
 
 void MessageOneSided::complete(NodeId from, const Reply& reply,

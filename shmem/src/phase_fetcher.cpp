@@ -12,7 +12,7 @@ namespace {
 
 // Requests leave in so many messages that the first pages are on their way while the next ones are
 // looked up.
-constexpr size_t kAskedTogether = 256;
+constexpr size_t kFetchedTogether = 256;
 
 PageAccess access_of(bool write) {
   return write ? PageAccess::kWrite : PageAccess::kRead;
@@ -26,8 +26,8 @@ size_t PhaseFetcher::begin(uint32_t thread, uint64_t phase, size_t pages) {
     return page.value < pages && holder.access(page) < access_of(write) &&
            !parts_.writers.has(page);
   });
-  for (size_t i = 0; i < touches.size(); i += kAskedTogether) {
-    const auto end = std::min(touches.size(), i + kAskedTogether);
+  for (size_t i = 0; i < touches.size(); i += kFetchedTogether) {
+    const auto end = std::min(touches.size(), i + kFetchedTogether);
     ask({touches.begin() + static_cast<ptrdiff_t>(i),
          touches.begin() + static_cast<ptrdiff_t>(end)});
   }

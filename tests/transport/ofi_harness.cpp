@@ -18,7 +18,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr unsigned kMaxNodes = 8;
-constexpr unsigned kPatience_s = 60;
+constexpr unsigned kHarnessPatience_s = 60;
 
 // What the nodes' processes share: their addresses, and how far each is.
 struct Board {
@@ -88,7 +88,7 @@ class OfiHarness final : public Harness {
       ASSERT_GE(child, 0);
       if (child == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        alarm(kPatience_s);
+        alarm(kHarnessPatience_s);
         run_node(*board, options, n, nodes, nodes - (dies ? 1 : 0), make);
         std::fflush(nullptr);
         _exit(::testing::Test::HasFailure() ? 1 : 0);

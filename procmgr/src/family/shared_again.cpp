@@ -13,10 +13,6 @@ namespace {
 
 constexpr std::string_view kFolder = "/dev/shm/";
 
-uint64_t whole_pages(uint64_t bytes) {
-  return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
-}
-
 class Sharing {
  public:
   explicit Sharing(ProcessFamily& family) : family_(family) {

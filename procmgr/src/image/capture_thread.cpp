@@ -13,6 +13,7 @@
 
 #include "image/call_batch.h"
 #include "image/capture_parts.h"
+#include "kernel_values.h"
 #include "process_spec.h"
 #include "processor_numbers.h"
 #include "whole_file.h"
@@ -22,8 +23,6 @@ namespace {
 
 constexpr size_t kMostExtendedState = 64u << 10;
 constexpr int kGetRseq = 0x420f;  // PTRACE_GET_RSEQ_CONFIGURATION, not in every header
-constexpr int64_t kRestartUnlessHandled = -514, kRestartBlock = -516;  // the kernel's errno.h
-constexpr int64_t kNsPerSecond = 1'000'000'000;
 
 struct RseqConfiguration {  // struct ptrace_rseq_configuration
   uint64_t pointer;

@@ -9,13 +9,12 @@
 
 #include "image/call_batch.h"
 #include "image/capture_parts.h"
+#include "kernel_values.h"
 #include "process_spec.h"
 #include "whole_file.h"
 
 namespace krg {
 namespace {
-
-constexpr int64_t kNsPerSecond = 1'000'000'000;
 
 int64_t nanoseconds(const timespec& time) {
   return time.tv_sec * kNsPerSecond + time.tv_nsec;

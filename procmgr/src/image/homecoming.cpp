@@ -17,6 +17,7 @@
 
 #include "image/call_batch.h"
 #include "image/install_parts.h"
+#include "kernel_values.h"
 #include "krg/runtime/log.h"
 #include "krg/runtime/unix_socket.h"
 #include "process_spec.h"
@@ -26,11 +27,7 @@ namespace krg {
 namespace {
 
 constexpr int kMostLostPackets = 64;
-constexpr unsigned kSignals = 64, kCapabilities = 64;
-
-struct KernelSignalAction {
-  uint64_t handler = 0, flags = 0, restorer = 0, mask = 0;
-};
+constexpr unsigned kCapabilities = 64;
 
 // Of calls all of which must succeed.
 Status run_all(CallBatch& batch, const char* what) {
@@ -151,7 +148,7 @@ class ShadowExec {
     batch.add(SYS_personality, {a.personality});
     const RemoteAddr by_default = batch.put(KernelSignalAction{});
     const auto ignored = status->number<uint64_t>("SigIgn", 16);
-    for (unsigned signal = 1; signal <= kSignals; ++signal)
+    for (unsigned signal = 1; signal <= kLastSignal; ++signal)
       if (ignored >> (signal - 1) & 1)
         batch.add(SYS_rt_sigaction, {signal, by_default.value, 0, sizeof(uint64_t)});
     if (auto set = run_all(batch, "attributes"); !set) return set;

@@ -15,19 +15,15 @@
 #include "image/call_batch.h"
 #include "image/capture_parts.h"
 #include "image/known_mappings.h"
+#include "kernel_values.h"
 #include "process_spec.h"
 #include "whole_file.h"
 
 namespace krg {
 namespace {
 
-constexpr unsigned kSignals = 64;
 constexpr size_t kMostAuxvBytes = 1024;
 constexpr uint64_t kGetMdwe = 66, kGetMemoryMerge = 68;  // prctl(2), not in every header
-
-struct KernelSignalAction {
-  uint64_t handler, flags, restorer, mask;
-};
 
 bool share(pid_t a, pid_t b, int what) {
   return syscall(SYS_kcmp, a, b, what, 0, 0) == 0;
@@ -116,7 +112,7 @@ class Questions {
     }
     const auto caught = status.number<uint64_t>("SigCgt", 16);
     const auto ignored = status.number<uint64_t>("SigIgn", 16);
-    for (unsigned signal = 1; signal <= kSignals; ++signal) {
+    for (unsigned signal = 1; signal <= kLastSignal; ++signal) {
       const uint64_t bit = uint64_t{1} << (signal - 1);
       // SIGCHLD's flags mean something without a handler, too.
       if (((caught | ignored) & bit) || signal == SIGCHLD) ask_action(signal);

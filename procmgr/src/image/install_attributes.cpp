@@ -7,18 +7,14 @@
 #include <fstream>
 
 #include "image/install_parts.h"
+#include "kernel_values.h"
 #include "krg/runtime/log.h"
 #include "process_spec.h"
 
 namespace krg {
 namespace {
 
-constexpr unsigned kSignals = 64;
 constexpr unsigned kCapabilities = 41;  // CAP_LAST_CAP + 1 of kernel 6.18; more are not there
-
-struct KernelSignalAction {
-  uint64_t handler, flags, restorer, mask;
-};
 
 // Has system calls made whose arguments lie in scratch memory.
 class Attributes {
@@ -72,7 +68,7 @@ class Attributes {
     uint64_t reset = own_.ignored_signals;
     for (const ImageSignalAction& action : image.signal_actions)
       reset &= ~(uint64_t{1} << (action.signal - 1));
-    for (uint64_t signal = 1; signal <= kSignals; ++signal) {
+    for (uint64_t signal = 1; signal <= kLastSignal; ++signal) {
       if (!(reset >> (signal - 1) & 1)) continue;
       if (auto put = process_.write_value(scratch_, KernelSignalAction{}); !put) return put;
       process_.call(SYS_rt_sigaction,

@@ -9,20 +9,16 @@
 
 #include "image/call_batch.h"
 #include "image/install_parts.h"
+#include "kernel_values.h"
 #include "process_spec.h"
 
 namespace krg {
 namespace {
 
-constexpr int64_t kNsPerSecond = 1'000'000'000;
 constexpr uint64_t kSetMemoryMerge = 67;  // prctl(2), not in every header
 constexpr int kMostTimers = 10000;        // that are made to come to an id
 // prctl(2), not in every header: timers get the ids that are asked for (Linux 6.15).
 constexpr uint64_t kTimersHaveGivenIds = 77;
-
-struct KernelSignalAction {
-  uint64_t handler, flags, restorer, mask;
-};
 
 void set_layout(CallBatch& batch, const ProcessImage& image, int program) {
   const ImageLayout& l = image.layout;

@@ -14,13 +14,13 @@
 
 #include "image/call_batch.h"
 #include "image/install_parts.h"
+#include "kernel_values.h"
 #include "process_spec.h"
 #include "processor_numbers.h"
 
 namespace krg {
 namespace {
 
-constexpr int64_t kNsPerSecond = 1'000'000'000;
 constexpr size_t kMostExtendedState = 64u << 10;
 // In an XSAVE area as ptrace has it (the kernel's user_xstateregs).
 constexpr size_t kSupportedAt = 464, kUsedAt = 512;

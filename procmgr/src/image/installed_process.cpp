@@ -9,12 +9,12 @@
 #include "image/image_installer.h"
 #include "image/install_parts.h"
 #include "krg/procmgr/shadow_host.h"
+#include "krg/shmem/page_set.h"
 #include "stop_state.h"
 
 namespace krg {
 namespace {
 
-constexpr uint64_t kPageBytes = 4096;
 constexpr uint64_t kSetMdwe = 65;  // prctl(2), not in every header
 
 // What the call looks at when it begins, and where it tells what is left of it.

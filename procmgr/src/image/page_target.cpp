@@ -16,7 +16,7 @@ namespace krg {
 namespace {
 
 // Fewer are put in sooner than a worker would begin.
-constexpr uint64_t kLeastAside = 64;
+constexpr uint64_t kLeastPagesAside = 64;
 
 std::span<const std::byte> bytes_of(std::string_view text) {
   return std::as_bytes(std::span(text.data(), text.size()));
@@ -294,7 +294,7 @@ bool PageTarget::may_put_aside(const std::vector<Run>& runs) const {
   for (const Run& run : runs) pages += run.pages.count;
   const bool all_later =
       std::ranges::all_of(runs, [this](const Run& run) { return run.pages.first >= first_later_; });
-  return aside_ && all_later && pages >= kLeastAside;
+  return aside_ && all_later && pages >= kLeastPagesAside;
 }
 
 void PageTarget::put_aside(const std::vector<Run>& runs, uint32_t slot) {

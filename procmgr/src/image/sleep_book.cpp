@@ -10,20 +10,13 @@
 
 #include "image/frozen_process.h"
 #include "image/process_image.h"
+#include "kernel_values.h"
 
 namespace krg {
 namespace {
 
-constexpr int64_t kNsPerSecond = 1'000'000'000;
 // A wait that should have ended so long ago was another one.
 constexpr int64_t kLatest_ns = kNsPerSecond;
-constexpr uint64_t kRestartBlock = static_cast<uint64_t>(-516);  // the kernel's errno.h
-
-int64_t now_ns() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * kNsPerSecond + now.tv_nsec;
-}
 
 std::array<uint64_t, 4> arguments_of(const user_regs_struct& r) {
   return {r.rdi, r.rsi, r.rdx, r.r10};
@@ -32,7 +25,7 @@ std::array<uint64_t, 4> arguments_of(const user_regs_struct& r) {
 }  // namespace
 
 void SleepBook::note(const ProcessImage& image) {
-  const int64_t now = now_ns();
+  const int64_t now = monotonic_ns();
   std::erase_if(sleeps_,
                 [&](const auto& sleep) { return sleep.second.ends_ns < now - kLatest_ns; });
   for (const ImageThread& thread : image.threads) {
@@ -45,7 +38,7 @@ void SleepBook::note(const ProcessImage& image) {
 }
 
 void SleepBook::take_out(const FrozenProcess& process, ProcessImage& image) {
-  const int64_t now = now_ns();
+  const int64_t now = monotonic_ns();
   for (size_t i = 0; i < image.threads.size(); ++i) {
     ImageThread& thread = image.threads[i];
     const user_regs_struct& before = process.threads()[i]->registers();
@@ -58,7 +51,7 @@ void SleepBook::take_out(const FrozenProcess& process, ProcessImage& image) {
     if (!std::ranges::equal(arguments_of(r), sleep.arguments)) continue;
     if (sleep.ends_ns < now - kLatest_ns) continue;
     r.orig_rax = sleep.call;
-    r.rax = kRestartBlock;
+    r.rax = static_cast<uint64_t>(kRestartBlock);
     thread.sleep_left_ns = std::max<int64_t>(sleep.ends_ns - now, 1);
   }
 }

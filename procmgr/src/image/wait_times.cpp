@@ -13,6 +13,7 @@
 #include <map>
 #include <optional>
 
+#include "kernel_values.h"
 #include "pid_texts.h"
 #include "text_scan.h"
 #include "whole_file.h"
@@ -21,16 +22,8 @@ namespace krg {
 namespace {
 
 constexpr size_t kMostThreads = 64;
-constexpr int64_t kNsPerMs = 1'000'000, kNsPerSecond = 1'000'000'000;
-constexpr uint64_t kRestartBlock = static_cast<uint64_t>(-516);  // the kernel's errno.h
-constexpr uint64_t kRestartUnlessHandled = static_cast<uint64_t>(-514);
+constexpr int64_t kNsPerMs = 1'000'000;
 constexpr uint64_t kInterrupted = static_cast<uint64_t>(-EINTR);
-
-int64_t now_ns() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * kNsPerSecond + now.tv_nsec;
-}
 
 bool has_time_limit(uint64_t number) {
   return number == SYS_nanosleep || number == SYS_clock_nanosleep || number == SYS_poll ||
@@ -109,7 +102,7 @@ class ProcessorClocks {
     CPU_SET(processor, &there);
     if (sched_setaffinity(0, sizeof there, &there) != 0) return std::nullopt;
     const auto ran = last_ran_ns("/proc/thread-self");
-    return offsets_[processor] = ran ? std::optional(now_ns() - *ran) : std::nullopt;
+    return offsets_[processor] = ran ? std::optional(monotonic_ns() - *ran) : std::nullopt;
   }
 
  private:
@@ -140,12 +133,12 @@ void shorten_remembered(const FrozenProcess& process, ImageThread& thread, uint6
   if (!limit) return;
   const int64_t left = limit->tv_sec * kNsPerSecond + limit->tv_nsec - waited_ns;
   thread.sleep_left_ns = std::max<int64_t>(left, 1);
-  thread.registers.rax = kRestartBlock;
+  thread.registers.rax = static_cast<uint64_t>(kRestartBlock);
 }
 
 void shorten_wait(const FrozenProcess& process, ImageThread& thread, int64_t waited_ns) {
   user_regs_struct& r = thread.registers;
-  if (r.rax != kRestartUnlessHandled || thread.sleep_left_ns >= 0) return;
+  if (static_cast<int64_t>(r.rax) != kRestartUnlessHandled || thread.sleep_left_ns >= 0) return;
   switch (r.orig_rax) {
     case SYS_poll:
       if (static_cast<int32_t>(r.rdx) > 0) r.rdx = rest_of_ms(r.rdx, waited_ns);
@@ -192,7 +185,7 @@ WaitTimes WaitTimes::of(pid_t pid) {
 }
 
 bool WaitTimes::shorten(const FrozenProcess& process, ProcessImage& image) const {
-  const int64_t now = now_ns();
+  const int64_t now = monotonic_ns();
   bool knows_all = true;
   for (ImageThread& thread : image.threads) {
     user_regs_struct& r = thread.registers;
@@ -208,7 +201,7 @@ bool WaitTimes::shorten(const FrozenProcess& process, ProcessImage& image) const
     // Which call was restarted is not always to be seen in the program (make_restartable()).
     if (is_unknown && wait->number != SYS_restart_syscall) {
       r.orig_rax = wait->number;
-      r.rax = kRestartUnlessHandled;
+      r.rax = static_cast<uint64_t>(kRestartUnlessHandled);
     }
     shorten_wait(process, thread, now - wait->began_ns);
   }

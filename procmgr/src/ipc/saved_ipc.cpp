@@ -13,8 +13,8 @@
 namespace krg {
 namespace {
 
-constexpr uint8_t kVersion = 1;
-constexpr uint32_t kMostParts = 1u << 20;  // what is malformed must not take memory
+constexpr uint8_t kIpcVersion = 1;
+constexpr uint32_t kMostObjects = 1u << 20;  // what is malformed must not take memory
 constexpr std::string_view kSegment = "sysv:";
 
 void put(PackedWriter& out, const SavedMessage& message) {
@@ -30,7 +30,7 @@ void put(PackedWriter& out, const std::vector<int32_t>& numbers) {
   for (int32_t number : numbers) out.put(number);
 }
 void get(PackedReader& in, std::vector<int32_t>& numbers) {
-  const auto count = std::min(in.get<uint32_t>(), kMostParts);
+  const auto count = std::min(in.get<uint32_t>(), kMostObjects);
   for (uint32_t i = 0; i < count && in.ok(); ++i) numbers.push_back(in.get<int32_t>());
 }
 
@@ -53,7 +53,7 @@ void put_all(PackedWriter& out, const std::vector<T>& all) {
 }
 template <class T>
 void get_all(PackedReader& in, std::vector<T>& all) {
-  const auto count = std::min(in.get<uint32_t>(), kMostParts);
+  const auto count = std::min(in.get<uint32_t>(), kMostObjects);
   for (uint32_t i = 0; i < count && in.ok(); ++i) get(in, all.emplace_back());
 }
 
@@ -128,7 +128,7 @@ void SavedIpc::append(SavedIpc other) {
 
 std::string SavedIpc::serialize() const {
   PackedWriter out;
-  out.put(kVersion);
+  out.put(kIpcVersion);
   put_all(out, semaphores);
   put_all(out, message_queues);
   put_all(out, segments);
@@ -152,7 +152,7 @@ Result<SavedIpc> SavedIpc::parse(std::string_view bytes) {
                              return undo.adjustments.size() == set.values.size();
                            });
       });
-  if (version != kVersion || !in.ok() || !in.at_end() || !is_whole)
+  if (version != kIpcVersion || !in.ok() || !in.at_end() || !is_whole)
     return errno_error("saved semaphores and queues", EBADMSG);
   return ipc;
 }

@@ -4,16 +4,13 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include "kernel_values.h"
 #include "pid_texts.h"
 #include "process_status.h"
 #include "text_scan.h"
 
 namespace krg {
-namespace {
-
-constexpr int64_t kNsPerSecond = 1'000'000'000;
-
-}  // namespace
+namespace {}  // namespace
 
 std::optional<TaskTimes> parse_task_times(std::string_view stat, std::string_view schedstat,
                                           int64_t ticks_per_s) {

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "call_registers.h"
+#include "kernel_values.h"
 #include "spread/spread_capture.h"
 
 namespace krg {
@@ -20,8 +21,7 @@ namespace {
 
 constexpr std::chrono::seconds kLongestWait{10};
 constexpr std::chrono::milliseconds kLookAgain{1}, kTryAgain{3};
-constexpr unsigned kMostLooks = 20;              // while all are held
-constexpr int64_t kRestartUnlessHandled = -514;  // the kernel's include/linux/errno.h
+constexpr unsigned kMostLooks = 20;  // while all are held
 
 // What a process that another kernel has made goes on with.
 user_regs_struct without_kernels_memory(user_regs_struct registers) {

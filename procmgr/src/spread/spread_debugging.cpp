@@ -13,7 +13,7 @@ namespace krg {
 namespace {
 
 // For threads that cannot stop: in vfork, in a disk's hands.
-constexpr std::chrono::seconds kLongestHold{5};
+constexpr std::chrono::seconds kLongestInspection{5};
 constexpr std::chrono::milliseconds kTryAgain{10};
 
 }  // namespace
@@ -33,7 +33,7 @@ void SpreadProcess::hold(std::function<void(Result<std::vector<Held>>)> done) {
   inspection_->trapped = nullptr;
   inspection_->elsewhere.clear();
   inspection_->done = std::move(done);
-  inspection_->limit = parts_.node.loop.after(kLongestHold, [this, has_gone_on] {
+  inspection_->limit = parts_.node.loop.after(kLongestInspection, [this, has_gone_on] {
     auto told = std::exchange(inspection_->done, nullptr);
     has_gone_on ? go_on(0, false, {}) : release();
     told(errno_error("one of its threads does not stand still", EAGAIN));

@@ -24,10 +24,6 @@ constexpr uint64_t kReserveFlags =
 constexpr size_t kGrowthStep = 16384;  // pages
 constexpr uint64_t kMostNewBytes = uint64_t{16} << 30;
 
-uint64_t whole_pages(uint64_t bytes) {
-  return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
-}
-
 bool is_spreadable(const user_regs_struct& map) {
   return (map.r10 & MAP_TYPE) == MAP_PRIVATE && !(map.r10 & MAP_HUGETLB) && map.rsi > 0 &&
          map.rsi <= kMostNewBytes;

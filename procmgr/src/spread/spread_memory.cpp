@@ -6,18 +6,6 @@
 #include "krg/shmem/page_set.h"
 
 namespace krg {
-namespace {
-
-uint64_t page_count(uint64_t bytes) {
-  return (bytes + kPageBytes - 1) / kPageBytes;
-}
-
-uint64_t whole_pages(uint64_t bytes) {
-  return page_count(bytes) * kPageBytes;
-}
-
-}  // namespace
-
 PageIndex SpreadMemory::take_pages(uint64_t bytes) {
   return pages_.take(page_count(bytes));
 }

@@ -6,13 +6,13 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "kernel_values.h"
 #include "process_status.h"
 
 namespace krg {
 namespace {
 
 constexpr char kTraced = 't', kStopped = 'T', kSleeps = 'S', kUnknown = '?';
-constexpr int64_t kNsPerSecond = 1'000'000'000;
 constexpr size_t kMostMemory = 8u << 20;  // more than arguments and environment may take
 
 bool is_state(std::string_view name) {

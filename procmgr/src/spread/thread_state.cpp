@@ -2,13 +2,11 @@
 #include "spread/thread_state.h"
 
 #include "call_registers.h"
+#include "kernel_values.h"
 #include "packed_bytes.h"
 
 namespace krg {
 namespace {
-
-// The kernel's include/linux/errno.h.
-constexpr int64_t kRestartSystemCall = -512, kRestartUnlessHandled = -514, kRestartBlock = -516;
 
 int64_t result_of(const user_regs_struct& registers) {
   return static_cast<int64_t>(registers.rax);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "spread/usage_calls.h"
 
+#include "kernel_values.h"
+
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/times.h>
@@ -13,7 +15,6 @@ namespace {
 
 using Form = UsageCall::Form;
 
-constexpr int64_t kNsPerSecond = 1'000'000'000;
 // Of a clock's number that names a process or thread: ~id << 3, whether it is a thread's, which
 // clock.
 constexpr int kOfThread = 4, kWhichClock = 3;

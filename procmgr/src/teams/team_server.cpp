@@ -8,10 +8,6 @@
 namespace krg {
 namespace {
 
-TeamOp op_of(const TeamWords& words) {
-  return static_cast<TeamOp>(words[0]);
-}
-
 bool is_done_by_all(unsigned& count, unsigned size) {
   return ++count >= size;
 }

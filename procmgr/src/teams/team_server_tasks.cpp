@@ -13,10 +13,6 @@ namespace {
 // So many tasks of each member wait here at the most; more would only have to be taken back.
 constexpr size_t kMostPerMember = 2;
 
-TeamOp op_of(const TeamWords& words) {
-  return static_cast<TeamOp>(words[0]);
-}
-
 }  // namespace
 
 // What a member waits for, if it can be given a task.

@@ -110,4 +110,8 @@ inline constexpr unsigned kTeamWords = 12;
 // In rdi, rsi, rdx, r10, r8, r9, rbx, rbp, r12, r13, r14, r15.
 using TeamWords = std::array<std::uint64_t, kTeamWords>;
 
+constexpr TeamOp op_of(const TeamWords& words) {
+  return static_cast<TeamOp>(words[0]);
+}
+
 }  // namespace krg

@@ -34,6 +34,14 @@ namespace krg {
 
 inline constexpr size_t kPageBytes = 4096;
 
+// The pages that hold so many bytes, and the bytes of these pages.
+constexpr uint64_t page_count(uint64_t bytes) {
+  return (bytes + kPageBytes - 1) / kPageBytes;
+}
+constexpr uint64_t whole_pages(uint64_t bytes) {
+  return page_count(bytes) * kPageBytes;
+}
+
 struct PageSetOptions {
   std::shared_ptr<IoLinker> linker = {};  // none: pages start as zeros
   // Shared by all page sets that one process may map; none: one of its own.
