@@ -16,8 +16,6 @@
 #include "terminal_ioctls.h"
 
 namespace krg {
-namespace {}  // namespace
-
 Result<std::unique_ptr<HomeFile>> make_home_file(NodeContext& node, UniqueFd real,
                                                  const struct stat& attributes, int flags) {
   if (S_ISFIFO(attributes.st_mode) || S_ISCHR(attributes.st_mode)) {

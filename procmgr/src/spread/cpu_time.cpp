@@ -10,8 +10,6 @@
 #include "text_scan.h"
 
 namespace krg {
-namespace {}  // namespace
-
 std::optional<TaskTimes> parse_task_times(std::string_view stat, std::string_view schedstat,
                                           int64_t ticks_per_s) {
   const auto told = parse_stat_times(stat);
