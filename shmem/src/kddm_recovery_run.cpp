@@ -40,11 +40,18 @@ RecoveryRun::RecoveryRun(std::shared_ptr<Server> server)
 void RecoveryRun::start() {
   static_assert(sizeof(Marker) == 16 && sizeof(Chunk) == 8 && sizeof(RecoveryItem) == 32);
   auto weak = weak_from_this();
+  // A marker is behind the messages that were sent before it, be it that these wait here.
   messenger_.on<Marker>([weak](NodeId from, const Marker& marker, std::string_view payload) {
-    if (auto self = weak.lock()) self->marker_came(from, marker, payload);
+    if (auto self = weak.lock())
+      self->server_->in_turn([weak, from, marker, payload = std::string(payload)] {
+        if (auto alive = weak.lock()) alive->marker_came(from, marker, payload);
+      });
   });
   messenger_.on<Chunk>([weak](NodeId from, const Chunk& chunk, std::string_view payload) {
-    if (auto self = weak.lock()) self->chunk_came(from, chunk, payload);
+    if (auto self = weak.lock())
+      self->server_->in_turn([weak, from, chunk, payload = std::string(payload)] {
+        if (auto alive = weak.lock()) alive->chunk_came(from, chunk, payload);
+      });
   });
 }
 

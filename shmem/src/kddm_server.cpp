@@ -52,6 +52,7 @@ Status Server::open_set(SetId id, KddmSetOptions options) {
   auto opened = std::make_unique<Set>();
   opened->id = id;
   opened->options = std::move(options);
+  opened->scarce = dynamic_cast<ScarceMemory*>(opened->options.memory.get());
   auto [at, fresh] = sets_.emplace(id.value, std::move(opened));
   if (!fresh) return errno_error(fmt::format("set {}", id.value), EEXIST);
   if (auto decided = late_decisions.extract(id.value))
@@ -299,40 +300,52 @@ void Server::complete(Set& set, ObjectId object, Object& at, const Action& actio
 }
 
 void Server::receive(NodeId from, const Wire& wire, std::string_view payload) {
-  if (is_muted(from)) return;
+  if (!waiting_.empty() || !try_receive(from, wire, payload)) wait_for_turn(from, wire, payload);
+}
+
+// Returns false, and does nothing, where there is no memory for what has come.
+bool Server::try_receive(NodeId from, const Wire& wire, std::string_view payload) {
+  if (is_muted(from)) return true;
   if (mode_ == Mode::kHalted) {
     held_messages_.push_back({from, wire, std::string(payload)});
-    return;
+    return true;
   }
   if (wire.type == kNoteType) {
     ExistenceNote one = decode_note(wire);
     for (uint32_t i = 0; i < wire.run; ++i, ++one.object.value) note(one);
-    return;
+    return true;
   }
   auto found = sets_.find(wire.set);
   if (found == sets_.end()) {
-    if (ignored_.contains(wire.set)) return;
-    auto& queue = early_[wire.set];
-    if (queue.size() >= kMaxEarlyMessages)
-      return log_error("kddm", "set {} is not open here: a message from node {} is dropped",
-                       wire.set, from.value);
-    queue.push_back({from, wire, std::string(payload)});
-    return;
+    if (!ignored_.contains(wire.set)) keep_early(from, wire, payload);
+    return true;
   }
   auto decoded = decode(wire, payload);
   if (!decoded) {
     log_error("kddm", "from node {}: {}", from.value, decoded.error().message());
-    return;
+    return true;
   }
+  Set* set = found->second.get();
+  if (set->scarce && !decoded->data.empty() &&
+      !set->scarce->make_room(ObjectId{wire.object}, wire.run))
+    return false;
   const size_t each = decoded->data.size() / wire.run;
   const Outbox::Scope scope(outbox);
-  Set* set = found->second.get();
   for (uint32_t i = 0; set && i < wire.run; ++i) {
     receive_one(*set, ObjectId{wire.object + i}, from, decoded->message,
                 decoded->data.substr(i * each, each));
     if (i + 1 < wire.run) set = find_set(SetId{wire.set});  // a completion may close it
   }
   install_arrived();
+  return true;
+}
+
+void Server::keep_early(NodeId from, const Wire& wire, std::string_view payload) {
+  auto& queue = early_[wire.set];
+  if (queue.size() >= kMaxEarlyMessages)
+    return log_error("kddm", "set {} is not open here: a message from node {} is dropped", wire.set,
+                     from.value);
+  queue.push_back({from, wire, std::string(payload)});
 }
 
 // As a batch of another node's.

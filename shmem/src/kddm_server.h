@@ -6,9 +6,14 @@
 // the manager are dropped (all are asked again), the other messages are handled as ever. Halted:
 // messages wait too, and so does what the recovery's own steps send and tell.
 //
+// Where there is no memory for bytes that came, their message waits, and what comes behind it, as
+// if the network were slow: the loop goes on, so that other nodes hear of this one, and so that it
+// notices the end of the programs that the kernel takes memory from.
+//
 // Threads: the loop's thread. Owned by Kddm. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <chrono>
 #include <deque>
 #include <list>
 #include <memory>
@@ -24,6 +29,7 @@
 #include "krg/shmem/kddm.h"
 #include "krg/shmem/kddm_protocol.h"
 #include "manager_ring.h"
+#include "scarce_memory.h"
 
 namespace krg::kddm {
 
@@ -42,6 +48,7 @@ struct Object {
 struct Set {
   SetId id;
   KddmSetOptions options;
+  ScarceMemory* scarce = nullptr;  // options.memory, if it is such
   std::unordered_map<uint64_t, Object> objects;
   std::unordered_set<uint64_t> evicted;                    // objects that went for want of memory
   std::unordered_map<uint64_t, DirectoryEntry> directory;  // of what this node manages
@@ -117,6 +124,8 @@ class Server : public std::enable_shared_from_this<Server> {
   const ManagerRing& next_ring() const { return muted_; }
   // Messages for sets that are not open here.
   void forget_early() { early_.clear(); }
+  // Runs `event` once the messages that have come before it have been received.
+  void in_turn(std::function<void()> event);
 
   // What is known of the objects that this node manages or mirrors, as far as their owners told.
   struct Existence {
@@ -167,7 +176,19 @@ class Server : public std::enable_shared_from_this<Server> {
     std::string_view bytes;
   };
 
+  // What came, or something else that has its turn among what came.
+  struct InTurn {
+    Held message = {};
+    std::function<void()> event = {};
+  };
+
   void receive(NodeId from, const Wire& wire, std::string_view payload);
+  bool try_receive(NodeId from, const Wire& wire, std::string_view payload);
+  void keep_early(NodeId from, const Wire& wire, std::string_view payload);
+  void receive_waiting();
+  void wait_for_turn(NodeId from, const Wire& wire, std::string_view payload);
+  void look_for_memory();
+  void receive_held();
   void receive_own(const std::vector<Outbox::Own>& messages);
   void receive_one(Set& set, ObjectId object, NodeId from, const Message& message,
                    std::string_view data);
@@ -206,6 +227,12 @@ class Server : public std::enable_shared_from_this<Server> {
   std::deque<std::function<void()>> held_events_;
   std::deque<Held> held_messages_;
   Calls held_calls_;
+  // Messages that came while there was no memory for the bytes of the first of them, when there was
+  // some last, and a timer that is set where nobody looks at them just now.
+  std::deque<InTurn> waiting_;
+  std::chrono::steady_clock::time_point waiting_since_ = {};
+  EventLoop::Timer waiting_timer_;
+  bool receives_waiting_ = false;
 };
 
 }  // namespace krg::kddm

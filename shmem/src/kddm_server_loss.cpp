@@ -77,8 +77,7 @@ void Server::flush_out_again() {
   mode_ = Mode::kFlushing;
   outbox.discard();
   outbox.let_go();
-  for (const Held& held : std::exchange(held_messages_, {}))
-    receive(held.from, held.wire, held.payload);
+  receive_held();
 }
 
 void Server::resume() {
@@ -86,8 +85,14 @@ void Server::resume() {
   outbox.let_go();
   for (auto& call : std::exchange(held_calls_, {})) call();
   for (auto& event : std::exchange(held_events_, {})) event();
-  for (const Held& held : std::exchange(held_messages_, {}))
-    receive(held.from, held.wire, held.payload);
+  receive_held();
+}
+
+// They have come before those that wait for memory now.
+void Server::receive_held() {
+  std::deque<Held> held = std::exchange(held_messages_, {});
+  for (; !held.empty(); held.pop_back()) waiting_.push_front({.message = std::move(held.back())});
+  receive_waiting();
 }
 
 }  // namespace krg::kddm

@@ -16,9 +16,9 @@
 namespace krg {
 
 constexpr size_t kLeastMapping = 2u << 20;  // room for growth
-// A program waits so many milliseconds for memory before it tries again, and this process before
-// it gives up what others have sent it.
-constexpr unsigned kAllocationWaits = 20, kWriteWaits = 20'000;
+// Waits of a millisecond for memory, which the kernel takes from a program meanwhile: far fewer
+// than after which other nodes take this one for dead.
+constexpr unsigned kWriteWaits = 2'000;
 constexpr int kReadWrite = PROT_READ | PROT_WRITE;
 constexpr int kZeros = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 
@@ -70,6 +70,7 @@ Status PageFrames::resize(size_t pages) {
   if (pages > pages_)
     if (Status shown = show(pages_, pages, true); !shown) return shown;
   pages_ = pages;
+  allocated_.resize(pages);
   return {};
 }
 
@@ -102,18 +103,25 @@ std::span<std::byte> PageFrames::page(PageIndex page) const {
   return {};
 }
 
-void wait_for_memory() {
-  usleep(1000);
+bool PageFrames::allocate(PageIndex first, size_t count) {
+  const int allocated = fallocate(memfd_.get(), 0, static_cast<off_t>(first.value * kPageBytes),
+                                  static_cast<off_t>(count * kPageBytes));
+  check(allocated == 0 || is_short_of_memory(errno), "pages can be allocated");
+  if (allocated != 0) return false;
+  note_allocated(first, count, true);
+  return true;
 }
 
-void PageFrames::allocate(PageIndex first, size_t count) {
-  for (unsigned waits = 0; waits < kAllocationWaits; ++waits) {
-    const int allocated = fallocate(memfd_.get(), 0, static_cast<off_t>(first.value * kPageBytes),
-                                    static_cast<off_t>(count * kPageBytes));
-    if (allocated == 0) return;
-    check(is_short_of_memory(errno), "pages can be allocated");
-    wait_for_memory();
-  }
+bool PageFrames::are_allocated(PageIndex first, size_t count) const {
+  const auto begin = allocated_.begin() + static_cast<ptrdiff_t>(first.value);
+  return std::all_of(begin, begin + static_cast<ptrdiff_t>(count), [](bool is) { return is; });
+}
+
+void PageFrames::note_allocated(PageIndex first, size_t count, bool are) {
+  const size_t begin = std::min<size_t>(first.value, pages_);
+  const size_t end = std::min<size_t>(first.value + count, pages_);
+  std::fill(allocated_.begin() + static_cast<ptrdiff_t>(begin),
+            allocated_.begin() + static_cast<ptrdiff_t>(end), are);
 }
 
 void PageFrames::write(PageIndex first, std::span<const std::byte> bytes) {
@@ -123,7 +131,7 @@ void PageFrames::write(PageIndex first, std::span<const std::byte> bytes) {
     const ssize_t written = pwrite(memfd_.get(), bytes.data(), bytes.size(), at);
     if (written <= 0) {
       check(is_short_of_memory(errno) && ++waits < kWriteWaits, "there is memory for pages");
-      wait_for_memory();
+      usleep(1000);
       continue;
     }
     bytes = bytes.subspan(static_cast<size_t>(written));
@@ -132,6 +140,7 @@ void PageFrames::write(PageIndex first, std::span<const std::byte> bytes) {
 }
 
 void PageFrames::punch(PageIndex first, size_t count) {
+  note_allocated(first, count, false);
   const int punched = fallocate(memfd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                                 static_cast<off_t>(first.value * kPageBytes),
                                 static_cast<off_t>(count * kPageBytes));

@@ -45,10 +45,14 @@ class PageFrames {
   Status resize(size_t pages);
   // REQUIRES: page < pages().
   std::span<std::byte> page(PageIndex page) const;
-  // Fills the holes among them with zeros, faster than by touching them. Where there is no memory
-  // even after a while they stay holes.
-  void allocate(PageIndex first, size_t count);
+  // Fills the holes among them with zeros, faster than by touching them. Returns whether there was
+  // memory for that: else they stay holes.
+  bool allocate(PageIndex first, size_t count);
+  // Whether allocate() has done so, and no punch() since: a program's own may have undone it.
+  bool are_allocated(PageIndex first, size_t count) const;
   // Gives pages from `first` on these bytes: faster than through page(), where they are holes.
+  // Where there is no memory for them it waits for two seconds, then ends this process: so they are
+  // allocated before, where the wait can be another's.
   void write(PageIndex first, std::span<const std::byte> bytes);
   // Makes them holes: they vanish from all programs' page tables, too.
   void punch(PageIndex first, size_t count);
@@ -56,16 +60,15 @@ class PageFrames {
  private:
   explicit PageFrames(UniqueFd memfd) : memfd_(std::move(memfd)) {}
 
+  void note_allocated(PageIndex first, size_t count, bool are);
   // Maps the memfd, or zeros, at the addresses of these pages.
   Status show(size_t first_page, size_t end_page, bool memfd);
 
   UniqueFd memfd_;
   size_t pages_ = 0;
+  std::vector<bool> allocated_;  // by page
 
   std::vector<Mapping> mappings_;  // one behind the other; together at least pages_
 };
-
-// For a millisecond: where there is no memory the kernel takes some from a program meanwhile.
-void wait_for_memory();
 
 }  // namespace krg

@@ -195,6 +195,13 @@ std::span<std::byte> PageHolder::place(ObjectId object) {
   return frames_.page(page);
 }
 
+bool PageHolder::make_room(ObjectId first, size_t count) {
+  if (first.value >= access_.size()) return true;  // install() sees to it
+  const PageIndex page{first.value};
+  count = std::min<size_t>(count, access_.size() - first.value);
+  return frames_.are_allocated(page, count) || frames_.allocate(page, count);
+}
+
 void PageHolder::install(ObjectId first, size_t, std::span<const std::byte> bytes) {
   frames_.write(PageIndex{first.value}, bytes);
 }

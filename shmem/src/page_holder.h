@@ -18,16 +18,16 @@
 
 #include "krg/runtime/event_loop.h"
 #include "krg/shmem/kddm.h"
-#include "krg/shmem/object_memory.h"
 #include "page_copying.h"
 #include "page_frames.h"
+#include "scarce_memory.h"
 
 namespace krg {
 
 // In this order: more includes less.
 enum class PageAccess : uint8_t { kNone, kRead, kWrite };
 
-class PageHolder : public ObjectMemory {
+class PageHolder : public ScarceMemory {
  public:
   enum class Why : uint8_t { kAhead, kFault };
   struct Handlers {
@@ -81,6 +81,7 @@ class PageHolder : public ObjectMemory {
   void stop();
 
   std::span<std::byte> place(ObjectId object) override;
+  bool make_room(ObjectId first, size_t count) override;
   void install(ObjectId first, size_t count, std::span<const std::byte> bytes) override;
   void readable(ObjectId first, size_t count) override;
   void protect(ObjectId object) override;

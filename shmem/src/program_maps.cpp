@@ -50,30 +50,47 @@ Result<MappedFile> query_map(pid_t pid, RemoteAddr address) {
                     makedev(query.device_major, query.device_minor)};
 }
 
+// A line of /proc/PID/maps.
+struct TextMap {
+  uint64_t start = 0, end = 0;
+  MappedFile file{};
+};
+
+// Calls `use` for one mapping after the other, until it returns true.
+template <class Use>
+void for_each_map(const std::filesystem::path& process, const Use& use) {
+  std::ifstream maps(process / "maps");
+  for (std::string line; std::getline(maps, line);) {
+    TextMap map;
+    unsigned major_number, minor_number;
+    if (std::sscanf(line.c_str(), "%" SCNx64 "-%" SCNx64 " %*s %" SCNx64 " %x:%x %" SCNu64,
+                    &map.start, &map.end, &map.file.offset, &major_number, &minor_number,
+                    &map.file.inode) != 6)
+      continue;
+    map.file.device = makedev(major_number, minor_number);
+    if (use(map)) return;
+  }
+}
+
+bool is_of(const MappedFile& mapped, const struct stat& file) {
+  return mapped.inode == file.st_ino && mapped.device == file.st_dev;
+}
+
 }  // namespace
 
 std::optional<uint64_t> offset_in_mapped_file(pid_t pid, RemoteAddr address, int fd) {
   struct stat file {};
   if (fstat(fd, &file) != 0) return std::nullopt;
   const auto mapped = query_map(pid, address);
-  if (mapped) {
-    const bool is_it = mapped->inode == file.st_ino && mapped->device == file.st_dev;
-    return is_it ? std::optional(mapped->offset) : std::nullopt;
-  }
+  if (mapped) return is_of(*mapped, file) ? std::optional(mapped->offset) : std::nullopt;
   if (mapped.error().errno_or(0) != ENOTTY) return std::nullopt;
-  std::ifstream maps(fmt::format("/proc/{}/maps", pid));
-  for (std::string line; std::getline(maps, line);) {
-    uint64_t start, end, offset, inode;
-    unsigned major_number, minor_number;
-    if (std::sscanf(line.c_str(), "%" SCNx64 "-%" SCNx64 " %*s %" SCNx64 " %x:%x %" SCNu64, &start,
-                    &end, &offset, &major_number, &minor_number, &inode) != 6)
-      continue;
-    if (address.value < start || address.value >= end) continue;
-    if (inode != file.st_ino || makedev(major_number, minor_number) != file.st_dev)
-      return std::nullopt;
-    return offset + (address.value - start);
-  }
-  return std::nullopt;
+  std::optional<uint64_t> offset;
+  for_each_map(fmt::format("/proc/{}", pid), [&](const TextMap& map) {
+    if (address.value < map.start || address.value >= map.end) return false;
+    if (is_of(map.file, file)) offset = map.file.offset + (address.value - map.start);
+    return true;
+  });
+  return offset;
 }
 
 std::vector<pid_t> processes_mapping(int fd) {
@@ -84,17 +101,10 @@ std::vector<pid_t> processes_mapping(int fd) {
   for (const auto& entry : std::filesystem::directory_iterator("/proc", error)) {
     const pid_t pid = static_cast<pid_t>(std::atoi(entry.path().filename().c_str()));
     if (pid <= 0) continue;
-    std::ifstream maps(entry.path() / "maps");
-    for (std::string line; std::getline(maps, line);) {
-      uint64_t inode;
-      unsigned major_number, minor_number;
-      if (std::sscanf(line.c_str(), "%*s %*s %*s %x:%x %" SCNu64, &major_number, &minor_number,
-                      &inode) != 3 ||
-          inode != file.st_ino || makedev(major_number, minor_number) != file.st_dev)
-        continue;
-      found.push_back(pid);
-      break;
-    }
+    for_each_map(entry.path(), [&](const TextMap& map) {
+      if (is_of(map.file, file)) found.push_back(pid);
+      return is_of(map.file, file);
+    });
   }
   return found;
 }

@@ -26,6 +26,10 @@ constexpr std::chrono::seconds kAlivePeriod{1};
 // that was made longer.
 constexpr std::chrono::milliseconds kStrayPeriod{1};
 constexpr unsigned kStrayLooks = 3;
+// Where there is no memory for page tables: after what time a program tries again, and how often, a
+// millisecond each, this process does what cannot be put off.
+constexpr std::chrono::milliseconds kMemoryWait{5};
+constexpr unsigned kProtectWaits = 2'000;
 
 uint64_t UserfaultfdGroup::join(std::function<void()> read_events) {
   members_.emplace(next_, std::move(read_events));
@@ -352,17 +356,12 @@ bool ProgramSpaces::find_range(Space& space, const ProgramFault& fault) {
   return true;
 }
 
-// Calls the kernel until it does not refuse because of changes under way, or for want of memory,
-// which the kernel takes from a program.
+// Calls the kernel until it does not refuse because of changes under way.
 template <class Call>
 Outcome ProgramSpaces::insist(Call call) {
   for (;;) {
     const Outcome outcome = call();
-    if (outcome == Outcome::kNoMemory) {
-      wait_for_memory();
-    } else if (outcome != Outcome::kChanging) {
-      return outcome;
-    }
+    if (outcome != Outcome::kChanging) return outcome;
     group_->read_all();
     sched_yield();
   }
@@ -433,7 +432,7 @@ void ProgramSpaces::map(ProgramPage at, size_t count, bool writable) {
         // Nobody has written it since its first touch, or a program punched it: zeros.
         const PageIndex page = range->page_at(at.address);
         if (std::exchange(allocated, page) != page) {
-          frames_.allocate(page, pages - mapped);
+          if (!frames_.allocate(page, pages - mapped)) return wake_later(at, count);
           break;
         }
         wake(at);  // something else is mapped there by now
@@ -442,8 +441,7 @@ void ProgramSpaces::map(ProgramPage at, size_t count, bool writable) {
         break;
       }
       case Outcome::kNoMemory:
-        wait_for_memory();
-        [[fallthrough]];
+        return wake_later(at, count);
       case Outcome::kChanging:
         group_->read_all();
         sched_yield();
@@ -473,7 +471,19 @@ void ProgramSpaces::allow_writing(ProgramPage at, size_t count) {
   });
   Space* space = find(at.space);
   if (space && outcome == Outcome::kSpaceGone) return end(*space);
+  if (outcome == Outcome::kNoMemory) return wake_later(at, count);
   if (outcome != Outcome::kDone) wake_all(at, count);
+}
+
+// There is no memory for page tables or frames: who is woken then touches the page again, which is
+// another fault. Meanwhile the kernel takes memory from a program.
+void ProgramSpaces::wake_later(ProgramPage at, size_t count) {
+  short_of_memory_.emplace_back(at, count);
+  if (!memory_timer_)
+    memory_timer_ = loop_.after(kMemoryWait, [this] {
+      memory_timer_.reset();
+      for (const auto& [start, pages] : std::exchange(short_of_memory_, {})) wake_all(start, pages);
+    });
 }
 
 void ProgramSpaces::wake_all(ProgramPage at, size_t count) {
@@ -498,6 +508,7 @@ void ProgramSpaces::make_lost(ProgramPage at) {
   Space* space = find(at.space);
   if (!space) return;
   if (outcome == Outcome::kSpaceGone) return end(*space);
+  if (outcome == Outcome::kNoMemory) return wake_later(at, 1);
   if (outcome == Outcome::kUnsupported) return send_sigbus(*space);
   space->userfaultfd.wake(at.address, kPageBytes);
 }
@@ -524,13 +535,24 @@ void ProgramSpaces::protect(PageIndex first, size_t count) {
         const auto [page, pages] = range->mapped_among(first, count);
         if (pages == 0) continue;
         const RemoteAddr address = range->address_of(page);
-        const Outcome outcome = insist(
-            [&, n = pages] { return space.userfaultfd.write_protect(address, n * kPageBytes); });
+        const Outcome outcome = write_protect(space, address, pages);
         if (outcome == Outcome::kSpaceGone) end(space);
         check(outcome != Outcome::kUnsupported, "a page can be write-protected");
       }
     }
   } while (seen != changes_);
+}
+
+// This cannot wait for its turn: copies of the pages are about to leave. The kernel needs memory
+// for it but to split a huge page.
+Outcome ProgramSpaces::write_protect(Space& space, RemoteAddr address, size_t pages) {
+  for (unsigned waits = 0;; ++waits) {
+    const Outcome outcome =
+        insist([&] { return space.userfaultfd.write_protect(address, pages * kPageBytes); });
+    if (outcome != Outcome::kNoMemory) return outcome;
+    check(waits < kProtectWaits, "there is memory to write-protect pages");
+    usleep(1000);
+  }
 }
 
 void ProgramSpaces::forget(PageIndex first, size_t count) {

@@ -122,6 +122,8 @@ class ProgramSpaces {
   void sweep();
   void schedule_sweep();
   void wake_all(ProgramPage at, size_t count);
+  void wake_later(ProgramPage at, size_t count);
+  Userfaultfd::Outcome write_protect(Space& space, RemoteAddr address, size_t pages);
   void send_sigbus(const Space& space);
 
   EventLoop& loop_;
@@ -141,6 +143,9 @@ class ProgramSpaces {
   // brought the range there. How often each has been looked at.
   std::vector<std::pair<ProgramFault, unsigned>> strays_;
   EventLoop::Timer stray_timer_;
+  // What could not be mapped for want of memory, from where on so many pages.
+  std::vector<std::pair<ProgramPage, size_t>> short_of_memory_;
+  EventLoop::Timer memory_timer_;
   uint64_t changes_ = 0;  // of any space's ranges
   bool sweep_scheduled_ = false;
   EventLoop::Timer alive_timer_;

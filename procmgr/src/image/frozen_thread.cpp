@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "call_registers.h"
+#include "kernel_values.h"
 #include "krg/procmgr/unnotified_cookie.h"
 #include "process_status.h"
 
@@ -21,8 +22,6 @@ namespace {
 
 constexpr uint64_t kAllSignals = ~0ULL;
 constexpr uint64_t kSegmentOf64BitCode = 0x33;
-// ERESTARTSYS and ERESTARTNOHAND of the kernel's errno.h.
-constexpr long kRestartAsHandlerSays = 512, kRestartIfNoHandler = 514;
 constexpr long kCloneOptions = PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK;
 constexpr timespec kDeathCheckPeriod{0, 20'000'000};
 
@@ -72,8 +71,8 @@ bool is_broken_off_by_server(uint64_t number) {
 
 std::optional<long> restart_code(const user_regs_struct& registers) {
   if (static_cast<int64_t>(registers.rax) != -EINTR) return std::nullopt;
-  if (is_interrupted_by_stops(registers.orig_rax)) return kRestartIfNoHandler;
-  if (is_broken_off_by_server(registers.orig_rax)) return kRestartAsHandlerSays;
+  if (is_interrupted_by_stops(registers.orig_rax)) return -kRestartUnlessHandled;
+  if (is_broken_off_by_server(registers.orig_rax)) return -kRestartSystemCall;
   return std::nullopt;
 }
 
