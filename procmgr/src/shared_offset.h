@@ -9,7 +9,10 @@
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
+#include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 
 namespace krg {
@@ -19,20 +22,41 @@ class SharedOffset {
   // `at`: where the home's offset was when the file was opened here.
   explicit SharedOffset(int64_t at) : at_(at) {}
 
+  // The kernel's offset here, and how many of its moves (Moves) were known to have been made
+  // before it was looked at: by now there may be more.
+  struct Seen {
+    int64_t offset = 0;
+    uint64_t made = 0;
+  };
   struct Read {
     bool is_at_offset = false;        // read(2) and its like; else pread(2), which moves nothing
     std::optional<int64_t> sought{};  // where the home's offset is to be set before
   };
-  // A read at `offset` begins, while the kernel's offset here is `now`: a read at the offset, or
-  // the next piece of one that is under way.
-  Read begin(int64_t offset, int64_t now);
-  // A read at the offset has got `got` of `size` bytes; they stood at `was_at` at home. Result: by
-  // how much the kernel's offset has to be moved once the read has returned.
-  int64_t end(int64_t offset, int64_t was_at, int64_t got, int64_t size);
-  // Of who moves it, in any thread: set before, and told by how much at once afterwards.
-  struct Moves {
-    std::atomic<int> under_way = 0;
-    std::atomic<int64_t> in_all = 0;
+  // A read at `offset` begins, while the kernel's offset here is that of `now`: a read at the
+  // offset, or the next piece of one that is under way.
+  Read begin(int64_t offset, Seen now);
+  // A read at the offset has got `got` of `size` bytes; they stood at `was_at` at home. Result:
+  // whether the kernel's offset has to be moved once the read has returned (Moves).
+  bool end(int64_t offset, int64_t was_at, int64_t got, int64_t size);
+
+  // The moves of the kernel's offset that are to be made, one after the other, by any thread.
+  class Moves {
+   public:
+    // By `seek`, which gets by how much and says whether it could: those that are to be made by
+    // now. One that could not is made with the next ones.
+    void carry_out(const std::function<bool(int64_t)>& seek);
+    bool is_under_way() const { return under_way_ != 0; }
+    uint64_t made() const { return made_; }
+
+   private:
+    friend class SharedOffset;
+    void add(int64_t by);
+    std::optional<int64_t> next();
+
+    std::mutex making_, adding_;
+    std::deque<int64_t> to_make_;  // under adding_
+    std::atomic<int> under_way_ = 0;
+    std::atomic<uint64_t> made_ = 0;  // told at once after each
   };
   const std::shared_ptr<Moves>& moves() const { return moves_; }
 
@@ -43,14 +67,16 @@ class SharedOffset {
   // Nothing where they are the same. The home has it from now on.
   // `may_be_reading`: a read may be about to return, before which the kernel's offset is where it
   // began: one that is set back to there is told later.
-  std::optional<Seek> take_seek(int64_t now, bool may_be_reading);
+  std::optional<Seek> take_seek(Seen now, bool may_be_reading);
 
  private:
-  void notice_move(int64_t now);
+  void notice_moves(const Seen& now);
+  void take_moves(size_t count);
 
-  int64_t at_;               // the kernel's offset here as the reads have left it
-  int64_t pending_ = 0;      // by how much that is about to be moved
-  int64_t seen_moved_ = 0;   // of the moves
+  int64_t at_;                   // the kernel's offset here as the reads have left it
+  std::deque<int64_t> pending_;  // the moves of it that are not known to have been made
+  int64_t pending_in_all_ = 0;
+  uint64_t taken_ = 0;       // moves that are known to have been made
   int64_t read_began_ = -1;  // the kernel's offset when the last read began
   bool has_next_ = false;    // another piece of that may follow
   std::shared_ptr<Moves> moves_ = std::make_shared<Moves>();

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstring>
 #include <thread>
+#include <utility>
 
 #include "krg/runtime/log.h"
 #include "process_fds.h"
@@ -34,16 +35,17 @@ Standing standing_of(pid_t tid, const std::function<bool(const FdIdentity&)>& is
   return standing;
 }
 
-// What `look` says of the kernel's offset while nobody moves that. One that waits for a read to
-// return is as good as not begun: it is not waited for long.
+// What `look` says of the kernel's offset, while nobody moves that, and how many moves had been
+// made before. One that waits for a read to return is as good as not begun: it is not waited for
+// long.
 template <class Look>
 auto while_still(const SharedOffset& offset, Look look) {
   constexpr std::chrono::microseconds kLongest{300};
   const auto& moves = *offset.moves();
   for (const auto end = std::chrono::steady_clock::now() + kLongest;;) {
-    const int64_t before = moves.in_all;
-    auto seen = look();
-    const bool is_still = moves.under_way == 0 && moves.in_all == before;
+    const uint64_t made = moves.made();
+    auto seen = std::pair(look(), made);
+    const bool is_still = !moves.is_under_way() && moves.made() == made;
     if (is_still || std::chrono::steady_clock::now() > end) return seen;
     std::this_thread::yield();
   }
@@ -66,9 +68,9 @@ bool StreamTree::read_at_shared_offset(const FsCaller& caller, FileId file, uint
   const auto is_import = [this, file](const FdIdentity& found) {
     return found.device == fs_.device() && fs_.file_of(kName, found.inode) == file;
   };
-  const Standing standing =
+  const auto [standing, made] =
       while_still(*its.offset, [&] { return standing_of(caller.tid, is_import, offset); });
-  const SharedOffset::Read read = its.offset->begin(offset, standing.offset);
+  const SharedOffset::Read read = its.offset->begin(offset, {standing.offset, made});
   if (!read.is_at_offset) return false;
   StreamRead message;
   message.size = static_cast<uint32_t>(size);
@@ -84,22 +86,20 @@ bool StreamTree::read_at_shared_offset(const FsCaller& caller, FileId file, uint
                       (*later)(std::move(answer));
                       auto found = handles_.find(handle);
                       if (found == handles_.end()) return;
-                      const int64_t by = found->second.offset->end(offset, *was_at, got,
-                                                                   static_cast<int64_t>(size));
-                      if (by != 0) move_offset(*found->second.offset, tid, number, by);
+                      SharedOffset& shared = *found->second.offset;
+                      if (shared.end(offset, *was_at, got, static_cast<int64_t>(size)))
+                        move_offset(shared, tid, number);
                     });
   return true;
 }
 
 // lseek(2) waits till the read that is under way has returned.
-void StreamTree::move_offset(const SharedOffset& offset, pid_t tid, int number, int64_t by) {
+void StreamTree::move_offset(const SharedOffset& offset, pid_t tid, int number) {
   auto copy = number < 0 ? errno_error("no such descriptor", EBADF) : steal_fd(tid, number);
   if (!copy) return log_debug("streams", "offset: {}", copy.error().message());
   node_.workers.submit(
-      [copy = std::make_shared<UniqueFd>(std::move(*copy)), moves = offset.moves(), by] {
-        ++moves->under_way;
-        if (lseek(copy->get(), by, SEEK_CUR) >= 0) moves->in_all += by;
-        --moves->under_way;
+      [copy = std::make_shared<UniqueFd>(std::move(*copy)), moves = offset.moves()] {
+        moves->carry_out([&copy](int64_t by) { return lseek(copy->get(), by, SEEK_CUR) >= 0; });
         copy->reset();  // may be the last one, which krgd is asked to release
       },
       [] {});
@@ -112,8 +112,8 @@ SharedOffset::Seek StreamTree::settle_offset(FileId file, int descriptor, bool m
   const bool is_open = import != imports_.end() && !import->second.handles.empty();
   Handle* handle = is_open ? &handles_.at(import->second.handles.front()) : nullptr;
   if (!handle || !handle->offset) return {offset_now(), offset_now()};
-  const int64_t now = while_still(*handle->offset, offset_now);
-  const auto seek = handle->offset->take_seek(now, may_be_reading);
+  const auto [now, made] = while_still(*handle->offset, offset_now);
+  const auto seek = handle->offset->take_seek({now, made}, may_be_reading);
   if (!seek) return {now, now};
   StreamSeek message;
   message.home = handle->source.id;

@@ -158,7 +158,7 @@ class StreamTree : public FsTree, public FlockKeeper, public IoctlTaker {
   void wake_pollers(Handle& handle);
   bool read_at_shared_offset(const FsCaller& caller, FileId file, uint64_t handle, int64_t offset,
                              size_t size, FsReply<std::string>& reply);
-  void move_offset(const SharedOffset& offset, pid_t tid, int number, int64_t by);
+  void move_offset(const SharedOffset& offset, pid_t tid, int number);
   void refill_soon(int access_mode);
   void refill(int access_mode);
   uint64_t add_handle(FileId file, const StreamSource& source, pid_t owner = 0);
