@@ -118,6 +118,20 @@ try: s.send(b"x"); print(s.recv(99), s.recv(99))
 except OSError as error: print(type(error).__name__)
 """
 
+# Without another end, or one that has been closed with something unread: the error waits for who reads next.
+APART = """
+import os, socket, subprocess
+stream, packets, named = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET), socket.socket(socket.AF_UNIX)
+named.bind("named"); named.listen(3)
+reset, gone = socket.socketpair(); reset.send(b"unread"); gone.send(b"last words"); gone.close()
+subprocess.run(["krg_checkpoint", "-o", "ckpt", str(os.getpid())], stdout=open("log", "a"), check=True)
+def tell(receive):
+    try: return receive()
+    except OSError as error: return type(error).__name__
+print(tell(packets.getpeername), reset.recv(99), tell(lambda: reset.recv(9)))
+stream.connect("named"); stream.send(b"hello"); print(named.accept()[0].recv(9))
+"""
+
 # Pipes that krgrun's caller has the other ends of.
 PIPES = """
 import os, sys, time
@@ -163,6 +177,14 @@ class CheckpointSocketsTest(CheckpointCase):
         for _ in range(2):
             again = self.restart()
             self.assertEqual((again.returncode, again.stdout, again.stderr), (0, wanted, ""))
+
+    def test_sockets_without_another_end(self):
+        self.write("work.py", APART)
+        first = self.krgrun("--cluster=none", "/usr/bin/python3", "work.py", caps=CAPS, nodes=1)
+        self.assertEqual((first.returncode, first.stdout, first.stderr), (0, "OSError b'last words' ConnectionResetError\nb'hello'\n", ""))
+        (self.work / "named").unlink()
+        again = self.restart()
+        self.assertEqual((again.returncode, again.stdout, again.stderr), (0, "OSError b'last words' b''\nb'hello'\n", ""))
 
     def test_a_peer_outside(self):
         with socket.create_server(("127.0.0.1", 0)) as server:

@@ -127,6 +127,26 @@ exec cat told
 """
 
 
+# Its processes have files of /proc of their own and of each other's open, some of them read in part.
+OPEN = """
+import os, subprocess
+ready, tell = os.pipe(); gate, open_gate = os.pipe()
+child = os.fork()
+if child == 0:
+    stat, name, fds = open("/proc/self/stat"), open("/proc/thread-self/comm"), os.open("/proc/self/fd", os.O_RDONLY)
+    part = os.open("/proc/self/status", os.O_RDONLY); os.read(part, 5)
+    oom = os.open("/proc/self/oom_score_adj", os.O_RDWR)
+    os.write(tell, b"x"); os.read(gate, 1); os.write(oom, b"7")
+    print(stat.read().split()[0] == str(os.getpid()), name.read(), str(fds) in os.listdir(fds), os.read(part, 9), open("/proc/self/oom_score_adj").read(), flush=True)
+    os._exit(3)
+os.read(ready, 1)
+own, others = open("/proc/self/maps"), open("/proc/%d/stat" % child)
+subprocess.run(["krg_checkpoint", "-o", "ckpt", str(os.getpid())], stdout=open("log", "a"), check=True)
+print("[stack]" in own.read(), others.read().split()[0] == str(child), flush=True)
+os.write(open_gate, b"x"); print(os.waitpid(child, 0)[1] >> 8)
+"""
+
+
 class CheckpointTreeTest(CheckpointCase):
     def check_tree(self, moves, nodes, restart_nodes):
         (self.work / "work.py").write_text(TREE.replace("MOVES", moves), encoding="utf-8")
@@ -162,6 +182,15 @@ class CheckpointTreeTest(CheckpointCase):
         for number in (1, 2):
             again = self.restart("-N", str(number))
             self.assertEqual((again.returncode, again.stdout, again.stderr), (0, "saved\n" + after, ""))
+
+    def test_files_of_proc_of_members(self):
+        (self.work / "work.py").write_text(OPEN, encoding="ascii")
+        first = self.krgrun("--cluster=none", "/usr/bin/python3", "work.py", caps=CAPS, nodes=1)
+        wanted = "True True\nTrue python3\n True b'\\tpython3\\n' 7\n\n3\n"
+        self.assertEqual((first.returncode, first.stdout, first.stderr), (0, wanted, ""))
+        for number in (1, 2):
+            again = self.restart("-N", str(number))
+            self.assertEqual((again.returncode, again.stdout, again.stderr), (0, wanted, ""))
 
     def test_a_job_in_the_background_of_a_shell_that_has_ended(self):
         (self.work / "script").write_text("mkfifo told 2>/dev/null\n" + LEFT_BEHIND, encoding="ascii")

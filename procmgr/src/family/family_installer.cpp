@@ -18,6 +18,7 @@
 #include "family/family_installer_impl.h"
 #include "family/family_ipc.h"
 #include "family/family_pidfds.h"
+#include "family/family_proc_files.h"
 #include "family/family_terminals.h"
 #include "family/family_watches.h"
 #include "family/fill_sockets.h"
@@ -151,6 +152,12 @@ Status FamilyInstaller::Impl::lay_out(FrozenThread root) {
     const Status done =
         places[i] == node.self ? install(i) : place_descriptors(*tree->process(i), member);
     if (!done) return about(member, done.error());
+  }
+  for (uint32_t i = 0; i < family.members.size(); ++i) {
+    const FamilyMember& member = family.members[i];
+    if (member.has_ended()) continue;
+    const Status opened = open_proc_files(family, member, process(i));
+    if (!opened) return about(member, opened.error());
   }
   // Of what nodes share their home knows it.
   auto undone =

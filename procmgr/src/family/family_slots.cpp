@@ -7,6 +7,7 @@
 
 #include "family/family_installer_impl.h"
 #include "family/family_pidfds.h"
+#include "family/family_proc_files.h"
 #include "family/family_terminals.h"
 #include "family/family_watches.h"
 #include "in_worker.h"
@@ -106,7 +107,7 @@ Result<UniqueFd> FamilyInstaller::Impl::make_file(const FamilyFile& file,
     case FamilyFile::Kind::kMaster:
       return make_pseudo_terminal(file);
     default:
-      return UniqueFd();
+      return is_proc_file_of_member(family, file) ? make_proc_stand_in() : UniqueFd();
   }
 }
 

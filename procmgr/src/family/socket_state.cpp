@@ -68,11 +68,19 @@ bool has_read_all(int fd) {
   return poll(&polled, 1, 0) == 1 && (polled.revents & POLLRDHUP) != 0;
 }
 
+// Of a stream no more than it has to read is looked for: whoever looks further takes the error that
+// waits for the program (ECONNRESET). None: it does not tell, or has no other end.
+bool has_more(int fd, int type, size_t seen) {
+  int all = 0;
+  if (type != SOCK_STREAM) return true;
+  return ioctl(fd, FIONREAD, &all) == 0 && static_cast<size_t>(std::max(all, 0)) > seen;
+}
+
 Result<std::string> peek_unix(int fd, int type) {
   PeekOffset offset(fd);
   if (!offset.works()) return errno_error("SO_PEEK_OFF of a unix socket");
   std::string all, buffer(kMostPacket, '\0');
-  for (;;) {
+  while (has_more(fd, type, all.size())) {
     alignas(cmsghdr) char control[CMSG_SPACE(sizeof(ucred)) + CMSG_SPACE(sizeof(int))];
     iovec part{buffer.data(), buffer.size()};
     msghdr message{};
@@ -81,7 +89,8 @@ Result<std::string> peek_unix(int fd, int type) {
     message.msg_control = control;
     message.msg_controllen = sizeof control;
     const ssize_t got = recvmsg(fd, &message, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (got < 0 && errno == EAGAIN) return all;
+    // Packets in order: it has no other end, or that has been closed before it had read all.
+    if (got < 0 && (errno == EAGAIN || errno == ENOTCONN || errno == ECONNRESET)) return all;
     if (got < 0) return errno_error("what a socket has to read");
     if (drop_descriptors(message)) return not_kept("descriptors in flight");
     if (message.msg_flags & MSG_TRUNC) return not_kept("a packet of more than 256 KiB");
@@ -91,6 +100,7 @@ Result<std::string> peek_unix(int fd, int type) {
     if (type != SOCK_STREAM) all.append(reinterpret_cast<const char*>(&bytes), sizeof bytes);
     all.append(buffer, 0, bytes);
   }
+  return all;
 }
 
 Result<std::string> peek_tcp(int fd) {
