@@ -16,9 +16,8 @@
 namespace krg {
 
 constexpr size_t kLeastMapping = 2u << 20;  // room for growth
-// Waits of a millisecond for memory, which the kernel takes from a program meanwhile: far fewer
-// than after which other nodes take this one for dead.
-constexpr unsigned kWriteWaits = 2'000;
+// Far fewer milliseconds than after which other nodes take this one for dead.
+constexpr unsigned kMemoryWaits = 2'000;
 constexpr int kReadWrite = PROT_READ | PROT_WRITE;
 constexpr int kZeros = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 
@@ -124,14 +123,19 @@ void PageFrames::note_allocated(PageIndex first, size_t count, bool are) {
             allocated_.begin() + static_cast<ptrdiff_t>(end), are);
 }
 
+void wait_for_memory(unsigned& waits, const char* why) {
+  check(++waits < kMemoryWaits, why);
+  usleep(1000);
+}
+
 void PageFrames::write(PageIndex first, std::span<const std::byte> bytes) {
   auto at = static_cast<off_t>(first.value * kPageBytes);
   unsigned waits = 0;
   while (!bytes.empty()) {
     const ssize_t written = pwrite(memfd_.get(), bytes.data(), bytes.size(), at);
     if (written <= 0) {
-      check(is_short_of_memory(errno) && ++waits < kWriteWaits, "there is memory for pages");
-      usleep(1000);
+      check(is_short_of_memory(errno), "there is memory for pages");
+      wait_for_memory(waits, "there is memory for pages");
       continue;
     }
     bytes = bytes.subspan(static_cast<size_t>(written));

@@ -71,4 +71,8 @@ class PageFrames {
   std::vector<Mapping> mappings_;  // one behind the other; together at least pages_
 };
 
+// Where what needs memory cannot be put off: a millisecond more, in which the kernel takes some
+// from a program. After two seconds of `waits` this process ends (`why`, see check()).
+void wait_for_memory(unsigned& waits, const char* why);
+
 }  // namespace krg

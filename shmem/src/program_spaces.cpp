@@ -26,10 +26,8 @@ constexpr std::chrono::seconds kAlivePeriod{1};
 // that was made longer.
 constexpr std::chrono::milliseconds kStrayPeriod{1};
 constexpr unsigned kStrayLooks = 3;
-// Where there is no memory for page tables: after what time a program tries again, and how often, a
-// millisecond each, this process does what cannot be put off.
+// Where there is no memory for page tables: after what time a program tries again.
 constexpr std::chrono::milliseconds kMemoryWait{5};
-constexpr unsigned kProtectWaits = 2'000;
 
 uint64_t UserfaultfdGroup::join(std::function<void()> read_events) {
   members_.emplace(next_, std::move(read_events));
@@ -546,12 +544,11 @@ void ProgramSpaces::protect(PageIndex first, size_t count) {
 // This cannot wait for its turn: copies of the pages are about to leave. The kernel needs memory
 // for it but to split a huge page.
 Outcome ProgramSpaces::write_protect(Space& space, RemoteAddr address, size_t pages) {
-  for (unsigned waits = 0;; ++waits) {
+  for (unsigned waits = 0;;) {
     const Outcome outcome =
         insist([&] { return space.userfaultfd.write_protect(address, pages * kPageBytes); });
     if (outcome != Outcome::kNoMemory) return outcome;
-    check(waits < kProtectWaits, "there is memory to write-protect pages");
-    usleep(1000);
+    wait_for_memory(waits, "there is memory to write-protect pages");
   }
 }
 

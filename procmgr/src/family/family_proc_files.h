@@ -3,8 +3,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
-#include <functional>
-
 #include "image/frozen_process.h"
 #include "krg/procmgr/process_family.h"
 
