@@ -81,6 +81,8 @@ class Freezing : public std::enable_shared_from_this<Freezing> {
     int stop_signal = 0;
   };
 
+  // One whose main thread has ended may be ending as a whole: its other threads do not stop then,
+  // they end.
   void look_for_threads() {
     bool found = false;
     for (pid_t tid : threads_of(pid_)) {
@@ -99,10 +101,10 @@ class Freezing : public std::enable_shared_from_this<Freezing> {
       });
       ptrace(PTRACE_INTERRUPT, tid, nullptr, nullptr);
     }
-    if (!threads_.contains(pid_))
-      return give_up_later(threads_.empty() ? errno_error("no such process", ESRCH)
-                                            : errno_error("its main thread has ended", ENOTSUP));
-    if (!found) finish();
+    if (threads_.empty()) return give_up_later(errno_error("no such process", ESRCH));
+    if (found) return;
+    threads_.contains(pid_) ? finish()
+                            : give_up_later(errno_error("its main thread has ended", ENOTSUP));
   }
 
   void on_event(pid_t tid, const ChildEvent& event) {

@@ -2,7 +2,9 @@
 #include "image/frozen_process.h"
 
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/rseq.h>
@@ -11,9 +13,11 @@
 #include <sys/wait.h>
 
 #include <cstddef>
+#include <cstring>
 #include <thread>
 
 #include "image/testing/frozen_process_fixture.h"
+#include "krg/runtime/unique_fd.h"
 #include "process_status.h"
 
 namespace krg {
@@ -209,6 +213,81 @@ TEST_F(FrozenProcessTest, OneThatDoesNotStopRunsOn) {
   }
   shared->go_on = true;
   EXPECT_EQ(end_of(pid), 0);
+}
+
+TEST_F(FrozenProcessTest, OneWhoseMainThreadHasEndedIsRefused) {
+  const pid_t pid = start([&] {
+    std::thread([&] {
+      while (!shared->go_on) ++shared->count;
+      _exit(3);
+    }).detach();
+    syscall(SYS_exit, 0);
+    return 0;
+  });
+  ASSERT_TRUE(run_until([&] { return read_process_status(pid)->is_zombie(); }));
+  auto frozen = freeze(pid);
+  ASSERT_FALSE(frozen);
+  EXPECT_EQ(frozen.error().errno_or(0), ENOTSUP);
+  EXPECT_TRUE(is_counting());
+  shared->go_on = true;
+  EXPECT_EQ(end_of(pid), 3);
+}
+
+// A userfaultfd of that page, or none where the kernel would not have it wait in a system call.
+UniqueFd watch_page(void* page) {
+  UniqueFd fd(static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK)));
+  uffdio_api api{.api = UFFD_API, .features = 0, .ioctls = 0};
+  uffdio_register range{.range = {reinterpret_cast<uint64_t>(page), 4096},
+                        .mode = UFFDIO_REGISTER_MODE_MISSING,
+                        .ioctls = 0};
+  const bool watches =
+      fd && ioctl(fd.get(), UFFDIO_API, &api) == 0 && ioctl(fd.get(), UFFDIO_REGISTER, &range) == 0;
+  return watches ? std::move(fd) : UniqueFd();
+}
+
+// Its main thread has ended before another one, which waits for a pipe's lock, not to be
+// interrupted: who has the lock waits for memory that the test brings.
+TEST_F(FrozenProcessTest, OneThatIsEndingAsAWholeIsNoProcess) {
+  char* page = static_cast<char*>(
+      mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  ASSERT_NE(page, MAP_FAILED);
+  const UniqueFd userfault = watch_page(page);
+  if (!userfault) GTEST_SKIP() << "lacks userfaultfd: " << strerror(errno);
+  int pipes[2];
+  ASSERT_EQ(pipe2(pipes, O_CLOEXEC), 0);
+  std::thread holder([&] { EXPECT_EQ(write(pipes[1], page, 1), 1); });
+  uffd_msg fault;
+  EXPECT_TRUE(
+      run_until([&] { return read(userfault.get(), &fault, sizeof fault) == sizeof fault; }));
+  const pid_t pid = start([&] {
+    std::thread([&] {
+      shared->value = static_cast<uint64_t>(gettid());
+      static_cast<void>(!write(pipes[1], "a", 1));
+    }).detach();
+    while (!shared->go_on) usleep(1000);
+    return 5;
+  });
+  EXPECT_TRUE(run_until([&] {
+    const auto tid = static_cast<pid_t>(shared->value);
+    return tid != 0 && read_process_status(tid)->state == 'D';
+  }));
+  shared->go_on = true;
+  EXPECT_TRUE(run_until([&] { return read_process_status(pid)->is_zombie(); }));
+  std::optional<Result<std::shared_ptr<FrozenProcess>>> outcome;
+  FrozenProcess::freeze(loop, *reaper, pid, [&](auto frozen) { outcome = std::move(frozen); });
+  for (int turn = 0; turn < 10; ++turn) loop.run_once(std::chrono::milliseconds(1));
+  EXPECT_FALSE(outcome.has_value());
+  uffdio_zeropage zeros{};
+  zeros.range = {reinterpret_cast<uint64_t>(page), 4096};
+  EXPECT_EQ(ioctl(userfault.get(), UFFDIO_ZEROPAGE, &zeros), 0);
+  holder.join();
+  EXPECT_TRUE(run_until([&] { return outcome.has_value(); }));
+  ASSERT_FALSE(*outcome);
+  EXPECT_EQ(outcome->error().errno_or(0), ESRCH);
+  EXPECT_EQ(end_of(pid), 5);
+  close(pipes[0]);
+  close(pipes[1]);
+  munmap(page, 4096);
 }
 
 TEST_F(FrozenProcessTest, ItsPagesOutliveItInAPageSource) {
