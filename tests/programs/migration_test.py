@@ -70,7 +70,8 @@ while not os.path.exists("go"):
 del ticks[:]
 for _ in range(3):
     signal.pause()
-print("timer", number.value, "ticks", len(ticks) > 0, "known", libc.syscall(225, number) >= 0)  # timer_getoverrun
+print("timer", number.value, "ticks", len(ticks) > 0, "known", libc.syscall(225, number) >= 0, flush=True)  # timer_getoverrun
+os._exit(0)  # while it has its handler
 """
 
 # Answers each line of each connection, until it is told to end.
