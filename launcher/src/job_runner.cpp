@@ -109,6 +109,7 @@ Result<int> JobRunner::run_in_session() {
   TaskLaunch launch;
   launch.environment = exported_environment(options_.exports);
   if (wants_libkrgomp(launch)) choose_openmp_runtime(launch.environment);
+  if (!options_.threads_come_home) set_variable(launch.environment, "KRG_GATHER", "");
   auto status = launch_and_wait(launch);
   if (io_) io_->drain();
   take_terminal_back();
@@ -181,6 +182,8 @@ Status JobRunner::begin(const std::string& control_path, TaskLaunch& launch,
     tell_allocations(launch.environment);
   }
   if (options_.multiple_writers) set_variable(launch.environment, "KRG_MULTIPLE_WRITERS", "1");
+  if (options_.threads_come_home && launch.node_count > 1)
+    set_variable(launch.environment, "KRG_GATHER", std::to_string(job_));
   if (wants_libkrgomp(launch)) {
     choose_openmp_runtime(launch.environment);
     spread_openmp_teams(job.value("distant_threads", false), launch);
@@ -207,14 +210,14 @@ Status JobRunner::open_restart(TaskLaunch& launch) {
 
 // The user may have asked for these nodes, and waits for them in vain.
 void JobRunner::tell_gathered() {
-  if (options_.openmp != OpenmpRuntime::kAuto || options_.verbosity < 0) return;
+  if (!options_.threads_come_home || options_.verbosity < 0) return;
   auto told = krgd_->call("spread.gathered", {{"job", std::to_string(job_)}});
   if (!told) return;
   for (const json& process : told->result["processes"])
     fmt::print(
         stderr,
         "krgrun: {} (pid {}): its threads waited for pages more than they computed, and came "
-        "home after {:.1f} s (--stats tells why, --omp=krg keeps them on all nodes)\n",
+        "home after {:.1f} s (--stats tells why, --threads=stay keeps them on all nodes)\n",
         process.at("command").get<std::string>(), process.at("pid").get<pid_t>(),
         process.at("after_s").get<double>());
 }
@@ -253,8 +256,6 @@ void JobRunner::spread_openmp_teams(bool is_offered, TaskLaunch& launch) const {
   }
   launch.distant_threads = true;
   set_variable(launch.environment, "KRG_OMP_NODES", std::to_string(launch.node_count));
-  if (options_.openmp == OpenmpRuntime::kAuto)
-    set_variable(launch.environment, "KRG_OMP_GATHER", std::to_string(job_));
 }
 
 Result<int> JobRunner::launch_and_wait(TaskLaunch& launch) {

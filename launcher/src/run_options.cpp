@@ -23,7 +23,7 @@ struct RawOptions {
   double timeout_s = 0;
   std::string time_limit, launcher, network, memory_per_node, checkpoint_every, lost_peers, openmp,
       shared_files;
-  std::string statistics;
+  std::string statistics, threads;
   unsigned quiet = 0, verbose = 0;
   bool unbuffered = false;
 };
@@ -75,8 +75,11 @@ po::options_description describe(RawOptions& raw) {
   add("restart-version", po::value(&run.restart_version), "of that folder (0: the newest)");
   add("omp", po::value(&raw.openmp),
       "OpenMP programs' runtime: native (the system's libgomp: threads on one node), krg "
-      "(libkrgomp: on all), or auto (krg when PROGRAM itself needs libgomp; threads that wait for "
-      "pages more than they compute come home)");
+      "(libkrgomp: on all, and threads stay there), or auto (krg when PROGRAM itself needs "
+      "libgomp)");
+  add("threads", po::value(&raw.threads),
+      "threads on several nodes: auto (those that wait for pages more than they compute come home) "
+      "or stay (auto, but stay with --omp=krg)");
   add("multiple-writers", po::bool_switch(&run.multiple_writers),
       "pages that threads of several nodes write may be written by all at a time (not with "
       "--omp=native)");
@@ -216,6 +219,10 @@ Status finish(RawOptions& raw, const po::variables_map& given) {
   auto runtime = kRuntimes.find(raw.openmp);
   if (runtime == kRuntimes.end()) return text_error("--omp is auto, native or krg");
   run.openmp = runtime->second;
+  if (raw.threads != "" && raw.threads != "auto" && raw.threads != "stay")
+    return text_error("--threads is auto or stay");
+  run.threads_come_home =
+      raw.threads.empty() ? run.openmp != OpenmpRuntime::kKrg : raw.threads == "auto";
   if (raw.statistics != "" && raw.statistics != "text" && raw.statistics != "json")
     return text_error("--stats is given alone, or as --stats=json");
   if (raw.statistics != "")

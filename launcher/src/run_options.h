@@ -44,6 +44,7 @@ struct RunOptions {
   unsigned restart_version = 0;                       // 0: the newest
   StatisticsForm statistics = StatisticsForm::kNone;  // of processes spread over nodes
   OpenmpRuntime openmp = OpenmpRuntime::kAuto;
+  bool threads_come_home = true;  // from nodes where they wait for pages more than they compute
   bool multiple_writers = false;  // of a page of a process spread over nodes
   bool own_network = true;
   bool label = false;

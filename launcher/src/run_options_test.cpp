@@ -106,4 +106,12 @@ TEST(RunOptions, TheOpenmpRuntimeIsChosenByTheProgramUnlessSaid) {
   EXPECT_FALSE(parse({"--omp=other", "true"}));
 }
 
+TEST(RunOptions, ThreadsComeHomeUnlessTheyAreToStay) {
+  EXPECT_TRUE(parse({"true"})->threads_come_home);
+  EXPECT_TRUE(parse({"--omp=krg", "--threads=auto", "true"})->threads_come_home);
+  EXPECT_FALSE(parse({"--omp=krg", "true"})->threads_come_home);
+  EXPECT_FALSE(parse({"--threads", "stay", "true"})->threads_come_home);
+  EXPECT_FALSE(parse({"--threads=2", "true"}));
+}
+
 }  // namespace

@@ -75,13 +75,17 @@ class SpreadTeamsTest(SessionCase):
 
     def test_threads_for_which_several_nodes_do_not_pay_come_home(self):
         at_home = 'until [ "$(where)" = "4 0" ] && sleep 0.5 && [ "$(where)" = "4 0" ]; do sleep 0.2; done'
-        places, told = self.handed_round([], at_home)
-        self.assertEqual(places, ["4", "0"])
-        self.assertRegex(told, r"^krgrun: omp_handing \(pid \d+\): its threads waited for pages .* came home after [0-9.]+ s .*\n$")
+        for runtime in ([], ["--omp=native", "--caps=+DISTANT_THREAD"]):
+            with self.subTest(runtime=runtime):
+                places, told = self.handed_round(runtime, at_home)
+                self.assertEqual(places, ["4", "0"])
+                self.assertRegex(told, r"^krgrun: omp_handing \(pid \d+\): its threads waited for pages .* came home after [0-9.]+ s .*\n$")
 
     def test_threads_stay_on_their_nodes_where_that_is_asked_for(self):
         spread = 'until [ "$(where)" = "2 0 2 1" ]; do sleep 0.2; done; sleep 3'
-        self.assertEqual(self.handed_round(["--omp=krg"], spread), (["2", "0", "2", "1"], ""))
+        for option in ("--omp=krg", "--threads=stay"):
+            with self.subTest(option=option):
+                self.assertEqual(self.handed_round([option], spread), (["2", "0", "2", "1"], ""))
 
     def test_threads_that_look_for_each_others_words_have_short_turns_at_home(self):
         """Beside natively, on one processor, where each turn takes until the scheduler's next tick, but on a machine with much to do sometimes less."""

@@ -13,6 +13,10 @@ from checkpoint_case import CheckpointCase
 
 
 class CheckpointSpreadTest(CheckpointCase):
+    def environment(self, **more):
+        """Whether or not several nodes pay."""
+        return super().environment(**{"KRGRUN_THREADS": "stay"} | more)
+
     def setUp(self):
         if not self.has_shared_memory():
             self.skipTest("no /dev/userfaultfd for an ordinary user")

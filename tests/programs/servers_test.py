@@ -50,7 +50,8 @@ for number in range(10):
     if os.wait()[1] != 0: os.write(1, b"the child failed\n")
 """
 
-# Its data, a busy first node, a server there whose children may go elsewhere; four clients that change the same rows.
+# Its data, a busy first node, a server there whose children may go elsewhere; four clients that change the same rows, then a query by
+# workers beside the backend that is asked.
 POSTGRESQL = r"""
 PATH=$POSTGRESQL:$PATH
 export PGHOST=$PWD/data PGUSER=me PGDATABASE=postgres
@@ -69,6 +70,9 @@ krg_where $server
 wait $bench || cat bench
 psql -Atc 'select (select sum(abalance) from pgbench_accounts), (select sum(tbalance) from pgbench_tellers),
                   (select sum(bbalance) from pgbench_branches), (select sum(delta) from pgbench_history), (select count(*) from pgbench_history)'
+export PGOPTIONS="-c max_parallel_workers_per_gather=2 -c min_parallel_table_scan_size=0 -c parallel_setup_cost=0 -c parallel_tuple_cost=0"
+psql -Atc 'explain (analyze, costs off, timing off) select sum(aid) from pgbench_accounts' | grep Launched
+psql -Atc 'select count(*), sum(aid) from pgbench_accounts'
 kill -INT $server; wait $server; echo server $?
 grep -E 'ERROR|FATAL|PANIC|terminated' log | grep -v 'the database system is starting up'
 cut -c1-20 where
@@ -136,8 +140,9 @@ class ServersTest(SessionCase):
         if not installed or not self.has_shared_memory() or not self.as_user and os.geteuid() == 0:
             self.skipTest("PostgreSQL does not run as root, and needs memory that nodes share")
         out = self.shell(POSTGRESQL, env={"POSTGRESQL": str(installed[-1].parent)}, timeout=200).split("\n")
-        server, sums, status, *backends = [line.split() for line in out]
+        server, sums, workers, counted, status, *backends = [line.split() for line in out]
         self.assertEqual((server[2], status), ("n0", ["server", "0"]), out)
+        self.assertEqual((workers, counted), (["Workers", "Launched:", "2"], ["100000|5000050000"]), out)
         *balances, history = sums[0].split("|")
         self.assertEqual((len(set(balances)), history), (1, "100"), out)
         self.assertTrue({line[2] for line in backends} - {"n0"}, out)

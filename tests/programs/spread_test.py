@@ -20,6 +20,10 @@ MOST_RUNS = 12
 
 
 class SpreadTest(SessionCase):
+    def environment(self, **more):
+        """Whether or not several nodes pay."""
+        return super().environment(**{"KRGRUN_THREADS": "stay"} | more)
+
     def setUp(self):
         if not self.has_shared_memory():
             self.skipTest("no /dev/userfaultfd for an ordinary user")

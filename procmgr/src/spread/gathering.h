@@ -1,7 +1,7 @@
 // Gathering: whether the threads of a spread process belong on several nodes, or all at home
-// (krgrun --omp=auto). Threads that hand the same pages round wait for them most of the time; one
-// node then does as much alone. It looks at what they got done: processor time of all threads, on
-// all nodes, beside what home's processors could have done in the same time, and how many pages
+// (krgrun --threads=auto). Threads that hand the same pages round wait for them most of the time;
+// one node then does as much alone. It looks at what they got done: processor time of all threads,
+// on all nodes, beside what home's processors could have done in the same time, and how many pages
 // came back to a node that had had them. Time that threads looked for each other's words (spun,
 // fault_signs.h) is not work. Pure. Threads: the loop's thread. Owned by SpreadProcess.
 // SPDX-License-Identifier: GPL-2.0-or-later

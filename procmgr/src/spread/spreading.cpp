@@ -206,7 +206,7 @@ void Spreading::Impl::begin(pid_t pid, Call call) {
   ask.pages = opening->pages->pages();
   opening->multiple_writers = wants_multiple_writers(pid);
   opening->patience = patience_of_process(pid);
-  opening->gathers_for = environment_variable(pid, "KRG_OMP_GATHER").value_or("");
+  opening->gathers_for = environment_variable(pid, "KRG_GATHER").value_or("");
   ask.multiple_writers = opening->multiple_writers;
   ask.patience = static_cast<uint8_t>(opening->patience);
   if (!opening->multiple_writers && asks_for_multiple_writers(pid))

@@ -56,7 +56,7 @@ class Spreading {
   // their environment have waited for (SpreadStatistics::report), when all of them have ended;
   // once.
   //   "spread.gathered" {"job"}: {"processes": [{"pid", "command", "after_s"}]}, those with
-  //   KRG_OMP_GATHER=JOB in their environment whose threads have come home; once.
+  //   KRG_GATHER=JOB in their environment whose threads have come home; once.
   //   "spread.hold" {"pid"}: {"threads": [{"tid", "node", "registers", "extended"}]}: all threads
   //   of
   // a process that is spread and was started here stand still till the connection ends or has them
