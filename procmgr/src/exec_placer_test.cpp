@@ -35,6 +35,7 @@ struct AlwaysThere : Placement {
     return kThere;
   }
   void ended(GlobalPid) override { ++given_back; }
+  void becomes(GlobalPid, GlobalPid) override {}
   std::optional<NodeId> relief(double) override { return std::nullopt; }
   int chosen = 0, given_back = 0;
 };

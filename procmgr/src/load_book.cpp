@@ -58,6 +58,14 @@ void LoadBook::ended(GlobalPid child) {
   placed_.erase(it);
 }
 
+void LoadBook::becomes(GlobalPid before, GlobalPid child) {
+  auto placed = placed_.extract(before);
+  if (placed.empty()) return;
+  ended(child);
+  placed.key() = child;
+  placed_.insert(std::move(placed));
+}
+
 std::optional<NodeId> LoadBook::relief(double gap, const std::function<bool(NodeId)>& is_online,
                                        Time now) const {
   std::optional<NodeId> best;

@@ -32,6 +32,8 @@ class LoadBook {
   // Chooses among the online nodes and counts `child` there. Without any node online: self.
   NodeId choose(GlobalPid child, const std::function<bool(NodeId)>& is_online, Time now);
   void ended(GlobalPid child);
+  // What was chosen for `before` is for `child`.
+  void becomes(GlobalPid before, GlobalPid child);
   // Among the online nodes whose report is fresh: see Placement::relief().
   std::optional<NodeId> relief(double gap, const std::function<bool(NodeId)>& is_online,
                                Time now) const;

@@ -105,6 +105,16 @@ TEST_F(LoadBookTest, AChoiceForThisNodeIsForgottenOnceSamplesShowIt) {
   EXPECT_EQ(load(1), 0);
 }
 
+TEST_F(LoadBookTest, AChoiceForAForkerIsItsChilds) {
+  const GlobalPid forker{7}, child{8};
+  ASSERT_EQ(book_.choose(forker, online_, now_), NodeId{1});
+  book_.becomes(forker, child);
+  book_.ended(forker);
+  EXPECT_EQ(load(1), 1);
+  book_.ended(child);
+  EXPECT_EQ(load(1), 0);
+}
+
 TEST_F(LoadBookTest, OldReportsSayNothing) {
   report(2, 7);
   EXPECT_EQ(load(2), 7);

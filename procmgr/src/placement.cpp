@@ -91,6 +91,7 @@ class LeastLoaded : public Placement {
   }
 
   void ended(GlobalPid child) override { book_.ended(child); }
+  void becomes(GlobalPid before, GlobalPid child) override { book_.becomes(before, child); }
 
  private:
   Clock::time_point exchange_from_now_on() {

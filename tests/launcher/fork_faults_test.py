@@ -12,10 +12,12 @@ NODES = 3
 EXIT = 7
 LIMIT_S = 60  # a node that is killed may be missed by its silence only
 
+# Pages: those of a small process, and of one whose children begin before all memory has been copied.
+SIZES = (1024, 32768)
 # Each child counts, with memory that does not all go along at once. What the parent hears of it stands in another file.
 FORKER = """
-import os
-ballast = bytearray(os.urandom(4096) * 1024)
+import os, sys
+ballast = bytearray(os.urandom(4096) * int(sys.argv[1]))
 counted = os.open("counted", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 ended = os.open("ended", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 number = 0
@@ -30,7 +32,7 @@ while not os.path.exists("end"):
 """
 # Kills the forker's children, wherever they are on their way.
 KILLING = """
-/usr/bin/python3 forker.py & pid=$!
+/usr/bin/python3 forker.py $0 & pid=$!
 while [ ! -e end ]; do
   kill -9 $(ps -o pid= --ppid $pid) 2>/dev/null
   sleep 0.0$((RANDOM % 10))
@@ -89,7 +91,12 @@ class ForkFaults(LauncherCase):
         self.assertEqual(process.wait(LIMIT_S), 0, process.stderr.read())
 
     def test_nodes_die(self):
-        process = self.start_forking("/usr/bin/python3", "forker.py")
+        for pages in SIZES:
+            with self.subTest(pages=pages):
+                self.nodes_die(pages)
+
+    def nodes_die(self, pages):
+        process = self.start_forking("/usr/bin/python3", "forker.py", pages)
         chance = random.Random(4713)
         self.assertTrue(wait_until(lambda: len(self.hosts()) == NODES, LIMIT_S), self.hosts())
         for node in (1, 2):
@@ -104,11 +111,14 @@ class ForkFaults(LauncherCase):
         self.assert_nothing_left()
 
     def test_children_die(self):
-        process = self.start_forking("bash", "-c", KILLING)
-        self.assertTrue(wait_until(lambda: len(self.hosts()) == NODES and len(self.lines_of("ended")) > 200, LIMIT_S))
-        self.finish(process)
-        self.assert_each_ran_once()
-        self.assert_nothing_left()
+        for pages in SIZES:
+            with self.subTest(pages=pages):
+                process = self.start_forking("bash", "-c", KILLING, pages)
+                enough = 200 if pages == SIZES[0] else 60
+                self.assertTrue(wait_until(lambda least=enough: len(self.hosts()) == NODES and len(self.lines_of("ended")) > least, LIMIT_S))
+                self.finish(process)
+                self.assert_each_ran_once()
+                self.assert_nothing_left()
 
     # It stays where it is, with its descriptors, which the target had already.
     def test_a_child_that_cannot_go(self):

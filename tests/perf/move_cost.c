@@ -1,9 +1,12 @@
 /* What a move of a process costs it, as it sees that itself.
  *
  *   move_cost pause MIB SECONDS   works on MIB of memory; the longest time between two of its
- * steps, in microseconds, and whether its memory is right move_cost fork MIB COUNT      forks COUNT
- * children one after the other; the median time in microseconds from before fork to the child's
- * first instruction of its own, and to the child's end, and how many ran on another host
+ * steps, in microseconds, and whether its memory is right
+ *   move_cost fork MIB COUNT      forks COUNT children one after the other; the median time in
+ * microseconds from before fork to the child's first instruction of its own, and to the child's
+ * end, how many ran on another host, and the median time until fork returns
+ *   move_cost apart MIB COUNT     likewise, waiting between two children until nothing is left of
+ * the first one's memory
  *   move_cost load 1 SECONDS      counts as one that computes, as who waits for a disk does, but
  * takes no processor from the others: it waits for its vfork(2) child
  *
@@ -49,8 +52,8 @@ static int measure_pause(size_t words, double seconds) {
   return wrong != 0;
 }
 
-static int measure_fork(size_t words, int count) {
-  double first[MAX_COUNT], end[MAX_COUNT];
+static int measure_fork(size_t words, int count, useconds_t between_us) {
+  double first[MAX_COUNT], end[MAX_COUNT], returned[MAX_COUNT];
   char host[64] = "";
   int elsewhere = 0, pipes[2];
   uint64_t* memory = filled(words);
@@ -69,16 +72,19 @@ static int measure_fork(size_t words, int count) {
       gethostname(told.host, sizeof told.host - 1);
       _exit(write(pipes[1], &told, sizeof told) != sizeof told || memory[words / 2] == 1);
     }
+    returned[i] = now_us() - start;
     int status = 0;
     if (child < 0 || waitpid(child, &status, 0) != child || status != 0) return 1;
     end[i] = now_us() - start;
     if (read(pipes[0], &told, sizeof told) != sizeof told) return 1;
     first[i] = told.at - start;
     elsewhere += strcmp(told.host, host) != 0;
+    usleep(between_us);
   }
   sort_doubles(first, (size_t)count);
   sort_doubles(end, (size_t)count);
-  printf("%.0f %.0f %d\n", first[count / 2], end[count / 2], elsewhere);
+  sort_doubles(returned, (size_t)count);
+  printf("%.0f %.0f %d %.0f\n", first[count / 2], end[count / 2], elsewhere, returned[count / 2]);
   return 0;
 }
 
@@ -97,6 +103,6 @@ int main(int argc, char** argv) {
   const size_t words = (size_t)atol(argv[2]) * (1u << 20) / sizeof(uint64_t);
   if (words == 0) return 2;
   if (strcmp(argv[1], "load") == 0) return be_load((unsigned)atoi(argv[3]));
-  return strcmp(argv[1], "pause") == 0 ? measure_pause(words, atof(argv[3]))
-                                       : measure_fork(words, atoi(argv[3]));
+  if (strcmp(argv[1], "pause") == 0) return measure_pause(words, atof(argv[3]));
+  return measure_fork(words, atoi(argv[3]), strcmp(argv[1], "apart") == 0 ? 150000 : 0);
 }

@@ -4,13 +4,13 @@
 // The caller leaves with PTRACE_EVENT_FORK.
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <sys/ptrace.h>
-#include <sys/wait.h>
 
 #include <csignal>
 #include <optional>
 
 #include "call_registers.h"
 #include "image/frozen_process.h"
+#include "image/traced_tasks.h"
 #include "krg/procmgr/unnotified_cookie.h"
 
 namespace krg {
@@ -18,16 +18,6 @@ namespace {
 
 constexpr uint64_t kAllSignals = ~0ULL;
 constexpr long kForkOptions = PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE;
-
-// The first stop of a new tracee, whether or not the ChildReaper has met it already.
-bool has_first_stop(pid_t child) {
-  user_regs_struct registers;
-  if (ptrace(PTRACE_GETREGS, child, nullptr, &registers) != 0)
-    return TraceStop::wait(child).kind == TraceStop::Kind::kTrap;
-  siginfo_t info;
-  waitid(P_PID, static_cast<id_t>(child), &info, WSTOPPED | WNOHANG | __WALL);
-  return true;
-}
 
 class ForkChild : public std::enable_shared_from_this<ForkChild> {
  public:

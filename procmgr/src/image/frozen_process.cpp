@@ -9,7 +9,6 @@
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
-#include <sys/wait.h>
 
 #include <algorithm>
 #include <array>
@@ -21,6 +20,7 @@
 #include "call_registers.h"
 #include "image/call_batch.h"
 #include "image/exec_hold.h"
+#include "image/traced_tasks.h"
 #include "krg/procmgr/unnotified_cookie.h"
 #include "krg/runtime/unique_fd.h"
 #include "text_scan.h"
@@ -30,7 +30,6 @@ namespace krg {
 namespace {
 
 constexpr uint64_t kMostSearched = 4u << 20;  // of one mapping, for an instruction
-constexpr uint64_t kNoStack = 8;              // what runs with it dies at once
 constexpr std::string_view kSyscallInstruction("\x0f\x05", 2);  // x86-64
 
 // The bounds of an executable, readable mapping in a line of /proc/PID/maps.
@@ -104,22 +103,6 @@ Status transfer(pid_t pid, RemoteAddr at, std::span<Byte> bytes, Step step) {
     done += static_cast<size_t>(moved);
   }
   return {};
-}
-
-// Closes what it has open, and has it stand where it would end if it were let go.
-bool becomes_page_source(pid_t task, RemoteAddr instruction) {
-  auto thread = FrozenThread::stopped(task);
-  if (!thread) return false;
-  const bool closed = thread->call(instruction, SYS_close_range, {0, ~0U, 0}) == 0;
-  thread->set_registers(call_registers(thread->registers(), instruction.value, SYS_exit_group, {}));
-  static_cast<void>(thread->settle());
-  thread->forget();  // and stays stopped
-  return closed;
-}
-
-void end_task(pid_t tid) {
-  kill(tid, SIGKILL);
-  waitid(P_PID, static_cast<id_t>(tid), nullptr, WEXITED | __WALL);
 }
 
 }  // namespace

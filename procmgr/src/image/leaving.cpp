@@ -143,7 +143,8 @@ void ProcessMover::Impl::pass_on(const Move& move, std::vector<ImageSignal> sign
   }
 }
 
-void ProcessMover::Impl::thaw_body(const Move& move) {
+void ProcessMover::Impl::thaw_body(Move& move) {
+  move.may_run = true;
   ThawBody thaw;
   thaw.pid = move.pid;
   if (!node.messenger.send(move.target, thaw))

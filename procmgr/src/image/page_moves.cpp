@@ -32,13 +32,23 @@ struct PageMoves::Impl {
   void take_messages_of_target();
   void take_messages_of_source();
   std::shared_ptr<PageSource> find_source(uint64_t move);
+  bool is_for_later(uint64_t move, std::function<void()> message);
   std::shared_ptr<PageTarget> find_target(NodeId source, uint64_t move);
+  void on_wanted(NodeId from, const PagesWanted& wanted);
+  void on_demand(const PageDemand& demand);
   void node_failed(NodeId failed);
 
   NodeContext& node;
   const bool aside;
   uint64_t next_move = 1;
   std::map<uint64_t, std::shared_ptr<PageSource>> sources;
+  // Moves whose task is to come, and what T has said meanwhile.
+  struct Expected {
+    NodeId target;
+    std::vector<std::function<void()>> messages;
+    int ended = 0;  // why nothing is needed any more
+  };
+  std::map<uint64_t, Expected> expected;
   std::map<Key, std::shared_ptr<PageTarget>> targets;
   std::map<pid_t, UniqueFd> lent;
   Alive alive;
@@ -99,16 +109,33 @@ uint64_t PageMoves::number_move() {
 Status PageMoves::serve(uint64_t move, NodeId target, pid_t task, std::vector<PageRange> ranges,
                         std::function<void(Status)> done) {
   Impl& impl = *impl_;
+  const auto waited = impl.expected.extract(move);
+  if (!waited.empty() && waited.mapped().ended != 0) {
+    impl.node.loop.post(
+        [done = impl.alive.guard(std::move(done)), why = waited.mapped().ended]() mutable {
+          done(Status(errno_error("the process ended before its pages came", why)));
+        });
+    return {};
+  }
   auto source = PageSource::create(
       impl.node, move, target, task, std::move(ranges), impl.aside,
       {.ended = impl.alive.guard(std::move(done)),
        .drained = impl.alive.guard([&impl, move] { impl.sources.erase(move); })});
   if (!source) return source.error();
   impl.sources.emplace(move, std::move(*source));
+  if (!waited.empty())
+    for (const auto& message : waited.mapped().messages) message();
   return {};
 }
 
+void PageMoves::expect(uint64_t move, NodeId target) {
+  impl_->expected[move].target = target;
+}
+
 void PageMoves::abandon(uint64_t move) {
+  const auto waited = impl_->expected.extract(move);
+  if (!waited.empty())  // there is no source of that number now: T is told so
+    for (const auto& message : waited.mapped().messages) message();
   if (auto source = impl_->find_source(move)) source->abandon();
 }
 
@@ -188,30 +215,49 @@ std::shared_ptr<PageSource> PageMoves::Impl::find_source(uint64_t move) {
   return found == sources.end() ? nullptr : found->second;
 }
 
+// Whether that is said to a task that is to come, which hears it then.
+bool PageMoves::Impl::is_for_later(uint64_t move, std::function<void()> message) {
+  auto found = expected.find(move);
+  if (found == expected.end()) return false;
+  found->second.messages.push_back(std::move(message));
+  return true;
+}
+
 std::shared_ptr<PageTarget> PageMoves::Impl::find_target(NodeId source, uint64_t move) {
   auto found = targets.find({source, move});
   return found == targets.end() ? nullptr : found->second;
 }
 
-// Of a move that has ended here T has been told, but for one that was never begun.
 void PageMoves::Impl::take_messages_of_target() {
   node.messenger.on<PagesWanted>([this](NodeId from, const PagesWanted& wanted, std::string_view) {
-    auto source = find_source(wanted.move);
-    if (source && source->target() == from) return source->on_wanted(wanted);
-    PagesLost lost{.error = ESRCH, .move = wanted.move};
-    if (Status sent = node.messenger.send(from, lost); !sent) return;  // its node has failed
+    on_wanted(from, wanted);
   });
-  node.messenger.on<PageDemand>([this](NodeId, const PageDemand& demand, std::string_view) {
-    if (auto source = find_source(demand.move)) source->on_demand(demand.page);
-  });
+  node.messenger.on<PageDemand>(
+      [this](NodeId, const PageDemand& demand, std::string_view) { on_demand(demand); });
   node.messenger.on<PageSlotFree>([this](NodeId, const PageSlotFree& free, std::string_view) {
     if (auto source = find_source(free.move)) source->on_slot_free(free.slot);
   });
   node.messenger.on_request<PagesEnd>(
       [this](NodeId, const PagesEnd& end, std::string_view, Messenger::Reply reply) {
+        if (auto found = expected.find(end.move); found != expected.end())
+          found->second.ended = end.error != 0 ? end.error : ESRCH;
         auto source = find_source(end.move);
         source ? source->on_end(end, std::move(reply)) : reply.ok();
       });
+}
+
+// Of a move that has ended here T has been told, but for one that was never begun.
+void PageMoves::Impl::on_wanted(NodeId from, const PagesWanted& wanted) {
+  if (is_for_later(wanted.move, [this, from, wanted] { on_wanted(from, wanted); })) return;
+  auto source = find_source(wanted.move);
+  if (source && source->target() == from) return source->on_wanted(wanted);
+  PagesLost lost{.error = ESRCH, .move = wanted.move};
+  if (Status sent = node.messenger.send(from, lost); !sent) return;  // its node has failed
+}
+
+void PageMoves::Impl::on_demand(const PageDemand& demand) {
+  if (is_for_later(demand.move, [this, demand] { on_demand(demand); })) return;
+  if (auto source = find_source(demand.move)) source->on_demand(demand.page);
 }
 
 void PageMoves::Impl::take_messages_of_source() {
@@ -227,6 +273,8 @@ void PageMoves::Impl::take_messages_of_source() {
 void PageMoves::Impl::node_failed(NodeId failed) {
   for (const auto& [move, source] : std::map(sources))
     if (source->target() == failed) source->target_failed();
+  for (auto& [move, awaited] : expected)
+    if (awaited.target == failed) awaited.ended = EHOSTDOWN;
   for (const auto& [key, target] : std::map(targets))
     if (key.source == failed) target->on_lost(EHOSTDOWN);
 }

@@ -54,12 +54,16 @@ Status as_refusal(Status moved) {
 Status ProcessMover::Impl::capture(Move& move) {
   if (auto settled = settle_children(move); !settled) return settled;
   // What krgd puts into it to take the image stays for what follows, and does not go along.
-  auto pages = content_ranges(move.process->pid());
+  auto pages = move.fork ? Result<std::vector<PageRange>>(move.fork->take_pages())
+                         : content_ranges(move.pid);
   if (!pages) return pages.error();
   const bool is_child = move.which == WhichFds::kForked;
-  auto memory = read_image_memory(move.process->pid(),
-                                  is_child ? forker_of(move.pid).mappings : move.mappings);
+  auto memory = move.fork ? Result<ImageMemory>(move.fork->take_memory())
+                          : read_image_memory(
+                                move.pid, is_child ? forker_of(move.pid).mappings : move.mappings);
   if (!memory) return memory.error();
+  if (is_child)  // fork(2) locks nothing; these may be what the kernel says of its forker
+    for (ImageMapping& mapping : memory->mappings) mapping.advice &= ~ImageMapping::kLocked;
   auto image = capture_image(*move.process, std::move(*memory), node.session_mount_ns);
   if (!image) return image.error();
   log_trace("image", "process {}: captured", move.pid);
@@ -134,7 +138,10 @@ Status ProcessMover::Impl::read_contents(Move& move) {
   move.moved.contents.resize(total_bytes(move.moved.pages));
   std::span<char> rest(move.moved.contents);
   for (const PageRange& range : move.moved.pages) {
-    if (auto read = move.process->read(range.start, rest.first(range.bytes)); !read) return read;
+    const auto into = rest.first(range.bytes);
+    auto read =
+        move.fork ? move.fork->read(range.start, into) : move.process->read(range.start, into);
+    if (!read) return read;
     rest = rest.subspan(range.bytes);
   }
   return {};
@@ -143,12 +150,30 @@ Status ProcessMover::Impl::read_contents(Move& move) {
 Status ProcessMover::Impl::serve_late_pages(Move& move, std::vector<PageRange> pages) {
   auto task = move.process->clone_page_source();
   if (!task) return task.error();
-  parts.table.hide(*task);
+  return serve_task(move, *task, std::move(pages));
+}
+
+Status ProcessMover::Impl::serve_task(Move& move, pid_t task, std::vector<PageRange> pages) {
+  parts.table.hide(task);
   auto served = parts.pages->serve(
-      move.page_move, move.target, *task, std::move(pages),
-      [self = shared_from_this(), task = *task](Status) { self->end_page_source(task); });
-  served ? void(move.page_source = *task) : end_page_source(*task);
+      move.page_move, move.target, task, std::move(pages),
+      [self = shared_from_this(), task](Status) { self->end_page_source(task); });
+  served ? void(move.page_source = task) : end_page_source(task);
   return served;
+}
+
+// The child may run, and end, before there is who has its pages.
+void ProcessMover::Impl::copy_late_pages(const MovePtr& move, const std::vector<PageRange>& pages) {
+  parts.pages->expect(move->page_move, move->target);
+  move->fork->copy_memory([self = shared_from_this(), move, pages](Result<pid_t> task) {
+    log_trace("image", "process {}: its forker's memory is copied", move->pid);
+    const bool is_off = !move->done && !move->may_run;
+    if (task && is_off) return self->end_page_source(*task);
+    move->served = task ? self->serve_task(*move, *task, pages) : Status(task.error());
+    if (move->served) return;
+    log_error("image", "process {}: its pages: {}", move->pid, move->served.error().message());
+    self->parts.pages->abandon(move->page_move);
+  });
 }
 
 void ProcessMover::Impl::end_page_source(pid_t task) {
@@ -157,9 +182,8 @@ void ProcessMover::Impl::end_page_source(pid_t task) {
 }
 
 void ProcessMover::Impl::abandon_late_pages(Move& move) {
-  if (move.page_source == 0) return;
-  parts.pages->abandon(move.page_move);
-  end_page_source(std::exchange(move.page_source, 0));
+  if (move.fork || move.page_source != 0) parts.pages->abandon(move.page_move);
+  if (move.page_source != 0) end_page_source(std::exchange(move.page_source, 0));
 }
 
 void ProcessMover::Impl::export_descriptors(MovePtr move) {
@@ -222,7 +246,9 @@ void ProcessMover::Impl::ask_target(MovePtr move) {
                            self->on_target_answer(move, reply);
                          });
   // While the target makes the process.
-  if (!late_pages.empty() && move->page_source == 0)
+  if (!late_pages.empty() && move->fork)
+    copy_late_pages(move, late_pages);
+  else if (!late_pages.empty() && move->page_source == 0)
     move->served = serve_late_pages(*move, late_pages);
   log_trace("image", "process {}: its later pages are served", move->pid);
   if (!parts.table.find_body(move->pid)) prepare_shadow(*move);
@@ -338,12 +364,15 @@ void ProcessMover::Impl::freeze(const Going& going, MappingTexts mappings, WaitT
 // Its parent's memory is the child's.
 ProcessMover::Impl::Forker& ProcessMover::Impl::forker_of(pid_t child) {
   auto place = read_exec_caller(child);
-  const pid_t parent = place ? place->parent : 0;
+  return forker(place ? place->parent : 0);
+}
+
+ProcessMover::Impl::Forker& ProcessMover::Impl::forker(pid_t parent) {
   if (forkers.size() > kMostForkers) forkers.clear();
-  Forker& forker = forkers[parent];
+  Forker& known = forkers[parent];
   const uint64_t start_time = process_start_time(parent);
-  if (forker.start_time != start_time) forker = {start_time, {}};
-  return forker;
+  if (known.start_time != start_time) known = {start_time, {}};
+  return known;
 }
 
 void ProcessMover::Impl::begin(Move begun) {
@@ -390,6 +419,8 @@ void ProcessMover::Impl::end(Move& move, Status how) {
   if (!how) parts.descriptors.resume_sockets(move.fds);
   move.shadow = nullptr;
   move.process = nullptr;  // goes on here, unless it has become a shadow
+  if (move.fork && !how && !move.may_run) move.fork->call_again();
+  move.fork = nullptr;
   std::exchange(move.done, nullptr)(std::move(how));
 }
 
@@ -414,6 +445,27 @@ void ProcessMover::move(std::shared_ptr<FrozenProcess> process, NodeId target, W
                 .pid = pid,
                 .target = target,
                 .done = std::move(done)});
+}
+
+void ProcessMover::move(std::shared_ptr<LargeFork> fork, NodeId target,
+                        std::function<void(Status)> done) {
+  const pid_t pid = fork->child()->pid();
+  auto claim = impl_->parts.table.claim(pid);
+  if (!claim) {
+    fork->call_again();
+    return done(claim.error());
+  }
+  impl_->begin({.claim = std::make_shared<ProcessTable::Claim>(std::move(*claim)),
+                .process = fork->child(),
+                .which = WhichFds::kForked,
+                .pid = pid,
+                .target = target,
+                .done = std::move(done),
+                .fork = std::move(fork)});
+}
+
+MappingTexts& ProcessMover::mappings_of_forker(pid_t forker) {
+  return impl_->forker(forker).mappings;
 }
 
 void ProcessMover::freeze_and_move(pid_t pid, NodeId target, std::function<void(Status)> done) {

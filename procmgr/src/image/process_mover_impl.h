@@ -9,6 +9,7 @@
 #include "image/content_ranges.h"
 #include "image/frozen_shadow.h"
 #include "image/known_mappings.h"
+#include "image/large_fork.h"
 #include "image/moved_process.h"
 #include "image/wait_times.h"
 #include "krg/procmgr/process_mover.h"
@@ -27,6 +28,9 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
     MappingTexts mappings = {};
     WaitTimes waits = {};
     bool may_interrupt = true;  // a wait that nobody knows any more
+    // Of a child that was made without the forker's large memory.
+    std::shared_ptr<LargeFork> fork = {};
+    bool may_run = false;  // elsewhere: the order has been given
     MovedProcess moved = {};
     std::vector<ExportedFd> fds = {};
     std::vector<NodeId> children_on = {};
@@ -70,6 +74,8 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
   Status name_shared_memory(ProcessImage& image) const;
   Status read_contents(Move& move);
   Status serve_late_pages(Move& move, std::vector<PageRange> pages);
+  void copy_late_pages(const MovePtr& move, const std::vector<PageRange>& pages);
+  Status serve_task(Move& move, pid_t task, std::vector<PageRange> pages);
   void end_page_source(pid_t task);
   void abandon_late_pages(Move& move);
   void prepare_shadow(Move& move);
@@ -84,7 +90,7 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
   Status settle_locks(Move& move);
   void end_here(Move& move);
   void pass_on(const Move& move, std::vector<ImageSignal> signals);
-  void thaw_body(const Move& move);
+  void thaw_body(Move& move);
   void drop_body(const Move& move);
   void end(Move& move, Status how);
   void when_complete(pid_t pid, std::function<void()> done);
@@ -93,6 +99,7 @@ struct ProcessMover::Impl : std::enable_shared_from_this<Impl> {
   void read_and_freeze(const Going& going, std::function<void(Status)> done);
   void freeze(const Going& going, MappingTexts mappings, WaitTimes waits,
               std::function<void(Status)> done);
+  Forker& forker(pid_t pid);
   Forker& forker_of(pid_t child);
   void begin(Move move);
   void clone(FrozenProcess& original, NodeId target, std::function<void(Result<pid_t>)> done);

@@ -15,6 +15,7 @@
 #include "fork_habits.h"
 #include "image/frozen_process.h"
 #include "image/install_parts.h"
+#include "image/large_fork.h"
 #include "image/listener_habits.h"
 #include "krg/procmgr/shared_memory.h"
 #include "krg/runtime/log.h"
@@ -76,6 +77,12 @@ struct RemoteFork::Impl : std::enable_shared_from_this<Impl> {
     EventLoop::Timer timer;
   };
   std::map<pid_t, Undecided> undecided;
+  // Forkers of which a child could not be made without their large memory, or not be moved: so many
+  // of their next forks copy all of it, at each failure twice as many.
+  struct Whole {
+    unsigned forks = 0, next = 1;
+  };
+  std::map<pid_t, Whole> whole;
   std::map<ForkHabits::Program, bool> tracers;  // programs that may trace their children
   // Programs expected to exec whose last child is looked at soon.
   std::map<ForkHabits::Program, EventLoop::Timer> looks;
@@ -88,6 +95,10 @@ struct RemoteFork::Impl : std::enable_shared_from_this<Impl> {
   std::optional<KnownForkers::Forker> forker_that_moves(const SyscallBroker::Call& fork);
   bool has_to_be_followed(const SyscallBroker::Call& fork) const;
   bool may_trace(const KnownForkers::Forker& forker);
+  bool takes_large_fork(const KnownForkers::Forker& forker, SyscallBroker::Call& fork);
+  void move_large(const KnownForkers::Forker& forker, const std::shared_ptr<LargeFork>& fork,
+                  NodeId target);
+  void forks_whole(pid_t forker);
   void move(const KnownForkers::Forker& forker, Frozen child);
   bool may_go_with_listeners(pid_t forker, FrozenProcess& child, bool leaves);
   bool may_go_with(ListenerHabits& its_habits, pid_t forker, pid_t child,
@@ -103,6 +114,7 @@ void RemoteFork::Impl::on_fork(SyscallBroker::Call fork) {
   const bool follows = has_to_be_followed(fork);
   const auto moves = forker_that_moves(fork);
   if (!follows && !moves) return;
+  if (moves && !follows && takes_large_fork(*moves, fork)) return;
   const pid_t forker = fork.tid();
   auto asked = fork_and_freeze_child(
       *node.children, fork, [self = shared_from_this(), moves, follows](Result<Frozen> child) {
@@ -116,6 +128,62 @@ void RemoteFork::Impl::on_fork(SyscallBroker::Call fork) {
   if (asked) return;
   log_debug("fork", "process {}: {}", forker, asked.error().message());
   if (follows) fork.fail(ENOMEM);
+}
+
+// One that has much memory: its child is made without most of that.
+bool RemoteFork::Impl::takes_large_fork(const KnownForkers::Forker& forker,
+                                        SyscallBroker::Call& fork) {
+  const pid_t pid = forker.pid;
+  if (!LargeFork::is_worth_it(pid)) return false;
+  if (auto found = whole.find(pid); found != whole.end() && found->second.forks != 0) {
+    --found->second.forks;
+    return false;
+  }
+  // Whether the child goes along with these depends on what others have done.
+  const ServerSockets had = server_sockets(pid);
+  if (!had.listening.empty() || !had.events.empty()) return false;
+  const NodeId target = parts.placement.choose(GlobalPid{pid});
+  auto taken = target == node.self ? errno_error("it stays", ENOTSUP)
+                                   : LargeFork::begin(
+                                         *node.children, fork,
+                                         [self = shared_from_this(), pid]() -> MappingTexts& {
+                                           return self->mover.mappings_of_forker(pid);
+                                         },
+                                         [self = shared_from_this(), forker,
+                                          target](Result<std::shared_ptr<LargeFork>> made) {
+                                           if (made) return self->move_large(forker, *made, target);
+                                           log_debug("fork", "process {} forks whole: {}",
+                                                     forker.pid, made.error().message());
+                                           self->parts.placement.ended(GlobalPid{forker.pid});
+                                           self->forks_whole(forker.pid);
+                                         });
+  if (!taken) parts.placement.ended(GlobalPid{pid});
+  return taken.has_value();
+}
+
+void RemoteFork::Impl::move_large(const KnownForkers::Forker& forker,
+                                  const std::shared_ptr<LargeFork>& fork, NodeId target) {
+  const pid_t pid = fork->child()->pid();
+  parts.placement.becomes(GlobalPid{forker.pid}, GlobalPid{pid});
+  mover.move(fork, target, [self = shared_from_this(), forker, pid, target](Status how) {
+    if (how) {
+      self->whole.erase(forker.pid);
+      return self->moved(forker.program, pid);
+    }
+    log_debug("fork", "child {} is not made on node {}: {}", pid, target.value,
+              how.error().message());
+    self->parts.placement.ended(GlobalPid{pid});
+    self->forks_whole(forker.pid);
+  });
+}
+
+// It makes its call once more, which is the first of these forks.
+void RemoteFork::Impl::forks_whole(pid_t forker) {
+  constexpr unsigned kMostInTurn = 64;
+  if (whole.size() >= kMaxForkHabits) whole.clear();
+  Whole& its = whole[forker];
+  its.forks = its.next;
+  its.next = std::min(2 * its.next, kMostInTurn);
 }
 
 // A forker whose child is to be moved.

@@ -146,6 +146,19 @@ class PageMoveFixture : public ::testing::Test {
                                    [this](Status done) { served_ = std::move(done); });
     ASSERT_TRUE(served) << served.error().message();
     move_ = *served;
+    receive(userfault);
+  }
+  // The target asks for pages whose task comes later.
+  void expect_move() {
+    move_ = at_source_.number_move();
+    at_source_.expect(move_, kTarget);
+    receive(Userfault::kYes);
+  }
+  Status serve_expected() {
+    return at_source_.serve(move_, kTarget, source_, ranges_,
+                            [this](Status done) { served_ = std::move(done); });
+  }
+  void receive(Userfault userfault) {
     if (userfault == Userfault::kNo) userfaultfd_.reset();
     at_target_.receive({.source = kSource,
                         .move = move_,

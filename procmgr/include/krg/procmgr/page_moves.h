@@ -76,6 +76,8 @@ class PageMoves {
   uint64_t number_move();
   Status serve(uint64_t move, NodeId target, pid_t task, std::vector<PageRange> ranges,
                std::function<void(Status)> done);
+  // Where the task comes later still: what T says until then waits for serve().
+  void expect(uint64_t move, NodeId target);
   // The move is off: T gets no more pages, and its process is killed if it has not got all. `done`
   // is not called any more.
   void abandon(uint64_t move);

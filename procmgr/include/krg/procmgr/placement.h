@@ -24,6 +24,8 @@ class Placement {
   // The child that choose() sent elsewhere has ended there, or could not be started there after
   // all. A pid that is not known is no error.
   virtual void ended(GlobalPid child) = 0;
+  // What choose() said for `before` is for `child`: a forker, whose child was yet to be made.
+  virtual void becomes(GlobalPid before, GlobalPid child) = 0;
   // The online node that would, with one process more, have the least load per core, if that is
   // lower by `gap` than this node's. Nothing is known before it was asked for a while.
   virtual std::optional<NodeId> relief(double gap) = 0;

@@ -15,6 +15,8 @@
 namespace krg {
 
 class FrozenProcess;
+class LargeFork;
+class MappingTexts;
 
 class ProcessMover {
  public:
@@ -29,7 +31,12 @@ class ProcessMover {
   // reason, what the target said, ESRCH when it died.
   void move(std::shared_ptr<FrozenProcess> process, NodeId target, WhichFds which,
             std::function<void(Status)> done);
-  // The same of a process that runs: freezes it first. Errors besides: those of
+  // The same of the child of a large fork: when it cannot be moved, the forker makes its call
+  // again.
+  void move(std::shared_ptr<LargeFork> fork, NodeId target, std::function<void(Status)> done);
+  // The mappings of a process that forks, as they were read when it last did.
+  MappingTexts& mappings_of_forker(pid_t forker);
+  // As move(), of a process that runs: freezes it first. Errors besides: those of
   // FrozenProcess::freeze(); EBUSY: it is being placed or moved already.
   void freeze_and_move(pid_t pid, NodeId target, std::function<void(Status)> done);
   // Makes a second process like one that runs here (image/process_copy.h), to execute on `target`,
