@@ -3,13 +3,16 @@
 
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <optional>
+#include <string>
 #include <vector>
 
 using namespace krg;
@@ -180,6 +183,58 @@ TEST_F(ChildReaperTest, TellsOfFewThatMoveWhereManyStand) {
   run_until([&] { return ended == 1; });
   for (pid_t child : children) kill(child, SIGKILL);
   run_until([&] { return ended == children.size(); });
+}
+
+// Of many tracees that move at a time the one that a signal names is looked at, and all of them
+// every now and then: none is passed over, nor is its end.
+TEST_F(ChildReaperTest, TellsOfAllInACrowdThatMoves) {
+  constexpr size_t kThreads = 700;
+  int made[2];
+  ASSERT_EQ(pipe(made), 0);
+  const pid_t crowd = fork();
+  if (crowd == 0) {
+    pthread_attr_t small;
+    pthread_attr_init(&small);
+    pthread_attr_setstacksize(&small, 64 << 10);
+    const auto wait = [](void*) -> void* {
+      for (;;) pause();
+    };
+    pthread_t thread;
+    for (size_t i = 1; i < kThreads; ++i)
+      if (pthread_create(&thread, &small, wait, nullptr) != 0) _exit(1);
+    if (write(made[1], "x", 1) != 1) _exit(1);
+    wait(nullptr);
+  }
+  char byte;
+  ASSERT_EQ(read(made[0], &byte, 1), 1);
+  std::vector<pid_t> tids;
+  for (const auto& entry :
+       std::filesystem::directory_iterator("/proc/" + std::to_string(crowd) + "/task"))
+    tids.push_back(static_cast<pid_t>(std::stol(entry.path().filename())));
+  ASSERT_EQ(tids.size(), kThreads);
+  size_t stops = 0, ends = 0;
+  for (const pid_t tid : tids) {
+    ASSERT_EQ(ptrace(PTRACE_SEIZE, tid, nullptr, PTRACE_O_EXITKILL), 0);
+    reaper_->watch_tracee(tid, [&, tid](const ChildEvent& event) {
+      if (event.is_end()) {
+        ++ends;
+        return;
+      }
+      ++stops;
+      reaper_->tracee_stands(tid);
+    });
+  }
+  for (size_t round = 1; round <= 3; ++round) {
+    for (const pid_t tid : tids) ASSERT_EQ(ptrace(PTRACE_INTERRUPT, tid, nullptr, nullptr), 0);
+    run_until([&] { return stops == round * kThreads; });
+    for (const pid_t tid : tids) {
+      reaper_->tracee_goes_on(tid);
+      ASSERT_EQ(ptrace(PTRACE_CONT, tid, nullptr, 0), 0);
+    }
+  }
+  kill(crowd, SIGKILL);
+  run_until([&] { return ends == kThreads; });
+  for (int fd : made) close(fd);
 }
 
 }  // namespace

@@ -21,6 +21,7 @@
 #include "page_holder.h"
 #include "phase_fetcher.h"
 #include "program_spaces.h"
+#include "woken_runs.h"
 #include "working_sets.h"
 
 namespace krg {
@@ -95,6 +96,7 @@ struct PageSet::Impl {
   EventLoop::Timer delay_timer;
   WorkingSets working_sets;
   std::vector<ProgramFault> granted;  // faults to be answered at the end of this turn of the loop
+  WokenRuns woken;
   std::vector<ProgramFault> shown_next;  // of those, what is answered when others' writes are known
   std::function<void()> idle;
   std::function<void(Pages)> unmapped;
@@ -321,6 +323,7 @@ void PageSet::Impl::show_soon() {
 }
 
 void PageSet::Impl::show_granted() {
+  woken.begin(shown_next.size());
   for (const ProgramFault& fault : std::exchange(shown_next, {})) {
     if (fault.page.value >= pages) {
       spaces.wake(fault.at);  // SIGBUS from the kernel
@@ -331,12 +334,14 @@ void PageSet::Impl::show_granted() {
                                             WorkingSets::Clock::now());
     holder->shown(fault.page, is_back);
   }
+  woken.begin(0);
   if (!granted.empty()) show_soon();
 }
 
 // Maps the page of a fault (or lets it be written), and those beside it that are here with the same
 // rights.
 void PageSet::Impl::show(const ProgramFault& fault) {
+  if (woken.has(fault)) return tell_served(fault);
   // Another mapping may be there since: its pages have rights of their own.
   if (!spaces.shows(fault.at, fault.page)) return spaces.wake(fault.at);
   const PageAccess access = holder->access(fault.page);
@@ -356,16 +361,14 @@ void PageSet::Impl::show(const ProgramFault& fault) {
   statistics.mapped_around += before + after - 2;
   const ProgramPage start{fault.at.space,
                           RemoteAddr{fault.at.address.value - (before - 1) * kPageBytes}};
-  if (fault.was_mapped) {
-    spaces.allow_writing(start, before + after - 1);
-  } else {
-    spaces.map(start, before + after - 1, access == PageAccess::kWrite);
-  }
-  if (served) tell_served(fault);
+  woken.add(start, before + after - 1, fault.was_mapped || access == PageAccess::kWrite);
+  fault.was_mapped ? spaces.allow_writing(start, before + after - 1)
+                   : spaces.map(start, before + after - 1, access == PageAccess::kWrite);
+  tell_served(fault);
 }
 
 void PageSet::Impl::tell_served(const ProgramFault& fault) const {
-  if (fault.since == std::chrono::steady_clock::time_point{}) return;
+  if (!served || fault.since == std::chrono::steady_clock::time_point{}) return;
   served({.address = fault.exact,
           .page = fault.page,
           .thread = static_cast<pid_t>(fault.thread),
@@ -458,7 +461,6 @@ Result<std::unique_ptr<PageSet>> PageSet::create(EventLoop& loop, Kddm& kddm, Se
 }
 
 PageSet::PageSet() = default;
-
 PageSet::~PageSet() {
   if (!impl_) return;
   impl_->holder->stop();
@@ -515,12 +517,10 @@ void PageSet::waits(pid_t thread) {
   for (PageIndex page : impl_->working_sets.take(static_cast<uint32_t>(thread)))
     impl_->holder->was_used(page);
 }
-
 void PageSet::wakes(pid_t thread) {
   for (PageIndex page : impl_->working_sets.pages_of(static_cast<uint32_t>(thread)))
     impl_->holder->shorten(page);
 }
-
 void PageSet::begin_phase(pid_t thread, uint64_t phase) {
   impl_->writers.begin_phase(static_cast<uint32_t>(thread), phase);
   if (impl_->is_short_of_memory()) return;

@@ -1,5 +1,5 @@
 // Teams of many more threads than processors, larger and smaller ones in turn, and tasks for all of
-// a large team's members. Argument: how many threads.
+// a large team's members. Arguments: how many threads; `team`: one region of so many, no more.
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <stdlib.h>
 
@@ -24,6 +24,7 @@ static int tasks(int threads) {
 int main(int count, char** arguments) {
   const int threads = count > 1 ? atoi(arguments[1]) : 64;
   expect(members(threads) == threads, "a large team");
+  if (count > 2) return result();
   expect(members(3) == 3, "a small one");
   expect(tasks(threads) == threads - 1, "tasks of a large one");
   expect(members(threads / 2) == threads / 2, "half of it");

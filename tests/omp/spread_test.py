@@ -138,6 +138,15 @@ class SpreadTeamsTest(SessionCase):
         self.assertEqual(len([thread for thread in told if "tid" in thread]) + told[-1]["count"], 600)
         self.assertGreater(told[-1]["team_calls"], 0)
 
+    def test_new_threads_do_not_wait_for_the_memory_that_the_ones_before_have_got(self):
+        threads = 64
+        done = self.run_program(["krgrun", "-N", "2", "-q", "--omp=krg", "--stats=json", self.build / "test-bin/omp_crowd", str(threads), "team"],
+                                timeout=120)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        (process,) = json.loads(done.stderr.splitlines()[-1])
+        blocks = [region for region in process["regions"] if "shared" in region["name"] and region["name"].endswith(" of libgomp.so.1")]
+        self.assertLess(sum(region["write_faults"] for region in blocks), threads / 8, blocks)
+
     def test_memory_is_told_by_the_lines_that_allocated_it(self):
         source = pathlib.Path(__file__).with_name("sites.cpp").read_text(encoding="ascii").splitlines()
         lines = {line.partition("// site: ")[2]: number for number, line in enumerate(source, 1) if "// site: " in line}

@@ -21,6 +21,9 @@ struct Leftovers {
 };
 Leftovers leftovers;
 
+// What a pool's thread begins with, in the memory where its Thread will be: its master's to get.
+// Were it the thread's own to get, on several nodes each new thread would wait for the page that
+// tells what memory is free, and take it from the node of the one before.
 struct Worker {
   Pool* pool;
   unsigned number;
@@ -33,9 +36,13 @@ std::size_t thread_bytes() {
   return distant::nodes() > 1 ? kTeamPage : sizeof(Thread);
 }
 
+// Of a thread that the program made.
 Thread* new_thread() {
-  BlockCache none;
-  return new (none.allocate(Side::node, thread_bytes())) Thread;
+  BlockCache blocks;
+  void* memory = blocks.allocate(Side::node, thread_bytes());
+  auto* thread = new (memory) Thread;
+  thread->blocks = blocks;
+  return thread;
 }
 
 void end_thread(void* memory) {
@@ -81,10 +88,10 @@ void work_here(Thread* thread, const Worker& worker) {
 }
 
 void* work(void* memory) {
+  static_assert(sizeof(Worker) <= sizeof(Thread));
   Worker worker;
   std::memcpy(&worker, memory, sizeof worker);
-  Thread* thread = new_thread();
-  thread->blocks.free(Side::node, memory, sizeof worker);
+  auto* thread = new (memory) Thread;
   current_thread = thread;
   Pool& pool = *worker.pool;
   distant::is_on() ? distant::work(*thread, pool) : work_here(thread, worker);
@@ -95,7 +102,7 @@ void* work(void* memory) {
 }
 
 void add_worker(Pool& pool, Thread& master) {
-  void* memory = master.blocks.allocate(Side::node, sizeof(Worker));
+  void* memory = master.blocks.allocate(Side::node, thread_bytes());
   const Worker worker{&pool, pool.workers + 1, pool.dock.load(std::memory_order_relaxed)};
   std::memcpy(memory, &worker, sizeof worker);
   pthread_attr_t attributes;

@@ -23,6 +23,8 @@ constexpr std::chrono::milliseconds kSignalPeriod{50}, kLimitPeriod{1000};
 // Threads whose waiting signals are read each time, a matter of some 15 us; of the others only the
 // kernel's queue is looked at, which lacks signals that had no room in it.
 constexpr size_t kReadEachTime = 16;
+// So many threads are looked at each time; where there are more all are, so many times less often.
+constexpr size_t kLookedAtEachTime = 1024;
 
 // A set of signals in /proc/TID/status.
 uint64_t signal_set(const std::string& status, const char* key) {
@@ -92,7 +94,12 @@ Status SpreadProcess::begin(const std::vector<pid_t>& tids, const SpreadAgain* a
       bind_thread(thread->traced->tid(), parts_.processors->own_numbers(own->second));
     });
   };
-  signals_timer_ = parts_.node.loop.every(kSignalPeriod, [this] { look_for_signals(); });
+  signals_timer_ = parts_.node.loop.every(kSignalPeriod, [this, due = size_t{0}]() mutable {
+    due += kLookedAtEachTime;
+    if (due < threads_.size()) return;
+    due = 0;
+    look_for_signals();
+  });
   limit_timer_ = parts_.node.loop.every(kLimitPeriod, [this] { look_at_limit(); });
   for (const auto& [tid, thread] : std::map(threads_)) {
     if (!thread->traced->set_options(kTraceOptions)) continue;  // its end is told
