@@ -1,5 +1,6 @@
 // Teams of many more threads than processors, larger and smaller ones in turn, and tasks for all of
-// a large team's members. Arguments: how many threads; `team`: one region of so many, no more.
+// a large team's members. Arguments: how many threads; `team`: one region of so many,
+// no more; MiB of memory that are written before.
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <stdlib.h>
 
@@ -23,6 +24,9 @@ static int tasks(int threads) {
 
 int main(int count, char** arguments) {
   const int threads = count > 1 ? atoi(arguments[1]) : 64;
+  const size_t bytes = count > 3 ? (size_t)atoi(arguments[3]) << 20 : 0;
+  volatile char* memory = malloc(bytes);
+  for (size_t i = 0; i < bytes; i += 4096) memory[i] = 1;
   expect(members(threads) == threads, "a large team");
   if (count > 2) return result();
   expect(members(3) == 3, "a small one");

@@ -6,6 +6,7 @@ SPDX-License-Identifier: GPL-2.0-or-later
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import time
@@ -146,6 +147,20 @@ class SpreadTeamsTest(SessionCase):
         (process,) = json.loads(done.stderr.splitlines()[-1])
         blocks = [region for region in process["regions"] if "shared" in region["name"] and region["name"].endswith(" of libgomp.so.1")]
         self.assertLess(sum(region["write_faults"] for region in blocks), threads / 8, blocks)
+
+    def test_memory_is_copied_piece_by_piece_when_a_process_is_spread(self):
+        copied, go = self.work / "copied", self.work / "go.copied"
+        script = f"{self.build}/test-bin/omp_crowd 4 team 256; touch {copied}; while [ ! -e {go} ]; do sleep 0.05; done"
+        with subprocess.Popen(self.command(["krgrun", "-N", "2", "-q", "--omp=krg", "bash", "-c", script]), cwd=self.work,
+                              env=self.environment()) as process:
+            end = time.monotonic() + 120
+            while not copied.exists() and process.poll() is None and time.monotonic() < end:
+                time.sleep(0.05)
+            status = self.text_of(f"/proc/{self.krgd_of(process, 0)}/status")
+            go.touch()
+            self.assertEqual(process.wait(timeout=60), 0)
+        kept_kib = int(re.search(r"RssAnon:\s+(\d+)", status).group(1))  # what the copies took stays krgd's
+        self.assertLess(kept_kib, 160 << 10)
 
     def test_memory_is_told_by_the_lines_that_allocated_it(self):
         source = pathlib.Path(__file__).with_name("sites.cpp").read_text(encoding="ascii").splitlines()

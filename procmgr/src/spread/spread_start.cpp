@@ -183,6 +183,8 @@ void SpreadStart::plan_copies(const std::vector<PageRange>& contents) {
 
 // --- its memory ---------------------------------------------------------------------------------
 
+// Pages of a set that is new are written at once: what has been copied is given back, and others
+// are served, before the next piece.
 void SpreadStart::copy_next() {
   if (!process_->is_alive()) return fail(errno_error("the process died", ESRCH));
   if (next_copy_ == copies_.size()) return start_replicas();
@@ -193,7 +195,7 @@ void SpreadStart::copy_next() {
   request_.pages->write(piece.first.value * kPageBytes, bytes,
                         [self = shared_from_this()](Status written) {
                           if (!written) return self->fail(written.error());
-                          self->copy_next();
+                          self->request_.node.loop.post([self] { self->copy_next(); });
                         });
 }
 
