@@ -105,8 +105,8 @@ fcntl.lockf(file, fcntl.LOCK_UN, 16, 4)
 os.remove("go")
 fcntl.lockf(file, fcntl.LOCK_EX)
 fcntl.lockf(file, fcntl.LOCK_UN)
-while not os.path.exists("go"): time.sleep(0.02)
-time.sleep(0.3)
+open("free", "w").close()
+while not os.path.exists("home"): time.sleep(0.02)
 exit(5)
 """
 LOCK_ASKER = """
@@ -124,9 +124,6 @@ fcntl.lockf(file, fcntl.LOCK_EX)
 while os.path.exists("go"): time.sleep(0.02)
 time.sleep(0.2)
 print("waited", flush=True)
-fcntl.lockf(file, fcntl.LOCK_UN)
-time.sleep(0.3)
-open("go", "w").close()
 """
 
 # Who has which lock of a file that is at the first node: by a process there, and by one whose parent has moved and that was
@@ -431,9 +428,9 @@ class MigrationTest(SessionCase):
         """What a process on the first node finds while another, which has moved, has a lock: who, how far, until when."""
         (self.work / "holder.py").write_text(LOCK_HOLDER, encoding="ascii")
         (self.work / "asker.py").write_text(LOCK_ASKER, encoding="ascii")
-        out = self.shell("rm -f locked ready go; /usr/bin/python3 holder.py & pid=$!; until [ -e ready ]; do sleep 0.02; done\n"
+        out = self.shell("rm -f locked ready go free home; /usr/bin/python3 holder.py & pid=$!; until [ -e ready ]; do sleep 0.02; done\n"
                          "krg_migrate $pid 1; krg_migrate $pid 2; krg_where $pid | awk '{print $3}'; krg_migrate $pid 0 2>&1 | grep -o 'lock by fcntl'\n"
-                         "/usr/bin/python3 asker.py $pid; krg_migrate $pid 0 && krg_where $pid | awk '{print $3}'; wait $pid; echo $?; rm -f locked ready go", caps=CAPS)
+                         "/usr/bin/python3 asker.py $pid; until [ -e free ]; do sleep 0.02; done; krg_migrate $pid 0 && krg_where $pid | awk '{print $3}'; touch home; wait $pid; echo $?; rm -f locked ready go free home", caps=CAPS)
         # Going home is an ordinary user's, too: it has one thread.
         self.assertEqual(out.split("\n"), ["n2", "lock by fcntl", "(1, 4, 16, True)", "BlockingIOError", "other part", "waited", "n0", "5"])
 
