@@ -11,14 +11,11 @@
 #include <thread>
 
 #include "krg/procmgr/mount_krgfs.h"
+#include "krg/procmgr/session_roots.h"
 #include "krg/runtime/log.h"
 
 namespace krg {
 namespace {
-
-// Folders that exist on any Linux and that programs do not miss: the session root is mounted over
-// the first one that is there, so that nothing need be created on the machine's own file systems.
-constexpr const char* kSessionRoots[] = {"/sys/fs/fuse/connections", "/mnt"};
 
 Status mount_at(const char* type, const std::string& target, unsigned long flags,
                 const char* options = nullptr) {
@@ -56,8 +53,8 @@ Result<Session> Session::create() {
 Status Session::mount_own() {
   constexpr unsigned long kProcFlags = MS_NOSUID | MS_NODEV | MS_NOEXEC;
   if (auto proc = mount_at("proc", "/proc", kProcFlags); !proc) return proc;
-  for (const char* candidate : kSessionRoots)
-    if (root_.empty() && is_directory(candidate)) root_ = candidate;
+  for (std::string_view candidate : kSessionRoots)
+    if (root_.empty() && is_directory(candidate.data())) root_ = candidate;
   if (root_.empty()) return errno_error("no folder for the session root", ENOENT);
   if (auto root = mount_at("tmpfs", root_, MS_NOSUID | MS_NODEV, "mode=0755,size=1m"); !root)
     return root;

@@ -12,6 +12,7 @@
 
 #include "event_fds.h"
 #include "family/family_watches.h"
+#include "image/install_parts.h"
 #include "raw_syscall.h"
 #include "text_scan.h"
 #include "whole_file.h"
@@ -45,17 +46,11 @@ Result<UniqueFd> pidfd_of_ended() {
 }
 
 Status open_one(FrozenProcess& member, pid_t process, int flags, uint64_t slot) {
-  const auto failed = [process](int64_t result) {
-    return errno_error(fmt::format("a pidfd of process {}", process), static_cast<int>(-result));
-  };
   const int64_t opened = member.call(
       SYS_pidfd_open, {static_cast<uint64_t>(process), static_cast<uint64_t>(flags & O_NONBLOCK)});
-  if (opened < 0) return failed(opened);
-  const auto number = static_cast<uint64_t>(opened);
-  if (number == slot) return {};
-  const int64_t placed = member.call(SYS_dup3, {number, slot, 0});
-  member.call(SYS_close, {number});
-  return placed < 0 ? failed(placed) : Status();
+  if (opened < 0)
+    return errno_error(fmt::format("a pidfd of process {}", process), static_cast<int>(-opened));
+  return move_descriptor(member, static_cast<uint64_t>(opened), slot, 0);
 }
 
 }  // namespace

@@ -6,22 +6,28 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <string>
+#include <vector>
 
+#include "image/install_parts.h"
+#include "krg/procmgr/session_roots.h"
 #include "text_scan.h"
 
 namespace krg {
 namespace {
 
-// Where a session has the kernel's own proc (launcher/src/session.cpp), or none of its own. By
-// krgfs, which krgd's loop serves, the loop would wait for itself.
-constexpr std::array<std::string_view, 3> kFolders = {"/sys/fs/fuse/connections/proc/",
-                                                      "/mnt/proc/", "/proc/"};
+// The kernel's own proc, where the session has one, comes first: by krgfs, which krgd's loop
+// serves, the loop would wait for itself.
+std::vector<std::string> proc_folders() {
+  std::vector<std::string> folders;
+  for (std::string_view root : kSessionRoots) folders.push_back(std::string(root) + "/proc/");
+  folders.emplace_back("/proc/");
+  return folders;
+}
 
-// "12/stat"; empty: it is no file there.
-std::string_view within_proc(std::string_view path) {
-  for (std::string_view folder : kFolders)
+// "12/stat"; empty: it is no file of a proc.
+std::string within_proc(const std::string& path) {
+  for (const std::string& folder : proc_folders())
     if (path.starts_with(folder)) return path.substr(folder.size());
   return {};
 }
@@ -32,11 +38,9 @@ int64_t open_one(FrozenProcess& process, const FamilyFile& file) {
   constexpr int kNotAgain = O_CREAT | O_EXCL | O_TRUNC;
   const auto flags = static_cast<uint64_t>((file.flags & ~kNotAgain) | O_CLOEXEC);
   int64_t opened = -ENOENT;
-  for (std::string_view folder : kFolders) {
-    std::string path(folder);
-    path += within_proc(file.path);
-    path += '\0';
-    if (!process.write(*scratch, std::span(path.data(), path.size()))) return -EFAULT;
+  for (const std::string& folder : proc_folders()) {
+    const std::string path = folder + within_proc(file.path);
+    if (!process.write(*scratch, std::span(path.c_str(), path.size() + 1))) return -EFAULT;
     opened = process.call(SYS_openat, {static_cast<uint64_t>(AT_FDCWD), scratch->value, flags, 0});
     if (opened != -ENOENT) break;
   }
@@ -50,8 +54,8 @@ int64_t open_one(FrozenProcess& process, const FamilyFile& file) {
 
 bool is_proc_file_of_member(const ProcessFamily& family, const FamilyFile& file) {
   if (file.kind != FamilyFile::Kind::kPath) return false;
-  const std::string_view path = within_proc(file.path);
-  const auto pid = to_number<pid_t>(path.substr(0, path.find('/')));
+  const std::string path = within_proc(file.path);
+  const auto pid = to_number<pid_t>(std::string_view(path).substr(0, path.find('/')));
   return pid && std::any_of(family.members.begin(), family.members.end(),
                             [&](const FamilyMember& member) { return member.pid == *pid; });
 }
@@ -69,11 +73,10 @@ Status open_proc_files(const ProcessFamily& family, const FamilyMember& member,
     if (!is_proc_file_of_member(family, file)) continue;
     const int64_t opened = open_one(process, file);
     if (opened < 0) return errno_error("it had open " + file.path, static_cast<int>(-opened));
-    const int64_t placed =
-        process.call(SYS_dup3, {static_cast<uint64_t>(opened), static_cast<uint64_t>(fd.number),
-                                fd.close_on_exec ? static_cast<uint64_t>(O_CLOEXEC) : 0});
-    process.call(SYS_close, {static_cast<uint64_t>(opened)});
-    if (placed < 0) return errno_error("descriptors", static_cast<int>(-placed));
+    const Status placed =
+        move_descriptor(process, static_cast<uint64_t>(opened), static_cast<uint64_t>(fd.number),
+                        fd.close_on_exec ? O_CLOEXEC : 0);
+    if (!placed) return placed;
   }
   return {};
 }

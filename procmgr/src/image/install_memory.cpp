@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -212,6 +213,16 @@ void map(MemoryCalls& calls, const ImageMapping& m, int first_file) {
 Status done_by_call(const char* what, int64_t result) {
   if (result >= 0) return {};
   return errno_error(what, static_cast<int>(-result));
+}
+
+Status move_descriptor(FrozenProcess& process, uint64_t from, uint64_t to, int flags) {
+  if (from == to) {
+    const uint64_t closes = (flags & O_CLOEXEC) != 0 ? FD_CLOEXEC : 0;
+    return done_by_call("fcntl", process.call(SYS_fcntl, {from, F_SETFD, closes}));
+  }
+  const int64_t placed = process.call(SYS_dup3, {from, to, static_cast<uint64_t>(flags)});
+  process.call(SYS_close, {from});
+  return done_by_call("dup3", placed);
 }
 
 Status install_memory(FrozenProcess& process, const ProcessImage& image, int first_file) {

@@ -14,6 +14,9 @@ class SharedMemory;
 
 // An error of a call that the process made for krgd, when `result` is one.
 Status done_by_call(const char* what, int64_t result);
+// The process's descriptor `from` becomes `to`, whatever was there before; `flags`: dup3(2)'s.
+// Errors: dup3(2)'s; `from` is closed all the same.
+Status move_descriptor(FrozenProcess& process, uint64_t from, uint64_t to, int flags);
 
 // Unmaps all that the process has, and maps what the image has. `first_file`: the number that the
 // process has for the image's first file; the others follow. Errors: ENOTSUP, EAGAIN: another
