@@ -136,7 +136,7 @@ class CheckpointCallsTest(CheckpointCase):
         return ("/usr/bin/python3", "work.py")
 
     def run_saving(self, text, caps=CAPS, nodes=1):
-        result = self.krgrun("--cluster=none", *self.program(text), caps=caps, nodes=nodes)
+        result = self.krgrun("--cluster=none", "--threads=stay", *self.program(text), caps=caps, nodes=nodes)
         self.assertEqual((result.returncode, result.stderr), (0, ""), result.stdout)
         return result.stdout.splitlines()
 

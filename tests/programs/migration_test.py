@@ -23,6 +23,19 @@ for step in range(60):
     print(step, state.hex(), len(seen), flush=True)
 """
 
+# Has memory of huge pages, in each of which three small ones stand alone, and prints a sum of all of it for each step.
+HUGE_PAGES = """
+import hashlib, mmap
+page, block, count = 4096, 2 << 20, 12
+memory = mmap.mmap(-1, count * block, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+memory.madvise(mmap.MADV_HUGEPAGE)
+for at in range(0, len(memory), page): memory[at:at + page] = at.to_bytes(8, "little") * (page // 8)
+for at in range(0, len(memory), block):
+    memory.madvise(mmap.MADV_DONTNEED, at + 100 * page, 5 * page)
+    memory.madvise(mmap.MADV_DONTNEED, at + 108 * page, 5 * page)
+for step in range(60): print(step, hashlib.sha256(memory).hexdigest(), flush=True)
+"""
+
 PERL_WORK = """
 $| = 1; my %h; my $s = 17;
 for my $step (1 .. 60) { for my $i (1 .. 160000) { $s = ($s * 1103515245 + 12345) % 2147483648; $h{$i % 3000} .= chr(65 + $s % 26) if $i % 50 == 0; }
@@ -263,6 +276,11 @@ class MigrationTest(SessionCase):
     def test_python(self):
         (self.work / "work.py").write_text(PYTHON_WORK, encoding="ascii")
         self.assertEqual(self.moved("/usr/bin/python3 work.py"), self.native(["/usr/bin/python3", "work.py"]))
+
+    def test_pages_around_those_that_come_first(self):
+        """In memory of huge pages, where the first touch of one would make 512 of them."""
+        (self.work / "huge.py").write_text(HUGE_PAGES, encoding="ascii")
+        self.assertEqual(self.moved("/usr/bin/python3 huge.py"), self.native(["/usr/bin/python3", "huge.py"]))
 
     def test_perl(self):
         (self.work / "work.pl").write_text(PERL_WORK, encoding="ascii")

@@ -209,6 +209,8 @@ class Installation : public std::enable_shared_from_this<Installation> {
   Status install(InstalledProcess& installed) {
     FrozenProcess& process = *process_;
     const ProcessImage& image = installed.image_;
+    if (request_.late_pages)
+      if (auto held = installed.hold_huge_pages_back(); !held) return held;
     if (auto done = install_memory(process, image, first_own_); !done) return done;
     log_trace("image", "body {}: memory installed", process.pid());
     if (request_.shared)
@@ -283,6 +285,8 @@ Result<std::unique_ptr<InstalledProcess>> ImageInstaller::install_into(
       new InstalledProcess(std::move(process), std::move(image), nullptr));
   FrozenProcess& held = *installed->process_;
   const ProcessImage& what = installed->image_;
+  if (has_late_pages)
+    if (auto small = installed->hold_huge_pages_back(); !small) return small.error();
   if (auto done = install_memory(held, what, first_file); !done) return done.error();
   if (maps_more)
     if (auto done = maps_more(held, what); !done) return done.error();

@@ -68,6 +68,9 @@ class InstalledProcess {
   friend class ImageInstaller;
   InstalledProcess(std::shared_ptr<FrozenProcess> process, ProcessImage image, ShadowHost* home)
       : process_(std::move(process)), image_(std::move(image)), home_(home) {}
+  // A page that is written before the userfaultfd serves its memory must not bring its neighbours
+  // along as zeros, as a huge page would: they could not come any more. Until finish().
+  Status hold_huge_pages_back();
   Status finish();
 
   std::shared_ptr<FrozenProcess> process_;
@@ -75,6 +78,7 @@ class InstalledProcess {
   ShadowHost* const home_;
   UniqueFd userfaultfd_;
   bool origin_keeps_signals_ = false;
+  bool holds_huge_pages_back_ = false;
   bool has_thawed_ = false;
   AfterThaw after_thaw_ = AfterThaw::kRuns;
 };

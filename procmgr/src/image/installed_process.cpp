@@ -57,8 +57,15 @@ InstalledProcess::~InstalledProcess() {
   home_ ? home_->take_back(*process_) : process_->kill();
 }
 
+Status InstalledProcess::hold_huge_pages_back() {
+  holds_huge_pages_back_ = true;
+  return done_by_call("huge pages", process_->call(SYS_prctl, {PR_SET_THP_DISABLE, 1, 0, 0, 0}));
+}
+
 Status InstalledProcess::finish() {
   FrozenProcess& process = *process_;
+  if (holds_huge_pages_back_ && image_.no_huge_pages == 0)
+    process.call(SYS_prctl, {PR_SET_THP_DISABLE, 0, 0, 0, 0});
   if (!origin_keeps_signals_) {
     auto queued = queue_signals(process, image_.pending);
     if (!queued) return queued;
