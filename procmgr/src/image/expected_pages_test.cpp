@@ -8,24 +8,10 @@
 namespace krg {
 namespace {
 
-class ExpectedPages : public testing::PageMoveFixture {
- protected:
-  void SetUp() override {
-    if (Status able = PageMoves::can_bring_later(); !able)
-      GTEST_SKIP() << "lacks userfaultfd: " << able.error().message();
-    PageMoveFixture::SetUp();
-  }
-  void TearDown() override {
-    if (memory_) PageMoveFixture::TearDown();
-  }
-};
+using ExpectedPages = testing::LaterPagesFixture;
 
 TEST_F(ExpectedPages, ComeFromATaskThatIsMadeMeanwhile) {
-  start_source([&] { fill(0, pages_); });
-  start_target([&] {
-    meet();
-    return has(0, pages_) ? 0 : 1;
-  });
+  start_both();
   expect_move();
   let_target_run();
   await_meeting();
@@ -50,11 +36,7 @@ TEST_F(ExpectedPages, ATaskThatComesTooLateIsFreedAtOnce) {
 }
 
 TEST_F(ExpectedPages, ATaskThatNeverComesIsTheirLoss) {
-  start_source([&] { fill(0, pages_); });
-  start_target([&] {
-    meet();
-    return has(0, pages_) ? 0 : 1;
-  });
+  start_both();
   expect_move();
   let_target_run();
   await_meeting();

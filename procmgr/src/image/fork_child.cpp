@@ -25,13 +25,9 @@ class ForkChild : public std::enable_shared_from_this<ForkChild> {
       : reaper_(reaper), caller_(caller), number_(number), done_(std::move(done)) {}
 
   Status begin(SyscallBroker::Call& call) {
-    if (ptrace(PTRACE_SEIZE, caller_, nullptr, FrozenThread::kOptions) != 0)
-      return errno_error("PTRACE_SEIZE");
-    reaper_.watch_tracee(
-        caller_, [self = shared_from_this()](const ChildEvent& event) { self->on_event(event); });
-    ptrace(PTRACE_INTERRUPT, caller_, nullptr, nullptr);
-    SyscallBroker::Call(std::move(call)).fail(EINTR);  // never seen by the process
-    return {};
+    return stop_caller(reaper_, call, [self = shared_from_this()](const ChildEvent& event) {
+      self->on_event(event);
+    });
   }
 
  private:

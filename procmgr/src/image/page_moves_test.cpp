@@ -127,25 +127,13 @@ TEST_F(PagesBefore, NobodyServesThem) {
 }
 
 // Pages that come while the process runs. GetParam(): whether workers copy them.
-class PagesLater : public testing::PageMoveFixture, public ::testing::WithParamInterface<bool> {
+class PagesLater : public testing::LaterPagesFixture, public ::testing::WithParamInterface<bool> {
  protected:
-  PagesLater() : PageMoveFixture(GetParam()) {}
-  void SetUp() override {
-    if (Status able = PageMoves::can_bring_later(); !able)
-      GTEST_SKIP() << "lacks userfaultfd: " << able.error().message();
-    PageMoveFixture::SetUp();
-  }
-  void TearDown() override {
-    if (memory_) PageMoveFixture::TearDown();
-  }
+  PagesLater() : LaterPagesFixture(GetParam()) {}
 };
 
 TEST_P(PagesLater, ComeInTheBackground) {
-  start_source([&] { fill(0, pages_); });
-  start_target([&] {
-    meet();
-    return has(0, pages_) ? 0 : 1;
-  });
+  start_both();
   begin_move();
   let_target_run();
   await_meeting();
@@ -459,11 +447,7 @@ TEST_P(PagesLater, ItIsKilledWhileItWaitsForAPage) {
 
 TEST_P(PagesLater, TheDeathOfTheSourceKillsIt) {
   reserve(8192);  // more than is under way at a time
-  start_source([&] { fill(0, pages_); });
-  start_target([&] {
-    meet();
-    return has(0, pages_) ? 0 : 1;
-  });
+  start_both();
   hold_pages();
   begin_move();
   let_target_run();

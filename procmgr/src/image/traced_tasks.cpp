@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 
 #include <csignal>
+#include <utility>
 
 #include "call_registers.h"
 #include "image/frozen_thread.h"
@@ -29,6 +30,17 @@ bool becomes_page_source(pid_t task, RemoteAddr instruction) {
   static_cast<void>(thread->settle());
   thread->forget();  // and stays stopped
   return closed;
+}
+
+Status stop_caller(ChildReaper& reaper, SyscallBroker::Call& call,
+                   std::function<void(const ChildEvent&)> on_event) {
+  const pid_t caller = call.tid();
+  if (ptrace(PTRACE_SEIZE, caller, nullptr, FrozenThread::kOptions) != 0)
+    return errno_error("PTRACE_SEIZE");
+  reaper.watch_tracee(caller, std::move(on_event));
+  ptrace(PTRACE_INTERRUPT, caller, nullptr, nullptr);
+  SyscallBroker::Call(std::move(call)).fail(EINTR);
+  return {};
 }
 
 void end_task(pid_t tid) {

@@ -251,4 +251,27 @@ class PageMoveFixture : public ::testing::Test {
   int child_socket_ = -1;  // in the target
 };
 
+// Pages that come while the process runs, where the kernel and krgd's rights allow it.
+class LaterPagesFixture : public PageMoveFixture {
+ protected:
+  using PageMoveFixture::PageMoveFixture;
+  void SetUp() override {
+    if (Status able = PageMoves::can_bring_later(); !able)
+      GTEST_SKIP() << "lacks userfaultfd: " << able.error().message();
+    PageMoveFixture::SetUp();
+  }
+  void TearDown() override {
+    if (memory_) PageMoveFixture::TearDown();
+  }
+
+  // The target checks whether it has all that fill() put there.
+  void start_both() {
+    start_source([&] { fill(0, pages_); });
+    start_target([&] {
+      meet();
+      return has(0, pages_) ? 0 : 1;
+    });
+  }
+};
+
 }  // namespace krg::testing
