@@ -12,9 +12,10 @@ LIMIT_S = 120
 HERE = f"{BUSY}\nsleep 0.3; /proc/self/root/usr/bin/python3"
 
 MEMORY = """
-import os, sys
+import mmap, os, sys
 PAGE = 4096
-memory = bytearray(128 << 20)
+memory = mmap.mmap(-1, 128 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+memory.madvise(mmap.MADV_NOHUGEPAGE)  # of huge ones fork(2) copies little, and is left to it
 def fill(tag):
     for at in range(0, len(memory), PAGE): memory[at:at + 8] = (tag + at).to_bytes(8, "little")
 def has(tag):
