@@ -53,8 +53,8 @@ Result<Session> Session::create() {
 Status Session::mount_own() {
   constexpr unsigned long kProcFlags = MS_NOSUID | MS_NODEV | MS_NOEXEC;
   if (auto proc = mount_at("proc", "/proc", kProcFlags); !proc) return proc;
-  for (std::string_view candidate : kSessionRoots)
-    if (root_.empty() && is_directory(candidate.data())) root_ = candidate;
+  for (const char* candidate : kSessionRoots)
+    if (root_.empty() && is_directory(candidate)) root_ = candidate;
   if (root_.empty()) return errno_error("no folder for the session root", ENOENT);
   if (auto root = mount_at("tmpfs", root_, MS_NOSUID | MS_NODEV, "mode=0755,size=1m"); !root)
     return root;

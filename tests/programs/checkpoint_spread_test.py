@@ -13,9 +13,7 @@ from checkpoint_case import CheckpointCase
 
 
 class CheckpointSpreadTest(CheckpointCase):
-    def environment(self, **more):
-        """Whether or not several nodes pay."""
-        return super().environment(**{"KRGRUN_THREADS": "stay"} | more)
+    settings = {"KRGRUN_THREADS": "stay"}  # whether or not several nodes pay
 
     def setUp(self):
         if not self.has_shared_memory():

@@ -30,6 +30,8 @@ SKIPPED = 77  # the exit status that says: not run, for the reason printed
 class SessionCase(unittest.TestCase):
     """One test folder, owned by the user who runs the programs; krgrun in PATH."""
 
+    settings = {}  # what all its programs have in their environment, as krgrun's options: KRGRUN_NAME
+
     @classmethod
     def setUpClass(cls):
         cls.build = pathlib.Path(os.environ["KRG_BUILD_DIR"])
@@ -51,7 +53,7 @@ class SessionCase(unittest.TestCase):
         env["SHELL"] = "/bin/bash"
         if self.as_user:
             env["HOME"] = str(self.work)
-        env.update(more)
+        env.update(self.settings | more)
         return env
 
     def owner(self):

@@ -13,9 +13,7 @@ CAPS = "--caps=+DISTANT_THREAD,+CAN_MIGRATE"
 
 @unittest.skipUnless(shutil.which("gdb"), "no gdb")
 class SpreadDebuggingTest(SessionCase):
-    def environment(self, **more):
-        """Whether or not several nodes pay."""
-        return super().environment(**{"KRGRUN_THREADS": "stay"} | more)
+    settings = {"KRGRUN_THREADS": "stay"}  # whether or not several nodes pay
 
     def setUp(self):
         if not self.has_shared_memory():

@@ -20,9 +20,7 @@ MOST_RUNS = 12
 
 
 class SpreadTest(SessionCase):
-    def environment(self, **more):
-        """Whether or not several nodes pay."""
-        return super().environment(**{"KRGRUN_THREADS": "stay"} | more)
+    settings = {"KRGRUN_THREADS": "stay"}  # whether or not several nodes pay
 
     def setUp(self):
         if not self.has_shared_memory():

@@ -6,8 +6,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <string>
-#include <vector>
 
 #include "image/install_parts.h"
 #include "krg/procmgr/session_roots.h"
@@ -16,19 +16,16 @@
 namespace krg {
 namespace {
 
-// The kernel's own proc, where the session has one, comes first: by krgfs, which krgd's loop
-// serves, the loop would wait for itself.
-std::vector<std::string> proc_folders() {
-  std::vector<std::string> folders;
-  for (std::string_view root : kSessionRoots) folders.push_back(std::string(root) + "/proc/");
-  folders.emplace_back("/proc/");
-  return folders;
-}
+// Where there may be a proc/. The kernel's own, where the session has one, comes first: by krgfs,
+// which krgd's loop serves, the loop would wait for itself.
+constexpr std::array<std::string_view, 3> kRoots = {kSessionRoots[0], kSessionRoots[1], ""};
+constexpr std::string_view kProc = "/proc/";
 
 // "12/stat"; empty: it is no file of a proc.
-std::string within_proc(const std::string& path) {
-  for (const std::string& folder : proc_folders())
-    if (path.starts_with(folder)) return path.substr(folder.size());
+std::string_view within_proc(std::string_view path) {
+  for (std::string_view root : kRoots)
+    if (path.starts_with(root) && path.substr(root.size()).starts_with(kProc))
+      return path.substr(root.size() + kProc.size());
   return {};
 }
 
@@ -38,8 +35,8 @@ int64_t open_one(FrozenProcess& process, const FamilyFile& file) {
   constexpr int kNotAgain = O_CREAT | O_EXCL | O_TRUNC;
   const auto flags = static_cast<uint64_t>((file.flags & ~kNotAgain) | O_CLOEXEC);
   int64_t opened = -ENOENT;
-  for (const std::string& folder : proc_folders()) {
-    const std::string path = folder + within_proc(file.path);
+  for (std::string_view root : kRoots) {
+    const std::string path = std::string(root).append(kProc).append(within_proc(file.path));
     if (!process.write(*scratch, std::span(path.c_str(), path.size() + 1))) return -EFAULT;
     opened = process.call(SYS_openat, {static_cast<uint64_t>(AT_FDCWD), scratch->value, flags, 0});
     if (opened != -ENOENT) break;
@@ -54,8 +51,8 @@ int64_t open_one(FrozenProcess& process, const FamilyFile& file) {
 
 bool is_proc_file_of_member(const ProcessFamily& family, const FamilyFile& file) {
   if (file.kind != FamilyFile::Kind::kPath) return false;
-  const std::string path = within_proc(file.path);
-  const auto pid = to_number<pid_t>(std::string_view(path).substr(0, path.find('/')));
+  const std::string_view path = within_proc(file.path);
+  const auto pid = to_number<pid_t>(path.substr(0, path.find('/')));
   return pid && std::any_of(family.members.begin(), family.members.end(),
                             [&](const FamilyMember& member) { return member.pid == *pid; });
 }

@@ -81,7 +81,6 @@ class LargeFork : public std::enable_shared_from_this<LargeFork> {
   Status advise(const Part& part, int advice);
   Status give_back();
   Status clone_child();
-  void take_words(uint64_t flags);
   void take_words(const Arguments& arguments);
   Status compare_child();
   void add_page_of(const Word& word, const std::vector<PageRange>& of_child);

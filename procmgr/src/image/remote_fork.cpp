@@ -143,20 +143,21 @@ bool RemoteFork::Impl::takes_large_fork(const KnownForkers::Forker& forker,
   const ServerSockets had = server_sockets(pid);
   if (!had.listening.empty() || !had.events.empty()) return false;
   const NodeId target = parts.placement.choose(GlobalPid{pid});
-  auto taken = target == node.self ? errno_error("it stays", ENOTSUP)
-                                   : LargeFork::begin(
-                                         *node.children, fork,
-                                         [self = shared_from_this(), pid]() -> MappingTexts& {
-                                           return self->mover.mappings_of_forker(pid);
-                                         },
-                                         [self = shared_from_this(), forker,
-                                          target](Result<std::shared_ptr<LargeFork>> made) {
-                                           if (made) return self->move_large(forker, *made, target);
-                                           log_debug("fork", "process {} forks whole: {}",
-                                                     forker.pid, made.error().message());
-                                           self->parts.placement.ended(GlobalPid{forker.pid});
-                                           self->forks_whole(forker.pid);
-                                         });
+  if (target == node.self) {
+    parts.placement.ended(GlobalPid{pid});
+    return false;
+  }
+  const auto known = [self = shared_from_this(), pid]() -> MappingTexts& {
+    return self->mover.mappings_of_forker(pid);
+  };
+  auto taken = LargeFork::begin(
+      *node.children, fork, known,
+      [self = shared_from_this(), forker, target](Result<std::shared_ptr<LargeFork>> made) {
+        if (made) return self->move_large(forker, *made, target);
+        log_debug("fork", "process {} forks whole: {}", forker.pid, made.error().message());
+        self->parts.placement.ended(GlobalPid{forker.pid});
+        self->forks_whole(forker.pid);
+      });
   if (!taken) parts.placement.ended(GlobalPid{pid});
   return taken.has_value();
 }

@@ -1,6 +1,6 @@
 // What the tracer does to single tasks: those that were made in a traced process, and callers of a
-// system call that krgd has stopped. Threads: the loop's
-// thread, which is the tracer. Source: ptrace(2). SPDX-License-Identifier: GPL-2.0-or-later
+// system call that krgd has stopped. Threads: the loop's thread, which is the tracer. Source:
+// ptrace(2). SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
 #include <sys/types.h>

@@ -3,13 +3,11 @@
 #pragma once
 
 #include <array>
-#include <string_view>
 
 namespace krg {
 
 // Folders that exist on any Linux and that programs do not miss: the session's root is mounted over
 // the first one that is there, so that nothing need be created on the machine's own file systems.
-inline constexpr std::array<std::string_view, 2> kSessionRoots = {"/sys/fs/fuse/connections",
-                                                                  "/mnt"};
+inline constexpr std::array kSessionRoots = {"/sys/fs/fuse/connections", "/mnt"};
 
 }  // namespace krg
