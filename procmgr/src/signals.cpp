@@ -10,11 +10,9 @@
 #include <limits>
 #include <set>
 
-#include "image/frozen_process.h"
-#include "image/install_parts.h"
+#include "child_news.h"
 #include "krg/runtime/log.h"
 #include "packed_bytes.h"
-#include "process_spec.h"
 #include "signal_rules.h"
 #include "stand_in.h"
 
@@ -87,17 +85,11 @@ void finish(Call call, int error) {
   call.succeed(0);
 }
 
-// It reads what signals tell (signalfd(2), sigwaitinfo(2)) rather than that they interrupt it.
-bool reads_children_signals(pid_t pid) {
-  const auto status = StatusText::read(pid);
-  return status && (status->number<uint64_t>("SigBlk", 16) >> (SIGCHLD - 1) & 1) != 0;
-}
-
 }  // namespace
 
 struct Signals::Impl : std::enable_shared_from_this<Signals::Impl> {
   Impl(NodeContext& context, ProcessTable& processes, JobNamespaces& job_namespaces)
-      : node(context), table(processes), jobs(job_namespaces) {}
+      : node(context), table(processes), jobs(job_namespaces), child_news(context) {}
 
   void on_kill(Call call, PidCalls& pid_calls);
   void kill_kernel_group(Call call, pid_t group, int signal);
@@ -108,7 +100,6 @@ struct Signals::Impl : std::enable_shared_from_this<Signals::Impl> {
   int signal_outside_group(pid_t member, int signal, const Sender& sender);
   void tell_bodies(const std::vector<pid_t>& shadows, int signal);
   Status signal_body_group(pid_t body, int signal);
-  void queue_of_child(pid_t body, const siginfo_t& info, const Sender& sender) const;
   void kill_everybody(Call call, int signal, const Sender& sender);
   EverybodyCount signal_everybody(int signal, const Sender& sender);
 
@@ -118,6 +109,7 @@ struct Signals::Impl : std::enable_shared_from_this<Signals::Impl> {
   NodeContext& node;
   ProcessTable& table;
   JobNamespaces& jobs;
+  ChildNews child_news;
 };
 
 void Signals::Impl::on_kill(Call call, PidCalls& pid_calls) {
@@ -343,19 +335,6 @@ Signals::Signals(NodeContext& node, SyscallBroker& broker, ProcessTable& table, 
 }
 Signals::~Signals() = default;
 
-// What a kernel tells of a child is to be queued by the process itself only (rt_sigqueueinfo(2)),
-// which is made to. Where it cannot be, it hears that there is news, not which.
-void Signals::Impl::queue_of_child(pid_t body, const siginfo_t& info, const Sender& sender) const {
-  ImageSignal signal;
-  std::memcpy(signal.info.data(), &info, std::min(sizeof info, signal.info.size()));
-  FrozenProcess::freeze(node.loop, *node.children, body,
-                        [signal, body, sender](Result<std::shared_ptr<FrozenProcess>> frozen) {
-                          if (frozen && queue_signals(**frozen, {signal})) return;
-                          if (!call_as(sender, raw_kill(body, SIGCHLD)))
-                            log_debug("signals", "body {} died", body);
-                        });
-}
-
 Status Signals::signal_body(pid_t body, const SignalInfo& signal) {
   if (signal.is_for_group()) return impl_->signal_body_group(body, signal.signal);
   // Who may send it has been decided where the shadow is: here only the name counts.
@@ -370,10 +349,9 @@ Status Signals::signal_body(pid_t body, const SignalInfo& signal) {
   RawCall call = raw_kill(body, signal.signal);
   if (signal.code < 0 && signal.code != SI_TKILL)  // SI_QUEUE, SI_MESGQ, ...: with a value
     call = {SYS_rt_sigqueueinfo, {call.args[0], call.args[1], reinterpret_cast<uint64_t>(&info)}};
-  if (signal.signal == SIGCHLD && signal.code > 0 && reads_children_signals(body)) {
+  if (signal.signal == SIGCHLD && signal.code > 0) {
     info.si_status = static_cast<int>(signal.value);
-    impl_->queue_of_child(body, info, Sender{signal.sender, name});
-    return {};
+    return impl_->child_news.tell(body, info, Sender{signal.sender, name});
   }
   auto sent = call_as(Sender{signal.sender, name}, call);
   if (!sent) return sent.error();

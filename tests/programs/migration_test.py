@@ -359,6 +359,17 @@ class MigrationTest(SessionCase):
                                                 "0", "4", "0"])
         self.assertGreaterEqual((self.work / "ended").read_text(encoding="ascii").count("child"), 4)
 
+    def test_handlers_are_told_of_children_elsewhere(self):
+        """One of one thread and one of two; the kernel of another node has told of each end, stop and continuation."""
+        program = self.build / "test-bin/programs/child_news"
+        (self.work / "go").touch()
+        native = self.native([program])
+        for arguments in ("", "thread"):
+            out = self.shell(f"rm -f go ready; {program} {arguments} & pid=$!; until [ -e ready ]; do sleep 0.02; done; krg_migrate $pid 1 && touch go; wait $pid; echo $?",
+                             caps=CAPS)
+            self.assertEqual(out, f"{native}\n0")
+        (self.work / "go").unlink()
+
     def test_guardians_end_with_their_process(self):
         out = self.shell("rm -f ready; exec 2>noise; bash -c 'krg_migrate $$ 1; sleep 100 & krg_migrate $$ 2; echo $! >child; sleep 100 & krg_migrate $$ 3; touch ready; wait' & pid=$!\n"
                          "until [ -e ready ]; do sleep 0.02; done; kill -9 $pid; wait $pid 2>noise; echo $?; kill $(cat child) && echo alone\n"
