@@ -10,6 +10,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "krg/runtime/signs_of_life.h"
+
 namespace krg {
 namespace {
 
@@ -62,9 +64,10 @@ struct LoopbackFabric::Impl : std::enable_shared_from_this<LoopbackFabric::Impl>
   bool scheduled = false;
 };
 
-class LoopbackFabric::Node final : public Transport {
+class LoopbackFabric::Node final : public Transport, public SignsOfLife {
  public:
-  Node(Impl& fabric, NodeId self) : fabric_(fabric), self_(self), failed_(fabric.options.nodes) {}
+  Node(Impl& fabric, NodeId self)
+      : fabric_(fabric), self_(self), failed_(fabric.options.nodes), heard_(fabric.options.nodes) {}
 
   std::string_view name() const override { return "loopback"; }
   NodeId self() const override { return self_; }
@@ -80,6 +83,7 @@ class LoopbackFabric::Node final : public Transport {
     writable_ = std::move(writable);
   }
   size_t send_queue_limit_bytes() const override { return fabric_.options.send_queue_limit_bytes; }
+  uint64_t heard(NodeId from) const override { return heard_.at(from.value); }
   Result<std::unique_ptr<MemoryRegion>> register_memory(std::span<std::byte> bytes) override;
   void get(NodeId from, const RemoteRegion& remote, uint64_t offset, std::span<std::byte> local,
            Completion done) override;
@@ -112,6 +116,7 @@ class LoopbackFabric::Node final : public Transport {
   std::array<MessageHandler, kMaxHandlers> handlers_;
   std::unordered_map<uint64_t, std::span<std::byte>> regions_;
   std::vector<bool> failed_;
+  std::vector<uint64_t> heard_;  // messages, by sender
   std::function<void(NodeId)> writable_, on_failed_;
 };
 
@@ -263,6 +268,7 @@ Status LoopbackFabric::Node::send(NodeId to, HandlerId id, std::span<const std::
 
 void LoopbackFabric::Node::receive(const Parcel& message) {
   if (failed_[message.from]) return;  // declared dead: whatever it still says is not heard
+  ++heard_[message.from];
   if (const auto& handler = handlers_[message.handler])
     handler(NodeId{message.from}, message.header, message.payload);
 }

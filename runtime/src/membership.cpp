@@ -3,7 +3,9 @@
 
 #include <algorithm>
 
+#include "krg/runtime/check.h"
 #include "krg/runtime/log.h"
+#include "krg/runtime/signs_of_life.h"
 
 namespace krg {
 namespace {
@@ -68,7 +70,13 @@ class Gather {
 
 struct Membership::Impl : std::enable_shared_from_this<Membership::Impl> {
   Impl(Messenger& m, Options o)
-      : messenger(m), options(o), online(m.node_count(), '\1'), dead(m.node_count(), false) {}
+      : messenger(m),
+        options(o),
+        signs_of_life(dynamic_cast<const SignsOfLife*>(&m.transport())),
+        online(m.node_count(), '\1'),
+        dead(m.node_count(), false) {
+    check(signs_of_life != nullptr, "a transport counts what comes from other nodes");
+  }
 
   void start();
   void heartbeat();
@@ -86,12 +94,14 @@ struct Membership::Impl : std::enable_shared_from_this<Membership::Impl> {
 
   Messenger& messenger;
   const Options options;
+  const SignsOfLife* const signs_of_life;
   uint64_t epoch = 1;
   std::string online;  // a byte per node
   std::vector<bool> dead;
   bool settled = true;  // as the leader: the newest view is known
   NodeId predecessor = kNoNode;
-  Clock::time_point heard;      // of the predecessor
+  uint64_t heard = 0;           // of the predecessor (SignsOfLife)
+  Clock::duration silence{0};   // since then, as far as this node listened
   Clock::time_point last_beat;  // of our own timer
   EventLoop::Timer beat;
   std::vector<EventLoop::Timer> retries;
@@ -111,10 +121,8 @@ Membership::~Membership() {
 // Every handler holds the state weakly: the Messenger keeps its handlers for life.
 void Membership::Impl::start() {
   auto weak = weak_from_this();
-  messenger.on<HeartbeatNotice>([weak](NodeId from, const HeartbeatNotice&, std::string_view) {
-    auto self = weak.lock();
-    if (self && from == self->predecessor) self->heard = Clock::now();
-  });
+  // It is heard by having come, as every message is.
+  messenger.on<HeartbeatNotice>([](NodeId, const HeartbeatNotice&, std::string_view) {});
   messenger.on<DeathNotice>([weak](NodeId, const DeathNotice& notice, std::string_view) {
     if (auto self = weak.lock()) self->told_of_death(notice.dead);
   });
@@ -140,7 +148,7 @@ void Membership::Impl::start() {
         std::string answer(reinterpret_cast<const char*>(&self->epoch), sizeof self->epoch);
         reply.ok(answer + self->online);
       });
-  heard = last_beat = Clock::now();
+  last_beat = Clock::now();
   beat = messenger.loop().every(options.heartbeat_period, [weak] {
     if (auto self = weak.lock()) self->heartbeat();
   });
@@ -159,22 +167,25 @@ NodeId Membership::Impl::leader() const {
   return NodeId{static_cast<uint16_t>(std::find(dead.begin(), dead.end(), false) - dead.begin())};
 }
 
+// Silence is counted from the first beat that heard nothing new: a death is noticed at most one
+// period after the timeout.
 void Membership::Impl::heartbeat() {
   const auto now = Clock::now();
+  const auto since = now - std::exchange(last_beat, now);
   const NodeId before = neighbour(-1), after = neighbour(1);
-  // A node that stood still itself has no right to judge: what its neighbour sent may lie unread.
-  const bool stalled = now - last_beat > options.timeout / 2;
-  if (before != predecessor || stalled) {
-    predecessor = before;
-    heard = now;
-  }
-  last_beat = now;
   if (after == messenger.self()) return;
   // A failure to send comes by on_peer_failure.
   static_cast<void>(messenger.send(after, HeartbeatNotice{}));
-  if (now - heard <= options.timeout) return;
+  const bool another = std::exchange(predecessor, before) != before;
+  const uint64_t heard_before = std::exchange(heard, signs_of_life->heard(before));
+  // A node that stood still itself has no right to judge: what came meanwhile may lie unread, and
+  // is read before the next beat.
+  silence += std::min<Clock::duration>(since, 2 * options.heartbeat_period);
+  if (another || heard != heard_before) silence = {};
+  // Beats are a little early or late.
+  if (silence + options.heartbeat_period / 4 < options.timeout) return;
   log_warn("membership", "n{} was silent for {} ms: taken for dead", before.value,
-           std::chrono::duration_cast<milliseconds>(now - heard).count());
+           std::chrono::duration_cast<milliseconds>(silence).count());
   told_of_death(before);
 }
 

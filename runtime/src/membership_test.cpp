@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <optional>
+#include <thread>
 
 #include "krg/runtime/loopback_transport.h"
 
@@ -15,6 +16,11 @@ using Clock = std::chrono::steady_clock;
 using Death = LoopbackFabric::Death;
 
 constexpr unsigned kNodes = 5;
+
+struct ChatterNotice {
+  static constexpr uint16_t kId = 900;
+  uint8_t version = 1;
+};
 
 NodeId node(unsigned n) {
   return NodeId{static_cast<uint16_t>(n)};
@@ -130,6 +136,32 @@ TEST_P(MembershipTest, FindsSilentDeathsByHeartbeats) {
   until([&] { return nodes_[0]->deaths.size() == 2 && nodes_[3]->deaths.size() == 2; });
   until([&] { return nodes_[4]->deaths.size() == 2; });
   EXPECT_EQ(at(4).online().size(), kNodes - 2);
+}
+
+TEST_P(MembershipTest, TakesAnyMessageForASignOfLife) {
+  nodes_[2].reset();
+  nodes_[2] = make_node(2, std::chrono::minutes(1));  // its heartbeats lie behind something
+  nodes_[3]->messenger.on<ChatterNotice>([](NodeId, const ChatterNotice&, std::string_view) {});
+  auto chatter = loop_.every(milliseconds(5), [this] {
+    EXPECT_TRUE(nodes_[2]->messenger.send(node(3), ChatterNotice{}));
+  });
+  run_for(milliseconds(200));
+  EXPECT_TRUE(nodes_[3]->deaths.empty());
+  EXPECT_EQ(at(0).online().size(), kNodes);
+  chatter.reset();
+  until([&] { return at(0).state(node(2)) == NodeState::kDead; });
+}
+
+TEST_P(MembershipTest, DoesNotJudgeByTheTimeThatItStoodStillItself) {
+  run_for(milliseconds(10));
+  fabric_.set_receiving(node(3), false);  // what comes lies unread
+  for (int stall = 0; stall < 3; ++stall) {
+    std::this_thread::sleep_for(milliseconds(28));
+    loop_.run_once(milliseconds(0));
+  }
+  fabric_.set_receiving(node(3), true);
+  run_for(milliseconds(50));
+  for (auto& each : nodes_) EXPECT_TRUE(each->deaths.empty());
 }
 
 TEST_P(MembershipTest, GoesOnUnderTheNextLeader) {

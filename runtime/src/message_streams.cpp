@@ -154,6 +154,7 @@ Status MessageStreams::frame_arrived(std::span<const std::byte> bytes, NodeId* f
   if (!read_header(bytes, peers_.size(), frame)) return text_error(kNotOurs);
   *from = NodeId{frame.from};
   if (peers_[frame.from].failed) return {};
+  ++peers_[frame.from].frames_heard;
   auto body = bytes.subspan(sizeof frame);
   return frame.continues ? later_frame(*from, body) : first_frame(*from, frame, body);
 }

@@ -77,6 +77,8 @@ class MessageStreams {
   // Drops what waits for the peer and what it has begun to send; later frames of it are ignored.
   void fail(NodeId peer);
   bool failed(NodeId peer) const { return peers_.at(peer.value).failed; }
+  // As SignsOfLife::heard().
+  uint64_t heard(NodeId from) const { return peers_.at(from.value).frames_heard; }
 
  private:
   // A message that waits for frames.
@@ -98,6 +100,7 @@ class MessageStreams {
     bool wants_writable = false;
     bool failed = false;
     uint32_t next_sequence = 0;  // of what goes there
+    uint64_t frames_heard = 0;
     Incoming incoming;
   };
 

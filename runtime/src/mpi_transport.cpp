@@ -9,6 +9,7 @@
 
 #include "adaptive_spin.h"
 #include "krg/runtime/log.h"
+#include "krg/runtime/signs_of_life.h"
 #include "message_one_sided.h"
 #include "message_streams.h"
 #include "mpi_error.h"
@@ -42,7 +43,7 @@ constexpr size_t kShortPutBytes = 64 * 1024;
 // Marks keys of regions that the window reaches; the others are reached by messages only.
 constexpr uint64_t kInWindow = uint64_t{1} << 63;
 
-class MpiTransport final : public Transport, private FrameCarrier {
+class MpiTransport final : public Transport, public SignsOfLife, private FrameCarrier {
  public:
   MpiTransport(EventLoop& loop, NodeId self, unsigned nodes, const Patience* patience)
       : loop_(loop),
@@ -78,6 +79,7 @@ class MpiTransport final : public Transport, private FrameCarrier {
     streams_.on_writable(std::move(writable));
   }
   size_t send_queue_limit_bytes() const override { return kSendQueueLimitBytes; }
+  uint64_t heard(NodeId from) const override { return streams_.heard(from); }
   Result<std::unique_ptr<MemoryRegion>> register_memory(std::span<std::byte> bytes) override;
   void get(NodeId from, const RemoteRegion& remote, uint64_t offset, std::span<std::byte> local,
            Completion done) override;

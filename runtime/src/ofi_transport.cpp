@@ -11,6 +11,7 @@
 #include "connection_cutter.h"
 #include "endpoint_address.h"
 #include "krg/runtime/log.h"
+#include "krg/runtime/signs_of_life.h"
 #include "listener_probe.h"
 #include "message_streams.h"
 #include "ofi_handles.h"
@@ -42,7 +43,7 @@ bool blames_operation(int number) {
          number == FI_EINVAL || number == FI_EMSGSIZE || number == FI_EFAULT;
 }
 
-class OfiTransport final : public Transport, private FrameCarrier {
+class OfiTransport final : public Transport, public SignsOfLife, private FrameCarrier {
  public:
   struct Address {
     std::string name;  // as fi_getname(3) gave it
@@ -70,6 +71,7 @@ class OfiTransport final : public Transport, private FrameCarrier {
     streams_.on_writable(std::move(writable));
   }
   size_t send_queue_limit_bytes() const override { return kSendQueueLimitBytes; }
+  uint64_t heard(NodeId from) const override { return streams_.heard(from); }
   Result<std::unique_ptr<MemoryRegion>> register_memory(std::span<std::byte> bytes) override {
     return one_sided_.register_memory(bytes);
   }

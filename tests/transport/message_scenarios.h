@@ -6,6 +6,7 @@
 #include <cstring>
 #include <vector>
 
+#include "krg/runtime/signs_of_life.h"
 #include "scenario.h"
 
 namespace krg::test {
@@ -53,12 +54,18 @@ class AllToAllInOrder : public Scenario {
   void prepare() override {
     next_to_send_.resize(nodes());
     next_expected_.resize(nodes());
+    heard_.resize(nodes());
     transport().set_handler(kHandler, [this](NodeId from, std::span<const std::byte> header,
                                              std::span<const std::byte> payload) {
       auto index = read_as<uint32_t>(header);
       EXPECT_EQ(index, next_expected_.at(from.value)) << "from " << from.value;
       EXPECT_TRUE(same_bytes(payload, message(from.value, self(), index)));
       next_expected_[from.value] = index + 1;
+      if (from.value == self()) return;
+      const auto* signs_of_life = dynamic_cast<const SignsOfLife*>(&transport());
+      ASSERT_NE(signs_of_life, nullptr);
+      EXPECT_GT(signs_of_life->heard(from), heard_[from.value]) << "from " << from.value;
+      heard_[from.value] = signs_of_life->heard(from);
     });
     transport().on_writable([this](NodeId to) { send_all(to.value); });
   }
@@ -87,6 +94,7 @@ class AllToAllInOrder : public Scenario {
     }
   }
   std::vector<uint32_t> next_to_send_, next_expected_;
+  std::vector<uint64_t> heard_;
 };
 
 // Messages from 0 bytes to the most there may be, to the next node and to itself; each is answered

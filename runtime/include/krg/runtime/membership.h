@@ -2,10 +2,11 @@
 // single system; a dead one never comes back. The lowest live node (the leader) decides on the
 // online set and tells all: a view, numbered by an epoch. When the leader dies, the next one asks
 // everybody for the newest view and goes on from there. Deaths are found by the transport or by
-// heartbeats, each live node sending to the next one in a ring, and are told to everyone, the dead
-// one too: a node that only stood still learns that it was excluded. Owner: krgd's main; outlived
-// by the Messenger. Threads: the loop's thread. Invariants: epochs only grow; a dead node is never
-// online; callbacks run from the loop. SPDX-License-Identifier: GPL-2.0-or-later
+// silence: each live node sends heartbeats to the next one in a ring, and any message is a sign of
+// life. They are told to everyone, the dead one too: a node that only stood still learns that it
+// was excluded. Owner: krgd's main; outlived by the Messenger. Threads: the loop's thread.
+// Invariants: epochs only grow; a dead node is never online; callbacks run from the loop.
+// SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
 #include <chrono>
