@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <deque>
 #include <optional>
 #include <utility>
@@ -300,6 +301,7 @@ void HomeSocket::State::push(bool is_end, size_t bytes, const std::string& passe
   SocketToBody piece;
   piece.relay = relay;
   piece.is_end = is_end;
+  piece.is_shared = turn && !of_packets ? 1 : 0;
   piece.passed_bytes = static_cast<uint32_t>(passed.size());
   const std::string_view data = std::string_view(buffer).substr(0, bytes);
   node.messenger.request(
@@ -314,8 +316,10 @@ void HomeSocket::State::push(bool is_end, size_t bytes, const std::string& passe
           self->ended = true;
           if (self->turn) self->keep_taken();
         } else {
-          self->has_read = true;
-          self->consume(self->pushed);
+          uint64_t left = 0;
+          if (arrived->size() == sizeof left) std::memcpy(&left, arrived->data(), sizeof left);
+          self->has_read |= left < self->pushed;
+          self->consume(self->pushed - std::min<size_t>(left, self->pushed));
         }
         self->pass_on();
       });

@@ -51,6 +51,7 @@ void SocketRelays::pause(const std::vector<uint64_t>& numbers, std::function<voi
   for (const uint64_t number : numbers) {
     Relay& relay = *relays_.at(number);
     relay.paused = true;
+    relay.kept_end.reset();
     if (relay.datagrams) await_closes();
     SocketPause pause;
     pause.home = relay.id;

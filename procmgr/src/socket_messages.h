@@ -24,12 +24,14 @@ struct SocketAttach {
 static_assert(sizeof(SocketAttach) == 24);
 
 // Request to the body's node: what came at home, or its end. Reply: empty, once the body has
-// consumed all of it; EPIPE when it never will.
+// consumed all of it; of one that others have, too, how many bytes it has left (uint64_t) when it
+// has closed it before; EPIPE when it never will.
 struct SocketToBody {
   static constexpr uint16_t kId = message_ids::kDescriptors + 17;
-  uint8_t version = 2;
+  uint8_t version = 3;
   uint8_t is_end = 0;
-  uint8_t unused[2] = {};
+  uint8_t is_shared = 0;  // a stream that others may have, too
+  uint8_t unused[1] = {};
   uint32_t passed_bytes = 0;  // behind the data: descriptors that came with its first byte
   uint64_t relay = 0;
 };

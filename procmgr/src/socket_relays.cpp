@@ -116,6 +116,7 @@ void SocketRelays::take_from_home(Relay& relay, const SocketToBody& message,
     relay.arrived += bytes;
     relay.to_body.push_back({std::string(payload.substr(0, bytes))});
     relay.piece.emplace(std::move(reply));
+    message.is_shared ? keep_end(relay) : relay.kept_end.reset();
     if (bytes < payload.size()) return unpack(relay, relay.to_body.back(), payload.substr(bytes));
   }
   if (!relay.paused) pump_to_body(relay);
@@ -212,7 +213,10 @@ Result<UniqueFd> SocketRelays::open(pid_t body, NodeId home, HomeId id, const Sh
           begin(std::move(relay), carried ? SocketAttach::kTakesOver : SocketAttach::kNew);
       !status)
     return status.error();
-  if (!carried) return given;
+  if (!carried) {
+    if (begun.is_joined_stream()) keep_first_end(begun, given.get());
+    return given;
+  }
   for (const CarriedPiece& piece : carried->came) {
     Piece& added = begun.to_body.emplace_back(Piece{piece.data});
     if (!piece.passed.empty()) unpack(begun, added, piece.passed);
@@ -357,6 +361,7 @@ void SocketRelays::send_home(Relay& relay, bool is_end, std::string_view data, s
 
 void SocketRelays::pump_to_body(Relay& relay) {
   auto answer = [&](int number) {
+    relay.kept_end.reset();
     auto piece = std::exchange(relay.piece, std::nullopt);
     if (!piece) return;
     number != 0 ? piece->fail(number) : piece->ok();
@@ -389,7 +394,7 @@ void SocketRelays::pump_to_body(Relay& relay) {
 
 void SocketRelays::drain(pid_t body, std::function<void()> done) {
   auto all_drained = std::shared_ptr<void>(nullptr, [done = std::move(done)](void*) { done(); });
-  std::vector<uint64_t> numbers;
+  std::vector<uint64_t> numbers, ends;
   for (auto& [number, relay] : relays_)
     if (relay->body == body && !relay->paused &&
         (!relay->ended || relay->sending || !relay->to_home.empty()))
@@ -400,6 +405,9 @@ void SocketRelays::drain(pid_t body, std::function<void()> done) {
     found->second->drained.push_back([all_drained] {});
     pump_to_home(*found->second);
   }
+  for (auto& [number, relay] : relays_)
+    if (relay->body == body && relay->kept_end) ends.push_back(number);
+  for (uint64_t number : ends) look_for_leftovers(number, true, [all_drained] {});
 }
 
 void SocketRelays::close(uint64_t number) {

@@ -108,6 +108,16 @@ class SocketRelays {
   void on_looked(const SocketAsk& question, Acceptance reading, Messenger::Reply reply);
   void take_passed(uint64_t number, uint64_t piece, Result<std::vector<UniqueFd>> fds);
   void pump_to_body(Relay& relay);
+  void keep_first_end(Relay& relay, int given);
+  void keep_end(Relay& relay);
+  void await_leftovers();
+  void look_for_leftovers(uint64_t number, bool body_has_ended, std::function<void()> looked);
+  struct User {
+    pid_t pid = 0;
+    bool polls = false;  // it has an epoll instance
+  };
+  void on_user(uint64_t number, uint64_t piece, User user);
+  void take_leftovers(Relay& relay);
   void close(uint64_t number);
   const Relay* find_by_end(int end) const;
   void release();
@@ -119,7 +129,8 @@ class SocketRelays {
   std::unordered_map<uint64_t, std::unique_ptr<Relay>> relays_;
   std::string buffer_;
   uint64_t next_ = 1, next_piece_ = 1;
-  EventLoop::Timer closes_;  // runs while there are relays of datagrams
+  EventLoop::Timer closes_;     // runs while there are relays of datagrams
+  EventLoop::Timer leftovers_;  // runs while ends are kept
   size_t holders_ = 0;
   std::shared_ptr<SocketRelays*> self_ = std::make_shared<SocketRelays*>(this);
 };

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <chrono>
 #include <deque>
 #include <optional>
 
@@ -43,12 +44,18 @@ struct SocketRelays::Relay {
   std::deque<CarriedPiece> to_home;       // before what our end has
   std::vector<std::string> carried;       // what its pieces pass, packed for who takes over
   std::optional<Messenger::Reply> piece;  // answered when the body has consumed it
+  // A copy of the body's, while a piece is under way that others may want (socket_leftovers.cpp).
+  UniqueFd kept_end;
+  int end_number = -1;                                 // the body's end had it last
+  std::chrono::steady_clock::time_point kept_since{};  // of a body that is being made
   std::vector<std::function<void()>> drained;
   std::vector<std::shared_ptr<void>> unpacked;  // given up when nothing is unpacking
   EventLoop::Watch watch;
 
   // Asks the kernel whether the body's end, of datagrams, has been closed.
   bool looks_closed();
+  // A socket pair's, whose end is a body's.
+  bool is_joined_stream() const { return end != 0 && tells_unread && type == SOCK_STREAM; }
   bool is_unpacking() const {
     return std::any_of(to_body.begin(), to_body.end(), [](const Piece& p) { return p.unpacking; });
   }

@@ -18,10 +18,6 @@ using Clock = std::chrono::steady_clock;
 // A process that has come to have the socket by a fork is found after so long.
 constexpr std::chrono::milliseconds kLookEverywhere{50};
 
-std::string link_of(ino_t inode) {
-  return fmt::format("socket:[{}]", inode);
-}
-
 // Whether it has the socket; what it says of it.
 bool ask(pid_t pid, const std::string& link, Acceptance& said) {
   const auto number = find_open(pid, link);
@@ -36,9 +32,13 @@ bool ask(pid_t pid, const std::string& link, Acceptance& said) {
 
 }  // namespace
 
+std::string link_of_socket(ino_t inode) {
+  return fmt::format("socket:[{}]", inode);
+}
+
 Acceptance acceptance_of(ino_t inode, SocketUsers known, bool is_thorough) {
   Acceptance said;
-  const std::string link = link_of(inode);
+  const std::string link = link_of_socket(inode);
   const auto is_found = [&said] { return said.has_connection || said.is_awaited; };
   auto& pids = said.users.pids;
   for (const pid_t pid : known.pids) {
@@ -63,13 +63,13 @@ Acceptance acceptance_of(ino_t inode, SocketUsers known, bool is_thorough) {
 }
 
 bool has_socket(pid_t pid, ino_t inode) {
-  return find_open(pid, link_of(inode)).has_value();
+  return find_open(pid, link_of_socket(inode)).has_value();
 }
 
 size_t count_sockets(pid_t pid, ino_t inode) {
   size_t count = 0;
   find_number_in(fmt::format("/proc/{}/fd", pid), [&](int number) {
-    count += links_to(pid, number, link_of(inode)) ? 1 : 0;
+    count += links_to(pid, number, link_of_socket(inode)) ? 1 : 0;
     return false;
   });
   return count;

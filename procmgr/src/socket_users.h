@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include <chrono>
+#include <string>
 #include <vector>
 
 namespace krg {
@@ -27,6 +28,8 @@ Acceptance acceptance_of(ino_t inode, SocketUsers known, bool is_thorough);
 
 bool has_socket(pid_t pid, ino_t inode);
 size_t count_sockets(pid_t pid, ino_t inode);
+// As /proc shows it.
+std::string link_of_socket(ino_t inode);
 // Any process but this one that has it; 0: none.
 pid_t find_user(ino_t inode);
 

@@ -221,9 +221,7 @@ def share(kind, here):
         near.send(b"%4d" % number)
         if number % 8 == 0: time.sleep(0.02)
     while packets and workers[3].poll() is None: time.sleep(0.01); near.send(b"more")
-    for left in range(4 + here, 0, -1):
-        near.send(b" end")  # who reads a part of a stream leaves nothing: the next one only when that has been read
-        while not packets and sum(one.poll() is None for one in workers) >= left: time.sleep(0.01)
+    for _ in range(4 + here): near.send(b" end")
     ended = [worker.wait() for worker in workers]
     if native: native.join()
     for one in idle: one.kill(); one.wait()
@@ -234,6 +232,20 @@ def share(kind, here):
     print("each once" if not wrong else wrong, len({line[1] for line in lines}) > 1 or not packets, ended)
 for kind in (socket.SOCK_SEQPACKET, socket.SOCK_DGRAM): share(kind, False); share(kind, True)
 share(socket.SOCK_STREAM, False)
+"""
+
+# Children on other nodes read a line each of what has come by a stream, and leave the rest to the next one, the last to their parent.
+LINES = r"""
+import os, socket, subprocess
+def tcp():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = socket.create_connection(listener.getsockname())
+        return near, listener.accept()[0]
+for near, far in (tcp(), socket.socketpair()):
+    near.sendall(b"".join(b"%d\n" % number for number in range(20)) + b"rest")
+    said = [subprocess.run(["bash", "-c", "read line; echo $line $HOSTNAME"], stdin=far, stdout=subprocess.PIPE, text=True).stdout.split()
+            for _ in range(20)]
+    print([int(number) for number, _ in said] == [*range(20)], {node for _, node in said} != {os.uname().nodename}, far.recv(100).decode())
 """
 
 # Descriptors passed by a unix socket to a child on another node, and back; each with the byte that it was sent with.
@@ -348,6 +360,9 @@ class SocketsTest(SessionCase):
 
     def test_a_socket_that_several_read(self):
         self.assertEqual(self.run_script("shared.py", SHARED), ["each once True [0, 0, 0, 0]"] * 5)
+
+    def test_who_reads_a_part_leaves_the_rest(self):
+        self.assertEqual(self.run_script("lines.py", LINES), ["True True rest"] * 2)
 
     def test_connections_that_are_handed_over(self):
         self.assertEqual(self.run_script("handed.py", HANDED), ["all served [0, 0, 0] True"])
