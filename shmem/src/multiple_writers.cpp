@@ -18,6 +18,10 @@ namespace {
 constexpr unsigned kStill = 64;
 constexpr size_t kChangesTogether = 256u << 10;
 constexpr unsigned kAround = 16;  // pages mapped together
+// How often it is looked whether there is memory for a copy, and for how long: the kernel takes it
+// from the programs, all of which may have to go first.
+constexpr std::chrono::milliseconds kLook{1};
+constexpr std::chrono::seconds kLongestWait{60};
 
 }  // namespace
 
@@ -268,7 +272,8 @@ bool MultipleWriters::take_changes_from(NodeId from, std::string_view payload) {
     Page& page = found->second;
     auto twin = page.twins.find(from);
     if (twin == page.twins.end()) return false;
-    if (!put_changes(payload, parts_.frames.page(index), twin->second->bytes)) return false;
+    const auto bytes = page.coming ? std::span(page.coming->bytes) : parts_.frames.page(index);
+    if (!put_changes(payload, bytes, twin->second->bytes)) return false;
     if (page.twins.size() > 1) scan(index, page);
   }
   return true;
@@ -318,13 +323,45 @@ void MultipleWriters::take_copy(PageIndex index, std::string_view bytes) {
   auto found = pages_.find(index.value);
   if (found == pages_.end() || bytes.size() != kPage) return;
   Page& page = found->second;
+  page.is_asked = true;
+  page.coming = std::make_unique<Twin>();
+  std::memcpy(page.coming->bytes.data(), bytes.data(), kPage);
+  page.twins[options_->home] = std::make_unique<Twin>(*page.coming);
+  if (place_copy(index)) return;
+  if (without_room_.empty()) {
+    log_warn("pages", "no memory for page {}: its copy waits", index.value);
+    without_room_since_ = std::chrono::steady_clock::now();
+  }
+  without_room_.push_back(index);
+  look_for_memory();
+}
+
+// Returns whether that is done, or there is none any more.
+bool MultipleWriters::place_copy(PageIndex index) {
+  auto found = pages_.find(index.value);
+  if (found == pages_.end() || !found->second.coming) return true;
+  if (!parts_.make_room(index)) return false;
+  Page& page = found->second;
+  parts_.frames.write(index, std::exchange(page.coming, nullptr)->bytes);
   page.is_asked = false;
   page.is_here = true;
-  parts_.frames.write(index, std::as_bytes(std::span(bytes)));
-  auto twin = std::make_unique<Twin>();
-  std::memcpy(twin->bytes.data(), bytes.data(), kPage);
-  page.twins[options_->home] = std::move(twin);
   for (const ProgramFault& fault : std::exchange(page.waiting, {})) handle(fault, page);
+  return true;
+}
+
+// The loop goes on meanwhile: others hold a node for dead that stands still.
+void MultipleWriters::look_for_memory() {
+  if (room_timer_) return;
+  room_timer_ = parts_.loop.after(kLook, [this] {
+    room_timer_.reset();
+    while (!without_room_.empty() && place_copy(without_room_.front())) {
+      without_room_.pop_front();
+      without_room_since_ = std::chrono::steady_clock::now();
+    }
+    check(std::chrono::steady_clock::now() - without_room_since_ < kLongestWait,
+          "there is memory for pages");
+    if (!without_room_.empty()) look_for_memory();
+  });
 }
 
 // Nobody writes it any more when its last changes are taken.

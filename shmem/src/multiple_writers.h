@@ -17,7 +17,9 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <cstddef>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -52,6 +54,8 @@ class MultipleWriters {
     // The faults that wait for the page, which are not waited for there any more.
     std::function<std::vector<ProgramFault>(PageIndex)> take_waiting;
     std::function<void(const ProgramFault&)> told;  // it has been served
+    // Returns whether there is memory for a page that has come.
+    std::function<bool(PageIndex)> make_room;
   };
   explicit MultipleWriters(Parts parts) : parts_(std::move(parts)) {}
   ~MultipleWriters();
@@ -97,6 +101,7 @@ class MultipleWriters {
     unsigned still = 0;       // times that it did not
     size_t left_to_answer = 0;
     std::map<NodeId, std::unique_ptr<Twin>> twins = {};  // elsewhere: the home's alone
+    std::unique_ptr<Twin> coming = {};  // elsewhere: a copy that there is no memory for yet
     std::vector<ProgramFault> waiting = {};
   };
   enum class Kind : uint8_t {
@@ -143,6 +148,8 @@ class MultipleWriters {
 
   void become(PageIndex page, std::string_view bytes);
   void take_copy(PageIndex index, std::string_view bytes);
+  bool place_copy(PageIndex index);
+  void look_for_memory();
   void stop(PageIndex page);
   bool take_changes_from(NodeId from, std::string_view payload);
   void begin_acquire();
@@ -171,6 +178,9 @@ class MultipleWriters {
   // Pages that came since the last question to the home, before it.
   std::unordered_set<uint64_t> fresh_, settling_;
   std::vector<std::function<void()>> to_acquire_, acquiring_;
+  std::deque<PageIndex> without_room_;  // what is coming, or was
+  std::chrono::steady_clock::time_point without_room_since_;
+  EventLoop::Timer room_timer_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "granted_faults.h"
 #include "krg/runtime/check.h"
 #include "krg/runtime/log.h"
 #include "krg/shmem/memory_abi.h"
@@ -21,15 +22,11 @@
 #include "page_holder.h"
 #include "phase_fetcher.h"
 #include "program_spaces.h"
-#include "woken_runs.h"
 #include "working_sets.h"
 
 namespace krg {
 namespace {
 
-// Pages that are here are mapped this many at once around a fault that belongs to no run, as the
-// kernel does it for files (fault_around_bytes).
-constexpr uint64_t kAround = 16;
 // Requests ahead leave in so many messages that the first pages are on their way, and being mapped,
 // while the next ones are looked up.
 constexpr unsigned kAskedTogether = 256;
@@ -66,11 +63,7 @@ struct PageSet::Impl {
   void ask_ahead(std::vector<PageIndex>& asked, PageAccess access);
   void answered(PageIndex page, const Status& outcome);
   std::vector<ProgramFault> take_waiting(PageIndex page);
-  void show_later(const ProgramFault& fault);
-  void show_soon();
-  void show_granted();
   bool show_or_ask(const ProgramFault& fault, PageAccess ask_for = PageAccess::kRead);
-  void show(const ProgramFault& fault);
   void released(PageIndex first, size_t count);
   void removing(PageIndex first, size_t count);
   void tell_unmapped(Pages pages);
@@ -95,14 +88,12 @@ struct PageSet::Impl {
   std::deque<std::pair<std::chrono::steady_clock::time_point, ProgramFault>> delayed;
   EventLoop::Timer delay_timer;
   WorkingSets working_sets;
-  std::vector<ProgramFault> granted;  // faults to be answered at the end of this turn of the loop
-  WokenRuns woken;
-  std::vector<ProgramFault> shown_next;  // of those, what is answered when others' writes are known
   std::function<void()> idle;
   std::function<void(Pages)> unmapped;
   std::function<void(const PageFault&)> served;
   ProgramSpaces spaces;
   MultipleWriters writers;
+  GrantedFaults granted;
   PhaseFetcher phases;
   PageFile file;
 };
@@ -149,9 +140,11 @@ PageSet::Impl::Impl(EventLoop& l, Kddm& k, SetId s, PageFrames memory,
                   }}),
       writers({loop, frames, holder, spaces, [this](const ProgramFault& fault) { serve(fault); },
                [this](PageIndex page) { return take_waiting(page); },
-               [this](const ProgramFault& fault) {
-                 if (served) tell_served(fault);
-               }}),
+               [this](const ProgramFault& fault) { tell_served(fault); },
+               [this](PageIndex page) { return holder->make_room(ObjectId{page.value}, 1); }}),
+      granted({loop, holder, spaces, writers, working_sets, statistics, pages, max_read_ahead + 1,
+               [this](const ProgramFault& fault) { return show_or_ask(fault); },
+               [this](const ProgramFault& fault) { tell_served(fault); }}),
       phases({loop, k, s, holder, spaces, writers}),
       file(k, s) {}
 
@@ -202,6 +195,7 @@ void PageSet::Impl::serve(ProgramFault fault) {
     if (writers.serves(fault)) return;
     writers.on_fault(fault);
   }
+
   ReadAhead* read_ahead = spaces.read_ahead(fault.at.space);
   if (!read_ahead) return;
   const unsigned write_most = writes_ahead ? max_read_ahead / kWriteAheadDivisor : kDenseWriteAhead;
@@ -210,6 +204,7 @@ void PageSet::Impl::serve(ProgramFault fault) {
       read_ahead->on_fault(fault.thread, fault.page.value, fault.write, most);
   statistics.fetched_ahead_hit += plan.passed;
   statistics.answered_here += holder->access(fault.page) >= access;
+
   // Who writes in this phase what it reads first need not ask twice.
   const bool will_write =
       plan.write || (!fault.write && phases.expects_write(fault.thread, fault.page));
@@ -232,10 +227,10 @@ bool PageSet::Impl::show_or_ask(const ProgramFault& fault, PageAccess ask_for) {
   const PageAccess access = fault.write ? PageAccess::kWrite : PageAccess::kRead;
   if (holder->access(fault.page) >= access) {
     if (writers.is_fresh(fault.page)) {  // what was written before it is not known here yet
-      show_later(fault);
+      granted.add(fault);
       return false;
     }
-    show(fault);
+    granted.show(fault);
     return true;
   }
   waiting[fault.page.value].push_back(fault);
@@ -292,7 +287,7 @@ void PageSet::Impl::answered(PageIndex page, const Status& outcome) {
   }
   for (const ProgramFault& fault : faults) {
     if (outcome) {
-      show_later(fault);
+      granted.add(fault);
     } else {
       log_warn("pages", "set {} page {}: {}: SIGBUS for thread {}", set.value, page.value,
                outcome.error().message(), fault.thread);
@@ -304,67 +299,6 @@ void PageSet::Impl::answered(PageIndex page, const Status& outcome) {
 std::vector<ProgramFault> PageSet::Impl::take_waiting(PageIndex page) {
   auto found = waiting.extract(page.value);
   return found.empty() ? std::vector<ProgramFault>() : std::move(found.mapped());
-}
-
-void PageSet::Impl::show_later(const ProgramFault& fault) {
-  if (granted.empty())
-    loop.post([this, open = std::weak_ptr(holder)] {
-      if (!open.expired()) show_soon();
-    });
-  granted.push_back(fault);
-}
-
-void PageSet::Impl::show_soon() {
-  if (!shown_next.empty()) return;  // then
-  shown_next = std::exchange(granted, {});
-  writers.acquire([this, open = std::weak_ptr(holder)] {
-    if (!open.expired()) show_granted();
-  });
-}
-
-void PageSet::Impl::show_granted() {
-  woken.begin(shown_next.size());
-  for (const ProgramFault& fault : std::exchange(shown_next, {})) {
-    if (fault.page.value >= pages) {
-      spaces.wake(fault.at);  // SIGBUS from the kernel
-    } else if (!show_or_ask(fault)) {
-      continue;
-    }
-    const bool is_back = working_sets.shown(fault.thread, {fault.page, fault.exact, fault.write},
-                                            WorkingSets::Clock::now());
-    holder->shown(fault.page, is_back);
-  }
-  woken.begin(0);
-  if (!granted.empty()) show_soon();
-}
-
-// Maps the page of a fault (or lets it be written), and those beside it that are here with the same
-// rights.
-void PageSet::Impl::show(const ProgramFault& fault) {
-  if (woken.has(fault)) return tell_served(fault);
-  // Another mapping may be there since: its pages have rights of their own.
-  if (!spaces.shows(fault.at, fault.page)) return spaces.wake(fault.at);
-  const PageAccess access = holder->access(fault.page);
-  auto fits = [&](PageIndex page) {
-    return page.value < pages && holder->access(page) == access && !writers.has(page) &&
-           !writers.is_fresh(page);
-  };
-  const ReadAhead* read_ahead = spaces.read_ahead(fault.at.space);
-  const int64_t stride = read_ahead ? read_ahead->stride_at(fault.page.value) : 0;
-  const auto in_block = static_cast<unsigned>(fault.page.value % kAround);
-  const unsigned before_most = stride == -1 ? max_read_ahead + 1 : in_block + 1;
-  const unsigned after_most =
-      stride == 1 ? max_read_ahead + 1 : static_cast<unsigned>(kAround) - in_block;
-  const unsigned before = spaces.run_length(fault.at, -1, before_most, fault.was_mapped, fits);
-  const unsigned after = spaces.run_length(fault.at, 1, after_most, fault.was_mapped, fits);
-  if (before == 0 || after == 0) return spaces.wake(fault.at);  // the mapping has gone
-  statistics.mapped_around += before + after - 2;
-  const ProgramPage start{fault.at.space,
-                          RemoteAddr{fault.at.address.value - (before - 1) * kPageBytes}};
-  woken.add(start, before + after - 1, fault.was_mapped || access == PageAccess::kWrite);
-  fault.was_mapped ? spaces.allow_writing(start, before + after - 1)
-                   : spaces.map(start, before + after - 1, access == PageAccess::kWrite);
-  tell_served(fault);
 }
 
 void PageSet::Impl::tell_served(const ProgramFault& fault) const {
@@ -382,10 +316,8 @@ void PageSet::Impl::tell_served(const ProgramFault& fault) const {
 
 void PageSet::Impl::released(PageIndex first, size_t count) {
   spaces.forget(first, count);
-  // Who waits to write a page that it could read has to be shown all of it now.
-  auto among = [&](PageIndex page) { return page >= first && page.value - first.value < count; };
-  for (auto* faults : {&granted, &shown_next})
-    for (ProgramFault& fault : *faults) fault.was_mapped &= !among(fault.page);
+  // As of those that are granted.
+  granted.released(first, count);
   if (waiting.empty()) return;
   for (uint64_t page = first.value; page < first.value + count; ++page) {
     auto found = waiting.find(page);
