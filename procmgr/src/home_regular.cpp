@@ -3,8 +3,10 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <span>
 
 #include "home_file.h"
+#include "positioned_read.h"
 #include "stream_messages.h"
 
 namespace krg {
@@ -40,14 +42,18 @@ void HomeRegular::read(const StreamRequest& request, size_t size, Messenger::Rep
           const size_t before = is_shared ? sizeof(int64_t) : 0;
           work->data.resize(before + size);
           char* to = work->data.data() + before;
-          if (is_shared && offset != kAtPosition) lseek(real->get(), offset, SEEK_SET);
-          work->got = is_shared || offset == kAtPosition ? ::read(real->get(), to, size)
-                                                         : pread(real->get(), to, size, offset);
-          work->error = errno;
-          if (!is_shared || work->got < 0) return;
-          const int64_t was_at = lseek(real->get(), 0, SEEK_CUR) - work->got;
-          std::memcpy(work->data.data(), &was_at, sizeof was_at);
-          work->got += static_cast<ssize_t>(before);
+          if (!is_shared) {
+            work->got = offset == kAtPosition ? ::read(real->get(), to, size)
+                                              : pread(real->get(), to, size, offset);
+            work->error = errno;
+            return;
+          }
+          if (offset != kAtPosition) lseek(real->get(), offset, SEEK_SET);
+          const auto read =
+              read_at_position(real->get(), std::as_writable_bytes(std::span(to, size)));
+          work->got = read.got < 0 ? read.got : read.got + static_cast<ssize_t>(before);
+          work->error = read.error;
+          std::memcpy(work->data.data(), &read.was_at, sizeof read.was_at);
         },
         [work, next] {
           if (work->got < 0) {
