@@ -24,6 +24,9 @@ class BaseRanges {
   BaseRanges() = default;
   // `order.base`'s. Errors: ESTALE: it is not to be had any more.
   static Result<BaseRanges> read(const CheckpointStore& store, const PartOrder& order);
+  // By key, each sorted by address; all of the version that is being written.
+  explicit BaseRanges(std::map<std::string, std::vector<PartRange>> ranges)
+      : ranges_(std::move(ranges)) {}
   // Of a part that has just been written with `base` as its own.
   BaseRanges(const PartContents& contents, const BaseRanges& base);
 

@@ -54,6 +54,17 @@ struct WritePart {
   uint8_t compress = 0;
   uint32_t number = 0, base = 0;  // of the version, and of the one that it goes on from
   uint64_t capture = 0, id = 0, base_id = 0;
+  uint64_t live = 0;  // the watch under which WriteLive has written some of it; 0: none
+  Audience audience;
+};
+// Request, before that: write what large members of the node have, while they run. Payload: the
+// folder.
+struct WriteLive {
+  static constexpr uint16_t kId = message_ids::kCheckpoint + 10;
+  uint8_t version = kVersion;
+  uint8_t compress = 0;
+  uint32_t number = 0;
+  uint64_t watch = 0, id = 0;
   Audience audience;
 };
 struct PartWritten {

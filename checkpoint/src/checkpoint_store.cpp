@@ -107,6 +107,7 @@ void CheckpointStore::remove_parts_of(uint32_t version) const {
   unlink(master_path(version).c_str());
   for (PartName part; const std::string& name : names_in(folder_))
     if (parse_part(name, part) && part.version == version) unlink((folder_ + "/" + name).c_str());
+  remove_all(kUnfinished);
   remove_all(kGone);  // the disk may be full
 }
 

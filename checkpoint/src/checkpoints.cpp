@@ -66,6 +66,11 @@ struct Checkpoints::Impl : std::enable_shared_from_this<Impl> {
     uint32_t job = 0;  // whose orphans are members, too; 0: none's
     Audience audience;
     uint64_t base = 0;  // the capture that it goes on from; 0: it has all pages
+    // What large members have is written under this watch while they run; 0: there is none.
+    uint64_t watch = 0;
+    std::vector<uint32_t> watched;                      // nodes that have such
+    bool is_live = false;                               // that is under way
+    std::chrono::microseconds stood_before{0}, ran{0};  // for that
     int signal = 0;
     int tries_left = kMostTries;
     EventLoop::Timer timer;
@@ -132,6 +137,11 @@ struct Checkpoints::Impl : std::enable_shared_from_this<Impl> {
   void commit(const Work& work);
   void written(const Work& work);
   void fail(const Work& work, const Error& why);
+  void begin_live(const Work& work);
+  void write_live(const Work& work);
+  void end_live(const Work& work, const Status& written);
+  void forget_live(Write& work);
+  void give_up(const Work& work, const Error& why);
   void call_and_capture(const Work& work);
   void read_data_and_capture(const Work& work);
   void call_after(const Work& work);
@@ -243,7 +253,7 @@ void Checkpoints::Impl::checkpoint(const AskCheckpoint& ask, const Audience& aud
   work->job = ask.job;
   work->audience = audience;
   if (!arguments.value("full", false)) choose_base(*work);
-  call_and_capture(work);
+  work->base == 0 && !frozen.contains(root) ? begin_live(work) : call_and_capture(work);
 }
 
 void Checkpoints::Impl::freeze(const AskCheckpoint& ask, const Reply& reply) {
@@ -284,18 +294,68 @@ void Checkpoints::Impl::unfreeze(pid_t root, int signal, const Reply& reply) {
   reply(json::object());
 }
 
+// ---- large members, while they run ----
+
+// Whatever does not work there is for the capture, which tells why.
+void Checkpoints::Impl::begin_live(const Work& work) {
+  work->began = Clock::now();
+  captures.capture(
+      {.root = work->root, .asker = work->asker, .job = work->job, .only_watches = true},
+      [self = shared_from_this(), work](Result<FamilyCaptures::Captured> watching) {
+        if (!watching) return self->call_and_capture(work);
+        work->watch = watching->number;
+        work->watched = std::move(watching->nodes);
+        work->stood_before = watching->pause;
+        if (work->watched.empty()) {
+          self->forget_live(*work);
+          return self->call_and_capture(work);
+        }
+        work->is_live = true;
+        self->open_version(work);
+      });
+}
+
+void Checkpoints::Impl::write_live(const Work& work) {
+  auto left = std::make_shared<size_t>(work->watched.size());
+  auto all = std::make_shared<Status>();
+  for (uint32_t node : work->watched)
+    request_live(parts.capture.node, (*work->version)->order_for(node), work->watch, work->audience,
+                 [self = shared_from_this(), work, left, all](const Status& done) {
+                   if (*all) *all = done;
+                   if (--*left == 0) self->end_live(work, *all);
+                 });
+}
+
+void Checkpoints::Impl::end_live(const Work& work, const Status& written) {
+  work->is_live = false;
+  work->ran = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - work->began);
+  work->base = work->watch;
+  if (!written) {
+    log_warn("checkpoint", "{}: {}", work->options.folder, written.error().message());
+    forget_live(*work);
+  }
+  call_and_capture(work);
+}
+
+void Checkpoints::Impl::forget_live(Write& work) {
+  if (work.watch == 0) return;
+  captures.drop(work.watch);
+  if (work.base == work.watch) work.base = 0;
+  work.watch = 0;
+}
+
 // Those of an application that stands already have been called then.
 void Checkpoints::Impl::call_and_capture(const Work& work) {
   if (frozen.contains(work->root)) return read_data_and_capture(work);
   callbacks->call(work->root, false, [self = shared_from_this(), work](const Status& called) {
     work->is_called = true;
-    called ? self->read_data_and_capture(work) : self->fail(work, called.error());
+    called ? self->read_data_and_capture(work) : self->give_up(work, called.error());
   });
 }
 
 void Checkpoints::Impl::read_data_and_capture(const Work& work) {
   data->get(work->root, [self = shared_from_this(), work](const Result<uint64_t>& known) {
-    if (!known) return self->fail(work, known.error());
+    if (!known) return self->give_up(work, known.error());
     work->options.user_data = *known;
     self->capture(work);
   });
@@ -311,6 +371,7 @@ void Checkpoints::Impl::call_after(pid_t root) {
 
 void Checkpoints::Impl::fail(const Work& work, const Error& why) {
   call_after(work);
+  forget_live(*work);
   busy.erase(work->root);
   work->reply(why);
 }
@@ -358,7 +419,13 @@ void Checkpoints::Impl::open_version(const Work& work) {
 }
 
 void Checkpoints::Impl::captured_and_open(const Work& work) {
-  if (!work->outcome_of_capture || work->opening != Write::Opening::kDone) return;
+  if (work->opening != Write::Opening::kDone) return;
+  if (work->is_live) {
+    if (work->version) return write_live(work);
+    work->outcome.emplace(work->version.error());
+    return written(work);
+  }
+  if (!work->outcome_of_capture) return;
   auto captured = std::move(*work->outcome_of_capture);
   work->outcome_of_capture.reset();
   if (!captured) return not_captured(work, captured.error());
@@ -368,14 +435,18 @@ void Checkpoints::Impl::captured_and_open(const Work& work) {
   written(work);
 }
 
-// What is on its way between sockets has arrived a moment later. Else others may write into the
-// folder before this is answered.
+// What is on its way between sockets has arrived a moment later.
 void Checkpoints::Impl::not_captured(const Work& work, const Error& why) {
   if (why.errno_or(0) == EAGAIN && work->tries_left-- > 0) {
     work->timer = parts.capture.node.loop.after(
         kTryAgain, [self = shared_from_this(), work] { self->capture(work); });
     return;
   }
+  give_up(work, why);
+}
+
+// Others may write into the folder before this is answered.
+void Checkpoints::Impl::give_up(const Work& work, const Error& why) {
   parts.capture.node.workers.submit(
       [work] { work->version = std::unique_ptr<NewVersion>(); },
       [self = shared_from_this(), work, why] { self->fail(work, why); });
@@ -386,7 +457,7 @@ void Checkpoints::Impl::write_parts(const Work& work) {
   const auto& nodes = work->captured.nodes;
   auto left = std::make_shared<size_t>(nodes.size());
   for (uint32_t node : nodes)
-    request_part(parts.capture.node, (*work->version)->order_for(node), work->captured,
+    request_part(parts.capture.node, (*work->version)->order_for(node), work->captured, work->watch,
                  work->audience, [self = shared_from_this(), work, left](Result<WrittenPart> part) {
                    if (part)
                      work->written.push_back(std::move(*part));
@@ -426,12 +497,14 @@ void Checkpoints::Impl::written(const Work& finished) {
   Write& work = *finished;
   work.opening = Write::Opening::kNotBegun;
   work.version = std::unique_ptr<NewVersion>();
-  const auto write_time = duration_cast<microseconds>(Clock::now() - work.began);
+  const auto write_time = work.ran + duration_cast<microseconds>(Clock::now() - work.began);
   const auto& outcome = *work.outcome;
+  const bool has_base = work.base != 0;
+  forget_live(work);
   if (const auto stands = frozen.find(work.root);
       stands == frozen.end() || stands->second != work.captured.number)
     captures.drop(work.captured.number);
-  if (!outcome && work.base != 0 && outcome.error().errno_or(0) == ESTALE) {
+  if (!outcome && has_base && outcome.error().errno_or(0) == ESTALE) {
     // Somebody has removed or exchanged the version that it would need.
     work.base = 0;
     work.options.base = {};
@@ -451,11 +524,13 @@ void Checkpoints::Impl::written(const Work& finished) {
         parts.shadows.send_signal(GlobalPid{member.pid},
                                   {.signal = work.signal, .code = SI_USER, .sender = work.asker},
                                   nullptr);
-  const auto pause = work.captured.pause.count();
-  log_info("checkpoint",
-           "{} version {}: {} processes on {} nodes, {} bytes, paused {} us, written in {} us",
-           work.options.folder, info.version, info.processes, info.nodes.size(), info.page_bytes,
-           pause, write_time.count());
+  const auto pause = std::max(work.captured.pause, work.stood_before).count();
+  log_info(
+      "checkpoint",
+      "{} version {}: {} processes on {} nodes, {} bytes, paused {} us (and before that for {} "
+      "us at the most), written in {} us ({} of them before that)",
+      work.options.folder, info.version, info.processes, info.nodes.size(), info.page_bytes,
+      work.captured.pause.count(), work.stood_before.count(), write_time.count(), work.ran.count());
   work.reply(json{{"version", info.version},
                   {"processes", info.processes},
                   {"nodes", info.nodes.size()},

@@ -9,6 +9,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <string_view>
+#include <utility>
 
 #include "block_checksum.h"
 #include "krg/checkpoint/part_file.h"
@@ -20,6 +22,7 @@
 namespace krg {
 namespace {
 
+constexpr std::string_view kUnfinished = ".tmp";  // who opens the folder next removes it
 constexpr int kCompressionLevel = 1;
 constexpr uint64_t kFlushBytes = 16u << 20;  // how far the disk may be behind
 constexpr uint64_t kSmallPart = 64u << 20;   // the disk gets each block of it at once
@@ -86,8 +89,30 @@ uint64_t blocks_of(uint64_t page_bytes) {
   return std::max<uint64_t>(1, (page_bytes + kCheckpointBlock - 1) / kCheckpointBlock);
 }
 
+bool put_tables(hid_t file, const PartContents& what) {
+  return h5_put(file, "format", std::string("krg-checkpoint")) &&
+         h5_put(file, "format_version", kCheckpointFormat) &&
+         h5_put(file, "version", what.version) && h5_put(file, "node", what.node) &&
+         h5_put(file, "command", what.family.command) &&
+         h5_put(file, "page_bytes", what.page_bytes) &&
+         put_bytes(file, "family", what.family.serialize()) &&
+         put_table(file, "processes", process_row_type(), process_rows(what.family)) &&
+         put_table(file, "files", file_row_type(), file_rows(what.family)) &&
+         put_table(file, "ranges", range_row_type(), what.ranges);
+}
+
+uint64_t put_pages(hid_t file, uint64_t page_bytes) {
+  const hsize_t shape[2] = {std::max<uint64_t>(1, page_bytes / kCheckpointPage), kCheckpointPage};
+  return put_reserved(file, "pages", H5T_STD_U8LE,
+                      H5Handle(H5Screate_simple(2, shape, nullptr), H5Sclose));
+}
+
+// Pages lie behind the tables, or, where these come later, before them: then their place is the
+// same for all contents.
+enum class PagesLie { kBehindTables, kBeforeTables };
+
 // Everything but blocks and pages.
-Result<Places> make_tables(const std::string& path, const PartContents& what) {
+Result<Places> make_tables(const std::string& path, const PartContents& what, PagesLie lie) {
   const Error failed = errno_error(path + ": its tables cannot be written", errno ? errno : EIO);
   H5Handle creation(H5Pcreate(H5P_FILE_CREATE), H5Pclose),
       access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
@@ -95,23 +120,12 @@ Result<Places> make_tables(const std::string& path, const PartContents& what) {
   H5Pset_alignment(access.get(), kCheckpointBlock, kCheckpointPage);
   H5Handle file(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation.get(), access.get()), H5Fclose);
   if (!file) return errno_error(path, errno ? errno : EIO);
-  bool ok = h5_put(file.get(), "format", std::string("krg-checkpoint")) &&
-            h5_put(file.get(), "format_version", kCheckpointFormat) &&
-            h5_put(file.get(), "version", what.version) && h5_put(file.get(), "node", what.node) &&
-            h5_put(file.get(), "command", what.family.command) &&
-            h5_put(file.get(), "page_bytes", what.page_bytes) &&
-            put_bytes(file.get(), "family", what.family.serialize()) &&
-            put_table(file.get(), "processes", process_row_type(), process_rows(what.family)) &&
-            put_table(file.get(), "files", file_row_type(), file_rows(what.family)) &&
-            put_table(file.get(), "ranges", range_row_type(), what.ranges);
-  if (!ok) return failed;
   Places places;
+  if (lie == PagesLie::kBeforeTables) places.pages = put_pages(file.get(), what.page_bytes);
+  if (!put_tables(file.get(), what)) return failed;
   places.blocks = put_reserved(file.get(), "blocks", block_row_type().get(),
                                h5_space(blocks_of(what.page_bytes)));
-  const hsize_t shape[2] = {std::max<uint64_t>(1, what.page_bytes / kCheckpointPage),
-                            kCheckpointPage};
-  places.pages = put_reserved(file.get(), "pages", H5T_STD_U8LE,
-                              H5Handle(H5Screate_simple(2, shape, nullptr), H5Sclose));
+  if (lie == PagesLie::kBehindTables) places.pages = put_pages(file.get(), what.page_bytes);
   if (places.blocks == 0 || places.pages == 0 || !file.close()) return failed;
   return places;
 }
@@ -165,6 +179,9 @@ Status reserve(int fd, const Places& places, uint64_t page_bytes) {
 }  // namespace
 
 struct PartWriter::Impl {
+  static Result<std::unique_ptr<PartWriter>> create(const std::string& path,
+                                                    const PartContents& contents,
+                                                    const Options& options, PagesLie lie);
   bool put_past_cache(uint64_t at, std::span<const std::byte> bytes) const;
 
   std::string path;
@@ -182,9 +199,44 @@ PartWriter::~PartWriter() = default;
 Result<std::unique_ptr<PartWriter>> PartWriter::create(const std::string& path,
                                                        const PartContents& contents,
                                                        const Options& options) {
+  return Impl::create(path, contents, options, PagesLie::kBehindTables);
+}
+
+Result<std::unique_ptr<PartWriter>> PartWriter::begin(const std::string& path, uint64_t page_bytes,
+                                                      const Options& options) {
+  PartContents none;
+  none.page_bytes = page_bytes;
+  return Impl::create(unfinished(path), none, options, PagesLie::kBeforeTables);
+}
+
+std::string PartWriter::unfinished(const std::string& path) {
+  return path + std::string(kUnfinished);
+}
+
+// The tables are made in a file of the part's name, and go to the one that has the pages.
+Status PartWriter::complete(const PartContents& contents) {
+  const std::string from =
+      std::exchange(impl_->path, impl_->path.substr(0, impl_->path.size() - kUnfinished.size()));
+  auto places = make_tables(impl_->path, contents, PagesLie::kBeforeTables);
+  if (!places) return places.error();
+  if (places->pages != impl_->places.pages)
+    return errno_error(impl_->path + ": its pages would lie elsewhere", EIO);
+  if (auto taken = take_over(impl_->path, from, *places, contents.page_bytes); !taken) return taken;
+  impl_->places = *places;
+  impl_->page_bytes = contents.page_bytes;
+  impl_->id = contents.id;
+  impl_->blocks.resize(blocks_of(contents.page_bytes));
+  if (!impl_->past_cache) return {};
+  auto reserved = reserve(impl_->fd.get(), *places, contents.page_bytes);
+  return reserved ? Status() : errno_error(impl_->path, reserved.error().errno_or(ENOSPC));
+}
+
+Result<std::unique_ptr<PartWriter>> PartWriter::Impl::create(const std::string& path,
+                                                             const PartContents& contents,
+                                                             const Options& options, PagesLie lie) {
   quiet_h5();
   errno = 0;
-  auto places = make_tables(path, contents);
+  auto places = make_tables(path, contents, lie);
   if (!places) return places.error();
   if (!options.spare.empty())
     if (auto taken = take_over(path, options.spare, *places, contents.page_bytes); !taken)

@@ -14,8 +14,8 @@
 #include <utility>
 
 #include "base_ranges.h"
-#include "each_block.h"
-#include "pass_blocks.h"
+#include "krg/checkpoint/live_part.h"
+#include "page_writing.h"
 
 namespace krg {
 namespace {
@@ -31,105 +31,22 @@ std::string now_in_words() {
   return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(time(nullptr)));
 }
 
-// Reads and writes block after block. The version's own ranges have no gaps between them.
-class PageCopy {
- public:
-  PageCopy(const PageSnapshot& snapshot, const PartContents& contents, PartWriter& writer)
-      : snapshot_(snapshot), contents_(contents), writer_(writer) {
-    for (const PartRange& range : contents.ranges)
-      if (range.version == contents.version) ranges_.push_back(range);
-  }
-
-  Status run(const SharedProgress& progress) const {
-    if (progress) progress->total = contents_.page_bytes;
-    const uint64_t count = (contents_.page_bytes + kCheckpointBlock - 1) / kCheckpointBlock;
-    if (!writer_.waits_for_disk())
-      return each_block(count, [this, &progress](uint64_t index, BlockBuffer& buffer) -> Status {
-        auto block = give(index, buffer.whole(), progress);
-        return block ? writer_.write(index, *block) : block.error();
-      });
-    BlockHands hands;
-    hands.givers = threads_for_blocks();
-    hands.takers = kThreadsForDisk;
-    hands.give = [this, &progress](uint64_t index, std::span<std::byte> room) {
-      auto block = give(index, room, progress);
-      if (block) writer_.check(index, *block);
-      return block;
-    };
-    hands.take = [this](uint64_t index, std::span<const std::byte> block, BlockBuffer&) {
-      return writer_.store(index, block);
-    };
-    return pass_blocks(
-        count, [](uint64_t) { return true; }, hands);
-  }
-
- private:
-  // Block `index`, in `room` or where it lies in memory anyway.
-  Result<std::span<const std::byte>> give(uint64_t index, std::span<std::byte> room,
-                                          const SharedProgress& progress) const {
-    const uint64_t at = index * kCheckpointBlock;
-    const uint64_t bytes = std::min(kCheckpointBlock, contents_.page_bytes - at);
-    add_done(progress, bytes);
-    const auto piece = next_piece(at, bytes);
-    if (const std::byte* there = snapshot_.find_all(piece.member, piece.ranges);
-        there && piece.bytes == bytes)
-      return std::span(there, bytes);
-    if (auto done = read(at, room.first(bytes)); !done) return done.error();
-    return std::span<const std::byte>(room.first(bytes));
-  }
-  // What is of one process.
-  struct Piece {
-    uint32_t member = 0;
-    std::vector<PageRange> ranges;
-    uint64_t bytes = 0;
-  };
-  Piece next_piece(uint64_t at, uint64_t most) const {
-    auto range =
-        std::upper_bound(ranges_.begin(), ranges_.end(), at,
-                         [](uint64_t offset, const PartRange& r) { return offset < r.offset; });
-    --range;
-    Piece piece;
-    piece.member = range->member;
-    for (; range != ranges_.end() && range->member == piece.member && piece.bytes < most; ++range) {
-      const uint64_t skip = at > range->offset ? at - range->offset : 0;
-      const uint64_t part = std::min<uint64_t>(range->bytes - skip, most - piece.bytes);
-      piece.ranges.push_back({.start = {range->address + skip}, .bytes = part});
-      piece.bytes += part;
-      at += part;
-    }
-    return piece;
-  }
-  Status read(uint64_t at, std::span<std::byte> into) const {
-    while (!into.empty()) {
-      const Piece piece = next_piece(at, into.size());
-      if (auto read = snapshot_.read(piece.member, piece.ranges, into.first(piece.bytes)); !read)
-        return read;
-      into = into.subspan(piece.bytes);
-      at += piece.bytes;
-    }
-    return {};
-  }
-
-  const PageSnapshot& snapshot_;
-  const PartContents& contents_;
-  PartWriter& writer_;
-  std::vector<PartRange> ranges_;
-};
-
 constexpr uint32_t kNone = UINT32_MAX;
 
 bool is_clean(const FamilySnapshot::Pages& piece) {
   return piece.range.is_clean;
 }
 
+// `before`: bytes of the part's pages that are there already.
 Result<PartContents> contents_of(const PageSnapshot& snapshot,
                                  const std::vector<FamilySnapshot::Pages>& pages,
-                                 const BaseRanges& base, const PartOrder& order) {
+                                 const BaseRanges& base, const PartOrder& order, uint64_t before) {
   PartContents contents;
   contents.version = order.version;
   contents.node = order.node;
   contents.id = order.id;
   contents.family = snapshot.family();
+  contents.page_bytes = before;
   contents.ranges.reserve(pages.size());
   std::string key;
   uint32_t member = kNone;  // whose that is
@@ -152,7 +69,8 @@ Result<PartContents> contents_of(const PageSnapshot& snapshot,
 }
 
 Result<std::shared_ptr<const BaseRanges>> find_base(const CheckpointStore& store,
-                                                    const PartOrder& order) {
+                                                    const PartOrder& order, const LivePart* live) {
+  if (live) return std::make_shared<const BaseRanges>(live->ranges());
   if (auto known = order.last ? order.last->find(store, order) : nullptr) return known;
   auto read = BaseRanges::read(store, order);
   if (!read) return read.error();
@@ -172,6 +90,24 @@ WrittenPart describe(const PartContents& contents, const BaseRanges& base, uint6
   return part;
 }
 
+Result<std::unique_ptr<PartWriter>> begin_part(const std::string& path,
+                                               const PartContents& contents,
+                                               const CheckpointStore& store, const PartOrder& order,
+                                               LivePart* live) {
+  if (live) return live->complete(contents);
+  return PartWriter::create(
+      path, contents,
+      {.compress = order.compress, .spare = store.spare_path(order.node, contents.page_bytes)});
+}
+
+// The version's own, from `before` on, which have no gaps between them.
+std::vector<PartRange> own_ranges(const PartContents& contents, uint64_t before) {
+  std::vector<PartRange> own;
+  for (const PartRange& range : contents.ranges)
+    if (range.version == contents.version && range.offset >= before) own.push_back(range);
+  return own;
+}
+
 }  // namespace
 
 Result<WrittenPart> write_part(const PageSnapshot& snapshot, const PartOrder& order) {
@@ -181,24 +117,30 @@ Result<WrittenPart> write_part(const PageSnapshot& snapshot, const PartOrder& or
   auto pages = snapshot.pages();
   if (!pages) return pages.error();
   auto base = std::make_shared<const BaseRanges>();
-  if (std::any_of(pages->begin(), pages->end(), is_clean)) {
-    auto found = find_base(*store, order);
+  const bool has_clean = std::any_of(pages->begin(), pages->end(), is_clean);
+  LivePart* const live = has_clean ? order.live.get() : nullptr;
+  if (order.live && !live) order.live->discard();
+  if (has_clean) {
+    auto found = find_base(*store, order, live);
     if (!found) return found.error();
     base = std::move(*found);
   }
-  auto contents = contents_of(snapshot, *pages, *base, order);
+  const uint64_t before = live ? live->page_bytes() : 0;
+  auto contents = contents_of(snapshot, *pages, *base, order, before);
   if (!contents) return contents.error();
   const std::string path = store->part_path(order.version, order.node);
   const auto give_up = [&](const Error& why) {
     unlink(path.c_str());
     return why;
   };
-  auto writer = PartWriter::create(
-      path, *contents,
-      {.compress = order.compress, .spare = store->spare_path(order.node, contents->page_bytes)});
+  auto writer = begin_part(path, *contents, *store, order, live);
   if (!writer) return give_up(writer.error());
   order.on_step("pages");
-  if (auto copied = PageCopy(snapshot, *contents, **writer).run(order.progress); !copied)
+  if (order.progress) order.progress->total = contents->page_bytes;
+  const auto own = own_ranges(*contents, before);
+  if (auto copied =
+          write_pages(snapshot, own, {before, contents->page_bytes}, **writer, order.progress);
+      !copied)
     return give_up(copied.error());
   order.on_step("seal");
   if (auto finished = (*writer)->finish(); !finished) return give_up(finished.error());

@@ -81,6 +81,7 @@ struct FamilyCaptures::Impl : std::enable_shared_from_this<Impl> {
     add(&Impl::copy_memory);
     add(&Impl::finish_copies);
     add(&Impl::thaw);
+    add(&Impl::watch);
     messenger.on<FamilyDrop>(
         [weak = weak_from_this()](NodeId, const FamilyDrop& drop, std::string_view) {
           if (auto self = weak.lock()) self->shares.erase(drop.capture);
@@ -109,7 +110,7 @@ struct FamilyCaptures::Impl : std::enable_shared_from_this<Impl> {
     }
     PackedReader in(payload);
     const auto known = get_pids(in, payload.size() / sizeof(pid_t));
-    if (ask.only_look) return reply->ok(pack(share.capture->look(known)));
+    if (ask.only_look) return reply->ok(pack(share.capture->look(known, ask.only_watches != 0)));
     share.capture->freeze(known, [reply](Result<LocalCapture::Found> found) {
       found ? reply->ok(pack(*found)) : reply->fail(found.error());
     });
@@ -148,9 +149,23 @@ struct FamilyCaptures::Impl : std::enable_shared_from_this<Impl> {
   void take(const FamilyTake& ask, std::string_view, SharedReply reply) {
     auto capture = find(ask.capture, reply);
     if (!capture) return;
-    capture->take(ask.base, [reply](const Result<FamilyPiece>& piece) {
+    capture->take(ask.base, live_pages(ask.base), [reply](const Result<FamilyPiece>& piece) {
       piece ? reply->ok(piece->serialize()) : reply->fail(piece.error());
     });
+  }
+
+  std::shared_ptr<LivePages> live_pages(uint64_t capture) const {
+    const auto known = shares.find(capture);
+    return known == shares.end() ? nullptr : known->second.capture->live();
+  }
+
+  void watch(const FamilyWatchLarge& ask, std::string_view, SharedReply reply) {
+    auto capture = find(ask.capture, reply);
+    if (!capture) return;
+    const auto answer = [reply](uint64_t bytes) { reply->ok(PackedWriter().put(bytes).take()); };
+    if (ask.protects) return capture->protect_large(answer);
+    capture->watch_large();
+    answer(0);
   }
 
   // A node may have no member, but what is open there, or pages of memory that nodes share.
@@ -239,6 +254,10 @@ Result<std::shared_ptr<FamilySnapshot>> FamilyCaptures::share_of(uint64_t captur
   auto known = impl_->shares.find(capture);
   if (known == impl_->shares.end()) return errno_error("no such capture", ESRCH);
   return known->second.capture->snapshot(std::move(family));
+}
+
+std::shared_ptr<LivePages> FamilyCaptures::live_pages(uint64_t watch) const {
+  return impl_->live_pages(watch);
 }
 
 void FamilyCaptures::drop(uint64_t capture) {

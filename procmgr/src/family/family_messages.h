@@ -18,7 +18,8 @@ inline constexpr uint8_t kVersion = 1;
 struct FamilyFreeze {
   static constexpr uint16_t kId = message_ids::kFamily;
   uint8_t version = kVersion;
-  uint8_t only_look = 0;  // stop none yet
+  uint8_t only_look = 0;     // stop none yet
+  uint8_t only_watches = 0;  // none is to be taken
   pid_t root = 0, asker = 0;
   uint32_t job = 0;  // whose orphans are members; 0: none's
   uint64_t capture = 0;
@@ -33,6 +34,7 @@ struct FoundProcess {
   pid_t pid = 0;
   FoundAs as = FoundAs::kNative;
   bool awaits_pages = false;  // of a move; told before they are stopped
+  bool is_large = false;      // likewise: saved while it runs, where that is asked for
 };
 
 // Request: what its stopped processes have sent has been received. Payload: the nodes (NodeId).
@@ -87,6 +89,16 @@ struct FamilyCopyMemory {
 struct FamilyFinishCopies {
   static constexpr uint16_t kId = message_ids::kFamily + 8;
   uint8_t version = kVersion;
+  uint64_t capture = 0;
+};
+
+// Request: large members are watched, so that their pages can be saved while they run. First while
+// they stand, then, when they have gone on, with `protects`. Reply: what there is to be saved,
+// bytes (uint64_t).
+struct FamilyWatchLarge {
+  static constexpr uint16_t kId = message_ids::kFamily + 9;
+  uint8_t version = kVersion;
+  uint8_t protects = 0;
   uint64_t capture = 0;
 };
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "krg/procmgr/family_tracking.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <ctime>
 #include <map>
@@ -13,6 +15,7 @@
 #include "krg/procmgr/process_table.h"
 #include "krg/runtime/log.h"
 #include "spread/saved_pages.h"
+#include "whole_file.h"
 
 namespace krg {
 namespace {
@@ -41,6 +44,10 @@ pid_t pid_of(const ProcessImage& image) {
 Incarnation incarnation_of(const ProcessImage& image) {
   return {process_start_time(pid_of(image)), image.auxv};
 }
+Incarnation incarnation_of(pid_t pid) {
+  return {process_start_time(pid),
+          read_whole_file(fmt::format("/proc/{}/auxv", pid)).value_or(std::string())};
+}
 
 }  // namespace
 
@@ -48,10 +55,13 @@ struct FamilyTracking::Impl {
   struct Process {
     Incarnation incarnation;
     uint64_t capture = 0;
-    std::unique_ptr<WrittenPages> written;
-    std::vector<PageRange> left_out;  // of that capture
+    std::shared_ptr<WrittenPages> written;  // null: whoever took it has it
+    std::vector<PageRange> left_out;        // of that capture
   };
   WrittenBy told_by = WrittenPages::best_way();
+
+  // As it is from now on; without what watches it where that cannot be.
+  Process& known(FrozenProcess& process, Incarnation incarnation);
   std::map<pid_t, Process> processes;
 
   struct File {
@@ -87,7 +97,7 @@ WrittenPages* FamilyTracking::since(uint64_t capture, const ProcessImage& image,
                                     std::span<const PageRange> left_out) {
   const auto found = impl_->processes.find(pid_of(image));
   if (found == impl_->processes.end() || found->second.capture != capture ||
-      found->second.incarnation != incarnation_of(image) ||
+      found->second.incarnation != incarnation_of(image) || !found->second.written ||
       !is_left_out(found->second.left_out, left_out))
     return nullptr;
   found->second.capture = 0;
@@ -97,19 +107,40 @@ WrittenPages* FamilyTracking::since(uint64_t capture, const ProcessImage& image,
 void FamilyTracking::begin(uint64_t capture, FrozenProcess& process, const ProcessImage& image,
                            std::vector<PageRange> left_out) {
   if (!works()) return;
-  Incarnation incarnation = incarnation_of(image);
-  Impl::Process& known = impl_->processes[pid_of(image)];
-  if (!known.written || known.incarnation != incarnation) {
-    known = {};
-    auto begun = WrittenPages::begin(process, impl_->told_by);
-    if (begun) known.written = std::move(*begun);
-    if (!begun) log_warn("checkpoint", "process {}: {}", process.pid(), begun.error().message());
-  }
-  known.incarnation = std::move(incarnation);
+  Impl::Process& known = impl_->known(process, incarnation_of(image));
   const Status reset = known.written ? known.written->reset() : errno_error("", ENOTSUP);
   known.capture = capture;
   known.left_out = std::move(left_out);
   if (!reset) impl_->processes.erase(pid_of(image));
+}
+
+FamilyTracking::Impl::Process& FamilyTracking::Impl::known(FrozenProcess& process,
+                                                           Incarnation incarnation) {
+  Process& known = processes[process.pid()];
+  if (!known.written || known.incarnation != incarnation) {
+    known = {};
+    auto begun = WrittenPages::begin(process, told_by);
+    if (begun) known.written = std::move(*begun);
+    if (!begun) log_warn("checkpoint", "process {}: {}", process.pid(), begun.error().message());
+  }
+  known.incarnation = std::move(incarnation);
+  return known;
+}
+
+std::shared_ptr<WrittenPages> FamilyTracking::take_watch(FrozenProcess& process) {
+  if (impl_->told_by != WrittenBy::kWriteProtection) return nullptr;
+  Impl::Process& known = impl_->known(process, incarnation_of(process.pid()));
+  known.capture = 0;
+  return std::exchange(known.written, nullptr);
+}
+
+void FamilyTracking::begin_live(uint64_t capture, pid_t pid, std::shared_ptr<WrittenPages> watch,
+                                std::vector<PageRange> left_out) {
+  const auto known = impl_->processes.find(pid);
+  if (known == impl_->processes.end() || known->second.written) return;  // another has it now
+  known->second.written = std::move(watch);
+  known->second.capture = capture;
+  known->second.left_out = std::move(left_out);
 }
 
 const std::vector<PageRange>* FamilyTracking::file_since(uint64_t capture,

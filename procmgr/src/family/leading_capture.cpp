@@ -104,6 +104,7 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
     if (rounds == 0) return end(errno_error("its processes do not come to rest", EBUSY));
     FamilyFreeze ask;
     ask.only_look = only_look;
+    ask.only_watches = order_.only_watches;
     ask.root = order_.root;
     ask.asker = order_.asker;
     ask.job = order_.job;
@@ -124,6 +125,7 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
       Seen& seen = seen_[found.pid];
       if (found.as == FoundAs::kBody || found.as == FoundAs::kShadow) is_spread_ = true;
       awaits_pages_ |= found.awaits_pages;
+      has_large_ |= found.is_large;
       seen.executes |= found.as == FoundAs::kBody || found.as == FoundAs::kNative;
       seen.has_place |= found.as != FoundAs::kBody;
       seen.is_ended |= found.as == FoundAs::kEnded;
@@ -158,9 +160,54 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
 
   void look(int rounds) {
     round(true, rounds, [self = shared_from_this()] {
-      self->started_ = std::chrono::steady_clock::now();
-      self->round(false, kMostRounds, [self] { self->flush(); });
+      if (self->order_.only_watches && !self->has_large_) return self->finish();
+      self->stop([self] { self->order_.only_watches ? self->watch() : self->flush(); });
     });
+  }
+
+  void stop(std::function<void()> next) {
+    started_ = std::chrono::steady_clock::now();
+    round(false, kMostRounds, std::move(next));
+  }
+
+  // ---- large members, before a capture ----
+
+  void ask_to_watch(bool protects, std::function<void()> next) {
+    FamilyWatchLarge ask;
+    ask.protects = protects;
+    ask.capture = order_.number;
+    ask_all(
+        ask, [](NodeId) { return std::string(); },
+        [this](NodeId from, std::string_view reply) -> Status {
+          if (PackedReader(reply).get<uint64_t>() > 0) with_pages_.insert(from.value);
+          return {};
+        },
+        std::move(next));
+  }
+
+  void watch() {
+    ask_to_watch(false, [self = shared_from_this()] {
+      self->let_go([self] { self->ask_to_watch(true, [self] { self->end_calls(); }); });
+    });
+  }
+
+  // A system call may have had its hands on pages before they were protected, and write to them
+  // afterwards unseen: one that stops has ended it.
+  void end_calls() {
+    if (with_pages_.empty()) return finish();
+    stop([self = shared_from_this()] { self->let_go([self] { self->finish(); }); });
+  }
+
+  void let_go(std::function<void()> next) {
+    FamilyThaw ask;
+    ask.capture = order_.number;
+    ask_all(
+        ask, [](NodeId) { return std::string(); },
+        [](NodeId, std::string_view) { return Status(); },
+        [self = shared_from_this(), next = std::move(next)] {
+          self->pause_ = std::max(self->pause_, std::chrono::steady_clock::now() - self->started_);
+          next();
+        });
   }
 
   void flush() {
@@ -420,16 +467,12 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
 
   void thaw() {
     if (order_.frozen != 0) return finish_copies();
-    FamilyThaw ask;
-    ask.capture = order_.number;
-    ask_all(
-        ask, [](NodeId) { return std::string(); },
-        [](NodeId, std::string_view) { return Status(); },
-        [self = shared_from_this()] { self->finish_copies(); });
+    let_go([self = shared_from_this()] { self->finish_copies(); });
   }
 
   void finish_copies() {
-    pause_ = std::chrono::steady_clock::now() - started_;
+    if (order_.only_freezes || order_.frozen != 0)
+      pause_ = std::chrono::steady_clock::now() - started_;
     if (memories_.empty()) return finish();
     FamilyFinishCopies ask;
     ask.capture = order_.number;
@@ -462,6 +505,7 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
   std::map<pid_t, Seen> seen_;
   bool is_spread_ = false;
   bool awaits_pages_ = false;  // one of those that were seen
+  bool has_large_ = false;     // likewise
   int looks_for_pages_ = 0;
   std::map<NodeId, FamilyPiece> pieces_;
   std::map<NodeId, std::vector<std::pair<NodeId, StreamUse>>> uses_;  // by home: who has it
@@ -469,7 +513,7 @@ class LeadingCapture : public std::enable_shared_from_this<LeadingCapture> {
   std::vector<SocketIdentity> identities_;  // of the family's sockets
   ProcessFamily family_;
   std::vector<MemoryRow> memories_;  // that nodes share
-  std::set<uint32_t> with_pages_;    // nodes that have some of them
+  std::set<uint32_t> with_pages_;    // nodes that have some of them, or of large members
   std::chrono::steady_clock::time_point started_;
   std::chrono::steady_clock::duration pause_{0};
 };

@@ -134,7 +134,7 @@ void LocalCapture::read_mappings_of(pid_t pid) {
   if (texts && !is_served(*texts)) mappings_[pid] = std::move(*texts);
 }
 
-LocalCapture::Found LocalCapture::look(const std::vector<pid_t>& known) {
+LocalCapture::Found LocalCapture::look(const std::vector<pid_t>& known, bool only_watches) {
   for (pid_t pid : known) {
     add_known(pid);
     if (pid != asker_) add_children_of(pid);
@@ -144,7 +144,8 @@ LocalCapture::Found LocalCapture::look(const std::vector<pid_t>& known) {
   for (FoundProcess& one : all) {
     if (one.as != FoundAs::kNative && one.as != FoundAs::kBody) continue;
     one.awaits_pages = parts_.pages && parts_.pages->is_receiving(one.pid);
-    if (!one.awaits_pages) read_mappings_of(one.pid);
+    if (!one.awaits_pages && !only_watches) read_mappings_of(one.pid);
+    one.is_large = is_large(one.pid);
   }
   known_.clear();
   return all;
@@ -337,8 +338,10 @@ Result<FamilyPlace> LocalCapture::place_of(pid_t pid) const {
 }
 
 // They may stand for more than one.
-void LocalCapture::take(uint64_t base, std::function<void(Result<FamilyPiece>)> done) {
+void LocalCapture::take(uint64_t base, std::shared_ptr<const LivePages> live,
+                        std::function<void(Result<FamilyPiece>)> done) {
   base_ = base;
+  saved_live_ = std::move(live);
   auto piece = take_all();
   if (!piece) return done(piece.error());
   std::set<pid_t> spread;
@@ -461,8 +464,9 @@ Status LocalCapture::take_pages(pid_t pid, const ProcessImage& image) {
   WrittenPages* written = base_ != 0 && parts_.tracking
                               ? parts_.tracking->since(base_, image, pages.left_out)
                               : nullptr;
-  const Status taken = members_[pid].spread ? pages.take_at_home(process, written)
-                                            : pages.take(process, image, written);
+  const Status taken = members_[pid].spread
+                           ? pages.take_at_home(process, written)
+                           : pages.take(process, image, written, saved_live_.get());
   if (!taken) return taken;
   if (parts_.tracking && parts_.tracking->works())
     parts_.tracking->begin(number_, process, image, pages.left_out);
@@ -553,46 +557,6 @@ Result<std::shared_ptr<FamilySnapshot>> LocalCapture::snapshot(ProcessFamily fam
   if (memories_) snapshot->memories_ = memories_->take();
   snapshot->family = std::move(family);
   return snapshot;
-}
-
-// ---- the snapshot ----
-
-FamilySnapshot::FamilySnapshot() = default;
-FamilySnapshot::~FamilySnapshot() = default;
-
-Result<std::vector<FamilySnapshot::Pages>> FamilySnapshot::pages() const {
-  std::vector<Pages> all;
-  for (uint32_t i = 0; i < members_.size(); ++i) {
-    if (!members_[i]) continue;
-    auto ranges = members_[i]->pages();
-    if (!ranges) return ranges.error();
-    for (const PageRange& range : *ranges) all.push_back({i, range});
-  }
-  for (const auto& [number, file] : files_)
-    for (const PageRange& range : file->pages) all.push_back({number, range});
-  for (const auto& [number, memory] : memories_)
-    for (const PageRange& range : memory.ranges()) all.push_back({number, range});
-  return all;
-}
-
-const std::byte* FamilySnapshot::find_all(uint32_t member,
-                                          std::span<const PageRange> ranges) const {
-  if (const auto file = files_.find(member); file != files_.end())
-    return file->second->copied.find_all(ranges);
-  if (const auto memory = memories_.find(member); memory != memories_.end())
-    return memory->second.changed.find_all(ranges);
-  const auto& pages = members_.at(member);
-  return pages ? pages->find_all(ranges) : nullptr;
-}
-
-Status FamilySnapshot::read(uint32_t member, std::span<const PageRange> ranges,
-                            std::span<std::byte> into) const {
-  if (const auto file = files_.find(member); file != files_.end())
-    return file->second->copied.read(ranges, into);
-  if (const auto memory = memories_.find(member); memory != memories_.end())
-    return memory->second.changed.read(ranges, into);
-  const auto& pages = members_.at(member);
-  return pages ? pages->read(ranges, into) : errno_error("a member of another node", ESRCH);
 }
 
 }  // namespace krg

@@ -21,6 +21,7 @@
 #include "image/frozen_process.h"
 #include "image/known_mappings.h"
 #include "krg/procmgr/family_capture.h"
+#include "krg/procmgr/live_pages.h"
 #include "spread/standing_spread.h"
 
 namespace krg {
@@ -32,14 +33,22 @@ class LocalCapture : public std::enable_shared_from_this<LocalCapture> {
   LocalCapture(FamilyCaptureParts parts, const family_messages::FamilyFreeze& ask);
 
   // The family's processes that this node knows of: `known` and their descendants; their mappings
-  // are read.
-  Found look(const std::vector<pid_t>& known);
+  // are read, if they are to be taken.
+  Found look(const std::vector<pid_t>& known, bool only_watches);
   // The same, and all of them stand. Errors: as FamilyCaptures::capture().
   void freeze(const std::vector<pid_t>& known, std::function<void(Result<Found>)> done);
   // Runs when this node's shadows of the family have passed on what was sent to them.
   void flush(std::function<void()> done, int tries = kFlushTries);
-  // `done` may run later. REQUIRES: they stand.
-  void take(uint64_t base, std::function<void(Result<FamilyPiece>)> done);
+  // Large members are to be watched when they have gone on (live_pages.h). REQUIRES: they stand.
+  void watch_large();
+  // What was written of these is known from now on; tells how much may be saved while they run.
+  void protect_large(std::function<void(uint64_t bytes)> done);
+  // Null: protect_large() has not ended.
+  std::shared_ptr<LivePages> live() const { return live_; }
+  // `done` may run later. `live`: what was saved since `base`, if that was no capture. REQUIRES:
+  // they stand.
+  void take(uint64_t base, std::shared_ptr<const LivePages> live,
+            std::function<void(Result<FamilyPiece>)> done);
   Result<FamilyDescription> describe(const family_messages::FamilyDescribe& ask,
                                      const std::set<pid_t>& members,
                                      const std::vector<StreamUse>& uses);
@@ -66,6 +75,13 @@ class LocalCapture : public std::enable_shared_from_this<LocalCapture> {
     std::unique_ptr<MemberPages> pages;
   };
 
+  // A large member.
+  struct Watched {
+    LivePages::Member member;
+    std::shared_ptr<WrittenPages> by;
+  };
+
+  bool is_large(pid_t pid) const;
   void add_known(pid_t pid);
   void add_children_of(pid_t pid);
   void add_orphans();
@@ -101,6 +117,9 @@ class LocalCapture : public std::enable_shared_from_this<LocalCapture> {
   const uint32_t job_;  // whose orphans are members; 0: none's
   const uint64_t number_;
   uint64_t base_ = 0;
+  std::shared_ptr<const LivePages> saved_live_;  // of `base_`
+  std::vector<Watched> watched_;
+  std::shared_ptr<LivePages> live_;
   std::set<pid_t> known_;  // that are here, in whatever way
   std::map<pid_t, Member> members_;
   std::map<pid_t, MappingTexts> mappings_;  // as they were before

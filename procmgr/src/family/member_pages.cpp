@@ -39,12 +39,14 @@ MemberPages::~MemberPages() {
   table.forget_hidden(task);
 }
 
-Status MemberPages::take(FrozenProcess& process, const ProcessImage& image, WrittenPages* written) {
+Status MemberPages::take(FrozenProcess& process, const ProcessImage& image, WrittenPages* written,
+                         const LivePages* live) {
   if (written) {
     auto found = written->take();
     if (!found) return found.error();
     tracked = std::move(*found);
     leave_out(tracked, left_out);
+    if (live) live->mark_unsaved(process.pid(), tracked);
     is_tracked = true;
   }
   return is_tracked && has_little_written(tracked) ? stage(process) : copy_process(process, image);

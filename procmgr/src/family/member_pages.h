@@ -14,6 +14,7 @@
 #include "image/frozen_process.h"
 #include "image/process_image.h"
 #include "krg/procmgr/family_tracking.h"
+#include "krg/procmgr/live_pages.h"
 #include "krg/procmgr/process_table.h"
 #include "spread/standing_spread.h"
 
@@ -37,7 +38,9 @@ struct MemberPages {
   CopiedPages of_set;  // with no task: of one that is spread
 
   // `written`: what is known since the capture that this one goes on from; taken. Null: nothing.
-  Status take(FrozenProcess& process, const ProcessImage& image, WrittenPages* written);
+  // `live`: that was none, but these were saved while it ran; null: it was one.
+  Status take(FrozenProcess& process, const ProcessImage& image, WrittenPages* written,
+              const LivePages* live);
   // Of one that is spread what is at home only, if that is little (is_tracked); add() brings the
   // rest, or all.
   Status take_at_home(const FrozenProcess& process, WrittenPages* written);

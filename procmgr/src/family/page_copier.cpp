@@ -75,7 +75,7 @@ Result<CopiedPages> copy_pages(pid_t task, std::vector<PageRange> ranges, Help h
   const uint64_t bytes = chunks->empty() ? 0 : chunks->back().offset + chunks->back().bytes;
   // Each thread has a half for all: what the helper is still writing when all is there is not used.
   const bool has_helper = bytes >= kLeastForTwo && (help == Help::kAlways || has_idle_processor());
-  auto buffer = PageBuffer::make(has_helper ? 2 * bytes : bytes);
+  auto buffer = PageBuffer::make_unclear(has_helper ? 2 * bytes : bytes);
   if (!buffer) return buffer.error();
   copied.bytes = std::move(*buffer);
   std::shared_ptr<Helper> helper;

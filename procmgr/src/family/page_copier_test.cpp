@@ -86,6 +86,23 @@ TEST_P(PageCopierTest, WhoHasEndedIsAnError) {
   EXPECT_EQ(copied.error().errno_or(0), ESRCH);
 }
 
+TEST(PageBuffer, WhatWasLetGoIsUsedAgainWhereItIsLongEnough) {
+  constexpr uint64_t kLong = 40u << 20;
+  const std::byte* let_go = nullptr;
+  {
+    auto first = PageBuffer::make(kLong);
+    ASSERT_TRUE(first);
+    let_go = first->get();
+  }
+  const auto longer = PageBuffer::make_unclear(2 * kLong), again = PageBuffer::make_unclear(kLong),
+             other = PageBuffer::make_unclear(kLong);
+  ASSERT_TRUE(longer && again && other);
+  EXPECT_NE(longer->get(), let_go);
+  EXPECT_EQ(again->get(), let_go);
+  EXPECT_NE(other->get(), let_go);
+  std::memset(other->get(), 1, kLong);
+}
+
 INSTANTIATE_TEST_SUITE_P(Pages, PageCopierTest, ::testing::Values(1, 64, 100, 513, 3000));
 
 }  // namespace

@@ -20,7 +20,7 @@ namespace {
 
 constexpr uint64_t kPage = 4096;
 constexpr uint64_t kOpenFlags = O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY;
-constexpr uint64_t kScanWriteProtects = 1 << 0;  // PM_SCAN_WP_MATCHING
+constexpr uint64_t kScanProtects = 3;  // PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC
 
 bool enable(int userfaultfd) {
   uffdio_api api{.api = UFFD_API, .features = kUffdWpAsync | kUffdWpUnpopulated, .ioctls = 0};
@@ -51,13 +51,6 @@ bool has_own_pages(int pagemap, const PrivateMapping& mapping) {
   scan.regions = reinterpret_cast<uint64_t>(&region);
   scan.region_count = scan.max_pages = 1;
   return ioctl(pagemap, kPagemapScan, &scan) > 0;
-}
-
-void append(std::vector<PrivateMapping>& mappings, const PrivateMapping& mapping) {
-  if (!mappings.empty() && mappings.back().end == mapping.start)
-    mappings.back().end = mapping.end;
-  else
-    mappings.push_back(mapping);
 }
 
 Status clear_soft_dirty(pid_t pid) {
@@ -125,14 +118,11 @@ Status WrittenPages::reset() {
 Result<std::vector<PageRange>> WrittenPages::take() {
   Result<std::vector<PageRange>> pages = std::vector<PageRange>();
   if (told_by_ == WrittenBy::kWriteProtection) {
-    std::vector<PrivateMapping> watched;
     pages = protect_content_ranges(
         pid_, [&](const PrivateMapping& mapping, int pagemap, bool is_watched) -> Status {
-          if (!is_watched && !watch(mapping, pagemap, false)) return {};
-          append(watched, mapping);
-          return is_watched ? Status() : protect_one(mapping, pagemap);
+          if (is_watched || !watch(mapping, pagemap)) return {};
+          return protect_one(mapping, pagemap);
         });
-    if (pages) watched_ = std::move(watched);
   } else {
     pages = content_ranges(pid_, told_by_);
     if (auto cleared = clear_soft_dirty(pid_); pages && !cleared) pages = cleared.error();
@@ -141,26 +131,19 @@ Result<std::vector<PageRange>> WrittenPages::take() {
   return pages;
 }
 
-// Whether it was watched at the last reset.
-bool WrittenPages::is_known(const PrivateMapping& mapping) const {
-  return std::any_of(watched_.begin(), watched_.end(), [&](const PrivateMapping& known) {
-    return known.start <= mapping.start && mapping.end <= known.end;
-  });
-}
-
 // A file's pages are watched where the program has made them its own: faults on a mapping that is
 // watched bring single pages.
-bool WrittenPages::watch(const PrivateMapping& mapping, int pagemap, bool was_watched) const {
+bool WrittenPages::watch(const PrivateMapping& mapping, int pagemap) const {
   if (mapping.has_file && !has_own_pages(pagemap, mapping)) return false;
   const uffdio_range range{.start = mapping.start, .len = mapping.end - mapping.start};
   uffdio_register wanted{.range = range, .mode = UFFDIO_REGISTER_MODE_WP, .ioctls = 0};
   if (ioctl(userfaultfd_.get(), UFFDIO_REGISTER, &wanted) != 0) return false;
-  // Pages that mremap(2) moved there may still look protected (before Linux 6.14).
-  if (was_reset_ && !was_watched) {
-    uffdio_writeprotect none{.range = range, .mode = 0};
-    ioctl(userfaultfd_.get(), UFFDIO_WRITEPROTECT, &none);
-  }
-  return true;
+  if (!was_reset_) return true;
+  // Pages may look protected and not be: such as mremap(2) has moved there (before Linux 6.14), and
+  // those beside them. The kernel makes one mapping of both where it can, and one of pages that
+  // were never touched is watched no more when it has been moved (at least to Linux 6.18).
+  uffdio_writeprotect none{.range = range, .mode = 0};
+  return ioctl(userfaultfd_.get(), UFFDIO_WRITEPROTECT, &none) == 0;
 }
 
 Status WrittenPages::protect() {
@@ -168,24 +151,25 @@ Status WrittenPages::protect() {
   if (!pagemap) return pagemap.error();
   auto mappings = private_mappings(pid_);
   if (!mappings) return mappings.error();
-  std::vector<PrivateMapping> watched;
   for (const PrivateMapping& mapping : *mappings) {
-    if (!watch(mapping, pagemap->get(), is_known(mapping))) continue;
-    append(watched, mapping);
-    if (auto done = protect_one(mapping, pagemap->get()); !done) return done;
+    if (!watch(mapping, pagemap->get())) continue;
+    auto done = protect_one(mapping, pagemap->get());
+    // The process may run, and have something else there by now, which is not watched.
+    if (!done && done.error().errno_or(0) == EPERM) continue;
+    if (!done) return done;
   }
-  watched_ = std::move(watched);
   return {};
 }
 
 // Kernels refuse categories that they do not know: guard regions came with Linux 6.15. Where no
-// regions are asked for, they protect all that was not, whatever its category.
+// regions are asked for, they protect all that was not, whatever its category. Errors: EPERM: it is
+// not watched.
 Status WrittenPages::protect_one(const PrivateMapping& mapping, int pagemap) {
   std::array<PageRegion, 512> regions;
   uint64_t excluded = kPageIsZero | kPageIsGuard | (mapping.has_file ? kPageIsFile : 0);
   for (uint64_t at = mapping.start; at < mapping.end;) {
     PagemapScan scan = scan_of(at, mapping.end, excluded);
-    scan.flags = kScanWriteProtects;
+    scan.flags = kScanProtects;
     scan.regions = reinterpret_cast<uint64_t>(regions.data());
     scan.region_count = regions.size();
     if (ioctl(pagemap, kPagemapScan, &scan) < 0) {

@@ -42,13 +42,11 @@ class WrittenPages {
       : pid_(pid), told_by_(told_by), userfaultfd_(std::move(userfaultfd)) {}
   Status protect();
   static Status protect_one(const PrivateMapping& mapping, int pagemap);
-  bool watch(const PrivateMapping& mapping, int pagemap, bool was_watched) const;
-  bool is_known(const PrivateMapping& mapping) const;
+  bool watch(const PrivateMapping& mapping, int pagemap) const;
 
   pid_t pid_;
   WrittenBy told_by_;
   UniqueFd userfaultfd_;
-  std::vector<PrivateMapping> watched_;  // neighbours as one
   bool was_reset_ = false;
   bool is_taken_ = false;  // by take(): reset() has nothing to do
 };

@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <utility>
+#include <vector>
 
 #include "image/testing/frozen_process_fixture.h"
 
@@ -203,6 +205,75 @@ TEST_P(WrittenPagesTest, TheProgramGoesOnWhenNothingIsNotedAnyMore) {
   EXPECT_EQ(written().size(), kPages / 2) << "begun anew";
   run_step();
   EXPECT_EQ(written(), Numbers{3});
+}
+
+// The kernel may join memory that is moved with what lies beside it, and then neither is watched
+// any more (seen with Linux 6.18), while its pages still look as if they were.
+TEST_P(WrittenPagesTest, WhatIsNotWatchedAnyMoreIsWatchedAnew) {
+  constexpr size_t kRoom = 8 * kPages * kPage;
+  auto* room =
+      static_cast<char*>(mmap(nullptr, kRoom, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  ASSERT_NE(room, MAP_FAILED);
+  char* const there = room + kPages * kPage;
+  char* const untouched = there + 4 * kPages * kPage;
+  start_steps([=](unsigned number) {
+    constexpr int kOwn = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+    bool is_right = true;
+    if (number == 1) {
+      is_right = mmap(room, kRoom, PROT_NONE, kOwn, -1, 0) == room &&
+                 mprotect(there, kPages * kPage, PROT_READ | PROT_WRITE) == 0 &&
+                 mprotect(untouched, kPage, PROT_READ | PROT_WRITE) == 0;
+    } else if (number == 2) {
+      is_right = mremap(untouched, kPage, kPage, MREMAP_MAYMOVE | MREMAP_FIXED,
+                        there + kPages * kPage) != MAP_FAILED;
+    }
+    if (!is_right) _exit(1);
+    there[3 * kPage] = static_cast<char>(number);
+  });
+  run_step();
+  static_cast<void>(written());
+  EXPECT_TRUE(pages->reset());  // what has no pages is watched, too
+  run_step();
+  EXPECT_TRUE(pages->reset());
+  run_step();
+  EXPECT_EQ(written(there, kPages), Numbers{3});
+  munmap(room, kRoom);
+}
+
+// The kernel is asked for these in another way.
+TEST_P(WrittenPagesTest, OfLongMappingsTheSameIsTold) {
+  constexpr size_t kLong = 20480;
+  auto* there = static_cast<char*>(
+      mmap(nullptr, kLong * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  ASSERT_NE(there, MAP_FAILED);
+  madvise(there, kLong * kPage, MADV_NOHUGEPAGE);
+  for (size_t i = 0; i < kLong / 2; ++i) there[i * kPage] = 1;
+  start_steps([there](unsigned number) {
+    const size_t distance = number < 4 ? 97 : 1;
+    for (size_t i = number; i < kLong; i += distance) there[i * kPage] = 2;
+    madvise(there + 300 * number * kPage, 5 * kPage, MADV_DONTNEED);
+    madvise(there + (kLong - 9) * kPage, 9 * kPage, MADV_DONTNEED);
+    static_cast<void>(*const_cast<volatile char*>(there + (kLong - number) * kPage));
+  });
+  static_cast<void>(written());
+  const auto by_page = [](const std::vector<PageRange>& ranges) {
+    std::vector<std::pair<uint64_t, bool>> found;
+    for (const PageRange& range : ranges)
+      for (uint64_t at = 0; at < range.bytes; at += kPage)
+        found.emplace_back(range.start.value + at, range.is_clean != 0);
+    return found;
+  };
+  for (int step = 0; step < 5; ++step) {
+    run_step();
+    auto frozen = freeze(pid);
+    ASSERT_TRUE(frozen) << frozen.error().message();
+    const auto expected = content_ranges(pid, GetParam());
+    const auto told = pages->take();
+    ASSERT_TRUE(expected && told);
+    EXPECT_TRUE(by_page(*told) == by_page(*expected)) << "step " << step;
+    EXPECT_TRUE(pages->reset());
+  }
+  munmap(there, kLong * kPage);
 }
 
 TEST_P(WrittenPagesTest, WhatHasNoContentIsNotAmongThem) {

@@ -41,6 +41,10 @@ Result<UniqueFd> open_pagemap(pid_t pid);
 // `told_by`: is_clean is filled in.
 Result<std::vector<PageRange>> content_ranges(pid_t pid, WrittenBy told_by = WrittenBy::kNothing);
 
+// Of the same, by write protection, what lies in [start, end); the process may run: what is clean
+// was protected and had not been written when it was looked at.
+Result<std::vector<PageRange>> content_ranges_within(pid_t pid, RemoteAddr start, RemoteAddr end);
+
 // Told of each mapping when its pages have been found. `is_watched`: what was written of it is
 // protected again; else all of it counts as written.
 using MappingScanned =

@@ -50,6 +50,13 @@ class PartWriter {
   static Result<std::unique_ptr<PartWriter>> create(const std::string& path,
                                                     const PartContents& contents,
                                                     const Options& options);
+  // Pages are written before anything else is known: `page_bytes` of them at the most. The file is
+  // unfinished(path) until then. Errors: as above.
+  static Result<std::unique_ptr<PartWriter>> begin(const std::string& path, uint64_t page_bytes,
+                                                   const Options& options);
+  static std::string unfinished(const std::string& path);
+  // All is known: the blocks that were written are the first ones of contents.page_bytes.
+  Status complete(const PartContents& contents);
   ~PartWriter();
 
   // Block `index` of the pages: kCheckpointBlock bytes, the last one fewer. Errors: ENOSPC.

@@ -16,6 +16,7 @@
 namespace krg {
 
 class LastParts;
+class LivePart;
 
 struct WriteOptions {
   // The version that pages which were not written since then (is_clean) are in.
@@ -50,6 +51,8 @@ struct PartOrder {
   std::function<void(const std::string& step)> on_step = [](const std::string&) {};
   SharedProgress progress = {};
   std::shared_ptr<LastParts> last = {};  // of this node; null: older parts are read
+  // Its clean pages are in this; null: they are in the base.
+  std::shared_ptr<LivePart> live = {};
 };
 
 struct WrittenPart {
@@ -59,12 +62,10 @@ struct WrittenPart {
       needs;  // older versions whose pages it uses, their ids
 };
 
-// What a family's memory is read from; FamilySnapshot, or a test's own.
-class PageSnapshot {
+// What pages are read from.
+class PageContents {
  public:
-  virtual ~PageSnapshot() = default;
-  virtual const ProcessFamily& family() const = 0;
-  virtual Result<std::vector<FamilySnapshot::Pages>> pages() const = 0;
+  virtual ~PageContents() = default;
   virtual Status read(uint32_t member, std::span<const PageRange> ranges,
                       std::span<std::byte> into) const = 0;
   // Where all of that lies one after the other in memory already; null: read() has it.
@@ -73,6 +74,13 @@ class PageSnapshot {
     static_cast<void>(ranges);
     return nullptr;
   }
+};
+
+// What a family's memory is read from; FamilySnapshot, or a test's own.
+class PageSnapshot : public PageContents {
+ public:
+  virtual const ProcessFamily& family() const = 0;
+  virtual Result<std::vector<FamilySnapshot::Pages>> pages() const = 0;
 };
 
 // Errors: ESTALE: the base is not to be had any more; ENOSPC and others of the disk; ESRCH: the

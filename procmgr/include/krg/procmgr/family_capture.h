@@ -19,6 +19,10 @@
 //   thaw     all go on
 //   finish   what has to be copied has been
 //
+// Before that the pages of large members may be saved while they run (Order::only_watches): what
+// watches them is made in a short stop, their pages are protected while they run, and a second stop
+// sees the end of all that a system call had begun to write before that.
+//
 // Refused, everything going on as it was (ENOTSUP with the reason): what image_capture.h refuses; a
 // descriptor that cannot be had again; pipes that lead out of the family, but for the standard
 // streams.
@@ -44,6 +48,7 @@ namespace krg {
 
 class Descriptors;
 class Ipc;
+class LivePages;
 class FrozenProcess;
 class SharedMemory;
 struct CopiedMemory;
@@ -140,13 +145,18 @@ class FamilyCaptures {
     uint64_t base = 0;          // the capture whose pages need not be had again; 0: none
     bool saves_files = false;   // contents of files that members have open for writing
     bool only_freezes = false;  // all stand until drop(); no share is had
-    uint64_t frozen = 0;        // the number under which they stand already, and stay so
+    // Pages of large members can be saved while they run (live_pages()); a capture that has this as
+    // its base need not have those that were.
+    bool only_watches = false;
+    uint64_t frozen = 0;  // the number under which they stand already, and stay so
   };
   // `done` runs later. Errors: as above; ESRCH; EBUSY: a member is being moved;
   // ETIMEDOUT: one does not stop; EHOSTDOWN.
   void capture(const Order& order, std::function<void(Result<Captured>)> done);
   // What this node has of a capture, made part of `family`. Errors: ESRCH.
   Result<std::shared_ptr<FamilySnapshot>> share_of(uint64_t capture, ProcessFamily family);
+  // Of a capture that only watches: this node's; null: there is nothing.
+  std::shared_ptr<LivePages> live_pages(uint64_t watch) const;
   // Every node lets go of it; those that stand go on.
   void drop(uint64_t capture);
 

@@ -42,6 +42,13 @@ class FamilyTracking {
   void begin(uint64_t capture, FrozenProcess& process, const ProcessImage& image,
              std::vector<PageRange> left_out = {});
 
+  // For pages that are saved while the process runs (live_pages.h): what watches it, which is known
+  // to nobody then; null: it cannot be watched. REQUIRES: it stands.
+  std::shared_ptr<WrittenPages> take_watch(FrozenProcess& process);
+  // What is written since that was reset is written after that capture, as since() tells it.
+  void begin_live(uint64_t capture, pid_t pid, std::shared_ptr<WrittenPages> watch,
+                  std::vector<PageRange> left_out);
+
   // The pages with content of a file that nobody has written to since that capture; null: it is not
   // known. `file`: as fstat(2) tells now.
   const std::vector<PageRange>* file_since(uint64_t capture, const struct stat& file) const;
