@@ -17,7 +17,7 @@ namespace krg {
 struct LockQueries::Job {
   SyscallBroker::Call call;
   FdIdentity file;
-  pid_t process;
+  pid_t process;  // 0: an open file asks (F_OFD_GETLK), in whose way are its process's locks, too
   struct flock asked;
 };
 
@@ -32,14 +32,18 @@ void LockQueries::handle(SyscallBroker::Call call) {
   const auto file = fd_identity(call.tid(), static_cast<int>(call.arg(0)));
   if (!file) return call.go_on();
   const bool is_ours = fs_.is_serving() && file->device == fs_.device();
-  if (!is_ours && !locks_.has_locks_on(*file)) return call.go_on();
+  // Which of its open files of a file of krgfs asks, FUSE alone is told.
+  const bool of_description = static_cast<int>(call.arg(1)) == F_OFD_GETLK;
+  if (is_ours ? of_description : !locks_.has_locks_on(*file)) return call.go_on();
   struct flock asked {};
   const auto bytes = call.read_memory(RemoteAddr{call.arg(2)}, sizeof asked);
   const auto caller = read_process_status(call.tid());
   if (!bytes || !caller) return call.go_on();
   std::memcpy(&asked, bytes->data(), sizeof asked);
   if (asked.l_type != F_RDLCK && asked.l_type != F_WRLCK) return call.go_on();
-  find_start(std::make_shared<Job>(Job{std::move(call), *file, caller->pid, asked}));
+  if (of_description && asked.l_pid != 0) return call.go_on();
+  const pid_t process = of_description ? 0 : caller->pid;
+  find_start(std::make_shared<Job>(Job{std::move(call), *file, process, asked}));
 }
 
 void LockQueries::find_start(const JobPtr& job) {

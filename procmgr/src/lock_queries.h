@@ -1,7 +1,7 @@
-// LockQueries: F_GETLK of fcntl(2). Neither FUSE nor the kernel has the pid of a lock's process
-// that is on another node: FUSE says 0, and of a lock that krgd keeps here for it the kernel says
-// -1. So the call stops, and who keeps the locks is asked. What the kernel knows by itself is left
-// to it.
+// LockQueries: F_GETLK of fcntl(2), and F_OFD_GETLK of files that are no stream's. Neither FUSE nor
+// the kernel has the pid of a lock's process that is on another node: FUSE says 0, and of a lock
+// that krgd keeps here for it the kernel says -1. So the call stops, and who keeps the locks is
+// asked. What the kernel knows by itself is left to it.
 //
 // Owner: Descriptors. Threads: the loop's thread; sizes of files are asked for in workers.
 // SPDX-License-Identifier: GPL-2.0-or-later

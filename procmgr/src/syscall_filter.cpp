@@ -140,6 +140,7 @@ constexpr Rule kRules[] = {
     {SYS_shmdt, When::kAlways},
     {SYS_shmctl, When::kAlways},
     {SYS_fcntl, When::kValue, 1, F_GETLK},
+    {SYS_fcntl, When::kValue, 1, F_OFD_GETLK},
     {SYS_madvise, When::kValue, 2, MADV_REMOVE},
     {SYS_ioctl, When::kValue, 1, TIOCSPGRP},
     {SYS_ioctl, When::kValue, 1, TIOCGPGRP},

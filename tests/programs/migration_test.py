@@ -148,9 +148,9 @@ def wait_for(path):
 def note(path):
     with open(path + ".new", "w") as written: written.write(str(os.getpid()))
     os.rename(path + ".new", path)
-def holder(start):
+def holder(start, command=fcntl.F_GETLK):
     asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, start, 4, 0)
-    return struct.unpack("hhqqi4x", fcntl.fcntl(file, fcntl.F_GETLK, asked))[2:]
+    return struct.unpack("hhqqi4x", fcntl.fcntl(file, command, asked))[2:]
 def expected(start, path): return start, 4, int(open(path).read())
 file = open("locked", "r+")
 """
@@ -158,7 +158,9 @@ LOCKS_FIRST = LOCKS_HERE + """
 fcntl.lockf(file, fcntl.LOCK_EX, 4, 0)
 note("first")
 wait_for("second")
-print(os.uname().nodename, holder(10) == expected(10, "second"), holder(0)[2], flush=True)
+F_OFD_GETLK = 36
+print(os.uname().nodename, holder(10) == expected(10, "second"), holder(0)[2], holder(10, F_OFD_GETLK) == expected(10, "second"),
+      holder(0, F_OFD_GETLK) == expected(0, "first"), flush=True)
 note("asked"); wait_for("end")
 """
 LOCKS_SECOND = LOCKS_HERE + """
@@ -468,7 +470,7 @@ class MigrationTest(SessionCase):
         (self.work / "second.py").write_text(LOCKS_SECOND, encoding="ascii")
         out = self.shell("rm -f first second ready moved asked end; : >locked; /usr/bin/python3 first.py & /usr/bin/python3 second.py & pid=$!\n"
                          "until [ -e ready -a -e first ]; do sleep 0.02; done; krg_migrate $pid 1; : >moved; wait; rm -f locked first second ready moved asked end", caps=CAPS)
-        self.assertEqual(out.split("\n"), ["n0 True 0", "n1 True True"])
+        self.assertEqual(out.split("\n"), ["n0 True 0 True True", "n1 True True"])
 
     def test_a_lock_ends_with_its_process(self):
         (self.work / "holder.py").write_text(LOCK_HOLDER, encoding="ascii")
