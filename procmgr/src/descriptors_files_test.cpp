@@ -2,6 +2,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 
 #include "testing/descriptors_fixture.h"
 
@@ -267,6 +268,26 @@ TEST_F(DescriptorsTest, AnEventfdThatOthersHaveIsCountedAtHome) {
   value = 300;
   EXPECT_EQ(write(counter.get(), &value, sizeof value), ssize_t{sizeof value});
   EXPECT_EQ(wait_for(body), kOk);
+}
+
+// As while it is looked at whether a process waits for a connection.
+TEST_F(DescriptorsTest, WhatOnlyKrgdHasStillIsNotWatched) {
+  UniqueFd ours(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  UniqueFd epoll(epoll_create1(EPOLL_CLOEXEC));
+  epoll_event event{};
+  ASSERT_EQ(epoll_ctl(epoll.get(), EPOLL_CTL_ADD, ours.get(), &event), 0);
+  for (const bool is_there : {true, false}) {
+    std::vector<GivenFd> fds{{900, epoll.get()}};
+    if (is_there) fds.push_back({901, ours.get()});  // by another number
+    const pid_t held = hold(fds, [] { return kOk; });
+    auto exported = export_from(kHome, held, WhichFds::kAll);
+    EXPECT_EQ(exported.has_value(), !is_there);
+    if (exported)
+      node(kHome).descriptors.cancel_export(*exported);
+    else
+      EXPECT_NE(exported.error().context.find("was closed"), std::string::npos);
+    end(held);
+  }
 }
 
 TEST_F(DescriptorsTest, WhatCannotGoAlongIsNamed) {

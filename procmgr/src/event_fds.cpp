@@ -9,7 +9,10 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/timerfd.h>
 #include <sys/uio.h>
 
@@ -108,6 +111,28 @@ Result<UniqueFd> make_signal(std::string_view text, int flags) {
   return made(signalfd(-1, &signals, SFD_CLOEXEC | flags), "signalfd");
 }
 
+// The device of all sockets, which have one file system.
+unsigned device_of_sockets() {
+  static const unsigned device = [] {
+    const UniqueFd one(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    struct stat attributes {};
+    return fstat(one.get(), &attributes) == 0 ? minor(attributes.st_dev) : 0;
+  }();
+  return device;
+}
+
+// "tfd:        5 events:       1d data: ffffffffffffffff  pos:0 ino:61af sdev:7"
+std::optional<PolledFd> polled_of_line(const std::string& line) {
+  PolledFd fd;
+  unsigned device = 0;
+  if (sscanf(line.c_str(),
+             "tfd: %d events: %" SCNx32 " data: %" SCNx64 " pos:%*d ino:%" SCNx64 " sdev:%x",
+             &fd.number, &fd.events, &fd.data, &fd.inode, &device) != 5)
+    return std::nullopt;
+  fd.is_socket = device != 0 && device == device_of_sockets();
+  return fd;
+}
+
 }  // namespace
 
 std::optional<EventKind> event_kind_of(const StolenFd& fd) {
@@ -160,17 +185,25 @@ int first_of_description(pid_t pid, int number, const std::vector<StolenFd>& all
   return number;
 }
 
-bool OthersDescriptors::have(const StolenFd& fd) {
-  if (!known_) {
-    known_.emplace();
-    for (const pid_t other : numbers_in("/proc")) {
-      if (other == pid_ || other == getpid() || left_out_.contains(other)) continue;
-      const std::string folder = fmt::format("/proc/{}/fd", other);
-      for (const int number : numbers_in(folder))
-        if (auto link = read_link(fmt::format("{}/{}", folder, number)))
-          known_->emplace(std::move(*link), Number{other, number});
-    }
+void OthersDescriptors::look() {
+  if (known_) return;
+  known_.emplace();
+  for (const pid_t other : numbers_in("/proc")) {
+    if (other == pid_ || other == getpid() || left_out_.contains(other)) continue;
+    const std::string folder = fmt::format("/proc/{}/fd", other);
+    for (const int number : numbers_in(folder))
+      if (auto link = read_link(fmt::format("{}/{}", folder, number)))
+        known_->emplace(std::move(*link), Number{other, number});
   }
+}
+
+bool OthersDescriptors::have_link(const std::string& link) {
+  look();
+  return known_->contains(link);
+}
+
+bool OthersDescriptors::have(const StolenFd& fd) {
+  look();
   const auto [first, last] = known_->equal_range(fd.link);
   return std::any_of(first, last, [&](const auto& like) {
     return is_same_description(getpid(), fd.copy.get(), like.second.pid, like.second.number);
@@ -210,17 +243,22 @@ Result<UniqueFd> make_event_fd(EventKind kind, std::string_view description, int
   return misread();
 }
 
-// "tfd:        5 events:       1d data: ffffffffffffffff  pos:0 ino:61af sdev:7"
 std::vector<PolledFd> polled_by(std::string_view description) {
   std::vector<PolledFd> polled;
   for (std::string_view rest = description; !rest.empty();) {
-    PolledFd fd;
-    if (sscanf(std::string(next_line(rest)).c_str(),
-               "tfd: %d events: %" SCNx32 " data: %" SCNx64 " pos:%*d ino:%" SCNx64, &fd.number,
-               &fd.events, &fd.data, &fd.inode) == 4)
-      polled.push_back(fd);
+    if (const auto fd = polled_of_line(std::string(next_line(rest)))) polled.push_back(*fd);
   }
   return polled;
+}
+
+std::string without_polled(std::string_view description, const PolledFd& left_out) {
+  std::string kept;
+  for (std::string_view rest = description; !rest.empty();) {
+    const std::string line(next_line(rest));
+    const auto fd = polled_of_line(line);
+    if (!fd || fd->number != left_out.number || fd->inode != left_out.inode) kept += line + '\n';
+  }
+  return kept;
 }
 
 // kcmp(2), KCMP_EPOLL_TFD.

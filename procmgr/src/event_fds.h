@@ -49,8 +49,11 @@ class OthersDescriptors {
       : pid_(pid), left_out_(std::move(left_out)) {}
   // Whether one of them is of the same description as `fd` (its copy).
   bool have(const StolenFd& fd);
+  // Whether one of them is shown by that link.
+  bool have_link(const std::string& link);
 
  private:
+  void look();
   struct Number {
     pid_t pid;
     int number;
@@ -77,8 +80,11 @@ struct PolledFd {
   uint32_t events = 0;
   uint64_t data = 0;
   uint64_t inode = 0;
+  bool is_socket = false;
 };
 std::vector<PolledFd> polled_by(std::string_view description);
+// The description of one that does not watch that.
+std::string without_polled(std::string_view description, const PolledFd& left_out);
 // Whether the `place`th, from 0, of those that the epoll instance `epoll` watches by `number` is
 // the description of `fd`; both are descriptors of krgd's.
 bool is_polled(int epoll, int number, uint32_t place, int fd);

@@ -1,9 +1,25 @@
 // FdExporter: descriptors that tell of events. SPDX-License-Identifier: GPL-2.0-or-later
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "fd_exporter.h"
+#include "socket_users.h"
 
 namespace krg {
+namespace {
+
+// A socket that was closed is watched on while krgd has a copy of it: without that the kernel would
+// have forgotten it.
+bool is_ours_alone(const PolledFd& polled, const std::vector<StolenFd>& all,
+                   OthersDescriptors& others) {
+  return polled.is_socket &&
+         std::none_of(all.begin(), all.end(),
+                      [&](const StolenFd& own) { return own.attributes.st_ino == polled.inode; }) &&
+         !others.have_link(link_of_socket(polled.inode));
+}
+
+}  // namespace
 
 // One that only the process has is made anew. An eventfd that others have, too, stays, and is
 // counted where it is; a signalfd tells whoever reads it of his own signals. Of others, somebody
@@ -19,12 +35,16 @@ Result<std::string> FdExporter::export_event(StolenFd fd, pid_t pid, WhichFds wh
     return not_taken_along(fd, "which other processes have, too");
   auto description = describe_event_fd(pid, fd.number, kind);
   if (!description) return description.error();
-  if (kind == EventKind::kPoll)
-    for (const PolledFd& polled : polled_by(*description))
-      if (std::none_of(all.begin(), all.end(), [&](const StolenFd& other) {
-            return other.number == polled.number && other.attributes.st_ino == polled.inode;
-          }))
-        return not_taken_along(fd, "which watches a descriptor that was closed");
+  for (const PolledFd& polled : polled_by(*description)) {
+    if (std::any_of(all.begin(), all.end(), [&](const StolenFd& other) {
+          return other.number == polled.number && other.attributes.st_ino == polled.inode;
+        }))
+      continue;
+    if (!is_ours_alone(polled, all, others))
+      return not_taken_along(
+          fd, fmt::format("which watches descriptor {}, which was closed", polled.number));
+    description = without_polled(*description, polled);
+  }
   FdRecipe recipe = recipe_for(FdKind::kEvent, fd);
   recipe.detail = static_cast<uint32_t>(kind);
   return encode_recipe(recipe, *description);
