@@ -50,6 +50,20 @@ for number in range(10):
     if os.wait()[1] != 0: os.write(1, b"the child failed\n")
 """
 
+# The master of a terminal in the place of the event loop.
+TERMINAL = r"""
+import os, time
+(master, slave), (there, here) = os.openpty(), os.pipe()
+os.close(slave)
+for number in range(10):
+    if os.fork() == 0:
+        os.close(master)
+        time.sleep(0.1)
+        os._exit(0 if os.write(here, f"{number} {os.uname().nodename}\n".encode()) else 1)
+    os.write(1, os.read(there, 100))
+    if os.wait()[1] != 0: os.write(1, b"the child failed\n")
+"""
+
 # Its data, a busy first node, a server there whose children may go elsewhere; four clients that change the same rows, then a query by
 # workers beside the backend that is asked.
 POSTGRESQL = r"""
@@ -129,6 +143,11 @@ class ServersTest(SessionCase):
 
     def test_children_that_close_an_epoll_instance_go_elsewhere(self):
         hosts = self.answers("", EVENTS)
+        self.assertEqual(hosts[:2], ["n0"] * 2, "what its children do was not known yet")
+        self.assertGreater(len(set(hosts)), 1, hosts)
+
+    def test_children_that_close_the_master_of_a_terminal_go_elsewhere(self):
+        hosts = self.answers("", TERMINAL)
         self.assertEqual(hosts[:2], ["n0"] * 2, "what its children do was not known yet")
         self.assertGreater(len(set(hosts)), 1, hosts)
 

@@ -28,6 +28,11 @@ bool closes_on_exec(pid_t pid, int number) {
   return flags && (std::strtoul(flags, nullptr, 8) & kCloseOnExec);
 }
 
+// Of a pseudo-terminal.
+bool is_master(std::string_view link) {
+  return link == "/dev/ptmx" || link == "/dev/pts/ptmx";
+}
+
 // What tells the service that a socket belongs to: its port, or its path. Empty: it has none.
 std::string local_service(int fd) {
   sockaddr_storage address{};
@@ -63,7 +68,8 @@ ServerSockets server_sockets(pid_t pid) {
     const auto link = std::filesystem::read_symlink(entry.path(), error);
     if (error) continue;
     const int number = std::atoi(entry.path().filename().c_str());
-    if (link == "anon_inode:[eventpoll]" || link == "anon_inode:[timerfd]")
+    if (link == "anon_inode:[eventpoll]" || link == "anon_inode:[timerfd]" ||
+        is_master(link.native()))
       found.events.push_back({number, closes_on_exec(pid, number)});
     if (!link.native().starts_with("socket:")) continue;
     auto copy = steal_fd(pid, number);

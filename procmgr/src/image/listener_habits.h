@@ -1,6 +1,6 @@
 // ListenerHabits: whether the children that a process forks to serve a connection each, which it
 // has accepted, close the listening sockets that they have from it; and whether children close its
-// epoll instances and timerfds, which are its node's. It costs each connection a
+// epoll instances, timerfds and masters of terminals, its node's. It costs each connection a
 // question to another node where such a socket has gone along; where such children have all closed
 // theirs at once, the next one gets something in its place that says so (ENOTSOCK) to who uses it
 // all the same. Children without a connection are there to accept some themselves: nothing is
@@ -25,7 +25,7 @@ struct ListeningFd {
 };
 struct ServerSockets {
   std::vector<ListeningFd> listening;
-  std::vector<ListeningFd> events;  // epoll instances and timerfds
+  std::vector<ListeningFd> events;  // epoll instances, timerfds, masters of terminals
   bool has_connection = false;      // that came in by one of them
 };
 // Of a process of this node; none of one that has ended, or may not be looked at.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "image/listener_habits.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <signal.h>
@@ -88,11 +89,13 @@ TEST_F(ListenerHabitsTest, OneThatKeepsThemEndsItForGood) {
 
 TEST_F(ListenerHabitsTest, FindsWhatTellsOfEvents) {
   const int timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC), poll = epoll_create1(0);
+  const int master = posix_openpt(O_RDWR | O_NOCTTY);
   const auto found = server_sockets(getpid()).events;
-  ASSERT_EQ(found.size(), 2u);
+  ASSERT_EQ(found.size(), 3u);
   for (const ListeningFd& fd : found) EXPECT_EQ(fd.close_on_exec, fd.number == timer);
   close(timer);
   close(poll);
+  close(master);
   EXPECT_TRUE(server_sockets(getpid()).events.empty());
 }
 
