@@ -68,6 +68,7 @@ struct ChildReaper::Impl {
   // `told`: whom the signal named, if it was read.
   void reap(pid_t told);
   void reap_all();
+  void reap_own(int what);
   void reap_likely();
   void reap_crowd(pid_t told);
   bool many_stand() const;
@@ -93,13 +94,17 @@ pid_t ChildReaper::Impl::take_signal() const {
 // That a child goes on is told once, and a tracer that asks takes it from the parent
 // (kernel/exit.c, wait_task_continued): so only of children that are krgd's own.
 void ChildReaper::Impl::reap(pid_t told) {
-  if (is_crowd())
-    reap_crowd(told);
-  else
-    many_stand() ? reap_likely() : reap_all();
+  if (is_crowd()) return reap_crowd(told);
+  if (many_stand()) return reap_likely();
+  reap_all();
+  reap_own(WCONTINUED);
+}
+
+void ChildReaper::Impl::reap_own(int what) {
   std::vector<pid_t> own;
   for (const auto& [pid, changed] : watched) own.push_back(pid);
-  for (pid_t pid : own) take_one(pid, WCONTINUED);
+  for (pid_t pid : own)
+    while (take_one(pid, what)) continue;
 }
 
 void ChildReaper::Impl::reap_all() {
@@ -122,18 +127,17 @@ void ChildReaper::Impl::reap_likely() {
             kLookAtAll, std::chrono::ceil<std::chrono::microseconds>(kRest * look_takes)),
         [this] { reap_all(); });
   for (pid_t tid : std::vector(moving.begin(), moving.end())) take_one(tid, WEXITED | WSTOPPED);
-  std::vector<pid_t> own;
-  for (const auto& [pid, changed] : watched) own.push_back(pid);
-  for (pid_t pid : own) take_one(pid, WEXITED | WSTOPPED);
+  reap_own(WEXITED | WSTOPPED | WCONTINUED);
 }
 
 // Who is named at once; the others, whose signals were lost in its own, as often as leaves half of
 // the time for what they stop for.
 void ChildReaper::Impl::reap_crowd(pid_t told) {
   if (told != 0) take_one(told, WEXITED | WSTOPPED);
-  if (look_again) return;
+  if (look_again) return reap_own(WCONTINUED);
   const auto begin = Clock::now();
   if (begin < next_look) {
+    reap_own(WCONTINUED);
     look_again =
         loop.after(std::chrono::ceil<std::chrono::microseconds>(next_look - begin), [this] {
           look_again.reset();

@@ -10,10 +10,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
+
+#include "process_threads.h"
 
 using namespace krg;
 using namespace std::chrono_literals;
@@ -207,10 +208,7 @@ TEST_F(ChildReaperTest, TellsOfAllInACrowdThatMoves) {
   }
   char byte;
   ASSERT_EQ(read(made[0], &byte, 1), 1);
-  std::vector<pid_t> tids;
-  for (const auto& entry :
-       std::filesystem::directory_iterator("/proc/" + std::to_string(crowd) + "/task"))
-    tids.push_back(static_cast<pid_t>(std::stol(entry.path().filename())));
+  const std::vector<pid_t> tids = threads_of(crowd);
   ASSERT_EQ(tids.size(), kThreads);
   size_t stops = 0, ends = 0;
   for (const pid_t tid : tids) {

@@ -62,13 +62,6 @@ bool is_new_socket(const StolenFd& fd) {
   return S_ISSOCK(fd.attributes.st_mode) && describe_new_socket(fd.copy.get()).has_value();
 }
 
-// Without asking its file system.
-ino_t inode_of(int file) {
-  struct statx got {};
-  return statx(file, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_INO, &got) == 0 ? got.stx_ino
-                                                                                   : 0;
-}
-
 uint64_t hash_of_boot_id() {
   UniqueFd file(open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC));
   std::array<char, 64> text{};
@@ -244,8 +237,8 @@ void FdExporter::cancel(const std::vector<ExportedFd>& fds) {
     check(recipe.has_value(), "a recipe of ours can be read");
     if (recipe->fixed.exporter != node_.self) continue;
     if (recipe->fixed.kind == FdKind::kStream && recipe->fixed.home != node_.self)
-      if (const int guarded = home_.guarded(recipe->fixed.guard); guarded >= 0)
-        tree_.stays(inode_of(guarded));
+      if (const auto guarded = own_fd_identity(home_.guarded(recipe->fixed.guard)))
+        tree_.stays(guarded->inode);
     home_.export_done(recipe->fixed.guard);
   }
   resume_sockets(fds);

@@ -12,11 +12,11 @@
 #include <array>
 #include <cinttypes>
 #include <cstdio>
-#include <filesystem>
 #include <map>
 #include <optional>
 
 #include "process_spec.h"
+#include "process_threads.h"
 #include "text_scan.h"
 #include "whole_file.h"
 
@@ -143,12 +143,8 @@ std::vector<std::string> paths_of_handles(const std::vector<Watched>& all) {
 
 std::set<pid_t> threads_of(const std::set<pid_t>& processes) {
   std::set<pid_t> threads;
-  for (const pid_t pid : processes) {
-    std::error_code error;
-    std::filesystem::directory_iterator entry(fmt::format("/proc/{}/task", pid), error);
-    for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error))
-      if (auto tid = to_number<pid_t>(entry->path().filename().string())) threads.insert(*tid);
-  }
+  for (const pid_t pid : processes)
+    for (const pid_t tid : krg::threads_of(pid)) threads.insert(tid);
   return threads;
 }
 

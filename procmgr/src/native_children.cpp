@@ -1,27 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "native_children.h"
 
-#include <dirent.h>
 #include <fmt/core.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cstdlib>
 #include <fstream>
-#include <memory>
 
 #include "process_status.h"
+#include "process_threads.h"
 
 namespace krg {
 
 std::vector<pid_t> native_children(pid_t pid) {
   std::vector<pid_t> children;
-  const std::string tasks = fmt::format("/proc/{}/task", pid);
-  std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir(tasks.c_str()), closedir);
-  if (!directory) return children;
-  while (const dirent* entry = readdir(directory.get())) {
-    if (entry->d_name[0] == '.') continue;
-    std::ifstream file(fmt::format("{}/{}/children", tasks, entry->d_name));
+  for (const pid_t tid : threads_of(pid)) {
+    std::ifstream file(fmt::format("/proc/{}/task/{}/children", pid, tid));
     for (pid_t child; file >> child;) children.push_back(child);
   }
   return children;

@@ -160,9 +160,10 @@ Result<FdIdentity> fd_identity(pid_t tid, int number) {
 }
 
 Result<FdIdentity> own_fd_identity(int fd) {
-  struct stat got {};
-  if (fstat(fd, &got) != 0) return errno_error("fstat");
-  return FdIdentity{got.st_dev, got.st_ino};
+  struct statx got {};
+  if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_INO, &got) != 0)
+    return errno_error("statx");
+  return FdIdentity{makedev(got.stx_dev_major, got.stx_dev_minor), got.stx_ino};
 }
 
 Result<std::string> link_of_fd(pid_t tid, int number) {

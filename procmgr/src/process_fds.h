@@ -46,7 +46,7 @@ struct FdIdentity {
   auto operator<=>(const FdIdentity&) const = default;
 };
 Result<FdIdentity> fd_identity(pid_t tid, int number);
-// Of a descriptor of krgd's own.
+// The same of a descriptor of krgd's own.
 Result<FdIdentity> own_fd_identity(int fd);
 // What /proc shows for it: a path, where it has one. Errors: EBADF.
 Result<std::string> link_of_fd(pid_t tid, int number);

@@ -49,8 +49,8 @@ pid_t find_program_with(ino_t end) {
 
 UniqueFd copy_of(pid_t pid, int number, ino_t end) {
   auto copy = steal_fd(pid, number);
-  struct stat attributes {};
-  if (!copy || fstat(copy->get(), &attributes) != 0 || attributes.st_ino != end) return {};
+  const auto identity = copy ? own_fd_identity(copy->get()) : copy.error();
+  if (!identity || identity->inode != end) return {};
   return std::move(*copy);
 }
 

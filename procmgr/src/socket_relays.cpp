@@ -20,6 +20,7 @@
 #include "home_socket.h"
 #include "in_worker.h"
 #include "krg/runtime/log.h"
+#include "process_fds.h"
 #include "socket_relays_impl.h"
 
 namespace krg {
@@ -49,11 +50,6 @@ bool is_unread(int socket) {
 // What a datagram's sender hears of a receiver that is there no more.
 bool is_gone(int error) {
   return error == ECONNREFUSED || error == ENOTCONN || error == ECONNRESET || error == ESTALE;
-}
-
-ino_t inode_of(int file) {
-  struct stat attributes {};
-  return fstat(file, &attributes) == 0 ? attributes.st_ino : 0;
 }
 
 int type_of(int socket) {
@@ -193,7 +189,7 @@ Result<UniqueFd> SocketRelays::open(pid_t body, NodeId home, HomeId id, const Sh
   UniqueFd given(ends[0]);
   auto relay = std::make_unique<Relay>();
   relay->local = UniqueFd(ends[1]);
-  relay->end = inode_of(given.get());
+  if (const auto identity = own_fd_identity(given.get())) relay->end = identity->inode;
   relay->users.pids = {body};
   relay->body = body;
   relay->home = home;

@@ -5,13 +5,12 @@
 #include <sys/ptrace.h>
 
 #include <csignal>
-#include <filesystem>
 #include <map>
 #include <optional>
 
 #include "image/frozen_process.h"
 #include "process_status.h"
-#include "text_scan.h"
+#include "process_threads.h"
 
 namespace krg {
 namespace {
@@ -19,15 +18,6 @@ namespace {
 // How long it is waited for this krgd itself, which runs system calls in a thread (RemoteSyscalls).
 constexpr std::chrono::milliseconds kHelpedTick{2};
 constexpr int kHelpedTries = 500;
-
-std::vector<pid_t> threads_of(pid_t pid) {
-  std::vector<pid_t> tids;
-  std::error_code error;
-  std::filesystem::directory_iterator folder(fmt::format("/proc/{}/task", pid), error);
-  for (; !error && folder != std::filesystem::directory_iterator(); folder.increment(error))
-    if (auto tid = to_number<pid_t>(folder->path().filename().string())) tids.push_back(*tid);
-  return tids;
-}
 
 // It is on its way out: PTRACE_SEIZE fails with EPERM.
 bool has_ended(pid_t tid) {

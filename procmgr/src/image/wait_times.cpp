@@ -9,12 +9,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <ctime>
-#include <filesystem>
 #include <map>
 #include <optional>
 
 #include "kernel_values.h"
 #include "pid_texts.h"
+#include "process_threads.h"
 #include "text_scan.h"
 #include "whole_file.h"
 
@@ -166,20 +166,16 @@ void shorten_wait(const FrozenProcess& process, ImageThread& thread, int64_t wai
 
 WaitTimes WaitTimes::of(pid_t pid) {
   WaitTimes times;
-  std::vector<std::string> threads;
-  std::error_code error;
-  std::filesystem::directory_iterator entry(fmt::format("/proc/{}/task", pid), error);
-  for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error))
-    threads.push_back(entry->path());
+  const std::vector<pid_t> threads = threads_of(pid);
   if (threads.size() > kMostThreads) return times;
   ProcessorClocks clocks;
-  for (const std::string& folder : threads) {
+  for (const pid_t tid : threads) {
+    const std::string folder = fmt::format("/proc/{}/task/{}", pid, tid);
     const auto call = waiting_call(folder);
     const auto ran = call ? last_ran_ns(folder) : std::nullopt;
     const auto processor = ran ? processor_of(folder) : std::nullopt;
     const auto ahead = processor ? clocks.ahead_ns(*processor) : std::nullopt;
-    const auto tid = to_number<pid_t>(std::string_view(folder).substr(folder.rfind('/') + 1));
-    if (ahead && tid) times.waits_.push_back({*tid, call->number, call->arguments, *ran + *ahead});
+    if (ahead) times.waits_.push_back({tid, call->number, call->arguments, *ran + *ahead});
   }
   return times;
 }
