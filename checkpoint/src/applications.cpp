@@ -51,6 +51,11 @@ void Applications::listen() {
           shared->ok({reinterpret_cast<const char*>(&*found), sizeof *found});
         });
       });
+  node_.messenger.on_request<ListTopmost>([weak = weak_from_this()](NodeId, const ListTopmost&,
+                                                                    std::string_view,
+                                                                    Messenger::Reply reply) {
+    if (auto self = weak.lock()) reply.ok(rows(self->local_roots()));
+  });
 }
 
 bool Applications::is_checkpointable(pid_t pid) const {
@@ -71,6 +76,37 @@ std::vector<pid_t> Applications::local_roots() const {
     if (!task || !is_checkpointable(*task)) roots.insert(root);
   }
   return {roots.begin(), roots.end()};
+}
+
+struct Applications::Search {
+  std::function<void(std::vector<pid_t>)> done;
+  std::set<pid_t> topmost, roots;
+  size_t left = 0;
+};
+
+void Applications::find_all(std::function<void(std::vector<pid_t>)> done) {
+  auto search = std::make_shared<Search>();
+  search->done = std::move(done);
+  search->left = node_.node_count;
+  for (unsigned i = 0; i < node_.node_count; ++i)
+    node_.messenger.request(NodeId{static_cast<uint16_t>(i)}, ListTopmost{}, {},
+                            [self = shared_from_this(), search](const Result<std::string>& reply) {
+                              if (reply)
+                                for (pid_t pid : split_rows<pid_t>(*reply))
+                                  search->topmost.insert(pid);
+                              if (--search->left == 0) self->find_roots(search);
+                            });
+}
+
+// A node does not know what is above a process that has come from another one.
+void Applications::find_roots(const std::shared_ptr<Search>& search) {
+  if (search->topmost.empty()) return search->done({});
+  search->left = search->topmost.size();
+  for (pid_t pid : std::set(search->topmost))
+    find(pid, [search](const Result<Application>& found) {
+      if (found) search->roots.insert(found->root);
+      if (--search->left == 0) search->done({search->roots.begin(), search->roots.end()});
+    });
 }
 
 void Applications::ask(NodeId to, const FindApplication& question, Done done) {

@@ -28,10 +28,15 @@ class Applications : public std::enable_shared_from_this<Applications> {
 
   // That of `pid`, wherever it executes. Errors: ESRCH; EPERM: it is in none.
   void find(pid_t pid, Done done);
-  // Whose roots, as far as it is known here, execute on this node.
-  std::vector<pid_t> local_roots() const;
+  // The roots of all, over the nodes, in order. A node that does not answer has none.
+  void find_all(std::function<void(std::vector<pid_t>)> done);
 
  private:
+  struct Search;
+
+  // As far as it is known here.
+  std::vector<pid_t> local_roots() const;
+  void find_roots(const std::shared_ptr<Search>& search);
   bool is_checkpointable(pid_t pid) const;
   std::optional<uint32_t> job_of_orphan(pid_t pid) const;
   std::optional<pid_t> only_task_of(uint32_t job) const;

@@ -36,6 +36,12 @@ struct Application {
   uint32_t job = 0;  // all of which it is: orphans belong to it; 0: of none
 };
 
+// Request: the topmost processes of applications that the node knows of. Reply: pids (pid_t rows).
+struct ListTopmost {
+  static constexpr uint16_t kId = message_ids::kCheckpoint + 11;
+  uint8_t version = kVersion;
+};
+
 // Request to where an application's root executes: the command `checkpoint`. Payload: its
 // arguments, JSON. Reply: its result.
 struct AskCheckpoint {

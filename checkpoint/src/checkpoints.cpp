@@ -169,11 +169,15 @@ void Checkpoints::Impl::add_commands() {
                              self->forward(*asked, *found, answer);
                            });
   });
-  parts.control.add_command("checkpoint.applications",
-                            [weak](const Request&, ControlServer::Reply reply) {
-                              if (auto self = weak.lock())
-                                reply.ok({{"pids", self->applications->local_roots()}});
-                            });
+  parts.control.add_command(
+      "checkpoint.applications", [weak](const Request&, ControlServer::Reply reply) {
+        auto self = weak.lock();
+        if (!self) return;
+        auto shared = std::make_shared<ControlServer::Reply>(std::move(reply));
+        self->applications->find_all([shared](std::vector<pid_t> roots) {
+          shared->ok({{"pids", std::move(roots)}});
+        });
+      });
   parts.capture.node.messenger.on_request<AskCheckpoint>(
       [weak](NodeId from, const AskCheckpoint& ask, std::string_view payload,
              Messenger::Reply reply) {

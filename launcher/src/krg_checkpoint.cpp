@@ -39,7 +39,7 @@ Saves the application of a process (default: of the caller): the tree of the top
 process above it with the capability CHECKPOINTABLE (krgrun --caps=+CHECKPOINTABLE). It
 stops for a moment only, and goes on while it is written; krg_restart goes on from there.
 A further checkpoint into the same DIR holds only the pages written since the one before.
-  -a, --all            all applications of this node, each into DIR/PID
+  -a, --all            all applications of the cluster, each into DIR/PID
   -o, --output DIR     default: ./checkpoint-PID
   -d, --description TEXT
   -z, --compress       zstd
@@ -144,7 +144,10 @@ Result<Options> parse_options(int argc, char** argv) {
 
 // ---- in a session ----
 
-int save(ControlClient& krgd, const Options& options, long pid, const std::string& folder) {
+enum class MayHaveEnded { kNo, kYes };
+
+int save(ControlClient& krgd, const Options& options, long pid, const std::string& folder,
+         MayHaveEnded may_have_ended = MayHaveEnded::kNo) {
   ProgressBar bar;
   krgd.on_notice([&bar](const std::string& name, const nlohmann::json& packet) {
     if (name == "progress")
@@ -161,6 +164,8 @@ int save(ControlClient& krgd, const Options& options, long pid, const std::strin
                                        {"files", options.files}});
   krgd.on_notice(nullptr);
   bar.end();
+  if (!done && may_have_ended == MayHaveEnded::kYes && done.error().errno_or(0) == ESRCH)
+    return EXIT_SUCCESS;
   if (!done) return failure(done.error());
   const nlohmann::json& result = done->result;
   fmt::print(
@@ -182,7 +187,8 @@ int save_all(ControlClient& krgd, const Options& options) {
   int status = EXIT_SUCCESS;
   for (const nlohmann::json& pid : found->result["pids"])
     if (save(krgd, options, pid.get<unsigned>(),
-             fmt::format("{}/{}", options.folder, pid.get<unsigned>())) != EXIT_SUCCESS)
+             fmt::format("{}/{}", options.folder, pid.get<unsigned>()),
+             MayHaveEnded::kYes) != EXIT_SUCCESS)
       status = kFailure;
   return status;
 }

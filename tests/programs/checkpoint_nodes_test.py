@@ -101,6 +101,31 @@ touch saved; wait $forker
 """
 
 
+# One of two applications; its child is on another node. Each tells its number when there is a file "end".
+ONE_OF_TWO = """
+import os, subprocess, sys, time
+def rest():
+    while not os.path.exists("end"): time.sleep(0.02)
+child = os.fork()
+if child == 0:
+    rest()
+    os._exit(int(sys.argv[1]))
+subprocess.run(["krg_migrate", str(child), "2"], check=True)
+open("ready" + sys.argv[1], "w").close()
+rest()
+print("application", os.waitpid(child, 0)[1] >> 8, flush=True)
+"""
+TWO = """
+krg_capset -d +CHECKPOINTABLE
+/usr/bin/python3 work.py 1 & first=$!
+/usr/bin/python3 work.py 2 & second=$!
+krg_capset -d -CHECKPOINTABLE
+until [ -e ready1 ] && [ -e ready2 ]; do sleep 0.02; done
+krg_migrate $second 1 && krg_checkpoint --all -o all >log || exit 3
+echo $first $second >pids; wait
+"""
+
+
 class CheckpointNodesTest(CheckpointCase):
     def write(self, name, text):
         (self.work / name).write_text(text, encoding="ascii")
@@ -122,6 +147,19 @@ class CheckpointNodesTest(CheckpointCase):
         for node in range(3):
             self.assertIn(f"on node {node}", shown)
         self.assertTrue((self.work / "ckpt/v1.n2.h5").exists())
+
+    def test_all_applications_of_the_cluster(self):
+        self.write("work.py", ONE_OF_TWO)
+        self.write("two", TWO)
+        process = self.start("-N", "3", "--caps=+CAN_MIGRATE", "bash", "two")
+        self.wait_for_file("pids", process)
+        self.end(process)
+        pids = (self.work / "pids").read_text(encoding="ascii").split()
+        self.assertEqual(sorted(path.name for path in (self.work / "all").iterdir()), sorted(pids))
+        self.write("end", "")
+        for number, pid in enumerate(pids, 1):
+            self.restart(folder=f"all/{pid}", check=True)  # writes from where the file ended
+            self.assertEqual((self.work / "out").read_text(encoding="ascii"), f"application {number}\n")
 
     def test_forks_on_other_nodes(self):
         self.write("work.py", FORKS)

@@ -8,7 +8,7 @@
 //     written since the version before; files: contents of files that are open for writing, too
 //     action: "freeze" {pid | job}: it stands until "unfreeze" {pid | job, signal}, which a signal
 //     to its root may follow; it can be saved meanwhile
-//   checkpoint.applications {} -> {pids}     roots of applications on this node
+//   checkpoint.applications {} -> {pids}     roots of applications, of all nodes
 //   restart.open {folder, version, job, files, lazy} -> {version, pid, program, first_slot, files,
 //   mapped, loads_first}
 //     from krgrun, whose connection the restart belongs to: the root is to be made by it; files:
