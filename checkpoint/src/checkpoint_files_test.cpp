@@ -13,7 +13,6 @@
 
 #include <algorithm>
 #include <csignal>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <list>
@@ -23,7 +22,6 @@
 
 #include "krg/checkpoint/checkpoint_store.h"
 #include "krg/checkpoint/consolidate.h"
-#include "krg/checkpoint/load_pages.h"
 #include "krg/checkpoint/sealed_file.h"
 #include "krg/checkpoint/write_version.h"
 #include "krg/runtime/unique_fd.h"
@@ -59,29 +57,7 @@ class CheckpointFiles : public testing::Test {
     return fault_of(version, MadeSnapshot(seed));
   }
   std::string fault_of(uint32_t version, const MadeSnapshot& wanted) const {
-    const CheckpointStore here = store();
-    auto info = here.info(version);
-    if (!info) return info.error().message();
-    auto parts = here.open_parts(*info);
-    if (!parts) return parts.error().message();
-    std::mutex mutex;
-    uint64_t bytes = 0;
-    bool is_same = true;
-    auto loaded = load_pages(
-        *info, *parts, [](pid_t) { return true; },
-        [&](pid_t pid, std::span<const PageRange> ranges,
-            std::span<const std::byte> contents) -> Status {
-          std::vector<std::byte> expected(contents.size());
-          const auto member = static_cast<uint32_t>(pid - 301);
-          if (auto read = wanted.read(member, ranges, expected); !read) return read;
-          std::lock_guard lock(mutex);
-          bytes += contents.size();
-          is_same &= std::memcmp(expected.data(), contents.data(), contents.size()) == 0;
-          return {};
-        });
-    if (!loaded) return loaded.error().message();
-    if (bytes != info->memory_bytes) return "not all pages";
-    return is_same ? "" : "other contents";
+    return krg::fault_of(store(), version, wanted);
   }
   std::string part(uint32_t version = 1) const { return store().part_path(version, 0); }
   std::string master(uint32_t version = 1) const { return store().master_path(version); }

@@ -8,13 +8,10 @@
 #include <unistd.h>
 
 #include <csignal>
-#include <cstring>
 #include <filesystem>
-#include <mutex>
 
 #include "krg/checkpoint/checkpoint_store.h"
 #include "krg/checkpoint/consolidate.h"
-#include "krg/checkpoint/load_pages.h"
 #include "testing/made_programs.h"
 
 namespace krg {
@@ -80,29 +77,8 @@ class LiveParts : public testing::TestWithParam<bool> {
   // Empty when the newest version is that program's memory.
   std::string fault_of(const MadeSnapshot& wanted) const {
     const CheckpointStore here = store();
-    auto info = here.info(0);
-    if (!info) return info.error().message();
     if (auto whole = here.verify(0); !whole) return whole.error().message();
-    auto parts = here.open_parts(*info);
-    if (!parts) return parts.error().message();
-    std::mutex mutex;
-    uint64_t bytes = 0;
-    bool is_same = true;
-    auto loaded = load_pages(
-        *info, *parts, [](pid_t) { return true; },
-        [&](pid_t pid, std::span<const PageRange> ranges,
-            std::span<const std::byte> contents) -> Status {
-          std::vector<std::byte> expected(contents.size());
-          const auto member = static_cast<uint32_t>(pid - 301);
-          if (auto read = wanted.read(member, ranges, expected); !read) return read;
-          std::lock_guard lock(mutex);
-          bytes += contents.size();
-          is_same &= std::memcmp(expected.data(), contents.data(), contents.size()) == 0;
-          return {};
-        });
-    if (!loaded) return loaded.error().message();
-    if (bytes != info->memory_bytes) return "not all pages";
-    return is_same ? "" : "other contents";
+    return krg::fault_of(here, 0, wanted);
   }
   std::vector<std::string> names() const {
     std::vector<std::string> names;

@@ -2,12 +2,17 @@
 // Threads: a value each. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <cstring>
 #include <map>
+#include <mutex>
 #include <random>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include "krg/checkpoint/checkpoint_store.h"
+#include "krg/checkpoint/load_pages.h"
 #include "krg/checkpoint/write_version.h"
 
 namespace krg {
@@ -77,6 +82,33 @@ class MadeSnapshot : public PageSnapshot {
   std::vector<FamilySnapshot::Pages> pages_;
   std::map<std::pair<uint32_t, uint64_t>, unsigned> seeds_;  // of pages that were touched
 };
+
+// Empty when the version (0: the newest) holds that memory.
+inline std::string fault_of(const CheckpointStore& store, uint32_t version,
+                            const MadeSnapshot& wanted) {
+  auto info = store.info(version);
+  if (!info) return info.error().message();
+  auto parts = store.open_parts(*info);
+  if (!parts) return parts.error().message();
+  std::mutex mutex;
+  uint64_t bytes = 0;
+  bool is_same = true;
+  auto loaded = load_pages(
+      *info, *parts, [](pid_t) { return true; },
+      [&](pid_t pid, std::span<const PageRange> ranges,
+          std::span<const std::byte> contents) -> Status {
+        std::vector<std::byte> expected(contents.size());
+        const auto member = static_cast<uint32_t>(pid - 301);
+        if (auto read = wanted.read(member, ranges, expected); !read) return read;
+        std::lock_guard lock(mutex);
+        bytes += contents.size();
+        is_same &= std::memcmp(expected.data(), contents.data(), contents.size()) == 0;
+        return {};
+      });
+  if (!loaded) return loaded.error().message();
+  if (bytes != info->memory_bytes) return "not all pages";
+  return is_same ? "" : "other contents";
+}
 
 // What one of two nodes has of it: the second process is on node 1.
 class NodesPages : public PageSnapshot {

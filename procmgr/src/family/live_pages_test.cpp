@@ -38,14 +38,7 @@ class LivePagesTest : public FrozenProcessTest {
   // A child that runs `step` with 1, 2, … each time the test says so; it is watched from now on.
   void start_steps(const std::function<void(unsigned)>& step,
                    std::vector<PageRange> left_out = {}) {
-    pid = start([this, step] {
-      for (unsigned number = 1;; ++number) {
-        while (shared->value < number) usleep(200);
-        step(number);
-        shared->count = number;
-      }
-      return 0;
-    });
+    pid = start_stepping(step);
     {
       auto frozen = freeze(pid);
       ASSERT_TRUE(frozen) << frozen.error().message();
@@ -55,10 +48,6 @@ class LivePagesTest : public FrozenProcessTest {
     }
     ASSERT_TRUE(written->reset());
     live.emplace(std::vector<LivePages::Member>{{pid, std::move(left_out)}});
-  }
-  void run_step() {
-    const uint64_t number = ++shared->value;
-    ASSERT_TRUE(run_until([&] { return shared->count == number; }));
   }
   // Of `memory`, by numbers of pages: what is saved, all at once.
   std::map<size_t, char> save() {

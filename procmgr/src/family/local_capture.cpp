@@ -145,7 +145,7 @@ LocalCapture::Found LocalCapture::look(const std::vector<pid_t>& known, bool onl
     if (one.as != FoundAs::kNative && one.as != FoundAs::kBody) continue;
     one.awaits_pages = parts_.pages && parts_.pages->is_receiving(one.pid);
     if (!one.awaits_pages && !only_watches) read_mappings_of(one.pid);
-    one.is_large = is_large(one.pid);
+    one.is_large = only_watches && is_large(one.pid);
   }
   known_.clear();
   return all;

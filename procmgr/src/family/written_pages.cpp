@@ -20,7 +20,6 @@ namespace {
 
 constexpr uint64_t kPage = 4096;
 constexpr uint64_t kOpenFlags = O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY;
-constexpr uint64_t kScanProtects = 3;  // PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC
 
 bool enable(int userfaultfd) {
   uffdio_api api{.api = UFFD_API, .features = kUffdWpAsync | kUffdWpUnpopulated, .ioctls = 0};

@@ -41,21 +41,7 @@ class WrittenPagesTest : public FrozenProcessTest, public ::testing::WithParamIn
     FrozenProcessTest::TearDown();
   }
 
-  // Runs `step` with 1, 2, … in a child, each time the test says so.
-  void start_steps(const std::function<void(unsigned)>& step) {
-    pid = start([this, step] {
-      for (unsigned number = 1;; ++number) {
-        while (shared->value < number) usleep(200);
-        step(number);
-        shared->count = number;
-      }
-      return 0;
-    });
-  }
-  void run_step() {
-    const uint64_t number = ++shared->value;
-    ASSERT_TRUE(run_until([&] { return shared->count == number; }));
-  }
+  void start_steps(const std::function<void(unsigned)>& step) { pid = start_stepping(step); }
   // What was written since the last time, by numbers of pages from `from` on.
   std::vector<size_t> written(const char* from, size_t count) {
     auto frozen = freeze(pid);

@@ -34,8 +34,6 @@ constexpr uint64_t kScanSlice = 32u << 20;         // what one thread scans at a
 constexpr uint64_t kMostSlices = 64;               // longer ones, of memory that is reserved
 constexpr uint64_t kLeastForChanges = 4u << 20;    // less is scanned in one go
 constexpr uint64_t kLeastForTwo = 4 * kScanSlice;  // less is scanned before a thread has begun
-constexpr uint64_t kScanChecks = 2;                // PM_SCAN_CHECK_WPASYNC
-constexpr uint64_t kScanProtects = 3;              // and PM_SCAN_WP_MATCHING
 
 // Bits of an entry of /proc/PID/pagemap.
 constexpr uint64_t kEntrySoftDirty = uint64_t{1} << 55, kEntryFile = uint64_t{1} << 61,

@@ -11,6 +11,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <functional>
 #include <vector>
 
@@ -22,6 +23,9 @@ namespace krg {
 
 // What tells which pages were written (written_pages.h).
 enum class WrittenBy : uint32_t { kNothing, kSoftDirty, kWriteProtection };
+
+// Flags of PAGEMAP_SCAN: PM_SCAN_CHECK_WPASYNC; and PM_SCAN_WP_MATCHING.
+inline constexpr uint64_t kScanChecks = 2, kScanProtects = 3;
 
 // A private mapping that may have pages with content: all but the kernel's own.
 struct PrivateMapping {

@@ -46,6 +46,21 @@ class FrozenProcessTest : public ::testing::Test {
     watch(pid);
     return pid;
   }
+  // Runs `step` with 1, 2, … in a child, each time run_step() says so.
+  pid_t start_stepping(const std::function<void(unsigned)>& step) {
+    return start([this, step] {
+      for (unsigned number = 1;; ++number) {
+        while (shared->value < number) usleep(200);
+        step(number);
+        shared->count = number;
+      }
+      return 0;
+    });
+  }
+  void run_step() {
+    const uint64_t number = ++shared->value;
+    ASSERT_TRUE(run_until([&] { return shared->count == number; }));
+  }
   void watch(pid_t pid) {
     reaper->watch(pid, [this, pid](const ChildEvent& event) {
       if (event.is_end())
