@@ -147,5 +147,21 @@ TEST(WorkerPool, RunsWorkInWorkersAndDoneInTheLoop) {
   EXPECT_EQ(done, 20);
 }
 
+TEST(WorkerPool, WhatWorkHoldsEndsInTheLoopBeforeDone) {
+  EventLoop loop = make_loop();
+  WorkerPool pool(loop, 1);
+  std::string order;
+  const auto end = [&, self = std::this_thread::get_id()](int* held) {
+    order += std::this_thread::get_id() == self ? "held " : "elsewhere ";
+    delete held;
+  };
+  pool.submit([held = std::shared_ptr<int>(new int(1), end)] { *held = 2; },
+              [&] { order += "done "; });
+  pool.submit([held = std::shared_ptr<int>(new int(1), end)] { *held = 2; }, {});
+  pool.submit([] {}, [&] { loop.stop(); });
+  loop.run();
+  EXPECT_EQ(order, "held done held ");
+}
+
 }  // namespace
 }  // namespace krg

@@ -52,6 +52,8 @@ Status MessageStreams::send(NodeId to, HandlerId id, std::span<const std::byte> 
                             std::span<const std::byte> payload, Limit limit) {
   check(id < kAllHandlers && header.size() <= kMaxHeaderBytes && payload.size() <= kMaxPayloadBytes,
         "a message keeps its limits");
+  check(owner_ == std::thread::id() || owner_ == std::this_thread::get_id(),
+        "messages are sent by the loop's thread");
   Peer& peer = peers_.at(to.value);
   if (peer.failed) return errno_error("send to a failed node", EHOSTDOWN);
   FrameHeader frame{.from = self_.value,
@@ -106,6 +108,7 @@ size_t MessageStreams::begin_sending(NodeId to, FrameHeader frame,
 }
 
 bool MessageStreams::pump(NodeId to) {
+  owner_ = std::this_thread::get_id();
   Peer& peer = peers_[to.value];
   const bool anything_waits = !peer.queue.empty() || peer.wants_writable;
   while (!peer.queue.empty()) {
@@ -150,6 +153,7 @@ void MessageStreams::deliver_to_self() {
 
 Status MessageStreams::frame_arrived(std::span<const std::byte> bytes, NodeId* from) {
   *from = kNoNode;
+  owner_ = std::this_thread::get_id();
   FrameHeader frame;
   if (!read_header(bytes, peers_.size(), frame)) return text_error(kNotOurs);
   *from = NodeId{frame.from};

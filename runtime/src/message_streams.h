@@ -10,6 +10,7 @@
 #include <array>
 #include <deque>
 #include <memory>
+#include <thread>
 #include <vector>
 
 #include "krg/runtime/transport.h"
@@ -119,6 +120,7 @@ class MessageStreams {
   std::vector<Peer> peers_;
   std::array<MessageHandler, kAllHandlers> handlers_;
   std::function<void(NodeId)> writable_;
+  std::thread::id owner_;  // the loop's thread, as soon as a frame came or may go
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // for what is posted to the loop
 };
 

@@ -36,7 +36,11 @@ struct WorkerPool::Impl {
       queue.pop_front();
       lock.unlock();
       job.work();
-      if (job.done) loop.post(std::move(job.done));
+      // What the work holds may be the last of something whose end belongs to the loop, too.
+      loop.post([job = std::move(job)]() mutable {
+        job.work = nullptr;
+        if (job.done) job.done();
+      });
       lock.lock();
     }
   }
