@@ -294,8 +294,15 @@ void PidCalls::route(Call call, pid_t pid, Elsewhere elsewhere) {
 
 void PidCalls::signal_by_pidfd(Call call, pid_t pid) {
   RawCall raw{SYS_kill, {static_cast<uint64_t>(pid), call.arg(1)}};
-  if (call.arg(2) != 0) raw = {SYS_rt_sigqueueinfo, {raw.args[0], call.arg(1), call.arg(2)}};
   if (call.arg(3) != 0) return call.fail(EINVAL);  // flags: none is known
+  if (call.arg(2) != 0) {
+    raw = {SYS_rt_sigqueueinfo, {raw.args[0], call.arg(1), call.arg(2)}};
+    const auto number = call.read_memory(RemoteAddr{call.arg(2)}, sizeof(int));
+    if (!number) return call.fail(EFAULT);
+    // rt_sigqueueinfo(2) takes its own number for granted.
+    const auto signal = static_cast<int>(call.arg(1));
+    if (std::memcmp(number->data(), &signal, sizeof signal) != 0) return call.fail(EINVAL);
+  }
   if (impl_->table.executes_here(pid)) return impl_->send(std::move(call), raw, impl_->node.self);
   impl_->route(std::move(call), pid, [self = impl_, raw](Call remote, NodeId to) {
     self->send(std::move(remote), raw, to);

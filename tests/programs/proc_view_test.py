@@ -19,6 +19,18 @@ krg_capset -d -DISTANT_FORK -e -DISTANT_FORK
 """
 
 
+# pidfd_send_signal(2) by /proc/PID: another number than the siginfo's, no siginfo, and both alike.
+SEND_BY_FOLDER = """
+import ctypes, errno, os, signal, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+folder = os.open("/proc/" + sys.argv[1], os.O_DIRECTORY)
+info = ctypes.create_string_buffer(struct.pack("iiiiii", signal.SIGCONT, 0, -1, 0, os.getpid(), os.getuid()), 128)
+for number, address in ((signal.SIGKILL, info), (signal.SIGCONT, ctypes.c_void_p(8)), (signal.SIGCONT, info)):
+    failed = libc.syscall(424, folder, int(number), address, 0) != 0
+    print(errno.errorcode[ctypes.get_errno()] if failed else 0)
+"""
+
+
 class ProcViewTest(SessionCase):
     def on_cluster(self, script, **options):
         return self.shell(START + script + "\nkill $(jobs -p)\nwait 2>/dev/null\ntrue", **options)
@@ -41,6 +53,10 @@ class ProcViewTest(SessionCase):
     def test_killall_reaches_all_nodes(self):
         self.assertEqual(self.shell(START.replace("krg_capset", "true krg_capset") +
                                     "killall sleep; wait 2>/dev/null; pgrep -cx sleep; true"), "0")
+
+    def test_a_signal_by_a_process_folder_has_the_number_that_its_siginfo_says(self):
+        out = self.on_cluster("python3 - $remote <<'END'\n" + SEND_BY_FOLDER + "END\n")
+        self.assertEqual(out.split(), ["EINVAL", "EFAULT", "0"])
 
     def test_files_of_a_remote_process(self):
         out = self.on_cluster("""
