@@ -465,7 +465,8 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
                info.processes);
       control_.notify(restart->connection, "restarted", {{"version", info.version}});
     } else {
-      control_.notify(restart->connection, "restart_failed", {{"reason", how.error().message()}});
+      control_.notify(restart->connection, "restart_failed",
+                      {{"reason", how.error().message()}, {"errno", how.error().errno_or(EIO)}});
     }
     restart->installer.reset();  // what does not run is killed
     auto known = restarts_.find(job);

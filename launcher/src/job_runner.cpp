@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "job_runner.h"
 
+#include <fcntl.h>
 #include <fmt/core.h>
 #include <poll.h>
 #include <sys/signalfd.h>
@@ -64,7 +65,9 @@ int exit_status_of(int wait_status) {
 
 }  // namespace
 
-JobRunner::JobRunner(const RunOptions& options) : options_(options) {
+JobRunner::JobRunner(const RunOptions& options)
+    : options_(options), restart_fd_(options.restart_fd) {
+  if (restart_fd_) fcntl(restart_fd_.get(), F_SETFD, FD_CLOEXEC);
   sigset_t caught;
   sigemptyset(&caught);
   for (int signal : {SIGCHLD, SIGWINCH}) sigaddset(&caught, signal);
@@ -137,9 +140,11 @@ Status JobRunner::begin(const std::string& control_path, TaskLaunch& launch,
       return progress_.show("loading", packet.value("done", uint64_t{0}),
                             packet.value("total", uint64_t{0}));
     if (name == "restarted" || name == "restart_failed") progress_.end();
+    if (name == "restarted") tell_restart(0);
     if (name == "restart_failed") {
       restart_failed_ = true;
       fmt::print(stderr, "krgrun: cannot restart: {}\n", packet.value("reason", std::string()));
+      tell_restart(packet.value("errno", EIO));
     }
     if (name == "restart_lost") {
       restart_lost_ = true;
@@ -192,20 +197,29 @@ Status JobRunner::begin(const std::string& control_path, TaskLaunch& launch,
 }
 
 Status JobRunner::open_restart(TaskLaunch& launch) {
-  auto opened = krgd_->call("restart.open", {{"folder", options_.restart_folder},
-                                             {"version", options_.restart_version},
-                                             {"job", job_},
-                                             {"progress", ProgressBar::is_wanted()},
-                                             {"close_lost", options_.closes_lost_peers},
-                                             {"files", options_.checkpoints_files},
-                                             {"lazy", options_.restarts_lazily}});
-  if (!opened) return opened.error();
+  json ask = {{"folder", options_.restart_folder},
+              {"version", options_.restart_version},
+              {"job", job_},
+              {"progress", ProgressBar::is_wanted()},
+              {"close_lost", options_.closes_lost_peers},
+              {"files", options_.checkpoints_files},
+              {"lazy", options_.restarts_lazily}};
+  auto opened = krgd_->call("restart.open", ask);
+  if (!opened) {
+    tell_restart(opened.error().errno_or(EIO));
+    return opened.error();
+  }
   launch.restart = RestartPlan::parse(opened->result, job_);
   launch.distant_threads |= launch.restart->distant_threads;
   for (const std::string& lost : launch.restart->lost) fmt::print(stderr, "krgrun: {}\n", lost);
   if (const auto why = opened->result.value("loads_first", std::string()); !why.empty())
     fmt::print(stderr, "krgrun: all pages are loaded first: {}\n", why);
   return {};
+}
+
+void JobRunner::tell_restart(int error) {
+  if (restart_fd_) dprintf(restart_fd_.get(), "%d\n", error);
+  restart_fd_.reset();
 }
 
 // The user may have asked for these nodes, and waits for them in vain.

@@ -45,6 +45,7 @@ class JobRunner {
   std::string log_of(uint16_t node) const;
   Status begin(const std::string& control_path, TaskLaunch& launch, NamespaceSet& namespaces);
   Status open_restart(TaskLaunch& launch);
+  void tell_restart(int error);
   bool wants_libkrgomp(const TaskLaunch& launch) const;
   void choose_openmp_runtime(std::vector<std::string>& environment) const;
   void spread_openmp_teams(bool is_offered, TaskLaunch& launch) const;
@@ -70,6 +71,7 @@ class JobRunner {
   std::vector<Task> tasks_;
   std::unique_ptr<TaskIo> io_;
   UniqueFd signals_;
+  UniqueFd restart_fd_;
   sigset_t caller_mask_{};
   std::optional<std::chrono::steady_clock::time_point> deadline_;
   CheckpointRequest checkpoint_;

@@ -73,6 +73,8 @@ po::options_description describe(RawOptions& raw) {
   add("lost-peers", po::value(&raw.lost_peers),
       "connections and pipes to outside, at --restart: fail, or close: they are closed (fail)");
   add("restart-version", po::value(&run.restart_version), "of that folder (0: the newest)");
+  add("restart-fd", po::value(&run.restart_fd),
+      "descriptor that gets a line when it is decided: 0, the program runs again; else an errno");
   add("omp", po::value(&raw.openmp),
       "OpenMP programs' runtime: native (the system's libgomp: threads on one node), krg "
       "(libkrgomp: on all, and threads stay there), or auto (krg when PROGRAM itself needs "

@@ -42,6 +42,7 @@ struct RunOptions {
   bool closes_lost_peers = false;                     // at a restart, which they end otherwise
   std::string restart_folder;                         // absolute; the program comes from there
   unsigned restart_version = 0;                       // 0: the newest
+  int restart_fd = -1;                                // is told how that went; -1: none
   StatisticsForm statistics = StatisticsForm::kNone;  // of processes spread over nodes
   OpenmpRuntime openmp = OpenmpRuntime::kAuto;
   bool threads_come_home = true;  // from nodes where they wait for pages more than they compute

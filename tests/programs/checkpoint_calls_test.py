@@ -129,6 +129,33 @@ open("ready", "w").close()
 while not os.path.exists("end"): time.sleep(0.01)
 """
 
+# Ends by a signal once it has been restarted.
+WAITING = BEGIN + """
+import signal
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+print(error(krg.application_restart(b"ckpt", 0)), flush=True)
+if save() == 0:
+    open("on", "w").close()
+    time.sleep(100)
+"""
+
+# Outside of a session.
+RESTARTS = BEGIN + """
+import signal
+def restart(*how):
+    pid = krg.application_restart(*how)
+    return pid if pid > 0 else error(pid)
+print(restart(b"none", 0), restart(b"ckpt", 7), restart(b"ckpt", -1), flush=True)
+pid = restart(b"ckpt", 0)
+while not os.path.exists("on"): time.sleep(0.01)
+os.environ["KRGRUN_CLUSTER"] = f"run{pid}"
+print(restart(b"ckpt", 1), flush=True)
+os.kill(pid, signal.SIGTERM)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+os.environ["PATH"] = "/"
+print(restart(b"ckpt", 0))
+"""
+
 
 class CheckpointCallsTest(CheckpointCase):
     def program(self, text):
@@ -198,6 +225,13 @@ class CheckpointCallsTest(CheckpointCase):
     def test_a_thread_is_moved_by_its_program(self):
         told = self.run_saving(THREAD, "--caps=+DISTANT_THREAD,+CAN_MIGRATE", 2)
         self.assertEqual(told, ["[0, 0] {1} 0", "[0, 0] {0} 0", "[0, 0] {1} 0", "ENODEV ESRCH"])
+
+    def test_a_program_outside_restarts_one(self):
+        self.assertEqual(self.run_saving(WAITING), ["ENOTSUP"])
+        self.assertFalse((self.work / "on").exists())
+        result = self.run_program([*self.program(RESTARTS)])
+        self.assertEqual(result.stdout.split(), ["ENOENT", "ENOENT", "EINVAL", "EEXIST", "7", "ENOENT"], result.stderr)
+        self.assertIn("pid", result.stderr)
 
     def test_outside_of_a_session(self):
         text = BEGIN + "print(error(krg.cr_disable()), error(krg.cr_exclude_on(4096, 4096, None, None)), error(krg.application_set_userdata(1)))"

@@ -20,6 +20,14 @@ extern "C" {
 /* Saves the caller's application as the next version in `folder`. Returns the version's number when
  * the program goes on after that, and 0 in the program that was restarted from it. */
 int application_checkpoint(const char* folder);
+/* Has a version in `folder` (0: the newest) run again, with the same pids: krgrun --restart, as a
+ * child of the caller, in a cluster that runs already or in one that is started for it
+ * (KRGRUN_NODES and the like say how). Standard streams, terminal and environment of krgrun are the
+ * caller's. Returns when the program runs: krgrun's process id, which ends with the program's exit
+ * status, and hands signals on to it. For outside of a session: ENOTSUP in one. Else -1 with errno,
+ * the reason being on standard error: ENOENT (no such folder or version, or no krgrun in PATH),
+ * EEXIST (one of its pids is in use), EINVAL, EIO and others. */
+pid_t application_restart(const char* folder, int version);
 /* The application of a process stands until it is told to go on. Not for one's own. */
 int application_freeze(pid_t pid);
 /* `signal`: sent to its first process; 0: none. */
