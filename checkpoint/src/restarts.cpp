@@ -13,6 +13,7 @@
 #include "krg/checkpoint/checkpoint_store.h"
 #include "krg/checkpoint/load_pages.h"
 #include "krg/procmgr/family_installer.h"
+#include "krg/procmgr/threads_again.h"
 #include "krg/runtime/hex.h"
 #include "krg/runtime/log.h"
 #include "krg/runtime/run_after.h"
@@ -80,6 +81,7 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
     bool puts_files_back = false;
     bool shows_progress = false;
     bool closes_lost = false;  // connections to outside
+    ThreadsAgain threads;
     std::unique_ptr<FamilyInstaller> installer;
     std::vector<FamilyInstaller::MadeFile> made;
     Status outcome;
@@ -103,8 +105,12 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
     restart->closes_lost = request.arguments.value("close_lost", false);
     restart->is_lazy = request.arguments.value("lazy", false);
     restart->puts_files_back = request.arguments.value("files", false);
+    if (const auto come_home = request.arguments.find("threads_come_home");
+        come_home != request.arguments.end())
+      restart->threads.come_home = come_home->get<bool>();
     const uint32_t version = request.arguments.value("version", 0u);
     const uint32_t job = request.arguments.value("job", 0u);
+    restart->threads.job = job;
     node_.workers.submit([self = shared_from_this(), restart,
                           version] { restart->outcome = self->read(*restart, version); },
                          [self = shared_from_this(), restart, reply, job] {
@@ -197,6 +203,8 @@ class Restarts : public std::enable_shared_from_this<Restarts> {
         std::make_shared<const std::vector<std::unique_ptr<PartReader>>>(std::move(*parts));
     auto family = merged_family(restart.info, *restart.parts);
     if (!family) return family.error();
+    for (FamilyMember& member : family->members)
+      member.spread = with_threads(member.spread, restart.threads);
     auto installer = FamilyInstaller::create(
         {node_, parts_.capture.capabilities, parts_.capture.table, parts_.shadows,
          parts_.body_descriptors(), parts_.capture.spread, *parts_.capture.ipc,

@@ -187,7 +187,7 @@ Status JobRunner::begin(const std::string& control_path, TaskLaunch& launch,
     tell_allocations(launch.environment);
   }
   if (options_.multiple_writers) set_variable(launch.environment, "KRG_MULTIPLE_WRITERS", "1");
-  if (options_.threads_come_home && launch.node_count > 1)
+  if (options_.threads_come_home)
     set_variable(launch.environment, "KRG_GATHER", std::to_string(job_));
   if (wants_libkrgomp(launch)) {
     choose_openmp_runtime(launch.environment);
@@ -204,6 +204,7 @@ Status JobRunner::open_restart(TaskLaunch& launch) {
               {"close_lost", options_.closes_lost_peers},
               {"files", options_.checkpoints_files},
               {"lazy", options_.restarts_lazily}};
+  if (options_.says_threads) ask["threads_come_home"] = options_.threads_come_home;
   auto opened = krgd_->call("restart.open", ask);
   if (!opened) {
     tell_restart(opened.error().errno_or(EIO));

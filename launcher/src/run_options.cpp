@@ -223,6 +223,7 @@ Status finish(RawOptions& raw, const po::variables_map& given) {
   run.openmp = runtime->second;
   if (raw.threads != "" && raw.threads != "auto" && raw.threads != "stay")
     return text_error("--threads is auto or stay");
+  run.says_threads = !raw.threads.empty();
   run.threads_come_home =
       raw.threads.empty() ? run.openmp != OpenmpRuntime::kKrg : raw.threads == "auto";
   if (raw.statistics != "" && raw.statistics != "text" && raw.statistics != "json")

@@ -45,6 +45,7 @@ struct RunOptions {
   int restart_fd = -1;                                // is told how that went; -1: none
   StatisticsForm statistics = StatisticsForm::kNone;  // of processes spread over nodes
   OpenmpRuntime openmp = OpenmpRuntime::kAuto;
+  bool says_threads = false;      // --threads was given
   bool threads_come_home = true;  // from nodes where they wait for pages more than they compute
   bool multiple_writers = false;  // of a page of a process spread over nodes
   bool own_network = true;

@@ -112,6 +112,8 @@ TEST(RunOptions, ThreadsComeHomeUnlessTheyAreToStay) {
   EXPECT_FALSE(parse({"--omp=krg", "true"})->threads_come_home);
   EXPECT_FALSE(parse({"--threads", "stay", "true"})->threads_come_home);
   EXPECT_FALSE(parse({"--threads=2", "true"}));
+  EXPECT_TRUE(parse({"--threads=stay", "--restart=folder"})->says_threads);
+  EXPECT_FALSE(parse({"--omp=krg", "--restart=folder"})->says_threads);
 }
 
 }  // namespace

@@ -195,6 +195,26 @@ class CheckpointSpreadTest(CheckpointCase):
         self.assertEqual((sorted(after), sorted(after.values())), (sorted(before), [0, 0, 0, 1, 1, 1]))
         self.finish(process, "6 threads, as it should be\n")
 
+    def test_a_restart_says_whether_threads_come_home(self):
+        """Of a program for whose threads several nodes do not pay, which was started to stay on them."""
+        def wait_until_on(process, *nodes):
+            found = set()
+            while found != set(nodes):
+                self.assertIsNone(process.poll(), self.errors())
+                told = self.run_program(["krgrun", f"--cluster=run{process.pid}", "krg_where", "--json"])
+                all_processes = json.loads(told.stdout) if told.returncode == 0 else []
+                found = {thread["node"] for p in all_processes if p["command"] == "omp_handing" for thread in p.get("threads", [])}
+        process = self.begin(self.build / "test-bin/omp_handing", "touch ready")
+        wait_until_on(process, 0, 1)
+        self.save_and_kill(process)
+        process = self.start("-N", "2", "--threads=auto", f"--restart={self.work / 'ckpt'}")
+        wait_until_on(process, 0, 1)
+        wait_until_on(process, 0)
+        (self.work / "stop").touch()
+        self.assertEqual(process.wait(timeout=60), 0, self.errors())
+        self.assertRegex(self.errors(), r"krgrun: omp_handing \(pid \d+\): its threads waited for pages .* came home after [0-9.]+ s")
+        self.assertEqual((self.work / "output").read_text(), "4 threads\n")
+
     def test_threads_are_bound_to_the_same_processors(self):
         """Where they go to a node that has some of them."""
         (self.work / "work.py").write_text(

@@ -207,6 +207,8 @@ void Spreading::Impl::begin(pid_t pid, Call call) {
   opening->multiple_writers = wants_multiple_writers(pid);
   opening->patience = patience_of_process(pid);
   opening->gathers_for = environment_variable(pid, "KRG_GATHER").value_or("");
+  if (const auto again = restoring.find(pid); again != restoring.end())
+    opening->gathers_for = again->second->again.gathers_for(opening->gathers_for);
   ask.multiple_writers = opening->multiple_writers;
   ask.patience = static_cast<uint8_t>(opening->patience);
   if (!opening->multiple_writers && asks_for_multiple_writers(pid))
