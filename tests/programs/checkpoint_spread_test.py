@@ -164,6 +164,20 @@ class CheckpointSpreadTest(CheckpointCase):
             self.save(process)
         self.finish(process, "6 threads, as it should be\n")
 
+    def test_pages_that_were_read_before_it_stood_are_read_again_if_they_were_written(self):
+        """Of a large process, which has most of them read while its threads run; its log says so."""
+        self.settings = self.settings | {"KRG_LOG": "spread:debug,*:warn", "KRG_LOG_FILE": str(self.work / "log")}
+        process = self.begin(self.program("checkpoint_writing"), nodes=3)
+        for nodes in (2, 3, 1, 2):
+            time.sleep(self.random.uniform(0.1, 0.8))
+            self.save_and_kill(process)
+            told = re.findall(r"(\d+) pages have been read while it ran, (\d+) are to be read", (self.work / "log").read_text(errors="replace"))
+            self.assertEqual(len(told), 1, (self.work / "log").read_text(errors="replace") + f" nodes {nodes}")
+            self.assertGreater(int(told[0][0]), 0)
+            (self.work / "log").write_text("")
+            process = self.go_on(nodes)
+        self.finish(process)
+
     def test_threads_of_another_runtime(self):
         process = self.begin(self.program(), nodes=2, threads=3, options=("--caps=+DISTANT_THREAD",))
         for nodes in (2, 1, 3):

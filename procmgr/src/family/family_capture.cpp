@@ -20,6 +20,8 @@ using namespace family_messages;
 namespace {
 
 constexpr std::chrono::seconds kOrphansStand{2};
+// Pages that nobody comes for take memory no longer.
+constexpr std::chrono::seconds kEarlyKept{60};
 constexpr unsigned kNumberShift = 48;  // of a capture: above it the node that leads it
 
 template <class T>
@@ -54,6 +56,8 @@ struct FamilyCaptures::Impl : std::enable_shared_from_this<Impl> {
 
   FamilyCaptureParts parts;
   std::map<uint64_t, Share> shares;
+  LocalCapture::EarlyByMember early;  // of members that stand soon
+  EventLoop::Timer early_limit;
   uint64_t last_number = 0;
 
   explicit Impl(FamilyCaptureParts p) : parts(std::move(p)) {}
@@ -149,7 +153,7 @@ struct FamilyCaptures::Impl : std::enable_shared_from_this<Impl> {
   void take(const FamilyTake& ask, std::string_view, SharedReply reply) {
     auto capture = find(ask.capture, reply);
     if (!capture) return;
-    capture->take(ask.base, live_pages(ask.base), [reply](const Result<FamilyPiece>& piece) {
+    capture->take(ask.base, live_pages(ask.base), early, [reply](const Result<FamilyPiece>& piece) {
       piece ? reply->ok(piece->serialize()) : reply->fail(piece.error());
     });
   }
@@ -159,13 +163,25 @@ struct FamilyCaptures::Impl : std::enable_shared_from_this<Impl> {
     return known == shares.end() ? nullptr : known->second.capture->live();
   }
 
+  // For the capture that follows, if it comes soon.
+  void keep_early(LocalCapture::EarlyByMember more) {
+    for (auto& [pid, pages] : more) early[pid] = std::move(pages);
+    if (early.empty()) return;
+    early_limit = parts.node.loop.after(kEarlyKept, [weak = weak_from_this()] {
+      if (auto self = weak.lock()) self->early.clear();
+    });
+  }
+
   void watch(const FamilyWatchLarge& ask, std::string_view, SharedReply reply) {
     auto capture = find(ask.capture, reply);
     if (!capture) return;
     const auto answer = [reply](uint64_t bytes) { reply->ok(PackedWriter().put(bytes).take()); };
-    if (ask.protects) return capture->protect_large(answer);
-    capture->watch_large();
-    answer(0);
+    if (ask.protects)
+      return capture->protect_large([self = shared_from_this(), capture, answer](uint64_t bytes) {
+        self->keep_early(capture->take_early());
+        answer(bytes);
+      });
+    capture->watch_large([answer] { answer(0); });
   }
 
   // A node may have no member, but what is open there, or pages of memory that nodes share.

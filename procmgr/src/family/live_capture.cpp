@@ -13,18 +13,50 @@ constexpr uint64_t kLarge_KiB = 64u << 10;  // a fork of less takes less than tw
 
 }  // namespace
 
-// Threads of one that is spread have its pages elsewhere, too.
+// Who is spread may have pages on any node, each of which takes as long as many here.
 bool LocalCapture::is_large(pid_t pid) const {
-  if (parts_.spread.state_of && parts_.spread.state_of(pid) != SpreadMembers::State::kOrdinary)
-    return false;
+  using State = SpreadMembers::State;
+  const State state = parts_.spread.state_of ? parts_.spread.state_of(pid) : State::kOrdinary;
+  if (state != State::kOrdinary) return state == State::kSpread;
   const auto status = StatusText::read(pid);
   if (!status) return false;
   const std::string_view text = status->value("RssAnon");  // "262144 kB"
   return to_number<uint64_t>(text.substr(0, text.find(' '))).value_or(0) >= kLarge_KiB;
 }
 
-void LocalCapture::watch_large() {
+void LocalCapture::watch_large(std::function<void()> done) {
   watched_.clear();
+  early_.clear();
+  watch_ordinary();
+  std::set<pid_t> spread;
+  for (const auto& [pid, member] : members_)
+    if (member.spread) spread.insert(pid);
+  begin_early(std::move(spread), std::move(done));
+}
+
+void LocalCapture::begin_early(std::set<pid_t> left, std::function<void()> done) {
+  const auto member = left.empty() ? members_.end() : members_.find(*left.begin());
+  if (member == members_.end()) return done();
+  left.erase(left.begin());
+  member->second.spread->begin_early([self = shared_from_this(), pid = member->first,
+                                      left = std::move(left),
+                                      done = std::move(done)](std::shared_ptr<EarlyPages> early) {
+    if (early) self->early_[pid] = std::move(early);
+    self->begin_early(left, done);
+  });
+}
+
+// One after the other.
+void LocalCapture::read_early(std::set<pid_t> left, std::function<void()> done) {
+  if (left.empty()) return done();
+  const auto early = early_.at(*left.begin());
+  left.erase(left.begin());
+  early->read([self = shared_from_this(), left = std::move(left), done = std::move(done)] {
+    self->read_early(left, done);
+  });
+}
+
+void LocalCapture::watch_ordinary() {
   if (!parts_.tracking) return;
   for (const auto& [pid, member] : members_) {
     if (!member.process || member.spread || !is_large(pid)) continue;
@@ -35,8 +67,15 @@ void LocalCapture::watch_large() {
   }
 }
 
-// Not in the loop's thread, which has programs to answer meanwhile.
 void LocalCapture::protect_large(std::function<void(uint64_t bytes)> done) {
+  std::set<pid_t> spread;
+  for (const auto& [pid, early] : early_) spread.insert(pid);
+  read_early(std::move(spread),
+             [self = shared_from_this(), done = std::move(done)] { self->protect_watched(done); });
+}
+
+// Not in the loop's thread, which has programs to answer meanwhile.
+void LocalCapture::protect_watched(std::function<void(uint64_t bytes)> done) {
   if (watched_.empty()) return done(0);
   const auto protect = [watched = watched_] {
     std::vector<Watched> protecting;

@@ -338,10 +338,13 @@ Result<FamilyPlace> LocalCapture::place_of(pid_t pid) const {
 }
 
 // They may stand for more than one.
-void LocalCapture::take(uint64_t base, std::shared_ptr<const LivePages> live,
+void LocalCapture::take(uint64_t base, std::shared_ptr<const LivePages> live, EarlyByMember& early,
                         std::function<void(Result<FamilyPiece>)> done) {
   base_ = base;
   saved_live_ = std::move(live);
+  early_.clear();
+  for (const auto& [pid, member] : members_)
+    if (auto known = early.extract(pid)) early_.insert(std::move(known));
   auto piece = take_all();
   if (!piece) return done(piece.error());
   std::set<pid_t> spread;
@@ -359,7 +362,8 @@ void LocalCapture::copy_next(std::set<pid_t> left, std::function<void(Status)> d
   const auto member = members_.find(pid);
   if (member == members_.end()) return done(about(pid, errno_error("it has been let go", ESRCH)));
   const uint64_t base = taken_.at(pid).pages->is_tracked ? base_ : 0;
-  member->second.spread->take(base, number_,
+  auto early = early_.extract(pid);
+  member->second.spread->take(base, number_, early ? std::move(early.mapped()) : nullptr,
                               [self = shared_from_this(), pid, left = std::move(left),
                                done = std::move(done)](Result<StandingSpread::Memory> memory) {
                                 if (!memory) return done(about(pid, memory.error()));

@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "family/family_files.h"
@@ -22,6 +23,7 @@
 #include "image/known_mappings.h"
 #include "krg/procmgr/family_capture.h"
 #include "krg/procmgr/live_pages.h"
+#include "spread/early_pages.h"
 #include "spread/standing_spread.h"
 
 namespace krg {
@@ -29,6 +31,7 @@ namespace krg {
 class LocalCapture : public std::enable_shared_from_this<LocalCapture> {
  public:
   using Found = std::vector<family_messages::FoundProcess>;
+  using EarlyByMember = std::map<pid_t, std::shared_ptr<EarlyPages>>;
 
   LocalCapture(FamilyCaptureParts parts, const family_messages::FamilyFreeze& ask);
 
@@ -40,14 +43,18 @@ class LocalCapture : public std::enable_shared_from_this<LocalCapture> {
   // Runs when this node's shadows of the family have passed on what was sent to them.
   void flush(std::function<void()> done, int tries = kFlushTries);
   // Large members are to be watched when they have gone on (live_pages.h). REQUIRES: they stand.
-  void watch_large();
+  void watch_large(std::function<void()> done);
   // What was written of these is known from now on; tells how much may be saved while they run.
+  // Pages of spread ones have been read then.
   void protect_large(std::function<void(uint64_t bytes)> done);
+  // Pages of spread members, when protect_large() has ended; once.
+  EarlyByMember take_early() { return std::exchange(early_, {}); }
   // Null: protect_large() has not ended.
   std::shared_ptr<LivePages> live() const { return live_; }
-  // `done` may run later. `live`: what was saved since `base`, if that was no capture. REQUIRES:
+  // `done` may run later. `live`: what was saved since `base`, if that was no capture. `early`: its
+  // members' are taken out. REQUIRES:
   // they stand.
-  void take(uint64_t base, std::shared_ptr<const LivePages> live,
+  void take(uint64_t base, std::shared_ptr<const LivePages> live, EarlyByMember& early,
             std::function<void(Result<FamilyPiece>)> done);
   Result<FamilyDescription> describe(const family_messages::FamilyDescribe& ask,
                                      const std::set<pid_t>& members,
@@ -82,6 +89,10 @@ class LocalCapture : public std::enable_shared_from_this<LocalCapture> {
   };
 
   bool is_large(pid_t pid) const;
+  void watch_ordinary();
+  void begin_early(std::set<pid_t> left, std::function<void()> done);
+  void read_early(std::set<pid_t> left, std::function<void()> done);
+  void protect_watched(std::function<void(uint64_t bytes)> done);
   void add_known(pid_t pid);
   void add_children_of(pid_t pid);
   void add_orphans();
@@ -119,6 +130,7 @@ class LocalCapture : public std::enable_shared_from_this<LocalCapture> {
   uint64_t base_ = 0;
   std::shared_ptr<const LivePages> saved_live_;  // of `base_`
   std::vector<Watched> watched_;
+  EarlyByMember early_;  // that is to be read, or has been
   std::shared_ptr<LivePages> live_;
   std::set<pid_t> known_;  // that are here, in whatever way
   std::map<pid_t, Member> members_;

@@ -111,6 +111,7 @@ void MemberPages::add(StandingSpread::Memory memory) {
     is_tracked = false;
     tracked.clear();
     copied = {};
+    of_set = std::move(memory.written);
     return adopt(memory.copy);
   }
   tracked.insert(tracked.end(), memory.set_pages.begin(), memory.set_pages.end());
@@ -150,7 +151,8 @@ Result<std::vector<PageRange>> MemberPages::pages() const {
     ranges = std::move(*found);
     // What a copy has there is not the content.
     std::erase_if(ranges, [&](const PageRange& r) { return copied.find(r.start); });
-    ranges.insert(ranges.end(), copied.ranges.begin(), copied.ranges.end());
+    for (const CopiedPages* more : {&copied, &of_set})
+      ranges.insert(ranges.end(), more->ranges.begin(), more->ranges.end());
   }
   leave_out(ranges, left_out);
   const auto of_shared = shared_now ? shared_now->take(shared, shared_before.get()) : shared.ranges;

@@ -35,7 +35,7 @@ struct MemberPages {
   std::shared_ptr<const PageDigests> shared_before;  // in the capture before; null: all is new
   std::shared_ptr<PageDigests> shared_now;           // filled by pages(); null: not wanted
   CopiedPages copied;  // with a task: memory that no copy has (MADV_DONTFORK, …)
-  CopiedPages of_set;  // with no task: of one that is spread
+  CopiedPages of_set;  // of one that is spread: what `task` has not
 
   // `written`: what is known since the capture that this one goes on from; taken. Null: nothing.
   // `live`: that was none, but these were saved while it ran; null: it was one.

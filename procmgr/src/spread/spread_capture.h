@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "spread/early_pages.h"
 #include "spread/spread_copy.h"
 #include "spread/spread_process.h"
 #include "spread/standing_spread.h"
@@ -45,16 +46,18 @@ class SpreadProcess::StandingProcess : public StandingSpread {
   int memory_fd() const override { return of_.parts_.memory_fd; }
   std::string state() const override;
   Result<ProcessImage> image(int session_mount_ns, MappingTexts& before) override;
-  void take(uint64_t base, uint64_t number, std::function<void(Result<Memory>)> done) override;
+  void begin_early(std::function<void(std::shared_ptr<EarlyPages>)> done) override;
+  void take(uint64_t base, uint64_t number, std::shared_ptr<EarlyPages> early,
+            std::function<void(Result<Memory>)> done) override;
 
  private:
   using Taken = std::function<void(Result<Memory>)>;
-  struct Written;
   void put_ranges(std::vector<ImageMapping>& mappings) const;
   void ask_written(std::function<void(std::optional<PageMarks>)> done);
   void copy(uint64_t number, Taken done);
-  Result<pid_t> make_copy(const std::vector<SpreadRange>& ranges);
+  Result<pid_t> make_copy(const std::vector<SpreadRange>& ranges, bool with_room);
   void take_changed(uint64_t number, const SavedPages::Plan& plan, Taken done);
+  void take_early(uint64_t number, EarlyPages& early, const PageMarks& written, Taken done);
 
   SpreadProcess& of_;
   const std::weak_ptr<bool> alive_;

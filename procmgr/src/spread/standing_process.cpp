@@ -9,11 +9,11 @@
 #include <utility>
 
 #include "image/image_capture.h"
+#include "krg/runtime/log.h"
 #include "spread/spread_again.h"
 #include "spread/spread_capture.h"
 
 namespace krg {
-
 SpreadProcess::StandingProcess::~StandingProcess() {
   if (copy_) copy_->cancel();
   if (reader_) reader_->cancel();
@@ -68,13 +68,28 @@ void SpreadProcess::StandingProcess::put_ranges(std::vector<ImageMapping>& mappi
 
 // --- its memory ---------------------------------------------------------------------------------
 
-void SpreadProcess::StandingProcess::take(uint64_t base, uint64_t number, Taken done) {
+void SpreadProcess::StandingProcess::take(uint64_t base, uint64_t number,
+                                          std::shared_ptr<EarlyPages> early, Taken done) {
   if (alive_.expired()) return done(errno_error("the process died", ESRCH));
   if (of_.parts_.pages->allows_multiple_writers()) return copy(0, std::move(done));
-  ask_written([this, base, number, done = std::move(done)](std::optional<PageMarks> written) {
+  ask_written([this, base, number, early = std::move(early),
+               done = std::move(done)](std::optional<PageMarks> written) {
     if (alive_.expired()) return done(errno_error("the process died", ESRCH));
-    if (!written || !of_.saved_.is_of(base)) return copy(number, done);
-    take_changed(number, of_.saved_.plan(of_.parts_.memory.all(), *written), done);
+    if (written && of_.saved_.is_of(base))
+      return take_changed(number, of_.saved_.plan(of_.parts_.memory.all(), *written), done);
+    if (written && early && early->is_whole()) return take_early(number, *early, *written, done);
+    copy(number, done);
+  });
+}
+
+// Nobody knows from then on what was written since the last capture.
+void SpreadProcess::StandingProcess::begin_early(
+    std::function<void(std::shared_ptr<EarlyPages>)> done) {
+  if (alive_.expired() || of_.parts_.pages->allows_multiple_writers()) return done(nullptr);
+  of_.saved_.forget();
+  ask_written([this, done = std::move(done)](const std::optional<PageMarks>&) {
+    if (alive_.expired()) return done(nullptr);
+    done(std::make_shared<EarlyPages>(of_.parts_.pages, of_.parts_.memory.all()));
   });
 }
 
@@ -108,7 +123,7 @@ void SpreadProcess::StandingProcess::copy(uint64_t number, Taken done) {
   of_.saved_.forget();
   std::vector<SpreadRange> ranges = of_.parts_.memory.all();
   copy_ = std::make_shared<SpreadCopy>(of_.parts_.pages, ranges);
-  auto made = make_copy(ranges);
+  auto made = make_copy(ranges, true);
   if (!made) return done(made.error());
   copied_ = *made;
   auto content = std::make_shared<PageMarks>();
@@ -129,8 +144,9 @@ void SpreadProcess::StandingProcess::copy(uint64_t number, Taken done) {
       [content](PageIndex page) { content->add(page); });
 }
 
-// With memory of its own where the ranges are, still empty.
-Result<pid_t> SpreadProcess::StandingProcess::make_copy(const std::vector<SpreadRange>& ranges) {
+// Without the ranges, or with memory of its own there, still empty.
+Result<pid_t> SpreadProcess::StandingProcess::make_copy(const std::vector<SpreadRange>& ranges,
+                                                        bool with_room) {
   std::vector<SpreadRange> apart = ranges;
   SpreadRange scratch;
   scratch.start = of_.parts_.scratch.address_of(0);
@@ -143,7 +159,7 @@ Result<pid_t> SpreadProcess::StandingProcess::make_copy(const std::vector<Spread
   }
   process_->drop_scratch();
   auto made = process_->clone_page_source(FrozenProcess::PageSource::kCopy);
-  if (!made) return made.error();
+  if (!made || !with_room) return made;
   const auto fail = [&](const Error& why) {
     kill(*made, SIGKILL);
     return why;
@@ -157,41 +173,13 @@ Result<pid_t> SpreadProcess::StandingProcess::make_copy(const std::vector<Spread
   return *made;
 }
 
-// Pages that are copied here, in whatever order they come.
-struct SpreadProcess::StandingProcess::Written {
-  PageBuffer bytes;
-  std::vector<std::pair<uint64_t, uint64_t>> places;  // address, offset in `bytes`
-
-  void add(RemoteAddr at, std::span<const std::byte> page) {
-    const uint64_t offset = places.size() * kPageBytes;
-    std::copy(page.begin(), page.end(), bytes.get() + offset);
-    places.emplace_back(at.value, offset);
-  }
-  CopiedPages sorted() {
-    std::sort(places.begin(), places.end());
-    CopiedPages all;
-    all.bytes = std::move(bytes);
-    for (const auto& [address, offset] : places) {
-      const bool goes_on = !all.ranges.empty() && all.ranges.back().end().value == address &&
-                           all.offsets.back() + all.ranges.back().bytes == offset;
-      if (goes_on) {
-        all.ranges.back().bytes += kPageBytes;
-        continue;
-      }
-      all.ranges.push_back({.start = {address}, .bytes = kPageBytes});
-      all.offsets.push_back(offset);
-    }
-    return all;
-  }
-};
-
 void SpreadProcess::StandingProcess::take_changed(uint64_t number, const SavedPages::Plan& plan,
                                                   Taken done) {
   uint64_t most = 0;
   for (const SpreadRange& range : plan.changed) most += range.bytes;
-  auto bytes = PageBuffer::make(most);
-  if (!bytes) return copy(number, std::move(done));
-  auto written = std::make_shared<Written>(Written{std::move(*bytes), {}});
+  auto room = SetPages::make(most);
+  if (!room) return copy(number, std::move(done));
+  auto written = std::make_shared<SetPages>(std::move(*room));
   of_.saved_.forget();
   auto content = std::make_shared<PageMarks>();
   auto memory = std::make_shared<Memory>();
@@ -203,9 +191,8 @@ void SpreadProcess::StandingProcess::take_changed(uint64_t number, const SavedPa
   reader_ = std::make_shared<SpreadReader>(of_.parts_.pages, plan.changed);
   reader_->read(
       [written, content](RemoteAddr at, PageIndex page, std::span<const std::byte> bytes) {
-        written->add(at, bytes);
         content->add(page);
-        return Status();
+        return written->add(at, bytes);
       },
       [this, number, written, content, memory, done = std::move(done)](const Status& read) {
         if (!read) return done(read.error());
@@ -215,6 +202,43 @@ void SpreadProcess::StandingProcess::take_changed(uint64_t number, const SavedPa
         const auto& ranges = memory->written.ranges;
         memory->set_pages.insert(memory->set_pages.end(), ranges.begin(), ranges.end());
         done(std::move(*memory));
+      });
+}
+
+// Those that were written since they were read are read again; a copy of the process has what is at
+// home only.
+void SpreadProcess::StandingProcess::take_early(uint64_t number, EarlyPages& early,
+                                                const PageMarks& written, Taken done) {
+  const std::vector<SpreadRange> ranges = of_.parts_.memory.all();
+  const SavedPages::Plan plan = early.plan(ranges, written);
+  auto pages = std::make_shared<SetPages>(early.take(plan.same));
+  auto made = make_copy(ranges, false);
+  if (!made) return done(made.error());
+  copied_ = *made;
+  auto content = std::make_shared<PageMarks>();
+  for (const SpreadRange& range : plan.same)
+    for (uint64_t i = 0; i < range.bytes / kPageBytes; ++i)
+      content->add(PageIndex{range.first.value + i});
+  uint64_t again = 0;
+  for (const SpreadRange& range : plan.changed) again += range.bytes;
+  log_debug("spread", "process {}: {} pages have been read while it ran, {} are to be read",
+            of_.parts_.pid, pages->bytes() / kPageBytes, again / kPageBytes);
+  reader_ = std::make_shared<SpreadReader>(of_.parts_.pages, plan.changed);
+  reader_->read(
+      [pages, content](RemoteAddr at, PageIndex page, std::span<const std::byte> bytes) {
+        content->add(page);
+        return pages->add(at, bytes);
+      },
+      [this, number, ranges, pages, content, done = std::move(done)](const Status& read) {
+        const pid_t rest = std::exchange(copied_, 0);
+        if (!read) kill(rest, SIGKILL);
+        if (!read && read.error().errno_or(0) == ENOSPC) return copy(number, done);
+        if (!read) return done(read.error());
+        if (!alive_.expired()) of_.saved_.replace(number, ranges, std::move(*content));
+        Memory memory;
+        memory.copy = rest;
+        memory.written = pages->sorted();
+        done(std::move(memory));
       });
 }
 

@@ -19,6 +19,8 @@
 
 namespace krg {
 
+class EarlyPages;
+
 class StandingSpread {
  public:
   virtual ~StandingSpread() = default;
@@ -32,17 +34,23 @@ class StandingSpread {
   virtual std::string state() const = 0;
   // The descriptor that krgd has put into it.
   virtual int memory_fd() const = 0;
+  // What is to be read when it has gone on, for the next take(), if that has all (early_pages.h);
+  // null: nothing. `done` does not run when this goes before.
+  virtual void begin_early(std::function<void(std::shared_ptr<EarlyPages>)> done) = 0;
   // Its memory, pages of all nodes included.
   struct Memory {
-    // A stopped task, traced, with a copy of all of it: the caller's to kill. 0: what follows.
+    // A stopped task, traced, with a copy of all of it but what was copied: the caller's to kill.
+    // 0: what follows.
     pid_t copy = 0;
-    std::vector<PageRange> set_pages;  // with content, is_clean: as it was in `base`
+    std::vector<PageRange> set_pages;  // with content, is_clean: as it was in `base`; with no copy
     CopiedPages written;               // those that are not clean
   };
   // `number`: of this capture. `base`: that of an earlier one, whose pages need not be had again,
   // if all is known of them; 0: none. With less than all, the rest of its memory, which is at home
-  // only, is the caller's business. `done` does not run when this goes before.
-  virtual void take(uint64_t base, uint64_t number, std::function<void(Result<Memory>)> done) = 0;
+  // only, is the caller's business. `early`: what begin_early() told since the take() before, read;
+  // else null. `done` does not run when this goes before.
+  virtual void take(uint64_t base, uint64_t number, std::shared_ptr<EarlyPages> early,
+                    std::function<void(Result<Memory>)> done) = 0;
 };
 
 }  // namespace krg
