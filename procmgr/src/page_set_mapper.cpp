@@ -46,6 +46,7 @@ void PageSetMapper::map(SyscallBroker::Call call, Request request) {
   auto job = std::make_shared<Job>(Job{std::move(call), std::move(request)});
   const pid_t tid = job->call.tid();
   auto process = read_process_status(tid);
+  if (!process && process.error().errno_or(0) == EMFILE) return fail(job, ENOMEM);
   if (!process || !job->call.is_valid()) return fail(job, ESRCH);
   job->pid = process->pid;
   give_descriptors(job);
@@ -61,7 +62,7 @@ void PageSetMapper::map(SyscallBroker::Call call, Request request) {
       });
   if (asked) return;
   log_warn("shm", "thread {}: {}", tid, asked.error().message());
-  fail(job, ENODEV);
+  fail(job, asked.error().errno_or(0) == EMFILE ? ENOMEM : ENODEV);
 }
 
 void PageSetMapper::give_descriptors(const JobPtr& job) {
@@ -95,7 +96,7 @@ void PageSetMapper::take_userfaultfd(const JobPtr& job, int64_t opened) {
   if (opened < 0) return close_descriptors(job, opened == -EPERM ? -ENODEV : opened);
   job->userfaultfd_there = static_cast<int>(opened);
   auto copy = steal_fd(job->thread->tid(), job->userfaultfd_there);
-  if (!copy) return close_descriptors(job, -ENODEV);
+  if (!copy) return close_descriptors(job, -ENOMEM);  // krgd's descriptors are used up
   job->userfaultfd = std::move(*copy);
   job->address == 0 ? map_memory(job) : serve(job);
 }

@@ -23,6 +23,11 @@
 namespace krg {
 namespace {
 
+// krgd's are used up: each mapping takes some.
+bool has_no_descriptors(const Error& error) {
+  return error.errno_or(0) == EMFILE || error.errno_or(0) == ENFILE;
+}
+
 // As the kernel checks them; 0 or the error.
 int check_request(const SharedMappings::Request& map, int open_flags) {
   const int access = open_flags & O_ACCMODE;
@@ -88,12 +93,14 @@ void SharedMappings::on_mmap(SyscallBroker::Call call) {
   if (!fs_.is_serving()) return call.go_on();
   const int number = static_cast<int>(call.arg(4));
   auto identity = fd_identity(call.tid(), number);
+  if (!identity && has_no_descriptors(identity.error())) return call.fail(ENOMEM);
   if (!identity) return call.go_on();
   if (identity->device != fs_.device())
     return node_.shared_files.empty() ? call.go_on() : on_ordinary_file(std::move(call), number);
   const FileId id = fs_.file_of(SharedTree::kName, identity->inode);
   if (id == 0) return call.go_on();
   auto file = steal_fd(call.tid(), number);
+  if (!file && has_no_descriptors(file.error())) return call.fail(ENOMEM);
   if (!file) return call.go_on();
   const int open_flags = fcntl(file->get(), F_GETFL);
   const Request request = request_of(call);

@@ -27,6 +27,23 @@ assert all(os.waitpid(pid, 0)[1] == 0 for pid in children)
 print(sum(bytes(memory[:24]) == bytes(range(1, 25)) for memory in maps))
 """
 
+# Maps one shared file until that is refused; whether there were some till then; then once more, where some have gone.
+MANY_MAPPINGS = """
+import errno, mmap, os
+file = os.open("/dev/shm/many", os.O_RDWR | os.O_CREAT)
+os.unlink("/dev/shm/many")
+os.ftruncate(file, 4096)
+maps = []
+try:
+    while len(maps) < 1000: maps.append(mmap.mmap(file, 4096))
+except OSError as refused:
+    print(errno.errorcode[refused.errno], len(maps) > 50)
+del maps[-20:]
+again = mmap.mmap(file, 4096)
+again[0:10] = b"afterwards"
+print(maps[0][0:10].decode())
+"""
+
 
 class LimitsTest(SessionCase):
     def test_memory_is_taken_from_programs_first(self):
@@ -55,6 +72,14 @@ class LimitsTest(SessionCase):
         (self.work / "mappings.py").write_text(MAPPINGS, encoding="ascii")
         told = self.run_program(["bash", "-c", "ulimit -Sn 256; exec krgrun -N 2 --caps=+CAN_MIGRATE /usr/bin/python3 mappings.py"])
         self.assertEqual((told.returncode, told.stdout, told.stderr), (0, "60\n", ""))
+
+    def test_as_many_mappings_as_krgd_has_descriptors_for(self):
+        """Then there is no more memory: never a mapping that is another node's too no longer."""
+        if not self.has_shared_memory():
+            lacks("userfaultfd_kernel_faults", "nodes share no memory")
+        (self.work / "many.py").write_text(MANY_MAPPINGS, encoding="ascii")
+        told = self.run_program(["bash", "-c", "ulimit -n 600; exec krgrun -N 2 --caps=+DISTANT_FORK /usr/bin/python3 many.py"])
+        self.assertEqual((told.returncode, told.stdout, told.stderr), (0, "ENOMEM True\nafterwards\n", ""))
 
 
 if __name__ == "__main__":

@@ -128,7 +128,7 @@ void FutexCalls::on_newer_call(Call call) {
     words.push_back(RemoteAddr{call.arg(0)});
   } else {
     const uint64_t count = call.number() == kFutexRequeue ? 2 : call.arg(1) & 0xffff'ffff;
-    if (count > FUTEX_WAITV_MAX) return call.go_on();  // to be refused
+    if (count > FUTEX_WAITV_MAX || call.arg(0) == 0) return call.go_on();  // to be refused
     auto bytes = call.read_memory(RemoteAddr{call.arg(0)}, count * sizeof(futex_waitv));
     if (!call.is_valid()) return call.fail(ESRCH);
     if (!bytes) return call.fail(EFAULT);

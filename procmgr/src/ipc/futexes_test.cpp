@@ -162,6 +162,8 @@ TEST_F(FutexesTest, TimeLimitsAreRelativeOrPointsInTime) {
                     if (futex(shared->word, FUTEX_WAIT_BITSET | clock, 0, &past, nullptr, 1) == 0 ||
                         errno != ETIMEDOUT)
                       return 3;
+                  if (syscall(kFutexWaitv, nullptr, 2, 0, nullptr, 0) == 0 || errno != EINVAL)
+                    return 4;
                   return 0;
                 }),
             0);

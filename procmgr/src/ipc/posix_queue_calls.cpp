@@ -65,7 +65,7 @@ mode_t umask_of(pid_t tid) {
 // The kernel copies a path of at most so many bytes, its NUL among them.
 Result<std::string> read_name(const SyscallBroker::Call& call) {
   auto name = call.read_string(RemoteAddr{call.arg(0)}, PATH_MAX);
-  if (!name) return errno_error("name", EFAULT);
+  if (!name) return errno_error("name", name.error().errno_or(EFAULT));
   return name;
 }
 
@@ -130,7 +130,7 @@ Result<PosixQueueCalls::Opened> PosixQueueCalls::opened(const Call& call) const 
 int PosixQueueCalls::open(Call& call, const IpcCaller& caller) {
   const auto flags = static_cast<int>(call.arg(1));
   auto name = read_name(call);
-  if (!name) return EFAULT;
+  if (!name) return name.error().errno_or(EFAULT);
   IpcShape shape;
   const auto mode = static_cast<mode_t>(call.arg(2)) & ~umask_of(call.tid());
   shape.args = {flags, mode, -1, 0};
@@ -179,7 +179,7 @@ void PosixQueueCalls::let_go(int64_t queue) {
 
 int PosixQueueCalls::unlink(Call& call, const IpcCaller& caller) {
   auto name = read_name(call);
-  if (!name) return EFAULT;
+  if (!name) return name.error().errno_or(EFAULT);
   IpcShape shape;
   shape.data = *name;
   ask(call, caller, PosixQueueOp::kUnlink, std::move(shape));
