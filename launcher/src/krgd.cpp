@@ -199,6 +199,9 @@ Status Krgd::start_placing() {
   migration = std::make_unique<Migration>(
       node, parts, *mover, [this](NodeId n) { return membership.is_online(n); }, threads_to_move());
   migration->add_commands(control);
+  cluster_view.set_move([this](GlobalPid pid, NodeId target, Migration::Done done) {
+    migration->migrate(pid, target, std::move(done));
+  });
   if (options.balance)
     balancer = std::make_unique<Balancer>(node, parts, *mover, Balancer::Options{});
   placer = std::make_unique<ExecPlacer>(node, parts);

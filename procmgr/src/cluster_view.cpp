@@ -13,9 +13,11 @@
 #include <vector>
 
 #include "ipc/waiting_calls.h"
+#include "krg/runtime/log.h"
 #include "packed_bytes.h"
 #include "pid_call_table.h"
 #include "process_status.h"
+#include "process_threads.h"
 #include "processor_numbers.h"
 #include "seized_thread.h"
 #include "stand_in.h"
@@ -49,6 +51,16 @@ struct sysinfo to_sysinfo(const NodeFigures& sum) {
   return info;
 }
 
+// The node that has the first of these processors; kNoNode: none has.
+NodeId node_of(const ProcessorSet& wanted, const std::vector<NodeReport>& reports) {
+  unsigned end = 0;
+  for (const NodeReport& report : reports)
+    if (const auto first = wanted.lower_bound(std::exchange(end, end + report.figures.processors));
+        first != wanted.end() && *first < end)
+      return report.node;
+  return kNoNode;
+}
+
 }  // namespace
 
 struct ClusterView::Impl {
@@ -59,6 +71,9 @@ struct ClusterView::Impl {
   void ask_again();
   void tell_affinity(Call call, const ProcessorSet& told);
   void restrict_to(Call call, const ProcessorSet& wanted);
+  void move_there(Call call, const ProcessorSet& wanted);
+  void move_caller(Call call, const ProcessorSet& wanted);
+  void move_to(pid_t pid, const ProcessorSet& wanted, std::function<void(bool)> done);
   void tell_sysinfo(Call call);
 
   // True when the cluster's view is not for this caller.
@@ -82,7 +97,9 @@ struct ClusterView::Impl {
   NodeResources& resources;
   std::function<bool(pid_t)> sees_node_only;
   Spread spread = {};
+  Move move = {};
   std::vector<Call> calls_put_off = {};
+  std::set<pid_t> moving = {};  // callers that are on their way to the processors they asked for
   EventLoop::Timer timer = {};
 };
 
@@ -155,7 +172,7 @@ void ClusterView::Impl::restrict_to(Call call, const ProcessorSet& wanted) {
   auto sender = read_sender(call.tid());
   if (!sender) return;  // the caller has died
   const auto here = to_node(wanted, numbers());
-  if (!here) return call.fail(EINVAL);
+  if (!here) return move_there(std::move(call), wanted);
   const std::string own = mask_of_set(*here, kMaxCallBuffer);
   const auto named = static_cast<pid_t>(call.arg(0));
   const pid_t target = named == 0 ? call.tid() : named;
@@ -164,6 +181,45 @@ void ClusterView::Impl::restrict_to(Call call, const ProcessorSet& wanted) {
                                           reinterpret_cast<uint64_t>(own.data())}});
   if (!result || *result < 0) return call.fail(result ? static_cast<int>(-*result) : EAGAIN);
   call.succeed(0);
+}
+
+void ClusterView::Impl::move_there(Call call, const ProcessorSet& wanted) {
+  const auto named = static_cast<pid_t>(call.arg(0));
+  const pid_t target = named == 0 ? call.tid() : named;
+  if (target == call.tid()) return move_caller(std::move(call), wanted);
+  auto waiting = std::make_shared<Call>(std::move(call));
+  move_to(target, wanted, [this, waiting](bool has_moved) {
+    has_moved ? pid_calls.forward(std::move(*waiting)) : waiting->fail(EINVAL);
+  });
+}
+
+// All of a process has to be meant: that is the one thread that it has.
+void ClusterView::Impl::move_to(pid_t pid, const ProcessorSet& wanted,
+                                std::function<void(bool)> done) {
+  const NodeId there = node_of(wanted, resources.known());
+  if (!move || there == kNoNode || there == node.self || threads_of(pid).size() != 1)
+    return done(false);
+  move(GlobalPid{pid}, there, [pid, done = std::move(done)](const Status& moved) {
+    if (!moved) log_debug("cluster", "sched_setaffinity of {}: {}", pid, moved.error().message());
+    done(moved.has_value());
+  });
+}
+
+// It makes the call again till it is there: in a call that is still to be answered it would not
+// stop to be moved.
+void ClusterView::Impl::move_caller(Call call, const ProcessorSet& wanted) {
+  const pid_t caller = call.tid();
+  put_off(std::move(call));
+  if (!moving.insert(caller).second) return;
+  move_to(caller, wanted, [this, caller](bool has_moved) {
+    moving.erase(caller);
+    if (has_moved) return;
+    std::erase_if(calls_put_off, [caller](Call& waiting) {
+      if (!waiting.is_valid() || waiting.tid() != caller) return false;
+      waiting.fail(EINVAL);
+      return true;
+    });
+  });
 }
 
 void ClusterView::Impl::tell_sysinfo(Call call) {
@@ -191,7 +247,10 @@ ClusterView::ClusterView(NodeContext& node, SyscallBroker& broker, ProcessTable&
            [impl = impl_.get()](const std::string& mask) {
              const ProcessorSet told = to_cluster(set_of_mask(mask), impl->numbers());
              return mask_of_set(told, impl->mask_bytes());
-           }});
+           },
+       .move = [impl = impl_.get()](
+                   pid_t pid, const std::string& mask,
+                   auto done) { impl->move_to(pid, set_of_mask(mask), std::move(done)); }});
   using Answer = void (Impl::*)(Call);
   constexpr std::pair<int, Answer> kAnswers[] = {{SYS_sched_getaffinity, &Impl::get_affinity},
                                                  {SYS_sched_setaffinity, &Impl::set_affinity},
@@ -207,6 +266,10 @@ ClusterView::~ClusterView() {
 
 void ClusterView::set_spread(Spread spread) {
   impl_->spread = std::move(spread);
+}
+
+void ClusterView::set_move(Move move) {
+  impl_->move = std::move(move);
 }
 
 }  // namespace krg

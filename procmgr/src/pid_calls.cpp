@@ -105,7 +105,7 @@ void carry_out(const RemoteCall& message, std::string_view input,
   std::string in(input), out(out_bytes, '\0');
   if (call.number == SYS_sched_setaffinity && masks.of_node) {
     auto own = masks.of_node(in);
-    if (!own) return reply.fail(EINVAL);
+    if (!own) return reply.ok(bytes_of_value(-EINVAL));
     in = std::move(*own);
     call.args[1] = in.size();
   }
@@ -229,6 +229,12 @@ void PidCalls::Impl::on_remote_call(const RemoteCall& message, std::string input
   if (signals_a_process(message.call) &&
       !table.executes_here(static_cast<pid_t>(message.call.args[0])))
     return reply.fail(ESTALE);
+  if (message.call.number == SYS_sched_setaffinity && masks.move && !masks.of_node(input)) {
+    auto waiting = std::make_shared<Messenger::Reply>(std::move(reply));
+    return masks.move(static_cast<pid_t>(message.call.args[0]), input, [waiting](bool has_moved) {
+      has_moved ? waiting->fail(ESTALE) : waiting->ok(bytes_of_value(-EINVAL));
+    });
+  }
   if (looks == 0 || !continues_too_early(table, message.call))
     return carry_out(message, input, masks, std::move(reply));
   auto waiting = std::make_shared<Messenger::Reply>(std::move(reply));

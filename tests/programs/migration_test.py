@@ -194,6 +194,20 @@ print("all answered")
 """
 
 
+# Binds itself to each processor of the cluster in turn, and is where that is, all of it.
+BOUND = """
+import os
+total = os.cpu_count()
+kept, nodes = list(range(100000)), []
+for processor in [*range(total), 0]:
+    os.sched_setaffinity(0, {processor})
+    assert os.sched_getaffinity(0) == {processor}, (processor, os.sched_getaffinity(0))
+    nodes.append(int(os.uname().nodename[1:]))
+assert nodes == [processor * 4 // total for processor in range(total)] + [0] and sum(kept) == 4999950000, nodes
+print("moved to all nodes")
+"""
+
+
 class MigrationTest(SessionCase):
     def moved(self, command, nodes="1 2 0 3", least=3, allowed=""):
         """The output of a command that moves around while it works."""
@@ -506,6 +520,16 @@ class MigrationTest(SessionCase):
         everything = f"0-{total - 1}"
         bound = [everything if last == 0 else str(node * (last + 1) + last) for node in (2, 3, 0)]
         self.assertEqual(out, [everything, *bound])
+
+    def test_who_is_bound_to_processors_of_another_node_goes_there(self):
+        """By itself, by another process; not who may not move."""
+        out = self.shell(
+            "cat >bound.py <<'END'\n" + BOUND + "END\n"
+            "/usr/bin/python3 bound.py\n"
+            "last=$(($(nproc --all) - 1)); sleep 100 & pid=$!; see() { krg_where $pid | awk '{print $2}'; }\n"
+            "taskset -cp $last $pid >/dev/null; see; taskset -cp 0 $pid >/dev/null; see; kill $pid\n"
+            "krg_capset -e -CAN_MIGRATE -d -CAN_MIGRATE; sleep 100 & pid=$!; taskset -cp $last $pid 2>&1 | grep -o 'Invalid argument'; see; kill $pid", caps=CAPS)
+        self.assertEqual(out.split("\n"), ["moved to all nodes", "3", "0", "Invalid argument", "0"])
 
     def test_programs_that_are_bound_start_bound(self):
         """On another node: to the processor of the same place among that node's."""

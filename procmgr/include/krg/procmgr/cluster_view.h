@@ -4,7 +4,8 @@
 //
 // The cluster's processors are numbered node after node (NodeResources). A thread that may run on
 // all processors of its node is told all of the cluster's; one that has been restricted, those
-// of its node that it has, by their cluster-wide numbers, which sched_setaffinity takes back.
+// of its node that it has, by their cluster-wide numbers, which sched_setaffinity takes back. A
+// process that asks for processors of another node only goes there, where it may (CAN_MIGRATE).
 //
 // Threads: the loop's thread. Owned by krgd's main.
 // SPDX-License-Identifier: GPL-2.0-or-later
@@ -35,6 +36,9 @@ class ClusterView {
     std::function<bool(pid_t pid)> is_starting;
   };
   void set_spread(Spread spread);
+  // Moves a process to another node, as Migration::migrate().
+  using Move = std::function<void(GlobalPid pid, NodeId target, std::function<void(Status)> done)>;
+  void set_move(Move move);
   ClusterView(const ClusterView&) = delete;
   ClusterView& operator=(const ClusterView&) = delete;
 

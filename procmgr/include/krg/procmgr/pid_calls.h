@@ -32,6 +32,8 @@ class PidCalls {
   struct ProcessorMasks {
     std::function<std::optional<std::string>(const std::string&)> of_node;
     std::function<std::string(const std::string&)> of_cluster;
+    // Has a process of this node go to the node that a mask is of; it is told whether it went.
+    std::function<void(pid_t, const std::string&, std::function<void(bool)>)> move;
   };
   void set_masks(ProcessorMasks masks);
 
