@@ -73,8 +73,7 @@ void TeamServer::carry_out(pid_t tid, const TeamWords& words) {
       dock(tid, teams_[key], words[3] != 0);
       return look_for_task(tid, key, teams_[key]);
     case TeamOp::begin:
-      begin(tid, teams_[key], words);
-      return answer(tid, 0);
+      return begin(tid, teams_[key], words);
     case TeamOp::end:
       teams_[key].end_waiter = tid;
       end_if_complete(teams_[key]);
@@ -178,8 +177,11 @@ void TeamServer::begin_if_complete(Team& team) {
     words[3] = i + 1;
     answer(team.roster[i], 1, words);
   }
-  // The master, who did not wait for them, may have given tasks away.
-  if (team.has_tasks && tell_first_task_) tell_first_task_(team.region[2]);
+  // The master waits for workers that are new, as under libgomp: programs may rest on their being
+  // there when it begins.
+  if (const auto call = waiting_.find(team.master);
+      call != waiting_.end() && op_of(call->second.words) == TeamOp::begin)
+    answer(team.master, 0);
 }
 
 void TeamServer::forget_roster(Team& team) {

@@ -182,18 +182,6 @@ TEST(TeamServerTasks, WhoIsToldWithOthersIsGivenOneWhenItCallsAlone) {
   EXPECT_FALSE(together);
 }
 
-TEST(TeamServerTasks, WorkersThatComeLaterAreToldThatThereAreTasks) {
-  Members team;
-  unsigned told = 0;
-  team.server.on_first_task([&](uint64_t) { ++told; });
-  team.call(1, TeamOp::begin, kTeam, {2 | uint64_t{1} << 32, 77});
-  team.call(1, TeamOp::give_task, kTeam, task(0));
-  EXPECT_EQ(told, 1u);
-  team.call(2, TeamOp::dock, kTeam, {}, 1);
-  EXPECT_EQ(team.result(2), 1);
-  EXPECT_EQ(told, 2u) << "behind the answer by which it became a member";
-}
-
 TEST(TeamServerTasks, AnEventsFulfilmentGoesToTheTasksMember) {
   Members team;
   team.region(3);

@@ -15,11 +15,12 @@ constexpr uint64_t kOther = 0x2000;
 
 TEST(TeamServer, RegionsBeginWhenTheWorkersAreThereAndEndWhenAllHaveDocked) {
   Members team;
-  EXPECT_TRUE(team.call(1, TeamOp::begin, kTeam, {3 | uint64_t{2} << 32, 77}));
+  EXPECT_FALSE(team.call(1, TeamOp::begin, kTeam, {3 | uint64_t{2} << 32, 77}));
   EXPECT_FALSE(team.call(2, TeamOp::dock, kTeam));
-  EXPECT_FALSE(team.call(1, TeamOp::end, kTeam));
+  EXPECT_FALSE(team.of(1)) << "a worker is yet to come";
   team.call(3, TeamOp::dock, kTeam);
-  ASSERT_TRUE(team.of(2) && team.of(3));
+  ASSERT_TRUE(team.of(1) && team.of(2) && team.of(3));
+  EXPECT_FALSE(team.call(1, TeamOp::end, kTeam));
   EXPECT_EQ(team.of(2)->words[3], 1u);
   EXPECT_EQ(team.of(3)->words[3], 2u);
   EXPECT_EQ(team.of(3)->words[4], 77u);
@@ -30,6 +31,19 @@ TEST(TeamServer, RegionsBeginWhenTheWorkersAreThereAndEndWhenAllHaveDocked) {
   team.call(1, TeamOp::dismiss, kTeam);
   EXPECT_EQ(team.result(2), 0);
   EXPECT_EQ(team.result(3), 0);
+}
+
+TEST(TeamServer, AMasterThatIsInterruptedBeforeTheWorkersAreThereBeginsOnce) {
+  Members team;
+  team.call(1, TeamOp::begin, kTeam, {2 | uint64_t{1} << 32, 77});
+  team.server.interrupt(1);
+  EXPECT_EQ(team.result(1), -EINTR);
+  EXPECT_FALSE(team.again(1));
+  team.server.interrupt(1);
+  team.call(2, TeamOp::dock, kTeam);
+  EXPECT_EQ(team.result(2), 1);
+  EXPECT_TRUE(team.again(1));
+  EXPECT_EQ(team.result(1), 0);
 }
 
 TEST(TeamServer, NeighboursAreOnOneNodeAndASmallTeamIsOnAll) {
