@@ -241,6 +241,7 @@ void Krgd::start_spreading() {
   spreading = std::move(*made);
   spreading->add_commands(control);
   view->set_process_texts(spreading->process_texts());
+  if (shared_memory) shared_memory->borrow_of(spreading->lender());
   cluster_view.set_spread(
       {.bound = [this](pid_t tid) { return spreading->affinity_of(tid); },
        .is_starting = [this](pid_t pid) { return spreading->is_starting(pid); }});

@@ -51,18 +51,29 @@ void PageSetMapper::map(SyscallBroker::Call call, Request request) {
   job->pid = process->pid;
   give_descriptors(job);
   if (job->memory_there < 0) return fail(job, EMFILE);
-  auto asked = RemoteSyscalls::borrow(
-      *node_.children, job->call, [this, job](Result<std::shared_ptr<RemoteSyscalls>> borrowed) {
-        if (!borrowed) {  // it died
-          if (job->request.done) job->request.done(-ESRCH);
-          return;
-        }
-        job->thread = std::move(*borrowed);
-        begin(job);
-      });
+  auto asked = borrow(job->call, [this, job](Result<std::shared_ptr<RemoteSyscalls>> borrowed) {
+    if (!borrowed) {  // it died
+      if (job->request.done) job->request.done(-ESRCH);
+      return;
+    }
+    job->thread = std::move(*borrowed);
+    begin(job);
+  });
   if (asked) return;
   log_warn("shm", "thread {}: {}", tid, asked.error().message());
   fail(job, asked.error().errno_or(0) == EMFILE ? ENOMEM : ENODEV);
+}
+
+Status PageSetMapper::borrow(SyscallBroker::Call& call, RemoteSyscalls::Borrowed borrowed) const {
+  if (!lender_.has(call.tid()))
+    return RemoteSyscalls::borrow(*node_.children, call, std::move(borrowed));
+  lender_.lend(std::move(call), std::move(borrowed));
+  return {};
+}
+
+bool PageSetMapper::is_out_of_reach(pid_t tid) const {
+  auto tracer = read_tracer(tid);
+  return !tracer || (*tracer != 0 && !lender_.has(tid));
 }
 
 void PageSetMapper::give_descriptors(const JobPtr& job) {

@@ -12,6 +12,7 @@
 
 #include "krg/procmgr/node_context.h"
 #include "krg/procmgr/syscall_broker.h"
+#include "krg/procmgr/thread_lender.h"
 #include "remote_syscalls.h"
 #include "userfault_source.h"
 
@@ -38,8 +39,14 @@ class PageSetMapper {
   PageSetMapper(const PageSetMapper&) = delete;
   PageSetMapper& operator=(const PageSetMapper&) = delete;
 
-  // Answers the call, now or later. A process that is being traced cannot be helped: ENODEV.
+  // Answers the call, now or later. A process that another one traces cannot be helped: ENODEV.
   void map(SyscallBroker::Call call, Request request);
+  // Of whom threads are borrowed that krgd traces already.
+  void borrow_of(ThreadLender lender) { lender_ = std::move(lender); }
+  // As RemoteSyscalls::borrow().
+  Status borrow(SyscallBroker::Call& call, RemoteSyscalls::Borrowed borrowed) const;
+  // Whether the thread has a tracer, and cannot be borrowed.
+  bool is_out_of_reach(pid_t tid) const;
 
  private:
   struct Job;
@@ -58,6 +65,7 @@ class PageSetMapper {
 
   NodeContext& node_;
   const UserfaultSource source_;
+  ThreadLender lender_;
   uint64_t next_place_ = 0;  // bytes into the window (shared_window.h)
 };
 

@@ -7,22 +7,23 @@
 // served by userfaultfd does). The filter stops these calls as it stops the program's own: they
 // must be ones that pass it (unnotified_cookie.h).
 //
+// A thread that krgd traces for long already (of a spread process) is lent by who traces it
+// (krg/procmgr/thread_lender.h).
+//
 // Threads: the loop's thread, which is the tracer. Owned by who runs the calls (shared: callbacks
 // hold it). Invariant: the thread goes on when this object goes, its call failing with EINTR if
 // nothing else was said. Source: ptrace(2), seccomp_unotify(2).
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
-#include <sys/user.h>
-
 #include <array>
+#include <cerrno>
+#include <cstdint>
 #include <functional>
 #include <memory>
-#include <optional>
 
 #include "krg/procmgr/child_reaper.h"
 #include "krg/procmgr/syscall_broker.h"
-#include "seized_thread.h"
 
 namespace krg {
 
@@ -36,34 +37,23 @@ class RemoteSyscalls {
   static Status borrow(ChildReaper& reaper, SyscallBroker::Call& call, Borrowed borrowed);
   RemoteSyscalls(const RemoteSyscalls&) = delete;
   RemoteSyscalls& operator=(const RemoteSyscalls&) = delete;
-  ~RemoteSyscalls();
+  virtual ~RemoteSyscalls() = default;
 
   // Runs one call; `done` gets what the kernel returned (-ESRCH too when the thread has died).
   // REQUIRES: none is under way.
-  void run(long number, const Arguments& arguments, std::function<void(int64_t)> done);
+  virtual void run(long number, const Arguments& arguments, std::function<void(int64_t)> done) = 0;
   // What the borrowed call returns when the thread is let go: a value or -errno.
   void set_result(int64_t result) { result_ = result; }
   pid_t tid() const { return tid_; }
 
+ protected:
+  explicit RemoteSyscalls(pid_t tid) : tid_(tid) {}
+  int64_t result() const { return result_; }
+  // With the cookie by which the filter lets it pass.
+  static Arguments passing(long number, Arguments arguments);
+
  private:
-  enum class State { kStopping, kIdle, kEntering, kLeaving, kGone };
-
-  RemoteSyscalls(ChildReaper& reaper, SeizedThread thread, Borrowed borrowed);
-  void on_event(const ChildEvent& event);
-  void on_first_stop();
-  void end(int64_t result);
-  void give_back();
-
-  ChildReaper& reaper_;
-  std::optional<SeizedThread> thread_;
   const pid_t tid_;
-  State state_ = State::kStopping;
-  std::shared_ptr<RemoteSyscalls> self_;  // until it is borrowed
-  Borrowed borrowed_;
-  std::function<void(int64_t)> done_;
-  user_regs_struct registers_{};
-  uint64_t signal_mask_ = 0;
-  int held_signal_ = 0;
   int64_t result_ = -EINTR;
 };
 

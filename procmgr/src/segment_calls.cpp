@@ -176,7 +176,7 @@ void SegmentCalls::unmap(Call& call, SegmentRequest request, const SharedFile& f
     };
     calls->run(SYS_munmap, {address.value, bytes}, unmapped);
   };
-  if (!RemoteSyscalls::borrow(*node_.children, call, borrowed)) call.fail(EINVAL);
+  if (!mappings_.borrow(call, borrowed)) call.fail(EINVAL);
 }
 
 void SegmentCalls::control(CallPtr call, SegmentRequest request) {

@@ -278,8 +278,8 @@ void SharedMappings::cover(const JobPtr& job) {
 
 void SharedMappings::map_there(const JobPtr& job) {
   if (!job->call.is_valid()) return;
-  // Under a tracer nobody else may run calls in it. The kernel says ENODEV then.
-  if (has_tracer(job->call.tid())) return job->call.go_on();
+  // Under another's tracer nobody may run calls in it. The kernel says ENODEV then.
+  if (mapper_.is_out_of_reach(job->call.tid())) return job->call.go_on();
   auto memory = files_.memory(job->id, job->may_write);
   if (!memory) return job->call.fail(ENOMEM);
   const Request& map = job->map;

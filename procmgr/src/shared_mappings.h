@@ -36,6 +36,11 @@ class SharedMappings {
            std::shared_ptr<void> keeper);
   // Of which processes anonymous shared memory is shared with other nodes.
   void share_anonymous_if(std::function<bool(pid_t)> spreads) { spreads_ = std::move(spreads); }
+  // PageSetMapper's.
+  void borrow_of(ThreadLender lender) { mapper_.borrow_of(std::move(lender)); }
+  Status borrow(SyscallBroker::Call& call, RemoteSyscalls::Borrowed borrowed) const {
+    return mapper_.borrow(call, std::move(borrowed));
+  }
 
  private:
   struct Job;

@@ -177,6 +177,10 @@ void SharedMemory::share_anonymous_if(std::function<bool(pid_t)> spreads) {
   impl_->mappings.share_anonymous_if(std::move(spreads));
 }
 
+void SharedMemory::borrow_of(ThreadLender lender) {
+  impl_->mappings.borrow_of(std::move(lender));
+}
+
 uint64_t SharedMemory::file_of_memory(uint64_t inode) const {
   return impl_->files.file_of_memory(inode);
 }

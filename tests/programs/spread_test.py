@@ -206,6 +206,12 @@ class SpreadTest(SessionCase):
             result = self.run_spread(self.program("spread_times"), how, nodes=2)
             self.assertEqual((result.returncode, result.stdout), (128 + signal, ""), result.stderr)
 
+    def test_timers_of_processor_time_count_all_nodes(self):
+        for when in ("before", "after"):
+            self.assert_as_natively(self.program("spread_times"), "profiled", when, nodes=2)
+        result = self.run_spread(self.program("spread_times"), "alarmed", nodes=2)
+        self.assertEqual((result.returncode, result.stdout), (128 + 26, ""), result.stderr)
+
     def test_waitid_tells_what_a_child_used_elsewhere(self):
         # Seven threads of 0.2 s each and a little more, half of them elsewhere.
         self.assert_as_natively(self.program("spread_times"), "child", self.program("spread_times"), "calls", "7", nodes=2)
@@ -288,6 +294,10 @@ class SpreadTest(SessionCase):
 
     def test_libraries_are_opened(self):
         self.assert_as_natively(self.program(), "libraries")
+
+    def test_what_is_shared_with_others_is_mapped(self):
+        for nodes in (2, 3):
+            self.assert_as_natively(self.program("spread_shared"), nodes=nodes)
 
     def test_children(self):
         for nodes in (2, 3):

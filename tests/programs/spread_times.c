@@ -8,6 +8,11 @@
 //   spread_times warned | limited | killed
 //     another thread computes beyond RLIMIT_CPU's soft limit while the first one waits: a handler
 //     of SIGXCPU ends that, or nothing does and the soft limit ends the process, or the hard one
+//   spread_times profiled before | after
+//     the same while a handler counts SIGPROF, each 0.1 s of processor time: a timer that is set
+//     before that thread is made, or afterwards
+//   spread_times alarmed
+//     a timer of the program's own processor time ends the process
 //   spread_times child COMMAND...
 //     waitid's usage of COMMAND, in whole seconds
 // SPDX-License-Identifier: GPL-2.0-or-later
@@ -19,6 +24,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/times.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -165,6 +171,66 @@ static int exceed(const char* how) {
   return warnings == 0;
 }
 
+static volatile sig_atomic_t profiled, profile_is_on;
+
+static void on_profile(int signal) {
+  (void)signal;
+  ++profiled;
+}
+
+static void* use_much(void* nothing) {
+  while (!profile_is_on) {
+  }
+  const double before = clock_of(CLOCK_THREAD_CPUTIME_ID);
+  while (clock_of(CLOCK_THREAD_CPUTIME_ID) < before + 1)
+    for (volatile int i = 0; i < 200000; ++i) {
+    }
+  return nothing;
+}
+
+static void set_timer(int which, suseconds_t first_us, suseconds_t interval_us) {
+  const struct itimerval timer = {{0, interval_us}, {0, first_us}};
+  struct itimerval before;
+  if (setitimer(which, &timer, &before) != 0) abort();
+  expect(before.it_value.tv_sec == 0, "a timer before", (double)before.it_value.tv_sec, 0);
+}
+
+// How many signals come in a second depends on how often somebody looks, but not that some do: the
+// thread that uses the time is another one than who is told, which waits.
+static int profile(const char* when) {
+  signal(SIGPROF, on_profile);
+  const int is_before = strcmp(when, "before") == 0;
+  if (is_before) set_timer(ITIMER_PROF, 300 * 1000, 100 * 1000);
+  pthread_t other;
+  pthread_create(&other, NULL, use_much, NULL);
+  if (!is_before) set_timer(ITIMER_PROF, 300 * 1000, 100 * 1000);
+  profile_is_on = 1;
+  pthread_join(other, NULL);
+  struct itimerval left;
+  if (getitimer(ITIMER_PROF, &left) != 0) abort();
+  expect(profiled > 0, "signals", (double)profiled, 1);
+  expect(left.it_interval.tv_usec == 100 * 1000, "interval", (double)left.it_interval.tv_usec, 1e5);
+  expect(left.it_value.tv_sec == 0 && left.it_value.tv_usec > 0 && left.it_value.tv_usec <= 1e5,
+         "what is left", (double)left.it_value.tv_usec, 1e5);
+  set_timer(ITIMER_PROF, 0, 0);
+  const int told = profiled;
+  burn(0);
+  expect(profiled == told, "signals of no timer", (double)profiled, told);
+  struct itimerval wrong = {{0, 0}, {0, 1000 * 1000}};
+  expect(setitimer(ITIMER_PROF, &wrong, NULL) != 0, "a second of microseconds", 0, -1);
+  printf("%d failures\n", failures);
+  return failures != 0;
+}
+
+static int be_alarmed(void) {
+  pthread_t other;
+  pthread_create(&other, NULL, use_much, NULL);
+  set_timer(ITIMER_VIRTUAL, 300 * 1000, 0);
+  profile_is_on = 1;
+  pthread_join(other, NULL);
+  return 1;
+}
+
 static void* wait_for_nothing(void* barrier) {
   pthread_barrier_wait(barrier);
   return NULL;
@@ -197,6 +263,8 @@ int main(int count, char** arguments) {
   if (count < 2) return 2;
   for (const char* const* how = (const char*[]){"warned", "limited", "killed", NULL}; *how; ++how)
     if (strcmp(arguments[1], *how) == 0) return exceed(*how);
+  if (strcmp(arguments[1], "profiled") == 0 && count > 2) return profile(arguments[2]);
+  if (strcmp(arguments[1], "alarmed") == 0) return be_alarmed();
   if (strcmp(arguments[1], "child") == 0) return use_of_child(arguments + 2);
   if (strcmp(arguments[1], "calls") != 0) ending = arguments[1];
   threads = ending ? kEnding : (unsigned)atoi(arguments[2]);

@@ -70,6 +70,9 @@ void SpreadProcess::on_entry(const ThreadPtr& thread, const user_regs_struct& re
       return charge_parent(thread, [this, thread] { resume(thread); });
     case SYS_sched_setaffinity:
       return begin_affinity(thread);
+    case SYS_setitimer:
+    case SYS_getitimer:
+      return begin_timer_call(thread);
     case kTeamCallNumber:
       return begin_team_call(thread);
     case SYS_clone:
@@ -124,6 +127,7 @@ void SpreadProcess::on_exit(const ThreadPtr& thread) {
   if (thread->is_exiting) return forget_tid_address(thread);
   if (thread->forks) return fork_next(thread);
   if (!thread->loans.empty()) return end_loans(thread);
+  if (thread->borrower) return give_to_borrower(thread);
   if (thread->result) return finish(thread);
   auto registers = thread->traced->registers();
   if (!registers) return;

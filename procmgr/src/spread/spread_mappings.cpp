@@ -66,6 +66,8 @@ bool SpreadProcess::begin_change(const ThreadPtr& thread) {
     case SYS_mremap:
     case SYS_mprotect:
     case SYS_brk:
+    case SYS_shmat:
+    case SYS_shmdt:
     case SYS_fork:
       break;
     case SYS_clone:

@@ -101,6 +101,10 @@ Status SpreadProcess::begin(const std::vector<pid_t>& tids, const SpreadAgain* a
     look_for_signals();
   });
   limit_timer_ = parts_.node.loop.every(kLimitPeriod, [this] { look_at_limit(); });
+  used_ = used_here();
+  for (int which : {ITIMER_VIRTUAL, ITIMER_PROF})
+    cpu_timers_.set(which, parts_.interval_timers[static_cast<size_t>(which)], used_);
+  await_timers();
   for (const auto& [tid, thread] : std::map(threads_)) {
     if (!thread->traced->set_options(kTraceOptions)) continue;  // its end is told
     if (auto registers = thread->traced->registers())
@@ -237,6 +241,8 @@ void SpreadProcess::on_gone(pid_t tid) {
     if (tid == parts_.pid) end_status_ = thread.mapped()->traced->end_status();
     if (fork_ && fork_->thread == thread.mapped()) end_fork();
     end_move(thread.mapped(), errno_error("it has ended", ESRCH));
+    if (auto borrower = std::exchange(thread.mapped()->borrower, nullptr))
+      borrower(errno_error("it has ended", ESRCH));
     futexes_.leave(ticket_of(tid, thread.mapped()->node));
     futexes_.leave(ticket_of(tid, parts_.node.self));
   }
@@ -255,6 +261,7 @@ void SpreadProcess::end() {
   changers_.clear();
   signals_timer_.reset();
   limit_timer_.reset();
+  cpu_timers_look_.reset();
   stop_gathering();
   parts_.node.loop.post([ended = ended_] { ended(); });
 }

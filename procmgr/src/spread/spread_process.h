@@ -14,6 +14,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <sys/time.h>
+
+#include <array>
 #include <deque>
 #include <functional>
 #include <map>
@@ -23,11 +26,13 @@
 
 #include "ipc/futex_queues.h"
 #include "krg/procmgr/node_context.h"
+#include "krg/procmgr/thread_lender.h"
 #include "krg/shmem/page_set.h"
 #include "set_memory.h"
 #include "spread/breakpoints.h"
 #include "spread/call_arguments.h"
 #include "spread/cpu_time.h"
+#include "spread/cpu_timers.h"
 #include "spread/fault_counts.h"
 #include "spread/known_mapping.h"
 #include "spread/saved_pages.h"
@@ -73,7 +78,8 @@ class SpreadProcess {
     bool multiple_writers = false;
     std::vector<SpreadRange> one_writer = {};  // what is never to have several
     std::shared_ptr<SpreadProcessors> processors = {};
-    WaitPolicy waiting = {};  // of its teams' members
+    WaitPolicy waiting = {};                        // of its teams' members
+    std::array<itimerval, 3> interval_timers = {};  // those of processor time are krgd's now
     // Threads come home where several nodes do not pay, which this is told; none: they stay.
     std::function<void()> on_gathered = {};
     // What it has used on other nodes, which its parent's kernel does not know, before its end.
@@ -125,6 +131,8 @@ class SpreadProcess {
   // The processors that a thread has been bound to since the process was spread, as far as its node
   // has them, by the cluster's numbers; nothing: to none, or it is none of its threads.
   std::optional<ProcessorSet> affinity_of(pid_t tid) const;
+  // ThreadLender's. REQUIRES: the call is one of its threads'.
+  void lend(SyscallBroker::Call call, ThreadLender::Borrowed borrowed);
   // Has a thread run on another node, or here. `done`: it does. Errors: ESRCH; ENOTSUP with the
   // reason, the thread going on where it was.
   void move(pid_t tid, NodeId target, Done done);
@@ -221,6 +229,7 @@ class SpreadProcess {
     std::optional<int64_t> result;  // instead of the kernel's
     bool has_changed_arguments = false;
     std::optional<SpreadRange> maps;  // what it maps
+    ThreadLender::Borrowed borrower;  // who is to have it when it comes from its call
     std::vector<LentArgument> loans;  // that the call is made with
     size_t woken = 0;                 // waiters that krgd has woken before the kernel does
     bool waits = false;               // for a futex, here
@@ -371,6 +380,11 @@ class SpreadProcess {
   void add_to_answer(const ThreadPtr& thread, const UsageCall& call, const MoreUsage& more);
   void charge_parent(const ThreadPtr& thread, std::function<void()> then);
   void look_at_limit();
+  void begin_timer_call(const ThreadPtr& thread);
+  void answer_timer_call(const ThreadPtr& thread, const CpuTime& used, const itimerval* timer);
+  void await_timers();
+  void look_at_timers();
+  CpuTime used_here() const;
   bool is_last(const ThreadPtr& thread) const;
 
   void allow_multiple_writers();
@@ -395,7 +409,10 @@ class SpreadProcess {
   void answer_team_call(const ThreadPtr& thread, const user_regs_struct& registers,
                         Messenger::Reply reply);
 
+  class LentThread;
   void on_exit(const ThreadPtr& thread);
+  void give_to_borrower(const ThreadPtr& thread);
+  void take_back(const ThreadPtr& thread, int64_t result, std::vector<SpreadRange> changed);
   uint64_t usable(RemoteAddr start, uint64_t bytes, uint32_t protection) const;
   void begin_loans(const ThreadPtr& thread);
   void lend_next(const ThreadPtr& thread, const std::shared_ptr<std::vector<CallArgument>>& wanted);
@@ -489,7 +506,10 @@ class SpreadProcess {
   std::map<NodeId, CpuTime> visits_;                     // of threads that have come home
   int end_status_ = 0;                                   // of its main thread
   CpuTime charged_;                                      // to its parent
-  std::unique_ptr<Gathering> gathering_;                 // none: threads stay where they are
+  CpuTimers cpu_timers_;
+  EventLoop::Timer cpu_timers_look_;
+  CpuTime used_;                          // everywhere, at the last look
+  std::unique_ptr<Gathering> gathering_;  // none: threads stay where they are
   EventLoop::Timer gathering_timer_;
   std::shared_ptr<FaultSigns> signs_ = std::make_shared<FaultSigns>();  // of faults here
   uint64_t stops_ = 0;                                                  // of threads here

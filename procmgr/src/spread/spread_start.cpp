@@ -5,9 +5,11 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 
 #include <algorithm>
 
+#include "image/call_batch.h"
 #include "image/content_ranges.h"
 #include "image/image_capture.h"
 #include "image/install_parts.h"
@@ -77,7 +79,7 @@ Status SpreadStart::capture() {
   image_.image.threads.front().sleep_left_ns = -1;
   image_.image.pending.clear();
   image_.image.timers.clear();
-  image_.image.interval_timers = {};
+  interval_timers_ = std::exchange(image_.image.interval_timers, {});
   image_.image.stop_signal = 0;
   if (auto read = read_constants(*contents); !read) return read;
   plan_copies(*contents);
@@ -233,6 +235,7 @@ void SpreadStart::finish() {
   if (!instruction) return fail(instruction.error());
   UniqueFd userfaultfd;
   if (auto taken = take_descriptors(userfaultfd); !taken) return fail(taken.error());
+  if (auto taken = take_timers(); !taken) return fail(taken.error());
   if (auto mapped = map_ranges(std::move(userfaultfd)); !mapped) {
     process_->kill();  // half of its memory has gone over
     return fail(mapped.error());
@@ -253,8 +256,23 @@ void SpreadStart::finish() {
                                         .multiple_writers = request_.multiple_writers,
                                         .one_writer = std::move(one_writer_),
                                         .waiting = request_.waiting,
+                                        .interval_timers = interval_timers_,
                                         .on_gathered = request_.on_gathered},
                                        std::move(*tids)});
+}
+
+// Those of processor time: the kernel would count this node's only.
+Status SpreadStart::take_timers() {
+  CallBatch batch(*process_);
+  const RemoteAddr disarmed = batch.put(itimerval{});
+  for (int which : {ITIMER_VIRTUAL, ITIMER_PROF})
+    if (timerisset(&interval_timers_[static_cast<size_t>(which)].it_value))
+      batch.add(SYS_setitimer, {static_cast<uint64_t>(which), disarmed.value, 0});
+  if (batch.size() == 0) return {};
+  if (auto run = batch.run(); !run) return run;
+  for (size_t i = 0; i < batch.size(); ++i)
+    if (auto done = done_by_call("setitimer", batch.result(i)); !done) return done;
+  return {};
 }
 
 std::vector<SpreadRange> SpreadStart::constants() const {

@@ -8,6 +8,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <sys/time.h>
+
+#include <array>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -64,6 +67,7 @@ class SpreadStart : public std::enable_shared_from_this<SpreadStart> {
   std::vector<SpreadRange> constants() const;
   Status take_descriptors(UniqueFd& userfaultfd);
   Status map_ranges(UniqueFd userfaultfd);
+  Status take_timers();
   void finish();
   void fail(Error why);
 
@@ -78,6 +82,7 @@ class SpreadStart : public std::enable_shared_from_this<SpreadStart> {
   size_t next_copy_ = 0;
   PageIndex scratch_{};
   SpreadScratch mapped_scratch_;
+  std::array<itimerval, 3> interval_timers_{};
   std::vector<SpreadRange> one_writer_;  // where pages are not to have several
   int memory_fd_ = -1;
 };

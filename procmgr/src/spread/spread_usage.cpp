@@ -9,7 +9,6 @@
 #include <chrono>
 #include <csignal>
 #include <cstring>
-#include <ctime>
 
 #include "process_status.h"
 #include "spread/cpu_limit.h"
@@ -39,12 +38,6 @@ struct NodeUsage {
   FaultSum faults;
   std::vector<ThreadUsage> threads;
 };
-
-// As clock_getcpuclockid(3) has it.
-clockid_t processor_clock_of(pid_t pid) {
-  constexpr clockid_t kRunTime = 2;
-  return static_cast<clockid_t>((~static_cast<unsigned>(pid) << 3) | kRunTime);
-}
 
 NodeUsage parse_usage(std::string_view answer) {
   NodeUsage usage;
@@ -230,10 +223,7 @@ void SpreadProcess::look_at_limit() {
     return;
   usage([this, limit, alive = std::weak_ptr(alive_)](const Usage& elsewhere) {
     if (alive.expired() || has_ended_) return;
-    timespec here{};
-    if (clock_gettime(processor_clock_of(parts_.pid), &here) != 0) return;
-    const auto used = std::chrono::seconds(here.tv_sec) + std::chrono::nanoseconds(here.tv_nsec) +
-                      std::chrono::nanoseconds(elsewhere.process.total_ns());
+    const std::chrono::nanoseconds used(used_here().total_ns() + elsewhere.process.total_ns());
     switch (cpu_limit_action(limit, used)) {
       case CpuLimitAction::kNone:
         return;

@@ -41,9 +41,7 @@ constexpr size_t kMostCounted = 64;  // processes whose statistics nobody has as
 
 CpuTime cpu_time_of(const std::optional<struct rusage>& usage) {
   if (!usage) return {};
-  const auto ns = [](const timeval& time) {
-    return time.tv_sec * int64_t{1'000'000'000} + time.tv_usec * 1000;
-  };
+  const auto ns = [](const timeval& t) { return t.tv_sec * 1'000'000'000L + t.tv_usec * 1000; };
   return {ns(usage->ru_utime), ns(usage->ru_stime)};
 }
 
@@ -198,8 +196,7 @@ void Spreading::Impl::begin(pid_t pid, Call call) {
   }
   auto opening = std::make_shared<Opening>(Opening{std::move(call), std::move(*made), {}});
   const auto answered = [this, pid, opening] {
-    if (--opening->left > 0) return;
-    start(pid, std::move(*opening));
+    if (--opening->left == 0) start(pid, std::move(*opening));
   };
   OpenSpreadSet ask;
   ask.set = set.value;
@@ -570,6 +567,13 @@ void Spreading::restore(std::shared_ptr<FrozenProcess> process, const std::strin
   restoring->again = std::move(*again);
   restoring->done = std::move(done);
   impl_->restore(*process, restoring);
+}
+
+ThreadLender Spreading::lender() {
+  return {[this](pid_t tid) { return process_of(tid) != 0; },
+          [this](auto call, auto borrowed) {
+            impl_->find_process_of(call.tid())->lend(std::move(call), std::move(borrowed));
+          }};
 }
 
 pid_t Spreading::process_of(pid_t tid) const {

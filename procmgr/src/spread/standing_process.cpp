@@ -45,6 +45,8 @@ Result<ProcessImage> SpreadProcess::StandingProcess::image(int session_mount_ns,
     if (known != of_.threads_.end() && known->second->affinity) thread.processors.clear();
   }
   put_ranges(image->mappings);
+  for (int which : {ITIMER_VIRTUAL, ITIMER_PROF})
+    image->interval_timers[static_cast<size_t>(which)] = of_.cpu_timers_.get(which, of_.used_);
   return image;
 }
 

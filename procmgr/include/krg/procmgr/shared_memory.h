@@ -26,6 +26,7 @@
 #include "krg/procmgr/saved_memory.h"
 #include "krg/procmgr/session_fs.h"
 #include "krg/procmgr/syscall_broker.h"
+#include "krg/procmgr/thread_lender.h"
 #include "krg/shmem/ids.h"
 #include "krg/shmem/kddm.h"
 
@@ -68,6 +69,8 @@ class SharedMemory {
   // Anonymous shared memory, too, of processes for which `spreads` is true: their children may be
   // on other nodes.
   void share_anonymous_if(std::function<bool(pid_t pid)> spreads);
+  // Of whom threads of spread processes are borrowed, to map what they share.
+  void borrow_of(ThreadLender lender);
 
   // For processes that move with what they share. A file is named by the same number on all nodes.
   // 0: no file's memory on this node is that inode.

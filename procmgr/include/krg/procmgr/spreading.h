@@ -19,6 +19,7 @@
 #include "krg/procmgr/proc_texts.h"
 #include "krg/procmgr/process_table.h"
 #include "krg/procmgr/syscall_broker.h"
+#include "krg/procmgr/thread_lender.h"
 #include "krg/runtime/control_server.h"
 #include "krg/runtime/patience.h"
 #include "krg/shmem/kddm.h"
@@ -75,6 +76,9 @@ class Spreading {
 
   // Completes what /proc says of such processes; used for as long as this is there.
   ProcTexts process_texts();
+
+  // Lends the threads of processes that are spread and started here; for as long as this is there.
+  ThreadLender lender();
 
   // The threads of a process that is spread and started here, and where they run; none: it is not.
   std::map<pid_t, NodeId> threads_of(pid_t pid) const;
