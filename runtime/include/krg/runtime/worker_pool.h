@@ -1,6 +1,6 @@
 // WorkerPool: a bounded set of threads for what blocks (files, exec, name look-ups), so that the
 // event loop never does. Threads: submit() belongs to the loop's thread; `work` runs in a worker,
-// `done` in the loop's thread. SPDX-License-Identifier: GPL-2.0-or-later
+// `done` in the loop's thread, where both are destroyed. SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
 #include <functional>
