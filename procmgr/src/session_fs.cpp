@@ -2,6 +2,7 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <climits>
 
 #include "ioctl_taker.h"
 #include "krg/runtime/log.h"
@@ -81,6 +82,8 @@ void SessionFs::Impl::handle_name_request(const fuse_in_header& header, const Re
   FsTree& tree = *request.tree;
   switch (header.opcode) {
     case FUSE_LOOKUP:
+      // All that takes a name looks it up first. The kernel lets FUSE's be longer.
+      if (body.size() > NAME_MAX + 1) return channel.reply(header.unique, ENAMETOOLONG);
       return tree.lookup(request.caller, request.file, body.data(),  // ends with a NUL
                          reply_entry(request, request.number));
     case FUSE_GETATTR:

@@ -187,6 +187,11 @@ class SharedMemoryTest(SessionCase):
         self.assertEqual([" ".join(line.split()) for line in out.split("\n")[2:]],
                          ["a c", "h e l \\0 \\0", "full", "400 1000", "5", "9000"])
 
+    def test_names_are_as_long_as_on_a_disk(self):
+        out = self.shell("cd /dev/shm; name=$(printf %0255d 7); long=${name}8; refused() { \"$@\" 2>&1 | grep -o 'File name too long'; }\n"
+                         "echo kept >$name; cat $name; for call in touch rm mkdir \"mv $name\"; do refused $call $long; done; rm $name; ls")
+        self.assertEqual(out.split("\n"), ["kept"] + 4 * ["File name too long"])
+
     def test_access_tells_what_may_be_done(self):
         ask = "for a in r w x; do if [ -$a $f ]; then said+=$a; else said+=-; fi; done"
         lines = self.in_background(f"bash -c 'for f in a d s; do {ask}; done; echo $said'", 3,
