@@ -46,7 +46,6 @@ void PageSetMapper::map(SyscallBroker::Call call, Request request) {
   auto job = std::make_shared<Job>(Job{std::move(call), std::move(request)});
   const pid_t tid = job->call.tid();
   auto process = read_process_status(tid);
-  if (!process && process.error().errno_or(0) == EMFILE) return fail(job, ENOMEM);
   if (!process || !job->call.is_valid()) return fail(job, ESRCH);
   job->pid = process->pid;
   give_descriptors(job);
@@ -61,7 +60,7 @@ void PageSetMapper::map(SyscallBroker::Call call, Request request) {
   });
   if (asked) return;
   log_warn("shm", "thread {}: {}", tid, asked.error().message());
-  fail(job, asked.error().errno_or(0) == EMFILE ? ENOMEM : ENODEV);
+  fail(job, ENODEV);
 }
 
 Status PageSetMapper::borrow(SyscallBroker::Call& call, RemoteSyscalls::Borrowed borrowed) const {

@@ -5,6 +5,7 @@
 #include <fmt/core.h>
 #include <linux/magic.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 
@@ -23,9 +24,13 @@
 namespace krg {
 namespace {
 
-// krgd's are used up: each mapping takes some.
-bool has_no_descriptors(const Error& error) {
-  return error.errno_or(0) == EMFILE || error.errno_or(0) == ENFILE;
+// Each mapping takes two of krgd's descriptors. It needs some for all else that it does.
+constexpr rlim_t kKeptDescriptors = 16;
+bool has_few_descriptors() {
+  rlimit limit{};
+  const UniqueFd next(open("/", O_PATH | O_CLOEXEC));
+  return !next || getrlimit(RLIMIT_NOFILE, &limit) != 0 ||
+         static_cast<rlim_t>(next.get()) + kKeptDescriptors > limit.rlim_cur;
 }
 
 // As the kernel checks them; 0 or the error.
@@ -93,14 +98,12 @@ void SharedMappings::on_mmap(SyscallBroker::Call call) {
   if (!fs_.is_serving()) return call.go_on();
   const int number = static_cast<int>(call.arg(4));
   auto identity = fd_identity(call.tid(), number);
-  if (!identity && has_no_descriptors(identity.error())) return call.fail(ENOMEM);
   if (!identity) return call.go_on();
   if (identity->device != fs_.device())
     return node_.shared_files.empty() ? call.go_on() : on_ordinary_file(std::move(call), number);
   const FileId id = fs_.file_of(SharedTree::kName, identity->inode);
   if (id == 0) return call.go_on();
   auto file = steal_fd(call.tid(), number);
-  if (!file && has_no_descriptors(file.error())) return call.fail(ENOMEM);
   if (!file) return call.go_on();
   const int open_flags = fcntl(file->get(), F_GETFL);
   const Request request = request_of(call);
@@ -226,6 +229,7 @@ bool SharedMappings::takes_removal(SyscallBroker::Call& call) {
 
 void SharedMappings::map(SyscallBroker::Call call, FileId file, const Request& request,
                          int open_flags, std::shared_ptr<void> keeper) {
+  if (has_few_descriptors()) return call.fail(ENOMEM);
   ask_rights(
       std::make_shared<Job>(Job{std::move(call), request, std::move(keeper), open_flags, file}));
 }
