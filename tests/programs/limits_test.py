@@ -79,7 +79,9 @@ class LimitsTest(SessionCase):
             lacks("userfaultfd_kernel_faults", "nodes share no memory")
         (self.work / "many.py").write_text(MANY_MAPPINGS, encoding="ascii")
         told = self.run_program(["bash", "-c", "ulimit -n 600; exec krgrun -N 2 --caps=+DISTANT_FORK /usr/bin/python3 many.py"])
-        self.assertEqual((told.returncode, told.stdout, told.stderr), (0, "ENOMEM True\nafterwards\n", ""))
+        known = "ENOMEM|ESRCH" if self.as_user else "ENOMEM"  # docs/LIMITS.md
+        self.assertEqual((told.returncode, told.stderr), (0, ""), told.stdout)
+        self.assertRegex(told.stdout, rf"^({known}) True\nafterwards\n$")
 
 
 if __name__ == "__main__":
