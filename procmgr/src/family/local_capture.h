@@ -52,8 +52,7 @@ class LocalCapture : public std::enable_shared_from_this<LocalCapture> {
   // Null: protect_large() has not ended.
   std::shared_ptr<LivePages> live() const { return live_; }
   // `done` may run later. `live`: what was saved since `base`, if that was no capture. `early`: its
-  // members' are taken out. REQUIRES:
-  // they stand.
+  // members' are taken out. REQUIRES: they stand.
   void take(uint64_t base, std::shared_ptr<const LivePages> live, EarlyByMember& early,
             std::function<void(Result<FamilyPiece>)> done);
   Result<FamilyDescription> describe(const family_messages::FamilyDescribe& ask,

@@ -16,8 +16,7 @@ constexpr uint64_t kLeastMore = 1u << 20;
 }  // namespace
 
 void EarlyPages::read(std::function<void()> done) {
-  uint64_t mapped = 0;
-  for (const SpreadRange& range : ranges_) mapped += range.bytes;
+  const uint64_t mapped = bytes_of(ranges_);
   const uint64_t more = std::max(mapped / kRoomForMore / kPageBytes * kPageBytes, kLeastMore);
   auto room = SetPages::make(mapped + more);
   if (!room) return done();

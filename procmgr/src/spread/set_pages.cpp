@@ -7,6 +7,12 @@
 
 namespace krg {
 
+uint64_t bytes_of(const std::vector<SpreadRange>& ranges) {
+  uint64_t bytes = 0;
+  for (const SpreadRange& range : ranges) bytes += range.bytes;
+  return bytes;
+}
+
 Result<SetPages> SetPages::make(uint64_t most) {
   auto bytes = PageBuffer::make(most);
   if (!bytes) return bytes.error();

@@ -12,6 +12,8 @@
 
 namespace krg {
 
+uint64_t bytes_of(const std::vector<SpreadRange>& ranges);
+
 class SetPages {
  public:
   // Room for so many bytes. Errors: ENOMEM.

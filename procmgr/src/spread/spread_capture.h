@@ -57,6 +57,9 @@ class SpreadProcess::StandingProcess : public StandingSpread {
   void copy(uint64_t number, Taken done);
   Result<pid_t> make_copy(const std::vector<SpreadRange>& ranges, bool with_room);
   void take_changed(uint64_t number, const SavedPages::Plan& plan, Taken done);
+  // Adds the changed pages to `pages`; `done` gets which pages have a content now.
+  void read_changed(const SavedPages::Plan& plan, std::shared_ptr<SetPages> pages,
+                    std::function<void(const Status&, PageMarks content)> done);
   void take_early(uint64_t number, EarlyPages& early, const PageMarks& written, Taken done);
 
   SpreadProcess& of_;

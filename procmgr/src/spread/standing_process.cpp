@@ -14,6 +14,7 @@
 #include "spread/spread_capture.h"
 
 namespace krg {
+
 SpreadProcess::StandingProcess::~StandingProcess() {
   if (copy_) copy_->cancel();
   if (reader_) reader_->cancel();
@@ -177,34 +178,40 @@ Result<pid_t> SpreadProcess::StandingProcess::make_copy(const std::vector<Spread
 
 void SpreadProcess::StandingProcess::take_changed(uint64_t number, const SavedPages::Plan& plan,
                                                   Taken done) {
-  uint64_t most = 0;
-  for (const SpreadRange& range : plan.changed) most += range.bytes;
-  auto room = SetPages::make(most);
+  auto room = SetPages::make(bytes_of(plan.changed));
   if (!room) return copy(number, std::move(done));
   auto written = std::make_shared<SetPages>(std::move(*room));
   of_.saved_.forget();
-  auto content = std::make_shared<PageMarks>();
   auto memory = std::make_shared<Memory>();
-  for (const SpreadRange& range : plan.same) {
+  for (const SpreadRange& range : plan.same)
     memory->set_pages.push_back({.start = range.start, .bytes = range.bytes, .is_clean = 1});
+  read_changed(plan, written,
+               [this, number, written, memory, done = std::move(done)](const Status& read,
+                                                                       PageMarks content) {
+                 if (!read) return done(read.error());
+                 if (!alive_.expired())
+                   of_.saved_.replace(number, of_.parts_.memory.all(), std::move(content));
+                 memory->written = written->sorted();
+                 const auto& ranges = memory->written.ranges;
+                 memory->set_pages.insert(memory->set_pages.end(), ranges.begin(), ranges.end());
+                 done(std::move(*memory));
+               });
+}
+
+void SpreadProcess::StandingProcess::read_changed(
+    const SavedPages::Plan& plan, std::shared_ptr<SetPages> pages,
+    std::function<void(const Status&, PageMarks content)> done) {
+  auto content = std::make_shared<PageMarks>();
+  for (const SpreadRange& range : plan.same)
     for (uint64_t i = 0; i < range.bytes / kPageBytes; ++i)
       content->add(PageIndex{range.first.value + i});
-  }
   reader_ = std::make_shared<SpreadReader>(of_.parts_.pages, plan.changed);
   reader_->read(
-      [written, content](RemoteAddr at, PageIndex page, std::span<const std::byte> bytes) {
+      [pages, content](RemoteAddr at, PageIndex page, std::span<const std::byte> bytes) {
         content->add(page);
-        return written->add(at, bytes);
+        return pages->add(at, bytes);
       },
-      [this, number, written, content, memory, done = std::move(done)](const Status& read) {
-        if (!read) return done(read.error());
-        if (!alive_.expired())
-          of_.saved_.replace(number, of_.parts_.memory.all(), std::move(*content));
-        memory->written = written->sorted();
-        const auto& ranges = memory->written.ranges;
-        memory->set_pages.insert(memory->set_pages.end(), ranges.begin(), ranges.end());
-        done(std::move(*memory));
-      });
+      [content, done = std::move(done)](const Status& read) { done(read, std::move(*content)); });
 }
 
 // Those that were written since they were read are read again; a copy of the process has what is at
@@ -217,26 +224,16 @@ void SpreadProcess::StandingProcess::take_early(uint64_t number, EarlyPages& ear
   auto made = make_copy(ranges, false);
   if (!made) return done(made.error());
   copied_ = *made;
-  auto content = std::make_shared<PageMarks>();
-  for (const SpreadRange& range : plan.same)
-    for (uint64_t i = 0; i < range.bytes / kPageBytes; ++i)
-      content->add(PageIndex{range.first.value + i});
-  uint64_t again = 0;
-  for (const SpreadRange& range : plan.changed) again += range.bytes;
   log_debug("spread", "process {}: {} pages have been read while it ran, {} are to be read",
-            of_.parts_.pid, pages->bytes() / kPageBytes, again / kPageBytes);
-  reader_ = std::make_shared<SpreadReader>(of_.parts_.pages, plan.changed);
-  reader_->read(
-      [pages, content](RemoteAddr at, PageIndex page, std::span<const std::byte> bytes) {
-        content->add(page);
-        return pages->add(at, bytes);
-      },
-      [this, number, ranges, pages, content, done = std::move(done)](const Status& read) {
+            of_.parts_.pid, pages->bytes() / kPageBytes, bytes_of(plan.changed) / kPageBytes);
+  read_changed(
+      plan, pages,
+      [this, number, ranges, pages, done = std::move(done)](const Status& read, PageMarks content) {
         const pid_t rest = std::exchange(copied_, 0);
         if (!read) kill(rest, SIGKILL);
         if (!read && read.error().errno_or(0) == ENOSPC) return copy(number, done);
         if (!read) return done(read.error());
-        if (!alive_.expired()) of_.saved_.replace(number, ranges, std::move(*content));
+        if (!alive_.expired()) of_.saved_.replace(number, ranges, std::move(content));
         Memory memory;
         memory.copy = rest;
         memory.written = pages->sorted();
